@@ -1,0 +1,316 @@
+//! The seam between the engine and whatever runs workloads.
+//!
+//! ```text
+//!            engine                                executor                       outside the daemon
+//!   create ──────────────> Executor::check        validates, compiles             (nothing runs yet)
+//!   start  ──────────────> Executor::create       makes runner or host ready ───> process stands, waits
+//!            attach pending clients ───────────── Workload::as_attach
+//!          ──────────────> Workload::start        ─────────────────────────────── runs
+//!   (biremed killed)                                                              goes on running
+//!   restart of biremed ──> Executor::reattach     finds it, or how it ended
+//!   stop   ──────────────> Workload::signal, wait
+//!   end    ──────────────> Workload::delete       releases everything made by create
+//! ```
+//!
+//! A workload of either kind runs in a process outside the daemon, writes its own log file ([`crate::log_line`]) and
+//! leaves a record of how it ended, so that the daemon may be killed at any moment.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{Exit, Port, Protocol, Signal, WorkloadKind, WorkloadSpec};
+use crate::{BoxFuture, ExecError, SandboxId};
+
+/// Runs workloads of one kind. Must be able to find them again after the daemon restarts.
+pub trait Executor: Send + Sync {
+    fn kind(&self) -> WorkloadKind;
+
+    /// Checks at create all that can be known before start, and does ahead what would otherwise slow it: unknown
+    /// imports, bad users, seccomp profiles; compilation into the cache. Idempotent.
+    ///
+    /// # Errors
+    /// `Invalid` or `Unsupported` with a sentence naming what is refused.
+    fn check<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>>;
+
+    /// The network place `spec` runs in. Pure.
+    fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId;
+
+    /// Whether published TCP ports are handed over as listening sockets ([`Prepared::listeners`]). Otherwise the engine
+    /// has the network forward them. When true, several workloads of one sandbox may share a host port if their routes
+    /// differ.
+    fn takes_listeners(&self) -> bool;
+
+    /// Makes everything ready so that [`Workload::start`] only has to let go. Nothing is left behind on error.
+    fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>>;
+
+    /// Finds a workload that an earlier daemon created, running or ended.
+    ///
+    /// # Errors
+    /// `NotFound` when there is neither a process nor a record of an end: the machine restarted or the runner was
+    /// killed together with the daemon.
+    fn reattach<'a>(&'a self, known: Known<'a>) -> BoxFuture<'a, Result<Box<dyn Workload>, ExecError>>;
+
+    /// Ends and clears away whatever belongs to this engine and is not in `known` (IDs of workloads that shall run).
+    /// Called once when the daemon starts, after every `reattach`.
+    fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId]) -> BoxFuture<'a, ()>;
+}
+
+/// A workload that [`Executor::create`] or [`Executor::reattach`] answered with.
+///
+/// All methods may be called at any time and concurrently; out of order they answer `Conflict`.
+pub trait Workload: Send + Sync {
+    /// Lets it run; returns once the program was executed (container) or is ready for its triggers (component).
+    ///
+    /// # Errors
+    /// With [`ExecError::exit_code`] 126 or 127 where the command itself is at fault; the message then contains
+    /// `permission denied` or `executable file not found in $PATH`, which Docker's CLI looks for.
+    fn start(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+
+    /// The process that stands for it on the host (a container's init; a component's host process); `None` when it is
+    /// not running.
+    fn pid(&self) -> Option<u32>;
+
+    fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>>;
+
+    /// Waits until it ends, however it ends; at once if it has ended. May be called by many at once.
+    /// Dropping the future leaves the workload untouched.
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ExecError>>;
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, ExecError>>;
+
+    /// The processes of a container, the live instances of a component.
+    fn processes<'a>(&'a self, ps_args: &'a str) -> BoxFuture<'a, Result<ProcessTable, ExecError>>;
+
+    /// Ends it at once if it still runs and releases what [`Executor::create`] made. Collects errors and goes on.
+    fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+
+    /// The names this workload can resolve changed. Kinds that ask the engine's DNS need not listen.
+    fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
+        let _ = names;
+        Box::pin(async {})
+    }
+
+    /// Its standard streams as one connection.
+    fn as_attach(&self) -> Option<&dyn Attach> {
+        None
+    }
+    /// Further processes beside the first: only Linux containers.
+    fn as_exec(&self) -> Option<&dyn ExecInto> {
+        None
+    }
+    fn as_pause(&self) -> Option<&dyn Pause> {
+        None
+    }
+    /// Instances started per request: only components.
+    fn as_invocations(&self) -> Option<&dyn Invocations> {
+        None
+    }
+}
+
+pub trait Attach: Send + Sync {
+    /// Opens the standard streams.
+    ///
+    /// What is read from the answer are the frames of Docker's attach protocol (8-byte header: stream number, three
+    /// zero bytes, big-endian length), or raw bytes when the workload has a tty. What is written is standard input,
+    /// where `stdin` was asked for; shutting down the write half ends it. Output starts at the moment of the call.
+    ///
+    /// Source: Docker Engine API, `ContainerAttach`.
+    fn attach(&self, stdin: bool) -> BoxFuture<'_, Result<UnixStream, ExecError>>;
+
+    /// Sets the size of the terminal, in characters. `Conflict` without a tty.
+    fn resize(&self, columns: u16, rows: u16) -> BoxFuture<'_, Result<(), ExecError>>;
+}
+
+pub trait ExecInto: Send + Sync {
+    /// Runs one more process inside. `exec_id` is the caller's, unique per workload.
+    fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>>;
+    /// Waits for the process of `exec_id`; answers its exit code. The record lives as long as the workload runs.
+    fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>>;
+    fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>>;
+}
+
+pub trait Pause: Send + Sync {
+    fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+    fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+}
+
+pub trait Invocations: Send + Sync {
+    fn invocations(&self) -> BoxFuture<'_, Result<InvocationStats, ExecError>>;
+}
+
+/// Everything an executor is handed to run one workload. Executors never pull, resolve names or choose addresses.
+pub struct Prepared {
+    pub spec: WorkloadSpec,
+    pub program: Program,
+    /// Kept across restarts of the machine; exists; belongs to this workload alone.
+    pub state_dir: PathBuf,
+    /// Emptied by a restart of the machine; exists; belongs to this workload alone. Sockets live here: keep names short.
+    pub run_dir: PathBuf,
+    pub log: LogTarget,
+    /// `None` for the host's network.
+    pub network: Option<NetworkPlace>,
+    /// Listening sockets of published ports, if [`Executor::takes_listeners`]. A socket that this sandbox already holds
+    /// for another workload comes with `socket: None`.
+    pub listeners: Vec<Listener>,
+    pub names: Names,
+    /// Files the engine wrote for it, to be put at the given paths inside: `/etc/hosts`, `/etc/resolv.conf`,
+    /// `/etc/hostname`.
+    pub etc: Vec<(PathBuf, String)>,
+}
+
+/// What [`Executor::reattach`] is told.
+pub struct Known<'a> {
+    pub spec: &'a WorkloadSpec,
+    pub state_dir: PathBuf,
+    pub run_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Program {
+    /// A root filesystem to be put together as an overlay.
+    Layers {
+        /// Unpacked layers, lowest first; shared and never written to.
+        lower: Vec<PathBuf>,
+        /// This workload's own changes, and overlayfs's work folder beside it (same filesystem). Both exist.
+        upper: PathBuf,
+        work: PathBuf,
+    },
+    /// One WebAssembly component or core module.
+    Component {
+        path: PathBuf,
+        /// `sha256:…` of the file's content: the key of the compilation cache.
+        digest: String,
+    },
+}
+
+/// Where a workload's output is written, by the process that runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTarget {
+    /// `None`: the `none` driver; output reaches attached clients only.
+    pub path: Option<PathBuf>,
+    /// Bytes after which the file is rotated to `path.1`; `None` never.
+    pub max_size: Option<u64>,
+    /// How many files are kept, the live one included; at least 1.
+    pub max_files: u32,
+}
+
+/// A network namespace that stands ready, and what is this workload's own in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPlace {
+    pub sandbox: SandboxId,
+    /// A bind-mounted namespace file, to be joined with setns(2).
+    pub netns: PathBuf,
+    /// Addresses of this workload inside it, one or two per network.
+    pub addresses: Vec<IpAddr>,
+    /// The engine's DNS servers, reachable from inside.
+    pub dns: Vec<IpAddr>,
+}
+
+/// One published port of a workload.
+pub struct Listener {
+    /// As published on the host; the key under which a sandbox shares it.
+    pub host: SocketAddr,
+    pub container: Port,
+    /// Bound and listening; `None` when the sandbox holds it already.
+    pub socket: Option<OwnedFd>,
+}
+
+impl Listener {
+    pub fn protocol(&self) -> Protocol {
+        self.container.protocol
+    }
+}
+
+/// Names that resolve inside one workload's networks: services, containers, aliases. Lower case, no final dot.
+pub type Names = BTreeMap<String, Vec<IpAddr>>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecSpec {
+    pub args: Vec<String>,
+    /// Added to the workload's own.
+    pub env: Vec<String>,
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub tty: bool,
+    pub stdin: bool,
+    pub privileged: bool,
+    /// Columns and rows to begin with.
+    pub size: Option<(u16, u16)>,
+}
+
+pub struct ExecStarted {
+    /// On the host.
+    pub pid: u32,
+    /// As [`Attach::attach`].
+    pub stream: UnixStream,
+}
+
+/// A snapshot of what a workload uses. Counters only grow while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Processor time in nanoseconds.
+    pub cpu_total: u64,
+    pub cpu_user: u64,
+    pub cpu_system: u64,
+    pub throttled_periods: u64,
+    pub throttled_time: u64,
+    /// Bytes in use, page cache included.
+    pub memory_usage: u64,
+    /// Bytes of page cache that could be dropped.
+    pub memory_inactive_file: u64,
+    pub memory_peak: u64,
+    /// Bytes; `None` is unlimited.
+    pub memory_limit: Option<u64>,
+    pub pids: u64,
+    pub pids_limit: Option<u64>,
+    pub block_read: u64,
+    pub block_write: u64,
+    pub networks: BTreeMap<String, InterfaceStats>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStats {
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+}
+
+/// As `docker top` prints it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessTable {
+    pub titles: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+/// What became of a component's instances. Counters only grow while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InvocationStats {
+    /// `http`, `redis` or `command`.
+    pub trigger: String,
+    pub started: u64,
+    /// Alive now.
+    pub alive: u64,
+    /// Waiting for a free place now.
+    pub queued: u64,
+    pub succeeded: u64,
+    /// Ended in a trap or an error.
+    pub failed: u64,
+    pub timed_out: u64,
+    /// Refused because the queue was full.
+    pub rejected: u64,
+    /// Latency in microseconds: `(upper bound, invocations at or below it)`, cumulative, ascending, over the lifetime.
+    pub latency: Vec<(u64, u64)>,
+    /// Bytes of the largest linear memory any instance had.
+    pub memory_peak: u64,
+}

@@ -1,0 +1,288 @@
+//! The `bireme.*` keys: what a workload may ask for beyond Docker's words.
+//!
+//! The same keys are read from the image's labels, the container's labels and, in Kubernetes, annotations. They are
+//! parsed once, at create; an unknown or malformed key is refused there, never ignored.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::nearest::nearest;
+use crate::{AllowList, Route};
+
+/// Every key with its meaning and default, for refusals and the generated reference page.
+pub const KEYS: &[(&str, &str, &str)] = &[
+    ("bireme.http.route", "routes served, comma-separated: `/tally`, `/api/...` (subtree), `/users/:id`; an optional host before the path", "`/...`"),
+    ("bireme.redis.subscribe", "`redis://host:port/CHANNEL`: one instance per message", "none"),
+    ("bireme.schedule", "cron expression with a time zone", "none"),
+    ("bireme.allow", "outbound permissions, comma-separated `scheme://host[:port]`, `*.domain`, CIDR", "none: components are denied everything"),
+    ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`"),
+    ("bireme.cpu-time", "processor time of one invocation", "none"),
+    ("bireme.instances", "instances alive at once", "1000"),
+    ("bireme.queue", "requests waiting for a free instance before 503", "1000"),
+    ("bireme.kv", "key-value stores: `default`, or `NAME=redis://…`, comma-separated", "`default` (embedded)"),
+    ("bireme.health", "path of an HTTP component probed by GET with the timing of Docker's health check", "none"),
+    ("bireme.class", "when one image has both platforms: `wasm`, `linux` or `auto`", "`linux` when it has one"),
+];
+
+/// The `bireme.*` labels of one workload, parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labels {
+    /// At least one.
+    pub routes: Vec<Route>,
+    pub subscribe: Option<Subscription>,
+    /// `None` when the label is absent: everything for containers, nothing for components.
+    pub allow: Option<AllowList>,
+    pub timeout: Duration,
+    pub cpu_time: Option<Duration>,
+    pub instances: u32,
+    pub queue: u32,
+    pub stores: BTreeMap<String, StoreBackend>,
+    pub health: Option<String>,
+    pub class: Option<Class>,
+}
+
+/// `redis://host:port/CHANNEL`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscription {
+    /// As given, without the channel: `redis://[user:password@]host[:port]`. May hold a password: never log it.
+    pub server: String,
+    pub channel: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreBackend {
+    /// SQLite in the engine's state folder, one per app and store name.
+    Embedded,
+    /// A Redis server's URL. May hold a password: never log it.
+    Redis(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    Wasm,
+    Linux,
+    Auto,
+}
+
+/// Why a `bireme.*` label was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LabelError {
+    #[error("unknown label {key:?}{}", .nearest.map(|near| format!(": did you mean {near:?}?")).unwrap_or_default())]
+    Unknown { key: String, nearest: Option<&'static str> },
+    #[error("label {key}: {reason}")]
+    Malformed { key: &'static str, reason: String },
+    #[error("label {key} is not offered yet: {instead}")]
+    NotOffered { key: &'static str, instead: &'static str },
+}
+
+impl LabelError {
+    pub fn kind(&self) -> crate::ErrorKind {
+        match self {
+            Self::Unknown { .. } | Self::Malformed { .. } => crate::ErrorKind::Invalid,
+            Self::NotOffered { .. } => crate::ErrorKind::Unsupported,
+        }
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Self {
+            routes: vec![Route::everything()],
+            subscribe: None,
+            allow: None,
+            timeout: Duration::from_secs(30),
+            cpu_time: None,
+            instances: 1000,
+            queue: 1000,
+            stores: BTreeMap::from([("default".to_owned(), StoreBackend::Embedded)]),
+            health: None,
+            class: None,
+        }
+    }
+}
+
+impl Labels {
+    /// Reads the `bireme.*` keys of `labels` and leaves every other key alone.
+    ///
+    /// # Errors
+    /// The first key, in the order of the alphabet, that is unknown, malformed or not offered.
+    pub fn parse<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Self, LabelError> {
+        let mut parsed = Self::default();
+        let ours: BTreeMap<&str, &str> = labels
+            .into_iter()
+            .filter(|(key, _)| key.starts_with("bireme."))
+            .map(|(key, value)| (key.as_str(), value.trim()))
+            .collect();
+        for (key, value) in ours {
+            let known = KEYS.iter().map(|(known, ..)| *known);
+            let Some(key) = known.clone().find(|known| *known == key) else {
+                return Err(LabelError::Unknown { key: key.to_owned(), nearest: nearest(key, known) });
+            };
+            parsed.set(key, value)?;
+        }
+        Ok(parsed)
+    }
+
+    fn set(&mut self, key: &'static str, value: &str) -> Result<(), LabelError> {
+        let malformed = |reason: String| LabelError::Malformed { key, reason };
+        match key {
+            "bireme.http.route" => {
+                let routes: Vec<Route> = parts(value)
+                    .map(|part| part.parse::<Route>().map_err(|error| malformed(error.to_string())))
+                    .collect::<Result<_, _>>()?;
+                if routes.is_empty() {
+                    return Err(malformed("names no route; leave the label out to serve every path".to_owned()));
+                }
+                for (at, route) in routes.iter().enumerate() {
+                    if let Some(other) = routes[..at].iter().find(|other| other.clashes_with(route)) {
+                        return Err(malformed(format!("routes {other} and {route} cannot be told apart")));
+                    }
+                }
+                self.routes = routes;
+            }
+            "bireme.redis.subscribe" => self.subscribe = Some(subscription(value).map_err(malformed)?),
+            "bireme.schedule" => {
+                return Err(LabelError::NotOffered {
+                    key,
+                    instead: "call the component over HTTP from a scheduler of your own",
+                });
+            }
+            "bireme.allow" => self.allow = Some(value.parse().map_err(|error: crate::allow::AllowError| malformed(error.to_string()))?),
+            "bireme.timeout" => self.timeout = duration(value).map_err(malformed)?,
+            "bireme.cpu-time" => self.cpu_time = Some(duration(value).map_err(malformed)?),
+            "bireme.instances" => self.instances = count(value, 1).map_err(malformed)?,
+            "bireme.queue" => self.queue = count(value, 0).map_err(malformed)?,
+            "bireme.kv" => self.stores = stores(value).map_err(malformed)?,
+            "bireme.health" => {
+                if !value.starts_with('/') || value.bytes().any(|b| b <= b' ' || b == 0x7f) {
+                    return Err(malformed(format!("{value:?} is not a path such as /healthz")));
+                }
+                self.health = Some(value.to_owned());
+            }
+            "bireme.class" => {
+                self.class = Some(match value {
+                    "wasm" => Class::Wasm,
+                    "linux" => Class::Linux,
+                    "auto" => Class::Auto,
+                    other => return Err(malformed(format!("{other:?} is not one of wasm, linux, auto"))),
+                });
+            }
+            _ => unreachable!("every key of KEYS is set above"),
+        }
+        Ok(())
+    }
+}
+
+fn parts(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn count(value: &str, least: u32) -> Result<u32, String> {
+    value
+        .parse()
+        .ok()
+        .filter(|count| (least..=1_000_000).contains(count))
+        .ok_or_else(|| format!("{value:?} is not a whole number from {least} to 1000000"))
+}
+
+/// Reads a duration as Docker and Go write it: `300ms`, `30s`, `1m30s`, `1.5h`.
+pub fn duration(value: &str) -> Result<Duration, String> {
+    let refuse = || format!("{value:?} is not a duration such as 500ms, 30s or 1m30s");
+    let mut rest = value;
+    let mut total = 0f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(refuse)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| refuse())?;
+        rest = &rest[digits..];
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let scale = match &rest[..unit_end] {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(refuse()),
+        };
+        total += number * scale;
+        rest = &rest[unit_end..];
+    }
+    if total > 0.0 && total <= 366.0 * 86_400.0 { Ok(Duration::from_secs_f64(total)) } else { Err(refuse()) }
+}
+
+fn subscription(value: &str) -> Result<Subscription, String> {
+    let form = "must be redis://host:port/CHANNEL";
+    if value.contains('?') {
+        return Err("streams (?stream=) are not offered yet; name a channel".to_owned());
+    }
+    let (scheme, rest) = value.split_once("://").ok_or(form)?;
+    let (server, channel) = rest.split_once('/').ok_or(form)?;
+    if !matches!(scheme, "redis" | "rediss") || server.is_empty() || channel.is_empty() {
+        return Err(form.to_owned());
+    }
+    Ok(Subscription { server: format!("{scheme}://{server}"), channel: channel.to_owned() })
+}
+
+fn stores(value: &str) -> Result<BTreeMap<String, StoreBackend>, String> {
+    let mut stores = BTreeMap::new();
+    for part in parts(value) {
+        let (name, backend) = match part.split_once('=') {
+            None => (part, StoreBackend::Embedded),
+            Some((name, url)) if url.starts_with("redis://") || url.starts_with("rediss://") => {
+                (name, StoreBackend::Redis(url.to_owned()))
+            }
+            Some((name, _)) => return Err(format!("store {name:?} must be NAME or NAME=redis://host:port")),
+        };
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
+            return Err(format!("store name {name:?} may have letters, digits, _, - and . only"));
+        }
+        if stores.insert(name.to_owned(), backend).is_some() {
+            return Err(format!("store {name:?} is named twice"));
+        }
+    }
+    Ok(stores)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(key: &str, value: &str, expected: Result<(), &str>) {
+        let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let got = Labels::parse(&labels).map(|_| ()).map_err(|error| error.to_string());
+        assert_eq!(got.as_ref().map(|_| ()).map_err(String::as_str), expected, "{key}={value}");
+    }
+
+    #[test]
+    fn reads_every_key_and_names_what_it_refuses() {
+        check("com.example", "anything", Ok(()));
+        check("bireme.http.route", "/a, /b/...", Ok(()));
+        check("bireme.http.route", "", Err("label bireme.http.route: names no route; leave the label out to serve every path"));
+        check("bireme.http.route", "/a/:x,/a/:y", Err("label bireme.http.route: routes /a/:x and /a/:y cannot be told apart"));
+        check("bireme.http.rout", "/", Err("unknown label \"bireme.http.rout\": did you mean \"bireme.http.route\"?"));
+        check("bireme.redis.subscribe", "redis://redis:6379/clicks", Ok(()));
+        check("bireme.redis.subscribe", "redis://redis", Err("label bireme.redis.subscribe: must be redis://host:port/CHANNEL"));
+        check("bireme.timeout", "1m30s", Ok(()));
+        check("bireme.timeout", "soon", Err("label bireme.timeout: \"soon\" is not a duration such as 500ms, 30s or 1m30s"));
+        check("bireme.timeout", "0s", Err("label bireme.timeout: \"0s\" is not a duration such as 500ms, 30s or 1m30s"));
+        check("bireme.instances", "0", Err("label bireme.instances: \"0\" is not a whole number from 1 to 1000000"));
+        check("bireme.queue", "0", Ok(()));
+        check("bireme.kv", "default,scores=redis://redis:6379", Ok(()));
+        check("bireme.kv", "scores=mysql://x", Err("label bireme.kv: store \"scores\" must be NAME or NAME=redis://host:port"));
+        check("bireme.health", "healthz", Err("label bireme.health: \"healthz\" is not a path such as /healthz"));
+        check("bireme.class", "wasi", Err("label bireme.class: \"wasi\" is not one of wasm, linux, auto"));
+        check("bireme.schedule", "* * * * *", Err("label bireme.schedule is not offered yet: call the component over HTTP from a scheduler of your own"));
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("").is_err() && duration("5").is_err() && duration("s").is_err());
+    }
+}

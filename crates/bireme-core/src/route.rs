@@ -1,0 +1,338 @@
+//! Which HTTP requests a component serves: the `bireme.http.route` label.
+//!
+//! A route is an optional host and a path of segments: `/tally` (exactly that), `/users/:id` (any one segment there),
+//! `/api/...` (the folder and everything below it). Of several routes that match, the most specific wins: one with a
+//! host before one without, then segment by segment from the left a literal before a parameter before a subtree. So any
+//! two routes that differ in more than the names of their parameters are ordered, and only those that do not clash.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// One route of a component.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Route {
+    host: Option<String>,
+    segments: Vec<Segment>,
+    subtree: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Segment {
+    Literal(String),
+    Parameter(String),
+}
+
+/// Why a text is not a route.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("route {text:?} {reason}")]
+pub struct RouteError {
+    pub text: String,
+    pub reason: &'static str,
+}
+
+impl Route {
+    /// The route of a component that names none: `/...`, every request.
+    pub fn everything() -> Self {
+        Self { host: None, segments: Vec::new(), subtree: true }
+    }
+
+    /// Whether no request could tell this route from `other`: alike but for the names of parameters.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        self.order(other) == Ordering::Equal && self.shape_eq(other)
+    }
+
+    fn shape_eq(&self, other: &Self) -> bool {
+        self.host == other.host
+            && self.subtree == other.subtree
+            && self.segments.len() == other.segments.len()
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                (Segment::Parameter(_), Segment::Parameter(_)) => true,
+                _ => false,
+            })
+    }
+
+    /// `Less` when `self` is to be tried before `other`.
+    fn order(&self, other: &Self) -> Ordering {
+        fn rank(route: &Route, at: usize) -> u8 {
+            match route.segments.get(at) {
+                Some(Segment::Literal(_)) => 0,
+                Some(Segment::Parameter(_)) => 1,
+                None if route.subtree => 3,
+                None => 2,
+            }
+        }
+        self.host.is_none().cmp(&other.host.is_none()).then_with(|| {
+            (0..=self.segments.len().max(other.segments.len()))
+                .map(|at| rank(self, at).cmp(&rank(other, at)))
+                .find(|order| order.is_ne())
+                .unwrap_or(Ordering::Equal)
+        })
+    }
+
+    fn is_plain(&self) -> bool {
+        self.host.is_none() && !self.subtree && self.segments.iter().all(|s| matches!(s, Segment::Literal(_)))
+    }
+
+    fn path(&self) -> String {
+        let mut text = String::new();
+        for segment in &self.segments {
+            text.push('/');
+            match segment {
+                Segment::Literal(literal) => text.push_str(literal),
+                Segment::Parameter(name) => {
+                    text.push(':');
+                    text.push_str(name);
+                }
+            }
+        }
+        if self.subtree {
+            text.push_str("/...");
+        } else if text.is_empty() {
+            text.push('/');
+        }
+        text
+    }
+
+    fn matches<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Captures<'r, 'p>> {
+        if let Some(want) = &self.host {
+            let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |s| s.0);
+            if !want.eq_ignore_ascii_case(name) {
+                return None;
+            }
+        }
+        let mut rest = path;
+        let mut parameters = Vec::new();
+        for segment in &self.segments {
+            let after = rest.strip_prefix('/')?;
+            let end = after.find('/').unwrap_or(after.len());
+            let (head, tail) = after.split_at(end);
+            match segment {
+                Segment::Literal(literal) if literal == head => {}
+                Segment::Literal(_) => return None,
+                Segment::Parameter(_) if head.is_empty() => return None,
+                Segment::Parameter(name) => parameters.push((name.as_str(), head)),
+            }
+            rest = tail;
+        }
+        match (self.subtree, rest) {
+            (true, _) => Some(Captures { parameters, trailing: Some(rest) }),
+            (false, "") => Some(Captures { parameters, trailing: None }),
+            (false, "/") if self.segments.is_empty() => Some(Captures { parameters, trailing: None }),
+            (false, _) => None,
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = RouteError;
+
+    fn from_str(text: &str) -> Result<Self, RouteError> {
+        let refuse = |reason| RouteError { text: text.to_owned(), reason };
+        let slash = text.find('/').ok_or_else(|| refuse("has no path: it must be like /tally, /api/... or host/path"))?;
+        let (host, path) = text.split_at(slash);
+        let host = match host {
+            "" => None,
+            host if host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-')) => {
+                Some(host.to_ascii_lowercase())
+            }
+            _ => return Err(refuse("has a host with characters that a host name cannot have (leave the port out)")),
+        };
+        let mut segments = Vec::new();
+        let mut subtree = false;
+        if path != "/" {
+            let mut parts = path[1..].split('/').peekable();
+            while let Some(part) = parts.next() {
+                match part {
+                    "..." if parts.peek().is_none() => subtree = true,
+                    "..." => return Err(refuse("has ... before its end")),
+                    "" => return Err(refuse("has an empty segment")),
+                    "." | ".." => return Err(refuse("has a segment that clients resolve away")),
+                    part if part.bytes().any(|b| b <= b' ' || b == 0x7f || matches!(b, b'?' | b'#' | b'*')) => {
+                        return Err(refuse("has a character that a path cannot have (* is written ... here)"));
+                    }
+                    part => match part.strip_prefix(':') {
+                        Some("") => return Err(refuse("has a parameter without a name")),
+                        Some(name) => {
+                            let parameter = Segment::Parameter(name.to_owned());
+                            if segments.contains(&parameter) {
+                                return Err(refuse("names a parameter twice"));
+                            }
+                            segments.push(parameter);
+                        }
+                        None => segments.push(Segment::Literal(part.to_owned())),
+                    },
+                }
+            }
+        }
+        Ok(Self { host, segments, subtree })
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host.as_deref().unwrap_or(""))?;
+        f.write_str(&self.path())
+    }
+}
+
+impl TryFrom<String> for Route {
+    type Error = RouteError;
+    fn try_from(text: String) -> Result<Self, RouteError> {
+        text.parse()
+    }
+}
+
+impl From<Route> for String {
+    fn from(route: Route) -> String {
+        route.to_string()
+    }
+}
+
+/// What of a request's path a route left open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captures<'r, 'p> {
+    pub parameters: Vec<(&'r str, &'p str)>,
+    /// For a subtree: the rest of the path, empty or with its leading slash.
+    pub trailing: Option<&'p str>,
+}
+
+/// Routes with what they lead to, in the order in which they are tried.
+#[derive(Clone, Debug)]
+pub struct RouteTable<T> {
+    /// Exact paths without host, while no route has a host: answered without a walk.
+    plain: HashMap<String, usize>,
+    entries: Vec<(Route, T)>,
+    hosts: bool,
+}
+
+impl<T> Default for RouteTable<T> {
+    fn default() -> Self {
+        Self { plain: HashMap::new(), entries: Vec::new(), hosts: false }
+    }
+}
+
+impl<T> RouteTable<T> {
+    /// # Errors
+    /// The two routes that clash, the one that was there first.
+    pub fn new(routes: impl IntoIterator<Item = (Route, T)>) -> Result<Self, (Route, Route)> {
+        let mut entries: Vec<(Route, T)> = routes.into_iter().collect();
+        entries.sort_by(|a, b| a.0.order(&b.0));
+        for (at, (route, _)) in entries.iter().enumerate() {
+            if let Some((other, _)) = entries[..at].iter().find(|(other, _)| other.clashes_with(route)) {
+                return Err((other.clone(), route.clone()));
+            }
+        }
+        let hosts = entries.iter().any(|(route, _)| route.host.is_some());
+        let plain = entries.iter().enumerate().filter(|(_, (r, _))| r.is_plain()).map(|(at, (r, _))| (r.path(), at)).collect();
+        Ok(Self { plain, entries, hosts })
+    }
+
+    /// The most specific route for a request, what it leads to, and what it captured. `host` is the `Host` header's
+    /// value (a port is ignored), `path` the request's path as sent, without its query.
+    pub fn find<'t, 'p>(&'t self, host: &str, path: &'p str) -> Option<(&'t Route, &'t T, Captures<'t, 'p>)> {
+        if !self.hosts {
+            if let Some(at) = self.plain.get(path) {
+                let (route, value) = &self.entries[*at];
+                return Some((route, value, Captures::default()));
+            }
+        }
+        self.entries.iter().find_map(|(route, value)| route.matches(host, path).map(|captures| (route, value, captures)))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(Route, T)> {
+        self.entries.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn table(routes: &[&str]) -> RouteTable<String> {
+        RouteTable::new(routes.iter().map(|r| (r.parse().unwrap(), (*r).to_owned()))).unwrap()
+    }
+
+    fn check(routes: &[&str], path: &str, expected: Option<&str>) {
+        let table = table(routes);
+        let (host, path) = path.split_at(path.find('/').unwrap());
+        assert_eq!(table.find(host, path).map(|found| found.1.as_str()), expected, "{host}{path} in {routes:?}");
+    }
+
+    #[test]
+    fn the_most_specific_route_wins() {
+        let all = &["/...", "/", "/tally", "/api/...", "/api/users/:id", "/api/users/me", "example.com/tally"];
+        check(all, "/", Some("/"));
+        check(all, "/tally", Some("/tally"));
+        check(all, "/tally/", Some("/..."));
+        check(all, "/tallyho", Some("/..."));
+        check(all, "/api", Some("/api/..."));
+        check(all, "/api/", Some("/api/..."));
+        check(all, "/apis", Some("/..."));
+        check(all, "/api/users/me", Some("/api/users/me"));
+        check(all, "/api/users/7", Some("/api/users/:id"));
+        check(all, "/api/users/7/x", Some("/api/..."));
+        check(all, "EXAMPLE.com:8080/tally", Some("example.com/tally"));
+        check(&["/a/:x", "/:y/b"], "/a/b", Some("/a/:x"));
+        check(&["/a"], "/b", None);
+    }
+
+    #[test]
+    fn captures_what_was_left_open() {
+        let table = table(&["/users/:id/...", "/users/:id"]);
+        let (_, _, captures) = table.find("", "/users/7/a/b").unwrap();
+        assert_eq!(captures, Captures { parameters: vec![("id", "7")], trailing: Some("/a/b") });
+        assert_eq!(table.find("", "/users/7").unwrap().2.trailing, None);
+    }
+
+    #[test]
+    fn clashing_routes_are_named() {
+        let routes = ["/users/:id", "/users/:name"].map(|r| (r.parse::<Route>().unwrap(), ()));
+        let (first, second) = RouteTable::new(routes).unwrap_err();
+        assert_eq!((first.to_string().as_str(), second.to_string().as_str()), ("/users/:id", "/users/:name"));
+    }
+
+    #[test]
+    fn malformed_routes_say_why() {
+        for bad in ["", "tally", "/a//b", "/.../a", "/a/:", "/a/../b", "/a?x", "/*", "ho st/a", "host:80/a", "/:a/:a"] {
+            assert!(bad.parse::<Route>().is_err(), "{bad}");
+        }
+    }
+
+    fn route() -> impl Strategy<Value = Route> {
+        (proptest::option::of("[a-c]{1,2}"), proptest::collection::vec("(:?[a-c])", 0..4), any::<bool>()).prop_filter_map(
+            "a valid route",
+            |(host, segments, subtree)| {
+                let path = segments.iter().map(|s| format!("/{s}")).collect::<String>() + if subtree { "/..." } else { "" };
+                format!("{}{}", host.unwrap_or_default(), if path.is_empty() { "/" } else { &path }).parse().ok()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn prints_what_it_reads(route in route()) {
+            prop_assert_eq!(route.to_string().parse::<Route>().unwrap(), route);
+        }
+
+        #[test]
+        fn the_order_of_registration_does_not_matter(routes in proptest::collection::vec(route(), 0..6), path in "(/[a-c]{0,1}){1,4}", host in "[a-c]{1,2}") {
+            let forward = RouteTable::new(routes.iter().cloned().map(|r| (r.clone(), r)));
+            let backward = RouteTable::new(routes.iter().rev().cloned().map(|r| (r.clone(), r)));
+            prop_assert_eq!(forward.is_ok(), backward.is_ok());
+            if let (Ok(forward), Ok(backward)) = (forward, backward) {
+                prop_assert_eq!(forward.find(&host, &path).map(|f| f.1), backward.find(&host, &path).map(|f| f.1));
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! One workload as it shall run, with every default already applied.
+//!
+//! These are inner types: they are made from Docker's wire types in one place (`biremed`), stored by the engine, and
+//! handed to executors. They never reach a client.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Labels, WorkloadId};
+
+/// What kind of workload an image makes. Decided once, at create, and stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkloadKind {
+    /// A Linux container: a root filesystem and a process tree.
+    Container,
+    /// A WebAssembly component (or core module with WASI preview 1): instances in a host process.
+    Component,
+}
+
+/// One workload as it shall run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadSpec {
+    pub id: WorkloadId,
+    /// Unique in the engine, without a leading slash.
+    pub name: String,
+    pub kind: WorkloadKind,
+    /// The Compose project it belongs to; workloads of one app share a host process and reach each other directly.
+    pub app: Option<String>,
+    /// The service of the app, for display.
+    pub service: Option<String>,
+    /// The image reference as the user gave it, for display and spans.
+    pub image: String,
+
+    /// Entrypoint and command, joined; the first is the program.
+    pub args: Vec<String>,
+    /// `NAME=value`, image defaults first, already merged so that each name stands once.
+    pub env: Vec<String>,
+    /// Absolute path inside the workload.
+    pub cwd: String,
+    /// `user[:group]` by name or number; empty is root.
+    pub user: String,
+    pub hostname: String,
+    pub domainname: String,
+    pub tty: bool,
+    /// Keep standard input open for attaching clients; otherwise the workload reads end of file.
+    pub open_stdin: bool,
+    /// Close standard input when the first attached client leaves.
+    pub stdin_once: bool,
+
+    pub mounts: Vec<Mount>,
+    pub resources: Resources,
+    pub security: Security,
+    pub namespaces: Namespaces,
+    /// Extra `/etc/hosts` lines: name, address.
+    pub extra_hosts: Vec<(String, IpAddr)>,
+    pub dns: Dns,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+    /// Run a small init as process 1 that forwards signals and reaps orphans.
+    pub init: bool,
+    pub stop_signal: Signal,
+    /// Time between the stop signal and SIGKILL.
+    pub stop_timeout: Duration,
+
+    /// Ports that are exposed or published, in the workload.
+    pub ports: Vec<Port>,
+    /// All labels: the image's, overlaid by the workload's own.
+    pub labels: BTreeMap<String, String>,
+    /// The `bireme.*` labels, parsed.
+    pub bireme: Labels,
+}
+
+/// Something of the outside put at a path inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub source: MountSource,
+    /// Absolute path inside the workload.
+    pub target: String,
+    pub read_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountSource {
+    /// A file or folder of the host (also a named volume's folder, already resolved).
+    Bind { path: PathBuf, propagation: Propagation, recursive: bool },
+    /// Memory. `size` in bytes, `None` for half of the machine's; `mode` such as `0o1777`.
+    Tmpfs { size: Option<u64>, mode: Option<u32>, options: Vec<String> },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Propagation {
+    #[default]
+    Private,
+    Slave,
+    Shared,
+}
+
+/// Limits. `None` means not limited.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Bytes. For a component: the linear memory of one instance.
+    pub memory: Option<u64>,
+    /// Bytes of memory and swap together; `Some(-1)` is unlimited swap.
+    pub memory_swap: Option<i64>,
+    pub memory_reservation: Option<u64>,
+    /// Billionths of a processor: `1_500_000_000` is one and a half.
+    pub nano_cpus: Option<u64>,
+    /// Microseconds per period; with `cpu_period`, the other spelling of `nano_cpus`.
+    pub cpu_quota: Option<i64>,
+    pub cpu_period: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    /// Processors, such as `0-2,4`.
+    pub cpuset: Option<String>,
+    pub pids: Option<i64>,
+    pub oom_kill_disable: bool,
+    pub oom_score_adj: Option<i32>,
+    pub ulimits: Vec<Ulimit>,
+    /// Parent cgroup; `None` is the engine's own.
+    pub cgroup_parent: Option<String>,
+}
+
+/// `name` without the `RLIMIT_` prefix and in lower case, such as `nofile`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    pub privileged: bool,
+    /// Without the `CAP_` prefix, upper case; `ALL` stands for every one.
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+    pub read_only_root: bool,
+    pub group_add: Vec<String>,
+    /// Paths to hide and paths to make read-only; `None` is Docker's list.
+    pub masked_paths: Option<Vec<String>>,
+    pub readonly_paths: Option<Vec<String>>,
+    pub devices: Vec<Device>,
+    pub sysctls: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    Unconfined,
+    /// A profile in Docker's JSON form.
+    Profile(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    pub host: String,
+    pub target: String,
+    /// Of `r`, `w`, `m`.
+    pub permissions: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Namespaces {
+    pub network: NetworkMode,
+    pub pid: NamespaceMode,
+    pub ipc: NamespaceMode,
+    pub uts: NamespaceMode,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// On the networks the engine attaches it to.
+    #[default]
+    Attached,
+    /// A namespace with nothing but the loopback.
+    None,
+    /// The machine's own.
+    Host,
+    /// The namespace of another workload.
+    Workload(WorkloadId),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamespaceMode {
+    #[default]
+    Private,
+    Host,
+    Workload(WorkloadId),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dns {
+    pub servers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Port {
+    pub number: u16,
+    pub protocol: Protocol,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// A signal by its number on Linux.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signal(pub i32);
+
+impl Signal {
+    pub const INT: Self = Self(2);
+    pub const KILL: Self = Self(9);
+    pub const TERM: Self = Self(15);
+
+    /// Reads `15`, `TERM` or `SIGTERM`, in any case; also `RTMIN+3` and `RTMAX-2`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(number) = text.parse::<i32>() {
+            return (1..=64).contains(&number).then_some(Self(number));
+        }
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        if let Some(at) = NAMES.iter().position(|known| *known == name) {
+            return Some(Self(at as i32 + 1));
+        }
+        let number = match name {
+            "IOT" => 6,
+            "CLD" => 17,
+            "POLL" => 29,
+            "UNUSED" => 31,
+            _ => {
+                let (base, rest, sign) = if let Some(rest) = name.strip_prefix("RTMIN") {
+                    (34, rest, "+")
+                } else {
+                    (64, name.strip_prefix("RTMAX")?, "-")
+                };
+                let offset: i32 = if rest.is_empty() { 0 } else { rest.strip_prefix(sign)?.parse().ok()? };
+                let number = if sign == "+" { base + offset } else { base - offset };
+                return (offset >= 0 && (34..=64).contains(&number)).then_some(Self(number));
+            }
+        };
+        Some(Self(number))
+    }
+
+    /// The name with its `SIG` prefix, or `None` for a real-time signal.
+    pub fn name(self) -> Option<String> {
+        let at = usize::try_from(self.0).ok()?.checked_sub(1)?;
+        NAMES.get(at).map(|name| format!("SIG{name}"))
+    }
+}
+
+/// Signals 1 to 31 of Linux on x86 and Arm, in order. Source: signal(7).
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
+/// How a workload ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// The exit status; 128 plus the number of the signal that ended it.
+    pub code: i32,
+    /// The kernel ended it because its memory limit was reached.
+    pub oom_killed: bool,
+    /// Nanoseconds since the Unix epoch.
+    pub finished_at: i64,
+    /// What went wrong, when it did not end by itself (for example: its host process died).
+    pub error: Option<String>,
+}
