@@ -1,0 +1,69 @@
+//! Types of `/bireme/v1/`: invocations and capabilities.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /bireme/v1/workloads` | a JSON array of [`Workload`] |
+//! | `GET /bireme/v1/workloads?stream=1&interval=MS` | one such array per line, every `interval` milliseconds (at least 100) |
+//! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
+//!
+//! `filters={"label":["k=v"],"name":["…"]}` narrows the list as in `GET /containers/json`.
+
+use serde::{Deserialize, Serialize};
+
+/// One workload as `bireme top` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Workload {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Without a leading slash.
+    pub name: String,
+    /// `container` or `component`.
+    pub kind: String,
+    pub app: Option<String>,
+    pub service: Option<String>,
+    pub image: String,
+    /// Docker's word: `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
+    pub state: String,
+    /// Processor time since its start, in nanoseconds. A component's is that of its host process, shared by its app.
+    pub cpu_total: u64,
+    /// Bytes in use.
+    pub memory_usage: u64,
+    /// Bytes; absent when not limited.
+    pub memory_limit: Option<u64>,
+    /// How often it was restarted by its policy.
+    pub restarts: u64,
+    /// Only where instances are started per request or message.
+    pub invocations: Option<Invocations>,
+}
+
+/// Counters since the start of the workload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Invocations {
+    /// `http`, `redis` or `command`.
+    pub trigger: String,
+    pub started: u64,
+    pub alive: u64,
+    pub queued: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    pub timed_out: u64,
+    pub rejected: u64,
+    /// Latency in microseconds: `[upper bound, invocations at or below it]`, cumulative, ascending.
+    pub latency: Vec<(u64, u64)>,
+    /// Bytes of the largest linear memory any instance had.
+    pub memory_peak: u64,
+}
+
+/// What this engine can run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Capabilities {
+    pub version: String,
+    /// The short name that marks everything of this engine on the machine.
+    pub instance: String,
+    pub kinds: Vec<String>,
+    /// The `bireme.*` labels it understands.
+    pub labels: Vec<String>,
+}
