@@ -45,6 +45,10 @@ pub trait Executor: Send + Sync {
     /// differ.
     fn takes_listeners(&self) -> bool;
 
+    /// Whether its workloads offer [`Workload::as_exec`], known before any exists: health checks that run a command are
+    /// refused at create where it is false.
+    fn offers_exec(&self) -> bool;
+
     /// Makes everything ready so that [`Workload::start`] only has to let go. Nothing is left behind on error.
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>>;
 
@@ -89,7 +93,12 @@ pub trait Workload: Send + Sync {
     /// Ends it at once if it still runs and releases what [`Executor::create`] made. Collects errors and goes on.
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>>;
 
-    /// The names this workload can resolve changed. Kinds that ask the engine's DNS need not listen.
+    /// Whether it resolves names by [`Workload::names_changed`] and not by the engine's DNS.
+    fn wants_names(&self) -> bool {
+        false
+    }
+
+    /// The names this workload can resolve changed. Called only where [`Workload::wants_names`].
     fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
         let _ = names;
         Box::pin(async {})
