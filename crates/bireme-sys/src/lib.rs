@@ -1,1 +1,18 @@
-//! todo
+//! Linux as the rest of Bireme uses it: the one crate where `unsafe` may stand.
+//!
+//! - [`fds`]: file descriptors sent between processes;
+//! - [`netns`]: network namespaces, made and entered without leaving the caller's thread in another one;
+//! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
+//! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
+//! - [`listen`]: bound and listening sockets;
+//! - [`pidfd`]: processes that are not our children, watched without races.
+//!
+//! Everything here blocks: callers with an async runtime use its pool for blocking work.
+
+pub mod fds;
+pub mod listen;
+pub mod netlink;
+pub mod netns;
+pub mod nft;
+pub mod pidfd;
+pub mod route;
