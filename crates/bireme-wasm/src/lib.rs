@@ -1,1 +1,37 @@
-//! todo
+//! Runs WebAssembly components: the side of it that lives in the daemon.
+//!
+//! ```text
+//!  biremed                                   one process per sandbox (an app, or a lone component)
+//!  ┌──────────────┐  unix socket, JSON   ┌───────────────────────────────────────────────┐
+//!  │ WasmExecutor ├─────────────────────>│ bireme-wasm-host serve                        │
+//!  │  ComponentWorkload …│  + fds (SCM_RIGHTS)  │  wasmtime, triggers, logs, limits             │
+//!  └──────┬───────┘                      └───────────────────────────────────────────────┘
+//!         └── bireme-wasm-host compile ──> <data_root>/wasm/cache/<key>.cwasm   (one short process per check)
+//! ```
+//!
+//! Nothing here links the Wasm engine: untrusted code is compiled and run only in processes of `bireme-wasm-host`. The
+//! words the two speak are [`protocol`]; both sides come from one build.
+//!
+//! Layout below the two roots:
+//!
+//! ```text
+//! <data_root>/wasm/cache/KEY.cwasm    compiled code, mapped by hosts; KEY = content digest + engine compatibility
+//! <data_root>/wasm/cache/KEY.json     what the component imports and exports, and a checksum of the code
+//! <data_root>/wasm/kv/SANDBOX/        embedded key-value stores, one SQLite file per name
+//! <exec_root>/w/SANDBOX/host.sock     control socket of the running host
+//! <exec_root>/w/SANDBOX/host.log      what the host process itself had to say
+//! <state_dir>/exit.json               how the workload ended; empty while it has not
+//! ```
+
+pub mod cgroup;
+mod compile;
+mod executor;
+mod host;
+mod mounts;
+pub mod protocol;
+mod workload;
+
+pub use executor::{WasmExecutor, WasmOptions};
+
+/// The unprivileged user and group that hosts run as when the daemon is root.
+pub const HOST_UID: u32 = 64_530;

@@ -1,0 +1,46 @@
+//! The cgroup of a sandbox: `<hierarchy>/bireme-<instance>/<sandbox>` in every hierarchy that is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// cgroup v1 controllers worth accounting. `cpuset` is left out: it refuses members until it is filled in.
+const CONTROLLERS: [&str; 5] = ["memory", "cpu,cpuacct", "pids", "blkio", "freezer"];
+
+/// Folders of the cgroup `name`, one per hierarchy of this machine (v1, hybrid or v2).
+pub fn folders(name: &Path) -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.join(name)];
+    }
+    let mut found: Vec<PathBuf> = CONTROLLERS.iter().map(|c| root.join(c)).filter(|p| p.is_dir()).collect();
+    if !root.join("cpu,cpuacct").is_dir() {
+        found.extend(["cpu", "cpuacct"].iter().map(|c| root.join(c)).filter(|p| p.is_dir()));
+    }
+    found.extend([root.join("unified")].into_iter().filter(|p| p.join("cgroup.controllers").exists()));
+    found.into_iter().map(|p| p.join(name)).collect()
+}
+
+/// Removes the cgroup `name` from every hierarchy, and its parent when that is empty then.
+pub fn remove(name: &Path) {
+    for folder in folders(name) {
+        if let Err(error) = fs::remove_dir(&folder)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!(folder = %folder.display(), %error, "cgroup not removed");
+        }
+        if let Some(parent) = folder.parent() {
+            // Fails while another sandbox is in it, as it should.
+            let _ = fs::remove_dir(parent);
+        }
+    }
+}
+
+/// The processes in the cgroup `name`.
+pub fn members(name: &Path) -> Vec<u32> {
+    folders(name)
+        .first()
+        .and_then(|folder| fs::read_to_string(folder.join("cgroup.procs")).ok())
+        .map(|text| text.lines().filter_map(|line| line.parse().ok()).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,290 @@
+//! [`WasmExecutor`]: the executor of components.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex as StdMutex};
+
+use bireme_core::spec::{NetworkMode, Protocol};
+use bireme_core::{
+    BoxFuture, ErrorKind, ExecError, Executor, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadKind,
+    WorkloadSpec, executor::Known,
+};
+use tokio::sync::Mutex;
+
+use crate::compile::{Cache, Compiled};
+use crate::host::Host;
+use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
+use crate::workload::{ComponentWorkload, EXIT_FILE, read_exit, release};
+use crate::{HOST_UID, mounts};
+
+/// What a [`WasmExecutor`] works with.
+#[derive(Clone, Debug)]
+pub struct WasmOptions {
+    /// The `bireme-wasm-host` binary.
+    pub host: PathBuf,
+    /// Kept across restarts of the machine, such as `/var/lib/bireme`.
+    pub data_root: PathBuf,
+    /// Emptied by a restart of the machine, such as `/run/bireme`. At most some 50 bytes, since sockets live below it.
+    pub exec_root: PathBuf,
+    /// Tells the cgroups of several engines on one machine apart; a safe file name.
+    pub instance: String,
+}
+
+/// Runs components in host processes, one per sandbox.
+pub struct WasmExecutor {
+    options: WasmOptions,
+    cache: Cache,
+    /// One task at a time starts or ends the process of a sandbox.
+    turns: StdMutex<HashMap<SandboxId, Arc<Mutex<()>>>>,
+}
+
+impl WasmExecutor {
+    /// Touches nothing yet.
+    pub fn new(options: WasmOptions) -> Self {
+        let cache = Cache::new(options.host.clone(), options.data_root.join("wasm/cache"));
+        Self { cache, options, turns: StdMutex::default() }
+    }
+
+    fn turn(&self, sandbox: &SandboxId) -> Arc<Mutex<()>> {
+        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(turns.entry(sandbox.clone()).or_default())
+    }
+
+    fn host_of(&self, sandbox: SandboxId) -> Host {
+        Host::new(&self.options.exec_root, &self.options.instance, sandbox)
+    }
+
+    fn config(&self, host: &Host, work: &Prepared) -> HostConfig {
+        let folder = host.dir.file_name().unwrap_or_default();
+        HostConfig {
+            sandbox: host.sandbox.clone(),
+            dir: host.dir.clone(),
+            kv_dir: self.options.data_root.join("wasm/kv").join(folder),
+            cache_dir: self.options.data_root.join("wasm/cache"),
+            netns: work.network.as_ref().map(|place| place.netns.clone()),
+            cgroup: host.cgroup.clone(),
+            owner_uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
+    async fn create_in_turn(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<u32, ExecError> {
+        let state = host.ensure(&self.options.host, &self.config(host, work)).await?;
+        let was_empty = state.workloads.is_empty();
+        let loaded = self.load(work, host, compiled).await;
+        if loaded.is_err() && was_empty {
+            release(host, &work.spec.id).await;
+        }
+        loaded.map(|()| state.pid)
+    }
+
+    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<(), ExecError> {
+        let mut uses = Vec::new();
+        let mut owned: Vec<OwnedFd> = Vec::new();
+        let mut add = |fd: OwnedFd, what: FdUse| {
+            uses.push(what);
+            owned.push(fd);
+        };
+        let failed = |what: &str, path: &Path, error: std::io::Error| {
+            ExecError::new(ErrorKind::Internal, format!("cannot {what} {}", path.display())).caused_by(error)
+        };
+        let exit = work.state_dir.join(EXIT_FILE);
+        let file = std::fs::File::create(&exit).map_err(|error| failed("make", &exit, error))?;
+        add(file.into(), FdUse::Exit);
+        let mut log = Log { file: None, max_size: work.log.max_size, max_files: work.log.max_files };
+        if let Some(path) = &work.log.path {
+            let folder =
+                open_log_folder(path, work.log.max_files).map_err(|error| failed("open the log", path, error))?;
+            add(folder, FdUse::LogFolder);
+            log.file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        }
+        for mount in &work.spec.mounts {
+            let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
+            add(mounts::open(mount)?, what);
+        }
+        let tcp = || work.listeners.iter().filter(|listener| listener.protocol() == Protocol::Tcp);
+        for listener in tcp() {
+            if let Some(socket) = &listener.socket {
+                let copy = socket.try_clone().map_err(|error| failed("share the socket of", Path::new(""), error))?;
+                add(copy, FdUse::Listener(listener.host));
+            }
+        }
+        let load = Load {
+            spec: work.spec.clone(),
+            facts: compiled.facts.clone(),
+            code: compiled.code.clone(),
+            network: work.network.clone(),
+            listeners: tcp().map(|listener| listener.host).collect(),
+            names: work.names.clone(),
+            log,
+            fds: uses,
+        };
+        let fds: Vec<_> = owned.iter().map(|fd| fd.as_fd()).collect();
+        if fds.len() > crate::protocol::MAX_FDS {
+            let text =
+                format!("a component can have at most {} mounts and ports together", crate::protocol::MAX_FDS - 2);
+            return Err(ExecError::new(ErrorKind::Invalid, text));
+        }
+        host.ask(&Request::Load(Box::new(load)), &fds).await
+    }
+}
+
+/// Opens the folder of a log file and lets the host write, rotate and remove the log files in it, but nothing else.
+fn open_log_folder(path: &Path, files: u32) -> std::io::Result<OwnedFd> {
+    let folder = path.parent().ok_or(std::io::ErrorKind::NotFound)?;
+    if rustix::process::geteuid().is_root() {
+        let metadata = std::fs::metadata(folder)?;
+        // Sticky: members of the group make files here, and rename or remove only their own.
+        std::os::unix::fs::chown(folder, None, Some(HOST_UID))?;
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(metadata.mode() & 0o7777 | 0o1070))?;
+        std::fs::OpenOptions::new().append(true).create(true).open(path)?;
+        let rotated = (1..files).map(|n| PathBuf::from(format!("{}.{n}", path.display()))).filter(|p| p.exists());
+        for file in rotated.chain([path.to_owned()]) {
+            std::os::unix::fs::chown(file, Some(HOST_UID), Some(HOST_UID))?;
+        }
+    }
+    Ok(std::fs::File::open(folder)?.into())
+}
+
+impl Executor for WasmExecutor {
+    fn kind(&self) -> WorkloadKind {
+        WorkloadKind::Component
+    }
+
+    fn check<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            refuse_what_components_lack(spec)?;
+            let compiled = self.compiled(program).await?;
+            let invalid = |text: &str| Err(ExecError::new(ErrorKind::Invalid, text));
+            match (compiled.facts.trigger, &spec.bireme.subscribe) {
+                (Trigger::RedisP2 | Trigger::RedisP3, None) => invalid(
+                    "this component handles Redis messages, and no label says which: set bireme.redis.subscribe to \
+                     redis://host:port/CHANNEL",
+                ),
+                (Trigger::RedisP2 | Trigger::RedisP3, Some(_)) | (_, None) => Ok(()),
+                (other, Some(_)) => invalid(&format!(
+                    "label bireme.redis.subscribe does not fit: this component exports the {} trigger, not \
+                     inbound-redis",
+                    other.name()
+                )),
+            }
+        })
+    }
+
+    fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {
+        match (&spec.app, &spec.namespaces.network) {
+            (Some(app), NetworkMode::Attached) => {
+                SandboxId::parse(&format!("app-{app}")).unwrap_or_else(|_| SandboxId::from(&spec.id))
+            }
+            _ => SandboxId::from(&spec.id),
+        }
+    }
+
+    fn takes_listeners(&self) -> bool {
+        true
+    }
+
+    fn offers_exec(&self) -> bool {
+        false
+    }
+
+    fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {
+        Box::pin(async move {
+            refuse_what_components_lack(&work.spec)?;
+            let host = self.host_of(self.sandbox(&work.spec));
+            let turn = self.turn(&host.sandbox);
+            let guard = turn.lock().await;
+            let mut compiled = self.compiled(&work.program).await?;
+            let mut made = self.create_in_turn(&work, &host, &compiled).await;
+            if made.as_ref().is_err_and(|error| error.message().contains(DAMAGED)) {
+                self.cache.discard(&compiled).await;
+                compiled = self.compiled(&work.program).await?;
+                made = self.create_in_turn(&work, &host, &compiled).await;
+            }
+            let pid = made.inspect_err(|_| {
+                let _ = std::fs::remove_file(work.state_dir.join(EXIT_FILE));
+            })?;
+            drop(guard);
+            let workload = ComponentWorkload::live(work.spec.id.clone(), host, pid, turn, false, work.state_dir);
+            Ok(Box::new(workload) as Box<dyn Workload>)
+        })
+    }
+
+    fn reattach<'a>(&'a self, known: Known<'a>) -> BoxFuture<'a, Result<Box<dyn Workload>, ExecError>> {
+        Box::pin(async move {
+            let id = known.spec.id.clone();
+            let host = self.host_of(self.sandbox(known.spec));
+            let turn = self.turn(&host.sandbox);
+            if let Ok(state) = host.state().await
+                && let Some(found) = state.workloads.iter().find(|workload| workload.id == id)
+            {
+                let workload = ComponentWorkload::live(id, host, state.pid, turn, found.started, known.state_dir);
+                return Ok(Box::new(workload) as Box<dyn Workload>);
+            }
+            match read_exit(&known.state_dir) {
+                Some(exit) => Ok(Box::new(ComponentWorkload::ended(id, host, turn, exit, known.state_dir))),
+                None => {
+                    let text = format!("component {} has neither a host process nor a record of its end", id.short());
+                    Err(ExecError::new(ErrorKind::NotFound, text))
+                }
+            }
+        })
+    }
+
+    fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Ok(folders) = std::fs::read_dir(self.options.exec_root.join("w")) else { return };
+            for folder in folders.flatten() {
+                let Ok(name) = folder.file_name().into_string() else { continue };
+                let Ok(sandbox) = SandboxId::parse(&name) else { continue };
+                let host = self.host_of(sandbox);
+                let turn = self.turn(&host.sandbox);
+                let _guard = turn.lock().await;
+                let state = host.state().await;
+                let live = state.map(|state| state.workloads).unwrap_or_default();
+                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|workload| known.contains(&workload.id));
+                for workload in stray {
+                    release(&host, &workload.id).await;
+                }
+                if keep.is_empty() {
+                    host.clear().await;
+                }
+            }
+        })
+    }
+}
+
+impl WasmExecutor {
+    async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {
+        let Program::Component { path, digest } = program else {
+            let text = "a component was expected, and the image holds a root filesystem";
+            return Err(ExecError::new(ErrorKind::Internal, text));
+        };
+        self.cache.get(path, digest).await
+    }
+}
+
+/// Refuses what can be asked of a container and what no component can have.
+fn refuse_what_components_lack(spec: &WorkloadSpec) -> Result<(), ExecError> {
+    let refuse = |text: &str| Err(ExecError::new(ErrorKind::Unsupported, text));
+    if spec.tty {
+        return refuse("a component has no terminal: leave out tty (docker run without -t)");
+    }
+    if spec.open_stdin {
+        return refuse("a component has no interactive input: leave out stdin_open (docker run without -i)");
+    }
+    if spec.security.privileged {
+        return refuse("a component cannot be privileged: grant what it needs with mounts and bireme.allow");
+    }
+    if !spec.security.cap_add.is_empty() {
+        return refuse("a component has no Linux capabilities: leave out cap_add");
+    }
+    if !spec.security.devices.is_empty() {
+        return refuse("a component cannot be given devices: leave out devices");
+    }
+    if !spec.security.sysctls.is_empty() {
+        return refuse("a component has no kernel settings of its own: leave out sysctls");
+    }
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! What the daemon and a host process say to each other.
+//!
+//! One connection carries one request: four bytes of length (big endian), then JSON, with file descriptors attached to
+//! the first bytes; the answer has the same form. The connection of [`Request::Wait`] stays open until the workload
+//! ends; the one of [`Request::Attach`] goes on as a stream of frames after its answer.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use bireme_core::{ErrorKind, ExecError, Names, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+/// The most bytes of one message.
+const MAX_MESSAGE: usize = 16 << 20;
+/// The most descriptors of one message: the kernel's `SCM_MAX_FD`.
+pub const MAX_FDS: usize = 253;
+/// In a host's refusal of compiled code that it cannot map.
+pub const DAMAGED: &str = "the compiled code is damaged";
+
+/// How a host process is started: its one argument after `serve`, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostConfig {
+    pub sandbox: SandboxId,
+    /// Its own folder, where `host.sock` is made.
+    pub dir: PathBuf,
+    /// Folder of this sandbox's embedded key-value stores.
+    pub kv_dir: PathBuf,
+    /// Folder of compiled code.
+    pub cache_dir: PathBuf,
+    /// Network namespace to join; `None` stays in the daemon's.
+    pub netns: Option<PathBuf>,
+    /// The cgroup to enter, relative to each hierarchy's root.
+    pub cgroup: PathBuf,
+    /// Whose connections are served, besides root's.
+    pub owner_uid: u32,
+}
+
+/// One request to a host process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "op")]
+pub enum Request {
+    /// Answered with [`HostState`].
+    Ping,
+    /// Makes a workload ready to start.
+    Load(Box<Load>),
+    Start {
+        id: WorkloadId,
+    },
+    Signal {
+        id: WorkloadId,
+        signal: i32,
+    },
+    /// Answered with [`bireme_core::Exit`] once the workload has ended.
+    Wait {
+        id: WorkloadId,
+    },
+    /// Answered with [`Usage`].
+    Usage {
+        id: WorkloadId,
+    },
+    /// Answered with a list of [`Instance`].
+    Instances {
+        id: WorkloadId,
+    },
+    /// Answered with [`bireme_core::InvocationStats`].
+    Invocations {
+        id: WorkloadId,
+    },
+    Names {
+        id: WorkloadId,
+        names: Names,
+    },
+    Delete {
+        id: WorkloadId,
+    },
+    /// After an empty answer the host writes attach frames until the workload ends.
+    Attach {
+        id: WorkloadId,
+    },
+}
+
+/// Everything a host needs to run one workload. The descriptors that come with it are listed in `fds`, in order.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Load {
+    pub spec: WorkloadSpec,
+    pub facts: Facts,
+    /// File name of the compiled code in the cache folder.
+    pub code: String,
+    pub network: Option<NetworkPlace>,
+    /// Host addresses this workload answers on; the socket is among the descriptors or held already.
+    pub listeners: Vec<SocketAddr>,
+    pub names: Names,
+    pub log: Log,
+    pub fds: Vec<FdUse>,
+}
+
+/// Where the log goes: a file in the folder that comes as [`FdUse::LogFolder`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Log {
+    /// `None` writes no file.
+    pub file: Option<String>,
+    pub max_size: Option<u64>,
+    pub max_files: u32,
+}
+
+/// What a descriptor of [`Load`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FdUse {
+    /// The empty file to which the end is written.
+    Exit,
+    LogFolder,
+    /// A listening TCP socket bound to this address.
+    Listener(SocketAddr),
+    /// A folder, preopened at this path.
+    Folder {
+        target: String,
+        read_only: bool,
+    },
+}
+
+/// What starts instances of a component; follows from its exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// `wasi:http/incoming-handler@0.2`.
+    HttpP2,
+    /// `wasi:http/handler@0.3`.
+    HttpP3,
+    /// `fermyon:spin/inbound-redis`.
+    RedisP2,
+    /// `spin:redis/inbound-redis@3`.
+    RedisP3,
+    /// `wasi:cli/run@0.2`.
+    CommandP2,
+    /// `wasi:cli/run@0.3`.
+    CommandP3,
+    /// A core module with `_start` and WASI preview 1.
+    CommandP1,
+}
+
+impl Trigger {
+    /// `http`, `redis` or `command`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HttpP2 | Self::HttpP3 => "http",
+            Self::RedisP2 | Self::RedisP3 => "redis",
+            Self::CommandP1 | Self::CommandP2 | Self::CommandP3 => "command",
+        }
+    }
+}
+
+/// What `bireme-wasm-host compile` found out about a component. Also stored beside the compiled code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub trigger: Trigger,
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
+}
+
+/// What `bireme-wasm-host compile` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompileAnswer {
+    Ready(Facts),
+    Refused(Refusal),
+}
+
+/// A host as it describes itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostState {
+    pub pid: u32,
+    pub workloads: Vec<WorkloadState>,
+    /// Addresses whose listening sockets it holds.
+    pub listeners: Vec<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkloadState {
+    pub id: WorkloadId,
+    pub started: bool,
+}
+
+/// What a workload used so far.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in nanoseconds: the time its instances were being run.
+    pub cpu: u64,
+    /// Bytes of linear memory of its live instances.
+    pub memory: u64,
+    /// The most that one instance had.
+    pub memory_peak: u64,
+    /// Most bytes of linear memory of one instance.
+    pub memory_limit: u64,
+    /// Live instances.
+    pub instances: u64,
+}
+
+/// One live instance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    pub number: u64,
+    pub trigger: String,
+    /// Milliseconds since it started.
+    pub age: u64,
+    /// What it works on: method and path, channel, or arguments.
+    pub work: String,
+}
+
+/// An error as it crosses the socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub kind: ErrorKind,
+    pub message: String,
+    pub exit_code: Option<i32>,
+}
+
+impl Refusal {
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), exit_code: None }
+    }
+}
+
+impl From<Refusal> for ExecError {
+    fn from(refusal: Refusal) -> Self {
+        let error = ExecError::new(refusal.kind, refusal.message);
+        match refusal.exit_code {
+            Some(code) => error.with_exit_code(code),
+            None => error,
+        }
+    }
+}
+
+/// What every answer is.
+pub type Answer = Result<serde_json::Value, Refusal>;
+
+/// Writes one message with `fds` attached.
+///
+/// # Errors
+/// Those of the socket; `InvalidInput` for a message or a list of descriptors that is too long.
+/// # Cancel safety
+/// Not cancel safe: a dropped future may leave half a message behind. Close the connection then.
+pub async fn send<T: Serialize>(stream: &UnixStream, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let body = serde_json::to_vec(message).map_err(io::Error::other)?;
+    if body.len() > MAX_MESSAGE || fds.len() > MAX_FDS {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+    }
+    let mut bytes = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
+    bytes.extend_from_slice(&body);
+    let mut sent = 0;
+    while sent < bytes.len() {
+        sent += stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                if sent == 0 && !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+                }
+                let flags = SendFlags::NOSIGNAL;
+                Ok(rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(&bytes[sent..])], &mut control, flags)?)
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// Reads one message with the descriptors that came with it; `None` when the peer closed instead.
+///
+/// # Errors
+/// Those of the socket; `InvalidData` for anything that is not a message.
+/// # Cancel safety
+/// Not cancel safe: close the connection if the future is dropped.
+pub async fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut fds = Vec::new();
+    let mut header = [0u8; 4];
+    if !fill(stream, &mut header, &mut fds).await? {
+        return Ok(None);
+    }
+    let length = u32::from_be_bytes(header) as usize;
+    if length > MAX_MESSAGE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
+    }
+    let mut body = vec![0u8; length];
+    if !fill(stream, &mut body, &mut fds).await? {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let message = serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(Some((message, fds)))
+}
+
+/// Reads exactly `bytes`, never more, so that what follows stays in the socket. False at end of file before the first.
+async fn fill(stream: &UnixStream, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let n = stream
+            .async_io(Interest::READABLE, || {
+                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+                let mut control = RecvAncillaryBuffer::new(&mut space);
+                let mut rest = [IoSliceMut::new(&mut bytes[filled..])];
+                let got = rustix::net::recvmsg(stream.as_fd(), &mut rest, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+                for message in control.drain() {
+                    if let RecvAncillaryMessage::ScmRights(rights) = message {
+                        fds.extend(rights);
+                    }
+                }
+                Ok(got.bytes)
+            })
+            .await?;
+        if n == 0 {
+            return if filled == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+        }
+        filled += n;
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::fd::AsFd as _;
+
+    #[tokio::test]
+    async fn messages_and_descriptors_cross_and_the_rest_stays() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let long = "x".repeat(1 << 20);
+        let sender = tokio::spawn(async move {
+            send(&a, &long, &[writer.as_fd()]).await.unwrap();
+            drop(writer);
+            send(&a, &"second", &[]).await.unwrap();
+        });
+        let (text, fds) = receive::<String>(&b).await.unwrap().unwrap();
+        assert_eq!((text.len(), fds.len()), (1 << 20, 1));
+        std::io::Write::write_all(&mut std::fs::File::from(fds.into_iter().next().unwrap()), b"hello").unwrap();
+        let (text, fds) = receive::<String>(&b).await.unwrap().unwrap();
+        assert_eq!((text.as_str(), fds.len()), ("second", 0));
+        sender.await.unwrap();
+        let mut got = String::new();
+        { reader }.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "hello");
+        assert!(receive::<String>(&b).await.unwrap().is_none());
+    }
+}

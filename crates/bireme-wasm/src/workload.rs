@@ -1,0 +1,266 @@
+//! One component, seen from the daemon.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bireme_core::executor::InterfaceStats;
+use bireme_core::spec::Signal;
+use bireme_core::{
+    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, Names, ProcessTable, Stats, Workload,
+    WorkloadId,
+};
+use tokio::sync::{Mutex, watch};
+use tokio::task::AbortHandle;
+
+use crate::host::{Host, ask_on};
+use crate::protocol::{Instance, Request, Usage};
+
+/// Where a workload's end is written, in its state folder.
+pub(crate) const EXIT_FILE: &str = "exit.json";
+
+pub(crate) struct ComponentWorkload {
+    id: WorkloadId,
+    host: Host,
+    pid: u32,
+    /// Serialises what starts and ends the host process of this sandbox.
+    turn: Arc<Mutex<()>>,
+    started: watch::Sender<bool>,
+    exit: watch::Receiver<Option<Exit>>,
+    monitor: Option<AbortHandle>,
+    state_dir: PathBuf,
+}
+
+impl Drop for ComponentWorkload {
+    fn drop(&mut self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.abort();
+        }
+    }
+}
+
+impl ComponentWorkload {
+    /// A workload that its host knows. Watches for its end from now on.
+    pub(crate) fn live(
+        id: WorkloadId,
+        host: Host,
+        pid: u32,
+        turn: Arc<Mutex<()>>,
+        started: bool,
+        state_dir: PathBuf,
+    ) -> Self {
+        let (ended, exit) = watch::channel(None);
+        let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
+        let started = watch::Sender::new(started);
+        Self { id, host, pid, turn, started, exit, monitor: Some(watching.abort_handle()), state_dir }
+    }
+
+    /// A workload of which only the record of its end is left.
+    pub(crate) fn ended(id: WorkloadId, host: Host, turn: Arc<Mutex<()>>, exit: Exit, state_dir: PathBuf) -> Self {
+        let exit = watch::channel(Some(exit)).1;
+        Self { id, host, pid: 0, turn, started: watch::Sender::new(true), exit, monitor: None, state_dir }
+    }
+
+    fn running(&self) -> Result<(), ExecError> {
+        if self.exit.borrow().is_some() {
+            return Err(ExecError::new(ErrorKind::Conflict, "the component is not running"));
+        }
+        if !*self.started.borrow() {
+            return Err(ExecError::new(ErrorKind::Conflict, "the component was not started yet"));
+        }
+        Ok(())
+    }
+}
+
+/// Reads how a workload ended; `None` while it has not, or when the record is damaged.
+pub(crate) fn read_exit(state_dir: &Path) -> Option<Exit> {
+    serde_json::from_slice(&std::fs::read(state_dir.join(EXIT_FILE)).ok()?).ok()
+}
+
+/// Waits for the end on a connection of its own. A connection that breaks means that the host process is gone.
+async fn watch_end(id: WorkloadId, host: Host, state_dir: PathBuf, ended: watch::Sender<Option<Exit>>) {
+    let answer = host.ask::<Exit>(&Request::Wait { id: id.clone() }, &[]).await;
+    let exit = answer.unwrap_or_else(|error| {
+        read_exit(&state_dir).unwrap_or_else(|| {
+            let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+            tracing::warn!(workload.id = %id, %error, "the host process of a component died");
+            let text = format!("its host process died (what it said is in {})", host.dir.join("host.log").display());
+            let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(text) };
+            // The next daemon finds the same end.
+            if let Ok(text) = serde_json::to_vec(&exit) {
+                let unfinished = state_dir.join("exit.json.tmp");
+                let _ = std::fs::write(&unfinished, text)
+                    .and_then(|()| std::fs::rename(&unfinished, state_dir.join(EXIT_FILE)));
+            }
+            exit
+        })
+    });
+    let _ = ended.send(Some(exit));
+}
+
+impl Workload for ComponentWorkload {
+    fn start(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async move {
+            self.host.ask::<()>(&Request::Start { id: self.id.clone() }, &[]).await?;
+            self.started.send_replace(true);
+            Ok(())
+        })
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.running().is_ok().then_some(self.pid)
+    }
+
+    fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async move {
+            self.running()?;
+            self.host.ask(&Request::Signal { id: self.id.clone(), signal: signal.0 }, &[]).await
+        })
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ExecError>> {
+        let mut exit = self.exit.clone();
+        Box::pin(async move {
+            let gone = || ExecError::new(ErrorKind::Unavailable, "the component was released while it was waited for");
+            let exit = exit.wait_for(Option::is_some).await.map_err(|_| gone())?;
+            exit.clone().ok_or_else(gone)
+        })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, ExecError>> {
+        Box::pin(async move {
+            self.running()?;
+            let usage: Usage = self.host.ask(&Request::Usage { id: self.id.clone() }, &[]).await?;
+            let interfaces = tokio::fs::read_to_string(format!("/proc/{}/net/dev", self.pid)).await.unwrap_or_default();
+            Ok(Stats {
+                cpu_total: usage.cpu,
+                cpu_user: usage.cpu,
+                memory_usage: usage.memory,
+                memory_peak: usage.memory_peak,
+                memory_limit: Some(usage.memory_limit),
+                pids: usage.instances,
+                networks: interfaces.lines().filter_map(interface).collect(),
+                ..Stats::default()
+            })
+        })
+    }
+
+    fn processes<'a>(&'a self, _ps_args: &'a str) -> BoxFuture<'a, Result<ProcessTable, ExecError>> {
+        Box::pin(async move {
+            self.running()?;
+            let instances: Vec<Instance> = self.host.ask(&Request::Instances { id: self.id.clone() }, &[]).await?;
+            let row = |i: Instance| {
+                let age = Duration::from_millis(i.age).as_secs_f64();
+                vec![i.number.to_string(), i.trigger, format!("{age:.3}s"), i.work]
+            };
+            Ok(ProcessTable {
+                titles: ["INSTANCE", "TRIGGER", "AGE", "WORK"].map(str::to_owned).to_vec(),
+                rows: instances.into_iter().map(row).collect(),
+            })
+        })
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async move {
+            let _turn = self.turn.lock().await;
+            release(&self.host, &self.id).await;
+            let _ = tokio::fs::remove_file(self.state_dir.join(EXIT_FILE)).await;
+            Ok(())
+        })
+    }
+
+    fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.exit.borrow().is_some() {
+                return;
+            }
+            if let Err(error) = self.host.ask::<()>(&Request::Names { id: self.id.clone(), names }, &[]).await {
+                tracing::warn!(workload.id = %self.id, %error, "a component was not told of changed names");
+            }
+        })
+    }
+
+    fn as_attach(&self) -> Option<&dyn Attach> {
+        Some(self)
+    }
+
+    fn as_invocations(&self) -> Option<&dyn Invocations> {
+        Some(self)
+    }
+}
+
+/// Deletes `id` in its host and clears the host away when that was the last. The caller holds the sandbox's turn.
+pub(crate) async fn release(host: &Host, id: &WorkloadId) {
+    let _ = host.ask::<()>(&Request::Delete { id: id.clone() }, &[]).await;
+    let last = match host.state().await {
+        Ok(state) => state.workloads.is_empty(),
+        Err(_) => true,
+    };
+    if last {
+        host.clear().await;
+    }
+}
+
+impl Attach for ComponentWorkload {
+    fn attach(&self, stdin: bool) -> BoxFuture<'_, Result<std::os::unix::net::UnixStream, ExecError>> {
+        Box::pin(async move {
+            if stdin {
+                let text = "a component has no interactive input: attach without standard input (docker attach \
+                            --no-stdin, docker run without -i)";
+                return Err(ExecError::new(ErrorKind::Unsupported, text));
+            }
+            let stream = self.host.connect().await?;
+            ask_on::<()>(&stream, &Request::Attach { id: self.id.clone() }, &[]).await?;
+            stream.into_std().map_err(|error| {
+                ExecError::new(ErrorKind::Internal, "cannot hand over the connection to a component's output")
+                    .caused_by(error)
+            })
+        })
+    }
+
+    fn resize(&self, _columns: u16, _rows: u16) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async {
+            Err(ExecError::new(ErrorKind::Conflict, "a component has no terminal, so there is no size to set"))
+        })
+    }
+}
+
+impl Invocations for ComponentWorkload {
+    fn invocations(&self) -> BoxFuture<'_, Result<InvocationStats, ExecError>> {
+        Box::pin(async move { self.host.ask(&Request::Invocations { id: self.id.clone() }, &[]).await })
+    }
+}
+
+/// One line of `/proc/PID/net/dev`; the loopback is left out, as in `docker stats`.
+fn interface(line: &str) -> Option<(String, InterfaceStats)> {
+    let (name, rest) = line.split_once(':')?;
+    let n: Vec<u64> = rest.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect();
+    if name.trim() == "lo" || n.len() < 12 {
+        return None;
+    }
+    let stats = InterfaceStats {
+        rx_bytes: n[0],
+        rx_packets: n[1],
+        rx_errors: n[2],
+        rx_dropped: n[3],
+        tx_bytes: n[8],
+        tx_packets: n[9],
+        tx_errors: n[10],
+        tx_dropped: n[11],
+    };
+    Some((name.trim().to_owned(), stats))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_table_of_interfaces() {
+        let line = "  eth0:  1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16";
+        let (name, stats) = interface(line).unwrap();
+        assert_eq!((name.as_str(), stats.rx_dropped, stats.tx_bytes, stats.tx_dropped), ("eth0", 4, 9, 12));
+        assert!(interface("    lo: 1 2 3 4 5 6 7 8 9 10 11 12").is_none());
+        assert!(interface("Inter-|   Receive").is_none());
+    }
+}
