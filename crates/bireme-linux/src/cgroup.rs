@@ -1,0 +1,360 @@
+//! The few things we do with cgroups ourselves, on v1, hybrid and v2: read counters, freeze, end, remove.
+//!
+//! Limits are set by libcontainer when it makes the container. What is here works from plain files, so the daemon may
+//! use it too, for example to end what a killed runner left.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bireme_core::Stats;
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// How this machine's cgroups are laid out. Hybrid counts as v1: there the controllers are v1's.
+#[derive(Clone, Debug)]
+pub enum Layout {
+    /// Each hierarchy: its controllers and where it is mounted.
+    V1(Vec<(Vec<String>, PathBuf)>),
+    V2(PathBuf),
+}
+
+impl Layout {
+    /// What is mounted here; looked up once per process.
+    pub fn of_this_machine() -> &'static Self {
+        static LAYOUT: OnceLock<Layout> = OnceLock::new();
+        LAYOUT.get_or_init(|| {
+            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+            Self::parse(&mounts)
+        })
+    }
+
+    fn parse(mounts: &str) -> Self {
+        let mut hierarchies = Vec::new();
+        for line in mounts.lines() {
+            let mut fields = line.split(' ').skip(1);
+            let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
+            let at = PathBuf::from(at);
+            match kind {
+                "cgroup2" if at == Path::new(ROOT) => return Self::V2(at),
+                "cgroup" if at.starts_with(ROOT) => {
+                    let known = |option: &&str| {
+                        let listed = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
+                        listed.contains(option)
+                            || ["net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc"].contains(option)
+                    };
+                    let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
+                    if !controllers.is_empty() && !hierarchies.iter().any(|(known, _)| *known == controllers) {
+                        hierarchies.push((controllers, at));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if hierarchies.is_empty() { Self::V2(PathBuf::from(ROOT)) } else { Self::V1(hierarchies) }
+    }
+
+    /// Where the hierarchies are mounted.
+    pub fn roots(&self) -> Vec<&Path> {
+        match self {
+            Self::V1(hierarchies) => hierarchies.iter().map(|(_, at)| at.as_path()).collect(),
+            Self::V2(at) => vec![at],
+        }
+    }
+}
+
+/// One cgroup, in every hierarchy.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    layout: &'static Layout,
+    /// Below each hierarchy's root, without a leading slash.
+    path: String,
+}
+
+impl Cgroup {
+    /// `path` as in [`crate::protocol::RunnerConfig::cgroup`].
+    pub fn new(path: &str) -> Self {
+        Self { layout: Layout::of_this_machine(), path: path.trim_matches('/').to_owned() }
+    }
+
+    /// The folder of one v1 controller, or v2's folder whatever the controller.
+    fn dir(&self, controller: &str) -> Option<PathBuf> {
+        match self.layout {
+            Layout::V1(hierarchies) => hierarchies
+                .iter()
+                .find(|(controllers, _)| controllers.iter().any(|known| known == controller))
+                .map(|(_, at)| at.join(&self.path)),
+            Layout::V2(at) => Some(at.join(&self.path)),
+        }
+    }
+
+    fn dirs(&self) -> impl Iterator<Item = PathBuf> {
+        self.layout.roots().into_iter().map(|root| root.join(&self.path))
+    }
+
+    fn is_v2(&self) -> bool {
+        matches!(self.layout, Layout::V2(_))
+    }
+
+    /// Whether any hierarchy has it.
+    pub fn exists(&self) -> bool {
+        self.dirs().any(|dir| dir.exists())
+    }
+
+    /// The names of the cgroups directly below, in any hierarchy.
+    pub fn children(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .dirs()
+            .flat_map(|dir| subfolders(&dir))
+            .filter_map(|dir| dir.file_name().and_then(|name| name.to_str()).map(str::to_owned))
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Every process in it and below it, in any hierarchy, in ascending order.
+    pub fn processes(&self) -> Vec<u32> {
+        // Only root in a privileged container could have left one hierarchy, so most callers need a single one; but
+        // what ends a container must see all.
+        let mut all = Vec::new();
+        for dir in self.dirs() {
+            collect(&dir, &mut all);
+        }
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Moves process `pid` into it, in every hierarchy where it exists.
+    ///
+    /// # Errors
+    /// Those of writing `cgroup.procs`.
+    pub fn join(&self, pid: u32) -> io::Result<()> {
+        for dir in self.dirs() {
+            match fs::write(dir.join("cgroup.procs"), pid.to_string()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !self.is_v2() => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops or continues every process.
+    ///
+    /// # Errors
+    /// Those of writing the freezer's file; `TimedOut` when some process did not stop within two seconds.
+    pub fn freeze(&self, frozen: bool) -> io::Result<()> {
+        let missing = || io::Error::new(io::ErrorKind::Unsupported, "this machine has no freezer cgroup");
+        let dir = self.dir("freezer").ok_or_else(missing)?;
+        let (file, text) = if self.is_v2() {
+            ("cgroup.freeze", if frozen { "1" } else { "0" })
+        } else {
+            ("freezer.state", if frozen { "FROZEN" } else { "THAWED" })
+        };
+        let limit = Instant::now() + Duration::from_secs(2);
+        loop {
+            fs::write(dir.join(file), text)?;
+            let done = if self.is_v2() {
+                let events = fs::read_to_string(dir.join("cgroup.events"))?;
+                value(&events, "frozen") == Some(u64::from(frozen))
+            } else {
+                // Of v1 it is documented that FREEZING may need the write to be repeated.
+                fs::read_to_string(dir.join(file))?.trim() == text
+            };
+            if done {
+                return Ok(());
+            }
+            if Instant::now() > limit {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "some process did not stop within two seconds"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends every process in it, frozen or not, and waits until none is left.
+    ///
+    /// # Errors
+    /// `TimedOut` when one is still there after `limit`.
+    pub fn kill(&self, limit: Duration) -> io::Result<()> {
+        let until = Instant::now() + limit;
+        let mut pause = Duration::from_micros(200);
+        loop {
+            let all = self.processes();
+            if all.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let message = format!("processes {all:?} did not end");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            // cgroup.kill cannot be outrun by forks; the loop over the processes is repeated until none is left.
+            let v2 = self.is_v2() && self.dirs().all(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
+            if !v2 {
+                for pid in all {
+                    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                        let _ = kill_process(pid, Signal::KILL);
+                    }
+                }
+                // v1 delivers the signal only once thawed.
+                if let Some(dir) = self.dir("freezer") {
+                    let _ = fs::write(dir.join("freezer.state"), "THAWED");
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Removes it and everything below it from every hierarchy. What is not there is no error.
+    ///
+    /// # Errors
+    /// Those of rmdir(2), after trying for a second: a process that ended lingers there for a moment.
+    pub fn remove(&self) -> io::Result<()> {
+        let until = Instant::now() + Duration::from_secs(1);
+        let mut pause = Duration::from_micros(100);
+        loop {
+            let mut failed = None;
+            for dir in self.dirs() {
+                if let Err(error) = remove_tree(&dir) {
+                    failed = Some(error);
+                }
+            }
+            match failed {
+                None => return Ok(()),
+                Some(error) if Instant::now() > until => return Err(error),
+                Some(_) => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// How often the kernel ended a process here because the memory limit was reached.
+    pub fn oom_kills(&self) -> u64 {
+        let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
+        self.dir("memory")
+            .and_then(|dir| fs::read_to_string(dir.join(file)).ok())
+            .and_then(|text| value(&text, "oom_kill"))
+            .unwrap_or(0)
+    }
+
+    /// Processor, memory, processes and block device counters; the networks are left empty.
+    pub fn stats(&self) -> Stats {
+        let read = |controller: &str, file: &str| {
+            self.dir(controller).and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default()
+        };
+        let number = |controller: &str, file: &str| read(controller, file).trim().parse::<u64>().ok();
+        let mut stats = Stats {
+            pids: number("pids", "pids.current").unwrap_or(0),
+            pids_limit: number("pids", "pids.max"),
+            ..Stats::default()
+        };
+        if self.is_v2() {
+            let cpu = read("cpu", "cpu.stat");
+            let micros = |name| value(&cpu, name).unwrap_or(0) * 1000;
+            (stats.cpu_total, stats.cpu_user, stats.cpu_system) =
+                (micros("usage_usec"), micros("user_usec"), micros("system_usec"));
+            stats.throttled_periods = value(&cpu, "nr_throttled").unwrap_or(0);
+            stats.throttled_time = micros("throttled_usec");
+            stats.memory_usage = number("memory", "memory.current").unwrap_or(0);
+            stats.memory_peak = number("memory", "memory.peak").unwrap_or(0);
+            stats.memory_limit = number("memory", "memory.max");
+            stats.memory_inactive_file = value(&read("memory", "memory.stat"), "inactive_file").unwrap_or(0);
+            for field in read("blkio", "io.stat").split_whitespace() {
+                match field.split_once('=') {
+                    Some(("rbytes", bytes)) => stats.block_read += bytes.parse().unwrap_or(0),
+                    Some(("wbytes", bytes)) => stats.block_write += bytes.parse().unwrap_or(0),
+                    _ => {}
+                }
+            }
+        } else {
+            let times = read("cpuacct", "cpuacct.stat");
+            // In ticks of USER_HZ, which is 100 on every architecture we run on.
+            let ticks = |name| value(&times, name).unwrap_or(0) * 10_000_000;
+            stats.cpu_total = number("cpuacct", "cpuacct.usage").unwrap_or(0);
+            (stats.cpu_user, stats.cpu_system) = (ticks("user"), ticks("system"));
+            let throttling = read("cpu", "cpu.stat");
+            stats.throttled_periods = value(&throttling, "nr_throttled").unwrap_or(0);
+            stats.throttled_time = value(&throttling, "throttled_time").unwrap_or(0);
+            stats.memory_usage = number("memory", "memory.usage_in_bytes").unwrap_or(0);
+            stats.memory_peak = number("memory", "memory.max_usage_in_bytes").unwrap_or(0);
+            // "No limit" is the greatest multiple of the page size.
+            stats.memory_limit = number("memory", "memory.limit_in_bytes").filter(|limit| *limit < 1 << 62);
+            stats.memory_inactive_file = value(&read("memory", "memory.stat"), "total_inactive_file").unwrap_or(0);
+            for line in read("blkio", "blkio.throttle.io_service_bytes").lines() {
+                let mut fields = line.split_whitespace().skip(1);
+                match (fields.next(), fields.next().and_then(|bytes| bytes.parse::<u64>().ok())) {
+                    (Some("Read"), Some(bytes)) => stats.block_read += bytes,
+                    (Some("Write"), Some(bytes)) => stats.block_write += bytes,
+                    _ => {}
+                }
+            }
+        }
+        stats
+    }
+}
+
+/// The number after `name` in lines of `name number`.
+fn value(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+fn subfolders(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn collect(dir: &Path, all: &mut Vec<u32>) {
+    if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
+        all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+        for below in subfolders(dir) {
+            collect(&below, all);
+        }
+    }
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return Ok(()),
+        Err(_) => {}
+    }
+    for below in subfolders(dir) {
+        remove_tree(&below)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_layouts_apart() {
+        let v2 = Layout::parse("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n");
+        assert!(matches!(v2, Layout::V2(_)));
+        let hybrid = Layout::parse(
+            "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
+             cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+        );
+        let Layout::V1(hierarchies) = hybrid else { panic!("{hybrid:?}") };
+        assert_eq!(hierarchies.len(), 1);
+        assert_eq!(hierarchies[0].0, ["cpu", "cpuacct"]);
+    }
+
+    #[test]
+    fn reads_flat_keyed_files() {
+        assert_eq!(value("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "oom_kill"), Some(3));
+        assert_eq!(value("", "oom_kill"), None);
+    }
+}

@@ -1,0 +1,357 @@
+//! The daemon's side: starts runners, finds them again, and clears up after those that were killed.
+
+mod client;
+mod top;
+mod workload;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bireme_core::executor::Known;
+use bireme_core::spec::{NamespaceMode, NetworkMode, WorkloadKind};
+use bireme_core::{
+    BoxFuture, ErrorKind, ExecError, Executor, Exit, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadSpec,
+};
+use rustix::fs::{MemfdFlags, SealFlags};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use self::workload::{LinuxWorkload, Shared};
+use crate::cgroup::Cgroup;
+use crate::protocol::{self, Joins, Reply, Request, RunnerConfig};
+
+/// How a [`LinuxExecutor`] is set up.
+#[derive(Clone, Debug)]
+pub struct LinuxOptions {
+    /// The `bireme-runner` binary.
+    pub runner: PathBuf,
+    /// A short name of this engine, unique on the machine: its cgroups are below `/bireme-<instance>`. Letters, digits
+    /// and `-`.
+    pub instance: String,
+    /// How long an attached client may take nothing while the container waits for it; then that client is cut off.
+    /// 30 seconds by default.
+    pub attach_stall: Duration,
+}
+
+impl LinuxOptions {
+    /// Options with every default.
+    pub fn new(runner: impl Into<PathBuf>, instance: impl Into<String>) -> Self {
+        Self { runner: runner.into(), instance: instance.into(), attach_stall: Duration::from_secs(30) }
+    }
+}
+
+/// Runs Linux containers, each by a `bireme-runner` of its own. To be used inside a tokio runtime.
+pub struct LinuxExecutor {
+    options: LinuxOptions,
+    /// A copy of the runner that nobody can write to any more: a container sees the binary that made it as
+    /// `/proc/self/exe` for a moment, and must not be able to change what starts the next one (CVE-2019-5736).
+    sealed: OwnedFd,
+    /// Those alive, for namespaces that one shares with another.
+    workloads: Mutex<HashMap<WorkloadId, Weak<Shared>>>,
+}
+
+impl LinuxExecutor {
+    /// Reads the runner's binary once; one that is replaced later is used by the next executor.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad instance name; `Unavailable` when the binary cannot be read.
+    pub fn new(options: LinuxOptions) -> Result<Self, ExecError> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        if options.instance.is_empty() || options.instance.len() > 32 || !options.instance.bytes().all(plain) {
+            let message = format!("instance name {:?} must be 1 to 32 letters, digits and '-'", options.instance);
+            return Err(ExecError::new(ErrorKind::Invalid, message));
+        }
+        let sealed = sealed_copy(&options.runner).map_err(|error| {
+            let message = format!(
+                "cannot load the container runner {}; set BIREME_LIBEXEC to its folder",
+                options.runner.display()
+            );
+            ExecError::new(ErrorKind::Unavailable, message).caused_by(error)
+        })?;
+        Ok(Self { options, sealed, workloads: Mutex::default() })
+    }
+
+    /// The cgroup below which all of this engine's are, unless a workload names another parent.
+    fn parent_cgroup(&self) -> String {
+        format!("/bireme-{}", self.options.instance)
+    }
+
+    fn cgroup_path(&self, spec: &WorkloadSpec) -> String {
+        match spec.resources.cgroup_parent.as_deref().map(|parent| parent.trim_matches('/')) {
+            None | Some("") => format!("{}/{}", self.parent_cgroup(), spec.id),
+            Some(parent) => format!("/{parent}/{}", spec.id),
+        }
+    }
+
+    fn remember(&self, shared: &Arc<Shared>) {
+        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        workloads.retain(|_, known| known.strong_count() > 0);
+        workloads.insert(shared.id().clone(), Arc::downgrade(shared));
+    }
+
+    /// The init process of another workload whose namespace is to be shared.
+    fn joined(&self, id: &WorkloadId) -> Result<u32, ExecError> {
+        let known = self.workloads.lock().unwrap_or_else(PoisonError::into_inner).get(id).and_then(Weak::upgrade);
+        known.and_then(|shared| shared.pid()).ok_or_else(|| {
+            let message =
+                format!("cannot join the namespace of container {}: it is not running; start it first", id.short());
+            ExecError::new(ErrorKind::Conflict, message)
+        })
+    }
+
+    fn joins(&self, spec: &WorkloadSpec, has_network: bool) -> Result<Joins, ExecError> {
+        let of = |mode: &NamespaceMode| match mode {
+            NamespaceMode::Workload(id) => self.joined(id).map(Some),
+            NamespaceMode::Private | NamespaceMode::Host => Ok(None),
+        };
+        let network = match &spec.namespaces.network {
+            NetworkMode::Workload(id) if !has_network => Some(self.joined(id)?),
+            _ => None,
+        };
+        let Some((pid, ipc, uts)) = [&spec.namespaces.pid, &spec.namespaces.ipc, &spec.namespaces.uts]
+            .map(of)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .collect::<Vec<_>>()
+            .try_into()
+            .ok()
+            .map(|[pid, ipc, uts]: [Option<u32>; 3]| (pid, ipc, uts))
+        else {
+            return Ok(Joins::default());
+        };
+        Ok(Joins { network, pid, ipc, uts })
+    }
+
+    async fn create_now(&self, work: Prepared) -> Result<Box<dyn Workload>, ExecError> {
+        if !matches!(work.program, Program::Layers { .. }) {
+            let message = "a Linux container needs image layers, not a component; the image's platform must be linux";
+            return Err(ExecError::new(ErrorKind::Invalid, message));
+        }
+        crate::spec::check(&work.spec)?;
+        let joins = self.joins(&work.spec, work.network.is_some())?;
+        let config = RunnerConfig {
+            cgroup: self.cgroup_path(&work.spec),
+            joins,
+            stall_ms: u64::try_from(self.options.attach_stall.as_millis()).unwrap_or(u64::MAX),
+            spec: work.spec,
+            program: work.program,
+            state_dir: work.state_dir,
+            run_dir: work.run_dir,
+            log: work.log,
+            network: work.network,
+            etc: work.etc,
+        };
+        // A record of an earlier run must not be taken for this one's.
+        let _ = std::fs::remove_file(protocol::exit_file(&config.state_dir));
+        let _ = std::fs::remove_file(protocol::socket_file(&config.run_dir));
+        let mut starting = Starting { child: Some(self.spawn(&config)?), cgroup: Cgroup::new(&config.cgroup) };
+        let reply = starting.ready(&config.run_dir).await?;
+        let state = match reply {
+            Reply::State(state) => state,
+            Reply::Failed(failure) => {
+                starting.reap();
+                return Err(failure.into());
+            }
+            _ => return Err(ExecError::new(ErrorKind::Internal, "the runner answered create with something else")),
+        };
+        let shared = Shared::new(&config.spec, &config.state_dir, &config.run_dir, Cgroup::new(&config.cgroup));
+        shared.set_pid(state.pid);
+        let workload = LinuxWorkload::watch(Arc::clone(&shared)).await?;
+        starting.reap();
+        self.remember(&shared);
+        Ok(Box::new(workload))
+    }
+
+    fn spawn(&self, config: &RunnerConfig) -> Result<Child, ExecError> {
+        let fail = |what: &str, error: io::Error| {
+            ExecError::new(ErrorKind::Unavailable, format!("cannot {what} for container {}", config.spec.id.short()))
+                .caused_by(error)
+        };
+        let text = serde_json::to_vec(config).map_err(|error| fail("describe the work", error.into()))?;
+        write_private(&protocol::config_file(&config.run_dir), &text)
+            .map_err(|error| fail("write the runner's configuration", error))?;
+        let log =
+            File::create(protocol::log_file(&config.run_dir)).map_err(|error| fail("open the runner's log", error))?;
+        // Its working directory tells it where everything is; so neither its arguments nor its environment, which a
+        // container may be able to see, say anything about the host.
+        Command::new(format!("/proc/self/fd/{}", self.sealed.as_raw_fd()))
+            .arg0("bireme-runner")
+            .arg(config.spec.id.as_str())
+            .env_clear()
+            .current_dir(&config.run_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .process_group(0)
+            .spawn()
+            .map_err(|error| fail("start the runner", error))
+    }
+
+    async fn reattach_now(&self, known: Known<'_>) -> Result<Box<dyn Workload>, ExecError> {
+        let cgroup = Cgroup::new(&self.cgroup_path(known.spec));
+        let shared = Shared::new(known.spec, &known.state_dir, &known.run_dir, cgroup.clone());
+        if let Ok(Reply::State(state)) = client::ask(&known.run_dir, &Request::State).await {
+            shared.set_pid(state.pid);
+            if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
+                self.remember(&shared);
+                return Ok(Box::new(workload));
+            }
+        }
+        let killed = protocol::socket_file(&known.run_dir).exists() || cgroup.exists();
+        let exit = match protocol::read_exit(&known.state_dir) {
+            Ok(exit) => exit,
+            Err(_) if killed => workload::runner_killed(),
+            Err(_) => {
+                let message = format!(
+                    "container {} is neither running nor has it left a record of its end",
+                    known.spec.id.short()
+                );
+                return Err(ExecError::new(ErrorKind::NotFound, message));
+            }
+        };
+        shared.clear_up_after_runner(exit).await;
+        Ok(Box::new(LinuxWorkload::ended(shared)))
+    }
+
+    async fn sweep_now(&self, known: &[WorkloadId]) {
+        let parent = self.parent_cgroup();
+        let keep: Vec<String> = known.iter().map(|id| id.as_str().to_owned()).collect();
+        let swept = tokio::task::spawn_blocking(move || {
+            for name in Cgroup::new(&parent).children() {
+                if keep.contains(&name) {
+                    continue;
+                }
+                let cgroup = Cgroup::new(&format!("{parent}/{name}"));
+                let ended = cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove());
+                match ended {
+                    Ok(()) => tracing::info!(workload.id = %name, "removed a container of an earlier run"),
+                    Err(error) => {
+                        tracing::warn!(workload.id = %name, %error, "cannot remove a container of an earlier run")
+                    }
+                }
+            }
+        });
+        let _ = swept.await;
+    }
+}
+
+impl Executor for LinuxExecutor {
+    fn kind(&self) -> WorkloadKind {
+        WorkloadKind::Container
+    }
+
+    fn check<'a>(&'a self, spec: &'a WorkloadSpec, _program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move { Ok(crate::spec::check(spec)?) })
+    }
+
+    fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {
+        match &spec.namespaces.network {
+            NetworkMode::Workload(other) => SandboxId::from(other),
+            _ => SandboxId::from(&spec.id),
+        }
+    }
+
+    fn takes_listeners(&self) -> bool {
+        false
+    }
+
+    fn offers_exec(&self) -> bool {
+        true
+    }
+
+    fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {
+        Box::pin(self.create_now(work))
+    }
+
+    fn reattach<'a>(&'a self, known: Known<'a>) -> BoxFuture<'a, Result<Box<dyn Workload>, ExecError>> {
+        Box::pin(self.reattach_now(known))
+    }
+
+    fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
+        Box::pin(self.sweep_now(known))
+    }
+}
+
+/// A runner that has not answered yet; ended if it is dropped before [`Starting::reap`].
+struct Starting {
+    child: Option<Child>,
+    cgroup: Cgroup,
+}
+
+impl Starting {
+    async fn ready(&mut self, run_dir: &Path) -> Result<Reply, ExecError> {
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take());
+        let mut line = String::new();
+        if let Some(stdout) = stdout {
+            let _ = BufReader::new(stdout).read_line(&mut line).await;
+        }
+        serde_json::from_str(&line).map_err(|error| {
+            let said = std::fs::read_to_string(protocol::log_file(run_dir)).unwrap_or_default();
+            let said = said.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+            ExecError::new(ErrorKind::Internal, format!("the container's runner ended before it was ready{said}"))
+                .caused_by(error)
+        })
+    }
+
+    /// Lets it live; its end is only waited for so that no zombie stays.
+    fn reap(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            tokio::spawn(async move {
+                let _ = child.wait().await;
+            });
+        }
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.start_kill();
+            let cgroup = self.cgroup.clone();
+            tokio::spawn(async move {
+                let _ = child.wait().await;
+                let _ = tokio::task::spawn_blocking(move || {
+                    let _ = cgroup.kill(Duration::from_secs(10));
+                    let _ = cgroup.remove();
+                })
+                .await;
+            });
+        }
+    }
+}
+
+fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
+    let mut source = File::open(path)?;
+    let fd = rustix::fs::memfd_create("bireme-runner", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut copy = File::from(fd);
+    io::copy(&mut source.by_ref().take(1 << 30), &mut copy)?;
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // Opened again for reading: a file that anyone has open for writing cannot be executed (ETXTBSY).
+    Ok(File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
+}
+
+/// Environment variables hold secrets.
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text)
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn exit_now(code: i32, error: impl Into<String>) -> Exit {
+    Exit { code, oom_killed: false, finished_at: now(), error: Some(error.into()) }
+}

@@ -1,0 +1,325 @@
+//! One container, as the engine holds it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bireme_core::executor::Pause;
+use bireme_core::spec::Signal;
+use bireme_core::{
+    Attach, BoxFuture, ErrorKind, ExecError, ExecInto, ExecSpec, ExecStarted, Exit, ProcessTable, Stats, Workload,
+    WorkloadId, WorkloadSpec,
+};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{client, exit_now, top};
+use crate::cgroup::Cgroup;
+use crate::protocol::{self, Reply, Request};
+
+/// How long [`Workload::delete`] waits for the runner to release everything. It may still be handing the last output to
+/// a slow client.
+const RELEASE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What is known of one container.
+pub(super) struct Shared {
+    id: WorkloadId,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    cgroup: Cgroup,
+    /// 0 when none runs.
+    pid: AtomicU32,
+    phase: watch::Sender<Phase>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Alive,
+    /// It ended; the runner still hands out output and clears up.
+    Ended(Exit),
+    /// The runner is gone too.
+    Released(Exit),
+}
+
+impl Shared {
+    pub(super) fn new(spec: &WorkloadSpec, state_dir: &Path, run_dir: &Path, cgroup: Cgroup) -> Arc<Self> {
+        Arc::new(Self {
+            id: spec.id.clone(),
+            state_dir: state_dir.to_owned(),
+            run_dir: run_dir.to_owned(),
+            cgroup,
+            pid: AtomicU32::new(0),
+            phase: watch::Sender::new(Phase::Alive),
+        })
+    }
+
+    pub(super) fn id(&self) -> &WorkloadId {
+        &self.id
+    }
+
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self.pid.load(Ordering::Acquire) {
+            0 => None,
+            pid => Some(pid),
+        }
+    }
+
+    pub(super) fn set_pid(&self, pid: u32) {
+        self.pid.store(pid, Ordering::Release);
+    }
+
+    /// Ends and removes what a runner that is no more left behind, and records `exit`.
+    pub(super) async fn clear_up_after_runner(self: &Arc<Self>, exit: Exit) {
+        let shared = Arc::clone(self);
+        let record = exit.clone();
+        let cleared = tokio::task::spawn_blocking(move || {
+            let ended = shared.cgroup.kill(Duration::from_secs(10)).and_then(|()| shared.cgroup.remove());
+            if let Err(error) = ended {
+                tracing::warn!(workload.id = %shared.id, %error, "cannot clear up after the runner of a container");
+            }
+            if let Err(error) = protocol::write_exit(&shared.state_dir, &record) {
+                tracing::warn!(workload.id = %shared.id, %error, "cannot record how a container ended");
+            }
+            let _ = std::fs::remove_file(protocol::socket_file(&shared.run_dir));
+        });
+        let _ = cleared.await;
+        self.set_pid(0);
+        self.phase.send_replace(Phase::Released(exit));
+    }
+
+    /// Follows the runner over one connection until it is gone.
+    async fn follow(self: Arc<Self>, mut waiting: UnixStream) {
+        match client::answer(&mut waiting).await {
+            Ok(Reply::Exit(exit)) => {
+                self.set_pid(0);
+                self.phase.send_replace(Phase::Ended(exit.clone()));
+                let _ = waiting.read(&mut [0]).await;
+                // Nothing to do if the runner did its duty; it may have been killed on the way.
+                if self.cgroup.exists() || protocol::socket_file(&self.run_dir).exists() {
+                    self.clear_up_after_runner(exit).await;
+                } else {
+                    self.phase.send_replace(Phase::Released(exit));
+                }
+            }
+            _ => {
+                let exit = protocol::read_exit(&self.state_dir).unwrap_or_else(|_| runner_killed());
+                tracing::warn!(workload.id = %self.id, "the runner of a container is gone; ending the container");
+                self.clear_up_after_runner(exit).await;
+            }
+        }
+    }
+}
+
+pub(super) fn runner_killed() -> Exit {
+    exit_now(137, "the container's runner was killed, and the container with it; start the container again")
+}
+
+/// The executor's answer to the engine.
+pub(super) struct LinuxWorkload {
+    shared: Arc<Shared>,
+    follower: Option<JoinHandle<()>>,
+}
+
+impl LinuxWorkload {
+    /// Begins to follow the runner.
+    pub(super) async fn watch(shared: Arc<Shared>) -> Result<Self, ExecError> {
+        let waiting = client::open(&shared.run_dir, &Request::Wait).await?;
+        let follower = tokio::spawn(Arc::clone(&shared).follow(waiting));
+        Ok(Self { shared, follower: Some(follower) })
+    }
+
+    pub(super) fn ended(shared: Arc<Shared>) -> Self {
+        Self { shared, follower: None }
+    }
+
+    async fn ask(&self, request: Request) -> Result<Reply, ExecError> {
+        Ok(self.converse(request).await?.0)
+    }
+
+    async fn converse(&self, request: Request) -> Result<(Reply, UnixStream), ExecError> {
+        let ended =
+            || ExecError::new(ErrorKind::Conflict, format!("container {} is not running", self.shared.id.short()));
+        if !matches!(*self.shared.phase.borrow(), Phase::Alive) {
+            return Err(ended());
+        }
+        match client::converse(&self.shared.run_dir, &request).await {
+            Err(error)
+                if error.kind() == ErrorKind::Unavailable && !matches!(*self.shared.phase.borrow(), Phase::Alive) =>
+            {
+                Err(ended())
+            }
+            other => other,
+        }
+    }
+
+    async fn done(&self, request: Request) -> Result<(), ExecError> {
+        match self.ask(request).await? {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn delete_now(&self) -> Result<(), ExecError> {
+        let mut phase = self.shared.phase.subscribe();
+        if !matches!(*phase.borrow(), Phase::Released(_)) {
+            // It may be gone in this very moment: what counts is that it goes.
+            let _ = client::ask(&self.shared.run_dir, &Request::Delete).await;
+            let released = phase.wait_for(|phase| matches!(phase, Phase::Released(_)));
+            if tokio::time::timeout(RELEASE_LIMIT, released).await.is_err() {
+                let message = format!("the runner of container {} does not release it", self.shared.id.short());
+                return Err(ExecError::new(ErrorKind::Unavailable, message));
+            }
+        }
+        for file in [
+            protocol::exit_file(&self.shared.state_dir),
+            protocol::config_file(&self.shared.run_dir),
+            protocol::socket_file(&self.shared.run_dir),
+        ] {
+            let _ = tokio::fs::remove_file(file).await;
+        }
+        Ok(())
+    }
+}
+
+fn unexpected(reply: &Reply) -> ExecError {
+    ExecError::new(ErrorKind::Internal, format!("the runner gave an answer to another question: {reply:?}"))
+}
+
+impl Drop for LinuxWorkload {
+    fn drop(&mut self) {
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
+    }
+}
+
+impl Workload for LinuxWorkload {
+    fn start(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.done(Request::Start))
+    }
+
+    fn pid(&self) -> Option<u32> {
+        self.shared.pid()
+    }
+
+    fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.done(Request::Signal { number: signal.0 }))
+    }
+
+    fn wait(&self) -> BoxFuture<'_, Result<Exit, ExecError>> {
+        Box::pin(async {
+            let mut phase = self.shared.phase.subscribe();
+            let ended = phase.wait_for(|phase| !matches!(phase, Phase::Alive)).await;
+            match ended.as_deref() {
+                Ok(Phase::Ended(exit) | Phase::Released(exit)) => Ok(exit.clone()),
+                Ok(Phase::Alive) | Err(_) => Err(ExecError::new(ErrorKind::Internal, "the container's state is lost")),
+            }
+        })
+    }
+
+    fn stats(&self) -> BoxFuture<'_, Result<Stats, ExecError>> {
+        Box::pin(async {
+            let Some(pid) = self.shared.pid() else {
+                return Err(ExecError::new(
+                    ErrorKind::Conflict,
+                    format!("container {} is not running", self.shared.id.short()),
+                ));
+            };
+            let cgroup = self.shared.cgroup.clone();
+            let read = tokio::task::spawn_blocking(move || Stats { networks: top::networks(pid), ..cgroup.stats() });
+            read.await
+                .map_err(|error| ExecError::new(ErrorKind::Internal, "reading statistics failed").caused_by(error))
+        })
+    }
+
+    fn processes<'a>(&'a self, ps_args: &'a str) -> BoxFuture<'a, Result<ProcessTable, ExecError>> {
+        Box::pin(async move {
+            if self.shared.pid().is_none() {
+                return Err(ExecError::new(
+                    ErrorKind::Conflict,
+                    format!("container {} is not running", self.shared.id.short()),
+                ));
+            }
+            let columns = top::Columns::parse(ps_args)?;
+            let cgroup = self.shared.cgroup.clone();
+            let read = tokio::task::spawn_blocking(move || top::table(&columns, &cgroup.processes()));
+            read.await.map_err(|error| ExecError::new(ErrorKind::Internal, "reading processes failed").caused_by(error))
+        })
+    }
+
+    fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.delete_now())
+    }
+
+    fn as_attach(&self) -> Option<&dyn Attach> {
+        Some(self)
+    }
+
+    fn as_exec(&self) -> Option<&dyn ExecInto> {
+        Some(self)
+    }
+
+    fn as_pause(&self) -> Option<&dyn Pause> {
+        Some(self)
+    }
+}
+
+impl Attach for LinuxWorkload {
+    /// The stream is in non-blocking mode.
+    fn attach(&self, stdin: bool) -> BoxFuture<'_, Result<std::os::unix::net::UnixStream, ExecError>> {
+        Box::pin(async move {
+            match self.converse(Request::Attach { stdin }).await? {
+                (Reply::Done, stream) => into_std(stream),
+                (other, _) => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn resize(&self, columns: u16, rows: u16) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.done(Request::Resize { columns, rows }))
+    }
+}
+
+impl ExecInto for LinuxWorkload {
+    /// The stream is in non-blocking mode.
+    fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>> {
+        Box::pin(async move {
+            match self.converse(Request::Exec { id: exec_id.to_owned(), spec }).await? {
+                (Reply::Exec { pid }, stream) => Ok(ExecStarted { pid, stream: into_std(stream)? }),
+                (other, _) => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>> {
+        Box::pin(async move {
+            match self.ask(Request::ExecWait { id: exec_id.to_owned() }).await? {
+                Reply::ExecExit { code } => Ok(code),
+                other => Err(unexpected(&other)),
+            }
+        })
+    }
+
+    fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(self.done(Request::ExecResize { id: exec_id.to_owned(), columns, rows }))
+    }
+}
+
+impl Pause for LinuxWorkload {
+    fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.done(Request::Pause))
+    }
+
+    fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(self.done(Request::Resume))
+    }
+}
+
+fn into_std(stream: UnixStream) -> Result<std::os::unix::net::UnixStream, ExecError> {
+    stream
+        .into_std()
+        .map_err(|error| ExecError::new(ErrorKind::Internal, "cannot hand over the stream").caused_by(error))
+}
