@@ -1,1 +1,32 @@
-//! todo
+//! The image library: references, registries, the content store, unpacking, and builds without `RUN`.
+//!
+//! [`ImageStore`] is the one door: it pulls, loads, builds, lists and removes images, hands out the unpacked layers of a
+//! Linux image and the component of a Wasm one. What it keeps lies under one folder (see [`store`]); what it reads was
+//! written by strangers and is checked before it is kept: digests, sizes, media types, paths, and how much it unpacks to.
+
+pub mod archive;
+mod blob;
+pub mod build;
+mod db;
+pub mod digest;
+pub mod error;
+pub mod events;
+mod layers;
+pub mod model;
+pub mod platform;
+pub mod pull;
+pub mod reference;
+pub mod store;
+mod unpack;
+mod view;
+
+pub use archive::Loaded;
+pub use build::{BuildContext, BuildRequest};
+pub use digest::{Digest, ImageId};
+pub use error::ImageError;
+pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
+pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
+pub use platform::Platform;
+pub use pull::{Pulled, RegistryAuth};
+pub use reference::{Reference, ReferenceError};
+pub use store::{ImageStore, Limits, RegistrySettings, Removed};

@@ -1,0 +1,528 @@
+//! What the store remembers, in SQLite: images, their names, their layers, what is unpacked.
+//!
+//! Manifests and configurations are small and stand in the database itself, so that an image is either there whole or
+//! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::model::{ConfigFile, Descriptor};
+use crate::platform::Platform;
+use crate::reference::Reference;
+
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE images (
+    id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
+    config_media_type TEXT NOT NULL, artifact_type TEXT, platform TEXT NOT NULL, last_used INTEGER NOT NULL
+) STRICT;
+CREATE TABLE layers (
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    diff_id TEXT NOT NULL, blob TEXT NOT NULL, media_type TEXT NOT NULL, size INTEGER NOT NULL,
+    PRIMARY KEY (image, position)
+) STRICT;
+CREATE INDEX layers_by_blob ON layers(blob);
+CREATE INDEX layers_by_diff_id ON layers(diff_id);
+-- One name stands for one thing, which may have several platforms.
+CREATE TABLE names (
+    name TEXT NOT NULL, platform TEXT NOT NULL, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE,
+    digest TEXT, tagged INTEGER NOT NULL, PRIMARY KEY (name, platform)
+) STRICT;
+CREATE INDEX names_by_image ON names(image);
+-- The digests under which registries know an image: of its manifest or of the index it was taken from.
+CREATE TABLE repo_digests (
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, repository TEXT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (repository, digest, image)
+) STRICT;
+CREATE TABLE unpacked (diff_id TEXT PRIMARY KEY, size INTEGER NOT NULL, last_used INTEGER NOT NULL) STRICT;
+CREATE TABLE components (
+    image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE, entrypoint TEXT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (image, entrypoint)
+) STRICT;
+-- The same build gives the same image: key is a digest of all that determines it.
+CREATE TABLE builds (
+    key TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
+) STRICT;
+";
+
+/// An image as it is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) id: ImageId,
+    pub(crate) manifest: Vec<u8>,
+    pub(crate) config: Vec<u8>,
+    pub(crate) config_media_type: String,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) platform: Platform,
+    pub(crate) layers: Vec<Layer>,
+}
+
+impl Record {
+    pub(crate) fn config_file(&self) -> Result<ConfigFile, ImageError> {
+        ConfigFile::parse(&self.config, self.id.as_str())
+    }
+}
+
+/// A layer of an image: the blob as it was fetched, and the digest of what it unpacks to.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    pub(crate) diff_id: Digest,
+    pub(crate) blob: Descriptor,
+}
+
+/// What nothing refers to any more after a removal; its files are to be deleted.
+#[derive(Debug, Default)]
+pub(crate) struct Garbage {
+    pub(crate) blobs: Vec<Digest>,
+    pub(crate) diff_ids: Vec<Digest>,
+    pub(crate) components: Vec<Digest>,
+}
+
+pub(crate) struct Db {
+    connection: Mutex<Connection>,
+}
+
+fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
+    move |source| ImageError::Database { attempt, source }
+}
+
+fn now() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
+impl Db {
+    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
+        let open = || {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(Duration::from_secs(10))?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "NORMAL")?;
+            connection.pragma_update(None, "foreign_keys", true)?;
+            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let (mut connection, version) = open().map_err(fault("open the tables"))?;
+        match version {
+            0 => {
+                let create = |connection: &mut Connection| {
+                    let change = connection.transaction()?;
+                    change.execute_batch(SCHEMA)?;
+                    change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+                    change.commit()
+                };
+                create(&mut connection).map_err(fault("create the tables"))?;
+            }
+            SCHEMA_VERSION => {}
+            found => return Err(ImageError::Schema { found, known: SCHEMA_VERSION }),
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in a statement leaves no half-made change: its transaction rolled back.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(
+        &self,
+        attempt: &'static str,
+        act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, ImageError> {
+        let mut connection = self.lock();
+        let run = |connection: &mut Connection| {
+            let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let answer = act(&change)?;
+            change.commit()?;
+            Ok(answer)
+        };
+        run(&mut connection).map_err(fault(attempt))
+    }
+
+    fn read<T>(
+        &self,
+        attempt: &'static str,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, ImageError> {
+        act(&self.lock()).map_err(fault(attempt))
+    }
+
+    /// Records images and gives them `names`, in one transaction. A name is taken from whatever had it, on all
+    /// platforms, except from images with the same `digest` (further platforms of one index).
+    pub(crate) fn add(&self, images: &[&Record], names: &[Naming<'_>]) -> Result<(), ImageError> {
+        self.change("record an image", |change| {
+            for image in images {
+                insert_image(change, image)?;
+            }
+            for naming in names {
+                naming.apply(change)?;
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn record(&self, id: &ImageId) -> Result<Option<Record>, ImageError> {
+        self.read("look up an image", |db| {
+            let found = db
+                .query_row(
+                    "SELECT manifest, config, config_media_type, artifact_type, platform FROM images WHERE id = ?1",
+                    [id.as_str()],
+                    |row| {
+                        Ok(Record {
+                            id: id.clone(),
+                            manifest: row.get(0)?,
+                            config: row.get(1)?,
+                            config_media_type: row.get(2)?,
+                            artifact_type: row.get(3)?,
+                            platform: parsed(row, 4)?,
+                            layers: Vec::new(),
+                        })
+                    },
+                )
+                .optional()?;
+            let Some(mut record) = found else { return Ok(None) };
+            let mut query = db.prepare_cached(
+                "SELECT diff_id, blob, media_type, size FROM layers WHERE image = ?1 ORDER BY position",
+            )?;
+            record.layers = query
+                .query_map([id.as_str()], |row| {
+                    let size: i64 = row.get(3)?;
+                    let blob =
+                        Descriptor { digest: parsed(row, 1)?, media_type: row.get(2)?, size: size.unsigned_abs() };
+                    Ok(Layer { diff_id: parsed(row, 0)?, blob })
+                })?
+                .collect::<Result<_, _>>()?;
+            Ok(Some(record))
+        })
+    }
+
+    /// All images of a name, with their platforms.
+    pub(crate) fn by_name(&self, reference: &Reference) -> Result<Vec<(Platform, ImageId)>, ImageError> {
+        self.read("look up a name", |db| match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => {
+                let repository = format!("{}/{}", reference.registry(), reference.repository());
+                let mut query = db.prepare_cached(
+                    "SELECT i.platform, i.id FROM repo_digests d JOIN images i ON i.id = d.image
+                     WHERE d.repository = ?1 AND d.digest = ?2",
+                )?;
+                let rows = query.query_map([&repository, digest.as_str()], platform_and_id)?;
+                rows.collect()
+            }
+            _ => {
+                let mut query = db.prepare_cached("SELECT platform, image FROM names WHERE name = ?1")?;
+                let rows = query.query_map([reference.key()], platform_and_id)?;
+                rows.collect()
+            }
+        })
+    }
+
+    /// The digest recorded with a name and an image, if it came from a registry.
+    pub(crate) fn name_digest(&self, reference: &Reference, id: &ImageId) -> Result<Option<String>, ImageError> {
+        self.read("look up a name", |db| {
+            let found: Option<Option<String>> = db
+                .query_row(
+                    "SELECT digest FROM names WHERE name = ?1 AND image = ?2",
+                    [reference.key().as_str(), id.as_str()],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok(found.flatten())
+        })
+    }
+
+    /// Images whose ID begins with `digits`, two at most.
+    pub(crate) fn by_prefix(&self, digits: &str) -> Result<Vec<(Platform, ImageId)>, ImageError> {
+        self.read("look up an ID", |db| {
+            let mut query = db.prepare_cached("SELECT platform, id FROM images WHERE id LIKE ?1 || '%' LIMIT 2")?;
+            let rows = query.query_map([format!("sha256:{digits}")], platform_and_id)?;
+            rows.collect()
+        })
+    }
+
+    pub(crate) fn ids(&self) -> Result<Vec<ImageId>, ImageError> {
+        self.read("list images", |db| {
+            let mut query = db.prepare_cached("SELECT id FROM images")?;
+            let rows = query.query_map([], |row| parsed(row, 0))?;
+            rows.collect()
+        })
+    }
+
+    /// Complete names of an image, sorted, with the time each was given in milliseconds since the Unix epoch.
+    pub(crate) fn names(&self, id: &ImageId) -> Result<Vec<(String, i64)>, ImageError> {
+        self.read("list names", |db| {
+            let mut query = db.prepare_cached("SELECT name, tagged FROM names WHERE image = ?1 ORDER BY name")?;
+            let rows = query.query_map([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// `repository@digest` of an image, complete, sorted.
+    pub(crate) fn repo_digests(&self, id: &ImageId) -> Result<Vec<String>, ImageError> {
+        self.read("list digests", |db| {
+            let mut query =
+                db.prepare_cached("SELECT repository || '@' || digest FROM repo_digests WHERE image = ?1 ORDER BY 1")?;
+            let rows = query.query_map([id.as_str()], |row| row.get(0))?;
+            rows.collect()
+        })
+    }
+
+    /// Takes a name away from one image or, with `None`, from all; answers whether it was there.
+    pub(crate) fn untag(&self, reference: &Reference, id: Option<&ImageId>) -> Result<bool, ImageError> {
+        self.change("remove a name", |change| {
+            let count = match id {
+                Some(id) => change.execute(
+                    "DELETE FROM names WHERE name = ?1 AND image = ?2",
+                    [reference.key().as_str(), id.as_str()],
+                )?,
+                None => change.execute("DELETE FROM names WHERE name = ?1", [reference.key()])?,
+            };
+            Ok(count > 0)
+        })
+    }
+
+    /// Forgets the digest `reference` names, for one image.
+    pub(crate) fn drop_repo_digest(&self, reference: &Reference, id: &ImageId) -> Result<(), ImageError> {
+        let Some(digest) = reference.digest() else { return Ok(()) };
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        self.change("remove a digest", |change| {
+            change.execute(
+                "DELETE FROM repo_digests WHERE repository = ?1 AND digest = ?2 AND image = ?3",
+                [&repository, digest.as_str(), id.as_str()],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Forgets an image; answers what only it used.
+    pub(crate) fn delete(&self, id: &ImageId) -> Result<Garbage, ImageError> {
+        self.change("delete an image", |change| {
+            let garbage = Garbage {
+                blobs: digests(
+                    change,
+                    "SELECT DISTINCT blob FROM layers WHERE image = ?1
+                     AND blob NOT IN (SELECT blob FROM layers WHERE image <> ?1)",
+                    id,
+                )?,
+                diff_ids: digests(
+                    change,
+                    "SELECT DISTINCT diff_id FROM layers WHERE image = ?1
+                     AND diff_id NOT IN (SELECT diff_id FROM layers WHERE image <> ?1)",
+                    id,
+                )?,
+                components: digests(
+                    change,
+                    "SELECT DISTINCT digest FROM components WHERE image = ?1
+                     AND digest NOT IN (SELECT digest FROM components WHERE image <> ?1)",
+                    id,
+                )?,
+            };
+            change.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])?;
+            for diff_id in &garbage.diff_ids {
+                change.execute("DELETE FROM unpacked WHERE diff_id = ?1", [diff_id.as_str()])?;
+            }
+            Ok(garbage)
+        })
+    }
+
+    /// Every blob, unpacked layer and component that may stay.
+    pub(crate) fn referenced(&self) -> Result<Garbage, ImageError> {
+        self.read("list what is in use", |db| {
+            let all = |sql: &str| -> rusqlite::Result<Vec<Digest>> {
+                db.prepare(sql)?.query_map([], |row| parsed(row, 0))?.collect()
+            };
+            Ok(Garbage {
+                blobs: all("SELECT DISTINCT blob FROM layers")?,
+                diff_ids: all("SELECT diff_id FROM unpacked")?,
+                components: all("SELECT DISTINCT digest FROM components")?,
+            })
+        })
+    }
+
+    /// Whether any image has this blob as a layer.
+    pub(crate) fn uses_blob(&self, digest: &Digest) -> Result<bool, ImageError> {
+        self.exists("SELECT 1 FROM layers WHERE blob = ?1", digest)
+    }
+
+    /// Whether any image has this unpacked layer.
+    pub(crate) fn uses_diff_id(&self, digest: &Digest) -> Result<bool, ImageError> {
+        self.exists("SELECT 1 FROM layers WHERE diff_id = ?1", digest)
+    }
+
+    fn exists(&self, sql: &str, digest: &Digest) -> Result<bool, ImageError> {
+        self.read("look up a layer", |db| db.prepare_cached(sql)?.exists([digest.as_str()]))
+    }
+
+    /// Bytes of an unpacked layer; `None` if it is not unpacked.
+    pub(crate) fn unpacked(&self, diff_id: &Digest) -> Result<Option<u64>, ImageError> {
+        self.read("look up a layer", |db| {
+            let size: Option<i64> = db
+                .prepare_cached("SELECT size FROM unpacked WHERE diff_id = ?1")?
+                .query_row([diff_id.as_str()], |row| row.get(0))
+                .optional()?;
+            Ok(size.map(i64::unsigned_abs))
+        })
+    }
+
+    pub(crate) fn set_unpacked(&self, diff_id: &Digest, size: u64) -> Result<(), ImageError> {
+        self.change("record an unpacked layer", |change| {
+            change.execute(
+                "INSERT INTO unpacked VALUES (?1, ?2, ?3) ON CONFLICT (diff_id) DO UPDATE SET size = ?2, last_used = ?3",
+                params![diff_id.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now()],
+            )
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn forget_unpacked(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        self.change("forget an unpacked layer", |change| {
+            change.execute("DELETE FROM unpacked WHERE diff_id = ?1", [diff_id.as_str()])
+        })?;
+        Ok(())
+    }
+
+    /// Notes that an image was used just now.
+    pub(crate) fn touch(&self, id: &ImageId) -> Result<(), ImageError> {
+        self.change("note the use of an image", |change| {
+            change.execute("UPDATE images SET last_used = ?2 WHERE id = ?1", params![id.as_str(), now()])
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn component(&self, id: &ImageId, entrypoint: &str) -> Result<Option<Digest>, ImageError> {
+        self.read("look up a component", |db| {
+            db.query_row(
+                "SELECT digest FROM components WHERE image = ?1 AND entrypoint = ?2",
+                [id.as_str(), entrypoint],
+                |row| parsed(row, 0),
+            )
+            .optional()
+        })
+    }
+
+    pub(crate) fn set_component(&self, id: &ImageId, entrypoint: &str, digest: &Digest) -> Result<(), ImageError> {
+        self.change("record a component", |change| {
+            change.execute(
+                "INSERT OR REPLACE INTO components VALUES (?1, ?2, ?3)",
+                [id.as_str(), entrypoint, digest.as_str()],
+            )
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn built(&self, key: &Digest) -> Result<Option<ImageId>, ImageError> {
+        self.read("look up a build", |db| {
+            db.query_row("SELECT image FROM builds WHERE key = ?1", [key.as_str()], |row| parsed(row, 0)).optional()
+        })
+    }
+
+    pub(crate) fn set_built(&self, key: &Digest, id: &ImageId) -> Result<(), ImageError> {
+        self.change("record a build", |change| {
+            change.execute("INSERT OR REPLACE INTO builds VALUES (?1, ?2)", [key.as_str(), id.as_str()])
+        })?;
+        Ok(())
+    }
+}
+
+/// Giving a name to an image.
+pub(crate) struct Naming<'a> {
+    pub(crate) reference: &'a Reference,
+    pub(crate) platform: &'a Platform,
+    pub(crate) image: &'a ImageId,
+    /// What the name stands for at its registry: the digest of the index or manifest.
+    pub(crate) digest: Option<&'a Digest>,
+    /// Leave other platforms of the name alone although they have no digest in common.
+    pub(crate) keep_others: bool,
+}
+
+impl Naming<'_> {
+    fn apply(&self, change: &Transaction<'_>) -> rusqlite::Result<()> {
+        if let Some(digest) = self.digest {
+            let repository = format!("{}/{}", self.reference.registry(), self.reference.repository());
+            change.execute(
+                "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
+                [self.image.as_str(), &repository, digest.as_str()],
+            )?;
+        }
+        // A reference by digest alone is no tag.
+        if self.reference.tag().is_none() {
+            return Ok(());
+        }
+        let key = self.reference.key();
+        if !self.keep_others {
+            change.execute(
+                "DELETE FROM names WHERE name = ?1 AND (?2 IS NULL OR digest IS NULL OR digest <> ?2)",
+                params![key, self.digest.map(Digest::as_str)],
+            )?;
+        }
+        change.execute(
+            "INSERT OR REPLACE INTO names VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![key, self.platform.to_string(), self.image.as_str(), self.digest.map(Digest::as_str), now()],
+        )?;
+        Ok(())
+    }
+}
+
+fn insert_image(change: &Transaction<'_>, image: &Record) -> rusqlite::Result<()> {
+    let inserted = change.execute(
+        "INSERT OR IGNORE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            image.id.as_str(),
+            image.manifest,
+            Digest::of(&image.manifest).as_str(),
+            image.config,
+            image.config_media_type,
+            image.artifact_type,
+            image.platform.to_string(),
+            now()
+        ],
+    )?;
+    if inserted == 0 {
+        return Ok(());
+    }
+    for (position, layer) in image.layers.iter().enumerate() {
+        change.execute(
+            "INSERT INTO layers VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                image.id.as_str(),
+                i64::try_from(position).unwrap_or(i64::MAX),
+                layer.diff_id.as_str(),
+                layer.blob.digest.as_str(),
+                layer.blob.media_type,
+                i64::try_from(layer.blob.size).unwrap_or(i64::MAX)
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+fn digests(change: &Transaction<'_>, sql: &str, id: &ImageId) -> rusqlite::Result<Vec<Digest>> {
+    let mut query = change.prepare(sql)?;
+    let rows = query.query_map([id.as_str()], |row| parsed(row, 0))?;
+    rows.collect()
+}
+
+fn platform_and_id(row: &Row<'_>) -> rusqlite::Result<(Platform, ImageId)> {
+    Ok((parsed(row, 0)?, parsed(row, 1)?))
+}
+
+fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+    })
+}
+
+/// Milliseconds since the Unix epoch as a time.
+pub(crate) fn time(millis: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(millis)
+}

@@ -1,0 +1,184 @@
+//! From packed layers to folders, and from images to components.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use crate::db::Layer;
+use crate::digest::{Digest, ImageId};
+use crate::error::{ImageError, StoreContext as _};
+use crate::model::LayerForm;
+use crate::store::{ImageStore, Inner, blocking};
+use crate::unpack::{Options, open_form, unpack};
+use crate::view::View;
+
+/// Largest component that is taken out of an image, in bytes.
+const COMPONENT_LIMIT: u64 = 1 << 30;
+
+impl ImageStore {
+    /// The folders of an image's layers, lowest first, for overlayfs. Layers not yet unpacked are, in parallel.
+    ///
+    /// The folders are shared by all images and workloads and must never be written to. They stay as long as an image
+    /// that has them does.
+    ///
+    /// # Errors
+    /// `NotFound`; `NoComponent` for a Wasm artifact, which has no root filesystem; what unpacking refuses; `NoSpace`.
+    /// # Cancel safety
+    /// Dropping the future leaves running unpackings to end by themselves; their results are kept.
+    pub async fn layers(&self, image: &ImageId) -> Result<Vec<PathBuf>, ImageError> {
+        let record = self.inner.record(image)?;
+        if record.artifact_type.is_some() {
+            return Err(ImageError::NoComponent {
+                image: image.to_string(),
+                reason: "it is a Wasm artifact, which has no root filesystem".to_owned(),
+            });
+        }
+        self.inner.db.touch(image)?;
+        let unpackings = record.layers.iter().map(|layer| self.inner.unpacked(layer));
+        futures::future::try_join_all(unpackings).await?;
+        Ok(record.layers.iter().map(|layer| self.inner.layer_path(&layer.diff_id)).collect())
+    }
+
+    /// The component of a Wasm image, and the `sha256:…` of its content.
+    ///
+    /// For an artifact it is the one layer. For an image with a root filesystem it is the regular file that
+    /// `entrypoint` names there, relative to the root or to the working directory; links are followed inside the image
+    /// only.
+    ///
+    /// # Errors
+    /// `NotFound`; `NoComponent` if it is not there or not a regular file; what unpacking refuses.
+    pub async fn component(&self, image: &ImageId, entrypoint: &str) -> Result<(PathBuf, String), ImageError> {
+        let record = self.inner.record(image)?;
+        self.inner.db.touch(image)?;
+        if record.artifact_type.is_some() {
+            let digest = &record.layers[0].blob.digest;
+            return Ok((self.inner.blob_path(digest), digest.to_string()));
+        }
+        if let Some(digest) = self.inner.db.component(image, entrypoint)? {
+            let path = self.inner.component_path(&digest);
+            if path.is_file() {
+                return Ok((path, digest.to_string()));
+            }
+        }
+        let folders = self.layers(image).await?;
+        let working_dir = record.config_file()?.config.working_dir;
+        let (inner, image, entrypoint) = (self.inner.clone(), image.clone(), entrypoint.to_owned());
+        blocking("take a component out of an image", move || {
+            let refuse = |reason: String| ImageError::NoComponent { image: image.to_string(), reason };
+            if entrypoint.is_empty() {
+                return Err(refuse("it has no entrypoint that names a .wasm file".to_owned()));
+            }
+            let view = View::new(folders)?;
+            let path = Path::new("/").join(&working_dir).join(&entrypoint);
+            let at_root = Path::new("/").join(&entrypoint);
+            let mut file = match view.open_file(&path) {
+                Err(_) if at_root != path => view.open_file(&at_root),
+                other => other,
+            }
+            .map_err(|reason| refuse(format!("its entrypoint \"{entrypoint}\" {reason}")))?;
+            let mut blob = crate::blob::Ingest::new(&inner)?;
+            blob.copy_from(&mut file, COMPONENT_LIMIT, &format!("the component \"{entrypoint}\""))?;
+            let digest = blob.finish_as(|digest| inner.component_path(digest))?;
+            inner.db.set_component(&image, &entrypoint, &digest)?;
+            Ok((inner.component_path(&digest), digest.to_string()))
+        })
+        .await
+    }
+}
+
+impl Inner {
+    /// Unpacks a layer if it is not unpacked; answers the bytes of its files. Many may ask at once, one does it.
+    pub(crate) async fn unpacked(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
+        if let Some(size) = self.db.unpacked(&layer.diff_id)?
+            && self.layer_path(&layer.diff_id).is_dir()
+        {
+            return Ok(size);
+        }
+        let cell = {
+            let mut running = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+            running.entry(layer.diff_id.clone()).or_insert_with(|| Arc::new(OnceCell::new())).clone()
+        };
+        let answer = cell.get_or_try_init(|| self.unpack_now(layer)).await.copied();
+        self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.diff_id);
+        answer
+    }
+
+    async fn unpack_now(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
+        let Ok(_slot) = self.unpack_slots.acquire().await else {
+            unreachable!("the semaphore is never closed");
+        };
+        let (inner, layer) = (self.clone(), layer.clone());
+        blocking("unpack a layer", move || inner.unpack_blocking(&layer)).await
+    }
+
+    fn unpack_blocking(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
+        let _pins = (self.pin(&layer.diff_id), self.pin(&layer.blob.digest));
+        let target = self.layer_path(&layer.diff_id);
+        // Another caller may have finished between the question and the turn.
+        if let Some(size) = self.db.unpacked(&layer.diff_id)?
+            && target.is_dir()
+        {
+            return Ok(size);
+        }
+        let name = layer.blob.digest.as_str();
+        let form = layer.blob.form()?;
+        if form == LayerForm::Wasm {
+            return Err(ImageError::BadLayer {
+                layer: name.to_owned(),
+                reason: "it is a component, not files".to_owned(),
+            });
+        }
+        let path = self.blob_path(&layer.blob.digest);
+        let packed = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: name.to_owned() });
+            }
+            Err(error) => return Err(ImageError::store("open the layer", &path, error)),
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("layer-")
+            .tempdir_in(self.ingest())
+            .during("create a folder in", &self.ingest())?;
+        // The root of an image that says nothing of its root; the temporary folder is closed to others.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), open).during("set the mode of", folder.path())?;
+        let limits = &self.settings.limits;
+        let options = Options {
+            name,
+            whiteouts: true,
+            owners: true,
+            max_bytes: limits.unpacked(layer.blob.size),
+            max_entries: limits.entries,
+        };
+        let archive = open_form(form, packed)
+            .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })?;
+        let unpacked = unpack(archive, folder.path(), &options)?;
+        if unpacked.diff_id != layer.diff_id {
+            return Err(ImageError::DigestMismatch {
+                what: format!("layer {name}, unpacked,"),
+                expected: layer.diff_id.clone(),
+                actual: unpacked.diff_id,
+            });
+        }
+        self.settle(folder, &layer.diff_id)?;
+        self.db.set_unpacked(&layer.diff_id, unpacked.bytes)?;
+        Ok(unpacked.bytes)
+    }
+
+    /// Renames an unpacked layer into its place.
+    fn settle(&self, folder: tempfile::TempDir, diff_id: &Digest) -> Result<(), ImageError> {
+        let target = self.layer_path(diff_id);
+        if target.exists() {
+            // Left by a removal or crash without its row in the database: not to be trusted.
+            let old = folder.path().with_extension("old");
+            std::fs::rename(&target, &old).during("move away", &target)?;
+            std::fs::remove_dir_all(&old).during("delete", &old)?;
+        }
+        std::fs::rename(folder.path(), &target).during("put in its place", &target)?;
+        // It is no longer there to be deleted.
+        let _ = folder.keep();
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! Manifests and configurations as they stand in registries, and [`Image`] as the engine sees it.
+
+use std::collections::BTreeMap;
+
+use bireme_core::WorkloadKind;
+use chrono::{DateTime, Utc};
+use oci_spec::image::{ImageIndex, ImageManifest};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::platform::Platform;
+
+pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub(crate) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub(crate) const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The forms in which a registry is asked for a manifest.
+pub(crate) const ACCEPT: [&str; 4] = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST];
+
+/// Media types of a layer that is the component itself.
+const WASM_LAYERS: [&str; 5] = [
+    "application/wasm",
+    "application/vnd.wasm.content.layer.v1+wasm",
+    "application/vnd.module.wasm.content.layer.v1+wasm",
+    "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+    "application/vnd.bytecodealliance.component.layer.v0+wasm",
+];
+
+/// Largest manifest, index or configuration that is read, in bytes. Source: the limit of distribution and containerd.
+pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
+
+/// Content by name, type and length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptor {
+    pub(crate) media_type: String,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+/// How the bytes of a layer are wrapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LayerForm {
+    Tar,
+    Gzip,
+    Zstd,
+    /// Not a file tree: the component's own bytes.
+    Wasm,
+}
+
+impl Descriptor {
+    /// # Errors
+    /// `MediaType` for what is no layer we know.
+    pub(crate) fn form(&self) -> Result<LayerForm, ImageError> {
+        let name = self.media_type.as_str();
+        Ok(match name {
+            OCI_LAYER | "application/vnd.docker.image.rootfs.diff.tar" => LayerForm::Tar,
+            OCI_LAYER_GZIP | "application/vnd.docker.image.rootfs.diff.tar.gzip" => LayerForm::Gzip,
+            OCI_LAYER_ZSTD | "application/vnd.docker.image.rootfs.diff.tar.zstd" => LayerForm::Zstd,
+            _ if WASM_LAYERS.contains(&name) => LayerForm::Wasm,
+            _ => {
+                return Err(ImageError::MediaType {
+                    what: format!("layer {}", self.digest),
+                    media_type: self.media_type.clone(),
+                });
+            }
+        })
+    }
+
+    fn from_oci(oci: &oci_spec::image::Descriptor) -> Result<Self, ImageError> {
+        Ok(Self {
+            media_type: oci.media_type().to_string(),
+            digest: oci.digest().to_string().parse()?,
+            size: oci.size(),
+        })
+    }
+}
+
+/// A manifest or an index, read and checked.
+#[derive(Clone, Debug)]
+pub(crate) enum Document {
+    Manifest(Manifest),
+    Index(Vec<(Descriptor, Option<Platform>)>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) config: Descriptor,
+    pub(crate) layers: Vec<Descriptor>,
+    /// Declared for artifacts, else the configuration's type if it is none of an image.
+    pub(crate) artifact_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    schema_version: Option<u32>,
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+}
+
+impl Document {
+    /// Reads a manifest or index. `what` names it in errors.
+    pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self, ImageError> {
+        if bytes.len() as u64 > DOCUMENT_LIMIT {
+            return Err(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT });
+        }
+        let shape: Shape = serde_json::from_slice(bytes).map_err(|error| ImageError::malformed(what, error))?;
+        if shape.schema_version != Some(2) {
+            let found = shape.schema_version.map_or("none".to_owned(), |version| version.to_string());
+            return Err(ImageError::malformed(what, format!("schema version is {found}, only 2 is supported")));
+        }
+        let is_index = match shape.media_type.as_deref() {
+            Some(OCI_INDEX | DOCKER_LIST) => true,
+            Some(OCI_MANIFEST | DOCKER_MANIFEST) => false,
+            None => shape.manifests.is_some(),
+            Some(other) => {
+                return Err(ImageError::MediaType { what: what.to_owned(), media_type: other.to_owned() });
+            }
+        };
+        if is_index {
+            let index = ImageIndex::from_reader(bytes).map_err(|error| ImageError::malformed(what, error))?;
+            let mut entries = Vec::new();
+            for entry in index.manifests() {
+                let platform = entry.platform().as_ref().map(|platform| {
+                    Platform::new(
+                        &platform.os().to_string(),
+                        &platform.architecture().to_string(),
+                        platform.variant().as_deref().unwrap_or_default(),
+                    )
+                });
+                entries.push((Descriptor::from_oci(entry)?, platform));
+            }
+            return Ok(Self::Index(entries));
+        }
+        let manifest = ImageManifest::from_reader(bytes).map_err(|error| ImageError::malformed(what, error))?;
+        let config = Descriptor::from_oci(manifest.config())?;
+        let layers = manifest.layers().iter().map(Descriptor::from_oci).collect::<Result<_, _>>()?;
+        let artifact_type = manifest.artifact_type().as_ref().map(ToString::to_string);
+        Manifest { config, layers, artifact_type }.checked(what).map(Self::Manifest)
+    }
+}
+
+impl Manifest {
+    /// Whether it is a component in the form of an artifact rather than of an image with a root filesystem.
+    pub(crate) fn is_wasm_artifact(&self) -> bool {
+        self.config.media_type.starts_with("application/vnd.wasm.config.")
+            || self.layers.iter().any(|layer| layer.form().is_ok_and(|form| form == LayerForm::Wasm))
+    }
+
+    fn checked(self, what: &str) -> Result<Self, ImageError> {
+        for layer in &self.layers {
+            layer.form()?;
+        }
+        if self.config.size > DOCUMENT_LIMIT {
+            return Err(ImageError::TooLarge { what: format!("the configuration of {what}"), limit: DOCUMENT_LIMIT });
+        }
+        if self.is_wasm_artifact() {
+            if self.layers.len() != 1 {
+                return Err(ImageError::malformed(
+                    what,
+                    format!("a Wasm artifact has one layer, the component; this one has {}", self.layers.len()),
+                ));
+            }
+            self.layers[0].form().and_then(|form| match form {
+                LayerForm::Wasm => Ok(()),
+                _ => Err(ImageError::malformed(what, "the layer of a Wasm artifact must be of type application/wasm")),
+            })?;
+        } else if !matches!(
+            self.config.media_type.as_str(),
+            OCI_CONFIG | "application/vnd.docker.container.image.v1+json"
+        ) {
+            return Err(ImageError::MediaType {
+                what: format!("the configuration of {what}"),
+                media_type: self.config.media_type,
+            });
+        }
+        Ok(self)
+    }
+}
+
+fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+/// An image's configuration as it is stored and hashed, with Docker's additions to the OCI form.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ConfigFile {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) created: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) author: Option<String>,
+    #[serde(default)]
+    pub(crate) architecture: String,
+    #[serde(default)]
+    pub(crate) os: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) variant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comment: Option<String>,
+    #[serde(default, deserialize_with = "null_default")]
+    pub(crate) config: ImageConfig,
+    #[serde(default, deserialize_with = "null_default")]
+    pub(crate) rootfs: RootFs,
+    #[serde(default, deserialize_with = "null_default")]
+    pub(crate) history: Vec<History>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RootFs {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: String,
+    #[serde(default, deserialize_with = "null_default")]
+    pub(crate) diff_ids: Vec<Digest>,
+}
+
+impl ConfigFile {
+    pub(crate) fn parse(bytes: &[u8], what: &str) -> Result<Self, ImageError> {
+        serde_json::from_slice(bytes).map_err(|error| ImageError::malformed(format!("configuration of {what}"), error))
+    }
+
+    pub(crate) fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.architecture, &self.variant)
+    }
+}
+
+/// What a workload of an image starts with unless told otherwise. Fields are Docker's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ImageConfig {
+    /// `user[:group]`; empty is root.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Such as `80/tcp`.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// `NAME=value`.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// `None` if the image has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// `None` if the image has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Paths inside that are volumes.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Empty>,
+    /// Empty is `/`.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// By name.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// A name or number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    /// How to tell whether it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// What shell-form commands are run with; `None` is `/bin/sh -c`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+    /// Instructions for images built from this one.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+}
+
+/// The value of a set that is spelt as a map: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Empty {}
+
+/// Docker's health check; durations are in nanoseconds, 0 inherits the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", "…"]`.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_period: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+    /// Failures in a row until it counts as unhealthy.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: i64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+/// One step in the making of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// The step made no layer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+}
+
+/// A stored image of one platform.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub id: ImageId,
+    /// Familiar names with tag, sorted: `alpine:3`.
+    pub references: Vec<String>,
+    /// Familiar names with the digest a registry knows them by: `alpine@sha256:…`.
+    pub repo_digests: Vec<String>,
+    pub created: Option<DateTime<Utc>>,
+    /// Bytes of all layers, unpacked where they are unpacked.
+    pub size: u64,
+    pub platform: Platform,
+    pub config: ImageConfig,
+    pub author: Option<String>,
+    pub comment: Option<String>,
+    pub history: Vec<History>,
+    /// Bytes of each layer, lowest first, as `size`; `history` entries that made a layer correspond in order.
+    pub layer_sizes: Vec<u64>,
+    /// Digests of the unpacked layers, lowest first; of a Wasm artifact, of the component itself.
+    pub diff_ids: Vec<Digest>,
+    /// Set for Wasm artifacts: the type the manifest declares, else that of its configuration.
+    pub artifact_type: Option<String>,
+    /// When a name was last given to it.
+    pub last_tagged: Option<DateTime<Utc>>,
+}
+
+impl Image {
+    /// What kind of workload it makes, decided from platform or media type alone.
+    pub fn kind(&self) -> WorkloadKind {
+        if self.artifact_type.is_some() { WorkloadKind::Component } else { self.platform.kind() }
+    }
+}
+
+/// One line of a list of images.
+#[derive(Clone, Debug)]
+pub struct ImageSummary {
+    pub id: ImageId,
+    /// Familiar names with tag; empty for a dangling image.
+    pub references: Vec<String>,
+    pub repo_digests: Vec<String>,
+    pub created: Option<DateTime<Utc>>,
+    /// Bytes, as in [`Image::size`].
+    pub size: u64,
+    pub platform: Platform,
+    pub labels: BTreeMap<String, String>,
+    pub kind: WorkloadKind,
+}

@@ -1,0 +1,515 @@
+//! The store: where images lie on disk, what names they have, and how they go.
+//!
+//! ```text
+//! ROOT/images.db          names, manifests, configurations; an image is in it whole or not at all
+//! ROOT/blobs/sha256/HEX   layers as they were fetched, verified
+//! ROOT/layers/sha256/HEX  layers unpacked, by diff ID, in overlayfs's form; shared, never written to
+//! ROOT/components/HEX     components taken out of images with a root filesystem
+//! ROOT/ingest/            whatever is being made; emptied at every open
+//! ```
+//!
+//! Files come first and are renamed into place, the database row comes last. What a crash leaves between the two is
+//! swept at the next open.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::db::{Db, Garbage, Naming, Record, time};
+use crate::digest::{Digest, ImageId};
+use crate::error::{ImageError, StoreContext as _};
+use crate::model::{Image, ImageSummary};
+use crate::platform::Platform;
+use crate::reference::Reference;
+
+/// How registries are spoken to, and what is refused as too large.
+#[derive(Clone, Debug, Default)]
+pub struct RegistrySettings {
+    /// Registries (`host[:port]`) reached over plain HTTP, beside `localhost` and `127.0.0.0/8`.
+    pub insecure: Vec<String>,
+    /// Mirrors of `docker.io`, asked first and in order: `https://mirror.example`, `http://127.0.0.1:5000`, `host:port`.
+    pub mirrors: Vec<String>,
+    /// What is refused as too large.
+    pub limits: Limits,
+}
+
+/// Bounds on what an image may make this machine write.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes one layer may unpack to.
+    pub layer_bytes: u64,
+    /// How many times its packed size a layer may unpack to, once it is larger than `ratio_floor`.
+    pub ratio: u64,
+    /// Bytes below which the ratio does not count.
+    pub ratio_floor: u64,
+    /// Files, folders and links in one layer.
+    pub entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { layer_bytes: 128 << 30, ratio: 200, ratio_floor: 1 << 30, entries: 2_000_000 }
+    }
+}
+
+impl Limits {
+    /// The most bytes a layer of `packed` bytes may unpack to.
+    pub(crate) fn unpacked(&self, packed: u64) -> u64 {
+        packed.saturating_mul(self.ratio).max(self.ratio_floor).min(self.layer_bytes)
+    }
+}
+
+/// What became of one image when names were removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A familiar name.
+    Untagged(String),
+    /// The ID of an image that is gone.
+    Deleted(String),
+}
+
+/// All images of one engine. Clones share everything.
+#[derive(Clone)]
+pub struct ImageStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) db: Db,
+    pub(crate) settings: RegistrySettings,
+    /// Blobs and diff IDs that running work relies on and that no removal may delete.
+    pins: Mutex<HashMap<Digest, usize>>,
+    /// One unpacking per layer at a time; the others wait for it.
+    pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
+    /// Unpacking is bound by processor and disk: as many at once as there are processors.
+    pub(crate) unpack_slots: Semaphore,
+    /// Layers fetched at once, over all pulls.
+    pub(crate) download_slots: Semaphore,
+}
+
+/// Keeps a blob or layer from being deleted while it lives.
+pub(crate) struct Pin {
+    inner: Arc<Inner>,
+    digest: Digest,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut pins = self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = pins.get_mut(&self.digest) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&self.digest);
+            }
+        }
+    }
+}
+
+impl ImageStore {
+    /// Opens the store in `root`, making it if it is not there, and sweeps what a crash may have left.
+    ///
+    /// Only one engine may have a `root` open at a time.
+    ///
+    /// # Errors
+    /// `Store`, `Database` or `Schema`.
+    pub async fn open(root: &Path, settings: RegistrySettings) -> Result<Self, ImageError> {
+        // There is one TLS stack in this program, and its provider is chosen here; a second choice is the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let root = root.to_owned();
+        blocking("open the image store", move || {
+            for folder in ["blobs/sha256", "layers/sha256", "components"] {
+                let path = root.join(folder);
+                std::fs::create_dir_all(&path).during("create", &path)?;
+            }
+            let ingest = root.join("ingest");
+            if ingest.exists()
+                && let Err(error) = std::fs::remove_dir_all(&ingest)
+            {
+                // Names in there are never used twice; what cannot be deleted only takes space.
+                tracing::warn!(path = %ingest.display(), %error, "cannot delete what an earlier run left half-made");
+            }
+            std::fs::create_dir_all(&ingest).during("create", &ingest)?;
+            let db = Db::open(&root.join("images.db"))?;
+            let processors = std::thread::available_parallelism().map_or(2, usize::from);
+            let inner = Inner {
+                root,
+                db,
+                settings,
+                pins: Mutex::default(),
+                unpacking: Mutex::default(),
+                unpack_slots: Semaphore::new(processors),
+                download_slots: Semaphore::new(4),
+            };
+            inner.sweep()?;
+            Ok(Self { inner: Arc::new(inner) })
+        })
+        .await
+    }
+
+    /// Finds one image by reference, ID, prefix of an ID, or digest.
+    ///
+    /// With `platform` `None`, a name that has several platforms means Linux on this machine, else `wasi/wasm`, else
+    /// whatever it has.
+    ///
+    /// # Errors
+    /// `NotFound`, `NoPlatform`, `Ambiguous`, `Reference`.
+    pub async fn resolve(&self, name: &str, platform: Option<&Platform>) -> Result<Image, ImageError> {
+        let id = self.inner.find(name, platform)?;
+        self.image(&id)
+    }
+
+    /// The image of that ID.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn image(&self, id: &ImageId) -> Result<Image, ImageError> {
+        let record = self.inner.record(id)?;
+        self.inner.image(record)
+    }
+
+    /// All images, the newest first.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn list(&self) -> Result<Vec<ImageSummary>, ImageError> {
+        let mut images = Vec::new();
+        for id in self.inner.db.ids()? {
+            let Some(record) = self.inner.db.record(&id)? else { continue };
+            let image = self.inner.image(record)?;
+            images.push(ImageSummary {
+                kind: image.kind(),
+                id: image.id,
+                references: image.references,
+                repo_digests: image.repo_digests,
+                created: image.created,
+                size: image.size,
+                platform: image.platform,
+                labels: image.config.labels,
+            });
+        }
+        images.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
+        Ok(images)
+    }
+
+    /// Gives `reference` to an image. A name with several platforms is given with all of them.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`]; `BuildRequest` if `reference` has a digest.
+    pub async fn tag(&self, image: &str, reference: &Reference) -> Result<(), ImageError> {
+        if reference.digest().is_some() {
+            return Err(ImageError::BuildRequest {
+                reason: "refusing to create a tag with a digest reference".to_owned(),
+            });
+        }
+        let by_name = match Reference::parse(image) {
+            Ok(source) => self.inner.db.by_name(&source)?,
+            Err(_) => Vec::new(),
+        };
+        let images = if by_name.is_empty() {
+            let id = self.inner.find(image, None)?;
+            vec![(self.inner.record(&id)?.platform, id)]
+        } else {
+            by_name
+        };
+        let namings: Vec<_> = images
+            .iter()
+            .enumerate()
+            .map(|(at, (platform, image))| Naming { reference, platform, image, digest: None, keep_others: at > 0 })
+            .collect();
+        self.inner.db.add(&[], &namings)
+    }
+
+    /// Removes a name, or by ID an image with all its names; deletes what nothing refers to any more.
+    ///
+    /// `in_use` answers which workload needs an image, in words such as `running container 1234567890ab`.
+    /// An image in use keeps its files: with `force` it loses its name only.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` if it is in use, or has several names and was given by ID, without `force`.
+    pub async fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        in_use: &(dyn Fn(&ImageId) -> Option<String> + Send + Sync),
+    ) -> Result<Vec<Removed>, ImageError> {
+        let db = &self.inner.db;
+        let reference = Reference::parse(name).ok();
+        let named = match &reference {
+            Some(reference) => db.by_name(reference)?,
+            None => Vec::new(),
+        };
+        let mut removed = Vec::new();
+        let mut garbage = Vec::new();
+        if let (Some(reference), false) = (&reference, named.is_empty()) {
+            for (_, id) in &named {
+                let last = self.references_to(id)? <= 1;
+                if let (true, false, Some(user)) = (last, force, in_use(id)) {
+                    return Err(ImageError::Conflict {
+                        reason: format!(
+                            "unable to remove repository reference \"{name}\" (must force) - {user} is using its referenced image {}",
+                            id.short()
+                        ),
+                    });
+                }
+            }
+            for (_, id) in &named {
+                if reference.tag().is_some() && db.untag(reference, Some(id))? {
+                    let line = Removed::Untagged(reference.familiar());
+                    if !removed.contains(&line) {
+                        removed.push(line);
+                    }
+                } else if reference.digest().is_some() {
+                    db.drop_repo_digest(reference, id)?;
+                    removed.push(Removed::Untagged(reference.familiar()));
+                }
+                if db.names(id)?.is_empty() && in_use(id).is_none() {
+                    self.delete(id, &mut removed, &mut garbage)?;
+                }
+            }
+        } else {
+            let id = self.inner.find(name, None)?;
+            if let Some(user) = in_use(&id) {
+                let how = if force { "cannot be forced" } else { "must be forced" };
+                return Err(ImageError::Conflict {
+                    reason: format!("unable to delete {} ({how}) - image is being used by {user}", id.short()),
+                });
+            }
+            let names = db.names(&id)?;
+            if names.len() > 1 && !force {
+                return Err(ImageError::Conflict {
+                    reason: format!(
+                        "unable to delete {} (must be forced) - image is referenced in multiple repositories",
+                        id.short()
+                    ),
+                });
+            }
+            for (name, _) in names {
+                removed.push(Removed::Untagged(familiar(&name)));
+            }
+            self.delete(&id, &mut removed, &mut garbage)?;
+        }
+        let inner = self.inner.clone();
+        blocking("delete the files of an image", move || {
+            for rubbish in garbage {
+                inner.discard(&rubbish);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(removed)
+    }
+
+    fn references_to(&self, id: &ImageId) -> Result<usize, ImageError> {
+        Ok(self.inner.db.names(id)?.len())
+    }
+
+    fn delete(&self, id: &ImageId, removed: &mut Vec<Removed>, garbage: &mut Vec<Garbage>) -> Result<(), ImageError> {
+        for digest in self.inner.db.repo_digests(id)? {
+            removed.push(Removed::Untagged(familiar(&digest)));
+        }
+        garbage.push(self.inner.db.delete(id)?);
+        removed.push(Removed::Deleted(id.to_string()));
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The folder of an unpacked layer.
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers/sha256").join(diff_id.hex())
+    }
+
+    pub(crate) fn component_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("components").join(format!("{}.wasm", digest.hex()))
+    }
+
+    pub(crate) fn record(&self, id: &ImageId) -> Result<Record, ImageError> {
+        self.db.record(id)?.ok_or_else(|| ImageError::NotFound { name: id.to_string() })
+    }
+
+    /// Keeps `digest` from being deleted until the answer is dropped. Pin first, then look whether the file is there.
+    pub(crate) fn pin(self: &Arc<Self>, digest: &Digest) -> Pin {
+        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        *pins.entry(digest.clone()).or_default() += 1;
+        Pin { inner: self.clone(), digest: digest.clone() }
+    }
+
+    pub(crate) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<ImageId, ImageError> {
+        let absent = || ImageError::NotFound { name: name.to_owned() };
+        let candidates = self.candidates(name)?;
+        if let Some(wanted) = platform {
+            let found = candidates.iter().find(|(own, _)| own.serves(wanted));
+            return match found {
+                Some((_, id)) => Ok(id.clone()),
+                None if candidates.is_empty() => Err(absent()),
+                None => Err(ImageError::NoPlatform {
+                    name: name.to_owned(),
+                    wanted: wanted.clone(),
+                    offered: offered(candidates.iter().map(|(own, _)| own)),
+                }),
+            };
+        }
+        [Platform::host(), Platform::wasm()]
+            .iter()
+            .find_map(|wanted| candidates.iter().find(|(own, _)| own.serves(wanted)))
+            .or(candidates.first())
+            .map(|(_, id)| id.clone())
+            .ok_or_else(absent)
+    }
+
+    fn candidates(&self, name: &str) -> Result<Vec<(Platform, ImageId)>, ImageError> {
+        let digits = name.strip_prefix("sha256:").unwrap_or(name);
+        let is_hex =
+            (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !name.starts_with("sha256:") && digits.len() < 64 {
+            let reference = match Reference::parse(name) {
+                Ok(reference) => reference,
+                Err(_) if name.is_empty() => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let found = self.db.by_name(&reference)?;
+            if !found.is_empty() || !is_hex {
+                return Ok(found);
+            }
+        }
+        if !is_hex {
+            return Err(crate::reference::ReferenceError::Format.into());
+        }
+        let found = self.db.by_prefix(digits)?;
+        if found.len() > 1 {
+            return Err(ImageError::Ambiguous { prefix: name.to_owned() });
+        }
+        Ok(found)
+    }
+
+    fn image(&self, record: Record) -> Result<Image, ImageError> {
+        let config = record.config_file()?;
+        let names = self.db.names(&record.id)?;
+        let mut layer_sizes = Vec::with_capacity(record.layers.len());
+        for layer in &record.layers {
+            layer_sizes.push(self.db.unpacked(&layer.diff_id)?.unwrap_or(layer.blob.size));
+        }
+        Ok(Image {
+            last_tagged: names.iter().map(|(_, tagged)| *tagged).max().and_then(time),
+            references: names.iter().map(|(name, _)| familiar(name)).collect(),
+            repo_digests: self.db.repo_digests(&record.id)?.iter().map(|name| familiar(name)).collect(),
+            created: config.created,
+            size: layer_sizes.iter().sum(),
+            platform: record.platform,
+            config: config.config,
+            author: config.author,
+            comment: config.comment,
+            history: config.history,
+            layer_sizes,
+            diff_ids: record.layers.into_iter().map(|layer| layer.diff_id).collect(),
+            artifact_type: record.artifact_type,
+            id: record.id,
+        })
+    }
+
+    /// Deletes files that nothing refers to. What another task has pinned or recorded meanwhile stays; what cannot be
+    /// deleted is swept at the next open.
+    pub(crate) fn discard(&self, garbage: &Garbage) {
+        // Held throughout, so that nobody finds a file and then loses it.
+        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doomed = Vec::new();
+        for digest in &garbage.blobs {
+            if !pins.contains_key(digest) && matches!(self.db.uses_blob(digest), Ok(false)) {
+                let path = self.blob_path(digest);
+                if let Err(error) = std::fs::remove_file(&path)
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::warn!(path = %path.display(), %error, "cannot delete a layer that is no longer used");
+                }
+            }
+        }
+        for digest in &garbage.diff_ids {
+            if !pins.contains_key(digest) && matches!(self.db.uses_diff_id(digest), Ok(false)) {
+                // Renamed first: a folder half deleted must never be found under its name.
+                let doom = self.ingest().join(format!("gone-{}", digest.hex()));
+                if std::fs::rename(self.layer_path(digest), &doom).is_ok() {
+                    doomed.push(doom);
+                }
+            }
+        }
+        for digest in &garbage.components {
+            let _ = std::fs::remove_file(self.component_path(digest));
+        }
+        drop(pins);
+        for path in doomed {
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete an unpacked layer that is no longer used");
+            }
+        }
+    }
+
+    /// Makes files and database agree after a crash: files without a row go, rows without a file go.
+    fn sweep(&self) -> Result<(), ImageError> {
+        let known = self.db.referenced()?;
+        let blobs: std::collections::HashSet<&str> = known.blobs.iter().map(Digest::hex).collect();
+        let layers: std::collections::HashSet<&str> = known.diff_ids.iter().map(Digest::hex).collect();
+        let components: std::collections::HashSet<String> =
+            known.components.iter().map(|digest| format!("{}.wasm", digest.hex())).collect();
+        let sweep = |folder: &str, keep: &dyn Fn(&str) -> bool| -> Result<(), ImageError> {
+            let folder = self.root.join(folder);
+            for entry in std::fs::read_dir(&folder).during("list", &folder)? {
+                let entry = entry.during("list", &folder)?;
+                if entry.file_name().to_str().is_some_and(keep) {
+                    continue;
+                }
+                let path = entry.path();
+                let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                gone.during("delete", &path)?;
+            }
+            Ok(())
+        };
+        sweep("blobs/sha256", &|name| blobs.contains(name))?;
+        sweep("layers/sha256", &|name| layers.contains(name))?;
+        sweep("components", &|name| components.contains(name))?;
+        for diff_id in &known.diff_ids {
+            if !self.layer_path(diff_id).is_dir() {
+                self.db.forget_unpacked(diff_id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A complete name in the form Docker shows.
+fn familiar(name: &str) -> String {
+    Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+}
+
+/// Platforms as a list for a sentence.
+pub(crate) fn offered<'a>(platforms: impl Iterator<Item = &'a Platform>) -> String {
+    let mut seen = BTreeMap::new();
+    for platform in platforms {
+        seen.insert(platform.to_string(), ());
+    }
+    if seen.is_empty() { "none".to_owned() } else { seen.into_keys().collect::<Vec<_>>().join(", ") }
+}
+
+/// Runs blocking work off the runtime's own threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    attempt: &'static str,
+    act: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    match tokio::task::spawn_blocking(act).await {
+        Ok(answer) => answer,
+        Err(source) => match source.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(source) => Err(ImageError::Task { attempt, source }),
+        },
+    }
+}

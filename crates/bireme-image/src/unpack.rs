@@ -1,0 +1,612 @@
+//! Unpacking of layers, which never leaves the folder it was given.
+//!
+//! A layer is written by strangers. Every path in it is taken apart, and its folder is opened with openat2(2) and
+//! `RESOLVE_IN_ROOT`, so that links planted by earlier entries lead nowhere but into the folder itself; the last part of
+//! a path is only ever used with calls that do not follow links. Nothing is ever opened by its full path.
+//!
+//! Deletions are turned from the tar form (`.wh.NAME`, `.wh..wh..opq`) into overlayfs's (a character device 0/0, the
+//! extended attribute `trusted.overlay.opaque`). Attributes of overlayfs in the tar itself are dropped: they could make
+//! one layer redirect another.
+//!
+//! Source: OCI image specification, `layer.md`; Documentation/filesystems/overlayfs.rst; openat2(2).
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+use tar::EntryType;
+
+use crate::digest::Digest;
+use crate::error::{ImageError, StoreContext as _};
+use crate::model::LayerForm;
+
+const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// How an archive is unpacked.
+pub(crate) struct Options<'a> {
+    /// What errors call it.
+    pub(crate) name: &'a str,
+    /// Turn deletions into overlayfs's form; otherwise their names are ordinary.
+    pub(crate) whiteouts: bool,
+    /// Give files the owners in the archive; otherwise the caller's.
+    pub(crate) owners: bool,
+    /// Bytes, of the archive and of the files in it.
+    pub(crate) max_bytes: u64,
+    pub(crate) max_entries: u64,
+}
+
+/// What was unpacked.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    /// Of the whole uncompressed stream.
+    pub(crate) diff_id: Digest,
+    /// Bytes in files.
+    pub(crate) bytes: u64,
+}
+
+/// Unwraps the compression of a layer.
+pub(crate) fn open_form<'a>(form: LayerForm, packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match form {
+        LayerForm::Tar | LayerForm::Wasm => Box::new(packed),
+        LayerForm::Gzip => {
+            Box::new(flate2::bufread::MultiGzDecoder::new(io::BufReader::with_capacity(1 << 16, packed)))
+        }
+        LayerForm::Zstd => {
+            let mut decoder = zstd::Decoder::new(packed)?;
+            // 128 MiB, the most the zstd command line accepts unasked: a frame may not order more memory than that.
+            decoder.window_log_max(27)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// Tells the compression of an archive by its first bytes.
+pub(crate) fn sniff(start: &[u8]) -> LayerForm {
+    match start {
+        [0x1f, 0x8b, ..] => LayerForm::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => LayerForm::Zstd,
+        _ => LayerForm::Tar,
+    }
+}
+
+/// Unwraps whatever compression `packed` has.
+pub(crate) fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut start = Vec::with_capacity(4);
+    packed.by_ref().take(4).read_to_end(&mut start)?;
+    let form = sniff(&start);
+    open_form(form, io::Cursor::new(start).chain(packed))
+}
+
+/// Counts and hashes a stream, and breaks it off beyond a limit.
+struct Metered<R> {
+    inner: R,
+    hash: Sha256,
+    count: Rc<Cell<u64>>,
+    limit: u64,
+}
+
+impl<R: Read> Read for Metered<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..got]);
+        self.count.set(self.count.get() + got as u64);
+        if self.count.get() > self.limit {
+            return Err(io::Error::other("larger than allowed"));
+        }
+        Ok(got)
+    }
+}
+
+/// Unpacks the tar stream `archive` into the existing, empty folder `into`.
+///
+/// On error the folder holds whatever was unpacked so far; the caller deletes it.
+pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> Result<Unpacked, ImageError> {
+    let count = Rc::new(Cell::new(0));
+    let mut metered = Metered { inner: archive, hash: Sha256::new(), count: count.clone(), limit: options.max_bytes };
+    let unreadable = |error: io::Error| {
+        if count.get() > options.max_bytes {
+            return ImageError::Bomb { layer: options.name.to_owned(), limit: options.max_bytes };
+        }
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
+            _ => crate::error::chain(&error),
+        };
+        ImageError::BadLayer { layer: options.name.to_owned(), reason }
+    };
+    let root = fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during("open the folder", into)?;
+    let mut unpacker =
+        Unpacker { options, into, root, parent: None, fresh: HashMap::new(), folders: Vec::new(), bytes: 0 };
+    {
+        let mut tar = tar::Archive::new(&mut metered);
+        let mut entries = 0;
+        for entry in tar.entries().map_err(unreadable)? {
+            let mut entry = entry.map_err(unreadable)?;
+            entries += 1;
+            if entries > options.max_entries {
+                return Err(ImageError::TooManyEntries { layer: options.name.to_owned(), limit: options.max_entries });
+            }
+            let meta = Meta::read(&mut entry).map_err(unreadable)?;
+            unpacker.entry(&mut entry, &meta, &unreadable)?;
+        }
+    }
+    unpacker.finish()?;
+    let bytes = unpacker.bytes;
+    // What follows the end mark belongs to the digest as well.
+    io::copy(&mut metered, &mut io::sink()).map_err(unreadable)?;
+    Ok(Unpacked { diff_id: Digest::from_hash(metered.hash), bytes })
+}
+
+/// What an entry says of itself, beside its content.
+struct Meta {
+    path: Vec<u8>,
+    link: Option<Vec<u8>>,
+    kind: EntryType,
+    mode: u32,
+    uid: u64,
+    gid: u64,
+    time: Timespec,
+    device: Option<(u32, u32)>,
+    attributes: Vec<(String, Vec<u8>)>,
+}
+
+impl Meta {
+    fn read<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
+        let header = entry.header();
+        let mut meta = Self {
+            path: entry.path_bytes().into_owned(),
+            link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
+            kind: header.entry_type(),
+            mode: header.mode()? & 0o7777,
+            uid: header.uid()?,
+            gid: header.gid()?,
+            time: Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(i64::MAX), tv_nsec: 0 },
+            device: None,
+            attributes: Vec::new(),
+        };
+        if matches!(meta.kind, EntryType::Char | EntryType::Block) {
+            meta.device = Some((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)));
+        }
+        if let Some(extensions) = entry.pax_extensions()? {
+            for extension in extensions {
+                let extension = extension?;
+                let Ok(key) = extension.key() else { continue };
+                let text = extension.value();
+                match (key, text) {
+                    ("mtime", Ok(text)) => meta.time = pax_time(text).unwrap_or(meta.time),
+                    ("uid", Ok(text)) => meta.uid = text.parse().unwrap_or(meta.uid),
+                    ("gid", Ok(text)) => meta.gid = text.parse().unwrap_or(meta.gid),
+                    _ => {
+                        if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                            meta.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(meta)
+    }
+}
+
+/// Reads `seconds[.fraction]`, also negative.
+fn pax_time(text: &str) -> Option<Timespec> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut seconds: i64 = whole.parse().ok()?;
+    let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    let mut nanos: i64 = digits.parse().ok()?;
+    if text.starts_with('-') && nanos > 0 {
+        seconds -= 1;
+        nanos = 1_000_000_000 - nanos;
+    }
+    Some(Timespec { tv_sec: seconds, tv_nsec: nanos })
+}
+
+/// The parts of a path; leading slashes and `.` are nothing, `..` is refused.
+///
+/// An absolute name is relative to the root of the image, as in Docker.
+pub(crate) fn parts(path: &[u8]) -> Result<Vec<&OsStr>, &'static str> {
+    let mut parts = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err("it contains \"..\""),
+            _ if part.contains(&0) => return Err("it contains a zero byte"),
+            _ if part.len() > 255 => return Err("a part of it is longer than 255 bytes"),
+            _ => parts.push(OsStr::from_bytes(part)),
+        }
+    }
+    Ok(parts)
+}
+
+struct Unpacker<'a> {
+    options: &'a Options<'a>,
+    /// For errors only; never opened.
+    into: &'a Path,
+    root: OwnedFd,
+    /// The folder of the last entry: most entries share it with the one before.
+    parent: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Folders that must hide the lower one because its deletion stands in the same layer.
+    fresh: HashMap<PathBuf, ()>,
+    /// Times of folders are set last, for every new file changes them.
+    folders: Vec<(PathBuf, Timespec)>,
+    bytes: u64,
+}
+
+impl Unpacker<'_> {
+    fn refuse(&self, path: &[u8], reason: impl Into<String>) -> ImageError {
+        ImageError::UnsafePath {
+            layer: self.options.name.to_owned(),
+            path: String::from_utf8_lossy(path).into_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    /// A failed call on a path of the layer: the layer's fault where the name or type is, else the disk's.
+    fn failed(&self, attempt: &'static str, path: &[u8], error: Errno) -> ImageError {
+        match error {
+            Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL | Errno::NOTDIR | Errno::XDEV | Errno::ISDIR => {
+                self.refuse(path, format!("cannot {attempt} it: {}", io::Error::from(error)))
+            }
+            Errno::MLINK => self.refuse(path, "too many links to one file"),
+            _ => ImageError::store(attempt, &self.into.join(OsStr::from_bytes(path)), error.into()),
+        }
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        content: &mut tar::Entry<'_, R>,
+        meta: &Meta,
+        unreadable: &dyn Fn(io::Error) -> ImageError,
+    ) -> Result<(), ImageError> {
+        if matches!(meta.kind, EntryType::XGlobalHeader | EntryType::XHeader) {
+            return Ok(());
+        }
+        let path = meta.path.as_slice();
+        let parts = parts(path).map_err(|reason| self.refuse(path, reason))?;
+        if meta.uid >= u64::from(u32::MAX) || meta.gid >= u64::from(u32::MAX) {
+            return Err(self.refuse(path, "its owner is not a user or group ID of Linux"));
+        }
+        let Some((name, folders)) = parts.split_last() else {
+            if meta.kind == EntryType::Directory {
+                self.folders.push((PathBuf::new(), meta.time));
+                let root = self.root.try_clone().during("open the folder", self.into)?;
+                return self.dress(&root, path, meta);
+            }
+            return Err(self.refuse(path, "it names the root itself"));
+        };
+        let parent_path: PathBuf = folders.iter().collect();
+        let parent = self.folder(&parent_path, path)?;
+        if self.options.whiteouts && name.as_bytes().starts_with(b".wh.") {
+            return self.whiteout(&parent, &parent_path, name, path);
+        }
+
+        let here = parent_path.join(name);
+        let mut opaque = false;
+        match fs::statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => {
+                let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+                if !(is_folder && meta.kind == EntryType::Directory) {
+                    self.parent = None;
+                    // A deletion of the lower folder in this very layer: what takes its place must hide it.
+                    opaque = meta.kind == EntryType::Directory && is_whiteout(&found) && self.options.whiteouts;
+                    remove_tree(&parent, name).map_err(|error| self.failed("replace", path, error))?;
+                }
+            }
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(self.failed("look at", path, error)),
+        }
+
+        match meta.kind {
+            EntryType::Directory => {
+                match fs::mkdirat(&parent, *name, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(self.failed("create the folder", path, error)),
+                }
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let folder = fs::openat(&parent, *name, flags, Mode::empty())
+                    .map_err(|error| self.failed("open the folder", path, error))?;
+                if opaque || self.fresh.remove(&here).is_some() {
+                    self.set_opaque(&folder, path)?;
+                }
+                self.dress(&folder, path, meta)?;
+                self.folders.push((here, meta.time));
+                Ok(())
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let file = fs::openat(&parent, *name, flags, Mode::RUSR | Mode::WUSR)
+                    .map_err(|error| self.failed("create the file", path, error))?;
+                let mut file = std::fs::File::from(file);
+                self.copy(content, &mut file, path, unreadable)?;
+                self.dress(&file, path, meta)?;
+                fs::futimens(&file, &times(meta.time)).map_err(|error| self.failed("set the time of", path, error))
+            }
+            EntryType::Symlink => {
+                let target = meta.link.as_deref().filter(|target| !target.is_empty() && !target.contains(&0));
+                let target = target.ok_or_else(|| self.refuse(path, "a symbolic link without a target"))?;
+                fs::symlinkat(OsStr::from_bytes(target), &parent, *name)
+                    .map_err(|error| self.failed("create the link", path, error))?;
+                self.dress_at(&parent, name, path, meta, false)
+            }
+            EntryType::Link => {
+                let target = meta.link.as_deref().unwrap_or_default();
+                let parts = crate::unpack::parts(target).map_err(|reason| {
+                    self.refuse(path, format!("it is a hard link to \"{}\": {reason}", String::from_utf8_lossy(target)))
+                })?;
+                let Some((last, folders)) = parts.split_last() else {
+                    return Err(self.refuse(path, "it is a hard link to the root"));
+                };
+                let absent = || ImageError::BadLayer {
+                    layer: self.options.name.to_owned(),
+                    reason: format!(
+                        "\"{}\" is a hard link to \"{}\", which does not stand before it in the layer",
+                        String::from_utf8_lossy(path),
+                        String::from_utf8_lossy(target)
+                    ),
+                };
+                let source = self.open_folder(&folders.iter().collect::<PathBuf>()).map_err(|error| match error {
+                    Errno::NOENT | Errno::NOTDIR | Errno::LOOP => absent(),
+                    other => self.failed("link", path, other),
+                })?;
+                match fs::linkat(&source, *last, &parent, *name, AtFlags::empty()) {
+                    Ok(()) => Ok(()),
+                    Err(Errno::NOENT) => Err(absent()),
+                    Err(Errno::PERM) => Err(self.refuse(path, "a hard link to something that can have none")),
+                    Err(error) => Err(self.failed("link", path, error)),
+                }
+            }
+            EntryType::Char | EntryType::Block | EntryType::Fifo => {
+                let (kind, device) = match (meta.kind, meta.device) {
+                    (EntryType::Char, Some((0, 0))) if self.options.whiteouts => {
+                        return Err(self.refuse(path, "the device 0/0 is overlayfs's mark of a deletion"));
+                    }
+                    (EntryType::Char, Some((major, minor))) => (FileType::CharacterDevice, fs::makedev(major, minor)),
+                    (EntryType::Block, Some((major, minor))) => (FileType::BlockDevice, fs::makedev(major, minor)),
+                    _ => (FileType::Fifo, 0),
+                };
+                if !self.options.owners && kind != FileType::Fifo {
+                    return Err(self.refuse(path, "a build context may not contain devices"));
+                }
+                fs::mknodat(&parent, *name, kind, Mode::RUSR | Mode::WUSR, device)
+                    .map_err(|error| self.failed("create the device", path, error))?;
+                self.dress_at(&parent, name, path, meta, true)
+            }
+            other => Err(self.refuse(path, format!("entries of type {:?} are not known", char::from(other.as_byte())))),
+        }
+    }
+
+    fn whiteout(&mut self, parent: &OwnedFd, parent_path: &Path, name: &OsStr, path: &[u8]) -> Result<(), ImageError> {
+        if name == ".wh..wh..opq" {
+            return self.set_opaque(parent, path);
+        }
+        let target = &name.as_bytes()[".wh.".len()..];
+        // `.wh..wh.plnk` and the like are notes of AUFS to itself.
+        if target.starts_with(b".wh.") {
+            return Ok(());
+        }
+        if matches!(target, b"" | b"." | b"..") {
+            return Err(self.refuse(path, "it deletes nothing that can be named"));
+        }
+        let target = OsStr::from_bytes(target);
+        match fs::statat(parent, target, AtFlags::SYMLINK_NOFOLLOW) {
+            // Deletions concern lower layers only: what this layer has put there stays, and hides what was below.
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let folder = fs::openat(parent, target, flags, Mode::empty())
+                    .map_err(|error| self.failed("open the folder", path, error))?;
+                self.set_opaque(&folder, path)
+            }
+            Ok(_) => Ok(()),
+            Err(Errno::NOENT) => {
+                fs::mknodat(parent, target, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0))
+                    .map_err(|error| self.failed("mark the deletion of", path, error))?;
+                self.fresh.insert(parent_path.join(target), ());
+                Ok(())
+            }
+            Err(error) => Err(self.failed("look at", path, error)),
+        }
+    }
+
+    fn set_opaque(&self, folder: impl AsFd, path: &[u8]) -> Result<(), ImageError> {
+        fs::fsetxattr(folder, OPAQUE, b"y", XattrFlags::empty())
+            .map_err(|error| self.failed("hide what is below", path, error))
+    }
+
+    fn copy<R: Read>(
+        &mut self,
+        content: &mut tar::Entry<'_, R>,
+        file: &mut std::fs::File,
+        path: &[u8],
+        unreadable: &dyn Fn(io::Error) -> ImageError,
+    ) -> Result<(), ImageError> {
+        let mut buffer = vec![0; (1 << 17).min(usize::try_from(content.size()).unwrap_or(usize::MAX).max(1))];
+        loop {
+            let got = content.read(&mut buffer).map_err(unreadable)?;
+            if got == 0 {
+                return Ok(());
+            }
+            self.bytes += got as u64;
+            // Sparse files are longer than the archive they come from.
+            if self.bytes > self.options.max_bytes {
+                return Err(ImageError::Bomb { layer: self.options.name.to_owned(), limit: self.options.max_bytes });
+            }
+            file.write_all(&buffer[..got])
+                .map_err(|error| ImageError::store("write", &self.into.join(OsStr::from_bytes(path)), error))?;
+        }
+    }
+
+    /// Owner, then mode (a change of owner clears the setuid bit), then attributes (it clears capabilities too).
+    fn dress(&self, file: impl AsFd, path: &[u8], meta: &Meta) -> Result<(), ImageError> {
+        if self.options.owners {
+            fs::fchown(&file, Some(uid(meta)), Some(gid(meta)))
+                .map_err(|error| self.failed("set the owner of", path, error))?;
+        }
+        fs::fchmod(&file, Mode::from_raw_mode(meta.mode))
+            .map_err(|error| self.failed("set the mode of", path, error))?;
+        for (name, value) in self.attributes(meta) {
+            self.tolerate(fs::fsetxattr(&file, name, value, XattrFlags::empty()), path)?;
+        }
+        Ok(())
+    }
+
+    /// The same for what cannot be opened.
+    fn dress_at(&self, parent: &OwnedFd, name: &OsStr, path: &[u8], meta: &Meta, mode: bool) -> Result<(), ImageError> {
+        if self.options.owners {
+            fs::chownat(parent, name, Some(uid(meta)), Some(gid(meta)), AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| self.failed("set the owner of", path, error))?;
+        }
+        if mode {
+            // Made a moment ago by ourselves in a folder nobody else writes to: it is no link.
+            fs::chmodat(parent, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
+                .map_err(|error| self.failed("set the mode of", path, error))?;
+        }
+        for (attribute, value) in self.attributes(meta) {
+            let mut place = OsString::from(format!("/proc/self/fd/{}/", parent.as_raw_fd()));
+            place.push(name);
+            self.tolerate(fs::lsetxattr(&place, attribute, value, XattrFlags::empty()), path)?;
+        }
+        fs::utimensat(parent, name, &times(meta.time), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| self.failed("set the time of", path, error))
+    }
+
+    /// The extended attributes that images may set, as in Docker: file capabilities and the user's own.
+    fn attributes<'m>(&self, meta: &'m Meta) -> impl Iterator<Item = (&'m str, &'m [u8])> {
+        let owners = self.options.owners;
+        meta.attributes.iter().filter_map(move |(name, value)| {
+            let taken = (name == "security.capability" && owners)
+                || (name.starts_with("user.") && !name.starts_with("user.overlay."));
+            taken.then_some((name.as_str(), value.as_slice()))
+        })
+    }
+
+    /// Filesystems without extended attributes, and kinds of files that cannot have them, are no reason to fail.
+    fn tolerate(&self, set: Result<(), Errno>, path: &[u8]) -> Result<(), ImageError> {
+        match set {
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => Ok(()),
+            Err(error) => Err(self.failed("set an attribute of", path, error)),
+        }
+    }
+
+    fn open_folder(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        open_inside(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+    }
+
+    /// The folder an entry goes into, made with its own folders where the layer left them out.
+    fn folder(&mut self, path: &Path, entry: &[u8]) -> Result<Rc<OwnedFd>, ImageError> {
+        if let Some((last, folder)) = &self.parent
+            && last == path
+        {
+            return Ok(folder.clone());
+        }
+        let folder = match self.open_folder(path) {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_folders(path, entry)?,
+            Err(error) => return Err(self.failed("open the folder of", entry, error)),
+        };
+        let folder = Rc::new(folder);
+        self.parent = Some((path.to_owned(), folder.clone()));
+        Ok(folder)
+    }
+
+    fn make_folders(&mut self, path: &Path, entry: &[u8]) -> Result<OwnedFd, ImageError> {
+        let mut so_far = PathBuf::new();
+        let mut folder = self.open_folder(&so_far).map_err(|error| self.failed("open", entry, error))?;
+        for part in path {
+            so_far.push(part);
+            let next = match self.open_folder(&so_far) {
+                Err(Errno::NOENT | Errno::NOTDIR) => {
+                    let mut opaque = false;
+                    match fs::statat(&folder, part, AtFlags::SYMLINK_NOFOLLOW) {
+                        Ok(found) if is_whiteout(&found) && self.options.whiteouts => {
+                            opaque = true;
+                            fs::unlinkat(&folder, part, AtFlags::empty())
+                                .map_err(|error| self.failed("replace", entry, error))?;
+                        }
+                        Ok(_) => return Err(self.refuse(entry, "a part of it is a file or a link to nothing")),
+                        Err(_) => {}
+                    }
+                    fs::mkdirat(&folder, part, Mode::from_raw_mode(0o755))
+                        .map_err(|error| self.failed("create the folder of", entry, error))?;
+                    let made = self.open_folder(&so_far).map_err(|error| self.failed("open", entry, error))?;
+                    // mkdir is subject to the process's umask.
+                    fs::fchmod(&made, Mode::from_raw_mode(0o755))
+                        .map_err(|error| self.failed("set the mode of", entry, error))?;
+                    if opaque {
+                        self.set_opaque(&made, entry)?;
+                    }
+                    Ok(made)
+                }
+                other => other,
+            };
+            folder = next.map_err(|error| self.failed("open the folder of", entry, error))?;
+        }
+        Ok(folder)
+    }
+
+    fn finish(&mut self) -> Result<(), ImageError> {
+        // The innermost last in the archive: setting a time does not change the folder above.
+        for (path, time) in std::mem::take(&mut self.folders) {
+            // It may have been replaced since.
+            if let Ok(folder) = self.open_folder(&path) {
+                fs::futimens(&folder, &times(time))
+                    .map_err(|error| self.failed("set the time of", path.as_os_str().as_bytes(), error))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens `path` as if `root` were the root of the filesystem: links lead inside it, never out.
+pub(crate) fn open_inside(root: impl AsFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match fs::openat2(root.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // A rename or mount elsewhere on the machine raced with the walk; it is asked again. Source: openat2(2).
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            answer => return answer,
+        }
+    }
+}
+
+pub(crate) fn is_whiteout(found: &fs::Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == 0
+}
+
+fn uid(meta: &Meta) -> Uid {
+    Uid::from_raw(u32::try_from(meta.uid).unwrap_or_default())
+}
+
+fn gid(meta: &Meta) -> Gid {
+    Gid::from_raw(u32::try_from(meta.gid).unwrap_or_default())
+}
+
+fn times(time: Timespec) -> Timestamps {
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes a file or a whole folder without following links.
+fn remove_tree(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+    match fs::unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        answer => return answer,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = fs::openat(parent, name, flags, Mode::empty())?;
+    for entry in fs::Dir::read_from(&folder)? {
+        let entry = entry?;
+        let inner = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        if inner != "." && inner != ".." {
+            remove_tree(&folder, &inner)?;
+        }
+    }
+    fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
