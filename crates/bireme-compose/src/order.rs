@@ -1,0 +1,121 @@
+//! Which services, and in which order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bireme_core::nearest::nearest;
+
+use crate::{ComposeError, Project, Service};
+
+impl Service {
+    /// Every service this one waits for, needs the namespaces of, or names in `network_mode`, `ipc` and `pid`.
+    pub fn dependencies(&self) -> BTreeMap<&str, crate::Dependency> {
+        let mut all: BTreeMap<&str, crate::Dependency> =
+            self.depends_on.iter().map(|(name, dependency)| (name.as_str(), dependency.clone())).collect();
+        let modes = [&self.network_mode, &self.ipc, &self.pid];
+        for name in modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("service:")) {
+            all.entry(name).or_insert(crate::Dependency {
+                condition: crate::Condition::ServiceStarted,
+                restart: true,
+                required: true,
+            });
+        }
+        all
+    }
+}
+
+impl Project {
+    /// The service called `name`.
+    ///
+    /// # Errors
+    /// [`ComposeError::NoSuchService`] with the nearest name.
+    pub fn service(&self, name: &str) -> Result<&Service, ComposeError> {
+        self.services.get(name).ok_or_else(|| ComposeError::NoSuchService {
+            name: name.to_owned(),
+            nearest: nearest(name, self.services.keys().map(String::as_str)).map(str::to_owned),
+        })
+    }
+
+    /// A copy with `services` alone and, if asked, everything they depend on; all services when none is named. A named
+    /// service that its profile keeps inactive is brought in, as are the inactive ones it needs.
+    ///
+    /// # Errors
+    /// A name that is no service.
+    pub fn select(&self, services: &[String], with_dependencies: bool) -> Result<Self, ComposeError> {
+        if services.is_empty() {
+            return Ok(self.clone());
+        }
+        let mut wanted: BTreeSet<&str> = BTreeSet::new();
+        let mut open: Vec<&str> = services.iter().map(String::as_str).collect();
+        while let Some(name) = open.pop() {
+            let service = match self.disabled.get(name) {
+                Some(service) => service,
+                None => self.service(name)?,
+            };
+            if wanted.insert(name) && with_dependencies {
+                let known = |name: &str| self.services.contains_key(name) || self.disabled.contains_key(name);
+                open.extend(
+                    service
+                        .dependencies()
+                        .into_iter()
+                        .filter(|(name, d)| d.required || known(name))
+                        .map(|(name, _)| name),
+                );
+            }
+        }
+        let mut selected = self.clone();
+        for (name, service) in &self.disabled {
+            if wanted.contains(name.as_str()) {
+                selected.services.insert(name.clone(), service.clone());
+                selected.disabled.remove(name);
+            }
+        }
+        selected.services.retain(|name, _| wanted.contains(name.as_str()));
+        Ok(selected)
+    }
+
+    /// The services in levels: each level needs only the levels before it, and its members may start at the same time.
+    ///
+    /// # Errors
+    /// [`ComposeError::Cycle`] naming the circle.
+    pub fn service_order(&self) -> Result<Vec<Vec<String>>, ComposeError> {
+        let mut waiting: BTreeMap<&str, BTreeSet<&str>> = self
+            .services
+            .iter()
+            .map(|(name, service)| {
+                let needs =
+                    service.dependencies().into_keys().filter(|need| self.services.contains_key(*need)).collect();
+                (name.as_str(), needs)
+            })
+            .collect();
+        let mut levels = Vec::new();
+        while !waiting.is_empty() {
+            let level: Vec<&str> =
+                waiting.iter().filter(|(_, needs)| needs.is_empty()).map(|(name, _)| *name).collect();
+            if level.is_empty() {
+                return Err(ComposeError::Cycle(circle(&waiting)));
+            }
+            waiting.retain(|name, _| !level.contains(name));
+            for needs in waiting.values_mut() {
+                needs.retain(|need| !level.contains(need));
+            }
+            levels.push(level.into_iter().map(str::to_owned).collect());
+        }
+        Ok(levels)
+    }
+}
+
+/// Follows first needs until a name comes twice; every name left waiting has at least one.
+fn circle(waiting: &BTreeMap<&str, BTreeSet<&str>>) -> Vec<String> {
+    let mut path: Vec<&str> = Vec::new();
+    let mut at = waiting.keys().next().copied();
+    while let Some(name) = at {
+        if let Some(start) = path.iter().position(|seen| *seen == name) {
+            path.drain(..start);
+            path.push(name);
+            break;
+        }
+        path.push(name);
+        at = waiting.get(name).and_then(|needs| needs.iter().next()).copied();
+    }
+    path.into_iter().map(str::to_owned).collect()
+}
