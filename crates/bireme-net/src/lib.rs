@@ -1,1 +1,4 @@
-//! todo
+//! Networks of the engine.
+pub mod addresses;
+pub mod spec;
+pub use spec::*;

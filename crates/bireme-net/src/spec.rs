@@ -1,0 +1,164 @@
+//! What is asked of the network: networks, endpoints and forwards as data.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use bireme_core::SandboxId;
+use bireme_core::spec::Protocol;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// How [`crate::Net::open`] shall work.
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Eight lower-case hexadecimal digits, different for every engine of the machine and the same at every start of
+    /// this one. Everything made in the kernel carries it.
+    pub instance: String,
+    /// Where namespaces are bound, as `netns/<sandbox>`. Made if absent; emptied by a restart of the machine.
+    pub run_dir: PathBuf,
+    /// DNS servers asked for names that are not ours. `None`: those of `/etc/resolv.conf`, read again when it changes.
+    pub upstream_dns: Option<Vec<SocketAddr>>,
+}
+
+/// Identifies one network: 64 lower-case hexadecimal digits, as Docker's network IDs.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct NetworkId(String);
+
+impl NetworkId {
+    /// # Errors
+    /// When `text` is not 64 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Result<Self, bireme_core::id::InvalidId> {
+        if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(bireme_core::id::InvalidId(text.to_owned()))
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for NetworkId {
+    type Error = bireme_core::id::InvalidId;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<NetworkId> for String {
+    fn from(id: NetworkId) -> String {
+        id.0
+    }
+}
+
+/// One network as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    pub id: NetworkId,
+    /// For messages.
+    pub name: String,
+    pub driver: Driver,
+    /// At least one of IPv4, where the DNS listens; at most one of each family.
+    pub subnets: Vec<Subnet>,
+    /// No way out and no published ports: only its members reach each other.
+    pub internal: bool,
+    /// Whether members reach each other at all (Docker's `com.docker.network.bridge.enable_icc`).
+    pub icc: bool,
+    /// Bytes; `None` for 1500.
+    pub mtu: Option<u32>,
+    /// The bridge's name on the host, at most 15 bytes; `None` for one of ours.
+    pub bridge_name: Option<String>,
+    /// Whether traffic to the outside takes the host's address.
+    pub masquerade: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    #[default]
+    Bridge,
+}
+
+/// A range of addresses and the one the host has in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    pub net: IpNet,
+    pub gateway: IpAddr,
+}
+
+/// One workload's place on one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub sandbox: SandboxId,
+    pub network: NetworkId,
+    /// With the prefix length of the subnet.
+    pub addresses: Vec<IpNet>,
+    /// `None`: made from the first address. Ignored when the sandbox is on the network already.
+    pub mac: Option<[u8; 6]>,
+    /// Whether the way out of the sandbox goes over this network; without effect on an internal one. At most one
+    /// network of a sandbox.
+    pub default_route: bool,
+    /// The workload; one owner has at most one endpoint per sandbox and network.
+    pub owner: String,
+}
+
+/// What an endpoint became.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// Inside the sandbox, such as `eth0`.
+    pub interface: String,
+    /// As Docker writes it: `02:42:ac:11:00:02`.
+    pub mac: String,
+    /// On the host.
+    pub host_interface: String,
+}
+
+/// A port of the host that leads to a port of a workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Forward {
+    pub owner: String,
+    pub protocol: Protocol,
+    /// Where the host listens: an unspecified address means all of its addresses, port 0 lets the kernel choose.
+    pub host: SocketAddr,
+    pub target: SocketAddr,
+    pub network: NetworkId,
+}
+
+/// What shall be left by [`crate::Net::sweep`].
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    pub networks: Vec<NetworkSpec>,
+    /// Sandboxes without an endpoint (`--network none`); those of `endpoints` need not be named.
+    pub sandboxes: Vec<SandboxId>,
+    pub endpoints: Vec<Endpoint>,
+    pub forwards: Vec<Forward>,
+}
+
+/// What [`crate::Net::sweep`] found.
+#[derive(Clone, Debug, Default)]
+pub struct SweepReport {
+    /// Endpoints found as they were, and again under our care.
+    pub adopted: Vec<Endpoint>,
+    /// Endpoints whose sandbox or interface is gone: their workload must be started anew.
+    pub lost: Vec<Endpoint>,
+    /// Forwards that could not be taken up again, and why.
+    pub refused: Vec<(Forward, String)>,
+    /// Leftovers that were removed: names of links, namespaces.
+    pub removed: Vec<String>,
+}
