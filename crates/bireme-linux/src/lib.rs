@@ -9,6 +9,7 @@
 //! - [`protocol`]: the requests and the configuration of a runner;
 //! - [`spec`]: from a `WorkloadSpec` to an OCI runtime specification, Docker's defaults included;
 
+//! - [`users`]: `user[:group]` looked up in the container's own files;
 //! - [`cgroup`]: the few things we do with cgroups ourselves, on v1, hybrid and v2;
 //! - [`LinuxExecutor`] (feature `executor`): the daemon's side. It never calls libcontainer, which must not be called
 //!   from a process with threads.
@@ -16,6 +17,7 @@
 pub mod cgroup;
 pub mod protocol;
 pub mod spec;
+pub mod users;
 
 #[cfg(feature = "executor")]
 mod executor;

@@ -114,18 +114,8 @@ impl LinuxExecutor {
             NetworkMode::Workload(id) if !has_network => Some(self.joined(id)?),
             _ => None,
         };
-        let Some((pid, ipc, uts)) = [&spec.namespaces.pid, &spec.namespaces.ipc, &spec.namespaces.uts]
-            .map(of)
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .collect::<Vec<_>>()
-            .try_into()
-            .ok()
-            .map(|[pid, ipc, uts]: [Option<u32>; 3]| (pid, ipc, uts))
-        else {
-            return Ok(Joins::default());
-        };
+        let modes = &spec.namespaces;
+        let (pid, ipc, uts) = (of(&modes.pid)?, of(&modes.ipc)?, of(&modes.uts)?);
         Ok(Joins { network, pid, ipc, uts })
     }
 
