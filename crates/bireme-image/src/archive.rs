@@ -1,11 +1,37 @@
-//! Loading and saving of archives.
+//! Loading and saving of archives: what `docker save` writes, old and new, and OCI layouts in a tar.
+//!
+//! The archive is read once, in whatever order it comes, into files aside; then its tables of contents are read, and
+//! only what they name becomes part of the store.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::SyncIoBridge;
 
-use crate::digest::ImageId;
-use crate::error::ImageError;
-use crate::events::OnProgress;
-use crate::store::ImageStore;
+use crate::admit::{Candidate, Claim, settled};
+use crate::blob::Ingest;
+use crate::db::{Layer, Record};
+use crate::digest::{Digest, ImageId};
+use crate::error::{ImageError, StoreContext as _};
+use crate::events::{OnProgress, Progress};
+use crate::model::{
+    ConfigFile, DOCUMENT_LIMIT, Descriptor, Document, LayerForm, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER,
+    OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
+};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::{ImageStore, Inner, blocking};
+use crate::unpack::{open_any, parts, sniff};
+
+/// Files in one archive; an image has two per layer and a few more.
+const MAX_FILES: usize = 100_000;
+
+/// Indexes within indexes that are followed.
+const MAX_DEPTH: u32 = 4;
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,23 +42,512 @@ pub struct Loaded {
 }
 
 impl ImageStore {
-    /// Loads an archive.
+    /// Loads all images of an archive: `docker save` (old and new form) or an OCI layout, possibly compressed with gzip
+    /// or zstd. An index is loaded with all its platforms that the archive holds whole.
+    ///
+    /// # Errors
+    /// `BadArchive`, `MissingBlob`, `DigestMismatch`, what reading manifests and unpacking refuse; nothing is loaded
+    /// then.
+    /// # Cancel safety
+    /// Dropping the future loads nothing; reading ends when the stream does.
     pub async fn load(
         &self,
         archive: impl AsyncRead + Send + Unpin + 'static,
         progress: OnProgress<'_>,
     ) -> Result<Vec<Loaded>, ImageError> {
-        let _ = (archive, progress);
-        Err(ImageError::BadArchive { reason: "not yet".to_owned() })
+        let inner = self.inner.clone();
+        let staged = blocking("read an archive", move || Staged::read(&inner, SyncIoBridge::new(archive))).await?;
+        let plan = staged.plan()?;
+        let mut claim = Claim::new(&self.inner);
+        for blob in plan.iter().flat_map(|candidate| &candidate.record.layers).map(|layer| &layer.blob) {
+            claim.blob(&blob.digest);
+            progress(Progress::counted(blob.digest.short(), "Loading layer", blob.size, blob.size));
+        }
+        let inner = self.inner.clone();
+        let plan = blocking("store the layers of an archive", move || {
+            let mut staged = staged;
+            let layers = plan.iter().flat_map(|candidate| &candidate.record.layers);
+            let wanted: HashSet<&Digest> = layers.map(|layer| &layer.blob.digest).collect();
+            for digest in wanted {
+                staged.settle(&inner, digest)?;
+            }
+            Ok(plan)
+        })
+        .await?;
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for candidate in &plan {
+            let references: Vec<String> = candidate.names.iter().map(|(name, _)| name.familiar()).collect();
+            loaded.push(Loaded { id: candidate.record.id.clone(), references });
+        }
+        self.admit(plan, &mut claim).await?;
+        for image in &loaded {
+            for reference in &image.references {
+                progress(Progress::whole(format!("Loaded image: {reference}")));
+            }
+            if image.references.is_empty() {
+                progress(Progress::whole(format!("Loaded image ID: {}", image.id)));
+            }
+        }
+        Ok(loaded)
     }
 
-    /// Saves images.
+    /// Writes images as one archive that is both an OCI layout and what `docker load` reads.
+    ///
+    /// `names` are references, IDs or prefixes; a reference with several platforms is saved with all of them. Wasm
+    /// artifacts stand only in the layout: Docker's form has no place for them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`; `Output` if `out` fails.
     pub async fn save(
         &self,
         names: &[String],
         out: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), ImageError> {
-        let _ = (names, out);
-        Err(ImageError::BadArchive { reason: "not yet".to_owned() })
+        let mut chosen: Vec<(Record, Option<Reference>)> = Vec::new();
+        let mut claim = Claim::new(&self.inner);
+        for name in names {
+            let reference = Reference::parse(name).ok();
+            let by_name = match &reference {
+                Some(reference) => self.inner.db.by_name(reference)?,
+                None => Vec::new(),
+            };
+            let (ids, reference) = if by_name.is_empty() {
+                (vec![self.inner.find(name, None)?], None)
+            } else {
+                let tagged = reference.filter(|reference| reference.tag().is_some() && reference.digest().is_none());
+                (by_name.into_iter().map(|(_, id)| id).collect(), tagged)
+            };
+            for id in ids {
+                let record = self.inner.record(&id)?;
+                record.layers.iter().for_each(|layer| claim.blob(&layer.blob.digest));
+                chosen.push((record, reference.clone()));
+            }
+        }
+        let inner = self.inner.clone();
+        blocking("save images", move || {
+            let _claim = claim;
+            write_archive(&inner, &chosen, SyncIoBridge::new(out))
+        })
+        .await
     }
+}
+
+/// A file of the archive, put aside.
+struct Part {
+    path: TempPath,
+    digest: Digest,
+    size: u64,
+    form: LayerForm,
+}
+
+/// The whole archive, put aside, by path.
+struct Staged {
+    parts: HashMap<String, Part>,
+    /// Old archives share layers through links: path to path.
+    links: HashMap<String, String>,
+    /// Path of one file with that content.
+    by_digest: HashMap<Digest, String>,
+}
+
+fn bad(reason: impl Into<String>) -> ImageError {
+    ImageError::BadArchive { reason: reason.into() }
+}
+
+/// An entry of `manifest.json`. Source: github.com/moby/docker-image-spec, `v1.2.md`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct SaveEntry {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+/// `index.json` of a layout: as any index, but what matters are the names in its annotations.
+#[derive(Deserialize)]
+struct LayoutIndex {
+    #[serde(default)]
+    manifests: Vec<LayoutEntry>,
+}
+
+#[derive(Deserialize)]
+struct LayoutEntry {
+    digest: Digest,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Staged {
+    fn read(inner: &Inner, archive: impl io::Read) -> Result<Self, ImageError> {
+        let unreadable = |error: io::Error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => bad("it is cut off"),
+            _ => bad(format!("it is not a tar archive: {}", crate::error::chain(&error))),
+        };
+        let mut staged = Self { parts: HashMap::new(), links: HashMap::new(), by_digest: HashMap::new() };
+        let mut tar = tar::Archive::new(open_any(archive).map_err(unreadable)?);
+        for entry in tar.entries().map_err(unreadable)? {
+            let mut entry = entry.map_err(unreadable)?;
+            let path = normal(&entry.path_bytes())?;
+            if staged.parts.len() + staged.links.len() >= MAX_FILES {
+                return Err(bad(format!("it has more than {MAX_FILES} files")));
+            }
+            let kind = entry.header().entry_type();
+            if kind.is_symlink() || kind.is_hard_link() {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                let target = if kind.is_symlink() { beside(&path, &target) } else { normal(&target)? };
+                staged.links.insert(path, target);
+                continue;
+            }
+            if !kind.is_file() {
+                continue;
+            }
+            let mut file = Ingest::new(inner)?;
+            let mut start = Vec::with_capacity(4);
+            entry.by_ref().take(4).read_to_end(&mut start).map_err(unreadable)?;
+            file.write(&start)?;
+            file.copy_from(&mut entry, u64::MAX, &path).map_err(|error| match error {
+                ImageError::Input { source } => unreadable(source),
+                other => other,
+            })?;
+            let size = file.written();
+            let (path_on_disk, digest) = file.aside()?;
+            staged.by_digest.insert(digest.clone(), path.clone());
+            staged.parts.insert(path, Part { path: path_on_disk, digest, size, form: sniff(&start) });
+        }
+        // To the end, so that the client is not cut off while it still sends.
+        io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(unreadable)?;
+        Ok(staged)
+    }
+
+    fn part(&self, path: &str) -> Option<&Part> {
+        let mut path = path;
+        for _ in 0..8 {
+            if let Some(part) = self.parts.get(path) {
+                return Some(part);
+            }
+            path = self.links.get(path)?;
+        }
+        None
+    }
+
+    /// A blob of the layout, by its name; that its content is what the name says is checked here.
+    fn blob(&self, digest: &Digest, what: &str) -> Result<&Part, ImageError> {
+        let Some(part) = self.part(&format!("blobs/sha256/{}", digest.hex())) else {
+            return Err(ImageError::MissingBlob { what: what.to_owned(), digest: digest.to_string() });
+        };
+        if part.digest != *digest {
+            return Err(ImageError::DigestMismatch {
+                what: format!("{what} {digest}"),
+                expected: digest.clone(),
+                actual: part.digest.clone(),
+            });
+        }
+        Ok(part)
+    }
+
+    fn document(part: &Part, what: &str) -> Result<Vec<u8>, ImageError> {
+        if part.size > DOCUMENT_LIMIT {
+            return Err(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT });
+        }
+        std::fs::read(&part.path).during("read", &part.path)
+    }
+
+    fn plan(&self) -> Result<Vec<Candidate>, ImageError> {
+        if let (Some(_), Some(index)) = (self.part("oci-layout"), self.part("index.json")) {
+            let bytes = Self::document(index, "index.json")?;
+            let layout: LayoutIndex =
+                serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed("index.json", error))?;
+            let mut candidates = Vec::new();
+            for entry in &layout.manifests {
+                let names = layout_names(entry)?;
+                self.layout_entry(&entry.digest, None, &names, &entry.digest, MAX_DEPTH, &mut candidates)?;
+            }
+            if candidates.is_empty() {
+                return Err(bad("its index.json lists no image"));
+            }
+            return Ok(candidates);
+        }
+        let Some(manifest) = self.part("manifest.json") else {
+            return Err(bad("it has neither a manifest.json nor an oci-layout with an index.json"));
+        };
+        let bytes = Self::document(manifest, "manifest.json")?;
+        let entries: Vec<SaveEntry> =
+            serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed("manifest.json", error))?;
+        if entries.is_empty() {
+            return Err(bad("its manifest.json lists no image"));
+        }
+        entries.iter().map(|entry| self.saved(entry)).collect()
+    }
+
+    /// One manifest or index of a layout, with all platforms that are there whole.
+    fn layout_entry(
+        &self,
+        digest: &Digest,
+        listed: Option<&Platform>,
+        names: &[Reference],
+        named: &Digest,
+        depth: u32,
+        candidates: &mut Vec<Candidate>,
+    ) -> Result<(), ImageError> {
+        let what = format!("manifest {digest}");
+        let bytes = Self::document(self.blob(digest, "manifest")?, &what)?;
+        match Document::parse(&bytes, &what)? {
+            Document::Manifest(manifest) => {
+                let record = self.record(bytes, &manifest, listed)?;
+                let names = names.iter().map(|name| (name.clone(), Some(named.clone()))).collect();
+                candidates.push(Candidate { record, names });
+            }
+            Document::Index(entries) => {
+                if depth == 0 {
+                    return Err(ImageError::malformed(what, "indexes are nested too deeply"));
+                }
+                let before = candidates.len();
+                let mut missing = None;
+                for (entry, platform) in &entries {
+                    // Attestations of the builder, which are no images.
+                    if platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
+                        continue;
+                    }
+                    match self.layout_entry(&entry.digest, platform.as_ref(), names, named, depth - 1, candidates) {
+                        Err(error @ ImageError::MissingBlob { .. }) => missing = Some(error),
+                        other => other?,
+                    }
+                }
+                if let (Some(error), true) = (missing, candidates.len() == before) {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&self, bytes: Vec<u8>, manifest: &Manifest, listed: Option<&Platform>) -> Result<Record, ImageError> {
+        let config = Self::document(self.blob(&manifest.config.digest, "configuration")?, "the configuration")?;
+        for layer in &manifest.layers {
+            let part = self.blob(&layer.digest, "layer")?;
+            if part.size != layer.size {
+                return Err(ImageError::SizeMismatch {
+                    what: format!("layer {}", layer.digest),
+                    expected: layer.size,
+                    actual: part.size,
+                });
+            }
+        }
+        make_record(bytes, manifest, config, listed)
+    }
+
+    /// One image of `manifest.json`: a manifest is made up for it.
+    fn saved(&self, entry: &SaveEntry) -> Result<Candidate, ImageError> {
+        let part = |path: &String, what: &str| {
+            let absent = || ImageError::MissingBlob { what: what.to_owned(), digest: path.clone() };
+            self.part(&normal(path.as_bytes())?).ok_or_else(absent)
+        };
+        let config_part = part(&entry.config, "configuration")?;
+        let config = Self::document(config_part, "the configuration")?;
+        let mut layers = Vec::new();
+        for path in entry.layers.iter().flatten() {
+            let part = part(path, "layer")?;
+            let media_type = media_type(part.form);
+            layers.push(Descriptor { media_type: media_type.to_owned(), digest: part.digest.clone(), size: part.size });
+        }
+        let config_descriptor = Descriptor {
+            media_type: OCI_CONFIG.to_owned(),
+            digest: config_part.digest.clone(),
+            size: config_part.size,
+        };
+        let manifest = Manifest { config: config_descriptor, layers, artifact_type: None };
+        let names = entry.repo_tags.iter().flatten();
+        let names: Vec<_> = names.map(|name| Ok((Reference::parse(name)?, None))).collect::<Result<_, ImageError>>()?;
+        Ok(Candidate { record: make_record(manifest.to_json(), &manifest, config, None)?, names })
+    }
+
+    /// Moves a layer into the store.
+    fn settle(&mut self, inner: &Inner, digest: &Digest) -> Result<(), ImageError> {
+        let path = inner.blob_path(digest);
+        if path.exists() {
+            return Ok(());
+        }
+        let Some(part) = self.by_digest.get(digest).and_then(|path| self.parts.remove(path)) else {
+            return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: digest.to_string() });
+        };
+        let synced = std::fs::File::open(&part.path).and_then(|file| file.sync_data());
+        synced.during("write", &part.path)?;
+        part.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))
+    }
+}
+
+/// The media type of a layer of an image whose wrapping is known.
+pub(crate) fn media_type(form: LayerForm) -> &'static str {
+    match form {
+        LayerForm::Tar => OCI_LAYER,
+        LayerForm::Gzip => OCI_LAYER_GZIP,
+        LayerForm::Zstd => OCI_LAYER_ZSTD,
+        LayerForm::Wasm => "application/wasm",
+    }
+}
+
+/// An image as it will be recorded, from its documents; checks that they fit each other.
+pub(crate) fn make_record(
+    manifest_bytes: Vec<u8>,
+    manifest: &Manifest,
+    config: Vec<u8>,
+    listed: Option<&Platform>,
+) -> Result<Record, ImageError> {
+    let digest = &manifest.config.digest;
+    if Digest::of(&config) != *digest {
+        return Err(ImageError::DigestMismatch {
+            what: format!("configuration {digest}"),
+            expected: digest.clone(),
+            actual: Digest::of(&config),
+        });
+    }
+    let artifact = manifest.is_wasm_artifact();
+    let file = ConfigFile::parse(&config, digest.as_str())?;
+    let (id, diff_ids) = if artifact {
+        // Configurations of artifacts are often all the same, `{}`; the one layer is what it is.
+        (ImageId(Digest::of(&manifest_bytes)), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())
+    } else {
+        (ImageId(digest.clone()), file.rootfs.diff_ids.clone())
+    };
+    if diff_ids.len() != manifest.layers.len() {
+        return Err(ImageError::malformed(
+            format!("configuration {digest}"),
+            format!("it lists {} layers where the manifest has {}", diff_ids.len(), manifest.layers.len()),
+        ));
+    }
+    let layers = diff_ids.into_iter().zip(&manifest.layers);
+    Ok(Record {
+        id,
+        platform: settled(file.platform(), listed, artifact),
+        artifact_type: artifact
+            .then(|| manifest.artifact_type.clone().unwrap_or_else(|| manifest.config.media_type.clone())),
+        config_media_type: manifest.config.media_type.clone(),
+        layers: layers.map(|(diff_id, blob)| Layer { diff_id, blob: blob.clone() }).collect(),
+        manifest: manifest_bytes,
+        config,
+    })
+}
+
+/// A path of the archive without leading slash or dots.
+fn normal(path: &[u8]) -> Result<String, ImageError> {
+    let text = || String::from_utf8_lossy(path).into_owned();
+    let parts = parts(path).map_err(|reason| ImageError::UnsafePath {
+        layer: "(the archive itself)".to_owned(),
+        path: text(),
+        reason: reason.to_owned(),
+    })?;
+    Ok(parts.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/"))
+}
+
+/// The target of a link in the archive, beside the link itself. Only a key to look up: nothing is opened by it.
+fn beside(path: &str, target: &[u8]) -> String {
+    let target = String::from_utf8_lossy(target);
+    let mut parts: Vec<&str> = path.split('/').collect();
+    parts.pop();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+/// The name a layout gives to one of its entries.
+fn layout_names(entry: &LayoutEntry) -> Result<Vec<Reference>, ImageError> {
+    let annotation = |key: &str| entry.annotations.as_ref().and_then(|all| all.get(key)).map(String::as_str);
+    let name = annotation("io.containerd.image.name").or_else(|| {
+        // By the specification a free text; some writers put a whole reference there, others only a tag.
+        annotation("org.opencontainers.image.ref.name").filter(|name| *name != "latest")
+    });
+    match name {
+        Some(name) => Ok(vec![Reference::parse(name)?]),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn write_archive(inner: &Inner, images: &[(Record, Option<Reference>)], out: impl io::Write) -> Result<(), ImageError> {
+    let mut out = Out { tar: tar::Builder::new(out), written: HashSet::new() };
+    let mut index: Vec<serde_json::Value> = Vec::new();
+    let mut saved: Vec<SaveEntry> = Vec::new();
+    for (image, reference) in images {
+        for layer in &image.layers {
+            let path = inner.blob_path(&layer.blob.digest);
+            let file = std::fs::File::open(&path).during("open the layer", &path)?;
+            out.add(&blob_name(&layer.blob.digest), layer.blob.size, file)?;
+        }
+        let manifest = Digest::of(&image.manifest);
+        let config = Digest::of(&image.config);
+        out.add(&blob_name(&config), image.config.len() as u64, image.config.as_slice())?;
+        out.add(&blob_name(&manifest), image.manifest.len() as u64, image.manifest.as_slice())?;
+        let annotations = reference.as_ref().map(|reference| {
+            serde_json::json!({
+                "io.containerd.image.name": reference.to_string(),
+                "org.opencontainers.image.ref.name": reference.tag().unwrap_or_default(),
+            })
+        });
+        let mut platform = serde_json::json!({ "os": image.platform.os, "architecture": image.platform.architecture });
+        if !image.platform.variant.is_empty() {
+            platform["variant"] = image.platform.variant.clone().into();
+        }
+        let mut entry = serde_json::json!({
+            "mediaType": OCI_MANIFEST, "digest": manifest, "size": image.manifest.len(), "platform": platform,
+        });
+        if let Some(annotations) = annotations {
+            entry["annotations"] = annotations;
+        }
+        if !index.contains(&entry) {
+            index.push(entry);
+        }
+        if image.artifact_type.is_none() {
+            let config = blob_name(&config);
+            let tag = reference.as_ref().map(Reference::familiar);
+            match saved.iter_mut().find(|entry| entry.config == config) {
+                Some(entry) => entry.repo_tags.get_or_insert_default().extend(tag),
+                None => saved.push(SaveEntry {
+                    config,
+                    repo_tags: Some(tag.into_iter().collect()),
+                    layers: Some(image.layers.iter().map(|layer| blob_name(&layer.blob.digest)).collect()),
+                }),
+            }
+        }
+    }
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
+    let documents = [
+        ("index.json", serde_json::to_vec(&index)),
+        ("manifest.json", serde_json::to_vec(&saved)),
+        ("oci-layout", Ok(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())),
+    ];
+    for (name, bytes) in documents {
+        let bytes = bytes.map_err(|error| ImageError::malformed(name, error))?;
+        out.add(name, bytes.len() as u64, bytes.as_slice())?;
+    }
+    let mut inner = out.tar.into_inner().map_err(|source| ImageError::Output { source })?;
+    inner.flush().map_err(|source| ImageError::Output { source })
+}
+
+struct Out<W: io::Write> {
+    tar: tar::Builder<W>,
+    written: HashSet<String>,
+}
+
+impl<W: io::Write> Out<W> {
+    fn add(&mut self, name: &str, size: u64, content: impl io::Read) -> Result<(), ImageError> {
+        if !self.written.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        self.tar.append_data(&mut header, Path::new(name), content).map_err(|source| ImageError::Output { source })
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }

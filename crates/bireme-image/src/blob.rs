@@ -4,7 +4,7 @@ use std::io::{Read, Write as _};
 use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
@@ -51,12 +51,23 @@ impl Ingest {
         }
     }
 
+    /// Closes it and leaves it aside, to be moved or dropped later.
+    pub(crate) fn aside(self) -> Result<(TempPath, Digest), ImageError> {
+        self.readable()?;
+        Ok((self.file.into_temp_path(), Digest::from_hash(self.hash)))
+    }
+
+    /// Temporary files are closed to others; a component's host, which is not root, reads blobs.
+    fn readable(&self) -> Result<(), ImageError> {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        self.file.as_file().set_permissions(open).during("set the mode of", self.file.path())
+    }
+
     /// Puts it into the place that `path` gives for its digest.
     pub(crate) fn finish_as(self, path: impl FnOnce(&Digest) -> PathBuf) -> Result<Digest, ImageError> {
         // Before the rename: after a power failure the name must not stand for an empty file.
         self.file.as_file().sync_data().during("write", self.file.path())?;
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        self.file.as_file().set_permissions(open).during("set the mode of", self.file.path())?;
+        self.readable()?;
         let digest = Digest::from_hash(self.hash);
         let path = path(&digest);
         self.file.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;

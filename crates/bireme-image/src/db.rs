@@ -323,9 +323,6 @@ impl Db {
                 )?,
             };
             change.execute("DELETE FROM images WHERE id = ?1", [id.as_str()])?;
-            for diff_id in &garbage.diff_ids {
-                change.execute("DELETE FROM unpacked WHERE diff_id = ?1", [diff_id.as_str()])?;
-            }
             Ok(garbage)
         })
     }
@@ -338,10 +335,18 @@ impl Db {
             };
             Ok(Garbage {
                 blobs: all("SELECT DISTINCT blob FROM layers")?,
-                diff_ids: all("SELECT diff_id FROM unpacked")?,
+                diff_ids: all("SELECT diff_id FROM unpacked WHERE diff_id IN (SELECT diff_id FROM layers)")?,
                 components: all("SELECT DISTINCT digest FROM components")?,
             })
         })
+    }
+
+    /// Forgets unpacked layers that no image has.
+    pub(crate) fn forget_unused(&self) -> Result<(), ImageError> {
+        self.change("forget unused layers", |change| {
+            change.execute("DELETE FROM unpacked WHERE diff_id NOT IN (SELECT diff_id FROM layers)", [])
+        })?;
+        Ok(())
     }
 
     /// Whether any image has this blob as a layer.

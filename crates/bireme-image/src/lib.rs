@@ -4,6 +4,7 @@
 //! Linux image and the component of a Wasm one. What it keeps lies under one folder (see [`store`]); what it reads was
 //! written by strangers and is checked before it is kept: digests, sizes, media types, paths, and how much it unpacks to.
 
+mod admit;
 pub mod archive;
 mod blob;
 pub mod build;
@@ -16,6 +17,7 @@ pub mod model;
 pub mod platform;
 pub mod pull;
 pub mod reference;
+mod registry;
 pub mod store;
 mod unpack;
 mod view;

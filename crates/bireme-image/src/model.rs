@@ -153,6 +153,20 @@ impl Manifest {
             || self.layers.iter().any(|layer| layer.form().is_ok_and(|form| form == LayerForm::Wasm))
     }
 
+    /// The manifest of an image as bytes, always the same for the same content.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let descriptor = |descriptor: &Descriptor| {
+            serde_json::json!({
+                "mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size,
+            })
+        };
+        let layers: Vec<_> = self.layers.iter().map(descriptor).collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor(&self.config), "layers": layers,
+        });
+        manifest.to_string().into_bytes()
+    }
+
     fn checked(self, what: &str) -> Result<Self, ImageError> {
         for layer in &self.layers {
             layer.form()?;

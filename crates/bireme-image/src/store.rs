@@ -437,6 +437,10 @@ impl Inner {
         for digest in &garbage.diff_ids {
             if !pins.contains_key(digest) && matches!(self.db.uses_diff_id(digest), Ok(false)) {
                 // Renamed first: a folder half deleted must never be found under its name.
+                if let Err(error) = self.db.forget_unpacked(digest) {
+                    tracing::warn!(%digest, %error, "cannot forget an unpacked layer that is no longer used");
+                    continue;
+                }
                 let doom = self.ingest().join(format!("gone-{}", digest.hex()));
                 if std::fs::rename(self.layer_path(digest), &doom).is_ok() {
                     doomed.push(doom);
@@ -477,6 +481,7 @@ impl Inner {
         sweep("blobs/sha256", &|name| blobs.contains(name))?;
         sweep("layers/sha256", &|name| layers.contains(name))?;
         sweep("components", &|name| components.contains(name))?;
+        self.db.forget_unused()?;
         for diff_id in &known.diff_ids {
             if !self.layer_path(diff_id).is_dir() {
                 self.db.forget_unpacked(diff_id)?;

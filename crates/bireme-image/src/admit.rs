@@ -1,0 +1,105 @@
+//! How new images come in, whether pulled, loaded or built: layers are unpacked and verified first, the record follows.
+
+use std::sync::Arc;
+
+use crate::db::{Db, Garbage, Naming, Record};
+use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::store::{ImageStore, Inner, Pin, blocking};
+
+/// An image whose blobs are in the store and pinned.
+pub(crate) struct Candidate {
+    pub(crate) record: Record,
+    /// Names to give it, with the digest they have at their registry.
+    pub(crate) names: Vec<(Reference, Option<Digest>)>,
+}
+
+/// Keeps the layers of images from being deleted while they are not recorded yet; deletes them if they never are.
+pub(crate) struct Claim {
+    inner: Arc<Inner>,
+    pins: Vec<Pin>,
+    claimed: Garbage,
+}
+
+impl Claim {
+    pub(crate) fn new(inner: &Arc<Inner>) -> Self {
+        Self { inner: inner.clone(), pins: Vec::new(), claimed: Garbage::default() }
+    }
+
+    /// To be called before looking whether the blob is there.
+    pub(crate) fn blob(&mut self, digest: &Digest) {
+        self.pins.push(self.inner.pin(digest));
+        self.claimed.blobs.push(digest.clone());
+    }
+
+    pub(crate) fn layer(&mut self, diff_id: &Digest) {
+        self.pins.push(self.inner.pin(diff_id));
+        self.claimed.diff_ids.push(diff_id.clone());
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.pins.clear();
+        // What was recorded meanwhile is in use and stays.
+        let (inner, claimed) = (self.inner.clone(), std::mem::take(&mut self.claimed));
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || inner.discard(&claimed))),
+            Err(_) => inner.discard(&claimed),
+        }
+    }
+}
+
+impl ImageStore {
+    /// Unpacks the layers of all candidates and records them together.
+    pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
+        for candidate in &candidates {
+            for layer in &candidate.record.layers {
+                claim.layer(&layer.diff_id);
+            }
+        }
+        let unpackings = candidates
+            .iter()
+            .filter(|candidate| candidate.record.artifact_type.is_none())
+            .flat_map(|candidate| &candidate.record.layers)
+            .map(|layer| self.inner.unpacked(layer));
+        futures::future::try_join_all(unpackings).await?;
+        let inner = self.inner.clone();
+        blocking("record an image", move || record(&inner.db, &candidates)).await
+    }
+}
+
+fn record(db: &Db, candidates: &[Candidate]) -> Result<(), ImageError> {
+    let records: Vec<&Record> = candidates.iter().map(|candidate| &candidate.record).collect();
+    let mut given: Vec<String> = Vec::new();
+    let mut namings = Vec::new();
+    for candidate in candidates {
+        for (reference, digest) in &candidate.names {
+            // The further platforms of a name given in this very change join the first.
+            let keep_others = given.contains(&reference.key());
+            given.push(reference.key());
+            namings.push(Naming {
+                reference,
+                platform: &candidate.record.platform,
+                image: &candidate.record.id,
+                digest: digest.as_ref(),
+                keep_others,
+            });
+        }
+    }
+    db.add(&records, &namings)
+}
+
+/// The platform an image is recorded with: its configuration's, else the one its index gives.
+pub(crate) fn settled(own: Platform, listed: Option<&Platform>, artifact: bool) -> Platform {
+    if !own.os.is_empty() && !own.architecture.is_empty() {
+        return own;
+    }
+    match listed {
+        Some(listed) => listed.clone(),
+        None if artifact => Platform::wasm(),
+        None => Platform::host(),
+    }
+}
