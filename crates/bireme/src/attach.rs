@@ -1,0 +1,308 @@
+//! Being a workload's terminal: copying the streams, passing signals and sizes on.
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bireme_api::{Client, ClientError, Hijacked};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::context::Context;
+use crate::printer::Printer;
+use crate::terminal::{DetachKeys, RawMode, size};
+
+/// How a session came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The workload's output ended.
+    Output,
+    /// The user struck the detach keys.
+    Detached,
+}
+
+/// What a session connects.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Our standard input is the workload's.
+    pub stdin: bool,
+    /// The workload has a terminal: one stream, not framed.
+    pub tty: bool,
+    pub keys: DetachKeys,
+}
+
+impl Session {
+    /// Reads `--detach-keys`.
+    pub fn new(stdin: bool, tty: bool, keys: Option<&str>) -> anyhow::Result<Self> {
+        let keys = match keys {
+            Some(keys) => DetachKeys::parse(keys).map_err(|error| anyhow::anyhow!("--detach-keys: {error}"))?,
+            None => DetachKeys::standard(),
+        };
+        Ok(Self { stdin, tty, keys })
+    }
+
+    /// Raw mode, when the workload has a terminal and our input is one.
+    pub fn raw_mode(&self) -> anyhow::Result<Option<RawMode>> {
+        if self.stdin && self.tty { Ok(Some(RawMode::enter()?)) } else { Ok(None) }
+    }
+
+    /// Copies until the output ends or the user detaches. At the end of our input, the workload's is closed.
+    pub async fn run(self, connection: Hijacked, printer: &Printer) -> anyhow::Result<Ended> {
+        let framed = !self.tty;
+        let (output, mut input) = tokio::io::split(connection);
+        let (detach, detached) = tokio::sync::oneshot::channel::<()>();
+        let feeder = self.stdin.then(|| {
+            let mut keys = self.keys.clone();
+            let watch_keys = self.tty;
+            tokio::spawn(async move {
+                let mut stdin = tokio::io::stdin();
+                let mut buffer = vec![0; 16 * 1024];
+                loop {
+                    // The workload may be gone, and an input that nobody reads is no failure.
+                    match stdin.read(&mut buffer).await {
+                        Ok(0) | Err(_) => {
+                            let _ = input.shutdown().await;
+                            // Kept until the output ends: dropping the sender would say that the user detached.
+                            std::future::pending::<()>().await;
+                        }
+                        Ok(read) if watch_keys => {
+                            let (passed, struck) = keys.filter(&buffer[..read]);
+                            let sent = input.write_all(&passed).await;
+                            if struck {
+                                let _ = detach.send(());
+                                return;
+                            }
+                            if sent.is_err() {
+                                std::future::pending::<()>().await;
+                            }
+                        }
+                        Ok(read) => {
+                            if input.write_all(&buffer[..read]).await.is_err() || input.flush().await.is_err() {
+                                std::future::pending::<()>().await;
+                            }
+                        }
+                    }
+                }
+            })
+        });
+        let ended = if feeder.is_some() {
+            tokio::select! {
+                copied = copy(output, framed, printer) => copied.map(|()| Ended::Output),
+                _ = detached => Ok(Ended::Detached),
+            }
+        } else {
+            copy(output, framed, printer).await.map(|()| Ended::Output)
+        };
+        if let Some(feeder) = feeder {
+            feeder.abort();
+        }
+        Ok(ended?)
+    }
+}
+
+async fn copy(mut output: ReadHalf<Hijacked>, framed: bool, printer: &Printer) -> io::Result<()> {
+    let mut demux = Demux::default();
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let read = match output.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Ok(read) => read,
+            // An engine that ends a hijacked connection by reset has still said everything.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if framed {
+            demux.feed(&buffer[..read], |stream, bytes| match stream {
+                2 => printer.raw_error(bytes),
+                _ => printer.raw(bytes),
+            })?;
+        } else {
+            printer.raw(&buffer[..read])?;
+        }
+    }
+}
+
+/// Takes Docker's framed streams apart: one byte of stream, three of nothing, four of length, then the bytes.
+/// Source: Docker Engine API, `ContainerAttach`, "Stream format".
+#[derive(Debug, Default)]
+pub struct Demux {
+    header: Vec<u8>,
+    stream: u8,
+    left: usize,
+}
+
+impl Demux {
+    /// Hands each piece of payload on with the number of its stream, as soon as it is there.
+    pub fn feed<E>(&mut self, mut bytes: &[u8], mut to: impl FnMut(u8, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let take = (8 - self.header.len()).min(bytes.len());
+                self.header.extend_from_slice(&bytes[..take]);
+                bytes = &bytes[take..];
+                if let [stream, _, _, _, a, b, c, d] = self.header[..] {
+                    self.stream = stream;
+                    self.left = u32::from_be_bytes([a, b, c, d]) as usize;
+                    self.header.clear();
+                }
+            } else {
+                let take = self.left.min(bytes.len());
+                to(self.stream, &bytes[..take])?;
+                self.left -= take;
+                bytes = &bytes[take..];
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is resized when our terminal is.
+#[derive(Clone, Debug)]
+pub enum Target {
+    Container(String),
+    Exec(String),
+}
+
+/// Tells the engine our terminal's size now, and again whenever it changes, until dropped by the caller's `select`.
+pub async fn follow_size(client: &Client, target: Target) -> io::Result<()> {
+    let mut changes = signal(SignalKind::window_change())?;
+    let path = match &target {
+        Target::Container(id) => format!("/containers/{id}/resize"),
+        Target::Exec(id) => format!("/exec/{id}/resize"),
+    };
+    // The process may not have its terminal yet; a moment later it has.
+    for attempt in 0..10 {
+        let Some((width, height)) = size() else { break };
+        if client.post(&path).query("h", height).query("w", width).done().await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10 * (attempt + 1))).await;
+    }
+    while changes.recv().await.is_some() {
+        if let Some((width, height)) = size() {
+            // It may have ended meanwhile.
+            let _ = client.post(&path).query("h", height).query("w", width).done().await;
+        }
+    }
+    Ok(())
+}
+
+/// Hands the signals we are sent on to the workload, until dropped. Ends by itself when the user insists: the third
+/// interrupt is for us.
+pub async fn forward_signals(client: &Client, id: &str) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    let mut insisted = 0;
+    loop {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+            _ = hangup.recv() => "SIGHUP",
+            _ = quit.recv() => "SIGQUIT",
+            _ = user1.recv() => "SIGUSR1",
+            _ = user2.recv() => "SIGUSR2",
+        };
+        if matches!(name, "SIGINT" | "SIGTERM") {
+            insisted += 1;
+            if insisted >= 3 {
+                return Ok(());
+            }
+        }
+        // It may have ended already, which is what the signal was for.
+        let _ = client.post(format!("/containers/{id}/kill")).query("signal", name).done().await;
+    }
+}
+
+/// Starts to wait for a workload; the engine has registered the wait when this returns.
+pub async fn begin_wait(
+    client: &Client,
+    id: &str,
+    condition: &str,
+) -> Result<impl Future<Output = anyhow::Result<u8>> + use<>, ClientError> {
+    let mut answers = client
+        .post(format!("/containers/{id}/wait"))
+        .query("condition", condition)
+        .objects::<bireme_api::models::ContainerWaitResponse>()
+        .await?;
+    Ok(async move {
+        use futures::StreamExt;
+        let answer = answers.next().await.context("the engine went away before the workload ended")??;
+        match answer.error.and_then(|error| error.message).filter(|message| !message.is_empty()) {
+            Some(message) => Err(anyhow::anyhow!("{message}")),
+            None => Ok(exit_code(answer.status_code)),
+        }
+    })
+}
+
+/// A workload's exit code as ours.
+pub fn exit_code(code: i64) -> u8 {
+    (code & 0xff) as u8
+}
+
+/// Runs a session with everything round it: raw mode, sizes, signals; then answers how it ended.
+pub async fn converse(
+    context: &Context,
+    session: Session,
+    connection: Hijacked,
+    target: Target,
+    forward: bool,
+) -> anyhow::Result<Ended> {
+    let _raw = session.raw_mode()?;
+    let tty = session.tty;
+    let id = match &target {
+        Target::Container(id) => id.clone(),
+        Target::Exec(_) => String::new(),
+    };
+    let sizes = async {
+        if tty {
+            follow_size(&context.client, target).await?;
+        }
+        std::future::pending::<io::Result<()>>().await
+    };
+    let signals = async {
+        if forward && !tty {
+            forward_signals(&context.client, &id).await
+        } else {
+            std::future::pending::<io::Result<()>>().await
+        }
+    };
+    tokio::select! {
+        ended = session.run(connection, &context.printer) => ended,
+        failed = sizes => Err(failed.err().unwrap_or_else(|| io::Error::other("lost the terminal")).into()),
+        insisted = signals => {
+            insisted?;
+            Err(crate::error::Failure::new("got 3 SIGTERM/SIGINTs, forcefully exiting").into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_apart_however_they_are_cut() {
+        let mut wire = Vec::new();
+        for (stream, text) in [(1u8, "out"), (2, "err"), (1, ""), (1, "more")] {
+            wire.extend([stream, 0, 0, 0]);
+            wire.extend((text.len() as u32).to_be_bytes());
+            wire.extend(text.as_bytes());
+        }
+        for cut in 1..wire.len() {
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let mut demux = Demux::default();
+            for piece in wire.chunks(cut) {
+                demux
+                    .feed::<()>(piece, |stream, bytes| {
+                        if stream == 2 { err.extend_from_slice(bytes) } else { out.extend_from_slice(bytes) }
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            assert_eq!((out.as_slice(), err.as_slice()), (&b"outmore"[..], &b"err"[..]), "cut at {cut}");
+        }
+    }
+}

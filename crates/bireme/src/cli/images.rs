@@ -1,0 +1,148 @@
+//! Commands on images.
+
+use clap::Args;
+
+use super::{FilterArgs, FormatArgs};
+
+/// List images
+#[derive(Clone, Debug, Args)]
+pub struct ImagesArgs {
+    /// Show those that only other images use too
+    #[arg(short = 'a', long)]
+    pub all: bool,
+    /// Show ids only
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show digests
+    #[arg(long)]
+    pub digests: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    pub reference: Option<String>,
+}
+
+/// Fetch an image from a registry
+#[derive(Clone, Debug, Args)]
+pub struct PullArgs {
+    /// Fetch every tag
+    #[arg(short = 'a', long)]
+    pub all_tags: bool,
+    /// Platform, such as linux/arm64 or wasi/wasm
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Print no progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// Build an image from a Dockerfile
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    /// Dockerfile [default: Dockerfile in the context]
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub file: Option<String>,
+    /// Name of the image
+    #[arg(short = 't', long, value_name = "NAME[:TAG]")]
+    pub tag: Vec<String>,
+    /// Platform, such as linux/amd64 or wasi/wasm
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// Stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set a build argument; without a value it is taken from here
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// Label of the image
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// Line of /etc/hosts in the build: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    pub add_host: Vec<String>,
+    /// Network of RUN
+    #[arg(long, value_name = "NETWORK")]
+    pub network: Option<String>,
+    /// Do not use the cache
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Always fetch the base image
+    #[arg(long)]
+    pub pull: bool,
+    /// Keep no containers of the steps
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set, hide = true)]
+    pub rm: bool,
+    /// Print the id only
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    /// Write the image's id into a file
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<String>,
+    /// Folder to build from, or - for an archive on standard input
+    #[arg(value_name = "CONTEXT")]
+    pub context: String,
+}
+
+/// Give an image a further name
+#[derive(Clone, Debug, Args)]
+pub struct TagArgs {
+    #[arg(value_name = "SOURCE[:TAG]")]
+    pub source: String,
+    #[arg(value_name = "TARGET[:TAG]")]
+    pub target: String,
+}
+
+/// Remove images
+#[derive(Clone, Debug, Args)]
+pub struct RmiArgs {
+    /// Remove it even when it is used
+    #[arg(short = 'f', long)]
+    pub force: bool,
+    /// Keep parents without a name
+    #[arg(long)]
+    pub no_prune: bool,
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+/// Write images into an archive
+#[derive(Clone, Debug, Args)]
+pub struct SaveArgs {
+    /// File to write, instead of standard output
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<String>,
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+/// Read images from an archive
+#[derive(Clone, Debug, Args)]
+pub struct LoadArgs {
+    /// File to read, instead of standard input
+    #[arg(short = 'i', long, value_name = "FILE")]
+    pub input: Option<String>,
+    /// Print no progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+}
+
+/// Remove unused images
+#[derive(Clone, Debug, Args)]
+pub struct ImagePruneArgs {
+    /// Remove every image without a container, not only those without a name
+    #[arg(short = 'a', long)]
+    pub all: bool,
+    /// Do not ask
+    #[arg(short = 'f', long)]
+    pub force: bool,
+    /// Narrow what is removed: KEY=VALUE
+    #[arg(long = "filter", value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}

@@ -1,0 +1,203 @@
+//! `bireme ps`.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::cli::PsArgs;
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::listing::{self, Listing, Row};
+use crate::units;
+
+const LISTING: Listing<'static> = Listing {
+    columns: &[
+        ("ID", "CONTAINER ID"),
+        ("Image", "IMAGE"),
+        ("Command", "COMMAND"),
+        ("CreatedAt", "CREATED AT"),
+        ("RunningFor", "CREATED"),
+        ("Status", "STATUS"),
+        ("State", "STATE"),
+        ("Ports", "PORTS"),
+        ("Names", "NAMES"),
+        ("Size", "SIZE"),
+        ("Labels", "LABELS"),
+        ("Mounts", "MOUNTS"),
+        ("LocalVolumes", "LOCAL VOLUMES"),
+        ("Networks", "NETWORKS"),
+    ],
+    shown: &["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"],
+    key: "ID",
+};
+
+pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
+    let wants_size = args.size || args.format.format.as_deref().is_some_and(|format| format.contains(".Size"));
+    let mut call = context.client.get("/containers/json").query_some("filters", listing::filters(&args.filter.filter)?);
+    if args.all {
+        call = call.query("all", 1);
+    }
+    if let Some(last) = if args.latest { Some(1) } else { args.last.filter(|last| *last > 0) } {
+        call = call.query("limit", last);
+    }
+    if wants_size {
+        call = call.query("size", 1);
+    }
+    let containers: Vec<Value> = call.read().await?;
+    let rows: Vec<Row> = containers.iter().map(|container| row(container, args.no_trunc)).collect();
+    let mut shown = LISTING.shown.to_vec();
+    if args.size {
+        shown.push("Size");
+    }
+    Listing { shown: &shown, ..LISTING }.print(
+        &context.printer,
+        &rows,
+        args.format.format.as_deref(),
+        args.quiet,
+    )?;
+    Ok(0)
+}
+
+fn row(container: &Value, no_trunc: bool) -> Row {
+    let text = |key: &str| container[key].as_str().unwrap_or_default().to_owned();
+    let id = text("Id");
+    let names: Vec<&str> = container["Names"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(|name| name.trim_start_matches('/'))
+        // A link's name has a slash; the container's own has none.
+        .filter(|name| no_trunc || !name.contains('/'))
+        .collect();
+    let image = match text("Image") {
+        image if image.starts_with("sha256:") && !no_trunc => units::short_id(&image),
+        image => image,
+    };
+    let command = if no_trunc { text("Command") } else { units::ellipsis(&text("Command"), 20) };
+    let created = container["Created"].as_i64().unwrap_or(0);
+    let mounts: Vec<&str> = container["Mounts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|mount| mount["Name"].as_str().filter(|name| !name.is_empty()).or_else(|| mount["Source"].as_str()))
+        .collect();
+    let local = container["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Driver"] == "local").count();
+    let networks: Vec<&str> =
+        container["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let written = container["SizeRw"].as_f64().unwrap_or(0.0);
+    let whole = container["SizeRootFs"].as_f64().unwrap_or(0.0);
+    let size = match whole {
+        0.0 => units::human_size(written),
+        whole => format!("{} (virtual {})", units::human_size(written), units::human_size(whole)),
+    };
+    Row::default()
+        .with("ID", if no_trunc { id } else { units::short_id(&id) })
+        .with("Image", image)
+        .with("Command", format!("\"{command}\""))
+        .with(
+            "CreatedAt",
+            chrono::DateTime::from_timestamp(created, 0)
+                .map(|time| time.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %z %Z").to_string())
+                .unwrap_or_default(),
+        )
+        .with("RunningFor", units::ago(created))
+        .with("Status", text("Status"))
+        .with("State", text("State"))
+        .with("Ports", ports(&container["Ports"]))
+        .with("Names", names.join(","))
+        .with("Size", size)
+        .with_labels(&container["Labels"])
+        .with("Mounts", mounts.join(","))
+        .with("LocalVolumes", local.to_string())
+        .with("Networks", networks.join(","))
+}
+
+/// Published ports first by address, neighbours joined: `0.0.0.0:8080-8081->80-81/tcp, 90/tcp`.
+/// Source: `formatter.DisplayablePorts`.
+pub(super) fn ports(ports: &Value) -> String {
+    // (address, protocol) to its pairs of (private, public).
+    let mut published: BTreeMap<(String, String), Vec<(u64, u64)>> = BTreeMap::new();
+    let mut exposed: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
+    for port in ports.as_array().into_iter().flatten() {
+        let protocol = port["Type"].as_str().unwrap_or("tcp").to_owned();
+        let private = port["PrivatePort"].as_u64().unwrap_or(0);
+        match port["PublicPort"].as_u64().filter(|public| *public > 0) {
+            Some(public) => {
+                let address = match port["IP"].as_str().unwrap_or_default() {
+                    address if address.contains(':') => format!("[{address}]"),
+                    address => address.to_owned(),
+                };
+                published.entry((address, protocol)).or_default().push((private, public));
+            }
+            None => exposed.entry(protocol).or_default().push((private, 0)),
+        }
+    }
+    let mut texts: Vec<(u64, String)> = Vec::new();
+    for ((address, protocol), pairs) in published {
+        for (first, last, public, public_last) in runs(pairs) {
+            let hosts = span(public, public_last);
+            texts.push((first, format!("{address}:{hosts}->{}/{protocol}", span(first, last))));
+        }
+    }
+    for (protocol, pairs) in exposed {
+        for (first, last, ..) in runs(pairs) {
+            texts.push((first, format!("{}/{protocol}", span(first, last))));
+        }
+    }
+    texts.sort_by_key(|(first, _)| *first);
+    texts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+}
+
+fn span(first: u64, last: u64) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
+}
+
+/// Runs of neighbours: (first, last, first public, last public).
+fn runs(mut pairs: Vec<(u64, u64)>) -> Vec<(u64, u64, u64, u64)> {
+    pairs.sort_unstable();
+    pairs.dedup();
+    let mut runs: Vec<(u64, u64, u64, u64)> = Vec::new();
+    for (private, public) in pairs {
+        match runs.last_mut() {
+            Some((_, last, _, public_last))
+                if *last + 1 == private && (public == 0 && *public_last == 0 || *public_last + 1 == public) =>
+            {
+                *last = private;
+                *public_last = public;
+            }
+            _ => runs.push((private, private, public, public)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(list: Value, expected: &str) {
+        assert_eq!(ports(&list), expected);
+    }
+
+    #[test]
+    fn ports_print_as_dockers() {
+        check(json!([{"PrivatePort": 80, "Type": "tcp"}]), "80/tcp");
+        check(
+            json!([
+                {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+            ]),
+            "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
+        );
+        check(
+            json!([
+                {"IP": "0.0.0.0", "PrivatePort": 81, "PublicPort": 8081, "Type": "tcp"},
+                {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                {"PrivatePort": 90, "Type": "udp"}, {"PrivatePort": 91, "Type": "udp"},
+            ]),
+            "0.0.0.0:8080-8081->80-81/tcp, 90-91/udp",
+        );
+    }
+}

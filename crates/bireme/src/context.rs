@@ -1,0 +1,25 @@
+//! What a command is handed besides its arguments.
+
+use bireme_api::Client;
+
+use crate::printer::Printer;
+use crate::settings::{Origin, Settings};
+
+/// The engine's client, the printer and the settings they came from.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub client: Client,
+    pub printer: Printer,
+    pub settings: Settings,
+}
+
+impl Context {
+    pub fn new(settings: Settings) -> Self {
+        Self { client: Client::new(settings.host.clone()), printer: Printer::new(settings.color), settings }
+    }
+
+    /// Starts the engine when nobody named one and none answers.
+    pub async fn ensure_engine(&self) -> anyhow::Result<()> {
+        if self.settings.host_origin == Origin::Default { crate::daemon::ensure(self).await } else { Ok(()) }
+    }
+}
