@@ -79,10 +79,12 @@ impl Allow {
         match &self.host {
             Host::Any => true,
             Host::Name(want) => want.eq_ignore_ascii_case(name),
-            Host::Below(domain) => name
-                .len()
-                .checked_sub(domain.len() + 1)
-                .is_some_and(|at| at > 0 && name.is_char_boundary(at + 1) && name.as_bytes()[at] == b'.' && name[at + 1..].eq_ignore_ascii_case(domain)),
+            Host::Below(domain) => name.len().checked_sub(domain.len() + 1).is_some_and(|at| {
+                at > 0
+                    && name.is_char_boundary(at + 1)
+                    && name.as_bytes()[at] == b'.'
+                    && name[at + 1..].eq_ignore_ascii_case(domain)
+            }),
             Host::Range(..) => false,
         }
     }
@@ -124,7 +126,12 @@ impl FromStr for AllowList {
     type Err = AllowError;
 
     fn from_str(text: &str) -> Result<Self, AllowError> {
-        text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -136,7 +143,9 @@ impl FromStr for Allow {
         let (scheme, rest) = match text.split_once("://") {
             Some(("", _)) => return Err(refuse("has an empty scheme")),
             Some(("*", rest)) => (None, rest),
-            Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) => {
+            Some((scheme, rest))
+                if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) =>
+            {
                 (Some(scheme.to_ascii_lowercase()), rest)
             }
             Some(_) => return Err(refuse("has a scheme with characters that a scheme cannot have")),
@@ -146,7 +155,8 @@ impl FromStr for Allow {
         if let Some((net, bits)) = rest.split_once('/') {
             let net: IpAddr = net.parse().map_err(|_| refuse("has a path; a permission ends at the port"))?;
             let most = if net.is_ipv4() { 32 } else { 128 };
-            let bits = bits.parse().ok().filter(|bits| *bits <= most).ok_or_else(|| refuse("has a bad prefix length"))?;
+            let bits =
+                bits.parse().ok().filter(|bits| *bits <= most).ok_or_else(|| refuse("has a bad prefix length"))?;
             let port = scheme.as_deref().and_then(default_port);
             return Ok(Self { scheme, host: Host::Range(net, bits), port });
         }
@@ -162,7 +172,10 @@ impl FromStr for Allow {
             None => scheme.as_deref().and_then(default_port),
             Some("*") => None,
             Some(port) => Some(
-                port.parse().ok().filter(|port| *port != 0).ok_or_else(|| refuse("has a bad port: use 1 to 65535, or *"))?,
+                port.parse()
+                    .ok()
+                    .filter(|port| *port != 0)
+                    .ok_or_else(|| refuse("has a bad port: use 1 to 65535, or *"))?,
             ),
         };
         let name = |host: &str| {
@@ -257,7 +270,9 @@ mod tests {
 
     #[test]
     fn malformed_permissions_say_why() {
-        for bad in ["://x", "http://", "http://a:0", "http://a:x", "http://a/b", "10.0.0.0/40", "a b", "ht tp://x", "[::1"] {
+        for bad in
+            ["://x", "http://", "http://a:0", "http://a:x", "http://a/b", "10.0.0.0/40", "a b", "ht tp://x", "[::1"]
+        {
             assert!(bad.parse::<Allow>().is_err(), "{bad}");
         }
     }

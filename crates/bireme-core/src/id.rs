@@ -12,7 +12,11 @@ impl WorkloadId {
     /// When `text` is not 64 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, InvalidId> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 64 && text.bytes().all(hex) { Ok(Self(text.to_owned())) } else { Err(InvalidId(text.to_owned())) }
+        if text.len() == 64 && text.bytes().all(hex) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidId(text.to_owned()))
+        }
     }
 
     /// Makes an ID of 32 random bytes.

@@ -13,10 +13,18 @@ use crate::{AllowList, Route};
 
 /// Every key with its meaning and default, for refusals and the generated reference page.
 pub const KEYS: &[(&str, &str, &str)] = &[
-    ("bireme.http.route", "routes served, comma-separated: `/tally`, `/api/...` (subtree), `/users/:id`; an optional host before the path", "`/...`"),
+    (
+        "bireme.http.route",
+        "routes served, comma-separated: `/tally`, `/api/...` (subtree), `/users/:id`; an optional host before the path",
+        "`/...`",
+    ),
     ("bireme.redis.subscribe", "`redis://host:port/CHANNEL`: one instance per message", "none"),
     ("bireme.schedule", "cron expression with a time zone", "none"),
-    ("bireme.allow", "outbound permissions, comma-separated `scheme://host[:port]`, `*.domain`, CIDR", "none: components are denied everything"),
+    (
+        "bireme.allow",
+        "outbound permissions, comma-separated `scheme://host[:port]`, `*.domain`, CIDR",
+        "none: components are denied everything",
+    ),
     ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`"),
     ("bireme.cpu-time", "processor time of one invocation", "none"),
     ("bireme.instances", "instances alive at once", "1000"),
@@ -151,7 +159,10 @@ impl Labels {
                     instead: "call the component over HTTP from a scheduler of your own",
                 });
             }
-            "bireme.allow" => self.allow = Some(value.parse().map_err(|error: crate::allow::AllowError| malformed(error.to_string()))?),
+            "bireme.allow" => {
+                self.allow =
+                    Some(value.parse().map_err(|error: crate::allow::AllowError| malformed(error.to_string()))?)
+            }
             "bireme.timeout" => self.timeout = duration(value).map_err(malformed)?,
             "bireme.cpu-time" => self.cpu_time = Some(duration(value).map_err(malformed)?),
             "bireme.instances" => self.instances = count(value, 1).map_err(malformed)?,
@@ -237,7 +248,10 @@ fn stores(value: &str) -> Result<BTreeMap<String, StoreBackend>, String> {
             }
             Some((name, _)) => return Err(format!("store {name:?} must be NAME or NAME=redis://host:port")),
         };
-        if name.is_empty() || name.len() > 64 || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
+        if name.is_empty()
+            || name.len() > 64
+            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
+        {
             return Err(format!("store name {name:?} may have letters, digits, _, - and . only"));
         }
         if stores.insert(name.to_owned(), backend).is_some() {
@@ -261,21 +275,49 @@ mod tests {
     fn reads_every_key_and_names_what_it_refuses() {
         check("com.example", "anything", Ok(()));
         check("bireme.http.route", "/a, /b/...", Ok(()));
-        check("bireme.http.route", "", Err("label bireme.http.route: names no route; leave the label out to serve every path"));
-        check("bireme.http.route", "/a/:x,/a/:y", Err("label bireme.http.route: routes /a/:x and /a/:y cannot be told apart"));
+        check(
+            "bireme.http.route",
+            "",
+            Err("label bireme.http.route: names no route; leave the label out to serve every path"),
+        );
+        check(
+            "bireme.http.route",
+            "/a/:x,/a/:y",
+            Err("label bireme.http.route: routes /a/:x and /a/:y cannot be told apart"),
+        );
         check("bireme.http.rout", "/", Err("unknown label \"bireme.http.rout\": did you mean \"bireme.http.route\"?"));
         check("bireme.redis.subscribe", "redis://redis:6379/clicks", Ok(()));
-        check("bireme.redis.subscribe", "redis://redis", Err("label bireme.redis.subscribe: must be redis://host:port/CHANNEL"));
+        check(
+            "bireme.redis.subscribe",
+            "redis://redis",
+            Err("label bireme.redis.subscribe: must be redis://host:port/CHANNEL"),
+        );
         check("bireme.timeout", "1m30s", Ok(()));
-        check("bireme.timeout", "soon", Err("label bireme.timeout: \"soon\" is not a duration such as 500ms, 30s or 1m30s"));
-        check("bireme.timeout", "0s", Err("label bireme.timeout: \"0s\" is not a duration such as 500ms, 30s or 1m30s"));
+        check(
+            "bireme.timeout",
+            "soon",
+            Err("label bireme.timeout: \"soon\" is not a duration such as 500ms, 30s or 1m30s"),
+        );
+        check(
+            "bireme.timeout",
+            "0s",
+            Err("label bireme.timeout: \"0s\" is not a duration such as 500ms, 30s or 1m30s"),
+        );
         check("bireme.instances", "0", Err("label bireme.instances: \"0\" is not a whole number from 1 to 1000000"));
         check("bireme.queue", "0", Ok(()));
         check("bireme.kv", "default,scores=redis://redis:6379", Ok(()));
-        check("bireme.kv", "scores=mysql://x", Err("label bireme.kv: store \"scores\" must be NAME or NAME=redis://host:port"));
+        check(
+            "bireme.kv",
+            "scores=mysql://x",
+            Err("label bireme.kv: store \"scores\" must be NAME or NAME=redis://host:port"),
+        );
         check("bireme.health", "healthz", Err("label bireme.health: \"healthz\" is not a path such as /healthz"));
         check("bireme.class", "wasi", Err("label bireme.class: \"wasi\" is not one of wasm, linux, auto"));
-        check("bireme.schedule", "* * * * *", Err("label bireme.schedule is not offered yet: call the component over HTTP from a scheduler of your own"));
+        check(
+            "bireme.schedule",
+            "* * * * *",
+            Err("label bireme.schedule is not offered yet: call the component over HTTP from a scheduler of your own"),
+        );
     }
 
     #[test]

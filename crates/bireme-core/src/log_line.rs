@@ -136,7 +136,8 @@ mod tests {
     fn writes_what_docker_writes() {
         let mut out = Vec::new();
         encode(&mut out, Stream::Stdout, b"a\"b\\\x01\n", 1_700_000_000_000_000_001);
-        let expected = "{\"log\":\"a\\\"b\\\\\\u0001\\n\",\"stream\":\"stdout\",\"time\":\"2023-11-14T22:13:20.000000001Z\"}\n";
+        let expected =
+            "{\"log\":\"a\\\"b\\\\\\u0001\\n\",\"stream\":\"stdout\",\"time\":\"2023-11-14T22:13:20.000000001Z\"}\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
     }
 

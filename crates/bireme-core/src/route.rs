@@ -101,7 +101,10 @@ impl Route {
 
     fn matches<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Captures<'r, 'p>> {
         if let Some(want) = &self.host {
-            let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |s| s.0);
+            let name = host
+                .rsplit_once(':')
+                .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+                .map_or(host, |s| s.0);
             if !want.eq_ignore_ascii_case(name) {
                 return None;
             }
@@ -134,7 +137,8 @@ impl FromStr for Route {
 
     fn from_str(text: &str) -> Result<Self, RouteError> {
         let refuse = |reason| RouteError { text: text.to_owned(), reason };
-        let slash = text.find('/').ok_or_else(|| refuse("has no path: it must be like /tally, /api/... or host/path"))?;
+        let slash =
+            text.find('/').ok_or_else(|| refuse("has no path: it must be like /tally, /api/... or host/path"))?;
         let (host, path) = text.split_at(slash);
         let host = match host {
             "" => None,
@@ -229,7 +233,8 @@ impl<T> RouteTable<T> {
             }
         }
         let hosts = entries.iter().any(|(route, _)| route.host.is_some());
-        let plain = entries.iter().enumerate().filter(|(_, (r, _))| r.is_plain()).map(|(at, (r, _))| (r.path(), at)).collect();
+        let plain =
+            entries.iter().enumerate().filter(|(_, (r, _))| r.is_plain()).map(|(at, (r, _))| (r.path(), at)).collect();
         Ok(Self { plain, entries, hosts })
     }
 
@@ -242,7 +247,9 @@ impl<T> RouteTable<T> {
                 return Some((route, value, Captures::default()));
             }
         }
-        self.entries.iter().find_map(|(route, value)| route.matches(host, path).map(|captures| (route, value, captures)))
+        self.entries
+            .iter()
+            .find_map(|(route, value)| route.matches(host, path).map(|captures| (route, value, captures)))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &(Route, T)> {
@@ -310,13 +317,12 @@ mod tests {
     }
 
     fn route() -> impl Strategy<Value = Route> {
-        (proptest::option::of("[a-c]{1,2}"), proptest::collection::vec("(:?[a-c])", 0..4), any::<bool>()).prop_filter_map(
-            "a valid route",
-            |(host, segments, subtree)| {
-                let path = segments.iter().map(|s| format!("/{s}")).collect::<String>() + if subtree { "/..." } else { "" };
+        (proptest::option::of("[a-c]{1,2}"), proptest::collection::vec("(:?[a-c])", 0..4), any::<bool>())
+            .prop_filter_map("a valid route", |(host, segments, subtree)| {
+                let path =
+                    segments.iter().map(|s| format!("/{s}")).collect::<String>() + if subtree { "/..." } else { "" };
                 format!("{}{}", host.unwrap_or_default(), if path.is_empty() { "/" } else { &path }).parse().ok()
-            },
-        )
+            })
     }
 
     proptest! {

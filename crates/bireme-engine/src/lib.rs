@@ -1,1 +1,40 @@
-//! todo
+//! The brain: what exists, what may follow what, and what is remembered.
+//!
+//! ```text
+//!  biremed's handlers ──> Engine ──┬─ one owner task per workload ──> Executor / Workload (bireme-core)
+//!                                  ├─ Networks ─────────────────────> bireme-net
+//!                                  ├─ Volumes, images ──────────────> folders, bireme-image
+//!                                  └─ Memory (SQLite) and Events
+//! ```
+//!
+//! Requests come in as the plain types of [`request`], answers go out as those of [`view`]; neither is ever sent to a
+//! client as it stands. The engine never learns which kind a workload is beyond choosing its executor once, at create.
+//! Decisions are pure and live in their own modules: [`lifecycle`] (what may follow what), [`restart`] (policies and
+//! back-off), `resolve` (request and image to specification).
+
+mod attach;
+mod container;
+mod engine;
+mod error;
+mod event;
+mod exec;
+mod health;
+pub mod lifecycle;
+mod log;
+mod memory;
+mod names;
+mod network;
+mod owner;
+pub mod request;
+mod resolve;
+pub mod restart;
+mod rootfs;
+pub mod view;
+mod volume;
+
+pub use attach::AttachSession;
+pub use engine::{Created, Engine, EngineOptions};
+pub use error::EngineError;
+pub use event::{Event, EventQuery};
+pub use exec::{ExecAttach, ExecSession, ExecView};
+pub use log::LogStream;

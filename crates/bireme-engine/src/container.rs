@@ -1,0 +1,230 @@
+//! What the engine holds of one workload, shared between its owner task and whoever looks at it.
+//!
+//! Only the owner task (`owner.rs`) changes anything of consequence; everyone else reads snapshots and sends commands.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bireme_core::{BoxFuture, Executor, Workload};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::attach::Pending;
+use crate::engine::Engine;
+use crate::event::Event;
+use crate::lifecycle::{self, Answer, Ask};
+use crate::owner::Command;
+use crate::request::RestartPolicy;
+use crate::view::{Container, Ended, Endpoint, Fixed, Health, PublishedPort, State};
+use crate::{EngineError, engine};
+
+/// The part of a workload that changes and is remembered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Moving {
+    pub(crate) state: State,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) restart_count: u64,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) ports: Vec<PublishedPort>,
+    /// Somebody asked for its end; `unless-stopped` leaves it alone then.
+    pub(crate) stopped: bool,
+}
+
+/// How often it ended, how the last time, and whether it is gone for good.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) count: u64,
+    pub(crate) last: Option<Ended>,
+    pub(crate) gone: bool,
+}
+
+/// One workload, from create to removal.
+pub(crate) struct Handle {
+    pub(crate) fixed: Arc<Fixed>,
+    pub(crate) executor: Arc<dyn Executor>,
+    view: watch::Sender<Arc<Container>>,
+    ends: watch::Sender<Ends>,
+    streams: Mutex<Streams>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// The running workload and the clients that wait for one, under one lock so that no client falls between.
+#[derive(Default)]
+struct Streams {
+    workload: Option<Arc<dyn Workload>>,
+    pending: Vec<Pending>,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        fixed: Arc<Fixed>,
+        name: &str,
+        moving: &Moving,
+        executor: Arc<dyn Executor>,
+    ) -> (Arc<Self>, mpsc::Receiver<Command>) {
+        let (commands, receiver) = mpsc::channel(64);
+        let view = snapshot(&fixed, name, moving, None, Vec::new());
+        let handle = Self {
+            fixed,
+            executor,
+            view: watch::Sender::new(Arc::new(view)),
+            ends: watch::Sender::new(Ends::default()),
+            streams: Mutex::default(),
+            commands,
+        };
+        (Arc::new(handle), receiver)
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.fixed.spec.id.as_str()
+    }
+
+    pub(crate) fn view(&self) -> Arc<Container> {
+        self.view.borrow().clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Container>> {
+        self.view.subscribe()
+    }
+
+    pub(crate) fn ends(&self) -> watch::Receiver<Ends> {
+        self.ends.subscribe()
+    }
+
+    /// # Errors
+    /// `Conflict` in Docker's words when `ask` may not be done now.
+    pub(crate) fn require(&self, ask: Ask) -> Result<(), EngineError> {
+        match lifecycle::may(self.view().state.status, ask) {
+            Answer::Go | Answer::Already => Ok(()),
+            Answer::Refused(why) => Err(EngineError::conflict(format!("container {} {why}", self.id()))),
+        }
+    }
+
+    pub(crate) fn workload(&self) -> Option<Arc<dyn Workload>> {
+        self.streams().workload.clone()
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.streams.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Sets or clears what runs.
+    pub(crate) fn set_workload(&self, workload: Option<Arc<dyn Workload>>) {
+        self.streams().workload = workload;
+    }
+
+    /// Puts `workload` in place and connects every client that waited for it. Called between create and start, so that
+    /// they miss nothing.
+    pub(crate) async fn connect_pending(&self, workload: Arc<dyn Workload>) {
+        let pending = {
+            let mut streams = self.streams();
+            streams.workload = Some(workload.clone());
+            std::mem::take(&mut streams.pending)
+        };
+        for client in pending {
+            let answer = open_streams(&*workload, client.stdin, &self.view().name).await;
+            // A client that left in the meantime is no error.
+            let _ = client.answer.send(answer);
+        }
+    }
+
+    /// The streams of what runs, or of what will run next.
+    pub(crate) fn streams_when_running(
+        self: &Arc<Self>,
+        stdin: bool,
+    ) -> BoxFuture<'static, Result<Option<UnixStream>, EngineError>> {
+        let mut streams = self.streams();
+        if let Some(workload) = streams.workload.clone() {
+            drop(streams);
+            let name = self.view().name.clone();
+            return Box::pin(async move { open_streams(&*workload, stdin, &name).await.map(Some) });
+        }
+        let (answer, streams_come) = oneshot::channel();
+        streams.pending.retain(|client| !client.answer.is_closed());
+        streams.pending.push(Pending { stdin, answer });
+        Box::pin(async move {
+            match streams_come.await {
+                Ok(answer) => answer.map(Some),
+                Err(_) => Ok(None),
+            }
+        })
+    }
+
+    pub(crate) async fn command<T>(
+        &self,
+        make: impl FnOnce(oneshot::Sender<Result<T, EngineError>>) -> Command,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(make(reply)).await.map_err(|_| EngineError::no_container(self.id()))?;
+        answer.await.map_err(|_| EngineError::Stopping)?
+    }
+
+    pub(crate) fn publish(&self, name: &str, moving: &Moving) {
+        self.view.send_modify(|view| {
+            let health = view.health.clone().filter(|_| moving.state.status.is_alive());
+            *view = Arc::new(snapshot(&self.fixed, name, moving, health, view.execs.clone()));
+        });
+    }
+
+    pub(crate) fn set_health(&self, health: Option<Health>) {
+        self.view.send_modify(|view| Arc::make_mut(view).health = health);
+    }
+
+    pub(crate) fn execs_changed(&self, change: impl FnOnce(&mut Vec<String>)) {
+        self.view.send_modify(|view| change(&mut Arc::make_mut(view).execs));
+    }
+
+    /// Records an end for those who wait.
+    pub(crate) fn ended(&self, ended: Ended) {
+        self.ends.send_modify(|ends| {
+            ends.count += 1;
+            ends.last = Some(ended);
+        });
+    }
+
+    /// Tells everyone that it is gone: waiting clients, log readers, pending attaches.
+    pub(crate) fn gone(&self) {
+        self.streams().pending.clear();
+        self.ends.send_modify(|ends| ends.gone = true);
+    }
+
+    /// Emits an event of this workload with Docker's attributes: image, name, its labels, and `extra`.
+    pub(crate) fn emit<'a>(&self, engine: &Engine, action: &str, extra: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        let spec = &self.fixed.spec;
+        let mut attributes: BTreeMap<String, String> = spec.labels.clone();
+        attributes.insert("image".to_owned(), spec.image.clone());
+        attributes.insert("name".to_owned(), self.view().name.clone());
+        attributes.extend(extra.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+        engine.emit(Event {
+            kind: "container",
+            action: action.to_owned(),
+            id: self.id().to_owned(),
+            attributes,
+            time: engine::now(),
+        });
+    }
+}
+
+async fn open_streams(workload: &dyn Workload, stdin: bool, name: &str) -> Result<UnixStream, EngineError> {
+    match workload.as_attach() {
+        Some(attach) => Ok(attach.attach(stdin).await?),
+        None => Err(EngineError::unsupported(format!(
+            "{name} has no streams to attach to: read its output with `docker logs -f`"
+        ))),
+    }
+}
+
+fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, health: Option<Health>, execs: Vec<String>) -> Container {
+    Container {
+        fixed: fixed.clone(),
+        name: name.to_owned(),
+        state: moving.state.clone(),
+        restart: moving.restart,
+        restart_count: moving.restart_count,
+        endpoints: moving.endpoints.clone(),
+        ports: moving.ports.clone(),
+        health,
+        execs,
+    }
+}

@@ -1,0 +1,1121 @@
+//! The engine itself: what exists, found by name, and every request that is no more than a command to an owner.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::time::Duration;
+
+use bireme_core::executor::{Known, LogTarget};
+use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Signal, WorkloadKind};
+use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
+use bireme_image::{Image, ImageStore, Platform};
+use bireme_net::{Keep, Net};
+use futures::StreamExt as _;
+use futures::stream::{self, Stream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attach::AttachSession;
+use crate::container::{Handle, Moving};
+use crate::event::{Event, EventQuery, Events};
+use crate::lifecycle::Ask;
+use crate::log::{self, LogStream};
+use crate::memory::Memory;
+use crate::network::Networks;
+use crate::owner::{Command, Owner};
+use crate::request::{
+    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove,
+    RestartPolicy, Stop, WaitCondition,
+};
+use crate::resolve::{self, VolumeNeed};
+use crate::restart;
+use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
+use crate::volume::Volumes;
+use crate::{EngineError, exec, health};
+
+/// What an engine is made of.
+pub struct EngineOptions {
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    /// Marks everything of this engine on the machine: eight hexadecimal digits.
+    pub instance: String,
+    pub images: ImageStore,
+    pub net: Net,
+    /// One per kind.
+    pub executors: Vec<Arc<dyn Executor>>,
+    /// The log driver and options of workloads that name none.
+    pub log: LogRequest,
+}
+
+/// A handle on the engine; clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: EngineOptions,
+    memory: Memory,
+    events: Events,
+    index: RwLock<Index>,
+    execs: Mutex<HashMap<String, exec::Entry>>,
+    networks: Networks,
+    volumes: Volumes,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+}
+
+#[derive(Default)]
+struct Index {
+    by_id: BTreeMap<String, Arc<Handle>>,
+    /// Also names of workloads that are being created, which have no handle yet.
+    names: HashMap<String, String>,
+}
+
+/// A workload that was just created.
+#[derive(Clone, Debug)]
+pub struct Created {
+    pub id: WorkloadId,
+    pub warnings: Vec<String>,
+}
+
+/// The folders of one workload.
+pub(crate) struct Dirs {
+    pub(crate) state: PathBuf,
+    pub(crate) run: PathBuf,
+}
+
+impl Dirs {
+    pub(crate) async fn make(&self) -> Result<(), EngineError> {
+        for path in [&self.state, &self.run] {
+            make_dir(path, 0o710)?;
+        }
+        Ok(())
+    }
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<(), EngineError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| EngineError::File { path: path.to_owned(), source })
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// 64 random hexadecimal digits.
+pub(crate) fn random_hex() -> String {
+    WorkloadId::from_bytes(rand::random()).as_str().to_owned()
+}
+
+/// Whether `labels` fulfil one value of a label filter: `key` or `key=value`.
+pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
+        None => labels.contains_key(wanted),
+    }
+}
+
+pub(crate) fn log_target(fixed: &Fixed) -> LogTarget {
+    let option = |key: &str| fixed.log.options.get(key);
+    LogTarget {
+        path: fixed.log_path.clone(),
+        max_size: option("max-size").and_then(|text| parse_size(text)),
+        max_files: option("max-file").and_then(|text| text.parse().ok()).unwrap_or(1),
+    }
+}
+
+/// Reads `10m`, `1g`, `500k`, `1024`, in powers of 1024 as Docker does.
+fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let shift = match &lower[digits..] {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        _ => return None,
+    };
+    lower[..digits].parse::<u64>().ok().filter(|n| *n > 0)?.checked_shl(shift)
+}
+
+impl Engine {
+    /// Opens the engine: remembers, finds again what runs, clears away what nobody knows, restarts what its policy says.
+    ///
+    /// # Errors
+    /// When the database, the folders or the networks cannot be used. A single workload that cannot be found again is
+    /// recorded as ended, never an error.
+    pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        make_dir(&options.data_root.join("containers"), 0o710)?;
+        make_dir(&options.data_root.join("volumes"), 0o711)?;
+        make_dir(&options.exec_root.join("c"), 0o711)?;
+        let memory = Memory::open(&options.data_root)?;
+        let volumes = Volumes::new(memory.volumes()?);
+        let inner = Inner {
+            options,
+            volumes,
+            events: Events::new(),
+            index: RwLock::default(),
+            execs: Mutex::default(),
+            networks: Networks::default(),
+            tasks: TaskTracker::new(),
+            cancel: CancellationToken::new(),
+            memory,
+        };
+        let engine = Self { inner: Arc::new(inner) };
+        engine.recover().await?;
+        Ok(engine)
+    }
+
+    async fn recover(&self) -> Result<(), EngineError> {
+        let mut keep = Keep::default();
+        for network in self.memory().networks()? {
+            keep.networks.extend(self.network_list().adopt(network)?);
+        }
+        let mut found = Vec::new();
+        for (name, fixed, mut moving) in self.memory().workloads::<Fixed, Moving>()? {
+            let Some(executor) = self.executor(fixed.spec.kind) else { continue };
+            if !moving.state.status.is_alive() {
+                for endpoint in &mut moving.endpoints {
+                    endpoint.ipv4 = None;
+                    endpoint.ipv6 = None;
+                }
+                moving.ports.clear();
+            }
+            let (handle, commands) = Handle::new(Arc::new(fixed), &name, &moving, executor);
+            self.index_write(|index| {
+                index.names.insert(name.clone(), handle.id().to_owned());
+                index.by_id.insert(handle.id().to_owned(), handle.clone());
+            });
+            if moving.state.status.is_alive() {
+                let endpoints = self.network_list().adopt_place(&handle, &moving).await;
+                match endpoints.first() {
+                    Some(_) => keep.endpoints.extend(endpoints),
+                    None if handle.fixed.spec.namespaces.network == NetworkMode::None => {
+                        keep.sandboxes.push(handle.executor.sandbox(&handle.fixed.spec));
+                    }
+                    None => {}
+                }
+                keep.forwards.extend(Self::forwards_of(&handle, &moving));
+            }
+            found.push((handle, commands, name, moving));
+        }
+        let swept = self.net().sweep(keep).await?;
+        for (forward, reason) in &swept.refused {
+            tracing::warn!(?forward, reason, "a published port could not be taken up again");
+        }
+        self.make_default_networks().await?;
+        self.reattach(found).await;
+        self.clear_strangers();
+        for network in self.networks() {
+            if let (Ok(id), true) = (bireme_net::NetworkId::parse(&network.id), network.driver == "bridge") {
+                let members: Vec<_> =
+                    self.network_members(&network.id).into_iter().map(|member| member.endpoint).collect();
+                self.names_changed(&members).await;
+                tracing::debug!(%id, members = members.len(), "network taken up again");
+            }
+        }
+        Ok(())
+    }
+
+    async fn reattach(&self, found: Vec<(Arc<Handle>, tokio::sync::mpsc::Receiver<Command>, String, Moving)>) {
+        let attempts = found.into_iter().map(|(handle, commands, name, moving)| async move {
+            let alive = moving.state.status.is_alive();
+            let workload = if alive {
+                let dirs = self.dirs(&handle.fixed.spec.id);
+                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run };
+                Some(handle.executor.reattach(known).await.map(Arc::<dyn Workload>::from))
+            } else {
+                None
+            };
+            (handle, commands, name, moving, workload)
+        });
+        let attempts: Vec<_> = stream::iter(attempts).buffer_unordered(16).collect().await;
+        let mut known: HashMap<WorkloadKind, Vec<WorkloadId>> = HashMap::new();
+        for (handle, commands, name, moving, workload) in attempts {
+            let mut owner = Owner::new(self.clone(), handle.clone(), name, moving.clone());
+            match workload {
+                Some(Ok(workload)) => {
+                    known.entry(handle.fixed.spec.kind).or_default().push(handle.fixed.spec.id.clone());
+                    owner.adopt(workload);
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(workload.id = handle.id(), %error, "a running workload was not found again");
+                    owner.lost();
+                }
+                None => {
+                    let was_running = moving.state.status == Status::Restarting;
+                    if was_running {
+                        owner.settle();
+                    }
+                    let created = moving.state.status == Status::Created;
+                    if !created
+                        && restart::at_engine_start(moving.restart, was_running, moving.stopped, moving.state.exit_code)
+                    {
+                        owner.start_soon();
+                    }
+                }
+            }
+            self.spawn_owner(owner, commands);
+        }
+        for executor in &self.inner.options.executors {
+            executor.sweep(known.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
+        }
+    }
+
+    /// Removes folders that belong to no workload: a create or a removal was cut short.
+    fn clear_strangers(&self) {
+        let known: HashSet<String> = self.handles().iter().map(|handle| handle.id().to_owned()).collect();
+        let short: HashSet<String> =
+            self.handles().iter().map(|handle| handle.fixed.spec.id.short().to_owned()).collect();
+        let volumes: HashSet<String> = self.volumes().into_iter().map(|volume| volume.name).collect();
+        let folders = [
+            (self.data_root().join("containers"), &known),
+            (self.inner.options.exec_root.join("c"), &short),
+            (self.data_root().join("volumes"), &volumes),
+        ];
+        for (folder, keep) in folders {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            for entry in entries.flatten() {
+                if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+                    tracing::info!(path = %entry.path().display(), "clearing away a folder that nothing remembered uses");
+                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                        tracing::warn!(path = %entry.path().display(), %error, "a leftover folder could not be removed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the engine's own tasks. Workloads go on running and are found again by the next engine.
+    pub async fn close(&self) {
+        self.inner.cancel.cancel();
+        self.inner.tasks.close();
+        // Watchers of workloads wait for ends that may never come: they are dropped with the runtime.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.tasks.wait()).await;
+    }
+
+    fn spawn_owner(&self, owner: Owner, commands: tokio::sync::mpsc::Receiver<Command>) {
+        self.inner.tasks.spawn(owner.run(commands, self.inner.cancel.clone()));
+    }
+
+    /// Runs a task of the engine; it ends with the engine.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = self.inner.cancel.clone();
+        self.inner.tasks.spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    pub fn images(&self) -> &ImageStore {
+        &self.inner.options.images
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.inner.options.instance
+    }
+
+    pub fn data_root(&self) -> &Path {
+        &self.inner.options.data_root
+    }
+
+    pub(crate) fn net(&self) -> &Net {
+        &self.inner.options.net
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.inner.memory
+    }
+
+    pub(crate) fn network_list(&self) -> &Networks {
+        &self.inner.networks
+    }
+
+    pub(crate) fn volume_list(&self) -> &Volumes {
+        &self.inner.volumes
+    }
+
+    pub(crate) fn execs(&self) -> MutexGuard<'_, HashMap<String, exec::Entry>> {
+        self.inner.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn dirs(&self, id: &WorkloadId) -> Dirs {
+        Dirs {
+            state: self.data_root().join("containers").join(id.as_str()),
+            // Short: sockets live here, and their paths may have 108 bytes.
+            run: self.inner.options.exec_root.join("c").join(id.short()),
+        }
+    }
+
+    fn executor(&self, kind: WorkloadKind) -> Option<Arc<dyn Executor>> {
+        self.inner.options.executors.iter().find(|executor| executor.kind() == kind).cloned()
+    }
+
+    fn index_write<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
+        change(&mut self.inner.index.write().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    fn index_read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
+        look(&self.inner.index.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+
+    pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
+        self.index_read(|index| index.by_id.values().cloned().collect())
+    }
+
+    /// By ID, name, or the beginning of an ID.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Handle>, EngineError> {
+        let plain = name.strip_prefix('/').unwrap_or(name);
+        self.index_read(|index| {
+            if let Some(handle) = index.by_id.get(plain) {
+                return Ok(handle.clone());
+            }
+            if let Some(handle) = index.names.get(plain).and_then(|id| index.by_id.get(id)) {
+                return Ok(handle.clone());
+            }
+            let mut matching =
+                index.by_id.range(plain.to_owned()..).take_while(|(id, _)| !plain.is_empty() && id.starts_with(plain));
+            match (matching.next(), matching.next()) {
+                (Some((_, handle)), None) => Ok(handle.clone()),
+                (Some(_), Some(_)) => Err(EngineError::Ambiguous { what: "container", name: plain.to_owned() }),
+                (None, _) => Err(EngineError::no_container(name)),
+            }
+        })
+    }
+
+    pub fn emit(&self, event: Event) {
+        self.inner.events.emit(event);
+    }
+
+    /// Events kept since `since`, then live ones until `until`.
+    pub fn events(&self, query: EventQuery) -> impl Stream<Item = Event> + Send + Unpin + 'static {
+        self.inner.events.listen(query)
+    }
+
+    /// Creates a workload; nothing runs yet.
+    ///
+    /// # Errors
+    /// `NotFound` for the image, a network or a workload it joins; `Conflict` for a name in use or routes that clash;
+    /// `Invalid` and `Unsupported` for what cannot be done. Nothing is left behind then.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave folders that the next start of the engine clears away, and nothing else.
+    pub async fn create(&self, request: Create) -> Result<Created, EngineError> {
+        let id = WorkloadId::from_bytes(rand::random());
+        let name = match &request.name {
+            Some(name) => name.strip_prefix('/').unwrap_or(name).to_owned(),
+            None => self.free_name(),
+        };
+        resolve::check_name(&name)?;
+        self.index_write(|index| match index.names.get(&name) {
+            Some(other) => Err(EngineError::conflict(format!(
+                "Conflict. The container name \"/{name}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
+            ))),
+            None => {
+                index.names.insert(name.clone(), id.as_str().to_owned());
+                Ok(())
+            }
+        })?;
+        let mut made = Made::default();
+        let result = self.create_named(request, id.clone(), &name, &mut made).await;
+        if result.is_err() {
+            self.index_write(|index| index.names.remove(&name));
+            self.unmake(&id, made).await;
+        }
+        result
+    }
+
+    async fn create_named(
+        &self,
+        mut request: Create,
+        id: WorkloadId,
+        name: &str,
+        made: &mut Made,
+    ) -> Result<Created, EngineError> {
+        let image = self.image_for(&request).await?;
+        let kind = image.kind();
+        let executor = self.executor(kind).ok_or_else(|| {
+            EngineError::unsupported(format!(
+                "this engine has no executor for {}: it was started without one",
+                image.platform
+            ))
+        })?;
+        let namespaces = self.namespaces(&request)?;
+        let endpoints = match namespaces.network {
+            NetworkMode::Attached => self.wanted_endpoints(&request.networks)?,
+            _ => Vec::new(),
+        };
+        if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
+            request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
+        }
+        let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, self.host_gateway(&endpoints))?;
+        let mut spec = resolved.spec;
+        if !executor.offers_exec() && health::runs_command(resolved.health.as_ref(), spec.bireme.health.is_some()) {
+            return Err(EngineError::unsupported(format!(
+                "{name} is a WebAssembly component and cannot run a health check command: name a path to probe with the label bireme.health"
+            )));
+        }
+        let log = self.log_request(&request.log)?;
+        self.check_routes(&spec, &executor, &request)?;
+        resolve::check_binds(&resolved.mounts.binds)?;
+        let dirs = self.dirs(&id);
+        let program = self.program(&image, &spec.args, &dirs).await?;
+        spec.mounts = resolved.mounts.mounts;
+        let mut points = resolved.mounts.points;
+        // The check comes before anything is made that a refusal would have to unmake.
+        executor.check(&spec, &program).await?;
+        for need in resolved.mounts.volumes {
+            let (mount, point) = self.mount_volume(need, &program, made).await?;
+            spec.mounts.push(mount);
+            points.push(point);
+        }
+        made.dirs = true;
+        make_dir(&dirs.state, 0o710)?;
+        if let Program::Layers { upper, work, .. } = &program {
+            // The root of the container's tree takes its mode from here.
+            make_dir(upper, 0o755)?;
+            make_dir(work, 0o700)?;
+        }
+        let log_path = (log.driver != "none").then(|| dirs.state.join(format!("{id}-json.log")));
+        let fixed = Fixed {
+            spec,
+            image_id: image.id.to_string(),
+            platform: image.platform.to_string(),
+            created: now(),
+            auto_remove: request.auto_remove,
+            mounts: points,
+            publish: request.publish,
+            publish_all: request.publish_all,
+            health: resolved.health,
+            program,
+            log,
+            log_path,
+            as_asked: request.as_asked,
+            entrypoint: resolved.entrypoint,
+            command: resolved.command,
+        };
+        let state = State {
+            status: Status::Created,
+            pid: None,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+        };
+        let moving =
+            Moving { state, restart: request.restart, restart_count: 0, endpoints, ports: Vec::new(), stopped: false };
+        self.memory().insert_workload(id.as_str(), name, &fixed, &moving).await?;
+        let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
+        self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
+        self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
+        handle.emit(self, "create", []);
+        Ok(Created { id, warnings: Vec::new() })
+    }
+
+    async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
+        let platform = match request.platform.as_deref().filter(|platform| !platform.is_empty()) {
+            Some(text) => Some(text.parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?),
+            None => match request.labels.get("bireme.class").map(String::as_str) {
+                Some("wasm") => {
+                    Some("wasi/wasm".parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?)
+                }
+                _ => None,
+            },
+        };
+        Ok(self.images().resolve(&request.image, platform.as_ref()).await?)
+    }
+
+    async fn program(&self, image: &Image, args: &[String], dirs: &Dirs) -> Result<Program, EngineError> {
+        match image.kind() {
+            WorkloadKind::Container => Ok(Program::Layers {
+                lower: self.images().layers(&image.id).await?,
+                upper: dirs.state.join("diff"),
+                work: dirs.state.join("work"),
+            }),
+            WorkloadKind::Component => {
+                let (path, digest) =
+                    self.images().component(&image.id, args.first().map_or("", String::as_str)).await?;
+                Ok(Program::Component { path, digest })
+            }
+        }
+    }
+
+    async fn mount_volume(
+        &self,
+        need: VolumeNeed,
+        program: &Program,
+        made: &mut Made,
+    ) -> Result<(bireme_core::spec::Mount, MountPoint), EngineError> {
+        let anonymous = need.name.is_none();
+        let request = CreateVolume {
+            name: need.name.unwrap_or_default(),
+            driver: need.driver,
+            options: need.options,
+            labels: need.labels,
+        };
+        let (volume, new) = self.make_volume(request, anonymous).await?;
+        if new {
+            made.volumes.push(volume.name.clone());
+        }
+        if let (Program::Layers { lower, .. }, false) = (program, need.no_copy) {
+            self.fill_volume(&volume, lower, &need.target).await?;
+        }
+        let point = MountPoint {
+            kind: MountKind::Volume,
+            name: volume.name.clone(),
+            anonymous,
+            source: volume.mountpoint.clone(),
+            target: need.target.clone(),
+            read_only: need.read_only,
+            propagation: String::new(),
+        };
+        let source = MountSource::Bind { path: volume.mountpoint, propagation: Default::default(), recursive: true };
+        Ok((bireme_core::spec::Mount { source, target: need.target, read_only: need.read_only }, point))
+    }
+
+    fn namespaces(&self, request: &Create) -> Result<Namespaces, EngineError> {
+        let join = |name: &str| self.find(name).map(|handle| handle.fixed.spec.id.clone());
+        let mode = |wanted: &ModeRequest| {
+            Ok::<_, EngineError>(match wanted {
+                ModeRequest::Private => NamespaceMode::Private,
+                ModeRequest::Host => NamespaceMode::Host,
+                ModeRequest::Workload(name) => NamespaceMode::Workload(join(name)?),
+            })
+        };
+        let network = match &request.network_mode {
+            NetworkModeRequest::Default => NetworkMode::Attached,
+            NetworkModeRequest::None => NetworkMode::None,
+            NetworkModeRequest::Host => NetworkMode::Host,
+            NetworkModeRequest::Workload(name) => NetworkMode::Workload(join(name)?),
+        };
+        if network != NetworkMode::Attached && !request.publish.is_empty() && network != NetworkMode::Host {
+            return Err(EngineError::invalid(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
+        Ok(Namespaces {
+            network,
+            pid: mode(&request.pid_mode)?,
+            ipc: mode(&request.ipc_mode)?,
+            uts: mode(&request.uts_mode)?,
+        })
+    }
+
+    fn log_request(&self, asked: &LogRequest) -> Result<LogRequest, EngineError> {
+        let log = if asked.driver.is_empty() && asked.options.is_empty() {
+            self.inner.options.log.clone()
+        } else {
+            asked.clone()
+        };
+        let driver = if log.driver.is_empty() { "json-file".to_owned() } else { log.driver };
+        if !matches!(driver.as_str(), "json-file" | "local" | "none") {
+            return Err(EngineError::unsupported(format!(
+                "logger: no log driver named '{driver}' is registered: json-file, local and none are offered"
+            )));
+        }
+        for (key, value) in &log.options {
+            let valid = match key.as_str() {
+                "max-size" => parse_size(value).is_some(),
+                "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),
+                _ => {
+                    return Err(EngineError::invalid(format!(
+                        "unknown log opt '{key}' for {driver} log driver: max-size and max-file are offered"
+                    )));
+                }
+            };
+            if !valid {
+                return Err(EngineError::invalid(format!("invalid value '{value}' for log opt '{key}'")));
+            }
+        }
+        Ok(LogRequest { driver, options: log.options })
+    }
+
+    /// Refuses routes that could not be told apart from those of another workload on the same host port.
+    fn check_routes(
+        &self,
+        spec: &bireme_core::WorkloadSpec,
+        executor: &Arc<dyn Executor>,
+        request: &Create,
+    ) -> Result<(), EngineError> {
+        if !executor.takes_listeners() {
+            return Ok(());
+        }
+        let ports = |publish: &[crate::request::Publish]| -> Vec<(Option<IpAddr>, u16)> {
+            let fixed = publish
+                .iter()
+                .filter_map(|p| p.host_ports.filter(|(a, b)| a == b && *a != 0).map(|(port, _)| (p.host_ip, port)));
+            fixed.collect()
+        };
+        let ours = ports(&request.publish);
+        for handle in self.handles() {
+            let view = handle.view();
+            let (other, status) = (&view.fixed.spec, view.state.status);
+            let replaced = spec.app.is_some() && (&spec.app, &spec.service) == (&other.app, &other.service);
+            let counts = matches!(status, Status::Created | Status::Running | Status::Paused | Status::Restarting);
+            if !handle.executor.takes_listeners() || replaced || !counts {
+                continue;
+            }
+            let theirs = ports(&view.fixed.publish);
+            let shared = ours.iter().find(|(ip, port)| {
+                theirs.iter().any(|(other, number)| number == port && (ip.is_none() || other.is_none() || ip == other))
+            });
+            let Some((_, port)) = shared else { continue };
+            let clash = spec
+                .bireme
+                .routes
+                .iter()
+                .find_map(|route| other.bireme.routes.iter().find(|o| o.clashes_with(route)).map(|o| (route, o)));
+            if let Some((route, taken)) = clash {
+                return Err(EngineError::conflict(format!(
+                    "route {route} on host port {port} clashes with {taken} of {}: give one of them another bireme.http.route or another port",
+                    view.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn free_name(&self) -> String {
+        loop {
+            let name = crate::names::random();
+            if !self.index_read(|index| index.names.contains_key(&name)) {
+                return name;
+            }
+        }
+    }
+
+    async fn unmake(&self, id: &WorkloadId, made: Made) {
+        for volume in made.volumes {
+            if let Err(error) = self.remove_volume(&volume, true).await {
+                tracing::warn!(
+                    volume,
+                    error = &error as &dyn std::error::Error,
+                    "a volume of a refused create could not be removed"
+                );
+            }
+        }
+        if made.dirs {
+            let _ = std::fs::remove_dir_all(self.dirs(id).state);
+        }
+    }
+
+    /// Forgets a workload and removes everything of it: folders, record, and its anonymous volumes where asked.
+    pub(crate) async fn clear_away(&self, handle: &Arc<Handle>, volumes: bool) -> Result<(), EngineError> {
+        let dirs = self.dirs(&handle.fixed.spec.id);
+        let view = handle.view();
+        let removal = tokio::task::spawn_blocking(move || {
+            for path in [dirs.run, dirs.state] {
+                match std::fs::remove_dir_all(&path) {
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(EngineError::File { path, source });
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        removal.await.map_err(|_| EngineError::Stopping)??;
+        self.memory().delete_workload(handle.id()).await?;
+        self.index_write(|index| {
+            index.by_id.remove(handle.id());
+            index.names.retain(|_, id| id != handle.id());
+        });
+        self.forget_execs(handle.id());
+        if volumes {
+            for point in view.fixed.mounts.iter().filter(|point| point.anonymous) {
+                if let Err(error) = self.remove_volume(&point.name, true).await {
+                    tracing::debug!(volume = point.name, %error, "an anonymous volume stays");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `NotModified` when it runs already; what the executor or network refuse otherwise.
+    pub async fn start(&self, name: &str) -> Result<(), EngineError> {
+        self.find(name)?.command(Command::Start).await
+    }
+
+    /// Sends the stop signal, waits, then kills.
+    ///
+    /// # Errors
+    /// `NotModified` when it does not run.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
+    pub async fn stop(&self, name: &str, how: Stop) -> Result<(), EngineError> {
+        let handle = self.find(name)?;
+        handle.require(Ask::Stop)?;
+        if !handle.command(Command::Ending).await? {
+            return Err(EngineError::NotModified {
+                message: format!("container {} is already stopped", handle.view().name),
+            });
+        }
+        let engine = self.clone();
+        let (done, result) = tokio::sync::oneshot::channel();
+        self.spawn(async move {
+            let _ = done.send(engine.bring_down(&handle, how).await);
+        });
+        result.await.map_err(|_| EngineError::Stopping)?
+    }
+
+    async fn bring_down(&self, handle: &Arc<Handle>, how: Stop) -> Result<(), EngineError> {
+        let spec = &handle.fixed.spec;
+        let signal = how.signal.unwrap_or(spec.stop_signal);
+        let patience = match how.timeout_secs {
+            None => Some(spec.stop_timeout),
+            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
+        };
+        let mut ends = handle.ends();
+        let count = ends.borrow_and_update().count;
+        self.signal(handle, signal).await?;
+        let ended = ends.wait_for(|ends| ends.count > count || ends.gone);
+        let in_time = match patience {
+            Some(patience) => tokio::time::timeout(patience, ended).await.is_ok(),
+            None => ended.await.is_ok(),
+        };
+        if !in_time {
+            self.signal(handle, Signal::KILL).await?;
+            let _ = handle.ends().wait_for(|ends| ends.count > count || ends.gone).await;
+        }
+        handle.emit(self, "stop", []);
+        Ok(())
+    }
+
+    /// Sends a signal to what runs; a workload that ended meanwhile is no error.
+    async fn signal(&self, handle: &Arc<Handle>, signal: Signal) -> Result<(), EngineError> {
+        let Some(workload) = handle.workload() else { return Ok(()) };
+        handle.emit(self, "kill", [("signal", signal.0.to_string().as_str())]);
+        match workload.signal(signal).await {
+            Err(error)
+                if matches!(error.kind(), bireme_core::ErrorKind::NotFound | bireme_core::ErrorKind::Conflict) =>
+            {
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    pub async fn restart(&self, name: &str, how: Stop) -> Result<(), EngineError> {
+        let id = self.find(name)?.id().to_owned();
+        match self.stop(&id, how).await {
+            Ok(()) | Err(EngineError::NotModified { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        match self.start(&id).await {
+            Ok(()) | Err(EngineError::NotModified { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let handle = self.find(&id)?;
+        handle.emit(self, "restart", []);
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Conflict` in Docker's words when it does not run.
+    pub async fn kill(&self, name: &str, signal: Signal) -> Result<(), EngineError> {
+        let handle = self.find(name)?;
+        if !handle.view().state.status.is_alive() {
+            return Err(EngineError::conflict(format!(
+                "cannot kill container: {name}: container {} is not running",
+                handle.id()
+            )));
+        }
+        let final_one = signal == Signal::KILL || signal == handle.fixed.spec.stop_signal;
+        let mut ends = handle.ends();
+        let count = ends.borrow_and_update().count;
+        if final_one {
+            handle.command(Command::Ending).await?;
+        }
+        self.signal(&handle, signal).await?;
+        if signal == Signal::KILL {
+            // Docker answers when it is down.
+            let _ =
+                tokio::time::timeout(Duration::from_secs(10), ends.wait_for(|ends| ends.count > count || ends.gone))
+                    .await;
+        }
+        Ok(())
+    }
+
+    pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
+        self.find(name)?.command(Command::Pause).await
+    }
+
+    pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
+        self.find(name)?.command(Command::Unpause).await
+    }
+
+    pub async fn rename(&self, name: &str, to: &str) -> Result<(), EngineError> {
+        let handle = self.find(name)?;
+        let to = to.strip_prefix('/').unwrap_or(to).to_owned();
+        resolve::check_name(&to)?;
+        let before = handle.view().name.clone();
+        self.index_write(|index| match index.names.get(&to) {
+            Some(other) => Err(EngineError::conflict(format!(
+                "Conflict. The container name \"/{to}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
+            ))),
+            None => {
+                index.names.insert(to.clone(), handle.id().to_owned());
+                Ok(())
+            }
+        })?;
+        let new = to.clone();
+        let result = handle.command(|reply| Command::Rename { to: new, reply }).await;
+        self.index_write(|index| index.names.remove(if result.is_ok() { &before } else { &to }));
+        result
+    }
+
+    /// Changes the restart policy.
+    pub async fn update_restart(&self, name: &str, restart: RestartPolicy) -> Result<(), EngineError> {
+        self.find(name)?.command(|reply| Command::Update { restart, reply }).await
+    }
+
+    pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {
+        let handle = self.find(name)?;
+        let view = handle.view();
+        if let crate::lifecycle::Answer::Refused(why) =
+            crate::lifecycle::may(view.state.status, Ask::Remove { force: how.force })
+        {
+            return Err(EngineError::conflict(format!("cannot remove container \"/{}\": container {why}", view.name)));
+        }
+        handle.command(|reply| Command::Remove { how, reply }).await
+    }
+
+    /// Resolves the name at once; the future answers when the condition holds. Dropping it leaves the workload untouched.
+    pub fn wait(
+        &self,
+        name: &str,
+        condition: WaitCondition,
+    ) -> Result<BoxFuture<'static, Result<Ended, EngineError>>, EngineError> {
+        let handle = self.find(name)?;
+        let mut ends = handle.ends();
+        let count = ends.borrow_and_update().count;
+        Ok(Box::pin(async move {
+            let view = handle.view();
+            let idle = !view.state.status.is_alive() && view.state.status != Status::Restarting;
+            if condition == WaitCondition::NotRunning && idle {
+                return Ok(Ended { code: view.state.exit_code, error: None });
+            }
+            let met = ends.wait_for(|ends| match condition {
+                WaitCondition::Removed => ends.gone,
+                WaitCondition::NotRunning | WaitCondition::NextExit => ends.count > count || ends.gone,
+            });
+            let ended = met.await.map_err(|_| EngineError::Stopping)?.last.clone();
+            Ok(ended.unwrap_or(Ended { code: handle.view().state.exit_code, error: None }))
+        }))
+    }
+
+    pub fn inspect(&self, name: &str) -> Result<Container, EngineError> {
+        self.find(name).map(|handle| Container::clone(&handle.view()))
+    }
+
+    /// Newest first.
+    pub fn list(&self, filter: &ContainerFilter) -> Result<Vec<Container>, EngineError> {
+        let created =
+            |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.fixed.created)).transpose();
+        let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
+        let mut found: Vec<Container> = self
+            .handles()
+            .iter()
+            .map(|handle| handle.view())
+            .filter(|view| {
+                before.is_none_or(|at| view.fixed.created < at) && since.is_none_or(|at| view.fixed.created > at)
+            })
+            .filter(|view| matches(filter, &ancestors, view))
+            .map(|view| Container::clone(&view))
+            .collect();
+        found.sort_by(|a, b| b.fixed.created.cmp(&a.fixed.created).then_with(|| a.id().cmp(b.id())));
+        if let Some(limit) = filter.limit {
+            found.truncate(limit);
+        }
+        Ok(found)
+    }
+
+    /// Removes every workload that does not run and fulfils the filter; answers their IDs.
+    pub async fn prune(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadId>, EngineError> {
+        let mut removed = Vec::new();
+        for view in self.list(&ContainerFilter { all: true, ..filter.clone() })? {
+            if matches!(view.state.status, Status::Created | Status::Exited | Status::Dead)
+                && self.remove(view.id(), Remove::default()).await.is_ok()
+            {
+                removed.push(view.fixed.spec.id.clone());
+            }
+        }
+        Ok(removed)
+    }
+
+    /// # Errors
+    /// `Unsupported` when its log driver keeps nothing.
+    pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, EngineError> {
+        let handle = self.find(name)?;
+        let Some(path) = handle.fixed.log_path.clone() else {
+            return Err(EngineError::unsupported(format!(
+                "configured logging driver does not support reading: {name} was created with the log driver none"
+            )));
+        };
+        Ok(log::read(path, query, handle.watch()))
+    }
+
+    pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {
+        let handle = self.find(name)?;
+        Ok(self.running(&handle)?.stats().await?)
+    }
+
+    pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
+        let handle = self.find(name)?;
+        Ok(self.running(&handle)?.processes(ps_args).await?)
+    }
+
+    /// `None` for kinds that start no instances.
+    pub async fn invocations(&self, name: &str) -> Result<Option<InvocationStats>, EngineError> {
+        let handle = self.find(name)?;
+        let workload = self.running(&handle)?;
+        match workload.as_invocations() {
+            Some(invocations) => Ok(Some(invocations.invocations().await?)),
+            None => Ok(None),
+        }
+    }
+
+    fn running(&self, handle: &Arc<Handle>) -> Result<Arc<dyn Workload>, EngineError> {
+        let alive = handle.view().state.status.is_alive();
+        handle
+            .workload()
+            .filter(|_| alive)
+            .ok_or_else(|| EngineError::conflict(format!("container {} is not running", handle.id())))
+    }
+
+    pub async fn resize(&self, name: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
+        let handle = self.find(name)?;
+        let workload = self.running(&handle)?;
+        match workload.as_attach() {
+            Some(attach) => Ok(attach.resize(columns, rows).await?),
+            None => Err(EngineError::unsupported(format!("{name} has no terminal"))),
+        }
+    }
+
+    /// Attaches a client, also to a workload that does not run yet.
+    pub async fn attach(&self, name: &str, how: Attach) -> Result<AttachSession, EngineError> {
+        let handle = self.find(name)?;
+        let status = handle.view().state.status;
+        if matches!(status, Status::Removing | Status::Dead) {
+            return Err(EngineError::conflict(format!(
+                "container {} is marked for removal and cannot be attached to",
+                handle.id()
+            )));
+        }
+        if status == Status::Paused {
+            return Err(EngineError::conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                handle.id()
+            )));
+        }
+        let logged = if how.logs && handle.fixed.log_path.is_some() {
+            let query = LogQuery {
+                stdout: how.stdout,
+                stderr: how.stderr,
+                follow: false,
+                since: None,
+                until: None,
+                tail: None,
+            };
+            Some(self.logs(name, query).await?)
+        } else {
+            None
+        };
+        let stream: BoxFuture<'static, _> = if how.stream {
+            handle.streams_when_running(how.stdin && handle.fixed.spec.open_stdin)
+        } else {
+            Box::pin(async { Ok(None) })
+        };
+        handle.emit(self, "attach", []);
+        Ok(AttachSession { tty: handle.fixed.spec.tty, logged, stream })
+    }
+
+    /// IDs of the workloads made from an image.
+    pub fn image_users(&self, image_id: &str) -> Vec<String> {
+        self.handles()
+            .iter()
+            .filter(|handle| handle.fixed.image_id == image_id)
+            .map(|handle| handle.id().to_owned())
+            .collect()
+    }
+}
+
+/// What a create made so far that a refusal has to unmake.
+#[derive(Default)]
+struct Made {
+    volumes: Vec<String>,
+    dirs: bool,
+}
+
+fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Container) -> bool {
+    let any =
+        |values: &[String], holds: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|value| holds(value));
+    let spec = &view.fixed.spec;
+    let status = view.state.status;
+    // A filter that speaks of states looks at all of them.
+    let shown = filter.all
+        || filter.limit.is_some()
+        || !filter.status.is_empty()
+        || !filter.exited.is_empty()
+        || status.is_alive()
+        || status == Status::Restarting;
+    let name = |wanted: &str| {
+        let inner = wanted.trim_start_matches('^').trim_start_matches('/').trim_end_matches('$');
+        match (wanted.starts_with('^'), wanted.ends_with('$')) {
+            (true, true) => view.name == inner,
+            (true, false) => view.name.starts_with(inner),
+            (false, true) => view.name.ends_with(inner),
+            (false, false) => view.name.contains(inner),
+        }
+    };
+    let port = |wanted: &str, published: bool| {
+        let wanted = resolve::parse_port(wanted);
+        if published {
+            view.ports.iter().any(|p| Some(p.container) == wanted)
+        } else {
+            spec.ports.iter().any(|p| Some(*p) == wanted)
+        }
+    };
+    shown
+        && any(&filter.ids, &|id| view.id().starts_with(id))
+        && any(&filter.names, &name)
+        && filter.labels.iter().all(|label| has_label(&spec.labels, label))
+        && any(&filter.status, &|wanted| wanted == status.as_str())
+        && (filter.exited.is_empty()
+            || (matches!(status, Status::Exited | Status::Dead) && filter.exited.contains(&view.state.exit_code)))
+        && (ancestors.is_empty() || is_ancestor(ancestors, view))
+        && any(&filter.networks, &|wanted| {
+            view.endpoints.iter().any(|e| e.network_name == wanted || e.network.starts_with(wanted))
+        })
+        && any(&filter.volumes, &|wanted| view.fixed.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
+        && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
+        && any(&filter.publish, &|wanted| port(wanted, true))
+        && any(&filter.expose, &|wanted| port(wanted, false))
+}
+
+fn is_ancestor(ancestors: &HashSet<String>, view: &Container) -> bool {
+    let id = &view.fixed.image_id;
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    let image = &view.fixed.spec.image;
+    let tagged = if image.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+        image.clone()
+    } else {
+        format!("{image}:latest")
+    };
+    ancestors.iter().any(|wanted| {
+        wanted == id || wanted == image || *wanted == tagged || (wanted.len() >= 4 && hex.starts_with(wanted.as_str()))
+    })
+}

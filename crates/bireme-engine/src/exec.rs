@@ -1,0 +1,197 @@
+//! Further processes inside a workload: Docker's exec sessions. They live as long as the engine remembers them in memory.
+
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use bireme_core::ExecSpec;
+
+use crate::container::Handle;
+use crate::engine::Engine;
+use crate::lifecycle::Ask;
+use crate::{EngineError, engine};
+
+/// Which streams the client asked for at create; echoed by inspect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExecAttach {
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+}
+
+/// One session, for inspect.
+#[derive(Clone, Debug)]
+pub struct ExecView {
+    pub id: String,
+    pub container_id: String,
+    pub running: bool,
+    /// `None` until it ended.
+    pub exit_code: Option<i32>,
+    /// On the host; `None` until it started.
+    pub pid: Option<u32>,
+    pub spec: ExecSpec,
+    pub attach: ExecAttach,
+}
+
+/// A session that was just started.
+pub struct ExecSession {
+    pub tty: bool,
+    /// `None` when started detached.
+    pub stream: Option<UnixStream>,
+}
+
+/// How many ended sessions of one workload are remembered.
+const KEPT: usize = 64;
+
+pub(crate) struct Entry {
+    view: ExecView,
+    handle: Arc<Handle>,
+}
+
+impl Engine {
+    /// Prepares a session; nothing runs yet.
+    ///
+    /// # Errors
+    /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
+    pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
+        let handle = self.find(name)?;
+        handle.require(Ask::Use)?;
+        let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
+        if workload.as_exec().is_none() {
+            return Err(no_exec(&handle));
+        }
+        if spec.args.is_empty() {
+            return Err(EngineError::invalid("No exec command specified"));
+        }
+        let id = engine::random_hex();
+        handle.emit(self, &format!("exec_create: {}", spec.args.join(" ")), [("execID", id.as_str())]);
+        let view = ExecView {
+            id: id.clone(),
+            container_id: handle.id().to_owned(),
+            running: false,
+            exit_code: None,
+            pid: None,
+            spec,
+            attach,
+        };
+        let mut execs = self.execs();
+        let mut ended: Vec<String> = execs
+            .iter()
+            .filter(|(_, e)| e.view.container_id == handle.id() && e.view.exit_code.is_some())
+            .map(|(id, _)| id.clone())
+            .collect();
+        ended.sort();
+        for old in ended.iter().skip(KEPT) {
+            execs.remove(old);
+        }
+        execs.insert(id.clone(), Entry { view, handle });
+        Ok(id)
+    }
+
+    /// Starts a session once.
+    ///
+    /// # Errors
+    /// `Conflict` when it was started before or its workload does not run; what the executor answers otherwise, with exit
+    /// code 126 or 127 recorded.
+    pub async fn exec_start(
+        &self,
+        exec_id: &str,
+        detach: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<ExecSession, EngineError> {
+        let (handle, mut spec) = {
+            let mut execs = self.execs();
+            let entry = execs.get_mut(exec_id).ok_or_else(|| no_such(exec_id))?;
+            if entry.view.running || entry.view.exit_code.is_some() {
+                return Err(EngineError::conflict(format!("exec {exec_id} has already run: create another one")));
+            }
+            entry.handle.require(Ask::Use)?;
+            entry.view.running = true;
+            (entry.handle.clone(), entry.view.spec.clone())
+        };
+        spec.size = size.or(spec.size);
+        spec.stdin &= !detach;
+        let tty = spec.tty;
+        let command = spec.args.join(" ");
+        let started = async {
+            let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
+            let exec = workload.as_exec().ok_or_else(|| no_exec(&handle))?;
+            exec.exec(exec_id, spec).await.map_err(EngineError::from)
+        };
+        match started.await {
+            Ok(started) => {
+                if let Some(entry) = self.execs().get_mut(exec_id) {
+                    entry.view.pid = Some(started.pid);
+                }
+                handle.execs_changed(|running| running.push(exec_id.to_owned()));
+                handle.emit(self, &format!("exec_start: {command}"), [("execID", exec_id)]);
+                self.watch_exec(handle, exec_id.to_owned());
+                Ok(ExecSession { tty, stream: (!detach).then_some(started.stream) })
+            }
+            Err(error) => {
+                let code = match &error {
+                    EngineError::Exec(error) => error.exit_code().unwrap_or(126),
+                    _ => 126,
+                };
+                self.exec_ended(exec_id, code);
+                Err(error)
+            }
+        }
+    }
+
+    fn watch_exec(&self, handle: Arc<Handle>, exec_id: String) {
+        let engine = self.clone();
+        self.spawn(async move {
+            let code = match handle.workload() {
+                Some(workload) => match workload.as_exec() {
+                    Some(exec) => exec.exec_wait(&exec_id).await.unwrap_or(137),
+                    None => 137,
+                },
+                None => 137,
+            };
+            engine.exec_ended(&exec_id, code);
+            handle.execs_changed(|running| running.retain(|id| *id != exec_id));
+            handle.emit(&engine, "exec_die", [("execID", exec_id.as_str()), ("exitCode", &code.to_string())]);
+        });
+    }
+
+    fn exec_ended(&self, exec_id: &str, code: i32) {
+        if let Some(entry) = self.execs().get_mut(exec_id) {
+            entry.view.running = false;
+            entry.view.exit_code = Some(code);
+        }
+    }
+
+    /// # Errors
+    /// `NotFound` for an unknown or forgotten session.
+    pub fn exec_inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        self.execs().get(exec_id).map(|entry| entry.view.clone()).ok_or_else(|| no_such(exec_id))
+    }
+
+    /// Sets the terminal size of a running session, in characters.
+    pub async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
+        let handle = self.execs().get(exec_id).map(|entry| entry.handle.clone()).ok_or_else(|| no_such(exec_id))?;
+        let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
+        let exec = workload.as_exec().ok_or_else(|| no_exec(&handle))?;
+        Ok(exec.exec_resize(exec_id, columns, rows).await?)
+    }
+
+    /// Forgets the sessions of a workload that is gone.
+    pub(crate) fn forget_execs(&self, container_id: &str) {
+        self.execs().retain(|_, entry| entry.view.container_id != container_id);
+    }
+}
+
+fn no_such(exec_id: &str) -> EngineError {
+    EngineError::NoSuch { what: "exec instance", name: exec_id.to_owned() }
+}
+
+fn not_running(handle: &Handle) -> EngineError {
+    EngineError::conflict(format!("container {} is not running", handle.id()))
+}
+
+fn no_exec(handle: &Handle) -> EngineError {
+    EngineError::unsupported(format!(
+        "{} is a WebAssembly component and has no processes or shell to exec into: read its output with `docker logs`, its live instances with `docker top`",
+        handle.view().name
+    ))
+}

@@ -1,0 +1,192 @@
+//! Health: probing a running workload with the timing of Docker's health check.
+//!
+//! The probe is a command inside it, or, with `bireme.health`, a GET to its first address.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bireme_core::ExecSpec;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::container::Handle;
+use crate::engine::{self, Engine};
+use crate::request::HealthCheck;
+use crate::view::{Fixed, Health, HealthProbe};
+
+/// How much of a probe's output is kept. Source: Docker's `maxOutputLen`.
+const OUTPUT_LIMIT: usize = 4096;
+const LOG_LENGTH: usize = 5;
+
+/// A health check with every default applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    test: Test,
+    interval: Duration,
+    timeout: Duration,
+    start_period: Duration,
+    start_interval: Duration,
+    retries: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Test {
+    Command(Vec<String>),
+    /// Path and port of a GET.
+    Http {
+        path: String,
+        port: u16,
+    },
+}
+
+/// The check of a workload; `None` when it has none or it is switched off.
+pub(crate) fn effective(fixed: &Fixed) -> Option<Check> {
+    let timing = fixed.health.clone().unwrap_or_default();
+    let test = match (&fixed.spec.bireme.health, timing.test.first().map(String::as_str)) {
+        (_, Some("NONE")) => return None,
+        (Some(path), _) => {
+            let port = fixed.spec.ports.first().map_or(80, |port| port.number);
+            Test::Http { path: path.clone(), port }
+        }
+        (None, Some("CMD")) => Test::Command(timing.test[1..].to_vec()),
+        (None, Some("CMD-SHELL")) => {
+            Test::Command(vec!["/bin/sh".to_owned(), "-c".to_owned(), timing.test[1..].join(" ")])
+        }
+        (None, _) => return None,
+    };
+    let or = |value: Duration, default| if value.is_zero() { Duration::from_secs(default) } else { value };
+    Some(Check {
+        test,
+        interval: or(timing.interval, 30),
+        timeout: or(timing.timeout, 30),
+        start_period: timing.start_period,
+        start_interval: or(timing.start_interval, 5),
+        retries: if timing.retries == 0 { 3 } else { timing.retries },
+    })
+}
+
+/// Whether a check runs a command inside, which only some executors offer.
+pub(crate) fn runs_command(check: Option<&HealthCheck>, http: bool) -> bool {
+    !http && check.is_some_and(|check| matches!(check.test.first().map(String::as_str), Some("CMD" | "CMD-SHELL")))
+}
+
+/// Probes until `run` is cancelled.
+pub(crate) async fn probe(engine: Engine, handle: Arc<Handle>, check: Check, run: CancellationToken) {
+    let mut health = Health { status: "starting".to_owned(), ..Health::default() };
+    handle.set_health(Some(health.clone()));
+    let began = tokio::time::Instant::now();
+    loop {
+        let starting = health.status == "starting" && began.elapsed() < check.start_period;
+        let pause = if starting { check.start_interval.min(check.interval) } else { check.interval };
+        tokio::select! {
+            () = run.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let start = engine::now();
+        let outcome = tokio::select! {
+            () = run.cancelled() => return,
+            outcome = tokio::time::timeout(check.timeout, once(&handle, &check.test)) => outcome,
+        };
+        let (exit_code, output) =
+            outcome.unwrap_or_else(|_| (-1, format!("Health check exceeded timeout ({:?})", check.timeout)));
+        let in_start_period = began.elapsed() < check.start_period;
+        health.log.push(HealthProbe { start, end: engine::now(), exit_code, output });
+        if health.log.len() > LOG_LENGTH {
+            health.log.remove(0);
+        }
+        let before = health.status.clone();
+        judge(&mut health, exit_code == 0, in_start_period, check.retries);
+        handle.set_health(Some(health.clone()));
+        if health.status != before {
+            handle.emit(&engine, &format!("health_status: {}", health.status), []);
+        }
+    }
+}
+
+/// Counts one probe. Pure.
+fn judge(health: &mut Health, passed: bool, in_start_period: bool, retries: u32) {
+    if passed {
+        health.failing_streak = 0;
+        health.status = "healthy".to_owned();
+    } else if !(in_start_period && health.status == "starting") {
+        health.failing_streak += 1;
+        if health.failing_streak >= retries {
+            health.status = "unhealthy".to_owned();
+        }
+    }
+}
+
+async fn once(handle: &Handle, test: &Test) -> (i32, String) {
+    match test {
+        Test::Command(args) => command(handle, args).await,
+        Test::Http { path, port } => http(handle, path, *port).await.unwrap_or_else(|error| (1, error.to_string())),
+    }
+}
+
+async fn command(handle: &Handle, args: &[String]) -> (i32, String) {
+    let id = engine::random_hex();
+    let Some(workload) = handle.workload() else { return (1, "not running".to_owned()) };
+    let Some(exec) = workload.as_exec() else { return (1, "cannot run commands".to_owned()) };
+    let spec = ExecSpec { args: args.to_vec(), ..ExecSpec::default() };
+    let started = match exec.exec(&id, spec).await {
+        Ok(started) => started,
+        Err(error) => return (error.exit_code().unwrap_or(1), error.to_string()),
+    };
+    let output = async {
+        let mut bytes = Vec::new();
+        started.stream.set_nonblocking(true)?;
+        let mut stream = tokio::net::UnixStream::from_std(started.stream)?;
+        // Each frame: an 8-byte header whose last four bytes are the length.
+        let mut header = [0u8; 8];
+        while stream.read_exact(&mut header).await.is_ok() {
+            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let mut frame = Vec::new();
+            (&mut stream).take(u64::from(length)).read_to_end(&mut frame).await?;
+            let room = OUTPUT_LIMIT.saturating_sub(bytes.len());
+            bytes.extend_from_slice(&frame[..frame.len().min(room)]);
+        }
+        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let output = output.await.unwrap_or_else(|error| error.to_string());
+    match exec.exec_wait(&id).await {
+        Ok(code) => (code, output),
+        Err(error) => (1, error.to_string()),
+    }
+}
+
+async fn http(handle: &Handle, path: &str, port: u16) -> std::io::Result<(i32, String)> {
+    let view = handle.view();
+    let Some((address, _)) = view.endpoints.iter().find_map(|endpoint| endpoint.ipv4) else {
+        return Ok((1, "it has no address to probe".to_owned()));
+    };
+    let mut stream = TcpStream::connect((address, port)).await?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: bireme-health\r\nConnection: close\r\n\r\n", view.name);
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.take(OUTPUT_LIMIT as u64).read_to_end(&mut answer).await?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let status: u16 = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok((i32::from(!(200..400).contains(&status)), text.lines().next().unwrap_or("no answer").to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_count_only_after_the_start_period() {
+        let mut health = Health { status: "starting".to_owned(), ..Health::default() };
+        let mut check = |passed, early, expected: (&str, u32)| {
+            judge(&mut health, passed, early, 2);
+            assert_eq!((health.status.as_str(), health.failing_streak), expected);
+        };
+        check(false, true, ("starting", 0));
+        check(false, false, ("starting", 1));
+        check(true, true, ("healthy", 0));
+        check(false, true, ("healthy", 1));
+        check(false, false, ("unhealthy", 2));
+        check(true, false, ("healthy", 0));
+    }
+}

@@ -1,0 +1,1027 @@
+//! Networks as clients know them, and the place of each workload on them.
+//!
+//! A *place* is made when a workload starts and given back when it ends: a sandbox (a network namespace, shared by the
+//! components of an app), an address on each network, published ports. Ports reach a workload in the way its executor
+//! says: as listening sockets handed over, or forwarded by the network.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bireme_core::spec::{NetworkMode, Protocol};
+use bireme_core::{Listener, Names, NetworkPlace, SandboxId};
+use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
+use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
+use ipnet::IpNet;
+
+use crate::EngineError;
+use crate::container::{Handle, Moving};
+use crate::engine::{self, Engine};
+use crate::event::Event;
+use crate::request::{CreateNetwork, EndpointRequest, PoolRequest, Publish};
+use crate::view::{Endpoint, Network, NetworkMember, PublishedPort};
+
+/// The network of workloads that name none; its members get no names, as with Docker.
+pub(crate) const DEFAULT: &str = "bridge";
+/// Option of a network: whether members reach each other.
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// The networks that exist, and who stands where.
+#[derive(Default)]
+pub(crate) struct Networks {
+    list: Mutex<BTreeMap<String, Entry>>,
+    sandboxes: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<Sandbox>>>>,
+    ports: Mutex<HashMap<SocketAddr, SharedPort>>,
+    /// Names are computed and told under this, so that an older table never follows a newer one.
+    naming: tokio::sync::Mutex<()>,
+}
+
+struct Entry {
+    network: Network,
+    /// `None` for host and null.
+    bridge: Option<Bridge>,
+}
+
+struct Bridge {
+    spec: NetworkSpec,
+    pool: AddressPool,
+    pool6: Option<AddressPool>,
+}
+
+#[derive(Default)]
+struct Sandbox {
+    members: HashSet<String>,
+    /// Over which network its way out goes.
+    way_out: Option<NetworkId>,
+}
+
+/// A host port whose listening socket was handed to a sandbox.
+struct SharedPort {
+    sandbox: SandboxId,
+    /// `None` when an earlier daemon bound it: the sandbox's host process still holds it.
+    socket: Option<OwnedFd>,
+    users: HashSet<String>,
+}
+
+/// What a start needs of the network.
+pub(crate) struct Placed {
+    pub(crate) network: Option<NetworkPlace>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) names: Names,
+    pub(crate) etc: Vec<(PathBuf, String)>,
+}
+
+impl Networks {
+    fn list(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn ports(&self) -> MutexGuard<'_, HashMap<SocketAddr, SharedPort>> {
+        self.ports.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn sandbox(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<Sandbox>> {
+        self.sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(id.clone()).or_default().clone()
+    }
+
+    /// Takes up a remembered network.
+    pub(crate) fn adopt(&self, network: Network) -> Result<Option<NetworkSpec>, EngineError> {
+        let bridge = bridge(&network)?;
+        let spec = bridge.as_ref().map(|bridge| bridge.spec.clone());
+        self.list().insert(network.id.clone(), Entry { network, bridge });
+        Ok(spec)
+    }
+
+    /// Takes up the place of a workload that runs on: its addresses and ports are in use.
+    pub(crate) async fn adopt_place(&self, handle: &Handle, moving: &Moving) -> Vec<bireme_net::Endpoint> {
+        let sandbox_id = handle.executor.sandbox(&handle.fixed.spec);
+        let sandbox = self.sandbox(&sandbox_id);
+        let mut sandbox = sandbox.lock().await;
+        let mut kept = Vec::new();
+        let mut list = self.list();
+        for endpoint in &moving.endpoints {
+            let Some(bridge) = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) else {
+                continue;
+            };
+            let addresses = addresses_of(endpoint);
+            if addresses.is_empty() {
+                continue;
+            }
+            for address in &addresses {
+                let pool = if address.addr().is_ipv4() { Some(&mut bridge.pool) } else { bridge.pool6.as_mut() };
+                if let Some(Err(error)) = pool.map(|pool| pool.take(address.addr())) {
+                    tracing::warn!(%address, %error, "an address in use could not be taken up again");
+                }
+            }
+            let default_route = wants_way_out(&mut sandbox, bridge);
+            kept.push(bireme_net::Endpoint {
+                sandbox: sandbox_id.clone(),
+                network: bridge.spec.id.clone(),
+                addresses,
+                mac: None,
+                default_route,
+                owner: handle.id().to_owned(),
+            });
+        }
+        sandbox.members.insert(handle.id().to_owned());
+        if handle.executor.takes_listeners() {
+            for port in &moving.ports {
+                let shared = SharedPort { sandbox: sandbox_id.clone(), socket: None, users: HashSet::new() };
+                self.ports().entry(port.host).or_insert(shared).users.insert(handle.id().to_owned());
+            }
+        }
+        kept
+    }
+}
+
+fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
+    [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().filter_map(|(ip, bits)| IpNet::new(ip, bits).ok()).collect()
+}
+
+fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
+    if bridge.spec.internal {
+        return false;
+    }
+    *sandbox.way_out.get_or_insert_with(|| bridge.spec.id.clone()) == bridge.spec.id
+}
+
+/// What stands behind a network on the machine; `None` for host and null.
+fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
+    if network.driver != "bridge" {
+        return Ok(None);
+    }
+    let invalid = |message: String| EngineError::invalid(format!("network {}: {message}", network.name));
+    let mut subnets = Vec::new();
+    let (mut pool4, mut pool6) = (None, None);
+    for pool in &network.pools {
+        let parse = |text: &String| {
+            IpNet::from_str(text).map_err(|_| invalid(format!("{text:?} is not an address range such as 10.5.0.0/24")))
+        };
+        let net = pool
+            .subnet
+            .as_ref()
+            .map(parse)
+            .transpose()?
+            .ok_or_else(|| invalid("a pool needs a subnet".to_owned()))?
+            .trunc();
+        let range = pool.ip_range.as_ref().map(parse).transpose()?;
+        let gateway = match &pool.gateway {
+            Some(text) => text.parse().map_err(|_| invalid(format!("gateway {text:?} is not an address")))?,
+            None => AddressPool::default_gateway(net),
+        };
+        if !net.contains(&gateway) {
+            return Err(invalid(format!("no matching subnet for gateway {gateway}")));
+        }
+        let mut reserved = vec![gateway];
+        for text in pool.reserved.values() {
+            reserved.push(text.parse().map_err(|_| invalid(format!("auxiliary address {text:?} is not an address")))?);
+        }
+        let addresses = AddressPool::new(net, range, &reserved).map_err(|error| invalid(error.to_string()))?;
+        let place = if net.addr().is_ipv4() { &mut pool4 } else { &mut pool6 };
+        if place.replace(addresses).is_some() {
+            return Err(invalid("more than one subnet of one family is not offered".to_owned()));
+        }
+        subnets.push(Subnet { net, gateway });
+    }
+    let pool = pool4.ok_or_else(|| invalid("it needs an IPv4 subnet".to_owned()))?;
+    let switch = |key: &str| network.options.get(key).is_none_or(|value| value != "false");
+    let mtu = match network.options.get(MTU) {
+        Some(text) => Some(text.parse().map_err(|_| invalid(format!("{MTU} {text:?} is not a number")))?),
+        None => None,
+    };
+    let spec = NetworkSpec {
+        id: NetworkId::parse(&network.id).map_err(|error| invalid(error.to_string()))?,
+        name: network.name.clone(),
+        driver: Driver::Bridge,
+        subnets,
+        internal: network.internal,
+        icc: switch(ICC),
+        mtu,
+        bridge_name: network.options.get(BRIDGE_NAME).cloned(),
+        masquerade: switch(MASQUERADE),
+    };
+    Ok(Some(Bridge { spec, pool, pool6 }))
+}
+
+impl Engine {
+    /// Makes the networks that always exist.
+    pub(crate) async fn make_default_networks(&self) -> Result<(), EngineError> {
+        let missing = |name: &str| self.network(name).is_err();
+        if missing(DEFAULT) {
+            self.make_network(CreateNetwork { name: DEFAULT.to_owned(), ..CreateNetwork::default() }).await?;
+        }
+        for (name, driver) in [("host", "host"), ("none", "null")] {
+            if missing(name) {
+                let network = Network {
+                    id: engine::random_hex(),
+                    name: name.to_owned(),
+                    driver: driver.to_owned(),
+                    created: engine::now(),
+                    internal: false,
+                    attachable: false,
+                    ipv6: false,
+                    pools: Vec::new(),
+                    options: BTreeMap::new(),
+                    labels: BTreeMap::new(),
+                };
+                self.memory().put_network(&network).await?;
+                self.network_list().adopt(network)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// `Conflict` when the name or the subnet is taken, `Invalid` for bad addresses, `Unsupported` for other drivers.
+    pub async fn create_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
+        if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
+            return Err(EngineError::Denied {
+                message: format!("operation is not permitted on predefined {} network", request.name),
+            });
+        }
+        if !matches!(request.driver.as_str(), "" | "bridge" | "default") {
+            return Err(EngineError::NotFound {
+                message: format!(
+                    "could not find plugin {} in v1 plugin registry: only the bridge driver is offered",
+                    request.driver
+                ),
+            });
+        }
+        let network = self.make_network(request).await?;
+        self.emit_network("create", &network, None);
+        Ok(network)
+    }
+
+    async fn make_network(&self, mut request: CreateNetwork) -> Result<Network, EngineError> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if request.name.is_empty() || !request.name.bytes().all(valid) {
+            return Err(EngineError::invalid(format!(
+                "invalid network name {:?}: use letters, digits, _, . and -",
+                request.name
+            )));
+        }
+        let routes = bireme_net::host_routes()?;
+        let network = {
+            let mut list = self.network_list().list();
+            if list.values().any(|entry| entry.network.name == request.name) {
+                return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
+            }
+            let used: Vec<IpNet> = list
+                .values()
+                .filter_map(|entry| entry.bridge.as_ref())
+                .flat_map(|b| b.spec.subnets.iter().map(|s| s.net))
+                .collect();
+            let has_v4 = request.pools.iter().filter_map(|p| p.subnet.as_ref()).any(|s| !s.contains(':'));
+            if !has_v4 {
+                let taken: Vec<IpNet> = used.iter().chain(&routes).copied().collect();
+                let subnet =
+                    SubnetPools::default().next(&taken).map_err(|error| EngineError::conflict(error.to_string()))?;
+                let keep = request.pools.iter().filter(|p| p.subnet.is_some()).cloned();
+                request.pools =
+                    std::iter::once(PoolRequest { subnet: Some(subnet.to_string()), ..PoolRequest::default() })
+                        .chain(keep)
+                        .collect();
+            }
+            let mut network = Network {
+                id: engine::random_hex(),
+                name: request.name,
+                driver: "bridge".to_owned(),
+                created: engine::now(),
+                internal: request.internal,
+                attachable: request.attachable,
+                ipv6: request.ipv6,
+                pools: request.pools,
+                options: request.options,
+                labels: request.labels,
+            };
+            let bridge = bridge(&network)?;
+            let subnets = bridge.as_ref().map_or(&[][..], |bridge| &bridge.spec.subnets);
+            if let Some(clash) = subnets.iter().find(|subnet| used.iter().any(|other| overlap(&subnet.net, other))) {
+                return Err(EngineError::Denied {
+                    message: format!(
+                        "invalid pool request: Pool overlaps with other one on this address space: {}",
+                        clash.net
+                    ),
+                });
+            }
+            for (pool, subnet) in network.pools.iter_mut().zip(subnets) {
+                pool.gateway = Some(subnet.gateway.to_string());
+            }
+            list.insert(network.id.clone(), Entry { network: network.clone(), bridge });
+            network
+        };
+        let made = async {
+            if let Some(spec) = self.network_spec(&network.id) {
+                self.net().ensure_network(&spec).await?;
+            }
+            self.memory().put_network(&network).await
+        };
+        if let Err(error) = made.await {
+            self.network_list().list().remove(&network.id);
+            if let Ok(id) = NetworkId::parse(&network.id) {
+                let _ = self.net().remove_network(&id).await;
+            }
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    fn network_spec(&self, id: &str) -> Option<NetworkSpec> {
+        self.network_list().list().get(id)?.bridge.as_ref().map(|bridge| bridge.spec.clone())
+    }
+
+    pub fn networks(&self) -> Vec<Network> {
+        self.network_list().list().values().map(|entry| entry.network.clone()).collect()
+    }
+
+    /// By name, ID, or the beginning of an ID.
+    ///
+    /// # Errors
+    /// `NotFound` in Docker's words; `Invalid` when several match.
+    pub fn network(&self, name: &str) -> Result<Network, EngineError> {
+        let list = self.network_list().list();
+        if let Some(entry) = list.get(name).or_else(|| list.values().find(|entry| entry.network.name == name)) {
+            return Ok(entry.network.clone());
+        }
+        let mut found = list.values().filter(|entry| !name.is_empty() && entry.network.id.starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(entry), None) => Ok(entry.network.clone()),
+            (Some(_), Some(_)) => Err(EngineError::Ambiguous { what: "network", name: name.to_owned() }),
+            (None, _) => Err(EngineError::NotFound { message: format!("network {name} not found") }),
+        }
+    }
+
+    /// The workloads that stand on a network now.
+    pub fn network_members(&self, id: &str) -> Vec<NetworkMember> {
+        let member = |view: Arc<crate::view::Container>| {
+            let endpoint = view.endpoints.iter().find(|e| e.network == id && e.ipv4.is_some())?.clone();
+            Some(NetworkMember { workload_id: view.id().to_owned(), name: view.name.clone(), endpoint })
+        };
+        self.handles().iter().filter_map(|handle| member(handle.view())).collect()
+    }
+
+    /// # Errors
+    /// `Denied` for the predefined ones and for networks with workloads on them.
+    pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        let network = self.network(name)?;
+        if matches!(network.name.as_str(), "bridge" | "host" | "none") {
+            return Err(EngineError::Denied {
+                message: format!("{} is a pre-defined network and cannot be removed", network.name),
+            });
+        }
+        if !self.network_members(&network.id).is_empty() {
+            return Err(EngineError::Denied {
+                message: format!(
+                    "error while removing network: network {} id {} has active endpoints",
+                    network.name, network.id
+                ),
+            });
+        }
+        if let Ok(id) = NetworkId::parse(&network.id) {
+            self.net().remove_network(&id).await?;
+        }
+        self.memory().delete_network(&network.id).await?;
+        self.network_list().list().remove(&network.id);
+        self.emit_network("destroy", &network, None);
+        Ok(())
+    }
+
+    /// Removes networks that no workload is on, running or not. `labels` as in filters.
+    pub async fn prune_networks(&self, labels: &[String]) -> Result<Vec<String>, EngineError> {
+        let used: HashSet<String> = self
+            .handles()
+            .iter()
+            .flat_map(|h| h.view().endpoints.iter().map(|e| e.network.clone()).collect::<Vec<_>>())
+            .collect();
+        let mut removed = Vec::new();
+        for network in self.networks() {
+            let predefined = matches!(network.name.as_str(), "bridge" | "host" | "none");
+            if !predefined
+                && !used.contains(&network.id)
+                && labels.iter().all(|label| engine::has_label(&network.labels, label))
+            {
+                self.remove_network(&network.id).await?;
+                removed.push(network.name);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Puts a workload on one more network; at once if it runs, otherwise at its next start.
+    pub async fn connect(&self, network: &str, workload: &str, request: EndpointRequest) -> Result<(), EngineError> {
+        let network = self.network(network)?;
+        let handle = self.find(workload)?;
+        let id = handle.id().to_owned();
+        let record = network.clone();
+        handle.command(|reply| crate::owner::Command::Connect { network: record, request, reply }).await?;
+        self.emit_network("connect", &network, Some(&id));
+        Ok(())
+    }
+
+    /// Takes a workload off a network. `force` also forgets a workload that is gone.
+    pub async fn disconnect(&self, network: &str, workload: &str, force: bool) -> Result<(), EngineError> {
+        let network = self.network(network)?;
+        let handle = match self.find(workload) {
+            Ok(handle) => handle,
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let id = handle.id().to_owned();
+        let network_id = network.id.clone();
+        handle.command(|reply| crate::owner::Command::Disconnect { network: network_id, reply }).await?;
+        self.emit_network("disconnect", &network, Some(&id));
+        Ok(())
+    }
+
+    fn emit_network(&self, action: &str, network: &Network, workload: Option<&str>) {
+        let mut attributes =
+            BTreeMap::from([("name".to_owned(), network.name.clone()), ("type".to_owned(), network.driver.clone())]);
+        attributes.extend(workload.map(|id| ("container".to_owned(), id.to_owned())));
+        self.emit(Event {
+            kind: "network",
+            action: action.to_owned(),
+            id: network.id.clone(),
+            attributes,
+            time: engine::now(),
+        });
+    }
+
+    /// The endpoints a new workload will have, in the order in which they are attached.
+    pub(crate) fn wanted_endpoints(
+        &self,
+        networks: &BTreeMap<String, EndpointRequest>,
+    ) -> Result<Vec<Endpoint>, EngineError> {
+        let default = BTreeMap::from([(DEFAULT.to_owned(), EndpointRequest::default())]);
+        let wanted = if networks.is_empty() { &default } else { networks };
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for (name, request) in wanted {
+            let network = self.network(name)?;
+            if network.driver != "bridge" {
+                return Err(EngineError::invalid(format!(
+                    "network {} cannot be combined with others: use it as the network mode alone",
+                    network.name
+                )));
+            }
+            self.check_static(&network, request)?;
+            if !endpoints.iter().any(|e| e.network == network.id) {
+                endpoints.push(endpoint(&network, request.clone()));
+            }
+        }
+        Ok(endpoints)
+    }
+
+    fn check_static(&self, network: &Network, request: &EndpointRequest) -> Result<(), EngineError> {
+        let list = self.network_list().list();
+        let Some(bridge) = list.get(&network.id).and_then(|entry| entry.bridge.as_ref()) else { return Ok(()) };
+        for address in request.ipv4.iter().chain(&request.ipv6) {
+            if !bridge.spec.subnets.iter().any(|subnet| subnet.net.contains(address)) {
+                return Err(EngineError::invalid(format!(
+                    "invalid endpoint settings: no configured subnet contains IP address {address}: network {} has {}",
+                    network.name,
+                    bridge.spec.subnets.iter().map(|s| s.net.to_string()).collect::<Vec<_>>().join(", ")
+                )));
+            }
+        }
+        if let Some(mac) = &request.mac {
+            parse_mac(mac)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the place of a workload that is about to start. What was made before an error is given back by
+    /// [`Engine::unplace`].
+    pub(crate) async fn place(
+        &self,
+        handle: &Arc<Handle>,
+        name: &str,
+        moving: &mut Moving,
+    ) -> Result<Placed, EngineError> {
+        let spec = &handle.fixed.spec;
+        let place = match &spec.namespaces.network {
+            NetworkMode::Host => None,
+            NetworkMode::Workload(other) => {
+                let other = self.find(other.as_str())?;
+                if other.workload().is_none() {
+                    return Err(EngineError::conflict(format!(
+                        "cannot join network of a non running container: {}",
+                        other.id()
+                    )));
+                }
+                let sandbox = other.executor.sandbox(&other.fixed.spec);
+                let netns = self.net().ensure_sandbox(&sandbox).await?;
+                Some(NetworkPlace { dns: self.net().dns_servers(&sandbox), sandbox, netns, addresses: Vec::new() })
+            }
+            NetworkMode::None | NetworkMode::Attached => {
+                let id = handle.executor.sandbox(spec);
+                let entry = self.network_list().sandbox(&id);
+                let mut sandbox = entry.lock().await;
+                let netns = self.net().ensure_sandbox(&id).await?;
+                sandbox.members.insert(handle.id().to_owned());
+                for endpoint in &mut moving.endpoints {
+                    self.attach_endpoint(handle, name, &id, &mut sandbox, endpoint).await?;
+                }
+                let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
+                Some(NetworkPlace { dns: self.net().dns_servers(&id), sandbox: id, netns, addresses })
+            }
+        };
+        let listeners = self.open_ports(handle, moving).await?;
+        handle.publish(name, moving);
+        self.names_changed(&moving.endpoints).await;
+        Ok(Placed {
+            etc: etc_files(handle, moving, place.as_ref()),
+            network: place,
+            listeners,
+            names: self.names_of(&moving.endpoints),
+        })
+    }
+
+    async fn attach_endpoint(
+        &self,
+        handle: &Handle,
+        name: &str,
+        id: &SandboxId,
+        sandbox: &mut Sandbox,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), EngineError> {
+        let request = {
+            let mut list = self.network_list().list();
+            let bridge = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()).ok_or_else(|| {
+                EngineError::NotFound { message: format!("network {} not found", endpoint.network_name) }
+            })?;
+            let taken = match endpoint.request.ipv4 {
+                Some(address) => bridge.pool.take(address),
+                None => bridge.pool.take_next(),
+            };
+            let address =
+                taken.map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+            endpoint.ipv4 = Some((address.addr(), address.prefix_len()));
+            let gateway =
+                |v4: bool| bridge.spec.subnets.iter().find(|s| s.net.addr().is_ipv4() == v4).map(|s| s.gateway);
+            endpoint.gateway = gateway(true);
+            endpoint.ipv6_gateway = gateway(false);
+            if let Some(pool6) = &mut bridge.pool6 {
+                let taken = match endpoint.request.ipv6 {
+                    Some(address) => pool6.take(address),
+                    None => pool6.take_next(),
+                };
+                let address = taken
+                    .map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+                endpoint.ipv6 = Some((address.addr(), address.prefix_len()));
+            }
+            bireme_net::Endpoint {
+                sandbox: id.clone(),
+                network: bridge.spec.id.clone(),
+                addresses: addresses_of(endpoint),
+                mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
+                default_route: wants_way_out(sandbox, bridge),
+                owner: handle.id().to_owned(),
+            }
+        };
+        endpoint.endpoint_id = engine::random_hex();
+        let attached = self.net().attach(&request).await?;
+        endpoint.mac = Some(attached.mac);
+        if endpoint.network_name != DEFAULT {
+            let own = [name.to_owned(), handle.fixed.spec.id.short().to_owned()];
+            let unique: BTreeSet<String> = own.into_iter().chain(endpoint.request.aliases.iter().cloned()).collect();
+            endpoint.names = unique.into_iter().collect();
+        }
+        Ok(())
+    }
+
+    /// Gives back everything that [`Engine::place`] made; goes on over errors.
+    pub(crate) async fn unplace(&self, handle: &Arc<Handle>, moving: &mut Moving) {
+        let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
+        };
+        self.close_ports(handle);
+        if let Err(error) = self.net().unpublish(handle.id()).await {
+            report("published ports", &error);
+        }
+        moving.ports.clear();
+        if matches!(handle.fixed.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
+            let id = handle.executor.sandbox(&handle.fixed.spec);
+            let entry = self.network_list().sandbox(&id);
+            let mut sandbox = entry.lock().await;
+            for endpoint in &mut moving.endpoints {
+                if let Err(error) = self.detach_endpoint(handle, &id, endpoint).await {
+                    report(&endpoint.network_name, &error);
+                }
+            }
+            sandbox.members.remove(handle.id());
+            if sandbox.members.is_empty() {
+                sandbox.way_out = None;
+                if let Err(error) = self.net().remove_sandbox(&id).await {
+                    report("network namespace", &error);
+                }
+                let mut sandboxes =
+                    self.network_list().sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                // Two owners: the map and this function. With a third, somebody waits to start in it.
+                if Arc::strong_count(&entry) == 2 {
+                    sandboxes.remove(&id);
+                }
+            }
+        }
+        let name = handle.view().name.clone();
+        handle.publish(&name, moving);
+    }
+
+    async fn detach_endpoint(
+        &self,
+        handle: &Handle,
+        id: &SandboxId,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), EngineError> {
+        let addresses = addresses_of(endpoint);
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let request = bireme_net::Endpoint {
+            sandbox: id.clone(),
+            network,
+            addresses: addresses.clone(),
+            mac: None,
+            default_route: false,
+            owner: handle.id().to_owned(),
+        };
+        let detached = self.net().detach(&request).await;
+        if let Some(bridge) =
+            self.network_list().list().get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut())
+        {
+            for address in addresses {
+                match address.addr() {
+                    IpAddr::V4(_) => bridge.pool.free(address.addr()),
+                    IpAddr::V6(_) => {
+                        if let Some(pool) = bridge.pool6.as_mut() {
+                            pool.free(address.addr());
+                        }
+                    }
+                }
+            }
+        }
+        endpoint.ipv4 = None;
+        endpoint.ipv6 = None;
+        endpoint.mac = None;
+        endpoint.endpoint_id = String::new();
+        Ok(detached?)
+    }
+
+    pub(crate) async fn connect_endpoint(
+        &self,
+        handle: &Arc<Handle>,
+        name: &str,
+        moving: &mut Moving,
+        network: &Network,
+        request: EndpointRequest,
+        alive: bool,
+    ) -> Result<(), EngineError> {
+        if handle.fixed.spec.namespaces.network != NetworkMode::Attached {
+            return Err(EngineError::Denied { message: "container sharing network namespace with another container or host cannot be connected to any other network".to_owned() });
+        }
+        if network.driver != "bridge" {
+            return Err(EngineError::Denied {
+                message: format!(
+                    "container cannot be connected to network {}: it is only a network mode",
+                    network.name
+                ),
+            });
+        }
+        if moving.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+            return Err(EngineError::Denied {
+                message: format!("endpoint with name {name} already exists in network {}", network.name),
+            });
+        }
+        self.check_static(network, &request)?;
+        let mut new = endpoint(network, request);
+        if alive {
+            let id = handle.executor.sandbox(&handle.fixed.spec);
+            let entry = self.network_list().sandbox(&id);
+            let mut sandbox = entry.lock().await;
+            if let Err(error) = self.attach_endpoint(handle, name, &id, &mut sandbox, &mut new).await {
+                let _ = self.detach_endpoint(handle, &id, &mut new).await;
+                return Err(error);
+            }
+        }
+        moving.endpoints.push(new);
+        handle.publish(name, moving);
+        self.names_changed(&moving.endpoints).await;
+        Ok(())
+    }
+
+    pub(crate) async fn disconnect_endpoint(
+        &self,
+        handle: &Arc<Handle>,
+        moving: &mut Moving,
+        network: &str,
+    ) -> Result<(), EngineError> {
+        let at = moving.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
+            EngineError::Denied { message: format!("container {} is not connected to network {network}", handle.id()) }
+        })?;
+        let mut old = moving.endpoints.remove(at);
+        let id = handle.executor.sandbox(&handle.fixed.spec);
+        let entry = self.network_list().sandbox(&id);
+        let mut sandbox = entry.lock().await;
+        let result = self.detach_endpoint(handle, &id, &mut old).await;
+        drop(sandbox);
+        let name = handle.view().name.clone();
+        handle.publish(&name, moving);
+        self.names_changed(std::slice::from_ref(&old)).await;
+        self.names_changed(&moving.endpoints).await;
+        result
+    }
+
+    /// Tells the DNS, and workloads that resolve names themselves, who is found where on these networks.
+    pub(crate) async fn names_changed(&self, endpoints: &[Endpoint]) {
+        let _one_at_a_time = self.network_list().naming.lock().await;
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            if let Ok(id) = NetworkId::parse(&endpoint.network) {
+                self.net().set_network_names(&id, self.names_on(&endpoint.network));
+            }
+        }
+        let touched: HashSet<&str> = endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect();
+        for handle in self.handles() {
+            let Some(workload) = handle.workload().filter(|workload| workload.wants_names()) else { continue };
+            let view = handle.view();
+            if view.endpoints.iter().any(|endpoint| touched.contains(endpoint.network.as_str())) {
+                workload.names_changed(self.names_of(&view.endpoints)).await;
+            }
+        }
+    }
+
+    fn names_on(&self, network: &str) -> Names {
+        let mut names = Names::new();
+        for handle in self.handles() {
+            let view = handle.view();
+            for endpoint in view.endpoints.iter().filter(|e| e.network == network) {
+                for name in &endpoint.names {
+                    let addresses = names.entry(name.to_ascii_lowercase()).or_default();
+                    addresses.extend(addresses_of(endpoint).iter().map(|net| net.addr()));
+                }
+            }
+        }
+        names.retain(|_, addresses| !addresses.is_empty());
+        names
+    }
+
+    fn names_of(&self, endpoints: &[Endpoint]) -> Names {
+        let mut names = Names::new();
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            for (name, addresses) in self.names_on(&endpoint.network) {
+                names.entry(name).or_default().extend(addresses);
+            }
+        }
+        names
+    }
+
+    async fn open_ports(&self, handle: &Arc<Handle>, moving: &mut Moving) -> Result<Vec<Listener>, EngineError> {
+        let fixed = &handle.fixed;
+        if fixed.spec.namespaces.network != NetworkMode::Attached {
+            return Ok(Vec::new());
+        }
+        let mut wanted = fixed.publish.clone();
+        if fixed.publish_all {
+            let missing = fixed.spec.ports.iter().filter(|port| !fixed.publish.iter().any(|p| p.container == **port));
+            wanted.extend(missing.map(|port| Publish { container: *port, host_ip: None, host_ports: None }));
+        }
+        let mut listeners = Vec::new();
+        for publish in wanted {
+            if handle.executor.takes_listeners() {
+                listeners.extend(self.open_listeners(handle, &publish, moving)?);
+            } else {
+                self.open_forward(handle, &publish, moving).await?;
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn open_listeners(
+        &self,
+        handle: &Handle,
+        publish: &Publish,
+        moving: &mut Moving,
+    ) -> Result<Vec<Listener>, EngineError> {
+        if publish.container.protocol != Protocol::Tcp {
+            return Err(EngineError::unsupported(format!(
+                "{} is a WebAssembly component and answers HTTP over TCP: port {}/{} cannot be published",
+                handle.view().name,
+                publish.container.number,
+                publish.container.protocol.as_str()
+            )));
+        }
+        let (first, last) = publish.host_ports.unwrap_or((0, 0));
+        let mut refusal = None;
+        for number in first..=last {
+            match self.listen(handle, publish, number) {
+                Ok(listeners) => {
+                    moving
+                        .ports
+                        .extend(listeners.iter().map(|l| PublishedPort { container: l.container, host: l.host }));
+                    return Ok(listeners);
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
+    }
+
+    /// Opens one host port on the addresses asked for. An IPv6 that this machine lacks is no error when every address was
+    /// meant.
+    fn listen(&self, handle: &Handle, publish: &Publish, number: u16) -> Result<Vec<Listener>, EngineError> {
+        let sandbox = handle.executor.sandbox(&handle.fixed.spec);
+        let mut ports = self.network_list().ports();
+        let mut listeners: Vec<Listener> = Vec::new();
+        let addresses = match publish.host_ip {
+            Some(ip) => vec![ip],
+            None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
+        };
+        let mut number = number;
+        let taken = |host: SocketAddr, why: &str| {
+            EngineError::conflict(format!(
+                "driver failed programming external connectivity on endpoint {}: failed to bind host port for {host}: {why}",
+                handle.view().name
+            ))
+        };
+        let refused = |host: SocketAddr, source: &std::io::Error| match source.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                taken(host, "address already in use: stop what listens there, or publish another port")
+            }
+            _ => taken(host, &source.to_string()),
+        };
+        for ip in addresses {
+            let asked = SocketAddr::new(ip, number);
+            if let Some(shared) = ports.get_mut(&asked) {
+                if shared.sandbox != sandbox {
+                    return Err(taken(asked, "port is already allocated to another app"));
+                }
+                let socket = shared
+                    .socket
+                    .as_ref()
+                    .map(OwnedFd::try_clone)
+                    .transpose()
+                    .map_err(|error| refused(asked, &error))?;
+                shared.users.insert(handle.id().to_owned());
+                listeners.push(Listener { host: asked, container: publish.container, socket });
+                continue;
+            }
+            let socket = match bireme_sys::listen::tcp(asked) {
+                Ok(socket) => socket,
+                Err(error)
+                    if ip.is_ipv6() && publish.host_ip.is_none() && error.kind() != std::io::ErrorKind::AddrInUse =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(refused(asked, &error)),
+            };
+            let host = bireme_sys::listen::local_address(&socket).map_err(|error| refused(asked, &error))?;
+            number = host.port();
+            let copy = socket.try_clone().map_err(|error| refused(host, &error))?;
+            let users = HashSet::from([handle.id().to_owned()]);
+            ports.insert(host, SharedPort { sandbox: sandbox.clone(), socket: Some(socket), users });
+            listeners.push(Listener { host, container: publish.container, socket: Some(copy) });
+        }
+        Ok(listeners)
+    }
+
+    fn close_ports(&self, handle: &Handle) {
+        self.network_list().ports().retain(|_, shared| {
+            shared.users.remove(handle.id());
+            !shared.users.is_empty()
+        });
+    }
+
+    async fn open_forward(&self, handle: &Handle, publish: &Publish, moving: &mut Moving) -> Result<(), EngineError> {
+        let endpoint = moving
+            .endpoints
+            .iter()
+            .find(|e| e.ipv4.is_some() && self.network(&e.network).is_ok_and(|n| !n.internal))
+            .ok_or_else(|| {
+                EngineError::invalid(format!(
+                    "{} publishes a port and is on no network that has a way out",
+                    handle.view().name
+                ))
+            })?;
+        let Some((target, _)) = endpoint.ipv4 else { return Ok(()) };
+        let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let (first, last) = publish.host_ports.unwrap_or((0, 0));
+        let ip = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let mut refusal = None;
+        for number in first..=last {
+            let forward = Forward {
+                owner: handle.id().to_owned(),
+                protocol: publish.container.protocol,
+                host: SocketAddr::new(ip, number),
+                target: SocketAddr::new(target, publish.container.number),
+                network: network.clone(),
+            };
+            match self.net().publish(&forward).await {
+                Ok(host) => {
+                    moving.ports.push(PublishedPort { container: publish.container, host });
+                    return Ok(());
+                }
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.map_or_else(|| EngineError::invalid("an empty range of host ports"), EngineError::from))
+    }
+
+    /// The forwards of a workload that runs on, for the network to take up again.
+    pub(crate) fn forwards_of(handle: &Handle, moving: &Moving) -> Vec<Forward> {
+        if handle.executor.takes_listeners() {
+            return Vec::new();
+        }
+        let Some(endpoint) = moving.endpoints.iter().find(|endpoint| endpoint.ipv4.is_some()) else {
+            return Vec::new();
+        };
+        let (Some((target, _)), Ok(network)) = (endpoint.ipv4, NetworkId::parse(&endpoint.network)) else {
+            return Vec::new();
+        };
+        let forward = |port: &PublishedPort| Forward {
+            owner: handle.id().to_owned(),
+            protocol: port.container.protocol,
+            host: port.host,
+            target: SocketAddr::new(target, port.container.number),
+            network: network.clone(),
+        };
+        moving.ports.iter().map(forward).collect()
+    }
+
+    /// The host as seen from the workloads of these networks.
+    pub(crate) fn host_gateway(&self, endpoints: &[Endpoint]) -> Option<IpAddr> {
+        let list = self.network_list().list();
+        let id = endpoints.first().map(|endpoint| endpoint.network.clone())?;
+        list.get(&id)?.bridge.as_ref()?.spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4)
+    }
+}
+
+fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint {
+    Endpoint {
+        network: network.id.clone(),
+        network_name: network.name.clone(),
+        endpoint_id: String::new(),
+        request,
+        ipv4: None,
+        gateway: None,
+        ipv6: None,
+        ipv6_gateway: None,
+        mac: None,
+        names: Vec::new(),
+    }
+}
+
+fn parse_mac(text: &str) -> Result<[u8; 6], EngineError> {
+    let mut mac = [0u8; 6];
+    let mut parts = text.split([':', '-']);
+    let mut ok = true;
+    for byte in &mut mac {
+        ok &= parts.next().and_then(|part| u8::from_str_radix(part, 16).ok()).map(|value| *byte = value).is_some();
+    }
+    if ok && parts.next().is_none() && mac[0] & 1 == 0 {
+        return Ok(mac);
+    }
+    Err(EngineError::invalid(format!("invalid MAC address {text:?}: write six bytes such as 02:42:ac:11:00:02")))
+}
+
+/// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
+fn etc_files(handle: &Handle, moving: &Moving, place: Option<&NetworkPlace>) -> Vec<(PathBuf, String)> {
+    let spec = &handle.fixed.spec;
+    let mut hosts = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for (name, address) in &spec.extra_hosts {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
+    for (address, _) in moving.endpoints.iter().filter_map(|endpoint| endpoint.ipv4) {
+        let full =
+            if spec.domainname.is_empty() { String::new() } else { format!("{}.{} ", spec.hostname, spec.domainname) };
+        hosts.push_str(&format!("{address}\t{full}{}\n", spec.hostname));
+    }
+    let ours: Vec<IpAddr> = place.map(|place| place.dns.clone()).unwrap_or_default();
+    let servers: Vec<IpAddr> = ours.into_iter().chain(spec.dns.servers.iter().copied()).collect();
+    let mut resolv = String::new();
+    if servers.is_empty() {
+        resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    }
+    for server in servers {
+        resolv.push_str(&format!("nameserver {server}\n"));
+    }
+    if !spec.dns.search.is_empty() {
+        resolv.push_str(&format!("search {}\n", spec.dns.search.join(" ")));
+    }
+    let options: Vec<&str> = spec.dns.options.iter().map(String::as_str).collect();
+    if !options.is_empty() {
+        resolv.push_str(&format!("options {}\n", options.join(" ")));
+    }
+    vec![
+        (PathBuf::from("/etc/hosts"), hosts),
+        (PathBuf::from("/etc/resolv.conf"), resolv),
+        (PathBuf::from("/etc/hostname"), format!("{}\n", spec.hostname)),
+    ]
+}

@@ -1,0 +1,482 @@
+//! The owner task of one workload: the only place where its state changes.
+//!
+//! It takes one command at a time, sees the end of what runs, and the end of a back-off. Whatever it decides, it asks
+//! `lifecycle` and `restart` first, does the I/O, remembers the outcome, and only then tells the world.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bireme_core::spec::{Exit, Signal};
+use bireme_core::{Prepared, Workload};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::container::{Handle, Moving};
+use crate::engine::{self, Engine};
+use crate::lifecycle::{self, Answer, Ask, Happened};
+use crate::request::{EndpointRequest, Remove, RestartPolicy};
+use crate::restart::BackOff;
+use crate::view::{Ended, Status};
+use crate::{EngineError, health};
+
+type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+pub(crate) enum Command {
+    Start(Reply<()>),
+    /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
+    Ending(Reply<bool>),
+    Pause(Reply<()>),
+    Unpause(Reply<()>),
+    Rename {
+        to: String,
+        reply: Reply<()>,
+    },
+    Update {
+        restart: RestartPolicy,
+        reply: Reply<()>,
+    },
+    Connect {
+        network: crate::view::Network,
+        request: EndpointRequest,
+        reply: Reply<()>,
+    },
+    Disconnect {
+        network: String,
+        reply: Reply<()>,
+    },
+    Remove {
+        how: Remove,
+        reply: Reply<()>,
+    },
+}
+
+pub(crate) struct Owner {
+    engine: Engine,
+    handle: Arc<Handle>,
+    name: String,
+    moving: Moving,
+    back_off: BackOff,
+    restart_at: Option<Instant>,
+    /// The end of what runs now; a new channel at each start, so that a late end of an earlier run is not seen.
+    end: Option<oneshot::Receiver<Exit>>,
+    /// Ends what accompanies a run: health probes.
+    run: CancellationToken,
+    started: Option<Instant>,
+}
+
+impl Owner {
+    pub(crate) fn new(engine: Engine, handle: Arc<Handle>, name: String, moving: Moving) -> Self {
+        Self {
+            engine,
+            handle,
+            name,
+            moving,
+            back_off: BackOff::default(),
+            restart_at: None,
+            end: None,
+            run: CancellationToken::new(),
+            started: None,
+        }
+    }
+
+    /// Takes over a workload that an earlier daemon started.
+    pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
+        self.handle.set_workload(Some(workload.clone()));
+        self.watch_end(workload);
+        let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
+        self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
+        self.begin_probes();
+    }
+
+    /// Records that what an earlier daemon started is nowhere to be found; the task then treats it as any end.
+    pub(crate) fn lost(&mut self) {
+        let (sender, receiver) = oneshot::channel();
+        let _ = sender.send(Exit {
+            code: 255,
+            oom_killed: false,
+            finished_at: engine::now(),
+            error: Some(
+                "it was lost while the engine was away: its process and its record of an end are gone".to_owned(),
+            ),
+        });
+        self.end = Some(receiver);
+    }
+
+    /// A back-off that an earlier daemon did not live to see the end of.
+    pub(crate) fn settle(&mut self) {
+        self.happened(Happened::Ended);
+    }
+
+    /// Has it started as soon as the task runs, for restart policies at engine start.
+    pub(crate) fn start_soon(&mut self) {
+        self.restart_at = Some(Instant::now());
+    }
+
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
+        loop {
+            let due = self.restart_at;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                exit = ended(&mut self.end) => {
+                    if self.on_end(exit).await {
+                        break;
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(command) => if self.on_command(command).await { break },
+                    None => break,
+                },
+                () = sleep_until(due) => {
+                    self.restart_at = None;
+                    self.on_restart_due().await;
+                }
+            }
+        }
+        self.run.cancel();
+    }
+
+    /// Answers true when the workload is gone.
+    async fn on_command(&mut self, command: Command) -> bool {
+        match command {
+            Command::Start(reply) => {
+                let result = match self.may(Ask::Start) {
+                    Ok(Answer::Already) => {
+                        Err(EngineError::NotModified { message: format!("container {} is already started", self.name) })
+                    }
+                    Ok(_) => {
+                        self.moving.stopped = false;
+                        self.moving.restart_count = 0;
+                        self.start(Happened::StartFailed).await
+                    }
+                    Err(error) => Err(error),
+                };
+                let failed = matches!(&result, Err(error) if !matches!(error, EngineError::NotModified { .. }));
+                let gone = failed
+                    && self.handle.fixed.auto_remove
+                    && !self.moving.state.status.is_alive()
+                    && self.remove(Remove { force: false, volumes: true }).await.is_ok();
+                let _ = reply.send(result);
+                return gone;
+            }
+            Command::Ending(reply) => {
+                self.moving.stopped = true;
+                if self.restart_at.take().is_some() && self.moving.state.status == Status::Restarting {
+                    self.happened(Happened::Ended);
+                    self.handle.ended(Ended { code: self.moving.state.exit_code, error: None });
+                }
+                self.remember_or_log().await;
+                let _ = reply.send(Ok(self.moving.state.status.is_alive()));
+            }
+            Command::Pause(reply) => {
+                let _ = reply.send(self.pause(true).await);
+            }
+            Command::Unpause(reply) => {
+                let _ = reply.send(self.pause(false).await);
+            }
+            Command::Rename { to, reply } => {
+                let before = std::mem::replace(&mut self.name, to);
+                let result = self.remember().await;
+                if result.is_err() {
+                    self.name = before;
+                } else {
+                    self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
+                    self.engine.names_changed(&self.moving.endpoints).await;
+                }
+                let _ = reply.send(result);
+            }
+            Command::Update { restart, reply } => {
+                self.moving.restart = restart;
+                let _ = reply.send(self.remember().await);
+            }
+            Command::Connect { network, request, reply } => {
+                let alive = self.moving.state.status.is_alive();
+                let result = self
+                    .engine
+                    .connect_endpoint(&self.handle, &self.name, &mut self.moving, &network, request, alive)
+                    .await;
+                self.remember_or_log().await;
+                let _ = reply.send(result);
+            }
+            Command::Disconnect { network, reply } => {
+                let result = self.engine.disconnect_endpoint(&self.handle, &mut self.moving, &network).await;
+                self.remember_or_log().await;
+                let _ = reply.send(result);
+            }
+            Command::Remove { how, reply } => {
+                let result = self.remove(how).await;
+                let gone = result.is_ok();
+                let _ = reply.send(result);
+                return gone;
+            }
+        }
+        false
+    }
+
+    fn may(&self, ask: Ask) -> Result<Answer, EngineError> {
+        match lifecycle::may(self.moving.state.status, ask) {
+            Answer::Refused(why) => Err(EngineError::conflict(format!("container {} {why}", self.handle.id()))),
+            answer => Ok(answer),
+        }
+    }
+
+    fn happened(&mut self, happened: Happened) {
+        match lifecycle::after(self.moving.state.status, happened) {
+            Ok(status) => self.moving.state.status = status,
+            Err((status, happened)) => {
+                tracing::error!(workload.id = self.handle.id(), ?status, ?happened, "impossible change of state")
+            }
+        }
+        self.handle.publish(&self.name, &self.moving);
+    }
+
+    async fn remember(&mut self) -> Result<(), EngineError> {
+        self.handle.publish(&self.name, &self.moving);
+        self.engine.memory().update_workload(self.handle.id(), &self.name, &self.moving).await
+    }
+
+    async fn remember_or_log(&mut self) {
+        if let Err(error) = self.remember().await {
+            tracing::warn!(
+                workload.id = self.handle.id(),
+                error = &error as &dyn std::error::Error,
+                "a change of state could not be remembered; is the disk full?"
+            );
+        }
+    }
+
+    /// `failed` is what a failure means: the end of it, or one more turn of the back-off.
+    async fn start(&mut self, failed: Happened) -> Result<(), EngineError> {
+        match self.launch().await {
+            Ok(workload) => {
+                let state = &mut self.moving.state;
+                state.pid = workload.pid();
+                state.exit_code = 0;
+                state.error = String::new();
+                state.oom_killed = false;
+                state.started_at = Some(engine::now());
+                self.started = Some(Instant::now());
+                self.happened(Happened::Started);
+                let remembered = self.remember().await;
+                self.watch_end(workload.clone());
+                if let Err(error) = remembered {
+                    // What is not remembered would be ended as a stranger by the next daemon: end it now, and say why.
+                    let _ = workload.signal(Signal::KILL).await;
+                    return Err(error);
+                }
+                self.handle.emit(&self.engine, "start", []);
+                self.engine.names_changed(&self.moving.endpoints).await;
+                self.begin_probes();
+                Ok(())
+            }
+            Err(error) => {
+                self.engine.unplace(&self.handle, &mut self.moving).await;
+                let state = &mut self.moving.state;
+                state.pid = None;
+                state.error = error.to_string();
+                state.exit_code = match &error {
+                    EngineError::Exec(error) => error.exit_code().unwrap_or(128),
+                    _ => 128,
+                };
+                state.finished_at = Some(engine::now());
+                self.happened(failed);
+                self.remember_or_log().await;
+                // A client that waits for the end or the removal is told the code.
+                self.handle.ended(Ended { code: self.moving.state.exit_code, error: None });
+                Err(error)
+            }
+        }
+    }
+
+    /// Places it on its networks, makes it ready, connects waiting clients, lets it go. Undoes what it did on error,
+    /// except for the placing.
+    async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
+        let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
+        let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
+        dirs.make().await?;
+        let prepared = Prepared {
+            spec: self.handle.fixed.spec.clone(),
+            program: self.handle.fixed.program.clone(),
+            state_dir: dirs.state.clone(),
+            run_dir: dirs.run.clone(),
+            log: engine::log_target(&self.handle.fixed),
+            network: placed.network,
+            listeners: placed.listeners,
+            names: placed.names,
+            etc: placed.etc,
+        };
+        let workload: Arc<dyn Workload> = Arc::from(self.handle.executor.create(prepared).await?);
+        self.handle.connect_pending(workload.clone()).await;
+        if let Err(error) = workload.start().await {
+            self.handle.set_workload(None);
+            if let Err(error) = workload.delete().await {
+                tracing::warn!(workload.id = self.handle.id(), %error, "what a failed start made could not be cleared away");
+            }
+            return Err(error.into());
+        }
+        Ok(workload)
+    }
+
+    fn watch_end(&mut self, workload: Arc<dyn Workload>) {
+        let (sender, receiver) = oneshot::channel();
+        self.end = Some(receiver);
+        self.engine.spawn(async move {
+            let exit = workload.wait().await.unwrap_or_else(|error| Exit {
+                code: 137,
+                oom_killed: false,
+                finished_at: engine::now(),
+                error: Some(error.to_string()),
+            });
+            let _ = sender.send(exit);
+        });
+    }
+
+    fn begin_probes(&mut self) {
+        self.run = CancellationToken::new();
+        if let Some(check) = health::effective(&self.handle.fixed) {
+            let (engine, handle, run) = (self.engine.clone(), self.handle.clone(), self.run.clone());
+            self.engine.spawn(async move { health::probe(engine, handle, check, run).await });
+        }
+    }
+
+    /// Clears away what ran and decides what follows. Answers true when the workload removed itself.
+    async fn on_end(&mut self, exit: Exit) -> bool {
+        self.end = None;
+        self.run.cancel();
+        let workload = self.handle.workload();
+        self.handle.set_workload(None);
+        self.engine.unplace(&self.handle, &mut self.moving).await;
+        if let Some(workload) = workload {
+            if let Err(error) = workload.delete().await {
+                tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
+            }
+        }
+        let state = &mut self.moving.state;
+        state.pid = None;
+        state.exit_code = exit.code;
+        state.oom_killed = exit.oom_killed;
+        state.error = exit.error.clone().unwrap_or_default();
+        state.finished_at = Some(exit.finished_at);
+        let ran = self.started.take().map_or(Duration::ZERO, |at| at.elapsed());
+        let delay = self.back_off.after_end(self.moving.restart, exit.code, self.moving.stopped, ran);
+        match delay {
+            Some(delay) => {
+                self.restart_at = Some(Instant::now() + delay);
+                self.happened(Happened::EndedToRestart);
+            }
+            None => self.happened(Happened::Ended),
+        }
+        if exit.oom_killed {
+            self.handle.emit(&self.engine, "oom", []);
+        }
+        let duration = ran.as_secs().to_string();
+        self.handle.emit(
+            &self.engine,
+            "die",
+            [("exitCode", exit.code.to_string().as_str()), ("execDuration", &duration)],
+        );
+        let remove = self.handle.fixed.auto_remove && delay.is_none();
+        if !remove {
+            self.remember_or_log().await;
+        }
+        self.handle.ended(Ended { code: exit.code, error: exit.error });
+        self.engine.names_changed(&self.moving.endpoints).await;
+        if remove {
+            match self.remove(Remove { force: false, volumes: true }).await {
+                Ok(()) => return true,
+                Err(error) => tracing::warn!(
+                    workload.id = self.handle.id(),
+                    error = &error as &dyn std::error::Error,
+                    "automatic removal failed"
+                ),
+            }
+        }
+        false
+    }
+
+    async fn on_restart_due(&mut self) {
+        self.moving.restart_count += 1;
+        let delay = self.back_off.after_end(self.moving.restart, 1, self.moving.stopped, Duration::ZERO);
+        let failed = if delay.is_some() { Happened::EndedToRestart } else { Happened::StartFailed };
+        if let Err(error) = self.start(failed).await {
+            tracing::info!(workload.id = self.handle.id(), error = &error as &dyn std::error::Error, "restart failed");
+            self.restart_at = delay.map(|delay| Instant::now() + delay);
+        }
+    }
+
+    async fn pause(&mut self, pause: bool) -> Result<(), EngineError> {
+        self.may(if pause { Ask::Pause } else { Ask::Unpause })?;
+        let workload = self
+            .handle
+            .workload()
+            .ok_or_else(|| EngineError::conflict(format!("container {} is not running", self.handle.id())))?;
+        let power = workload.as_pause().ok_or_else(|| {
+            EngineError::unsupported(format!(
+                "{} is a WebAssembly component and cannot be paused: stop it instead",
+                self.name
+            ))
+        })?;
+        if pause {
+            power.pause().await?
+        } else {
+            power.resume().await?
+        }
+        self.happened(if pause { Happened::Paused } else { Happened::Unpaused });
+        self.handle.emit(&self.engine, if pause { "pause" } else { "unpause" }, []);
+        self.remember().await
+    }
+
+    async fn remove(&mut self, how: Remove) -> Result<(), EngineError> {
+        self.may(Ask::Remove { force: how.force })?;
+        self.restart_at = None;
+        if self.moving.state.status.is_alive() {
+            self.moving.stopped = true;
+            if let Some(workload) = self.handle.workload() {
+                workload.signal(Signal::KILL).await?;
+            }
+            self.handle.emit(&self.engine, "kill", [("signal", "9")]);
+            let exit = ended(&mut self.end).await;
+            let auto_removed = Box::pin(self.on_end(exit)).await;
+            if auto_removed {
+                return Ok(());
+            }
+        } else if self.moving.state.status == Status::Restarting {
+            self.happened(Happened::Ended);
+        }
+        self.happened(Happened::RemovalBegan);
+        match self.engine.clear_away(&self.handle, how.volumes).await {
+            Ok(()) => {
+                self.handle.emit(&self.engine, "destroy", []);
+                self.handle.gone();
+                Ok(())
+            }
+            Err(error) => {
+                self.moving.state.error = error.to_string();
+                self.happened(Happened::RemovalFailed);
+                self.remember_or_log().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The end of what runs; pending for ever while nothing does.
+async fn ended(end: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
+    match end {
+        Some(receiver) => receiver.await.unwrap_or_else(|_| Exit {
+            code: 137,
+            oom_killed: false,
+            finished_at: engine::now(),
+            error: Some("the engine stopped watching it".to_owned()),
+        }),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,365 @@
+//! From what was asked and what the image says to one complete specification. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bireme_core::spec::{
+    Mount, MountSource, Namespaces, Port, Propagation, Protocol, Signal, WorkloadKind, WorkloadSpec,
+};
+use bireme_core::{Labels, WorkloadId};
+use bireme_image::{Image, ImageConfig};
+
+use crate::EngineError;
+use crate::request::{Create, HealthCheck, MountRequestSource};
+use crate::view::{MountKind, MountPoint};
+
+/// A volume that a workload needs, by name; `None` for one of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VolumeNeed {
+    pub(crate) name: Option<String>,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+    pub(crate) no_copy: bool,
+    pub(crate) driver: String,
+    pub(crate) options: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// The mounts of a workload, before its volumes exist.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts {
+    pub(crate) binds: Vec<(PathBuf, bool)>,
+    pub(crate) mounts: Vec<Mount>,
+    pub(crate) points: Vec<MountPoint>,
+    pub(crate) volumes: Vec<VolumeNeed>,
+}
+
+/// Docker's rule for names of containers.
+pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    let valid = name.len() > 1 && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(inner);
+    if valid {
+        return Ok(());
+    }
+    Err(EngineError::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+}
+
+/// Environment of the image, overlaid by that of the request; each name once, in order of first appearance.
+pub(crate) fn merge_env(image: &[String], request: &[String]) -> Vec<String> {
+    let mut merged: Vec<String> = Vec::new();
+    for entry in image.iter().chain(request) {
+        let name = entry.split('=').next().unwrap_or(entry);
+        let at = merged.iter().position(|known| known.split('=').next() == Some(name));
+        match (entry.contains('='), at) {
+            (true, Some(at)) => merged[at] = entry.clone(),
+            (true, None) => merged.push(entry.clone()),
+            (false, Some(at)) => drop(merged.remove(at)),
+            (false, None) => {}
+        }
+    }
+    merged
+}
+
+/// Entrypoint and command after Docker's rule: an entrypoint given replaces the image's command too.
+pub(crate) fn merge_command(request: &Create, image: &ImageConfig) -> (Vec<String>, Vec<String>) {
+    let given = request.entrypoint.clone().filter(|e| e.len() != 1 || !e[0].is_empty());
+    let cleared = request.entrypoint.is_some();
+    let entrypoint = if cleared { given.unwrap_or_default() } else { image.entrypoint.clone().unwrap_or_default() };
+    let command = match (&request.command, cleared) {
+        (Some(command), _) if !command.is_empty() => command.clone(),
+        (_, true) => Vec::new(),
+        (_, false) => image.cmd.clone().unwrap_or_default(),
+    };
+    (entrypoint, command)
+}
+
+/// Reads `80`, `80/udp`.
+pub(crate) fn parse_port(text: &str) -> Option<Port> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol.to_ascii_lowercase().as_str() {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "sctp" => Protocol::Sctp,
+        _ => return None,
+    };
+    Some(Port { number: number.parse().ok()?, protocol })
+}
+
+fn ports(request: &Create, image: &ImageConfig) -> Vec<Port> {
+    let mut ports: BTreeSet<Port> = image.exposed_ports.keys().filter_map(|text| parse_port(text)).collect();
+    ports.extend(&request.exposed);
+    ports.extend(request.publish.iter().map(|publish| publish.container));
+    ports.into_iter().collect()
+}
+
+/// The health check after merging: what the request leaves open is the image's.
+pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -> Option<HealthCheck> {
+    let nanos = |value: i64| Duration::from_nanos(value.max(0) as u64);
+    let of_image = image.healthcheck.as_ref().map(|check| HealthCheck {
+        test: check.test.clone(),
+        interval: nanos(check.interval),
+        timeout: nanos(check.timeout),
+        start_period: nanos(check.start_period),
+        start_interval: nanos(check.start_interval),
+        retries: check.retries.clamp(0, i64::from(u32::MAX)) as u32,
+    });
+    let Some(request) = request else { return of_image };
+    let base = of_image.unwrap_or_default();
+    let or = |given: Duration, base: Duration| if given.is_zero() { base } else { given };
+    Some(HealthCheck {
+        test: if request.test.is_empty() { base.test } else { request.test.clone() },
+        interval: or(request.interval, base.interval),
+        timeout: or(request.timeout, base.timeout),
+        start_period: or(request.start_period, base.start_period),
+        start_interval: or(request.start_interval, base.start_interval),
+        retries: if request.retries == 0 { base.retries } else { request.retries },
+    })
+}
+
+/// Sorts the wanted mounts by what they need. A path named twice is refused; a volume of the image gives way to any.
+pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, EngineError> {
+    let mut resolved = Mounts::default();
+    let mut targets = BTreeSet::new();
+    for mount in &request.mounts {
+        let target = clean_target(&mount.target)?;
+        if !targets.insert(target.clone()) {
+            return Err(EngineError::invalid(format!("Duplicate mount point: {target}")));
+        }
+        let point = |kind, source: PathBuf, propagation: &str| MountPoint {
+            kind,
+            name: String::new(),
+            anonymous: false,
+            source,
+            target: target.clone(),
+            read_only: mount.read_only,
+            propagation: propagation.to_owned(),
+        };
+        match &mount.source {
+            MountRequestSource::Bind { path, create, propagation, recursive } => {
+                if !path.is_absolute() {
+                    return Err(EngineError::invalid(format!(
+                        "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
+                        path.display()
+                    )));
+                }
+                let word = match propagation {
+                    Propagation::Private => "rprivate",
+                    Propagation::Slave => "rslave",
+                    Propagation::Shared => "rshared",
+                };
+                resolved.binds.push((path.clone(), *create));
+                resolved.points.push(point(MountKind::Bind, path.clone(), word));
+                let source = MountSource::Bind { path: path.clone(), propagation: *propagation, recursive: *recursive };
+                resolved.mounts.push(Mount { source, target, read_only: mount.read_only });
+            }
+            MountRequestSource::Tmpfs { size, mode, options } => {
+                resolved.points.push(point(MountKind::Tmpfs, PathBuf::new(), ""));
+                let source = MountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() };
+                resolved.mounts.push(Mount { source, target, read_only: mount.read_only });
+            }
+            MountRequestSource::Volume { name, no_copy, driver, options, labels } => {
+                resolved.volumes.push(VolumeNeed {
+                    name: name.clone(),
+                    target,
+                    read_only: mount.read_only,
+                    no_copy: *no_copy,
+                    driver: driver.clone().unwrap_or_default(),
+                    options: options.clone(),
+                    labels: labels.clone(),
+                })
+            }
+        }
+    }
+    for target in image.volumes.keys().chain(&request.volumes) {
+        let target = clean_target(target)?;
+        if targets.insert(target.clone()) {
+            resolved.volumes.push(VolumeNeed {
+                name: None,
+                target,
+                read_only: false,
+                no_copy: false,
+                driver: String::new(),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+            });
+        }
+    }
+    Ok(resolved)
+}
+
+/// An absolute path without `.`, `..` or doubled slashes.
+fn clean_target(target: &str) -> Result<String, EngineError> {
+    if !target.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "invalid mount target {target:?}: it must be an absolute path in the container"
+        )));
+    }
+    let parts: Vec<&str> = target.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") || target.contains('\0') {
+        return Err(EngineError::invalid(format!("invalid mount target {target:?}: it must not contain '..'")));
+    }
+    if parts.is_empty() {
+        return Err(EngineError::invalid("invalid specification: destination can't be '/'".to_owned()));
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Everything of the specification that needs no I/O; mounts of volumes are still to be added.
+pub(crate) struct Resolved {
+    pub(crate) spec: WorkloadSpec,
+    pub(crate) mounts: Mounts,
+    pub(crate) health: Option<HealthCheck>,
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) command: Vec<String>,
+}
+
+/// `host_gateway` is the host as seen from the workload, for `--add-host NAME:host-gateway`.
+pub(crate) fn resolve(
+    request: &Create,
+    image: &Image,
+    id: WorkloadId,
+    name: &str,
+    namespaces: Namespaces,
+    host_gateway: Option<IpAddr>,
+) -> Result<Resolved, EngineError> {
+    let kind = image.kind();
+    let config = &image.config;
+    let mut labels = config.labels.clone();
+    labels.extend(request.labels.clone());
+    let bireme = Labels::parse(&labels)?;
+    let (entrypoint, command) = merge_command(request, config);
+    let args: Vec<String> = entrypoint.iter().chain(&command).cloned().collect();
+    if args.is_empty() && kind == WorkloadKind::Container {
+        return Err(EngineError::invalid("no command specified"));
+    }
+    let cwd = request.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| config.working_dir.clone());
+    let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
+    if !cwd.starts_with('/') {
+        return Err(EngineError::invalid(format!(
+            "the working directory '{cwd}' is invalid, it needs to be an absolute path"
+        )));
+    }
+    let stop_signal = match (request.stop_signal, &config.stop_signal) {
+        (Some(signal), _) => signal,
+        (None, Some(text)) => Signal::parse(text)
+            .ok_or_else(|| EngineError::invalid(format!("the image's stop signal {text:?} is not a signal")))?,
+        (None, None) => Signal::TERM,
+    };
+    let mut extra_hosts = Vec::new();
+    for (host, address) in &request.extra_hosts {
+        let address = match (address.as_str(), host_gateway) {
+            ("host-gateway", Some(gateway)) => gateway,
+            ("host-gateway", None) => {
+                return Err(EngineError::invalid(format!(
+                    "extra host {host}: there is no host-gateway without a network"
+                )));
+            }
+            (text, _) => text
+                .trim_matches(['[', ']'])
+                .parse()
+                .map_err(|_| EngineError::invalid(format!("invalid IP address in add-host: {text:?}")))?,
+        };
+        extra_hosts.push((host.clone(), address));
+    }
+    let app = labels.get("com.docker.compose.project").filter(|app| !app.is_empty()).cloned();
+    let service = labels.get("com.docker.compose.service").cloned();
+    let spec = WorkloadSpec {
+        hostname: request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| id.short().to_owned()),
+        id,
+        name: name.to_owned(),
+        kind,
+        app,
+        service,
+        image: request.image.clone(),
+        args,
+        env: merge_env(&config.env, &request.env),
+        cwd,
+        user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| config.user.clone()),
+        domainname: request.domainname.clone().unwrap_or_default(),
+        tty: request.tty,
+        open_stdin: request.open_stdin,
+        stdin_once: request.stdin_once,
+        mounts: Vec::new(),
+        resources: request.resources.clone(),
+        security: request.security.clone(),
+        namespaces,
+        extra_hosts,
+        dns: request.dns.clone(),
+        shm_size: request.shm_size.unwrap_or(64 << 20),
+        init: request.init,
+        stop_signal,
+        stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
+        ports: ports(request, config),
+        labels,
+        bireme,
+    };
+    let health = merge_health(request.health.as_ref(), config);
+    Ok(Resolved { spec, mounts: mounts(request, config)?, health, entrypoint, command })
+}
+
+/// Makes the sources of bind mounts that may be made, and refuses those that are missing.
+pub(crate) fn check_binds(binds: &[(PathBuf, bool)]) -> Result<(), EngineError> {
+    for (path, create) in binds {
+        match std::fs::metadata(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && *create => {
+                std::fs::create_dir_all(path).map_err(|source| EngineError::File { path: path.clone(), source })?;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(path)),
+            Err(source) => return Err(EngineError::File { path: path.clone(), source }),
+        }
+    }
+    Ok(())
+}
+
+fn missing(path: &Path) -> EngineError {
+    EngineError::invalid(format!(
+        "invalid mount config for type \"bind\": bind source path does not exist: {}",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_is_overlaid_by_name() {
+        let check = |image: &[&str], request: &[&str], expected: &[&str]| {
+            let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
+            assert_eq!(merge_env(&own(image), &own(request)), own(expected));
+        };
+        check(&["A=1", "B=2"], &["A=3", "C=4"], &["A=3", "B=2", "C=4"]);
+        check(&["A=1", "B=2"], &["A"], &["B=2"]);
+        check(&[], &["A="], &["A="]);
+    }
+
+    #[test]
+    fn an_entrypoint_given_drops_the_images_command() {
+        let own = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        let image = ImageConfig { entrypoint: own(&["/e"]), cmd: own(&["c"]), ..ImageConfig::default() };
+        let check = |entrypoint: Option<Vec<String>>, command: Option<Vec<String>>, expected: &[&str]| {
+            let (e, c) = merge_command(&Create { entrypoint, command, ..Create::default() }, &image);
+            assert_eq!(e.into_iter().chain(c).collect::<Vec<_>>(), expected);
+        };
+        check(None, None, &["/e", "c"]);
+        check(None, own(&["d"]), &["/e", "d"]);
+        check(own(&["/f"]), None, &["/f"]);
+        check(own(&["/f"]), own(&["d"]), &["/f", "d"]);
+        check(own(&[""]), own(&["d"]), &["d"]);
+    }
+
+    #[test]
+    fn names_and_targets_that_docker_refuses_are_refused() {
+        for bad in ["", "a", "-ab", "a b", "a/b", "ü1"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+        assert!(check_name("a1_.-").is_ok());
+        for bad in ["data", "/", "/../etc", "/a/../../b", "//"] {
+            assert!(clean_target(bad).is_err(), "{bad}");
+        }
+        assert_eq!(clean_target("/a//b/./c/").unwrap(), "/a/b/c");
+    }
+}

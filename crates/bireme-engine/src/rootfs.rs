@@ -1,0 +1,165 @@
+//! Looking into an image's file tree without mounting it anywhere: volumes are filled from it.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+/// Copies what an image has at `target` into the empty folder `into`, with owners, modes and times; the folder itself
+/// takes those of the image's folder. An image without such a folder is no error.
+///
+/// Blocking. Links in the image cannot lead out of it.
+pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Result<()> {
+    let root = open_merged(layers)?;
+    let relative = target.trim_start_matches('/');
+    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+    let source = match fs::openat2(
+        &root,
+        if relative.is_empty() { "." } else { relative },
+        flags,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    ) {
+        Ok(source) => source,
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let destination = fs::open(into, flags, Mode::empty())?;
+    copy_folder(source.as_fd(), destination.as_fd(), 0)
+}
+
+/// The image's tree as one folder. An overlay mount that is attached nowhere: it is gone when the descriptor closes.
+fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+    if let [only] = layers {
+        return Ok(fs::open(only, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+    }
+    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in layers.iter().rev() {
+        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
+    }
+    mount::fsconfig_create(context.as_fd())?;
+    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+}
+
+/// Deeper than any real tree; keeps a hostile one from exhausting descriptors.
+const DEEPEST: usize = 200;
+
+fn copy_folder(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+    if depth > DEEPEST {
+        return Err(io::Error::other("the image's tree is nested too deeply"));
+    }
+    for entry in fs::Dir::read_from(source)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        copy_entry(source, destination, name, depth)?;
+    }
+    copy_attributes(source, destination)
+}
+
+fn copy_entry(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+    let stat = fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            fs::mkdirat(destination, name, Mode::RWXU)?;
+            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let from = fs::openat(source, name, flags, Mode::empty())?;
+            let to = fs::openat(destination, name, flags, Mode::empty())?;
+            copy_folder(from.as_fd(), to.as_fd(), depth + 1)
+        }
+        FileType::RegularFile => {
+            let from = fs::openat(source, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let to = fs::openat(destination, name, flags, Mode::RUSR | Mode::WUSR)?;
+            io::copy(&mut std::fs::File::from(from.try_clone()?), &mut std::fs::File::from(to.try_clone()?))?;
+            copy_attributes(from.as_fd(), to.as_fd())
+        }
+        FileType::Symlink => {
+            let link = fs::readlinkat(source, name, Vec::new())?;
+            fs::symlinkat(link, destination, name)?;
+            let (user, group) = owner(&stat);
+            Ok(fs::chownat(destination, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+        }
+        FileType::Fifo => {
+            fs::mknodat(destination, name, FileType::Fifo, mode, 0)?;
+            let (user, group) = owner(&stat);
+            Ok(fs::chownat(destination, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
+        }
+        // Sockets mean nothing without their process; devices are not taken over into volumes.
+        _ => Ok(()),
+    }
+}
+
+fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = fs::fstat(from)?;
+    let (user, group) = owner(&stat);
+    fs::fchown(to, Some(user), Some(group))?;
+    fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
+    copy_capability(from, to)?;
+    let time = |secs: i64, nanos: i64| rustix::time::Timespec { tv_sec: secs, tv_nsec: nanos };
+    let times = fs::Timestamps {
+        last_access: time(stat.st_atime as i64, stat.st_atime_nsec as i64),
+        last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+    };
+    Ok(fs::futimens(to, &times)?)
+}
+
+/// File capabilities are the one extended attribute that programs of images rely on.
+fn copy_capability(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let mut value = [0u8; 64];
+    match fs::fgetxattr(from, "security.capability", &mut value) {
+        Ok(length) => Ok(fs::fsetxattr(to, "security.capability", &value[..length], XattrFlags::empty())?),
+        Err(_) => Ok(()),
+    }
+}
+
+fn owner(stat: &fs::Stat) -> (fs::Uid, fs::Gid) {
+    (fs::Uid::from_raw(stat.st_uid), fs::Gid::from_raw(stat.st_gid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    #[test]
+    fn fills_from_the_merged_tree_and_follows_links_only_inside() {
+        let temp = tempfile::tempdir().unwrap();
+        let layer = |name: &str| {
+            let path = temp.path().join(name);
+            std::fs::create_dir_all(path.join("data")).unwrap();
+            path
+        };
+        let (low, high) = (layer("low"), layer("high"));
+        std::fs::write(low.join("data/a"), "low").unwrap();
+        std::fs::write(low.join("data/b"), "low").unwrap();
+        std::fs::write(high.join("data/b"), "high").unwrap();
+        std::fs::create_dir(high.join("data/sub")).unwrap();
+        std::fs::set_permissions(high.join("data"), std::fs::Permissions::from_mode(0o750)).unwrap();
+        std::os::unix::fs::chown(high.join("data"), Some(999), Some(998)).unwrap();
+        symlink("/data", high.join("alias")).unwrap();
+        symlink("../../../../etc", high.join("out")).unwrap();
+        let into = temp.path().join("volume");
+        std::fs::create_dir(&into).unwrap();
+        copy_up(&[low.clone(), high.clone()], "/alias", &into).unwrap();
+        assert_eq!(std::fs::read_to_string(into.join("a")).unwrap(), "low");
+        assert_eq!(std::fs::read_to_string(into.join("b")).unwrap(), "high");
+        assert!(into.join("sub").is_dir());
+        let meta = std::fs::metadata(&into).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (999, 998, 0o750));
+        let empty = temp.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        copy_up(&[low, high], "/out", &empty).unwrap();
+        assert_eq!(
+            std::fs::read_dir(&empty).unwrap().count(),
+            0,
+            "the link leads to /etc inside the image, which is absent"
+        );
+    }
+}

@@ -1,0 +1,190 @@
+//! Named and anonymous volumes: folders under the data root.
+//!
+//! ```text
+//! <data_root>/volumes/<name>/_data
+//! ```
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::engine::{self, Engine};
+use crate::event::Event;
+use crate::request::CreateVolume;
+use crate::view::{MountKind, Volume};
+use crate::{EngineError, rootfs};
+
+/// The volumes that exist, by name.
+pub(crate) struct Volumes {
+    list: Mutex<BTreeMap<String, Volume>>,
+}
+
+impl Volumes {
+    pub(crate) fn new(volumes: Vec<Volume>) -> Self {
+        Self { list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()) }
+    }
+
+    fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Engine {
+    /// Makes a volume; the same name again answers the one that exists.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad name, `Unsupported` for drivers and options we do not have, `Conflict` when it exists with
+    /// another driver or other options.
+    pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume, EngineError> {
+        let anonymous = request.name.is_empty();
+        self.make_volume(request, anonymous).await.map(|(volume, _)| volume)
+    }
+
+    /// Also answers whether it is new.
+    pub(crate) async fn make_volume(
+        &self,
+        request: CreateVolume,
+        anonymous: bool,
+    ) -> Result<(Volume, bool), EngineError> {
+        if !matches!(request.driver.as_str(), "" | "local") {
+            return Err(EngineError::unsupported(format!(
+                "volume driver {:?} is not installed: only \"local\" is offered",
+                request.driver
+            )));
+        }
+        if let Some(option) = request.options.keys().next() {
+            return Err(EngineError::unsupported(format!(
+                "volume option {option:?} of driver local is not offered: mount the folder with a bind mount instead"
+            )));
+        }
+        let name = if request.name.is_empty() { engine::random_hex() } else { request.name };
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+        if name.len() < 2 || name.len() > 255 || !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(inner)
+        {
+            return Err(EngineError::invalid(format!(
+                "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+        if let Some(existing) = self.volume_list().list().get(&name) {
+            return Ok((existing.clone(), false));
+        }
+        let mountpoint = self.volume_path(&name).join("_data");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&mountpoint)
+            .map_err(|source| EngineError::File { path: mountpoint.clone(), source })?;
+        let volume = Volume {
+            name: name.clone(),
+            driver: "local".to_owned(),
+            mountpoint,
+            created: engine::now(),
+            options: request.options,
+            labels: request.labels,
+            anonymous,
+        };
+        self.memory().put_volume(&volume).await?;
+        self.volume_list().list().insert(name, volume.clone());
+        self.emit_volume("create", &volume);
+        Ok((volume, true))
+    }
+
+    /// Copies what the image has at the mount's place into a volume that is still empty.
+    pub(crate) async fn fill_volume(
+        &self,
+        volume: &Volume,
+        layers: &[PathBuf],
+        target: &str,
+    ) -> Result<(), EngineError> {
+        let (into, layers, target) = (volume.mountpoint.clone(), layers.to_vec(), target.to_owned());
+        let path = into.clone();
+        let copy = tokio::task::spawn_blocking(move || {
+            let empty = std::fs::read_dir(&into)?.next().is_none();
+            if empty { rootfs::copy_up(&layers, &target, &into) } else { Ok(()) }
+        });
+        copy.await.map_err(|_| EngineError::Stopping)?.map_err(|source| EngineError::File { path, source })
+    }
+
+    pub fn volumes(&self) -> Vec<Volume> {
+        self.volume_list().list().values().cloned().collect()
+    }
+
+    /// # Errors
+    /// `NotFound` in Docker's words.
+    pub fn volume(&self, name: &str) -> Result<Volume, EngineError> {
+        self.volume_list()
+            .list()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| EngineError::NotFound { message: format!("get {name}: no such volume") })
+    }
+
+    /// IDs of the workloads that mount it, running or not.
+    pub fn volume_users(&self, name: &str) -> Vec<String> {
+        let uses = |view: &crate::view::Container| {
+            view.fixed.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
+        };
+        self.handles()
+            .iter()
+            .map(|handle| handle.view())
+            .filter(|view| uses(view))
+            .map(|view| view.id().to_owned())
+            .collect()
+    }
+
+    /// # Errors
+    /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        let volume = match self.volume(name) {
+            Ok(volume) => volume,
+            Err(_) if force => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let users = self.volume_users(name);
+        if !users.is_empty() {
+            return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+        }
+        // Forgotten first: a folder without a record is swept at the next start, a record without a folder is a lie.
+        self.memory().delete_volume(name).await?;
+        self.volume_list().list().remove(name);
+        let path = self.volume_path(name);
+        let folder = path.clone();
+        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder))
+            .await
+            .map_err(|_| EngineError::Stopping)?
+            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            .map_err(|source| EngineError::File { path, source })?;
+        self.emit_volume("destroy", &volume);
+        Ok(())
+    }
+
+    /// Removes volumes that nobody mounts: the anonymous ones, with `all` named ones too. `labels` as in filters.
+    pub async fn prune_volumes(&self, all: bool, labels: &[String]) -> Result<Vec<String>, EngineError> {
+        let mut removed = Vec::new();
+        for volume in self.volumes() {
+            let wanted =
+                (all || volume.anonymous) && labels.iter().all(|label| engine::has_label(&volume.labels, label));
+            if wanted && self.volume_users(&volume.name).is_empty() {
+                self.remove_volume(&volume.name, false).await?;
+                removed.push(volume.name);
+            }
+        }
+        Ok(removed)
+    }
+
+    fn volume_path(&self, name: &str) -> PathBuf {
+        self.data_root().join("volumes").join(name)
+    }
+
+    fn emit_volume(&self, action: &str, volume: &Volume) {
+        let attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
+        self.emit(Event {
+            kind: "volume",
+            action: action.to_owned(),
+            id: volume.name.clone(),
+            attributes,
+            time: engine::now(),
+        });
+    }
+}
