@@ -1,4 +1,186 @@
-//! Networks of the engine.
+//! Networks of the engine: bridges, sandboxes, addresses, published ports, names.
+//!
+//! ```text
+//!   host ──┬── bridge br<instance>xxxxx (gateway, DNS) ──┬── veth ── eth0 of a sandbox (network namespace)
+//!          │                                             └── veth ── eth0 of another
+//!          └── nf_tables table inet bireme_<instance>: isolation, masquerade, published ports
+//! ```
+//! [`Net`] does the work, all of it by netlink in this process. [`addresses`] chooses addresses and is pure. What is to
+//! be remembered across restarts is the caller's: [`Net::sweep`] takes it and finds everything again, while workloads
+//! go on undisturbed.
+//!
+//! Everything made in the kernel carries the instance in its name or alias, which is how leftovers are told from what
+//! belongs to others.
+
 pub mod addresses;
+mod dns;
+mod error;
+mod rules;
 pub mod spec;
-pub use spec::*;
+mod state;
+mod sweep;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bireme_core::{Names, SandboxId};
+use ipnet::IpNet;
+
+pub use error::NetError;
+pub use spec::{Attached, Driver, Endpoint, Forward, Keep, NetOptions, NetworkId, NetworkSpec, Subnet, SweepReport};
+
+use dns::{Directory, Service, Upstream};
+use state::{Sandboxes, State};
+
+/// The networks of one engine. Cheap to clone; all clones are one.
+///
+/// Dropping the last one leaves everything in the kernel as it is, except that published ports are no longer reserved
+/// and the DNS falls silent, until [`Net::sweep`] of the next.
+///
+/// # Cancel safety
+/// All work goes on to its end when the future is dropped.
+#[derive(Clone)]
+pub struct Net {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    sandboxes: Sandboxes,
+    service: Arc<Service>,
+}
+
+impl Net {
+    /// Opens the networks of `options.instance`, in the network namespace of the caller, and has the host forward
+    /// packets (`net.ipv4.ip_forward`).
+    ///
+    /// What an earlier daemon left is in force, unchanged: call [`Self::sweep`] before anything else.
+    ///
+    /// # Errors
+    /// `Invalid` for an instance that is not eight hexadecimal digits; `Denied` without `CAP_NET_ADMIN`.
+    pub async fn open(options: NetOptions) -> Result<Self, NetError> {
+        let instance = &options.instance;
+        if instance.len() != 8 || !instance.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(NetError::Instance(options.instance));
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let upstream = Upstream::new(options.upstream_dns.clone());
+        let service = Arc::new(Service { directory: Directory::default(), upstream });
+        let dns = Arc::clone(&service);
+        let opened = tokio::task::spawn_blocking(move || {
+            let sandboxes = Sandboxes::open(&options.run_dir)?;
+            let state = State::open(&options.instance, sandboxes.clone(), dns, runtime)?;
+            Ok((sandboxes, state))
+        });
+        let (sandboxes, state) = opened.await.map_err(|_| NetError::ShutDown)??;
+        Ok(Self { inner: Arc::new(Inner { state: Mutex::new(state), sandboxes, service }) })
+    }
+
+    /// Makes the network's bridge, its rules and its DNS. Idempotent; a changed spec is applied as far as it concerns
+    /// new endpoints.
+    ///
+    /// # Errors
+    /// `Invalid` for a malformed spec, `Conflict` when its addresses overlap another network of ours or its bridge's
+    /// name belongs to something else.
+    pub async fn ensure_network(&self, network: &NetworkSpec) -> Result<(), NetError> {
+        let network = network.clone();
+        self.with_state(move |state| state.ensure_network(&network)).await
+    }
+
+    /// Removes the network's bridge, rules and DNS. Idempotent.
+    ///
+    /// # Errors
+    /// `Conflict` while endpoints are attached.
+    pub async fn remove_network(&self, id: &NetworkId) -> Result<(), NetError> {
+        let id = id.clone();
+        self.with_state(move |state| state.remove_network(&id)).await
+    }
+
+    /// Makes the sandbox's network namespace, with `lo` up and ports below 1024 open to all users, as Docker does;
+    /// answers the file it is bound to. Idempotent.
+    pub async fn ensure_sandbox(&self, id: &SandboxId) -> Result<PathBuf, NetError> {
+        let (sandboxes, id) = (self.inner.sandboxes.clone(), id.clone());
+        // Without the lock: this is the slow part of a start, and nobody else's.
+        tokio::task::spawn_blocking(move || sandboxes.ensure(&id)).await.map_err(|_| NetError::ShutDown)?
+    }
+
+    /// Removes the sandbox's namespace and what is still attached to it. Processes still inside keep a namespace
+    /// without a network. Idempotent.
+    pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), NetError> {
+        let id = id.clone();
+        self.with_state(move |state| state.remove_sandbox(&id)).await
+    }
+
+    /// Puts a sandbox on a network, or adds the addresses of a further workload where it is on it already. Idempotent.
+    ///
+    /// # Errors
+    /// `NotFound` when network or sandbox are not ready; `Invalid` for addresses outside the network; `Conflict` for an
+    /// address in use. Nothing is left behind.
+    pub async fn attach(&self, endpoint: &Endpoint) -> Result<Attached, NetError> {
+        let endpoint = endpoint.clone();
+        self.with_state(move |state| state.attach(&endpoint)).await
+    }
+
+    /// Takes the endpoint's addresses away; the last endpoint of a sandbox on a network takes the interface with it.
+    /// Idempotent.
+    pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), NetError> {
+        let endpoint = endpoint.clone();
+        self.with_state(move |state| state.detach(&endpoint)).await
+    }
+
+    /// Forwards a port of the host to a workload: from outside, from the host itself and from containers. Answers the
+    /// address on the host, with the port chosen where 0 was asked for. Idempotent.
+    ///
+    /// Publish over the network that has the sandbox's default route, or answers take another way out.
+    ///
+    /// # Errors
+    /// `Conflict` when another program or workload has the port; `Invalid` when the host has no such address;
+    /// `Unsupported` for an internal network, for an IPv6 port of an IPv4 workload and the reverse.
+    pub async fn publish(&self, forward: &Forward) -> Result<SocketAddr, NetError> {
+        let forward = forward.clone();
+        self.with_state(move |state| state.publish(&forward)).await
+    }
+
+    /// Takes back all that `owner` published. Idempotent.
+    pub async fn unpublish(&self, owner: &str) -> Result<(), NetError> {
+        let owner = owner.to_owned();
+        self.with_state(move |state| state.unpublish(&owner)).await
+    }
+
+    /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several
+    /// networks see the names of each.
+    pub fn set_network_names(&self, network: &NetworkId, names: Names) {
+        self.inner.service.directory.set_names(network, names);
+    }
+
+    /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order of its networks' IDs.
+    pub fn dns_servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).dns_servers(sandbox)
+    }
+
+    /// At start: takes what exists into care, makes again what is missing of networks, reservations of ports and DNS,
+    /// and removes everything else of this instance. Running workloads notice nothing.
+    ///
+    /// # Errors
+    /// Only when the kernel cannot be asked or the rules not be set; failures of single parts are in the report.
+    pub async fn sweep(&self, keep: Keep) -> Result<SweepReport, NetError> {
+        self.with_state(move |state| state.sweep(keep)).await
+    }
+
+    async fn with_state<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, NetError> + Send + 'static,
+    ) -> Result<T, NetError> {
+        let inner = Arc::clone(&self.inner);
+        let work = move || work(&mut inner.state.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work).await.map_err(|_| NetError::ShutDown)?
+    }
+}
+
+/// What new subnets must not overlap: destinations of the host's routes, its addresses, its DNS servers.
+///
+/// Blocks for a fraction of a millisecond.
+pub fn host_routes() -> Result<Vec<IpNet>, NetError> {
+    state::host_routes()
+}

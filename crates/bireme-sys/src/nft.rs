@@ -1,1 +1,497 @@
-//! Being written.
+//! nf_tables: tables, sets, chains and rules, changed in transactions.
+//!
+//! Just as much of the language as a container engine's table needs. Nothing is sent before [`Batch::commit`]; then all
+//! of it comes into force at one moment or none does. Keys, values and operands are bytes as the kernel compares them;
+//! each part of a compound key is padded to four bytes ([`Key`]).
+//!
+//! Source: `include/uapi/linux/netfilter/nf_tables.h`; `nft --debug=netlink` prints what it would send.
+
+use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+use crate::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket};
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 16;
+const NFNL_MSG_BATCH_END: u16 = 17;
+const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
+const NFT_MSG_DELTABLE: u16 = 2;
+const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_NEWSET: u16 = 9;
+const NFT_MSG_NEWSETELEM: u16 = 12;
+const NFT_MSG_DELSETELEM: u16 = 14;
+const NLM_F_APPEND: u16 = 0x800;
+const NFPROTO_INET: u8 = 1;
+
+const NFT_SET_MAP: u32 = 8;
+const TYPE_VERDICT: u32 = 0xffff_ff00;
+const NFT_LOOKUP_F_INV: u32 = 1;
+/// Elements per message: one list of elements must stay below 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 400;
+
+/// The register that holds a verdict.
+const VERDICT: u32 = 0;
+
+/// A place of 16 bytes in which a rule keeps what it loaded, or a place of 4 within the first two of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register(u32);
+
+impl Register {
+    /// The first place of 16 bytes.
+    pub const FIRST: Self = Self(1);
+    /// The second place of 16 bytes.
+    pub const SECOND: Self = Self(2);
+
+    /// The place of 4 bytes at `word` words behind the start of the first.
+    pub const fn word(word: u32) -> Self {
+        Self(8 + word)
+    }
+}
+
+/// What sets compare and maps answer; the numbers are those by which `nft` prints them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    Ipv4,
+    Ipv6,
+    Protocol,
+    Port,
+    Interface,
+}
+
+impl Field {
+    const fn number(self) -> u32 {
+        match self {
+            Self::Ipv4 => 7,
+            Self::Ipv6 => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+            Self::Interface => 41,
+        }
+    }
+
+    const fn length(self) -> u32 {
+        match self {
+            Self::Ipv4 | Self::Protocol | Self::Port => 4,
+            Self::Ipv6 | Self::Interface => 16,
+        }
+    }
+}
+
+/// What a map answers.
+#[derive(Clone, Copy, Debug)]
+pub enum Answers {
+    Fields(&'static [Field]),
+    Verdict,
+}
+
+/// A compound key or value being written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    pub fn new() -> Self {
+        Self::default()
+    }
+    #[must_use]
+    pub fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.part(&address.octets(), 4),
+            IpAddr::V6(address) => self.part(&address.octets(), 16),
+        }
+    }
+    #[must_use]
+    pub fn protocol(self, number: u8) -> Self {
+        self.part(&[number], 4)
+    }
+    #[must_use]
+    pub fn port(self, port: u16) -> Self {
+        self.part(&port.to_be_bytes(), 4)
+    }
+    /// Names longer than 15 bytes are cut: the kernel has none.
+    #[must_use]
+    pub fn interface(self, name: &str) -> Self {
+        self.part(&name.as_bytes()[..name.len().min(15)], 16)
+    }
+    fn part(mut self, data: &[u8], length: usize) -> Self {
+        let end = self.0.len() + length;
+        self.0.extend_from_slice(data);
+        self.0.resize(end, 0);
+        self
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Accept,
+    Drop,
+    Return,
+    Goto(&'static str),
+}
+
+/// One element of a set or map.
+#[derive(Clone, Debug)]
+pub struct Element {
+    pub key: Key,
+    pub value: Option<Value>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value {
+    Fields(Key),
+    Verdict(Verdict),
+}
+
+/// Where a base chain stands.
+#[derive(Clone, Copy, Debug)]
+pub enum Hook {
+    NatPrerouting,
+    NatOutput,
+    NatPostrouting,
+    FilterForward,
+}
+
+/// One step of a rule. A step that compares ends the rule where it does not match.
+#[derive(Clone, Debug)]
+pub enum Step {
+    LoadInInterface(Register),
+    LoadOutInterface(Register),
+    /// IPv4 is 2, IPv6 is 10.
+    LoadFamily(Register),
+    LoadTransport(Register),
+    /// From the network header.
+    LoadNetwork {
+        to: Register,
+        offset: u32,
+        length: u32,
+    },
+    /// The port that a packet is sent to.
+    LoadPort(Register),
+    /// Whether the destination is one of the host's own addresses: 2 when it is.
+    LoadDestinationKind(Register),
+    Equals(Register, Vec<u8>),
+    /// Connection tracking: the state shares a bit with `mask`.
+    StateAny {
+        mask: u32,
+    },
+    /// Connection tracking: the status shares a bit with `mask`.
+    StatusAny {
+        mask: u32,
+    },
+    InSet {
+        from: Register,
+        set: &'static str,
+    },
+    NotInSet {
+        from: Register,
+        set: &'static str,
+    },
+    /// Looks up a map of fields.
+    Map {
+        from: Register,
+        map: &'static str,
+        to: Register,
+    },
+    /// Looks up a map of verdicts and does as it says.
+    VerdictMap {
+        from: Register,
+        map: &'static str,
+    },
+    Verdict(Verdict),
+    /// Rewrites the destination.
+    Dnat {
+        family: u8,
+        address: Register,
+        port: Register,
+    },
+    /// Rewrites the destination to the host's own address, on another port.
+    Redirect {
+        port: Register,
+    },
+    /// Rewrites the source to the host's address towards the destination.
+    Masquerade,
+}
+
+/// A reply and what belongs to a connection that was let through.
+pub const STATE_ESTABLISHED_RELATED: u32 = 0b110;
+/// The destination was rewritten.
+pub const STATUS_DNAT: u32 = 0x20;
+
+/// Changes to one table of the family `inet`.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    table: &'a str,
+    messages: Vec<Message>,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(table: &'a str) -> Self {
+        let border = [0, 0, 0, NFNL_SUBSYS_NFTABLES as u8];
+        Self { table, messages: vec![Message::new(NFNL_MSG_BATCH_BEGIN, 0, &border)] }
+    }
+
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.messages.len() == 1
+    }
+
+    /// Makes the table unless it exists.
+    pub fn add_table(&mut self) -> &mut Self {
+        let table = self.table;
+        self.add(NFT_MSG_NEWTABLE, NLM_F_CREATE, |message| {
+            message.text(1, table);
+        })
+    }
+
+    /// Removes the table, which must exist, and all that is in it.
+    pub fn delete_table(&mut self) -> &mut Self {
+        let table = self.table;
+        self.add(NFT_MSG_DELTABLE, 0, |message| {
+            message.text(1, table);
+        })
+    }
+
+    pub fn add_base_chain(&mut self, name: &str, hook: Hook) -> &mut Self {
+        let (kind, number, priority): (_, u32, i32) = match hook {
+            Hook::NatPrerouting => ("nat", 0, -100),
+            Hook::FilterForward => ("filter", 2, 0),
+            Hook::NatOutput => ("nat", 3, -100),
+            Hook::NatPostrouting => ("nat", 4, 100),
+        };
+        self.named(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |message| {
+            message.text(3, name).text(7, kind).nest(4, |place| {
+                place.be32(1, number).be32(2, priority.cast_unsigned());
+            });
+        })
+    }
+
+    /// A chain reached by [`Verdict::Goto`] only.
+    pub fn add_chain(&mut self, name: &str) -> &mut Self {
+        self.named(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |message| {
+            message.text(3, name);
+        })
+    }
+
+    /// Makes a set, or with `answers` a map.
+    pub fn add_set(&mut self, name: &str, fields: &[Field], answers: Option<Answers>) -> &mut Self {
+        let id = u32::try_from(self.messages.len()).expect("a transaction has few messages");
+        self.named(NFT_MSG_NEWSET, NLM_F_CREATE, |message| {
+            let flags = if answers.is_some() { NFT_SET_MAP } else { 0 };
+            message.text(2, name).be32(3, flags).be32(4, type_of(fields)).be32(5, length_of(fields)).be32(10, id);
+            match answers {
+                Some(Answers::Fields(fields)) => {
+                    message.be32(6, type_of(fields)).be32(7, length_of(fields));
+                }
+                Some(Answers::Verdict) => {
+                    message.be32(6, TYPE_VERDICT);
+                }
+                None => {}
+            }
+        })
+    }
+
+    /// Adds elements; one that is there with the same value is no error, with another value it is `EEXIST`.
+    pub fn add_elements(&mut self, set: &str, elements: &[Element]) -> &mut Self {
+        self.elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE, set, elements)
+    }
+
+    /// Removes elements, which must be there.
+    pub fn delete_elements(&mut self, set: &str, elements: &[Element]) -> &mut Self {
+        self.elements(NFT_MSG_DELSETELEM, 0, set, elements)
+    }
+
+    fn elements(&mut self, kind: u16, flags: u16, set: &str, elements: &[Element]) -> &mut Self {
+        for some in elements.chunks(ELEMENTS_PER_MESSAGE) {
+            self.named(kind, flags, |message| {
+                message.text(2, set).nest(3, |list| {
+                    for element in some {
+                        list.nest(1, |one| {
+                            one.nest(1, |key| {
+                                key.bytes(1, &element.key.0);
+                            });
+                            match &element.value {
+                                Some(Value::Fields(value)) => {
+                                    one.nest(2, |data| {
+                                        data.bytes(1, &value.0);
+                                    });
+                                }
+                                Some(Value::Verdict(verdict)) => {
+                                    one.nest(2, |data| write_verdict(data, verdict));
+                                }
+                                None => {}
+                            }
+                        });
+                    }
+                });
+            });
+        }
+        self
+    }
+
+    /// Appends a rule to a chain.
+    pub fn add_rule(&mut self, chain: &str, steps: &[Step]) -> &mut Self {
+        self.named(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, |message| {
+            message.text(2, chain).nest(4, |list| {
+                for step in steps {
+                    write_step(list, step);
+                }
+            });
+        })
+    }
+
+    /// Has the kernel carry all of it out, in one transaction.
+    ///
+    /// # Errors
+    /// What the kernel refused first; then nothing was changed.
+    pub fn commit(mut self, socket: &mut Socket) -> Result<(), Refused> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let border = [0, 0, 0, NFNL_SUBSYS_NFTABLES as u8];
+        self.messages.push(Message::new(NFNL_MSG_BATCH_END, 0, &border));
+        socket.transaction(&self.messages)
+    }
+
+    fn named(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Message)) -> &mut Self {
+        let table = self.table;
+        self.add(kind, flags, |message| {
+            message.text(1, table);
+            fill(message);
+        })
+    }
+
+    fn add(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Message)) -> &mut Self {
+        let flags = if kind == NFT_MSG_NEWSET { flags | NLM_F_EXCL } else { flags };
+        let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[NFPROTO_INET, 0, 0, 0]);
+        fill(&mut message);
+        self.messages.push(message);
+        self
+    }
+}
+
+/// Whether the table exists.
+pub fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, Refused> {
+    let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[NFPROTO_INET, 0, 0, 0]);
+    message.text(1, table);
+    match socket.get(&message, |_| Some(())) {
+        Err(refused) if refused.errno == Errno::NOENT => Ok(false),
+        answer => answer.map(|found| found.is_some()),
+    }
+}
+
+fn type_of(fields: &[Field]) -> u32 {
+    fields.iter().fold(0, |all, field| all << 6 | field.number())
+}
+
+fn length_of(fields: &[Field]) -> u32 {
+    fields.iter().map(|field| field.length()).sum()
+}
+
+fn write_verdict(data: &mut Message, verdict: &Verdict) {
+    let (code, chain): (i32, _) = match verdict {
+        Verdict::Drop => (0, None),
+        Verdict::Accept => (1, None),
+        Verdict::Goto(chain) => (-4, Some(chain)),
+        Verdict::Return => (-5, None),
+    };
+    data.nest(2, |verdict| {
+        verdict.be32(1, code.cast_unsigned());
+        if let Some(chain) = chain {
+            verdict.text(2, chain);
+        }
+    });
+}
+
+fn expression(list: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
+    list.nest(1, |element| {
+        element.text(1, name).nest(2, fill);
+    });
+}
+
+fn write_step(list: &mut Message, step: &Step) {
+    const META_IIFNAME: u32 = 6;
+    const META_OIFNAME: u32 = 7;
+    const META_NFPROTO: u32 = 15;
+    const META_L4PROTO: u32 = 16;
+    const CT_STATE: u32 = 0;
+    const CT_STATUS: u32 = 2;
+    const BASE_NETWORK: u32 = 1;
+    const BASE_TRANSPORT: u32 = 2;
+    const NAT_DESTINATION: u32 = 1;
+    const FIB_ADDRESS_TYPE: u32 = 3;
+    const FIB_F_DADDR: u32 = 2;
+
+    let meta = |list: &mut Message, to: Register, key: u32| {
+        expression(list, "meta", |e| {
+            e.be32(1, to.0).be32(2, key);
+        });
+    };
+    let payload = |list: &mut Message, to: Register, base: u32, offset: u32, length: u32| {
+        expression(list, "payload", |e| {
+            e.be32(1, to.0).be32(2, base).be32(3, offset).be32(4, length);
+        });
+    };
+    // Loads, masks and asks that something is left: all bits are lost where the packet is not tracked.
+    let tracked = |list: &mut Message, key: u32, mask: u32| {
+        let register = Register::FIRST.0;
+        expression(list, "ct", |e| {
+            e.be32(1, register).be32(2, key);
+        });
+        expression(list, "bitwise", |e| {
+            e.be32(1, register).be32(2, register).be32(3, 4);
+            e.nest(4, |data| {
+                data.u32(1, mask);
+            });
+            e.nest(5, |data| {
+                data.u32(1, 0);
+            });
+        });
+        expression(list, "cmp", |e| {
+            e.be32(1, register).be32(2, 1).nest(3, |data| {
+                data.u32(1, 0);
+            });
+        });
+    };
+    match step {
+        Step::LoadInInterface(to) => meta(list, *to, META_IIFNAME),
+        Step::LoadOutInterface(to) => meta(list, *to, META_OIFNAME),
+        Step::LoadFamily(to) => meta(list, *to, META_NFPROTO),
+        Step::LoadTransport(to) => meta(list, *to, META_L4PROTO),
+        Step::LoadNetwork { to, offset, length } => payload(list, *to, BASE_NETWORK, *offset, *length),
+        Step::LoadPort(to) => payload(list, *to, BASE_TRANSPORT, 2, 2),
+        Step::LoadDestinationKind(to) => expression(list, "fib", |e| {
+            e.be32(1, to.0).be32(2, FIB_ADDRESS_TYPE).be32(3, FIB_F_DADDR);
+        }),
+        Step::Equals(from, value) => expression(list, "cmp", |e| {
+            e.be32(1, from.0).be32(2, 0).nest(3, |data| {
+                data.bytes(1, value);
+            });
+        }),
+        Step::StateAny { mask } => tracked(list, CT_STATE, *mask),
+        Step::StatusAny { mask } => tracked(list, CT_STATUS, *mask),
+        Step::InSet { from, set } => expression(list, "lookup", |e| {
+            e.text(1, set).be32(2, from.0);
+        }),
+        Step::NotInSet { from, set } => expression(list, "lookup", |e| {
+            e.text(1, set).be32(2, from.0).be32(5, NFT_LOOKUP_F_INV);
+        }),
+        Step::Map { from, map, to } => expression(list, "lookup", |e| {
+            e.text(1, map).be32(2, from.0).be32(3, to.0);
+        }),
+        Step::VerdictMap { from, map } => expression(list, "lookup", |e| {
+            e.text(1, map).be32(2, from.0).be32(3, VERDICT);
+        }),
+        Step::Verdict(verdict) => expression(list, "immediate", |e| {
+            e.be32(1, VERDICT).nest(2, |data| write_verdict(data, verdict));
+        }),
+        Step::Dnat { family, address, port } => expression(list, "nat", |e| {
+            e.be32(1, NAT_DESTINATION).be32(2, u32::from(*family)).be32(3, address.0).be32(5, port.0);
+        }),
+        Step::Redirect { port } => expression(list, "redir", |e| {
+            e.be32(1, port.0);
+        }),
+        Step::Masquerade => expression(list, "masq", |_| {}),
+    }
+}

@@ -1,0 +1,377 @@
+//! The DNS that workloads ask: names of their own networks are answered here, everything else is passed on.
+//!
+//! Who asks is known by the source address; strangers get no answer at all. Each network's gateway has one UDP and one
+//! TCP socket. Work is bounded: what exceeds [`AT_ONCE`] questions of one network is dropped, and asked again by the
+//! resolver.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, SystemTime};
+
+use bireme_core::{Names, SandboxId};
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::NetworkId;
+
+/// Questions of one network being worked on at once.
+const AT_ONCE: usize = 512;
+/// For one upstream server; the next one is asked then.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
+/// A TCP connection without a question is closed.
+const IDLE: Duration = Duration::from_secs(10);
+/// Seconds. Short, because workloads move; long enough for a burst of requests.
+const TTL: u32 = 5;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Who is on which network, and what is called how there.
+#[derive(Default)]
+pub(crate) struct Directory {
+    inner: RwLock<Known>,
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Known {
+    clients: HashMap<IpAddr, SandboxId>,
+    /// In the order of being attached.
+    places: HashMap<SandboxId, Vec<NetworkId>>,
+    names: HashMap<NetworkId, Names>,
+    internal: HashSet<NetworkId>,
+}
+
+/// What shall be done with a question.
+enum Decision {
+    Answer(Vec<u8>),
+    Forward,
+    Ignore,
+}
+
+impl Directory {
+    pub(crate) fn set_network(&self, network: &NetworkId, internal: bool) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if internal {
+            known.internal.insert(network.clone());
+        } else {
+            known.internal.remove(network);
+        }
+    }
+
+    pub(crate) fn forget_network(&self, network: &NetworkId) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.internal.remove(network);
+        known.names.remove(network);
+    }
+
+    pub(crate) fn set_names(&self, network: &NetworkId, names: Names) {
+        let names = names.into_iter().map(|(name, to)| (name.trim_end_matches('.').to_lowercase(), to)).collect();
+        self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner).names.insert(network.clone(), names);
+    }
+
+    pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.clients.extend(addresses.iter().map(|address| (*address, sandbox.clone())));
+        let places = known.places.entry(sandbox.clone()).or_default();
+        if !places.contains(network) {
+            places.push(network.clone());
+        }
+    }
+
+    /// `left`: whether the sandbox is no longer on `network` at all.
+    pub(crate) fn remove_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr], left: bool) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for address in addresses {
+            known.clients.remove(address);
+        }
+        if left && let Some(places) = known.places.get_mut(sandbox) {
+            places.retain(|place| place != network);
+            if places.is_empty() {
+                known.places.remove(sandbox);
+            }
+        }
+    }
+
+    fn is_client(&self, address: IpAddr) -> bool {
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).clients.contains_key(&address)
+    }
+
+    fn decide(&self, question: &[u8], client: IpAddr, limit: Option<u16>) -> Decision {
+        let Ok(asked) = Message::from_vec(question) else { return Decision::Ignore };
+        if asked.metadata.message_type != MessageType::Query {
+            return Decision::Ignore;
+        }
+        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(sandbox) = known.clients.get(&client) else { return Decision::Ignore };
+        let (OpCode::Query, [query]) = (asked.metadata.op_code, &asked.queries[..]) else {
+            return reply(&asked, ResponseCode::NotImp, vec![], limit);
+        };
+        let places = known.places.get(sandbox).map(Vec::as_slice).unwrap_or_default();
+        let names = places.iter().filter_map(|place| known.names.get(place));
+        if query.query_class == DNSClass::IN {
+            let text = query.name.to_ascii().trim_end_matches('.').to_lowercase();
+            let mut found = names.clone().filter_map(|names| names.get(&text)).flatten().copied().peekable();
+            if found.peek().is_some() || names.clone().any(|names| names.contains_key(&text)) {
+                let mut addresses: Vec<IpAddr> = vec![];
+                for address in found {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                let mut records: Vec<_> =
+                    addresses.iter().filter_map(|to| record(&query.name, query.query_type, *to)).collect();
+                if records.len() > 1 {
+                    let turn = self.turn.fetch_add(1, Ordering::Relaxed) % records.len();
+                    records.rotate_left(turn);
+                }
+                return reply(&asked, ResponseCode::NoError, records, limit);
+            }
+            if let Some(address) = reverse(&query.name) {
+                let mut called = names.flatten().filter(|(_, to)| to.contains(&address));
+                if let Some(name) = called.next().and_then(|(name, _)| Name::from_ascii(format!("{name}.")).ok()) {
+                    let record = Record::from_rdata(query.name.clone(), TTL, RData::PTR(PTR(name)));
+                    let wanted = matches!(query.query_type, RecordType::PTR);
+                    return reply(&asked, ResponseCode::NoError, if wanted { vec![record] } else { vec![] }, limit);
+                }
+            }
+        }
+        // A name can carry data out: who may reach nothing outside may not ask outside either (CVE-2024-29018).
+        if places.iter().all(|place| known.internal.contains(place)) {
+            return reply(&asked, ResponseCode::Refused, vec![], limit);
+        }
+        Decision::Forward
+    }
+}
+
+fn record(name: &Name, kind: RecordType, to: IpAddr) -> Option<Record> {
+    let data = match (kind, to) {
+        (RecordType::A, IpAddr::V4(to)) => RData::A(A(to)),
+        (RecordType::AAAA, IpAddr::V6(to)) => RData::AAAA(AAAA(to)),
+        _ => return None,
+    };
+    Some(Record::from_rdata(name.clone(), TTL, data))
+}
+
+/// The address that a name under `in-addr.arpa` or `ip6.arpa` stands for.
+fn reverse(name: &Name) -> Option<IpAddr> {
+    let net = name.parse_arpa_name().ok()?;
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+}
+
+fn reply(asked: &Message, code: ResponseCode, records: Vec<Record>, limit: Option<u16>) -> Decision {
+    let mut answer = Message::response(asked.metadata.id, asked.metadata.op_code);
+    answer.metadata.recursion_desired = asked.metadata.recursion_desired;
+    answer.metadata.recursion_available = true;
+    answer.metadata.authoritative = code == ResponseCode::NoError;
+    answer.metadata.response_code = code;
+    answer.add_queries(asked.queries.iter().cloned()).add_answers(records);
+    if asked.edns.is_some() {
+        answer.set_edns(Edns::new());
+    }
+    match answer.to_vec() {
+        Ok(bytes) if limit.is_some_and(|limit| bytes.len() > usize::from(limit.max(asked.max_payload()))) => {
+            answer.truncate().to_vec().map_or(Decision::Ignore, Decision::Answer)
+        }
+        Ok(bytes) => Decision::Answer(bytes),
+        Err(_) => Decision::Ignore,
+    }
+}
+
+/// Where questions about the rest of the world go.
+pub(crate) struct Upstream {
+    fixed: Option<Vec<SocketAddr>>,
+    read: Mutex<(Option<SystemTime>, Vec<SocketAddr>)>,
+}
+
+impl Upstream {
+    pub(crate) fn new(fixed: Option<Vec<SocketAddr>>) -> Self {
+        Self { fixed, read: Mutex::default() }
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        if let Some(fixed) = &self.fixed {
+            return fixed.clone();
+        }
+        let changed = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified()).ok();
+        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if read.0 != changed || changed.is_none() {
+            *read = (changed, name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()));
+        }
+        read.1.clone()
+    }
+
+    /// The first answer of the servers in their order; of a server that answers nothing the next one is asked.
+    async fn ask(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        for server in self.servers() {
+            let asked =
+                async { if over_tcp { ask_tcp(server, question).await } else { ask_udp(server, question).await } };
+            match tokio::time::timeout(UPSTREAM_TIMEOUT, asked).await {
+                Ok(Ok(answer)) => return Some(answer),
+                Ok(Err(error)) => tracing::debug!(%server, %error, "upstream DNS server failed"),
+                Err(_) => tracing::debug!(%server, "upstream DNS server did not answer in time"),
+            }
+        }
+        None
+    }
+}
+
+/// The servers a resolv.conf names, or the local one if it names none. Source: resolv.conf(5).
+fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let named = text.lines().filter_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        // A scope (`fe80::1%eth0`) would need an interface index: such servers are left out.
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok()).flatten()
+    });
+    let servers: Vec<_> = named.map(|address| SocketAddr::new(address, 53)).collect();
+    if servers.is_empty() { vec![(Ipv4Addr::LOCALHOST, 53).into()] } else { servers }
+}
+
+/// The servers of this machine's resolv.conf.
+pub(crate) fn system_servers() -> Vec<SocketAddr> {
+    name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+}
+
+async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let any = if server.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut answer = vec![0; 65535];
+    loop {
+        let count = socket.recv(&mut answer).await?;
+        if count >= 12 && answer.get(..2) == question.get(..2) {
+            answer.truncate(count);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    write_message(&mut stream, question).await?;
+    read_message(&mut stream).await
+}
+
+async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(length)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    stream.write_all(&framed).await
+}
+
+/// What all sockets of the DNS share.
+pub(crate) struct Service {
+    pub(crate) directory: Directory,
+    pub(crate) upstream: Upstream,
+}
+
+impl Service {
+    /// Serves one gateway until the answer is dropped.
+    pub(crate) fn serve(
+        self: &Arc<Self>,
+        runtime: &tokio::runtime::Handle,
+        udp: std::net::UdpSocket,
+        tcp: std::net::TcpListener,
+    ) -> io::Result<JoinSet<()>> {
+        let _inside = runtime.enter();
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        let (udp, tcp) = (Arc::new(UdpSocket::from_std(udp)?), TcpListener::from_std(tcp)?);
+        let room = Arc::new(Semaphore::new(AT_ONCE));
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(Arc::clone(self).serve_udp(udp, Arc::clone(&room)), runtime);
+        tasks.spawn_on(Arc::clone(self).serve_tcp(tcp, room), runtime);
+        Ok(tasks)
+    }
+
+    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, room: Arc<Semaphore>) {
+        let mut tasks = JoinSet::new();
+        let mut buffer = vec![0; 4096];
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok((count, client)) = socket.recv_from(&mut buffer).await else {
+                // An ICMP error of an earlier answer; nothing is wrong with the socket.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            // The cheap checks come before anything is spent on the sender.
+            if !self.directory.is_client(client.ip()) {
+                continue;
+            }
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let (service, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer[..count].to_vec());
+            tasks.spawn(async move {
+                let _place = place;
+                if let Some(answer) = service.answer(&question, client.ip(), false).await {
+                    let _ = socket.send_to(&answer, client).await;
+                }
+            });
+        }
+    }
+
+    async fn serve_tcp(self: Arc<Self>, listener: TcpListener, room: Arc<Semaphore>) {
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok((mut stream, client)) = listener.accept().await else {
+                // Out of descriptors: wait for some connection to end rather than spin.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            if !self.directory.is_client(client.ip()) {
+                continue;
+            }
+            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let service = Arc::clone(&self);
+            tasks.spawn(async move {
+                let _place = place;
+                while let Ok(Ok(question)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
+                    let Some(answer) = service.answer(&question, client.ip(), true).await else { break };
+                    if write_message(&mut stream, &answer).await.is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    }
+
+    async fn answer(&self, question: &[u8], client: IpAddr, over_tcp: bool) -> Option<Vec<u8>> {
+        match self.directory.decide(question, client, (!over_tcp).then_some(512)) {
+            Decision::Answer(answer) => Some(answer),
+            Decision::Ignore => None,
+            Decision::Forward => match self.upstream.ask(question, over_tcp).await {
+                Some(answer) => Some(answer),
+                None => match reply(&Message::from_vec(question).ok()?, ResponseCode::ServFail, vec![], None) {
+                    Decision::Answer(answer) => Some(answer),
+                    _ => None,
+                },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_is_read_as_the_manual_says() {
+        let servers = name_servers("# x\nsearch a b\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\n nameserver ::1\n");
+        assert_eq!(servers, vec!["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+        assert_eq!(name_servers(""), vec!["127.0.0.1:53".parse().unwrap()]);
+    }
+}

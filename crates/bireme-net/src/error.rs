@@ -1,0 +1,101 @@
+//! What can go wrong with networks.
+
+use std::io;
+use std::net::SocketAddr;
+
+use bireme_core::{ErrorKind, SandboxId};
+use bireme_sys::netlink::Refused;
+
+use crate::NetworkId;
+
+/// The network could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error("instance {0:?} cannot name an engine: give eight lower-case hexadecimal digits")]
+    Instance(String),
+    #[error(
+        "{attempt} needs the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN: run biremed as root, or use the host's network"
+    )]
+    Permission { attempt: String, source: Refused },
+    #[error("{attempt}: the kernel refused it")]
+    Kernel { attempt: String, source: Refused },
+    #[error("{attempt}")]
+    Io { attempt: String, source: io::Error },
+    #[error("network {0} not found: it was removed or never made ready")]
+    NoNetwork(NetworkId),
+    #[error("network namespace of {0} not found: it was removed, or the machine restarted; start the workload anew")]
+    NoSandbox(SandboxId),
+    #[error("network {network}: {reason}")]
+    InvalidNetwork { network: String, reason: String },
+    #[error("network {network}: {reason}")]
+    NetworkConflict { network: String, reason: String },
+    #[error("endpoint of {sandbox} on network {network}: {reason}")]
+    InvalidEndpoint { sandbox: SandboxId, network: String, reason: String },
+    #[error("endpoint of {sandbox} on network {network}: {reason}")]
+    EndpointConflict { sandbox: SandboxId, network: String, reason: String },
+    #[error("port {host}/{protocol} cannot be published to {target}: {reason}")]
+    UnsupportedForward { host: SocketAddr, protocol: &'static str, target: SocketAddr, reason: &'static str },
+    /// Another workload of ours has it. The words are Docker's.
+    #[error(
+        "driver failed programming external connectivity on endpoint {owner}: Bind for {host} failed: port is already allocated"
+    )]
+    PortAllocated { owner: String, host: SocketAddr },
+    /// Some other program has it. The words are Docker's, the cause is told with them because clients look for it.
+    #[error(
+        "driver failed programming external connectivity on endpoint {owner}: failed to bind host port for {host}:{target}/{protocol}: {}",
+        words(source)
+    )]
+    PortTaken { owner: String, host: SocketAddr, target: SocketAddr, protocol: &'static str, source: io::Error },
+    #[error("the work was cut off: the daemon is shutting down")]
+    ShutDown,
+}
+
+fn words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".into(),
+        io::ErrorKind::AddrNotAvailable => "cannot assign requested address: the host has no such address".into(),
+        io::ErrorKind::PermissionDenied => "permission denied: ports below 1024 need CAP_NET_BIND_SERVICE".into(),
+        _ => error.to_string(),
+    }
+}
+
+impl NetError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Permission { .. } => ErrorKind::Denied,
+            Self::NoNetwork(_) | Self::NoSandbox(_) => ErrorKind::NotFound,
+            Self::Instance(_) | Self::InvalidNetwork { .. } | Self::InvalidEndpoint { .. } => ErrorKind::Invalid,
+            Self::NetworkConflict { .. } | Self::EndpointConflict { .. } | Self::PortAllocated { .. } => {
+                ErrorKind::Conflict
+            }
+            Self::UnsupportedForward { .. } => ErrorKind::Unsupported,
+            Self::PortTaken { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => ErrorKind::Conflict,
+                io::ErrorKind::AddrNotAvailable => ErrorKind::Invalid,
+                io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Internal,
+            },
+            Self::ShutDown => ErrorKind::Unavailable,
+            Self::Kernel { .. } | Self::Io { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// `attempt` as "making bridge x".
+    pub(crate) fn kernel(attempt: impl Into<String>) -> impl FnOnce(Refused) -> Self {
+        let attempt = attempt.into();
+        |source| {
+            if source.is_permission() { Self::Permission { attempt, source } } else { Self::Kernel { attempt, source } }
+        }
+    }
+
+    pub(crate) fn io(attempt: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let attempt = attempt.into();
+        |source| {
+            if source.kind() == io::ErrorKind::PermissionDenied {
+                Self::Permission { attempt, source: source.into() }
+            } else {
+                Self::Io { attempt, source }
+            }
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The nf_tables table of one engine: `inet bireme_<instance>`.
+//!
+//! ```text
+//! prerouting   from a bridge of ours to a gateway's port 53      -> the port our DNS really listens on
+//! output       a published port on an address of the host        -> the workload
+//! postrouting  from 127.0.0.0/8 into a bridge                    -> the bridge's address, so that answers come back
+//!              published, from one bridge of ours into one       -> the same (hairpin)
+//!              from a bridge of a network that masquerades, out  -> the host's address
+//! forward      replies pass; within one bridge as `same` says; nothing leaves `sealed`; into a bridge of ours only
+//!              what came by a published port
+//! ```
+//! Rules never change while the engine runs: networks and ports are elements of sets and maps, so that publishing a
+//! port costs the same beside one other port or a thousand. Other tables' chains see every packet too: two engines,
+//! or ours and Docker, each guard what is theirs.
+
+use std::net::IpAddr;
+
+use bireme_core::spec::Protocol;
+use bireme_sys::netlink::{Refused, Socket};
+use bireme_sys::nft::{
+    Answers, Batch, Element, Field, Hook, Key, Register, STATE_ESTABLISHED_RELATED, STATUS_DNAT, Step, Value, Verdict,
+    table_exists,
+};
+use rustix::io::Errno;
+
+use crate::{Forward, NetworkSpec};
+
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
+const LOCAL: u32 = 2;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// Ports on which the DNS of one gateway listens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DnsPorts {
+    pub(crate) gateway: IpAddr,
+    pub(crate) udp: u16,
+    pub(crate) tcp: u16,
+}
+
+/// A network as the rules know it.
+#[derive(Clone, Copy)]
+pub(crate) struct Ruled<'a> {
+    pub(crate) spec: &'a NetworkSpec,
+    pub(crate) bridge: &'a str,
+    pub(crate) dns: DnsPorts,
+}
+
+pub(crate) struct Rules {
+    table: String,
+    socket: Socket,
+}
+
+/// Elements by the set they belong to.
+type Elements = Vec<(&'static str, Element)>;
+
+impl Rules {
+    /// Makes the table unless an earlier daemon left it, which then stays as it is until [`Self::rebuild`].
+    pub(crate) fn open(table: String, mut socket: Socket) -> Result<Self, Refused> {
+        let exists = table_exists(&mut socket, &table)?;
+        let mut rules = Self { table, socket };
+        if !exists {
+            rules.rebuild(&[], &[])?;
+        }
+        Ok(rules)
+    }
+
+    /// Puts the whole table anew in one transaction: no packet meets the host without it.
+    pub(crate) fn rebuild(&mut self, networks: &[Ruled<'_>], forwards: &[Forward]) -> Result<(), Refused> {
+        let mut batch = Batch::new(&self.table);
+        // Removing needs a table to be there.
+        batch.add_table().delete_table().add_table();
+        skeleton(&mut batch);
+        let networks = networks.iter().flat_map(network_elements);
+        let all: Elements = networks.chain(forwards.iter().map(forward_element)).collect();
+        for set in SETS {
+            let of_set: Vec<_> = all.iter().filter(|(name, _)| *name == set).map(|(_, one)| one.clone()).collect();
+            batch.add_elements(set, &of_set);
+        }
+        batch.commit(&mut self.socket)
+    }
+
+    pub(crate) fn add_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
+        self.add(&network_elements(network))
+    }
+
+    pub(crate) fn remove_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
+        self.remove(&network_elements(network))
+    }
+
+    pub(crate) fn add_forward(&mut self, forward: &Forward) -> Result<(), Refused> {
+        self.add(&[forward_element(forward)])
+    }
+
+    pub(crate) fn remove_forwards(&mut self, forwards: &[Forward]) -> Result<(), Refused> {
+        self.remove(&forwards.iter().map(forward_element).collect::<Vec<_>>())
+    }
+
+    fn add(&mut self, elements: &[(&'static str, Element)]) -> Result<(), Refused> {
+        match self.commit(elements, Change::Add) {
+            // An earlier daemon left some of them with other values: DNS ports differ at every start.
+            Err(refused) if refused.errno == Errno::EXIST => {
+                self.remove(elements)?;
+                self.commit(elements, Change::Add)
+            }
+            answer => answer,
+        }
+    }
+
+    /// What is not there is no error.
+    fn remove(&mut self, elements: &[(&'static str, Element)]) -> Result<(), Refused> {
+        match self.commit(elements, Change::Remove) {
+            Err(refused) if refused.errno == Errno::NOENT && elements.len() > 1 => {
+                elements.iter().try_for_each(|one| self.remove(std::slice::from_ref(one)))
+            }
+            Err(refused) if refused.errno == Errno::NOENT => Ok(()),
+            answer => answer,
+        }
+    }
+
+    fn commit(&mut self, elements: &[(&'static str, Element)], change: Change) -> Result<(), Refused> {
+        let mut batch = Batch::new(&self.table);
+        for (set, element) in elements {
+            let element = std::slice::from_ref(element);
+            match change {
+                Change::Add => batch.add_elements(set, element),
+                Change::Remove => batch.delete_elements(set, element),
+            };
+        }
+        batch.commit(&mut self.socket)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Remove,
+}
+
+const SETS: [&str; 9] = ["bridges", "sealed", "masquerade", "same", "dns", "ports", "ports_at", "ports6", "ports6_at"];
+
+fn network_elements(network: &Ruled<'_>) -> Elements {
+    let bridge = || Key::new().interface(network.bridge);
+    let within = if network.spec.icc { Verdict::Accept } else { Verdict::Goto("published") };
+    let mut elements = vec![
+        ("bridges", Element { key: bridge(), value: None }),
+        ("same", Element { key: bridge().interface(network.bridge), value: Some(Value::Verdict(within)) }),
+    ];
+    if network.spec.internal {
+        elements.push(("sealed", Element { key: bridge(), value: None }));
+    } else if network.spec.masquerade {
+        elements.push(("masquerade", Element { key: bridge(), value: None }));
+    }
+    for (protocol, port) in [(UDP, network.dns.udp), (TCP, network.dns.tcp)] {
+        let key = Key::new().address(network.dns.gateway).protocol(protocol);
+        elements.push(("dns", Element { key, value: Some(Value::Fields(Key::new().port(port))) }));
+    }
+    elements
+}
+
+fn forward_element(forward: &Forward) -> (&'static str, Element) {
+    let protocol = match forward.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Sctp => 132,
+    };
+    let (host, all) = (forward.host.ip(), forward.host.ip().is_unspecified());
+    let set = match (host.is_ipv4(), all) {
+        (true, true) => "ports",
+        (true, false) => "ports_at",
+        (false, true) => "ports6",
+        (false, false) => "ports6_at",
+    };
+    let key = if all { Key::new() } else { Key::new().address(host) };
+    let key = key.protocol(protocol).port(forward.host.port());
+    let value = Key::new().address(forward.target.ip()).port(forward.target.port());
+    (set, Element { key, value: Some(Value::Fields(value)) })
+}
+
+fn skeleton(batch: &mut Batch<'_>) {
+    use Field::{Interface, Ipv4, Ipv6, Port, Protocol};
+    batch
+        .add_set("bridges", &[Interface], None)
+        .add_set("sealed", &[Interface], None)
+        .add_set("masquerade", &[Interface], None)
+        .add_set("same", &[Interface, Interface], Some(Answers::Verdict))
+        .add_set("dns", &[Ipv4, Protocol], Some(Answers::Fields(&[Port])))
+        .add_set("ports", &[Protocol, Port], Some(Answers::Fields(&[Ipv4, Port])))
+        .add_set("ports_at", &[Ipv4, Protocol, Port], Some(Answers::Fields(&[Ipv4, Port])))
+        .add_set("ports6", &[Protocol, Port], Some(Answers::Fields(&[Ipv6, Port])))
+        .add_set("ports6_at", &[Ipv6, Protocol, Port], Some(Answers::Fields(&[Ipv6, Port])));
+
+    batch.add_chain("published").add_base_chain("prerouting", Hook::NatPrerouting);
+    batch.add_base_chain("output", Hook::NatOutput).add_base_chain("postrouting", Hook::NatPostrouting);
+
+    let first = Register::FIRST;
+    let family = |number: u8| [Step::LoadFamily(first), Step::Equals(first, vec![number])];
+    let source_loopback = {
+        let load = Step::LoadNetwork { to: first, offset: 12, length: 1 };
+        [family(IPV4).to_vec(), vec![load, Step::Equals(first, vec![127])]].concat()
+    };
+    let source_loopback6 = {
+        let load = Step::LoadNetwork { to: first, offset: 8, length: 16 };
+        let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
+        [family(IPV6).to_vec(), vec![load, Step::Equals(first, loopback)]].concat()
+    };
+    let into_ours = [Step::LoadOutInterface(first), Step::InSet { from: first, set: "bridges" }];
+    let from_ours = [Step::LoadInInterface(first), Step::InSet { from: first, set: "bridges" }];
+    let out_of_ours = [Step::LoadOutInterface(first), Step::NotInSet { from: first, set: "bridges" }];
+
+    // A neighbour on the wire may send to 127.0.0.1 here. A port published there alone is not for him: connections of
+    // the host itself do not pass this chain.
+    let destination_loopback = Step::LoadNetwork { to: first, offset: 16, length: 1 };
+    let verdict = Step::Verdict(Verdict::Return);
+    batch.add_rule(
+        "prerouting",
+        &[family(IPV4).to_vec(), vec![destination_loopback, Step::Equals(first, vec![127]), verdict]].concat(),
+    );
+    // DNS listens on a port of its own, so that a workload may publish port 53 and the host may have a DNS server.
+    let dns = [
+        Step::LoadPort(first),
+        Step::Equals(first, 53u16.to_be_bytes().to_vec()),
+        Step::LoadNetwork { to: first, offset: 16, length: 4 },
+        Step::LoadTransport(Register::word(1)),
+        Step::Map { from: first, map: "dns", to: first },
+        Step::Redirect { port: first },
+    ];
+    batch.add_rule("prerouting", &[from_ours.to_vec(), family(IPV4).to_vec(), dns.to_vec()].concat());
+    for chain in ["prerouting", "output"] {
+        for (number, width, offset, at, all) in
+            [(IPV4, 1, 16, "ports_at", "ports"), (IPV6, 4, 24, "ports6_at", "ports6")]
+        {
+            let dnat = Step::Dnat { family: number, address: first, port: Register::word(width) };
+            let exact = [
+                Step::LoadNetwork { to: first, offset, length: width * 4 },
+                Step::LoadTransport(Register::word(width)),
+                Step::LoadPort(Register::word(width + 1)),
+                Step::Map { from: first, map: at, to: first },
+                dnat.clone(),
+            ];
+            batch.add_rule(chain, &[family(number).to_vec(), exact.to_vec()].concat());
+            let any = [
+                Step::LoadDestinationKind(first),
+                Step::Equals(first, LOCAL.to_ne_bytes().to_vec()),
+                Step::LoadTransport(first),
+                Step::LoadPort(Register::word(1)),
+                Step::Map { from: first, map: all, to: first },
+                dnat,
+            ];
+            batch.add_rule(chain, &[family(number).to_vec(), any.to_vec()].concat());
+        }
+    }
+
+    for loopback in [source_loopback, source_loopback6] {
+        batch.add_rule("postrouting", &[loopback, into_ours.to_vec(), vec![Step::Masquerade]].concat());
+    }
+    let rewritten = [Step::StatusAny { mask: STATUS_DNAT }, Step::Masquerade];
+    batch.add_rule("postrouting", &[from_ours.to_vec(), into_ours.to_vec(), rewritten.to_vec()].concat());
+    let masquerading = [Step::LoadInInterface(first), Step::InSet { from: first, set: "masquerade" }];
+    batch.add_rule("postrouting", &[masquerading.to_vec(), out_of_ours.to_vec(), vec![Step::Masquerade]].concat());
+
+    batch.add_rule("published", &[Step::StatusAny { mask: STATUS_DNAT }, Step::Verdict(Verdict::Accept)]);
+    batch.add_rule("published", &[Step::Verdict(Verdict::Drop)]);
+
+    let reply = [Step::StateAny { mask: STATE_ESTABLISHED_RELATED }, Step::Verdict(Verdict::Accept)];
+    let same = [
+        Step::LoadInInterface(first),
+        Step::LoadOutInterface(Register::SECOND),
+        Step::VerdictMap { from: first, map: "same" },
+    ];
+    let sealed =
+        [Step::LoadInInterface(first), Step::InSet { from: first, set: "sealed" }, Step::Verdict(Verdict::Drop)];
+    let goto = vec![Step::Verdict(Verdict::Goto("published"))];
+    batch.add_base_chain("forward", Hook::FilterForward);
+    batch.add_rule("forward", &reply).add_rule("forward", &same).add_rule("forward", &sealed);
+    batch.add_rule("forward", &[into_ours.to_vec(), goto].concat());
+}

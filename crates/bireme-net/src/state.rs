@@ -1,0 +1,650 @@
+//! What stands in the kernel, and the blocking work that changes it. Callers hold a lock: the kernel itself does most
+//! of this one at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bireme_core::SandboxId;
+use bireme_core::spec::Protocol;
+use bireme_sys::netlink::{Refused, Socket, Subsystem};
+use bireme_sys::{listen, netns, route};
+use ipnet::IpNet;
+use rustix::io::Errno;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::addresses::overlap;
+use crate::dns::Service;
+use crate::rules::{DnsPorts, Ruled, Rules};
+use crate::{Attached, Endpoint, Forward, NetError, NetworkId, NetworkSpec};
+
+/// Longest name of a network interface.
+const NAME_MAX: usize = 15;
+const DEFAULT_MTU: u32 = 1500;
+
+pub(crate) struct State {
+    pub(crate) instance: String,
+    pub(crate) route: Socket,
+    pub(crate) rules: Rules,
+    pub(crate) sandboxes: Sandboxes,
+    pub(crate) service: Arc<Service>,
+    runtime: Handle,
+    pub(crate) networks: BTreeMap<NetworkId, Network>,
+    pub(crate) links: BTreeMap<(SandboxId, NetworkId), Link>,
+    pub(crate) forwards: Vec<Held>,
+}
+
+pub(crate) struct Network {
+    pub(crate) spec: NetworkSpec,
+    pub(crate) bridge: String,
+    pub(crate) index: u32,
+    pub(crate) dns: DnsPorts,
+    /// Dropping it ends the DNS of this gateway.
+    _serving: JoinSet<()>,
+}
+
+impl Network {
+    pub(crate) fn ruled(&self) -> Ruled<'_> {
+        Ruled { spec: &self.spec, bridge: &self.bridge, dns: self.dns }
+    }
+}
+
+/// The one interface of a sandbox on a network.
+pub(crate) struct Link {
+    pub(crate) attached: Attached,
+    /// By owner.
+    pub(crate) endpoints: BTreeMap<String, Endpoint>,
+}
+
+/// A published port and the socket that keeps others from it.
+pub(crate) struct Held {
+    /// With the port that the kernel chose, if it was asked to.
+    pub(crate) forward: Forward,
+    pub(crate) asked: SocketAddr,
+    pub(crate) _reservation: OwnedFd,
+}
+
+impl State {
+    pub(crate) fn open(
+        instance: &str,
+        sandboxes: Sandboxes,
+        service: Arc<Service>,
+        runtime: Handle,
+    ) -> Result<Self, NetError> {
+        let route = Socket::open(Subsystem::Route).map_err(NetError::io("opening a netlink socket"))?;
+        let filter = Socket::open(Subsystem::Netfilter).map_err(NetError::io("opening a netfilter socket"))?;
+        let table = format!("bireme_{instance}");
+        let attempt = format!("setting up nf_tables table {table}");
+        let rules = Rules::open(table, filter).map_err(NetError::kernel(attempt))?;
+        set_sysctl("net/ipv4/ip_forward", "1").map_err(NetError::io("enabling net.ipv4.ip_forward"))?;
+        Ok(Self {
+            instance: instance.to_owned(),
+            route,
+            rules,
+            sandboxes,
+            service,
+            runtime,
+            networks: BTreeMap::new(),
+            links: BTreeMap::new(),
+            forwards: Vec::new(),
+        })
+    }
+
+    /// Makes or adopts the bridge, then the rules and the DNS.
+    pub(crate) fn ensure_network(&mut self, spec: &NetworkSpec) -> Result<(), NetError> {
+        if self.networks.get(&spec.id).is_some_and(|known| known.spec == *spec) {
+            return Ok(());
+        }
+        let network = self.prepare_network(spec)?;
+        let attempt = format!("adding network {} to the rules", spec.name);
+        self.rules.add_network(&network.ruled()).map_err(NetError::kernel(attempt))?;
+        self.networks.insert(spec.id.clone(), network);
+        Ok(())
+    }
+
+    /// All of a network but its rules.
+    pub(crate) fn prepare_network(&mut self, spec: &NetworkSpec) -> Result<Network, NetError> {
+        check_network(spec)?;
+        for other in self.networks.values().filter(|other| other.spec.id != spec.id) {
+            let shared = |subnet: &crate::Subnet| other.spec.subnets.iter().any(|its| overlap(&its.net, &subnet.net));
+            if let Some(subnet) = spec.subnets.iter().find(|subnet| shared(subnet)) {
+                return Err(NetError::NetworkConflict {
+                    network: spec.name.clone(),
+                    reason: format!(
+                        "Pool overlaps with other one on this address space: {} is part of network {}, choose another subnet",
+                        subnet.net, other.spec.name
+                    ),
+                });
+            }
+        }
+        let alias = format!("bireme:{}:{}", self.instance, spec.id);
+        let attempt = |what: &str| format!("{what} the bridge of network {}", spec.name);
+        let bridge = match self.networks.get(&spec.id) {
+            Some(known) => known.bridge.clone(),
+            None => self.bridge_name(spec, &alias)?,
+        };
+        let found = route::link(&mut self.route, &bridge).map_err(NetError::kernel(attempt("looking for")))?;
+        let made = found.is_none();
+        if let Some(other) = found.filter(|found| found.alias != alias) {
+            let reason = format!(
+                "an interface called {bridge} exists and is not this network's bridge{}; choose another name or remove it",
+                if other.alias.is_empty() { String::new() } else { format!(" (it is {:?})", other.alias) }
+            );
+            return Err(NetError::NetworkConflict { network: spec.name.clone(), reason });
+        }
+        if made {
+            let gateway = spec.subnets.iter().find_map(|subnet| match subnet.gateway {
+                IpAddr::V4(gateway) => Some(gateway.octets()),
+                IpAddr::V6(_) => None,
+            });
+            let mac = mac_of(gateway.unwrap_or_default());
+            let add = route::add_bridge(&bridge, mac, spec.mtu.unwrap_or(DEFAULT_MTU));
+            self.route
+                .request(&[add, route::set_link(&bridge, &alias, None)])
+                .map_err(NetError::kernel(attempt("making")))?;
+        }
+        let finished = self.finish_network(spec, &bridge);
+        if finished.is_err()
+            && made
+            && let Ok(Some(link)) = route::link(&mut self.route, &bridge)
+        {
+            let _ = self.route.request(&[route::delete_link(link.index)]);
+        }
+        finished
+    }
+
+    fn finish_network(&mut self, spec: &NetworkSpec, bridge: &str) -> Result<Network, NetError> {
+        let failed = |what: &str| format!("{what} of the bridge of network {}", spec.name);
+        let link = route::link(&mut self.route, bridge).map_err(NetError::kernel(failed("asking for the index")))?;
+        let index = link.map(|link| link.index).ok_or_else(|| NetError::NoNetwork(spec.id.clone()))?;
+
+        // 127.0.0.1 of the host reaches published ports; see rules.rs for what keeps others from it.
+        let sysctl = |name: &str, value: &str| set_sysctl(&format!("net/{}", name.replace('*', bridge)), value);
+        sysctl("ipv4/conf/*/route_localnet", "1").map_err(NetError::io(failed("setting route_localnet")))?;
+        if spec.subnets.iter().any(|subnet| subnet.net.addr().is_ipv6()) {
+            let set = sysctl("ipv6/conf/*/disable_ipv6", "0").and_then(|()| sysctl("ipv6/conf/all/forwarding", "1"));
+            set.map_err(NetError::io(failed("enabling IPv6")))?;
+        } else {
+            // Absent where the kernel has no IPv6.
+            let _ = sysctl("ipv6/conf/*/disable_ipv6", "1");
+        }
+
+        let wanted = spec.subnets.iter().map(|subnet| (subnet.gateway, subnet.net.prefix_len()));
+        let there = route::addresses(&mut self.route).map_err(NetError::kernel(failed("asking for the addresses")))?;
+        let missing = wanted.filter(|prefix| !there.contains(&(index, *prefix)));
+        let add: Vec<_> = missing.map(|prefix| route::add_address(index, prefix)).collect();
+        self.route.request(&add).map_err(NetError::kernel(failed("setting the addresses")))?;
+
+        let gateway = spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4);
+        let gateway = gateway.ok_or_else(|| NetError::NoNetwork(spec.id.clone()))?;
+        let attempt = failed("opening the DNS");
+        let (udp, tcp) = open_dns(gateway).map_err(NetError::io(attempt.clone()))?;
+        let port = |address: io::Result<SocketAddr>| address.map(|address| address.port());
+        let dns = DnsPorts {
+            gateway,
+            udp: port(udp.local_addr()).map_err(NetError::io(attempt.clone()))?,
+            tcp: port(tcp.local_addr()).map_err(NetError::io(attempt.clone()))?,
+        };
+        let serving = self.service.serve(&self.runtime, udp, tcp).map_err(NetError::io(attempt))?;
+        self.service.directory.set_network(&spec.id, spec.internal);
+        Ok(Network { spec: spec.clone(), bridge: bridge.to_owned(), index, dns, _serving: serving })
+    }
+
+    /// The name asked for, or the first of ours that is free or already this network's.
+    fn bridge_name(&mut self, spec: &NetworkSpec, alias: &str) -> Result<String, NetError> {
+        if let Some(name) = &spec.bridge_name {
+            return Ok(name.clone());
+        }
+        self.free_name("br", spec.id.as_str(), |link| link.alias == alias)
+            .map_err(NetError::kernel(format!("choosing a name for the bridge of network {}", spec.name)))
+    }
+
+    /// `prefix`, the instance, and five characters out of `seed` so that no other link has the name, unless it is
+    /// `acceptable`.
+    fn free_name(
+        &mut self,
+        prefix: &str,
+        seed: &str,
+        acceptable: impl Fn(&route::Link) -> bool,
+    ) -> Result<String, Refused> {
+        const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let mut attempt = 0u32;
+        loop {
+            let mut hasher = DefaultHasher::new();
+            (seed, attempt).hash(&mut hasher);
+            let hash = hasher.finish();
+            let tail: String = (0..5).map(|digit| char::from(DIGITS[(hash >> (digit * 5) & 31) as usize])).collect();
+            let name = format!("{prefix}{}{tail}", self.instance);
+            if route::link(&mut self.route, &name)?.is_none_or(|link| acceptable(&link)) {
+                return Ok(name);
+            }
+            attempt += 1;
+        }
+    }
+
+    pub(crate) fn remove_network(&mut self, id: &NetworkId) -> Result<(), NetError> {
+        let Some(network) = self.networks.get(id) else { return Ok(()) };
+        let name = network.spec.name.clone();
+        let used: Vec<_> =
+            self.links.keys().filter(|(_, of)| of == id).map(|(sandbox, _)| sandbox.to_string()).collect();
+        if !used.is_empty() {
+            let reason = format!("error while removing network: it has active endpoints ({})", used.join(", "));
+            return Err(NetError::NetworkConflict { network: name, reason });
+        }
+        self.rules
+            .remove_network(&network.ruled())
+            .map_err(NetError::kernel(format!("taking network {name} out of the rules")))?;
+        let index = network.index;
+        self.networks.remove(id);
+        self.service.directory.forget_network(id);
+        self.delete_link(index).map_err(NetError::kernel(format!("removing the bridge of network {name}")))
+    }
+
+    /// One that is gone is no error.
+    pub(crate) fn delete_link(&mut self, index: u32) -> Result<(), Refused> {
+        match self.route.request(&[route::delete_link(index)]) {
+            Err(refused) if refused.errno == Errno::NODEV => Ok(()),
+            answer => answer,
+        }
+    }
+
+    pub(crate) fn remove_sandbox(&mut self, id: &SandboxId) -> Result<(), NetError> {
+        let attached: Vec<_> = self.links.keys().filter(|(of, _)| of == id).cloned().collect();
+        let mut first = None;
+        for key in attached {
+            if let Err(error) = self.drop_link(&key) {
+                first.get_or_insert(error);
+            }
+        }
+        if let Err(error) = self.sandboxes.remove(id) {
+            first.get_or_insert(error);
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Removes a sandbox's interface on a network, whoever uses it.
+    fn drop_link(&mut self, key: &(SandboxId, NetworkId)) -> Result<(), NetError> {
+        let Some(link) = self.links.remove(key) else { return Ok(()) };
+        let addresses: Vec<_> = link.endpoints.values().flat_map(|one| &one.addresses).map(IpNet::addr).collect();
+        self.service.directory.remove_client(&key.0, &key.1, &addresses, true);
+        let name = &link.attached.host_interface;
+        let failed = || NetError::kernel(format!("removing interface {name} of {}", key.0));
+        match route::link(&mut self.route, name).map_err(failed())? {
+            Some(found) => self.delete_link(found.index).map_err(failed()),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn attach(&mut self, endpoint: &Endpoint) -> Result<Attached, NetError> {
+        let network =
+            self.networks.get(&endpoint.network).ok_or_else(|| NetError::NoNetwork(endpoint.network.clone()))?;
+        let spec = network.spec.clone();
+        let (bridge, path) = (network.index, self.sandboxes.path(&endpoint.sandbox));
+        if !netns::exists(&path) {
+            return Err(NetError::NoSandbox(endpoint.sandbox.clone()));
+        }
+        self.check_endpoint(endpoint, &spec)?;
+        let key = (endpoint.sandbox.clone(), endpoint.network.clone());
+        let addresses: Vec<_> = endpoint.addresses.iter().map(IpNet::addr).collect();
+        let gateways: Vec<_> = if endpoint.default_route && !spec.internal {
+            spec.subnets.iter().map(|subnet| subnet.gateway).collect()
+        } else {
+            vec![]
+        };
+
+        if let Some(link) = self.links.get_mut(&key) {
+            let held: BTreeSet<_> = link.endpoints.values().flat_map(|other| &other.addresses).copied().collect();
+            let new: Vec<_> = endpoint.addresses.iter().filter(|address| !held.contains(address)).copied().collect();
+            if !new.is_empty() || endpoint.default_route {
+                configure(&path, endpoint, &spec.name, &link.attached.interface, &new, &gateways)?;
+            }
+            link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
+            self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+            return Ok(link.attached.clone());
+        }
+
+        let interface = self.free_interface(&endpoint.sandbox);
+        let failed = |what: &str| format!("{what} the interface of {} on network {}", endpoint.sandbox, spec.name);
+        let namespace = File::open(&path).map_err(NetError::io(failed("finding the namespace for")))?;
+        let alias = format!("bireme:{}:{}:{}", self.instance, endpoint.network, endpoint.sandbox);
+        let seed = format!("{}{}", endpoint.sandbox, endpoint.network);
+        let name = self.free_name("ve", &seed, |_| false).map_err(NetError::kernel(failed("choosing a name for")))?;
+        let mac = endpoint.mac.unwrap_or_else(|| {
+            let first = addresses.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(address.octets()),
+                IpAddr::V6(_) => None,
+            });
+            mac_of(first.unwrap_or_default())
+        });
+        let veth = route::Veth {
+            name: &name,
+            peer_name: &interface,
+            peer_mac: mac,
+            peer_namespace: namespace.as_fd(),
+            mtu: spec.mtu.unwrap_or(DEFAULT_MTU),
+        };
+        let made = self
+            .route
+            .request(&[route::add_veth(&veth), route::set_link(&name, &alias, Some(bridge))])
+            .map_err(NetError::kernel(failed("making")))
+            .and_then(|()| {
+                if spec.icc { Ok(()) } else { self.isolate(&name).map_err(NetError::kernel(failed("isolating"))) }
+            })
+            .and_then(|()| configure(&path, endpoint, &spec.name, &interface, &endpoint.addresses, &gateways));
+        if let Err(error) = made {
+            if let Ok(Some(link)) = route::link(&mut self.route, &name) {
+                let _ = self.delete_link(link.index);
+            }
+            return Err(error);
+        }
+        let attached = Attached { interface, mac: mac_text(&mac), host_interface: name };
+        let endpoints = BTreeMap::from([(endpoint.owner.clone(), endpoint.clone())]);
+        self.links.insert(key, Link { attached: attached.clone(), endpoints });
+        self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+        Ok(attached)
+    }
+
+    fn isolate(&mut self, name: &str) -> Result<(), Refused> {
+        let link = route::link(&mut self.route, name)?.ok_or(Errno::NODEV)?;
+        self.route.request(&[route::isolate_port(link.index, true)])
+    }
+
+    fn check_endpoint(&self, endpoint: &Endpoint, spec: &NetworkSpec) -> Result<(), NetError> {
+        let (sandbox, network) = (endpoint.sandbox.clone(), spec.name.clone());
+        let invalid = |reason| NetError::InvalidEndpoint { sandbox: sandbox.clone(), network: network.clone(), reason };
+        if endpoint.addresses.is_empty() {
+            return Err(invalid("it has no address: give at least one of the network's subnet".into()));
+        }
+        for address in &endpoint.addresses {
+            let within =
+                |subnet: &crate::Subnet| subnet.net.contains(&address.addr()) && subnet.gateway != address.addr();
+            if !spec.subnets.iter().any(within) {
+                return Err(invalid(format!("address {address} is not a free one of the network's subnets")));
+            }
+            let others = self.links.iter().filter(|((_, of), _)| *of == endpoint.network);
+            let mut holders = others.flat_map(|((of, _), link)| link.endpoints.values().map(move |one| (of, one)));
+            let same = |of: &SandboxId, one: &Endpoint| *of == endpoint.sandbox && one.owner == endpoint.owner;
+            if let Some((of, _)) =
+                holders.find(|(of, one)| !same(of, one) && one.addresses.iter().any(|its| its.addr() == address.addr()))
+            {
+                let reason = format!("Address already in use: {address} belongs to {of}, choose another");
+                return Err(NetError::EndpointConflict { sandbox, network, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// `eth0`, or the first with a higher number that the sandbox does not have.
+    fn free_interface(&self, sandbox: &SandboxId) -> String {
+        let mine = self.links.iter().filter(|((of, _), _)| of == sandbox);
+        let used: BTreeSet<_> = mine.map(|(_, link)| link.attached.interface.as_str()).collect();
+        let mut number = 0;
+        loop {
+            let name = format!("eth{number}");
+            if !used.contains(name.as_str()) {
+                return name;
+            }
+            number += 1;
+        }
+    }
+
+    pub(crate) fn detach(&mut self, endpoint: &Endpoint) -> Result<(), NetError> {
+        let key = (endpoint.sandbox.clone(), endpoint.network.clone());
+        let Some(link) = self.links.get_mut(&key) else { return Ok(()) };
+        if link.endpoints.keys().all(|owner| *owner == endpoint.owner) {
+            return self.drop_link(&key);
+        }
+        let Some(left) = link.endpoints.remove(&endpoint.owner) else { return Ok(()) };
+        let addresses: Vec<_> = left.addresses.iter().map(IpNet::addr).collect();
+        let interface = link.attached.interface.clone();
+        self.service.directory.remove_client(&key.0, &key.1, &addresses, false);
+        let path = self.sandboxes.path(&endpoint.sandbox);
+        let failed = || format!("taking addresses from {interface} of {}", endpoint.sandbox);
+        let answer = netns::run_in_netns(&path, || -> Result<(), Refused> {
+            let mut socket = Socket::open(Subsystem::Route)?;
+            let Some(link) = route::link(&mut socket, &interface)? else { return Ok(()) };
+            for address in &left.addresses {
+                let remove = route::delete_address(link.index, (address.addr(), address.prefix_len()));
+                match socket.request(&[remove]) {
+                    Err(refused) if refused.errno != Errno::ADDRNOTAVAIL => return Err(refused),
+                    _ => {}
+                }
+            }
+            Ok(())
+        });
+        match answer {
+            Ok(answer) => answer.map_err(NetError::kernel(failed())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(NetError::io(failed())(error)),
+        }
+    }
+
+    pub(crate) fn publish(&mut self, forward: &Forward) -> Result<SocketAddr, NetError> {
+        let same = |held: &&Held| {
+            let of = &held.forward;
+            of.owner == forward.owner && of.protocol == forward.protocol && of.target == forward.target
+        };
+        if let Some(held) = self.forwards.iter().filter(same).find(|held| held.asked == forward.host) {
+            return Ok(held.forward.host);
+        }
+        let held = self.reserve(forward)?;
+        let address = held.forward.host;
+        let attempt = format!("publishing {address}/{}", forward.protocol.as_str());
+        self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt))?;
+        self.forwards.push(held);
+        Ok(address)
+    }
+
+    /// Checks a forward and takes its port on the host.
+    pub(crate) fn reserve(&self, forward: &Forward) -> Result<Held, NetError> {
+        let network =
+            self.networks.get(&forward.network).ok_or_else(|| NetError::NoNetwork(forward.network.clone()))?;
+        let protocol = forward.protocol.as_str();
+        let refuse =
+            |reason| Err(NetError::UnsupportedForward { host: forward.host, protocol, target: forward.target, reason });
+        if network.spec.internal {
+            return refuse("its network is internal; attach the workload to another network to publish its ports");
+        }
+        if forward.host.is_ipv4() != forward.target.is_ipv4() {
+            return refuse(
+                "a port cannot lead from one family of addresses to another; publish it on an address of the workload's family",
+            );
+        }
+        let (host, target) = (forward.host, forward.target);
+        let bound = match forward.protocol {
+            Protocol::Tcp => listen::tcp(host),
+            Protocol::Udp => listen::udp(host),
+            Protocol::Sctp => match listen::sctp(host) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::PROTONOSUPPORT) => {
+                    return refuse("this kernel has no SCTP; load the module sctp");
+                }
+                answer => answer,
+            },
+        };
+        let owner = forward.owner.chars().take(12).collect::<String>();
+        let reservation = bound.map_err(|source| {
+            let clash = |held: &Held| {
+                let other = held.forward.host;
+                held.forward.protocol == forward.protocol
+                    && other.port() == host.port()
+                    && other.is_ipv4() == host.is_ipv4()
+                    && (other.ip() == host.ip() || other.ip().is_unspecified() || host.ip().is_unspecified())
+            };
+            if source.kind() == io::ErrorKind::AddrInUse && self.forwards.iter().any(clash) {
+                NetError::PortAllocated { owner: owner.clone(), host }
+            } else {
+                NetError::PortTaken { owner: owner.clone(), host, target, protocol, source }
+            }
+        })?;
+        let actual = listen::local_address(&reservation).map_err(|source| NetError::PortTaken {
+            owner,
+            host,
+            target,
+            protocol,
+            source,
+        })?;
+        let forward = Forward { host: SocketAddr::new(host.ip(), actual.port()), ..forward.clone() };
+        Ok(Held { forward, asked: host, _reservation: reservation })
+    }
+
+    pub(crate) fn unpublish(&mut self, owner: &str) -> Result<(), NetError> {
+        let mine: Vec<_> =
+            self.forwards.iter().map(|held| &held.forward).filter(|of| of.owner == owner).cloned().collect();
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let attempt = format!("taking back the published ports of {owner}");
+        self.rules.remove_forwards(&mine).map_err(NetError::kernel(attempt))?;
+        self.forwards.retain(|held| held.forward.owner != owner);
+        Ok(())
+    }
+
+    pub(crate) fn dns_servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
+        let places = self.links.keys().filter(|(of, _)| of == sandbox).map(|(_, network)| network);
+        places.filter_map(|network| self.networks.get(network)).map(|network| network.dns.gateway).collect()
+    }
+}
+
+/// Where namespaces are bound.
+#[derive(Clone)]
+pub(crate) struct Sandboxes {
+    pub(crate) folder: PathBuf,
+}
+
+impl Sandboxes {
+    pub(crate) fn open(run_dir: &Path) -> Result<Self, NetError> {
+        let folder = run_dir.join("netns");
+        std::fs::create_dir_all(&folder).map_err(NetError::io(format!("making {}", folder.display())))?;
+        Ok(Self { folder })
+    }
+
+    pub(crate) fn path(&self, id: &SandboxId) -> PathBuf {
+        self.folder.join(id.as_str())
+    }
+
+    pub(crate) fn ensure(&self, id: &SandboxId) -> Result<PathBuf, NetError> {
+        let path = self.path(id);
+        if netns::exists(&path) {
+            return Ok(path);
+        }
+        let failed = || NetError::io(format!("making a network namespace for {id}"));
+        // What a restart of the machine left: the file without the namespace.
+        netns::remove(&path).map_err(failed())?;
+        netns::create(&path, || {
+            let mut socket = Socket::open(Subsystem::Route)?;
+            socket.request(&[route::raise(1)]).map_err(|refused| io::Error::from(refused.errno))?;
+            set_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
+            set_sysctl("net/ipv4/ping_group_range", "0 2147483647")?;
+            // Interfaces get IPv6 only on networks that have it; `lo` keeps ::1. Absent where the kernel has no IPv6.
+            let _ = set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
+            Ok(())
+        })
+        .map_err(failed())?;
+        Ok(path)
+    }
+
+    pub(crate) fn remove(&self, id: &SandboxId) -> Result<(), NetError> {
+        netns::remove(&self.path(id)).map_err(NetError::io(format!("removing the network namespace of {id}")))
+    }
+}
+
+/// Gives the interface inside its addresses and the sandbox its way out.
+fn configure(
+    path: &Path,
+    endpoint: &Endpoint,
+    network: &str,
+    interface: &str,
+    addresses: &[IpNet],
+    gateways: &[IpAddr],
+) -> Result<(), NetError> {
+    let work = || -> Result<(), Refused> {
+        let mut socket = Socket::open(Subsystem::Route)?;
+        let link = route::link(&mut socket, interface)?.ok_or(Errno::NODEV)?;
+        if addresses.iter().any(|address| address.addr().is_ipv6()) {
+            set_sysctl(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
+        }
+        let mut messages = vec![route::raise(link.index)];
+        messages.extend(addresses.iter().map(|net| route::add_address(link.index, (net.addr(), net.prefix_len()))));
+        let families: BTreeSet<_> = addresses.iter().map(|address| address.addr().is_ipv4()).collect();
+        let ways = gateways.iter().filter(|gateway| families.contains(&gateway.is_ipv4()));
+        messages.extend(ways.map(|gateway| route::add_default_route(link.index, *gateway)));
+        match socket.request(&messages) {
+            // A further workload of the sandbox asks for the way out that is there.
+            Err(refused) if refused.errno == Errno::EXIST && refused.index > addresses.len() => Ok(()),
+            answer => answer,
+        }
+    };
+    let attempt = format!("configuring {interface} of {} on network {network}", endpoint.sandbox);
+    let answer = netns::run_in_netns(path, work).map_err(NetError::io(attempt.clone()))?;
+    answer.map_err(NetError::kernel(attempt))
+}
+
+fn check_network(spec: &NetworkSpec) -> Result<(), NetError> {
+    let refuse = |reason: String| Err(NetError::InvalidNetwork { network: spec.name.clone(), reason });
+    let count = |v4: bool| spec.subnets.iter().filter(|subnet| subnet.gateway.is_ipv4() == v4).count();
+    if count(true) != 1 || count(false) > 1 {
+        return refuse("it needs one IPv4 subnet, where its DNS listens, and at most one of IPv6".into());
+    }
+    for subnet in &spec.subnets {
+        if !subnet.net.contains(&subnet.gateway) {
+            return refuse(format!("gateway {} is not in subnet {}: choose one that is", subnet.gateway, subnet.net));
+        }
+    }
+    if let Some(mtu) = spec.mtu
+        && !(68..=65535).contains(&mtu)
+    {
+        return refuse(format!("MTU {mtu} is not between 68 and 65535"));
+    }
+    if let Some(name) = &spec.bridge_name {
+        let plain = |b: u8| b.is_ascii_graphic() && b != b'/' && b != b':';
+        if name.is_empty() || name.len() > NAME_MAX || !name.bytes().all(plain) || matches!(name.as_str(), "." | "..") {
+            return refuse(format!(
+                "{name:?} cannot name a bridge: use 1 to {NAME_MAX} letters, digits, `-`, `_` or `.`"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn open_dns(gateway: IpAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
+    let at = SocketAddr::new(gateway, 0);
+    Ok((listen::udp(at)?.into(), listen::tcp(at)?.into()))
+}
+
+/// Docker's way: the same address always has the same MAC, so that neighbours need not learn anew.
+fn mac_of(address: [u8; 4]) -> [u8; 6] {
+    let [a, b, c, d] = address;
+    [0x02, 0x42, a, b, c, d]
+}
+
+pub(crate) fn mac_text(mac: &[u8]) -> String {
+    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// Of the calling thread's network namespace.
+fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/{name}"), value)
+}
+
+pub(crate) fn host_routes() -> Result<Vec<IpNet>, NetError> {
+    let failed = || NetError::kernel("reading the host's routes");
+    let mut socket = Socket::open(Subsystem::Route).map_err(NetError::io("opening a netlink socket"))?;
+    let mut found = route::destinations(&mut socket).map_err(failed())?;
+    found.extend(route::addresses(&mut socket).map_err(failed())?.into_iter().map(|(_, prefix)| prefix));
+    let mut nets: Vec<_> = found
+        .into_iter()
+        .filter_map(|(address, length)| IpNet::new(address, length).ok())
+        .map(|net| net.trunc())
+        .collect();
+    let servers = Vec::from_iter(crate::dns::system_servers().into_iter().map(|server| IpNet::from(server.ip())));
+    nets.extend(servers);
+    nets.sort();
+    nets.dedup();
+    Ok(nets)
+}

@@ -1,0 +1,117 @@
+//! What a daemon finds when it starts: its own network, some of it wanted, some left over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bireme_core::SandboxId;
+use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::{netns, route};
+use ipnet::IpNet;
+
+use crate::state::{Link, State, mac_text};
+use crate::{Attached, Endpoint, Forward, Keep, NetError, NetworkId, SweepReport};
+
+impl State {
+    pub(crate) fn sweep(&mut self, keep: Keep) -> Result<SweepReport, NetError> {
+        let mut report = SweepReport::default();
+        self.forwards.clear();
+        self.links.clear();
+
+        // Bridges first, so that what cannot be made again is known before anything is judged by it.
+        self.networks.retain(|id, _| keep.networks.iter().any(|kept| kept.id == *id));
+        for spec in &keep.networks {
+            let network = self.prepare_network(spec)?;
+            self.networks.insert(spec.id.clone(), network);
+        }
+        let links = route::links(&mut self.route).map_err(NetError::kernel("listing the host's interfaces"))?;
+        self.adopt(&keep.endpoints, &links, &mut report);
+
+        // In one transaction, and before leftovers go: their ports and networks end here.
+        let mut forwards: Vec<Forward> = vec![];
+        for forward in keep.forwards {
+            match self.reserve(&forward) {
+                Ok(held) => {
+                    forwards.push(held.forward.clone());
+                    self.forwards.push(held);
+                }
+                Err(error) => report.refused.push((forward, error.to_string())),
+            }
+        }
+        let networks: Vec<_> = self.networks.values().map(crate::state::Network::ruled).collect();
+        self.rules.rebuild(&networks, &forwards).map_err(NetError::kernel("setting the rules of nf_tables"))?;
+
+        self.remove_links(&links, &mut report);
+        let kept = keep.sandboxes.into_iter().chain(keep.endpoints.into_iter().map(|endpoint| endpoint.sandbox));
+        self.remove_namespaces(&kept.collect(), &mut report);
+        Ok(report)
+    }
+
+    fn adopt(&mut self, endpoints: &[Endpoint], links: &[route::Link], report: &mut SweepReport) {
+        let mut found: BTreeMap<(SandboxId, NetworkId), Link> = BTreeMap::new();
+        for endpoint in endpoints {
+            let key = (endpoint.sandbox.clone(), endpoint.network.clone());
+            if !found.contains_key(&key)
+                && let Some(attached) = self.find_attached(endpoint, links)
+            {
+                found.insert(key.clone(), Link { attached, endpoints: BTreeMap::new() });
+            }
+            let Some(link) = found.get_mut(&key) else {
+                report.lost.push(endpoint.clone());
+                continue;
+            };
+            link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
+            let addresses: Vec<_> = endpoint.addresses.iter().map(IpNet::addr).collect();
+            self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+            report.adopted.push(endpoint.clone());
+        }
+        self.links = found;
+    }
+
+    /// The interface of an endpoint, if both of its ends are where they were.
+    fn find_attached(&self, endpoint: &Endpoint, links: &[route::Link]) -> Option<Attached> {
+        let bridge = self.networks.get(&endpoint.network)?.index;
+        let alias = format!("bireme:{}:{}:{}", self.instance, endpoint.network, endpoint.sandbox);
+        let outer = links.iter().find(|link| link.alias == alias && link.master == Some(bridge))?;
+        let path = self.sandboxes.path(&endpoint.sandbox);
+        if !netns::exists(&path) {
+            return None;
+        }
+        let inside = netns::run_in_netns(&path, || route::links(&mut Socket::open(Subsystem::Route)?));
+        let inner = inside.ok()?.ok()?.into_iter().find(|link| Some(link.index) == outer.peer)?;
+        Some(Attached { interface: inner.name, mac: mac_text(&inner.mac), host_interface: outer.name.clone() })
+    }
+
+    fn remove_links(&mut self, links: &[route::Link], report: &mut SweepReport) {
+        let kept: BTreeSet<String> = self
+            .links
+            .values()
+            .map(|link| link.attached.host_interface.clone())
+            .chain(self.networks.values().map(|network| network.bridge.clone()))
+            .collect();
+        let alias = format!("bireme:{}:", self.instance);
+        // One that a daemon was killed over between making and marking it has only its name.
+        let names = [format!("ve{}", self.instance), format!("br{}", self.instance)];
+        let ours = |link: &route::Link| {
+            link.alias.starts_with(&alias) || names.iter().any(|prefix| link.name.starts_with(prefix.as_str()))
+        };
+        for link in links.iter().filter(|link| ours(link) && !kept.contains(&link.name)) {
+            match self.delete_link(link.index) {
+                Ok(()) => report.removed.push(link.name.clone()),
+                Err(error) => tracing::warn!(link = link.name, %error, "a leftover interface stays"),
+            }
+        }
+    }
+
+    fn remove_namespaces(&self, kept: &BTreeSet<SandboxId>, report: &mut SweepReport) {
+        let Ok(entries) = std::fs::read_dir(&self.sandboxes.folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if kept.iter().any(|id| id.as_str() == name) {
+                continue;
+            }
+            match netns::remove(&entry.path()) {
+                Ok(()) => report.removed.push(format!("netns/{name}")),
+                Err(error) => tracing::warn!(path = %entry.path().display(), %error, "a leftover namespace stays"),
+            }
+        }
+    }
+}
