@@ -1,1 +1,32 @@
-fn main() {}
+//! The process that runs components. See `bireme-wasm` for who starts it and `bireme_wasm_host` for what it does.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use bireme_wasm::protocol::HostConfig;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            bireme_wasm_host::complain(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> anyhow::Result<()> {
+    match arguments {
+        ["serve", config] => {
+            let config: HostConfig = serde_json::from_str(config).context("the configuration is not understood")?;
+            bireme_wasm_host::serve(config)
+        }
+        ["compile", input, output] => bireme_wasm_host::compile::run(&PathBuf::from(input), &PathBuf::from(output)),
+        ["engine"] => bireme_wasm_host::compile::print_engine(),
+        _ => anyhow::bail!(
+            "usage: bireme-wasm-host serve CONFIG | compile IN OUT | engine (biremed starts it; there is no need to)"
+        ),
+    }
+}

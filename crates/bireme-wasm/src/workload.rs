@@ -169,6 +169,10 @@ impl Workload for ComponentWorkload {
         })
     }
 
+    fn wants_names(&self) -> bool {
+        true
+    }
+
     fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if self.exit.borrow().is_some() {

@@ -1,0 +1,366 @@
+//! One loaded workload, and one invocation of it.
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bireme_core::{AllowList, Exit, Names, NetworkPlace, WorkloadSpec};
+use bireme_wasm::protocol::{self, Trigger};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
+use crate::log::LogHandle;
+use crate::metrics::Metrics;
+
+/// Where a workload is in its life: `Loaded -> Running -> Stopping -> Ended`, steps may be skipped.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Phase {
+    Loaded,
+    Running,
+    /// Takes no new work and waits for what is under way.
+    Stopping,
+    Ended(Exit),
+}
+
+/// A folder that is preopened in each instance.
+pub(crate) struct Folder {
+    pub target: String,
+    pub read_only: bool,
+    /// The open folder, as a path that stays good without any right to the folder's real path.
+    pub path: PathBuf,
+    pub _open: std::os::fd::OwnedFd,
+}
+
+/// One workload as its instances see it.
+pub(crate) struct Component {
+    pub spec: WorkloadSpec,
+    pub trigger: Trigger,
+    pub program: crate::trigger::Program,
+    pub engine: wasmtime::Engine,
+    pub log: LogHandle,
+    pub metrics: Metrics,
+    pub env: Vec<(String, String)>,
+    pub folders: Vec<Folder>,
+    pub network: Option<NetworkPlace>,
+    pub allow: AllowList,
+    pub memory_limit: u64,
+    names: RwLock<Arc<Names>>,
+    phase: watch::Sender<Phase>,
+    /// Cuts every invocation at once.
+    cut: CancellationToken,
+    stopping: AtomicBool,
+    idle: Notify,
+    slots: Arc<Semaphore>,
+    numbers: AtomicU64,
+    /// Live invocations, spread so that threads rarely meet.
+    live: [Mutex<Vec<Live>>; 8],
+}
+
+struct Live {
+    number: u64,
+    started: Instant,
+    work: String,
+}
+
+/// Why an invocation was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The queue is full, or the wait in it was too long.
+    Busy,
+    Stopping,
+}
+
+/// Why an invocation was ended from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Timeout,
+    CpuTime,
+    Stopped,
+}
+
+impl Component {
+    pub(crate) fn new(
+        spec: WorkloadSpec,
+        trigger: Trigger,
+        program: crate::trigger::Program,
+        engine: wasmtime::Engine,
+        log: LogHandle,
+        folders: Vec<Folder>,
+        network: Option<NetworkPlace>,
+        names: Names,
+    ) -> Self {
+        let env =
+            spec.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.into(), v.into()));
+        Self {
+            env: env.collect(),
+            trigger,
+            program,
+            engine,
+            log,
+            metrics: Metrics::default(),
+            folders,
+            network,
+            allow: spec.bireme.allow.clone().unwrap_or_default(),
+            memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
+            names: RwLock::new(Arc::new(names)),
+            phase: watch::Sender::new(Phase::Loaded),
+            cut: CancellationToken::new(),
+            stopping: AtomicBool::new(false),
+            idle: Notify::new(),
+            slots: Arc::new(Semaphore::new(spec.bireme.instances as usize)),
+            numbers: AtomicU64::new(1),
+            live: Default::default(),
+            spec,
+        }
+    }
+
+    pub(crate) fn names(&self) -> Arc<Names> {
+        Arc::clone(&self.names.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_names(&self, names: Names) {
+        *self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(names);
+    }
+
+    pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Goes from `Loaded` to `Running`; false when it is past that.
+    pub(crate) fn run(&self) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let may = *phase == Phase::Loaded;
+            if may {
+                *phase = Phase::Running;
+            }
+            may
+        })
+    }
+
+    /// Takes no new invocations from now on and answers once the last has ended.
+    ///
+    /// # Cancel safety
+    /// New invocations stay refused; it may be called again.
+    pub(crate) async fn drain(&self) {
+        self.stopping.store(true, Relaxed);
+        self.phase.send_if_modified(|phase| {
+            let may = *phase == Phase::Running;
+            if may {
+                *phase = Phase::Stopping;
+            }
+            may
+        });
+        loop {
+            let idle = self.idle.notified();
+            if self.metrics.alive.load(Relaxed) == 0 {
+                return;
+            }
+            // The counter and the notification are not one step: look again before long.
+            let _ = tokio::time::timeout(Duration::from_millis(50), idle).await;
+        }
+    }
+
+    /// Ends every invocation at once.
+    pub(crate) fn cut(&self) {
+        self.stopping.store(true, Relaxed);
+        self.cut.cancel();
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Relaxed)
+    }
+
+    pub(crate) fn cancelled(&self) -> CancellationToken {
+        self.cut.clone()
+    }
+
+    /// Records the end, once; later calls change nothing.
+    pub(crate) fn end(&self, exit: Exit) -> bool {
+        self.stopping.store(true, Relaxed);
+        self.phase.send_if_modified(|phase| {
+            let first = !matches!(phase, Phase::Ended(_));
+            if first {
+                *phase = Phase::Ended(exit);
+            }
+            first
+        })
+    }
+
+    /// Lets one invocation in, waiting for a free place if the queue has room.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the place in the queue up.
+    pub(crate) async fn admit(self: &Arc<Self>, work: String) -> Result<Invocation, Refused> {
+        if self.is_stopping() {
+            return Err(Refused::Stopping);
+        }
+        let permit = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let waiting = Waiting::new(self).ok_or(Refused::Busy)?;
+                let acquire = Arc::clone(&self.slots).acquire_owned();
+                let permit = tokio::time::timeout(self.spec.bireme.timeout, acquire).await;
+                drop(waiting);
+                permit.ok().and_then(Result::ok).ok_or_else(|| {
+                    self.metrics.rejected.fetch_add(1, Relaxed);
+                    Refused::Busy
+                })?
+            }
+        };
+        if self.is_stopping() {
+            return Err(Refused::Stopping);
+        }
+        let number = self.numbers.fetch_add(1, Relaxed);
+        self.metrics.started.fetch_add(1, Relaxed);
+        self.metrics.alive.fetch_add(1, Relaxed);
+        let started = Instant::now();
+        self.shard(number).push(Live { number, started, work });
+        Ok(Invocation { component: Arc::clone(self), number, started, outcome: Outcome::Succeeded, _permit: permit })
+    }
+
+    fn shard(&self, number: u64) -> std::sync::MutexGuard<'_, Vec<Live>> {
+        self.live[number as usize % self.live.len()].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn instances(&self) -> Vec<protocol::Instance> {
+        let mut found = Vec::new();
+        for shard in &self.live {
+            for live in shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+                found.push(protocol::Instance {
+                    number: live.number,
+                    trigger: self.trigger.name().to_owned(),
+                    age: u64::try_from(live.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    work: live.work.clone(),
+                });
+            }
+        }
+        found.sort_by_key(|instance| instance.number);
+        found
+    }
+
+    pub(crate) fn usage(&self) -> protocol::Usage {
+        protocol::Usage {
+            cpu: self.metrics.cpu.load(Relaxed),
+            memory: self.metrics.memory.load(Relaxed),
+            memory_peak: self.metrics.memory_peak.load(Relaxed),
+            memory_limit: self.memory_limit,
+            instances: self.metrics.alive.load(Relaxed),
+        }
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a Component);
+
+impl<'a> Waiting<'a> {
+    fn new(component: &'a Component) -> Option<Self> {
+        let metrics = &component.metrics;
+        if metrics.queued.fetch_add(1, Relaxed) >= u64::from(component.spec.bireme.queue) {
+            metrics.queued.fetch_sub(1, Relaxed);
+            metrics.rejected.fetch_add(1, Relaxed);
+            return None;
+        }
+        Some(Self(component))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.queued.fetch_sub(1, Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Succeeded,
+    Failed,
+    TimedOut,
+}
+
+/// One instance at work. Counted as what `outcome` says when it is dropped.
+pub(crate) struct Invocation {
+    pub component: Arc<Component>,
+    pub number: u64,
+    started: Instant,
+    pub outcome: Outcome,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Invocation {
+    fn drop(&mut self) {
+        let component = &self.component;
+        let metrics = &component.metrics;
+        match self.outcome {
+            Outcome::Succeeded => &metrics.succeeded,
+            Outcome::Failed => &metrics.failed,
+            Outcome::TimedOut => &metrics.timed_out,
+        }
+        .fetch_add(1, Relaxed);
+        metrics.record(self.started.elapsed());
+        component.shard(self.number).retain(|live| live.number != self.number);
+        metrics.alive.fetch_sub(1, Relaxed);
+        if component.is_stopping() {
+            component.idle.notify_waiters();
+        }
+    }
+}
+
+/// Runs a guest's future under the limits of its workload: wall time, processor time, and the end of the workload.
+///
+/// The timer and the registration for the workload's end are made when the guest first waits for something; an
+/// invocation that never waits pays for neither. A guest that computes is interrupted by the epoch every 10 ms, so it
+/// cannot outrun them.
+pub(crate) struct Guarded<F> {
+    inner: Pin<Box<F>>,
+    component: Arc<Component>,
+    deadline: Option<tokio::time::Instant>,
+    waits: Option<Waits>,
+    spent: Duration,
+}
+
+struct Waits {
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl<F: Future> Guarded<F> {
+    /// `timed` is whether the workload's wall time limit applies.
+    pub(crate) fn new(component: Arc<Component>, timed: bool, inner: F) -> Self {
+        let deadline = timed.then(|| tokio::time::Instant::now() + component.spec.bireme.timeout);
+        Self { inner: Box::pin(inner), component, deadline, waits: None, spent: Duration::ZERO }
+    }
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = Result<F::Output, Cut>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let before = Instant::now();
+        let result = this.inner.as_mut().poll(cx);
+        let spent = before.elapsed();
+        this.spent += spent;
+        this.component.metrics.cpu.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        if let Poll::Ready(output) = result {
+            return Poll::Ready(Ok(output));
+        }
+        if this.component.spec.bireme.cpu_time.is_some_and(|limit| this.spent > limit) {
+            return Poll::Ready(Err(Cut::CpuTime));
+        }
+        let waits = this.waits.get_or_insert_with(|| Waits {
+            timer: this.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
+            cut: Box::pin(this.component.cut.clone().cancelled_owned()),
+        });
+        if waits.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(Cut::Stopped));
+        }
+        if waits.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(Err(Cut::Timeout));
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,501 @@
+//! The control socket: what the daemon asks of this process.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use bireme_core::spec::Protocol;
+use bireme_core::{ErrorKind, Exit, WorkloadId};
+use bireme_wasm::protocol::{
+    self, Answer, DAMAGED, FdUse, HostConfig, HostState, Load, Refusal, Request, Trigger, WorkloadState,
+};
+use serde::Serialize;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::Notify;
+use wasmtime::Engine;
+
+use crate::component::{Component, Folder, Phase};
+use crate::engine::{self, Size};
+use crate::guest::Guest;
+use crate::log::{LogHandle, now};
+use crate::trigger::{Program, command, http};
+use crate::{confine, linker};
+
+/// Runs a host process until its last workload is deleted.
+///
+/// Prints `ready` and closes standard output once the control socket answers.
+///
+/// # Errors
+/// When the process cannot be set up as `config` says.
+pub fn serve(config: HostConfig) -> anyhow::Result<()> {
+    confine::enter(&config)?;
+    let socket = bind(&config)?;
+    let engine = engine::new(Size::Serving).map_err(anyhow::Error::from).context("cannot set up the engine")?;
+    let cache = confine::close_in(&config)?;
+    engine::tick(&engine).context("cannot start the engine's clock")?;
+    let host = Host {
+        linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
+        linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
+        engine,
+        cache,
+        components: Mutex::default(),
+        sites: Mutex::default(),
+        done: Notify::new(),
+        owner_uid: config.owner_uid,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        let socket = UnixListener::from_std(socket).context("cannot listen on the control socket")?;
+        let mut stdout = std::io::stdout();
+        let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
+        confine::close_stdout();
+        Arc::new(host).run(socket).await;
+        anyhow::Ok(())
+    })?;
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    let _ = std::fs::remove_file(config.dir.join("host.sock"));
+    Ok(())
+}
+
+fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener> {
+    let path = config.dir.join("host.sock");
+    // A socket that nobody answers is a dead host's.
+    let _ = std::fs::remove_file(&path);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let socket = std::os::unix::net::UnixListener::bind(&path)
+        .with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+struct Host {
+    engine: Engine,
+    linker: wasmtime::component::Linker<Guest>,
+    linker_p1: wasmtime::Linker<Guest>,
+    /// Folder of compiled code.
+    cache: PathBuf,
+    components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
+    sites: Mutex<HashMap<Place, Arc<http::Site>>>,
+    /// Told when the last workload is gone.
+    done: Notify,
+    owner_uid: u32,
+}
+
+/// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    /// A published port, handed over as a socket.
+    Published(SocketAddr),
+    /// An address of the component's own.
+    Inside(SocketAddr),
+}
+
+/// A workload with what is released when it is deleted.
+struct Loaded {
+    component: Arc<Component>,
+    places: Vec<Place>,
+    exit: Mutex<Option<std::fs::File>>,
+}
+
+fn refuse(kind: ErrorKind, message: impl Into<String>) -> Refusal {
+    Refusal::new(kind, message)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Host {
+    async fn run(self: Arc<Self>, socket: UnixListener) {
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let host = Arc::clone(&self);
+                        tokio::spawn(async move { host.answer(stream).await });
+                    }
+                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                },
+                () = self.done.notified() => return,
+            }
+        }
+    }
+
+    async fn answer(self: Arc<Self>, stream: UnixStream) {
+        let peer = stream.peer_cred().map(|cred| cred.uid());
+        if !peer.is_ok_and(|uid| uid == 0 || uid == self.owner_uid) {
+            return;
+        }
+        let Ok(Some((request, fds))) = protocol::receive::<Request>(&stream).await else { return };
+        let deleted = matches!(request, Request::Delete { .. });
+        let attach = match &request {
+            Request::Attach { id } => Some(id.clone()),
+            _ => None,
+        };
+        let answer = self.carry_out(request, fds).await;
+        let accepted = answer.is_ok();
+        if protocol::send(&stream, &answer, &[]).await.is_err() {
+            return;
+        }
+        if let (Some(id), true) = (attach, accepted)
+            && let Ok(loaded) = self.find(&id)
+        {
+            loaded.component.log.attach(stream).await;
+        } else if deleted && lock(&self.components).is_empty() {
+            self.done.notify_one();
+        }
+    }
+
+    async fn carry_out(self: &Arc<Self>, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        match request {
+            Request::Ping => value(&self.state()),
+            Request::Load(load) => {
+                self.load(*load, fds)?;
+                value(&())
+            }
+            Request::Start { id } => {
+                self.start(&id)?;
+                value(&())
+            }
+            Request::Signal { id, signal } => {
+                self.signal(&id, signal)?;
+                value(&())
+            }
+            Request::Wait { id } => value(&wait(&self.find(&id)?.component).await),
+            Request::Usage { id } => value(&self.find(&id)?.component.usage()),
+            Request::Instances { id } => value(&self.find(&id)?.component.instances()),
+            Request::Invocations { id } => {
+                let component = Arc::clone(&self.find(&id)?.component);
+                value(&component.metrics.snapshot(component.trigger.name()))
+            }
+            Request::Names { id, names } => {
+                self.find(&id)?.component.set_names(names);
+                value(&())
+            }
+            Request::Attach { id } => {
+                self.find(&id)?;
+                value(&())
+            }
+            Request::Delete { id } => {
+                self.delete(&id).await?;
+                value(&())
+            }
+        }
+    }
+
+    fn state(&self) -> HostState {
+        let workloads = lock(&self.components)
+            .values()
+            .map(|loaded| WorkloadState {
+                id: loaded.component.spec.id.clone(),
+                started: *loaded.component.phase().borrow() != Phase::Loaded,
+            })
+            .collect();
+        let published = |place: &Place| match place {
+            Place::Published(address) => Some(*address),
+            Place::Inside(_) => None,
+        };
+        let listeners = lock(&self.sites).keys().filter_map(published).collect();
+        HostState { pid: std::process::id(), workloads, listeners }
+    }
+
+    fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
+        let found = lock(&self.components).get(id).cloned();
+        found.ok_or_else(|| refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short())))
+    }
+
+    fn load(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let id = load.spec.id.clone();
+        if lock(&self.components).contains_key(&id) {
+            return Err(refuse(ErrorKind::Conflict, format!("component {} is loaded already", id.short())));
+        }
+        if fds.len() != load.fds.len() {
+            return Err(refuse(ErrorKind::Internal, "descriptors were lost on the way to the host process"));
+        }
+        let program = self.program(&load)?;
+        let (mut exit, mut log_folder, mut sockets, mut folders) = (None, None, HashMap::new(), Vec::new());
+        for (fd, what) in fds.into_iter().zip(load.fds) {
+            match what {
+                FdUse::Exit => exit = Some(std::fs::File::from(fd)),
+                FdUse::LogFolder => log_folder = Some(fd),
+                FdUse::Listener(address) => {
+                    sockets.insert(address, fd);
+                }
+                FdUse::Folder { target, read_only } => {
+                    let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+                    folders.push(Folder { target, read_only, path, _open: fd });
+                }
+            }
+        }
+        let log = LogHandle::start(load.log, log_folder)
+            .map_err(|error| refuse(ErrorKind::Internal, format!("cannot open the component's log: {error}")))?;
+        let ports: Vec<u16> =
+            load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
+        let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
+        let trigger = load.facts.trigger;
+        let component = Arc::new(Component::new(
+            load.spec,
+            trigger,
+            program,
+            self.engine.clone(),
+            log,
+            folders,
+            load.network,
+            load.names,
+        ));
+        let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };
+        let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
+            self.open_places(&mut loaded, &load.listeners, sockets, &addresses, &ports)
+        } else {
+            Ok(())
+        };
+        if let Err(refusal) = opened {
+            self.close_places(&loaded);
+            return Err(refusal);
+        }
+        lock(&self.components).insert(id, Arc::new(loaded));
+        Ok(())
+    }
+
+    fn program(&self, load: &Load) -> Result<Program, Refusal> {
+        let path = self.cache.join(&load.code);
+        let damaged = |error: wasmtime::Error| refuse(ErrorKind::Internal, format!("{DAMAGED}: {error:#}"));
+        if load.facts.trigger == Trigger::CommandP1 {
+            let module = deserialize_module(&self.engine, &path).map_err(damaged)?;
+            return self.linker_p1.instantiate_pre(&module).map(Program::CommandP1).map_err(damaged);
+        }
+        let component = deserialize_component(&self.engine, &path).map_err(damaged)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(damaged)?;
+        Program::new(load.facts.trigger, pre).map_err(damaged)
+    }
+
+    /// Joins every place the component answers at, listening where it is the first.
+    fn open_places(
+        &self,
+        loaded: &mut Loaded,
+        published: &[SocketAddr],
+        mut sockets: HashMap<SocketAddr, OwnedFd>,
+        addresses: &[IpAddr],
+        ports: &[u16],
+    ) -> Result<(), Refusal> {
+        let ports = if ports.is_empty() { &[80] } else { ports };
+        let inside =
+            addresses.iter().flat_map(|ip| ports.iter().map(|port| Place::Inside(SocketAddr::new(*ip, *port))));
+        let places: Vec<Place> = published.iter().map(|address| Place::Published(*address)).chain(inside).collect();
+        for place in places {
+            let mut sites = lock(&self.sites);
+            let site = match sites.get(&place) {
+                Some(site) => Arc::clone(site),
+                None => {
+                    let listener = match place {
+                        Place::Published(address) => {
+                            sockets.remove(&address).map(std::net::TcpListener::from).ok_or_else(|| {
+                                refuse(ErrorKind::Internal, format!("no listening socket came for {address}"))
+                            })?
+                        }
+                        Place::Inside(address) => listen_inside(address)?,
+                    };
+                    let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
+                    let listener = listener.map_err(|error| {
+                        refuse(ErrorKind::Internal, format!("cannot use the socket of {place:?}: {error}"))
+                    })?;
+                    let site = Arc::new(http::Site::new());
+                    tokio::spawn(http::listen(listener, Arc::clone(&site)));
+                    sites.insert(place, Arc::clone(&site));
+                    site
+                }
+            };
+            drop(sites);
+            loaded.places.push(place);
+            site.join(&loaded.component).map_err(|(other, route)| {
+                let (Place::Published(address) | Place::Inside(address)) = place;
+                refuse(
+                    ErrorKind::Conflict,
+                    format!(
+                        "route {route} of {} on {address} is served by {other} already; give the two different \
+                         bireme.http.route labels or ports",
+                        loaded.component.spec.name
+                    ),
+                )
+            })?;
+        }
+        Ok(())
+    }
+
+    fn close_places(&self, loaded: &Loaded) {
+        let mut sites = lock(&self.sites);
+        for place in &loaded.places {
+            if sites.get(place).is_some_and(|site| site.leave(&loaded.component.spec.id))
+                && let Some(site) = sites.remove(place)
+            {
+                site.close();
+            }
+        }
+    }
+
+    fn set_active(&self, loaded: &Loaded, active: bool) {
+        let sites = lock(&self.sites);
+        for site in loaded.places.iter().filter_map(|place| sites.get(place)) {
+            site.set_active(&loaded.component.spec.id, active);
+        }
+    }
+
+    fn start(self: &Arc<Self>, id: &WorkloadId) -> Result<(), Refusal> {
+        let loaded = self.find(id)?;
+        let component = &loaded.component;
+        if !component.run() {
+            let text = format!("component {} was started before", component.spec.name);
+            return Err(refuse(ErrorKind::Conflict, text));
+        }
+        match component.trigger {
+            Trigger::HttpP2 | Trigger::HttpP3 => self.set_active(&loaded, true),
+            Trigger::CommandP1 | Trigger::CommandP2 | Trigger::CommandP3 => {
+                let host = Arc::clone(self);
+                tokio::spawn(async move {
+                    let exit = command::run(Arc::clone(&loaded.component)).await;
+                    host.end(&loaded, exit).await;
+                });
+            }
+            Trigger::RedisP2 | Trigger::RedisP3 => {
+                return Err(refuse(ErrorKind::Unsupported, "the inbound-redis trigger is not offered"));
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL cuts; the stop signals let an HTTP or message component finish what it is at.
+    fn signal(self: &Arc<Self>, id: &WorkloadId, signal: i32) -> Result<(), Refusal> {
+        const HUP: i32 = 1;
+        const INT: i32 = 2;
+        const QUIT: i32 = 3;
+        const KILL: i32 = 9;
+        const TERM: i32 = 15;
+        let loaded = self.find(id)?;
+        let component = &loaded.component;
+        let phase = component.phase().borrow().clone();
+        match phase {
+            Phase::Loaded => return Err(refuse(ErrorKind::Conflict, "the component was not started yet")),
+            Phase::Ended(_) => return Err(refuse(ErrorKind::Conflict, "the component is not running")),
+            Phase::Running | Phase::Stopping => {}
+        }
+        let stops = [HUP, INT, QUIT, TERM].contains(&signal) || signal == component.spec.stop_signal.0;
+        if signal != KILL && !stops {
+            let text = format!(
+                "a component has no handler for signal {signal}; it can be stopped (SIGTERM, SIGINT) and killed (SIGKILL)"
+            );
+            return Err(refuse(ErrorKind::Unsupported, text));
+        }
+        let host = Arc::clone(self);
+        let is_command = component.trigger.name() == "command";
+        tokio::spawn(async move {
+            let component = &loaded.component;
+            host.set_active(&loaded, false);
+            let code = match (signal, is_command) {
+                (KILL, _) | (_, true) => {
+                    component.cut();
+                    128 + signal
+                }
+                _ => {
+                    tokio::select! {
+                        () = component.drain() => {}
+                        () = component.cancelled().cancelled_owned() => return,
+                    }
+                    0
+                }
+            };
+            if signal == KILL || is_command {
+                component.drain().await;
+            }
+            host.end(&loaded, Exit { code, oom_killed: false, finished_at: now(), error: None }).await;
+        });
+        Ok(())
+    }
+
+    /// Records how a workload ended: in its log, its exit file, and to everyone who waits.
+    async fn end(&self, loaded: &Loaded, exit: Exit) {
+        self.set_active(loaded, false);
+        loaded.component.log.flush().await;
+        if let Some(mut file) = lock(&loaded.exit).take() {
+            // One write of a small record: readers see nothing or all of it.
+            if let Ok(text) = serde_json::to_vec(&exit)
+                && let Err(error) = file.write_all(&text).and_then(|()| file.sync_data())
+            {
+                crate::complain(&format!("cannot record the end of {}: {error}", loaded.component.spec.name));
+            }
+        }
+        loaded.component.end(exit);
+    }
+
+    async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
+        let loaded = self.find(id)?;
+        self.set_active(&loaded, false);
+        loaded.component.cut();
+        let drained = tokio::time::timeout(std::time::Duration::from_secs(2), loaded.component.drain()).await;
+        if drained.is_err() {
+            crate::complain(&format!("instances of {} did not end in time", loaded.component.spec.name));
+        }
+        self.end(&loaded, Exit { code: 137, oom_killed: false, finished_at: now(), error: None }).await;
+        self.close_places(&loaded);
+        lock(&self.components).remove(id);
+        Ok(())
+    }
+}
+
+fn value<T: Serialize>(answer: &T) -> Answer {
+    serde_json::to_value(answer)
+        .map_err(|error| refuse(ErrorKind::Internal, format!("the answer cannot be written: {error}")))
+}
+
+async fn wait(component: &Component) -> Exit {
+    let mut phase = component.phase();
+    loop {
+        if let Phase::Ended(exit) = &*phase.borrow_and_update() {
+            return exit.clone();
+        }
+        if phase.changed().await.is_err() {
+            return Exit { code: 137, oom_killed: false, finished_at: now(), error: None };
+        }
+    }
+}
+
+/// Listens on an address of the sandbox, which may be put on its interface later or still be checked by the kernel.
+fn listen_inside(address: SocketAddr) -> Result<std::net::TcpListener, Refusal> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+    let listen = || -> rustix::io::Result<OwnedFd> {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        if address.is_ipv4() {
+            sockopt::set_ip_freebind(&socket, true)?;
+        } else {
+            sockopt::set_ipv6_freebind(&socket, true)?;
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, 1024)?;
+        Ok(socket)
+    };
+    listen().map(std::net::TcpListener::from).map_err(|error| {
+        refuse(ErrorKind::Unavailable, format!("cannot listen on {address} in the network of the component: {error}"))
+    })
+}
+
+#[expect(unsafe_code, reason = "the one place where code compiled by ourselves is mapped")]
+fn deserialize_component(engine: &Engine, path: &std::path::Path) -> wasmtime::Result<wasmtime::component::Component> {
+    // SAFETY: the file was written by `bireme-wasm-host compile` of this build into a folder that only the engine's
+    // user can write to, and its checksum was compared by the daemon.
+    unsafe { wasmtime::component::Component::deserialize_file(engine, path) }
+}
+
+#[expect(unsafe_code, reason = "the one place where code compiled by ourselves is mapped")]
+fn deserialize_module(engine: &Engine, path: &std::path::Path) -> wasmtime::Result<wasmtime::Module> {
+    // SAFETY: as in `deserialize_component`.
+    unsafe { wasmtime::Module::deserialize_file(engine, path) }
+}

@@ -1,0 +1,82 @@
+//! The Wasm engine: one configuration for the process that compiles and for those that run.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// How often running instances are interrupted to see whether they may go on.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Most bytes of one linear memory where nothing else is asked for.
+pub(crate) const DEFAULT_MEMORY: u64 = 256 << 20;
+/// Most bytes of one linear memory that can be asked for: what 32-bit code can address.
+pub(crate) const MAX_MEMORY: u64 = 4 << 30;
+
+/// How much is reserved: address space and bookkeeping, not memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Size {
+    /// Nothing will run.
+    Compiling,
+    Serving,
+}
+
+pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
+    let instances = match size {
+        Size::Compiling => 1,
+        // 2,000 memories of 4 GiB and their guards are 8 TiB of the 128 TiB that a process can address.
+        Size::Serving => 2000,
+    };
+    let mut pool = PoolingAllocationConfig::default();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 8)
+        .total_memories(instances)
+        .total_tables(instances * 4)
+        .total_stacks(instances)
+        .max_memory_size(MAX_MEMORY as usize)
+        .max_memories_per_component(8)
+        .max_tables_per_component(32)
+        .max_core_instances_per_component(64)
+        .max_core_instance_size(2 << 20)
+        .max_component_instance_size(2 << 20)
+        .max_tables_per_module(8)
+        .table_elements(100_000)
+        // A slot that is used again keeps these bytes and has them set back by copying, which costs less than giving
+        // them to the kernel and faulting them in again. Leaving out any of the three more than halves the rate.
+        .linear_memory_keep_resident(2 << 20)
+        .table_keep_resident(64 << 10)
+        .async_stack_keep_resident(64 << 10)
+        .max_unused_warm_slots(128)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .memory_init_cow(true)
+        .wasm_component_model_async(true)
+        .wasm_component_model_async_stackful(true)
+        .async_stack_zeroing(true);
+    Engine::new(&config)
+}
+
+/// Tells apart engine versions and settings whose compiled code is not interchangeable, in hexadecimal.
+pub(crate) fn compatibility(engine: &Engine) -> String {
+    // The seed of this hasher is fixed, unlike that of a hash map's.
+    let mut hash = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hash);
+    env!("CARGO_PKG_VERSION").hash(&mut hash);
+    format!("{:016x}", hash.finish())
+}
+
+/// Advances the engine's clock for as long as the process lives.
+pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! The command trigger: one instance, whose end is the end of the workload.
+
+use std::sync::Arc;
+
+use bireme_core::Exit;
+use wasmtime_wasi::I32Exit;
+
+use super::Program;
+use crate::component::{Component, Cut, Guarded, Outcome};
+use crate::guest::Guest;
+use crate::log::now;
+
+/// Runs the command to its end and answers how it ended.
+pub(crate) async fn run(component: Arc<Component>) -> Exit {
+    let exit = |code, error| Exit { code, oom_killed: false, finished_at: now(), error };
+    let Ok(mut invocation) = component.admit(component.spec.args.join(" ")).await else {
+        return exit(137, Some("it was stopped before it started".to_owned()));
+    };
+    // A command runs as long as it likes: the time limit of the labels is one of a request or message.
+    let ended = Guarded::new(Arc::clone(&component), false, call(&component)).await;
+    let exit = match ended {
+        Ok(Ok(code)) => exit(code, None),
+        Ok(Err(error)) => match error.downcast_ref::<I32Exit>() {
+            Some(I32Exit(code)) => exit(*code, None),
+            None => {
+                invocation.outcome = Outcome::Failed;
+                component.log.note(&format!(
+                    "bireme: {} failed: {}",
+                    component.spec.name,
+                    crate::trigger::reason(&error)
+                ));
+                // As a Linux process that aborted.
+                exit(134, None)
+            }
+        },
+        Err(Cut::CpuTime) => {
+            invocation.outcome = Outcome::TimedOut;
+            let limit = component.spec.bireme.cpu_time.unwrap_or_default();
+            component.log.note(&format!(
+                "bireme: {} used more processor time than bireme.cpu-time={limit:?} allows and was ended",
+                component.spec.name
+            ));
+            exit(152, Some("it used more processor time than bireme.cpu-time allows".to_owned()))
+        }
+        Err(Cut::Timeout | Cut::Stopped) => {
+            invocation.outcome = Outcome::Failed;
+            exit(137, None)
+        }
+    };
+    drop(invocation);
+    exit
+}
+
+async fn call(component: &Arc<Component>) -> wasmtime::Result<i32> {
+    let code = |result: Result<(), ()>| i32::from(result.is_err());
+    match &component.program {
+        Program::CommandP2(pre) => {
+            let mut store = Guest::store(component, 0)?;
+            let command = pre.instantiate_async(&mut store).await?;
+            Ok(code(command.wasi_cli_run().call_run(&mut store).await?))
+        }
+        Program::CommandP3(pre) => {
+            let mut store = Guest::store(component, 0)?;
+            let command = pre.instantiate_async(&mut store).await?;
+            let result =
+                store.run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await).await??;
+            Ok(code(result))
+        }
+        Program::CommandP1(pre) => {
+            let mut store = Guest::store_p1(component)?;
+            let instance = pre.instantiate_async(&mut store).await?;
+            instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await?;
+            Ok(0)
+        }
+        Program::Http(_) => wasmtime::bail!("not a command"),
+    }
+}

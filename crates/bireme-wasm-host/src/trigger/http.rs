@@ -1,0 +1,408 @@
+//! The HTTP trigger: one fresh instance per request, straight on the accepted sockets.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use bireme_core::route::Captures;
+use bireme_core::{Route, RouteTable, WorkloadId};
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use http::header::{HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use wasmtime::AsContextMut as _;
+use wasmtime_wasi_http::handler::{Prepared, Proxy};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
+
+use super::Program;
+use crate::component::{Component, Cut, Guarded, Invocation, Outcome, Refused};
+use crate::guest::Guest;
+
+/// Longest time a client may take to send the head of a request.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+/// Most bytes of the head of a request.
+const HEAD_SIZE: usize = 64 << 10;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 128;
+
+type Failure = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
+
+/// One route of one component, with the headers that are the same for each of its requests.
+pub(crate) struct Served {
+    pub component: Arc<Component>,
+    matched: HeaderValue,
+    plain: HeaderValue,
+}
+
+impl Served {
+    fn new(component: &Arc<Component>, route: &Route) -> Self {
+        let text = route.to_string();
+        let plain = text.strip_suffix("/...").unwrap_or(&text);
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self { component: Arc::clone(component), plain: value(plain), matched: value(&text) }
+    }
+}
+
+/// A listening address and the components that answer on it.
+pub(crate) struct Site {
+    /// Grows with each change of the table, so that connections look at the lock only then.
+    generation: AtomicU64,
+    table: RwLock<Arc<RouteTable<Served>>>,
+    members: RwLock<Vec<Member>>,
+    closed: CancellationToken,
+}
+
+struct Member {
+    component: Arc<Component>,
+    active: bool,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(1),
+            table: RwLock::default(),
+            members: RwLock::default(),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Adds a component that answers nothing yet.
+    ///
+    /// # Errors
+    /// The two routes that clash, with the name of the workload that has the first.
+    pub(crate) fn join(&self, component: &Arc<Component>) -> Result<(), (String, Route)> {
+        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for member in members.iter() {
+            for route in &component.spec.bireme.routes {
+                if member.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
+                    return Err((member.component.spec.name.clone(), route.clone()));
+                }
+            }
+        }
+        members.push(Member { component: Arc::clone(component), active: false });
+        Ok(())
+    }
+
+    /// Whether the requests that match `id`'s routes reach it from now on.
+    pub(crate) fn set_active(&self, id: &WorkloadId, active: bool) {
+        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for member in members.iter_mut().filter(|member| member.component.spec.id == *id) {
+            member.active = active;
+        }
+        self.rebuild(&members);
+    }
+
+    /// Removes a component; true when it was the last.
+    pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
+        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        members.retain(|member| member.component.spec.id != *id);
+        self.rebuild(&members);
+        members.is_empty()
+    }
+
+    /// Stops listening; connections end after the request they are at.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    fn rebuild(&self, members: &[Member]) {
+        let routes = members.iter().filter(|member| member.active).flat_map(|member| {
+            let component = &member.component;
+            component.spec.bireme.routes.iter().map(|route| (route.clone(), Served::new(component, route)))
+        });
+        // Clashes were refused by `join`.
+        if let Ok(table) = RouteTable::new(routes) {
+            *self.table.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(table);
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    fn table(&self) -> (u64, Arc<RouteTable<Served>>) {
+        let generation = self.generation.load(Ordering::Acquire);
+        (generation, Arc::clone(&self.table.read().unwrap_or_else(std::sync::PoisonError::into_inner)))
+    }
+
+    /// The component that answers `path` here, for calls that need no socket.
+    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Arc<Component>> {
+        let (_, table) = self.table();
+        table.find(host, path).map(|(_, served, _)| Arc::clone(&served.component))
+    }
+}
+
+/// Accepts connections until the site is closed.
+pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = site.closed.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                tokio::spawn(connection(stream, peer, Arc::clone(&site)));
+            }
+            // The connection was given up, or descriptors ran out: go on, but not in a tight loop.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
+    let _ = stream.set_nodelay(true);
+    let client = Client { address: HeaderValue::from_str(&peer.to_string()).ok() };
+    let known = std::sync::Mutex::new(site.table());
+    let service = service_fn(|request: Request<Incoming>| {
+        let table = {
+            let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if known.0 != site.generation.load(Ordering::Acquire) {
+                *known = site.table();
+            }
+            Arc::clone(&known.1)
+        };
+        let client = &client;
+        async move { Ok::<_, std::convert::Infallible>(route(&table, client, request).await) }
+    });
+    let mut serving = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(HEAD_SIZE)
+            .max_headers(MAX_HEADERS)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    // Errors here are the client's: it went away or sent what is not HTTP, which hyper has answered.
+    tokio::select! {
+        _ = serving.as_mut() => {}
+        () = site.closed.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
+}
+
+struct Client {
+    address: Option<HeaderValue>,
+}
+
+async fn route(table: &RouteTable<Served>, client: &Client, mut request: Request<Incoming>) -> Response<WasiBody> {
+    let host = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = host.or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
+    let Some((_, served, captures)) = table.find(host, request.uri().path()) else {
+        let text = if table.is_empty() {
+            return answer(StatusCode::SERVICE_UNAVAILABLE, "no component answers here at the moment".to_owned());
+        } else {
+            format!("no component serves {}", request.uri().path())
+        };
+        return answer(StatusCode::NOT_FOUND, text);
+    };
+    if host.is_empty() && request.uri().authority().is_none() {
+        if request.headers().contains_key(HOST) {
+            return answer(StatusCode::BAD_REQUEST, "the Host header is not text".to_owned());
+        }
+        let headers = path_headers(served, client, "localhost", request.uri(), &captures);
+        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        set_path_headers(request.headers_mut(), headers);
+    } else {
+        let headers = path_headers(served, client, host, request.uri(), &captures);
+        set_path_headers(request.headers_mut(), headers);
+    }
+    let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
+    serve(&served.component, request, 0).await
+}
+
+const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
+const FULL_URL: HeaderName = HeaderName::from_static("spin-full-url");
+const MATCHED_ROUTE: HeaderName = HeaderName::from_static("spin-matched-route");
+const RAW_COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-raw-component-route");
+const COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-component-route");
+const BASE_PATH: HeaderName = HeaderName::from_static("spin-base-path");
+const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
+
+/// What Spin tells a component about the way a request came.
+fn path_headers(
+    served: &Served,
+    client: &Client,
+    host: &str,
+    uri: &http::Uri,
+    captures: &Captures<'_, '_>,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let value = |text: &str| HeaderValue::from_str(text).ok();
+    let url = format!("http://{host}{}", uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str));
+    let mut headers = Vec::with_capacity(8 + captures.parameters.len());
+    headers.extend([
+        (MATCHED_ROUTE, served.matched.clone()),
+        (RAW_COMPONENT_ROUTE, served.matched.clone()),
+        (COMPONENT_ROUTE, served.plain.clone()),
+        (BASE_PATH, HeaderValue::from_static("/")),
+    ]);
+    headers.extend(value(captures.trailing.unwrap_or_default()).map(|value| (PATH_INFO, value)));
+    headers.extend(HeaderValue::try_from(url).ok().map(|value| (FULL_URL, value)));
+    headers.extend(client.address.clone().map(|value| (CLIENT_ADDR, value)));
+    for (name, text) in &captures.parameters {
+        let name = HeaderName::try_from(format!("spin-path-match-{name}").to_ascii_lowercase());
+        headers.extend(name.ok().zip(value(text)));
+    }
+    headers
+}
+
+/// Puts our headers in place of any that the client sent under such a name.
+fn set_path_headers(headers: &mut HeaderMap, ours: Vec<(HeaderName, HeaderValue)>) {
+    let forged: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("spin-")).cloned().collect();
+    for name in forged {
+        headers.remove(name);
+    }
+    for (name, value) in ours {
+        headers.insert(name, value);
+    }
+}
+
+/// An answer of ours, in one sentence.
+pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
+    let body = Full::new(Bytes::from(text + "\n")).map_err(wasmtime_wasi_http::Error::from).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, text);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// Has a fresh instance of `component` answer `request`. `depth` counts the components it has been through before.
+pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
+    let name = &component.spec.name;
+    let work = format!("{} {}", request.method(), request.uri().path());
+    let invocation = match component.admit(work).await {
+        Ok(invocation) => invocation,
+        Err(Refused::Busy) => {
+            let text = format!("{name} has no free instance: raise bireme.instances or try again later");
+            return answer(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+        Err(Refused::Stopping) => {
+            return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} is being stopped"));
+        }
+    };
+    let (sender, response) = oneshot::channel();
+    let instance = Box::pin(run(invocation, request, sender, depth));
+    // The instance is polled here until it has answered, without a task of its own; what it does afterwards, such as
+    // sending the body, goes on in one.
+    match select(response, instance).await {
+        Either::Left((response, instance)) => {
+            tokio::spawn(instance);
+            response.ok().and_then(Result::ok).unwrap_or_else(|| failed(name))
+        }
+        Either::Right((end, mut response)) => match (response.try_recv(), end) {
+            (Ok(Some(Ok(response))), _) => response,
+            (_, End::TimedOut) => {
+                let text = format!("{name} did not answer within its limit; see its log (docker logs {name})");
+                answer(StatusCode::GATEWAY_TIMEOUT, text)
+            }
+            (_, End::Stopped) => answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} was stopped")),
+            (_, End::Busy) => answer(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{name} has no room for another instance; try again later"),
+            ),
+            (_, End::Done | End::Failed) => failed(name),
+        },
+    }
+}
+
+fn failed(name: &str) -> Response<WasiBody> {
+    let text = format!("{name} failed to answer; see its log (docker logs {name})");
+    answer(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    Failed,
+    TimedOut,
+    Stopped,
+    /// No slot in the pool.
+    Busy,
+}
+
+async fn run(mut invocation: Invocation, request: Request<WasiBody>, answer: Failure, depth: u32) -> End {
+    let component = Arc::clone(&invocation.component);
+    let name = &component.spec.name;
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let ended = Guarded::new(Arc::clone(&component), true, call(&component, request, answer, depth)).await;
+    let (outcome, end) = match ended {
+        Ok(Ok(())) => (Outcome::Succeeded, End::Done),
+        Ok(Err(error)) if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() => {
+            (Outcome::Failed, End::Busy)
+        }
+        Ok(Err(error)) => {
+            component.log.note(&format!("bireme: {what} failed: {}", super::reason(&error)));
+            (Outcome::Failed, End::Failed)
+        }
+        Err(Cut::Timeout) => {
+            let limit = component.spec.bireme.timeout;
+            component.log.note(&format!("bireme: {what} was ended: it took longer than bireme.timeout={limit:?}"));
+            (Outcome::TimedOut, End::TimedOut)
+        }
+        Err(Cut::CpuTime) => {
+            let limit = component.spec.bireme.cpu_time.unwrap_or_default();
+            component
+                .log
+                .note(&format!("bireme: {what} was ended: it used more processor time than bireme.cpu-time={limit:?}"));
+            (Outcome::TimedOut, End::TimedOut)
+        }
+        Err(Cut::Stopped) => {
+            component.log.note(&format!("bireme: {what} was cut off: {name} was stopped"));
+            (Outcome::Failed, End::Stopped)
+        }
+    };
+    invocation.outcome = outcome;
+    end
+}
+
+/// Calls the handler and waits until the instance has nothing more to do.
+async fn call(
+    component: &Arc<Component>,
+    request: Request<WasiBody>,
+    answer: Failure,
+    depth: u32,
+) -> wasmtime::Result<()> {
+    let Program::Http(pre) = &component.program else { wasmtime::bail!("not an HTTP component") };
+    let mut store = Guest::store(component, depth)?;
+    let proxy: Proxy = pre.instantiate_async(&mut store).await?;
+    let proxy = &proxy;
+    store
+        .run_concurrent(async |accessor| {
+            let (sender, response) = oneshot::channel();
+            let prepared = accessor.with(|mut store| {
+                Prepared::new(store.as_context_mut(), proxy, request, |guest| guest.http(), sender)
+            })?;
+            let running = pin!(prepared.run(accessor, std::future::pending()));
+            // The answer is passed on the moment it is there, and looked at on the way: an error is this invocation's.
+            let passed = pin!(async {
+                match response.await {
+                    Ok(Ok(response)) => {
+                        let _ = answer.send(Ok(response));
+                        Ok(())
+                    }
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(wasmtime::format_err!("it ended without an answer")),
+                }
+            });
+            let (ran, passed) = futures::join!(running, passed);
+            // The error of the run is the cause of a missing answer.
+            ran?;
+            passed?;
+            std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            wasmtime::error::Ok(())
+        })
+        .await?
+}

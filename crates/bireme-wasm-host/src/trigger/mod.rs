@@ -1,0 +1,41 @@
+//! What starts instances. One module per kind; [`Program`] is the compiled form that each kind instantiates.
+
+pub(crate) mod command;
+pub(crate) mod http;
+
+use bireme_wasm::protocol::Trigger;
+use wasmtime::component::InstancePre;
+use wasmtime_wasi_http::handler::ProxyPre;
+
+use crate::guest::Guest;
+
+/// A component with its imports linked and its export found, ready to be instantiated.
+pub(crate) enum Program {
+    Http(ProxyPre<Guest>),
+    CommandP2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
+    CommandP3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
+    CommandP1(wasmtime::InstancePre<Guest>),
+}
+
+impl Program {
+    /// # Errors
+    /// When the export that `trigger` needs is absent or has another type.
+    pub(crate) fn new(trigger: Trigger, pre: InstancePre<Guest>) -> wasmtime::Result<Self> {
+        Ok(match trigger {
+            Trigger::HttpP2 => Self::Http(ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre)?)),
+            Trigger::HttpP3 => Self::Http(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)?)),
+            Trigger::CommandP2 => Self::CommandP2(wasmtime_wasi::p2::bindings::CommandPre::new(pre)?),
+            Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),
+            Trigger::RedisP2 | Trigger::RedisP3 => wasmtime::bail!("the inbound-redis trigger is not offered"),
+            Trigger::CommandP1 => wasmtime::bail!("a core module is not a component"),
+        })
+    }
+}
+
+/// Why an invocation failed, in one line, for the workload's log.
+pub(crate) fn reason(error: &wasmtime::Error) -> String {
+    if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
+        return format!("it trapped: {trap}");
+    }
+    crate::compile::root(error)
+}
