@@ -221,7 +221,7 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         profiles: r.or_default("profiles", strings)?.into_iter().collect(),
         annotations: r.or_default("annotations", texts)?,
         attach: r.opt("attach", boolean)?,
-        build: r.opt("build", build)?,
+        build: r.opt("build", |node, path| build(node, path, around.lookup))?,
         cap_add: r.or_default("cap_add", strings)?,
         cap_drop: r.or_default("cap_drop", strings)?,
         cgroup: r.opt("cgroup", |node, path| one_of(node, path, &["host", "private"]))?,
@@ -296,6 +296,17 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         extensions: r.extensions(),
     };
     service.extra_hosts.sort();
+    // Whoever shares the namespaces of another service comes after it and is renewed with it.
+    let modes = [&service.network_mode, &service.ipc, &service.pid];
+    let shared: Vec<String> =
+        modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("service:")).map(str::to_owned).collect();
+    for other in shared {
+        service.depends_on.entry(other).or_insert(Dependency {
+            condition: Condition::ServiceStarted,
+            restart: true,
+            required: true,
+        });
+    }
     environment(&mut service, &r, around)?;
     service_labels(&mut service, &r, around)?;
     agree(&service, node, path)?;
@@ -447,7 +458,7 @@ fn restart(node: &Node, path: &str) -> Result<String> {
     one_of(node, path, &["no", "always", "unless-stopped", "on-failure"])
 }
 
-fn build(node: &Node, path: &str) -> Result<Build> {
+fn build(node: &Node, path: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Build> {
     let r = Reader::new(node, &schema::BUILD, path)?;
     let inline = r.opt("dockerfile_inline", string)?;
     let dockerfile = r.opt("dockerfile", string)?;
@@ -460,7 +471,12 @@ fn build(node: &Node, path: &str) -> Result<Build> {
             .ok_or_else(|| node.invalid(path, "has no context; name the folder to build from"))?,
         dockerfile: dockerfile.or_else(|| inline.is_none().then(|| "Dockerfile".to_owned())),
         dockerfile_inline: inline,
-        args: r.or_default("args", maybe_texts)?,
+        // An argument without a value takes the variable of that name, or is not given at all.
+        args: r
+            .or_default("args", maybe_texts)?
+            .into_iter()
+            .filter_map(|(key, value)| value.or_else(|| lookup(&key)).map(|value| (key, value)))
+            .collect(),
         cache_from: r.or_default("cache_from", strings)?,
         extra_hosts: r.or_default("extra_hosts", strings)?,
         labels: r.or_default("labels", texts)?,
@@ -741,7 +757,10 @@ fn external(r: &Reader<'_>) -> Result<(bool, Option<String>)> {
 /// What an external network or volume may not have.
 fn only_name(r: &Reader<'_>, node: &Node) -> Result<()> {
     match r.map.iter().find(|(key, value)| {
-        !matches!(key.as_str(), "name" | "external") && !key.starts_with("x-") && value.value != Value::Null
+        !matches!(key.as_str(), "name" | "external")
+            && !key.starts_with("x-")
+            && value.value != Value::Null
+            && value.as_map().is_none_or(|map| !map.is_empty())
     }) {
         None => Ok(()),
         Some((key, _)) => {
@@ -879,8 +898,8 @@ pub(crate) fn check_references(
                 }
             }
         }
-        for (dependency, on) in service.dependencies() {
-            if on.required && !all_services.contains(dependency) {
+        for dependency in service.depends_on.keys().map(String::as_str) {
+            if !all_services.contains(dependency) {
                 return Err(refuse("depends_on", "services", dependency));
             }
             if dependency == name {

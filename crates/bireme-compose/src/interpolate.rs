@@ -56,7 +56,10 @@ fn expand(
         } else {
             let length = name_length(after);
             if length == 0 {
-                return Err(malformed(at));
+                // As with Compose, a dollar sign that begins nothing is one.
+                out.push('$');
+                rest = after;
+                continue;
             }
             let name = &after[..length];
             out.push_str(&lookup(name).unwrap_or_else(|| {
@@ -207,6 +210,7 @@ mod tests {
             ("$$FULL $${FULL}", "$FULL ${FULL}"),
             ("${NO:-$$x}", "$x"),
             ("$NO.", "."),
+            ("a $ b $1 $", "a $ b $1 $"),
         ] {
             assert_eq!(with(text).as_deref(), Ok(expected), "{text}");
         }
@@ -214,7 +218,7 @@ mod tests {
             with("${NO:?set $FULL}"),
             Err(Refusal::Required { variable: "NO".to_owned(), message: "set full".to_owned() })
         );
-        for text in ["$", "a $ b", "${", "${NO", "${}", "${1x}", "${NO!x}", "$1"] {
+        for text in ["${", "${NO", "${}", "${1x}", "${NO!x}"] {
             assert!(matches!(with(text), Err(Refusal::Malformed(_))), "{text}");
         }
     }

@@ -46,7 +46,7 @@ pub struct LoadOptions {
     pub project_name: Option<String>,
     /// `--env-file`; empty: `COMPOSE_ENV_FILES`, else `.env` in the project folder.
     pub env_files: Vec<PathBuf>,
-    /// `--profile`, added to `COMPOSE_PROFILES`; `*` is all.
+    /// `--profile`; empty: `COMPOSE_PROFILES`. `*` is all.
     pub profiles: Vec<String>,
     /// The variables of the calling process.
     pub environment: BTreeMap<String, String>,
@@ -77,11 +77,13 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Project, Compose
         return Err(ComposeError::NotFound("no Compose file was named; pass one with -f".to_owned()));
     };
     unique(&mut root, &[]);
+    // As with Compose, `--profile` takes the place of COMPOSE_PROFILES.
+    let from_env = env.get("COMPOSE_PROFILES").filter(|_| options.profiles.is_empty());
     let profiles: BTreeSet<String> = options
         .profiles
         .iter()
         .map(String::as_str)
-        .chain(env.get("COMPOSE_PROFILES").map(|all| all.split(',')).into_iter().flatten())
+        .chain(from_env.map(|all| all.split(',')).into_iter().flatten())
         .map(|profile| profile.trim().to_owned())
         .filter(|profile| !profile.is_empty())
         .collect();
@@ -282,9 +284,9 @@ impl Loader<'_> {
                 if let Some(name) = document.get("name").and_then(Node::as_str) {
                     let lookup = |variable: &str| found.env.get(variable).cloned();
                     if let Ok(name) = interpolate(name, &lookup, &mut |_| {})
-                        && !name.is_empty()
+                        && !normalise(&name).is_empty()
                     {
-                        return checked(&name, "from the file");
+                        return Ok(normalise(&name));
                     }
                 }
             }

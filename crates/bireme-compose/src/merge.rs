@@ -71,7 +71,7 @@ fn merge_maps(base: &mut Map, over: Map, path: &[&str]) {
 /// Two entries of a list with the same identity.
 fn merge_item(base: &mut Node, over: Node, path: &[&str]) {
     match (&mut base.value, over.value) {
-        (Value::Map(into), Value::Map(from)) if path.last() == Some(&"volumes") || path.last() == Some(&"config") => {
+        (Value::Map(into), Value::Map(from)) if path.last() == Some(&"config") => {
             merge_maps(into, from, &[path, &["*"]].concat());
         }
         (into, value) => *into = value,

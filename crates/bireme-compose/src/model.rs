@@ -28,6 +28,16 @@ fn bytes<S: Serializer>(value: &Option<i64>, serializer: S) -> Result<S::Ok, S::
     }
 }
 
+/// `2` rather than `2.0`.
+fn short_number<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        #[expect(clippy::cast_possible_truncation, reason = "decode bounds the number of processors")]
+        Some(number) if number.fract() == 0.0 => serializer.serialize_i64(*number as i64),
+        Some(number) => serializer.serialize_f64(*number),
+        None => serializer.serialize_none(),
+    }
+}
+
 fn file_mode<S: Serializer>(value: &Option<u32>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
         Some(mode) => serializer.serialize_str(&format!("0{mode:o}")),
@@ -108,7 +118,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_shares: Option<i64>,
     /// Processors; also set by `deploy.resources.limits.cpus`, which wins.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "short_number")]
     pub cpus: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset: Option<String>,
@@ -249,7 +259,7 @@ pub struct Build {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dockerfile_inline: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub args: BTreeMap<String, Option<String>>,
+    pub args: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cache_from: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -454,7 +464,7 @@ impl Resources {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Resource {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "short_number")]
     pub cpus: Option<f64>,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "bytes")]

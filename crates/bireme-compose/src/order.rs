@@ -6,23 +6,6 @@ use bireme_core::nearest::nearest;
 
 use crate::{ComposeError, Project, Service};
 
-impl Service {
-    /// Every service this one waits for, needs the namespaces of, or names in `network_mode`, `ipc` and `pid`.
-    pub fn dependencies(&self) -> BTreeMap<&str, crate::Dependency> {
-        let mut all: BTreeMap<&str, crate::Dependency> =
-            self.depends_on.iter().map(|(name, dependency)| (name.as_str(), dependency.clone())).collect();
-        let modes = [&self.network_mode, &self.ipc, &self.pid];
-        for name in modes.into_iter().flatten().filter_map(|mode| mode.strip_prefix("service:")) {
-            all.entry(name).or_insert(crate::Dependency {
-                condition: crate::Condition::ServiceStarted,
-                restart: true,
-                required: true,
-            });
-        }
-        all
-    }
-}
-
 impl Project {
     /// The service called `name`.
     ///
@@ -52,13 +35,14 @@ impl Project {
                 None => self.service(name)?,
             };
             if wanted.insert(name) && with_dependencies {
-                let known = |name: &str| self.services.contains_key(name) || self.disabled.contains_key(name);
+                // An inactive service that is not required stays so.
+                let wanted = |name: &String, required: bool| required || self.services.contains_key(name);
                 open.extend(
                     service
-                        .dependencies()
-                        .into_iter()
-                        .filter(|(name, d)| d.required || known(name))
-                        .map(|(name, _)| name),
+                        .depends_on
+                        .iter()
+                        .filter(|(name, on)| wanted(name, on.required))
+                        .map(|(name, _)| name.as_str()),
                 );
             }
         }
@@ -82,8 +66,12 @@ impl Project {
             .services
             .iter()
             .map(|(name, service)| {
-                let needs =
-                    service.dependencies().into_keys().filter(|need| self.services.contains_key(*need)).collect();
+                let needs = service
+                    .depends_on
+                    .keys()
+                    .map(String::as_str)
+                    .filter(|need| self.services.contains_key(*need))
+                    .collect();
                 (name.as_str(), needs)
             })
             .collect();

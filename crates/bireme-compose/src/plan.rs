@@ -565,13 +565,10 @@ impl Builder<'_> {
     fn dependencies(&mut self, service: &Service) -> Result<(Vec<usize>, bool), PlanError> {
         let mut after = Vec::new();
         let mut restart = false;
-        for (name, on) in service.dependencies() {
+        for (name, on) in &service.depends_on {
             if !self.project.services.contains_key(name) {
                 if on.required && !self.options.no_deps {
-                    return Err(PlanError::MissingDependency {
-                        service: service.name.clone(),
-                        missing: name.to_owned(),
-                    });
+                    return Err(PlanError::MissingDependency { service: service.name.clone(), missing: name.clone() });
                 }
                 if !self.options.no_deps {
                     let warning =
@@ -586,12 +583,12 @@ impl Builder<'_> {
                 after.extend(settled);
                 continue;
             }
-            let key = (name.to_owned(), on.condition);
+            let key = (name.clone(), on.condition);
             let wait = match self.waits.get(&key) {
                 Some(wait) => *wait,
                 None => {
                     let step = Step::WaitFor {
-                        service: name.to_owned(),
+                        service: name.clone(),
                         condition: on.condition,
                         required: on.required,
                         by: service.name.clone(),
@@ -627,12 +624,12 @@ impl Builder<'_> {
         let explicit = self.options.services.is_empty() || self.options.services.contains(&service.name);
         let force = self.options.force_recreate && (explicit || self.options.always_recreate_deps);
         // A container that shares the namespaces of one made anew points at one that is gone.
-        let moved = service.dependencies().into_keys().any(|name| {
+        let moved = service.depends_on.keys().any(|name| {
             self.recreated.contains(name)
                 && [&service.network_mode, &service.ipc, &service.pid]
                     .into_iter()
                     .flatten()
-                    .any(|mode| mode.strip_prefix("service:") == Some(name))
+                    .any(|mode| mode.strip_prefix("service:") == Some(name.as_str()))
         });
         let hash = config_hash(self.project, service);
         let timeout = self.timeout(Some(service));
@@ -719,9 +716,9 @@ impl Builder<'_> {
 
     fn replica(&self, service: &Service, number: u32, image_id: Option<String>, replaces: Option<String>) -> Replica {
         let containers = service
-            .dependencies()
-            .into_keys()
-            .filter_map(|name| self.first.get(name).map(|id| (name.to_owned(), id.clone())))
+            .depends_on
+            .keys()
+            .filter_map(|name| self.first.get(name).map(|id| (name.clone(), id.clone())))
             .collect();
         Replica { number, one_off: false, image_id, containers, replaces }
     }
@@ -796,7 +793,7 @@ pub fn down(project: &Project, observed: &Observed, options: &DownOptions) -> Re
         let dependants: Vec<usize> = whole
             .services
             .values()
-            .filter(|service| service.dependencies().contains_key(name.as_str()))
+            .filter(|service| service.depends_on.contains_key(&name))
             .filter_map(|service| removed.get(&service.name))
             .flatten()
             .copied()

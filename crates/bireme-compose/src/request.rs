@@ -92,8 +92,14 @@ pub fn config_hash(project: &Project, service: &Service) -> String {
     lasting.pull_policy = None;
     lasting.profiles.clear();
     lasting.attach = None;
+    lasting.extensions.clear();
     if let Some(deploy) = &mut lasting.deploy {
         deploy.replicas = None;
+        deploy.mode = None;
+        deploy.labels.clear();
+    }
+    if lasting.deploy == Some(crate::model::Deploy::default()) {
+        lasting.deploy = None;
     }
     let value = serde_json::to_value(&lasting).unwrap_or_default();
     let mut hash = Sha256::new();

@@ -1,0 +1,402 @@
+//! Plans: what is done, in which order, and that doing it leaves nothing to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use bireme_compose::plan::{
+    ContainerState, DownOptions, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Plan, PlanError,
+    Planned, RemoveImages, Step, UpOptions, down, images, up,
+};
+use bireme_compose::{Files, LoadOptions, Project, Replica, config_hash, create_request, labels, load};
+use proptest::prelude::*;
+
+struct Text(String);
+
+impl Files for Text {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path.ends_with("compose.yaml") {
+            Ok(self.0.clone().into_bytes())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.ends_with("compose.yaml")
+    }
+}
+
+fn project(text: &str) -> Project {
+    let options = LoadOptions {
+        files: vec!["/shop/compose.yaml".into()],
+        working_dir: "/shop".into(),
+        environment: BTreeMap::from([("TOKEN".to_owned(), "secret".to_owned())]),
+        ..LoadOptions::default()
+    };
+    load(&options, &Text(text.to_owned())).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+const SHOP: &str = "
+services:
+  web:
+    image: web
+    platform: wasi/wasm
+    ports: ['8080:80']
+    networks: [front, back]
+    depends_on: {redis: {condition: service_healthy}, migrate: {condition: service_completed_successfully}}
+  migrate: {image: migrate, depends_on: [redis], networks: [back]}
+  redis:
+    image: redis
+    volumes: ['data:/data']
+    networks: [back]
+    healthcheck: {test: [CMD, ping]}
+    stop_grace_period: 3s
+networks: {front: , back: }
+volumes: {data: }
+";
+
+fn line(planned: &Planned) -> String {
+    let what = match &planned.step {
+        Step::Pull { image, .. } => format!("pull {image}"),
+        Step::Build { image, .. } => format!("build {image}"),
+        Step::CreateNetwork { request, .. } => format!("create network {}", request.name),
+        Step::CreateVolume { request, .. } => format!("create volume {}", request.name.as_deref().unwrap_or_default()),
+        Step::CreateContainer { request, .. } => format!("create {}", request.name),
+        Step::RecreateContainer { old, request, .. } => format!("recreate {} as {}", old.name, request.name),
+        Step::StartContainer { container, .. } => format!("start {}", container.name),
+        Step::RestartContainer { container, .. } => format!("restart {}", container.name),
+        Step::WaitFor { service, condition, by, .. } => format!("wait for {service} {} by {by}", condition.as_str()),
+        Step::StopContainer { container, timeout, .. } => format!("stop {} {timeout:?}", container.name),
+        Step::RemoveContainer { container, reason, .. } => format!("remove {} {reason:?}", container.name),
+        Step::RemoveNetwork { name, .. } => format!("remove network {name}"),
+        Step::RemoveVolume { name } => format!("remove volume {name}"),
+        Step::RemoveImage { image } => format!("remove image {image}"),
+    };
+    if planned.after.is_empty() { what } else { format!("{what} after {:?}", planned.after) }
+}
+
+fn lines(plan: &Plan) -> String {
+    plan.steps.iter().enumerate().map(|(at, planned)| format!("{at}: {}\n", line(planned))).collect()
+}
+
+fn with_images(project: &Project) -> Observed {
+    let images = project.services.values().map(|service| service.image_name(&project.name));
+    Observed { images: images.map(|image| (image.clone(), format!("sha256:{image}"))).collect(), ..Observed::default() }
+}
+
+/// What the engine has once `plan` is carried out.
+fn carried_out(project: &Project, mut observed: Observed, plan: &Plan) -> Observed {
+    for (at, Planned { step, after }) in plan.steps.iter().enumerate() {
+        assert!(after.iter().all(|before| *before < at), "{}", lines(plan));
+        match step {
+            Step::CreateNetwork { request, .. } => observed.networks.push(ObservedNetwork {
+                id: request.name.clone(),
+                name: request.name.clone(),
+                labels: request.labels.clone().unwrap().into_iter().collect(),
+            }),
+            Step::CreateVolume { request, .. } => observed.volumes.push(ObservedVolume {
+                name: request.name.clone().unwrap(),
+                labels: request.labels.clone().unwrap().into_iter().collect(),
+            }),
+            Step::CreateContainer { request, .. } | Step::RecreateContainer { request, .. } => {
+                if let Step::RecreateContainer { old, .. } = step {
+                    let before = observed.containers.len();
+                    observed.containers.retain(|container| Some(&container.id) != old.id.as_ref());
+                    assert_eq!(observed.containers.len() + 1, before);
+                }
+                assert!(observed.containers.iter().all(|container| container.name != request.name), "{}", lines(plan));
+                let found = request.body.labels.clone().unwrap().into_iter().collect();
+                let mut container =
+                    ObservedContainer::from_labels(&format!("id{at}-{}", request.name), &request.name, &found).unwrap();
+                let endpoints = request.body.networking_config.clone().and_then(|config| config.endpoints_config);
+                container.networks = endpoints.into_iter().flatten().map(|(name, _)| name).collect();
+                observed.containers.push(container);
+            }
+            Step::StartContainer { container, .. } => {
+                let found = observed.containers.iter_mut().find(|there| there.name == container.name).unwrap();
+                found.state = ContainerState::Running;
+            }
+            Step::RemoveContainer { container, .. } => {
+                observed.containers.retain(|there| Some(&there.id) != container.id.as_ref())
+            }
+            Step::StopContainer { container, .. } => {
+                let found =
+                    observed.containers.iter_mut().find(|there| Some(&there.id) == container.id.as_ref()).unwrap();
+                found.state = ContainerState::Exited;
+            }
+            Step::RemoveNetwork { name, .. } => observed.networks.retain(|there| there.name != *name),
+            Step::RemoveVolume { name } => observed.volumes.retain(|there| there.name != *name),
+            Step::RemoveImage { image } => {
+                observed.images.remove(image);
+            }
+            Step::Pull { image, .. } | Step::Build { image, .. } => {
+                observed.images.insert(image.clone(), format!("sha256:{image}"));
+            }
+            Step::RestartContainer { .. } | Step::WaitFor { .. } => {}
+        }
+    }
+    let _ = project;
+    observed
+}
+
+fn running(project: &Project) -> Observed {
+    let plan = up(project, &with_images(project), &UpOptions::default()).unwrap();
+    carried_out(project, with_images(project), &plan)
+}
+
+#[test]
+fn a_first_up_goes_from_the_ground_to_the_top() {
+    let project = project(SHOP);
+    let first = images(&project, &Observed::default(), &UpOptions::default()).unwrap();
+    insta::assert_snapshot!(lines(&first), @"
+    0: pull migrate
+    1: pull redis
+    2: pull web
+    ");
+    let plan = up(&project, &with_images(&project), &UpOptions::default()).unwrap();
+    insta::assert_snapshot!(lines(&plan));
+    insta::assert_debug_snapshot!(plan.levels());
+}
+
+#[test]
+fn nothing_is_left_to_do_after_up() {
+    let project = project(SHOP);
+    let plan = up(&project, &running(&project), &UpOptions::default()).unwrap();
+    let only_waits = plan.steps.iter().all(|planned| matches!(planned.step, Step::WaitFor { .. }));
+    assert!(only_waits, "{}", lines(&plan));
+}
+
+#[test]
+fn a_change_renews_only_what_changed() {
+    let before = project(SHOP);
+    let after = project(&SHOP.replace("image: migrate", "image: migrate, tty: true"));
+    let mut observed = running(&before);
+    observed.images.extend(with_images(&after).images);
+    let plan = up(&after, &observed, &UpOptions::default()).unwrap();
+    insta::assert_snapshot!(lines(&plan));
+    let kept = up(&after, &observed, &UpOptions { no_recreate: true, ..UpOptions::default() }).unwrap();
+    assert!(!lines(&kept).contains("recreate"));
+    observed.images.insert("redis".to_owned(), "sha256:newer".to_owned());
+    let plan =
+        up(&before, &observed, &UpOptions { services: vec!["redis".to_owned()], ..UpOptions::default() }).unwrap();
+    assert!(lines(&plan).contains("recreate shop-redis-1 as shop-redis-1"), "{}", lines(&plan));
+}
+
+#[test]
+fn scaling_and_orphans() {
+    let project_now = project(SHOP);
+    let mut observed = running(&project_now);
+    let options = UpOptions { scale: BTreeMap::from([("web".to_owned(), 3)]), ..UpOptions::default() };
+    let plan = up(&project_now, &observed, &options).unwrap();
+    assert!(
+        lines(&plan).contains("create shop-web-2") && lines(&plan).contains("create shop-web-3"),
+        "{}",
+        lines(&plan)
+    );
+    observed = carried_out(&project_now, observed, &plan);
+    let plan = up(&project_now, &observed, &UpOptions::default()).unwrap();
+    insta::assert_snapshot!(lines(&plan));
+    let smaller = project("services: {redis: {image: redis}}");
+    let plan = up(&smaller, &observed, &UpOptions::default()).unwrap();
+    assert_eq!(plan.orphans.iter().map(String::as_str).collect::<BTreeSet<_>>().len(), 4);
+    let plan = up(&smaller, &observed, &UpOptions { remove_orphans: true, ..UpOptions::default() }).unwrap();
+    assert!(lines(&plan).contains("remove shop-web-1 Orphan") && plan.orphans.is_empty());
+}
+
+#[test]
+fn down_takes_everything_in_reverse() {
+    let project = project(SHOP);
+    let observed = running(&project);
+    let all = DownOptions { volumes: true, rmi: RemoveImages::All, ..DownOptions::default() };
+    let plan = down(&project, &observed, &all).unwrap();
+    insta::assert_snapshot!(lines(&plan));
+    let left = carried_out(&project, observed, &plan);
+    assert_eq!(left, Observed::default());
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused() {
+    let check = |text: &str, observed: &Observed, options: &UpOptions, expected: &str| {
+        let error = up(&project(text), observed, options).map(|plan| lines(&plan)).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    };
+    let none = Observed::default();
+    let plain = UpOptions::default();
+    check(
+        "services: {a: {image: x, networks: [n]}}\nnetworks: {n: {external: true, name: real}}",
+        &none,
+        &plain,
+        "network real is declared external and does not exist; create it with `bireme network create real`",
+    );
+    check(
+        "services: {a: {image: x, container_name: only, scale: 2}}",
+        &none,
+        &plain,
+        "service a has container_name only and cannot have 2 containers; remove container_name or scale to 1",
+    );
+    let options = UpOptions { services: vec!["reddis".to_owned()], ..UpOptions::default() };
+    check(SHOP, &none, &options, "no such service: reddis (did you mean redis?)");
+    let theirs = Observed {
+        networks: vec![ObservedNetwork { id: "1".into(), name: "shop_default".into(), labels: BTreeMap::new() }],
+        ..Observed::default()
+    };
+    check(
+        "services: {a: {image: x}}",
+        &theirs,
+        &plain,
+        "network shop_default exists and belongs to no project; declare it `external: true` to use it, or give it another name",
+    );
+    let error = images(&project("services: {a: {image: x, pull_policy: never}}"), &none, &plain).unwrap_err();
+    assert!(matches!(error, PlanError::NoImage { .. }));
+}
+
+#[test]
+fn a_request_says_what_the_file_says() {
+    let project = project(
+        "
+services:
+  a:
+    image: x
+    platform: wasi/wasm
+    command: [run]
+    environment: {A: 1, UNSET: }
+    ports: ['127.0.0.1:8080:80', '53:53/udp', '90']
+    expose: ['7000']
+    volumes: ['data:/d:ro', './b:/b', /anon, {type: tmpfs, target: /t, tmpfs: {size: 1m}}, {type: bind, source: /s, target: /s}]
+    tmpfs: ['/run:size=1m', /x]
+    networks: {n: {aliases: [al], ipv4_address: 10.0.0.5}}
+    healthcheck: {test: ping, interval: 2s, retries: 3}
+    restart: on-failure:4
+    stop_grace_period: 4s
+    deploy: {resources: {limits: {cpus: '0.5', memory: 64m, pids: 9}, reservations: {memory: 32m}}}
+    ulimits: {nofile: 5, nproc: {soft: 1, hard: 2}}
+    labels: {bireme.http.route: /a}
+    secrets: [{source: s, uid: '5', mode: 0400}]
+    configs: [{source: c, target: /etc/c}]
+    depends_on: [b]
+    extra_hosts: ['h=1.2.3.4']
+    logging: {driver: json-file, options: {max-size: 1m}}
+    init: true
+  b: {image: y, network_mode: 'service:c', scale: 2}
+  c: {image: z}
+networks: {n: {ipam: {config: [{subnet: 10.0.0.0/24}]}}}
+volumes: {data: }
+secrets: {s: {environment: TOKEN}}
+configs: {c: {content: hello}}
+",
+    );
+    let service = project.service("a").unwrap();
+    let request = create_request(
+        &project,
+        service,
+        &Replica { number: 2, image_id: Some("sha256:1".into()), ..Replica::default() },
+    );
+    let mut value = serde_json::to_value(&request.body).unwrap();
+    value.sort_all_objects();
+    insta::assert_json_snapshot!(value);
+    assert_eq!((request.name.as_str(), request.platform.as_deref()), ("shop-a-2", Some("wasi/wasm")));
+    let files: Vec<_> = request.files.iter().map(|f| (f.path.as_str(), f.content.as_slice(), f.uid, f.mode)).collect();
+    assert_eq!(files, [("/run/secrets/s", &b"secret"[..], 5, 0o400), ("/etc/c", &b"hello"[..], 0, 0o444)]);
+    assert!(!format!("{request:?}").contains("secret\""));
+
+    let b = project.service("b").unwrap();
+    let containers = BTreeMap::from([("c".to_owned(), "c0ffee".to_owned())]);
+    let request = create_request(&project, b, &Replica { number: 1, containers, ..Replica::default() });
+    assert_eq!(request.body.host_config.unwrap().network_mode.as_deref(), Some("container:c0ffee"));
+    assert_eq!(request.body.labels.unwrap()[labels::DEPENDS_ON], "c:service_started:true");
+}
+
+#[test]
+fn the_fingerprint_follows_the_container_and_nothing_else() {
+    let hash = |text: &str| {
+        let project = project(text);
+        config_hash(&project, project.service("a").unwrap())
+    };
+    let plain = hash("services: {a: {image: x}}");
+    assert_eq!(plain, hash("services: {a: {image: x, scale: 3, pull_policy: always, depends_on: [b]}, b: {image: y}}"));
+    assert_eq!(plain, hash("services: {a: {image: x, x-note: 1, deploy: {replicas: 2}}}"));
+    assert_ne!(plain, hash("services: {a: {image: x, tty: true}}"));
+    let inline = |content: &str| {
+        hash(&format!("services: {{a: {{image: x, configs: [c]}}}}\nconfigs: {{c: {{content: {content}}}}}"))
+    };
+    assert_ne!(inline("one"), inline("two"));
+}
+
+/// A project of services `s0`, `s1`, …, each depending on some of those before it, with a number of containers each.
+fn any_project() -> impl Strategy<Value = String> {
+    proptest::collection::vec((proptest::collection::vec(any::<bool>(), 0..6), 1u32..4, 0u8..3), 1..6).prop_map(
+        |services| {
+            let mut text = "services:\n".to_owned();
+            for (at, (needs, scale, condition)) in services.iter().enumerate() {
+                text.push_str(&format!(
+                    "  s{at}:\n    image: i{at}\n    scale: {scale}\n    volumes: ['v{}:/v']\n",
+                    at % 2
+                ));
+                let needed: Vec<usize> = needs
+                    .iter()
+                    .enumerate()
+                    .filter(|(need, wanted)| **wanted && *need < at)
+                    .map(|(need, _)| need)
+                    .collect();
+                if !needed.is_empty() {
+                    text.push_str("    depends_on:\n");
+                    let condition = ["service_started", "service_healthy", "service_completed_successfully"]
+                        [usize::from(*condition)];
+                    for need in needed {
+                        text.push_str(&format!("      s{need}: {{condition: {condition}}}\n"));
+                    }
+                }
+            }
+            text.push_str("volumes: {v0: , v1: }\n");
+            text
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn up_reaches_its_goal_in_one_go_and_down_clears_it(before in any_project(), after in any_project()) {
+        let (before, after) = (project(&before), project(&after));
+        let mut observed = running(&before);
+        observed.images.extend(with_images(&after).images);
+        let options = UpOptions { remove_orphans: true, ..UpOptions::default() };
+        let plan = up(&after, &observed, &options).unwrap();
+        let observed = carried_out(&after, observed, &plan);
+        for (name, service) in &after.services {
+            let there = observed.containers.iter().filter(|container| container.service == *name);
+            prop_assert_eq!(there.clone().count(), service.replicas() as usize);
+            prop_assert!(there.clone().all(|container| container.state == ContainerState::Running));
+        }
+        let again = up(&after, &observed, &options).unwrap();
+        prop_assert!(again.steps.iter().all(|planned| matches!(planned.step, Step::WaitFor { .. })), "{}", lines(&again));
+        let plan = down(&after, &observed, &DownOptions { volumes: true, ..DownOptions::default() }).unwrap();
+        let left = carried_out(&after, observed, &plan);
+        prop_assert!(left.containers.is_empty() && left.networks.is_empty() && left.volumes.is_empty());
+    }
+
+    #[test]
+    fn a_start_comes_after_the_start_of_what_it_depends_on(text in any_project()) {
+        let project = project(&text);
+        let plan = up(&project, &with_images(&project), &UpOptions::default()).unwrap();
+        let mut done_before: Vec<BTreeSet<usize>> = Vec::new();
+        for planned in &plan.steps {
+            let mut all: BTreeSet<usize> = planned.after.iter().copied().collect();
+            for before in &planned.after {
+                all.extend(done_before[*before].iter().copied());
+            }
+            if let Step::StartContainer { service, .. } = &planned.step {
+                for need in project.services[service].depends_on.keys() {
+                    for (at, other) in plan.steps.iter().enumerate() {
+                        if matches!(&other.step, Step::StartContainer { service, .. } if service == need) {
+                            prop_assert!(all.contains(&at), "{}", lines(&plan));
+                        }
+                    }
+                }
+            }
+            done_before.push(all);
+        }
+    }
+}
