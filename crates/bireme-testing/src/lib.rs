@@ -1,1 +1,74 @@
-//! todo
+//! What end-to-end tests stand on: a private engine in temporary folders, its clients, and a look at what it left behind.
+//!
+//! ```no_run
+//! let engine = bireme_testing::Engine::start();
+//! engine.load("busybox");
+//! assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "hi"]).stdout(), "hi\n");
+//! engine.finish(); // ends it, and fails the test when anything of it remains
+//! ```
+//!
+//! The binaries must be built (`./x test` does) and stand beside the tests' own; images come from `target/images`, guests
+//! from `target/guests`.
+
+pub mod client;
+mod engine;
+mod leftovers;
+mod output;
+
+pub use client::Answer;
+pub use engine::Engine;
+pub use output::Output;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The folder of the workspace.
+pub fn workspace() -> PathBuf {
+    let crates = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    crates.ancestors().nth(2).expect("this crate stands in crates/").to_owned()
+}
+
+/// Where the built binaries are: beside the tests' own folder.
+pub fn binaries() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let folder = test.ancestors().find(|folder| folder.join("biremed").is_file());
+    folder.expect("biremed must be built first: run `./x test`, or `cargo build --workspace --bins`").to_owned()
+}
+
+/// The archive of a test image, as `./x images` makes it.
+pub fn image(name: &str) -> PathBuf {
+    let path = workspace().join("target/images").join(format!("{name}.tar"));
+    assert!(path.is_file(), "{} is missing: run `./x images`", path.display());
+    path
+}
+
+/// A test guest, as `./x guests` builds it.
+pub fn guest(name: &str) -> PathBuf {
+    let path = workspace().join("target/guests").join(format!("{name}.wasm"));
+    assert!(path.is_file(), "{} is missing: run `./x guests`", path.display());
+    path
+}
+
+/// Waits until `condition` answers something, looking every 20 ms.
+///
+/// # Panics
+/// After [`PATIENCE`], naming `what`.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come about in {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A TCP port of 127.0.0.1 that is free at this moment.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

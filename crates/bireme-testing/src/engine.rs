@@ -1,0 +1,251 @@
+//! A private engine: the real `biremed` in temporary folders, with its real clients.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::client::{self, Answer};
+use crate::leftovers::Leftovers;
+use crate::output::Output;
+use crate::{binaries, eventually, image};
+
+/// A running engine. Dropping it ends it with everything it runs.
+pub struct Engine {
+    folder: TempDir,
+    daemon: Option<Child>,
+    flags: Vec<String>,
+}
+
+impl Engine {
+    /// # Panics
+    /// When it does not come up, with its log.
+    #[track_caller]
+    pub fn start() -> Self {
+        Self::with_flags(&[])
+    }
+
+    /// With further flags of `biremed`.
+    #[track_caller]
+    pub fn with_flags(flags: &[&str]) -> Self {
+        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let mut engine = Self { folder, daemon: None, flags };
+        engine.launch();
+        engine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn data_root(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    pub fn exec_root(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("s")
+    }
+
+    /// As `DOCKER_HOST` takes it.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub fn daemon_log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The short name that marks everything of this engine on the machine.
+    #[track_caller]
+    pub fn instance(&self) -> String {
+        let answer = self.request("GET", "/bireme/v1/capabilities", b"");
+        answer.json()["Instance"].as_str().expect("capabilities name the instance").to_owned()
+    }
+
+    #[track_caller]
+    fn launch(&mut self) {
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.path("log")).expect("the log can be opened");
+        let daemon = Command::new(binaries().join("biremed"))
+            .arg("--data-root")
+            .arg(self.data_root())
+            .arg("--exec-root")
+            .arg(self.exec_root())
+            .arg("-H")
+            .arg(self.host())
+            .args(&self.flags)
+            .env("BIREME_LOG", std::env::var("BIREME_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("biremed can be started");
+        self.daemon = Some(daemon);
+        eventually("a ready engine", || {
+            let exited = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
+            assert!(
+                exited.is_none(),
+                "biremed ended at once ({exited:?}):\n{}",
+                std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+            );
+            client::unix(&self.socket(), "GET", "/_ping", "", b"").ok().filter(|answer| answer.status == 200)
+        });
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Kills the daemon as a crash would; what it runs goes on.
+    pub fn crash(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().expect("the daemon can be killed");
+            daemon.wait().expect("the daemon can be waited for");
+        }
+    }
+
+    /// Starts the daemon again after [`Engine::crash`].
+    #[track_caller]
+    pub fn come_back(&mut self) {
+        assert!(self.daemon.is_none(), "crash it first");
+        self.launch();
+    }
+
+    /// Runs the `docker` command line against this engine.
+    pub fn docker(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+        self.run(self.command("docker", args))
+    }
+
+    /// Runs our own command line against this engine.
+    pub fn bireme(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+        self.run(self.command(binaries().join("bireme"), args))
+    }
+
+    /// A client command with the engine's address in its environment, not yet run.
+    pub fn command(&self, program: impl AsRef<OsStr>, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env("DOCKER_HOST", self.host())
+            .env("DOCKER_CONFIG", self.path("docker"))
+            .env_remove("BIREME_HOST")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, mut command: Command) -> Output {
+        let name = format!("{command:?}");
+        let output = command.output().unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
+        Output::new(name, &output)
+    }
+
+    /// One request by hand.
+    #[track_caller]
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Answer {
+        let headers = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+        client::unix(&self.socket(), method, path, headers, body)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.daemon_log()))
+    }
+
+    /// Loads a test image from its archive.
+    #[track_caller]
+    pub fn load(&self, name: &str) {
+        self.docker(["load", "-q", "-i", image(name).to_str().expect("plain paths")]).stdout();
+    }
+
+    /// Makes an image of platform `wasi/wasm` from a guest.
+    #[track_caller]
+    pub fn build_guest(&self, guest: &str, tag: &str) {
+        let context = tempfile::tempdir().expect("a temporary folder can be made");
+        std::fs::copy(crate::guest(guest), context.path().join("app.wasm")).expect("the guest can be copied");
+        std::fs::write(
+            context.path().join("Dockerfile"),
+            "FROM scratch\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n",
+        )
+        .expect("a file can be written");
+        self.bireme([
+            "build",
+            "-q",
+            "--platform",
+            "wasi/wasm",
+            "-t",
+            tag,
+            context.path().to_str().expect("plain paths"),
+        ])
+        .stdout();
+    }
+
+    /// Ends the engine with everything it runs.
+    ///
+    /// # Panics
+    /// When anything of it remains on the machine: processes, mounts, namespaces, links, rules, cgroups.
+    #[track_caller]
+    pub fn finish(mut self) {
+        let instance = self.instance();
+        self.take_down();
+        eventually("nothing left behind", || {
+            let left = Leftovers::of(&instance).in_folder(self.folder.path());
+            if left.is_empty() {
+                Some(())
+            } else {
+                eprint_once(&left);
+                None
+            }
+        });
+    }
+
+    fn take_down(&mut self) {
+        if self.daemon.is_none() {
+            return;
+        }
+        let all = self.docker(["ps", "-aq"]);
+        let ids: Vec<&str> = all.raw_stdout().split_whitespace().collect();
+        if !ids.is_empty() {
+            self.docker(["rm", "-f", "-v"].into_iter().chain(ids));
+        }
+        let networks = self.docker(["network", "ls", "-q", "--filter", "type=custom"]);
+        for id in networks.raw_stdout().split_whitespace() {
+            self.docker(["network", "rm", id]);
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ =
+                rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM);
+            let _ = daemon.wait();
+        }
+    }
+
+    /// The engine's folder, for tests that put files beside it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a test that waits in vain shall show what for")]
+fn eprint_once(left: &Leftovers) {
+    use std::sync::Once;
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| eprintln!("still there: {left:?}"));
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.take_down();
+        if std::thread::panicking() {
+            let log = self.daemon_log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            #[expect(clippy::print_stderr, reason = "a failed test shall show the daemon's last words")]
+            {
+                eprintln!("--- the daemon's last words\n{}", tail.join("\n"));
+            }
+        }
+    }
+}

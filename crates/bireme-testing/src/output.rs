@@ -1,0 +1,51 @@
+//! What a client printed, with assertions that show all of it when they fail.
+
+/// The end of one client command.
+#[derive(Debug)]
+pub struct Output {
+    pub command: String,
+    pub code: i32,
+    out: String,
+    err: String,
+}
+
+impl Output {
+    pub(crate) fn new(command: String, output: &std::process::Output) -> Self {
+        use std::os::unix::process::ExitStatusExt as _;
+        let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { command, code, out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Standard output of a command that succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    pub fn stdout(&self) -> &str {
+        assert_eq!(self.code, 0, "{self}");
+        &self.out
+    }
+
+    /// Standard output whatever the exit code.
+    pub fn raw_stdout(&self) -> &str {
+        &self.out
+    }
+
+    pub fn stderr(&self) -> &str {
+        &self.err
+    }
+
+    /// Asserts that it failed with `code` and said `words` on standard error or output.
+    #[track_caller]
+    pub fn fails(&self, code: i32, words: &str) {
+        assert_eq!(self.code, code, "{self}");
+        assert!(self.err.contains(words) || self.out.contains(words), "expected the words {words:?}: {self}");
+    }
+}
+
+impl std::fmt::Display for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` ended with {}\n--- stdout\n{}\n--- stderr\n{}", self.command, self.code, self.out, self.err)
+    }
+}
