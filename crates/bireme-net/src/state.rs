@@ -541,6 +541,8 @@ impl Sandboxes {
             socket.request(&[route::raise(1)]).map_err(|refused| io::Error::from(refused.errno))?;
             set_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
             set_sysctl("net/ipv4/ping_group_range", "0 2147483647")?;
+            // Otherwise the first workload to leave a shared interface takes the addresses of all others with it.
+            set_sysctl("net/ipv4/conf/all/promote_secondaries", "1")?;
             // Interfaces get IPv6 only on networks that have it; `lo` keeps ::1. Absent where the kernel has no IPv6.
             let _ = set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
             Ok(())

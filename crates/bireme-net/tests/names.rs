@@ -1,0 +1,165 @@
+//! The DNS: our names, the world's names, nobody else's questions.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::time::Duration;
+
+use bireme_core::Names;
+use bireme_sys::netns;
+use common::*;
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+/// Asks inside `netns`; answers the code and the records' data as text.
+fn ask(netns: &Path, server: &str, name: &str, kind: RecordType) -> Option<(ResponseCode, Vec<String>)> {
+    let server: SocketAddr = format!("{server}:53").parse().unwrap();
+    netns::run_in_netns(netns, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket.send_to(&question(name, kind), server).unwrap();
+        let mut buffer = [0; 4096];
+        let count = socket.recv(&mut buffer).ok()?;
+        Some(read(&buffer[..count]))
+    })
+    .unwrap()
+}
+
+fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::new(4711, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message.to_vec().unwrap()
+}
+
+fn read(answer: &[u8]) -> (ResponseCode, Vec<String>) {
+    let answer = Message::from_vec(answer).unwrap();
+    assert_eq!(answer.metadata.id, 4711);
+    (answer.metadata.response_code, answer.answers.iter().map(|record| record.data.to_string()).collect())
+}
+
+fn ask_tcp(netns: &Path, server: &str, name: &str) -> (ResponseCode, Vec<String>) {
+    let server: SocketAddr = format!("{server}:53").parse().unwrap();
+    netns::run_in_netns(netns, || {
+        let mut stream = TcpStream::connect_timeout(&server, LIMIT).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        let question = question(name, RecordType::A);
+        stream.write_all(&(question.len() as u16).to_be_bytes()).unwrap();
+        stream.write_all(&question).unwrap();
+        let mut length = [0; 2];
+        stream.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut answer).unwrap();
+        read(&answer)
+    })
+    .unwrap()
+}
+
+/// A DNS server of the world, on UDP and TCP: every name is 192.0.2.7.
+fn world() -> SocketAddr {
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let udp = UdpSocket::bind(address).unwrap();
+    let answer = |question: &[u8]| {
+        let asked = Message::from_vec(question).unwrap();
+        let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+        let to = RData::A("192.0.2.7".parse().unwrap());
+        let record = Record::from_rdata(asked.queries[0].name.clone(), 60, to);
+        answer.add_queries(asked.queries).add_answer(record);
+        answer.to_vec().unwrap()
+    };
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((count, peer)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(&answer(&buffer[..count]), peer);
+        }
+    });
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = tcp.accept() {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut question).unwrap();
+            let answer = answer(&question);
+            stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+            stream.write_all(&answer).unwrap();
+        }
+    });
+    address
+}
+
+fn names(pairs: &[(&str, &[&str])]) -> Names {
+    let parse = |addresses: &[&str]| addresses.iter().map(|one| one.parse::<IpAddr>().unwrap()).collect();
+    pairs.iter().map(|(name, addresses)| ((*name).to_owned(), parse(addresses))).collect()
+}
+
+#[test]
+fn names_are_answered_by_the_clients_networks() {
+    on_machine(|machine| async move {
+        // The first server is dead: the second answers.
+        let dead = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let upstream = vec![dead.local_addr().unwrap(), world()];
+        drop(dead);
+        let net = machine.open_with("00000020", Some(upstream)).await;
+        let (one, two) = (network(1), network(2));
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&two).await.unwrap();
+        net.set_network_names(&one.id, names(&[("redis", &["10.1.0.2"]), ("cache", &["10.1.0.2"]), ("web", &["10.1.0.3", "10.1.0.4"])]));
+        net.set_network_names(&two.id, names(&[("Tally", &["10.2.0.2"])]));
+        let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
+        let c = place(&net, &endpoint("c", &two, "10.2.0.2")).await;
+        assert_eq!(net.dns_servers(&sandbox("a")), ["10.1.0.1".parse::<IpAddr>().unwrap()]);
+        let neighbour = machine.neighbour();
+        let (network_one, net_of_test) = (one.clone(), net.clone());
+        beside(move || {
+            let found = |codes: &[&str]| Some((ResponseCode::NoError, codes.iter().map(|one| (*one).to_owned()).collect()));
+            assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::A), found(&["10.1.0.2"]));
+            assert_eq!(ask(&a, "10.1.0.1", "CaChe.", RecordType::A), found(&["10.1.0.2"]));
+            assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::AAAA), found(&[]));
+            assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::MX), found(&[]));
+            assert_eq!(ask(&a, "10.1.0.1", "web.", RecordType::A).unwrap().1.len(), 2);
+            assert_eq!(ask(&a, "10.1.0.1", "3.0.1.10.in-addr.arpa.", RecordType::PTR), found(&["web."]));
+            // Another network's name is the world's; its own is answered at whichever gateway it asks.
+            assert_eq!(ask(&a, "10.1.0.1", "tally.", RecordType::A), found(&["192.0.2.7"]));
+            assert_eq!(ask(&a, "10.1.0.1", "example.org.", RecordType::A), found(&["192.0.2.7"]));
+            assert_eq!(ask(&c, "10.2.0.1", "tally.", RecordType::A), found(&["10.2.0.2"]));
+            assert_eq!(ask(&c, "10.1.0.1", "tally.", RecordType::A), found(&["10.2.0.2"]));
+            assert_eq!(Some(ask_tcp(&a, "10.1.0.1", "redis.")), found(&["10.1.0.2"]));
+            assert_eq!(Some(ask_tcp(&a, "10.1.0.1", "example.org.")), found(&["192.0.2.7"]));
+            // A stranger is not even told that there is a server.
+            netns::run_in_netns(&neighbour, || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                socket.send_to(&question("redis.", RecordType::A), "10.1.0.1:53").unwrap();
+                assert!(socket.recv(&mut [0; 512]).is_err());
+            })
+            .unwrap();
+            net_of_test.set_network_names(&network_one.id, names(&[("redis", &["10.1.0.9"])]));
+            assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::A), found(&["10.1.0.9"]));
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_dead_upstream_is_servfail_and_internal_networks_ask_nobody() {
+    on_machine(|machine| async move {
+        let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let net = machine.open_with("00000021", Some(vec![dead])).await;
+        let (one, mut inside) = (network(1), network(2));
+        inside.internal = true;
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&inside).await.unwrap();
+        net.set_network_names(&inside.id, names(&[("db", &["10.2.0.2"])]));
+        let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
+        let b = place(&net, &endpoint("b", &inside, "10.2.0.2")).await;
+        beside(move || {
+            assert_eq!(ask(&a, "10.1.0.1", "example.org.", RecordType::A), Some((ResponseCode::ServFail, vec![])));
+            assert_eq!(ask(&b, "10.2.0.1", "db.", RecordType::A), Some((ResponseCode::NoError, vec!["10.2.0.2".into()])));
+            assert_eq!(ask(&b, "10.2.0.1", "example.org.", RecordType::A), Some((ResponseCode::Refused, vec![])));
+        })
+        .await;
+    });
+}

@@ -1,0 +1,128 @@
+//! Published ports: from everywhere, once each, and gone afterwards.
+
+mod common;
+
+use bireme_core::ErrorKind;
+use bireme_core::spec::Protocol;
+use common::*;
+
+#[test]
+fn a_published_port_answers_everywhere_and_is_freed() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000010").await;
+        let (one, two) = (network(1), network(2));
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&two).await.unwrap();
+        let web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        let peer = place(&net, &endpoint("peer", &one, "10.1.0.3")).await;
+        let other = place(&net, &endpoint("other", &two, "10.2.0.2")).await;
+        serve_tcp(&web, "0.0.0.0:80");
+        let published = forward("web", "0.0.0.0:8080", "10.1.0.2:80", &one);
+        let at = net.publish(&published).await.unwrap();
+        assert_eq!(at, published.host);
+        assert_eq!(net.publish(&published).await.unwrap(), at);
+        assert!(reach(None, "127.0.0.1:8080").is_ok());
+        assert!(reach(None, "127.0.0.2:8080").is_ok());
+        assert_eq!(reach(None, &format!("{HOST}:8080")).unwrap().to_string(), HOST);
+        let seen = reach(Some(&machine.neighbour()), &format!("{HOST}:8080")).unwrap();
+        assert_eq!(seen.to_string(), NEIGHBOUR, "the workload sees who asks");
+        for inside in [&web, &peer, &other] {
+            assert!(reach(Some(inside), &format!("{HOST}:8080")).is_ok(), "hairpin");
+            assert!(reach(Some(inside), "10.1.0.1:8080").is_ok(), "over the gateway");
+        }
+        net.unpublish("nobody").await.unwrap();
+        net.unpublish("web").await.unwrap();
+        net.unpublish("web").await.unwrap();
+        for address in ["127.0.0.1:8080", &format!("{HOST}:8080")] {
+            cannot_reach(None, address);
+        }
+        cannot_reach(Some(&machine.neighbour()), &format!("{HOST}:8080"));
+        std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+    });
+}
+
+#[test]
+fn a_port_of_loopback_is_the_hosts_alone() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000011").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        serve_tcp(&web, "0.0.0.0:80");
+        net.publish(&forward("web", "127.0.0.1:8080", "10.1.0.2:80", &one)).await.unwrap();
+        net.publish(&forward("web", &format!("{HOST}:8081"), "10.1.0.2:80", &one)).await.unwrap();
+        assert!(reach(None, "127.0.0.1:8080").is_ok());
+        cannot_reach(None, &format!("{HOST}:8080"));
+        cannot_reach(Some(&machine.neighbour()), &format!("{HOST}:8080"));
+        cannot_reach(None, "127.0.0.1:8081");
+        assert!(reach(Some(&machine.neighbour()), &format!("{HOST}:8081")).is_ok());
+
+        // A neighbour that sends to 127.0.0.1 over the wire, which its own kernel must be talked into.
+        let neighbour = machine.neighbour();
+        bireme_sys::netns::run_in_netns(&neighbour, || {
+            std::fs::write("/proc/sys/net/ipv4/conf/all/route_localnet", "1").unwrap();
+            let mut socket = bireme_sys::netlink::Socket::open(bireme_sys::netlink::Subsystem::Route).unwrap();
+            let link = bireme_sys::route::link(&mut socket, "wire1").unwrap().unwrap();
+            // `lo` is down there, so the route over the wire is the only one to 127.0.0.0/8.
+            let local = ("127.0.0.1".parse().unwrap(), 32);
+            let _ = socket.request(&[bireme_sys::route::delete_address(1, local)]);
+            let _ = link;
+        })
+        .unwrap();
+        cannot_reach(Some(&neighbour), "127.0.0.1:8080");
+    });
+}
+
+#[test]
+fn udp_and_chosen_ports_work() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000012").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        serve_udp(&web, "0.0.0.0:53");
+        // 53 as well: our own DNS is not in the way.
+        let mut udp = forward("web", "0.0.0.0:53", "10.1.0.2:53", &one);
+        udp.protocol = Protocol::Udp;
+        net.publish(&udp).await.unwrap();
+        assert!(reach_udp(None, "127.0.0.1:53").is_ok());
+        assert!(reach_udp(None, &format!("{HOST}:53")).is_ok());
+        assert!(reach_udp(Some(&machine.neighbour()), &format!("{HOST}:53")).is_ok());
+
+        serve_tcp(&web, "0.0.0.0:80");
+        let chosen = net.publish(&forward("web", "0.0.0.0:0", "10.1.0.2:80", &one)).await.unwrap();
+        assert_ne!(chosen.port(), 0);
+        assert!(reach(None, &format!("127.0.0.1:{}", chosen.port())).is_ok());
+    });
+}
+
+#[test]
+fn a_taken_port_is_refused_in_dockers_words() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000013").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let _web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        let stranger = std::net::TcpListener::bind("127.0.0.1:8080").unwrap();
+        let wanted = forward("web", "0.0.0.0:8080", "10.1.0.2:80", &one);
+        let taken = net.publish(&wanted).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::Conflict);
+        assert_eq!(
+            taken.to_string(),
+            "driver failed programming external connectivity on endpoint web: failed to bind host port for \
+             0.0.0.0:8080:10.1.0.2:80/tcp: address already in use"
+        );
+        drop(stranger);
+        net.publish(&wanted).await.unwrap();
+        let again = forward("other", "127.0.0.1:8080", "10.1.0.2:81", &one);
+        let allocated = net.publish(&again).await.unwrap_err();
+        assert_eq!(allocated.kind(), ErrorKind::Conflict);
+        assert!(allocated.to_string().ends_with("Bind for 127.0.0.1:8080 failed: port is already allocated"));
+        let elsewhere = forward("web", "198.51.100.7:8080", "10.1.0.2:80", &one);
+        assert_eq!(net.publish(&elsewhere).await.unwrap_err().kind(), ErrorKind::Invalid);
+        // The port is held, so that no other program can take what would never reach it.
+        assert!(std::net::TcpListener::bind("0.0.0.0:8080").is_err());
+        net.unpublish("web").await.unwrap();
+        net.publish(&again).await.unwrap();
+    });
+}
