@@ -175,6 +175,24 @@ impl Cgroup {
         }
     }
 
+    /// Ends every process that is in it now, frozen or not, without waiting.
+    pub fn kill_once(&self) {
+        // cgroup.kill cannot be outrun by forks; signals can, so callers repeat this until none is left.
+        let v2 = self.is_v2() && self.dirs().all(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
+        if v2 {
+            return;
+        }
+        for pid in self.processes() {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        // v1 delivers the signal only once thawed.
+        if let Some(dir) = self.dir("freezer") {
+            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+        }
+    }
+
     /// Ends every process in it, frozen or not, and waits until none is left.
     ///
     /// # Errors
@@ -191,19 +209,7 @@ impl Cgroup {
                 let message = format!("processes {all:?} did not end");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
-            // cgroup.kill cannot be outrun by forks; the loop over the processes is repeated until none is left.
-            let v2 = self.is_v2() && self.dirs().all(|dir| fs::write(dir.join("cgroup.kill"), "1").is_ok());
-            if !v2 {
-                for pid in all {
-                    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-                        let _ = kill_process(pid, Signal::KILL);
-                    }
-                }
-                // v1 delivers the signal only once thawed.
-                if let Some(dir) = self.dir("freezer") {
-                    let _ = fs::write(dir.join("freezer.state"), "THAWED");
-                }
-            }
+            self.kill_once();
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));
         }

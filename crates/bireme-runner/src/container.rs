@@ -1,0 +1,295 @@
+//! The container itself: everything that libcontainer is called for.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::rc::Rc;
+
+use bireme_core::ErrorKind;
+use bireme_core::spec::{NamespaceMode, NetworkMode};
+use bireme_linux::cgroup::Cgroup;
+use bireme_linux::protocol::{Failure, RunnerConfig};
+use bireme_linux::spec::{self, Found};
+use bireme_linux::users::{self, User};
+use libcontainer::container::Container as Inner;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::pipe::PipeFlags;
+use rustix::process::PidfdFlags;
+use rustix::pty::OpenptFlags;
+
+use crate::payload::Payload;
+use crate::rootfs::{self, Rootfs};
+
+/// Our ends of a process's streams, in non-blocking mode.
+pub(crate) struct Streams {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    /// With a terminal this alone is there.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// A container whose init waits to be let go.
+pub(crate) struct Container {
+    inner: Inner,
+    pub(crate) pid: nix::unistd::Pid,
+    pub(crate) streams: Streams,
+    /// Where the payload says that it could not be executed; ends when it was.
+    pub(crate) status: OwnedFd,
+    /// The specification, for processes that join later.
+    pub(crate) spec: serde_json::Value,
+    pub(crate) capabilities: u64,
+}
+
+fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorKind::Internal, format!("{what}: {error}"))
+}
+
+/// The process's ends of fresh pipes.
+pub(crate) struct Ends {
+    pub(crate) stdin: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+/// Pipes for a process of user `uid`, who may open `/dev/stdout` and its like again.
+pub(crate) fn pipes(uid: u32, stdin: bool) -> io::Result<(Streams, Ends)> {
+    let (output, errors) = (rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?, rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?);
+    let mut streams = Streams { stdin: None, stdout: Some(output.0), stderr: Some(errors.0), terminal: None };
+    let input = if stdin {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        streams.stdin = Some(write);
+        read
+    } else {
+        rootfs::null()?
+    };
+    let ends = Ends { stdin: input, stdout: output.1, stderr: errors.1 };
+    if uid != 0 {
+        let owner = Some(rustix::fs::Uid::from_raw(uid));
+        for end in [Some(&ends.stdout), Some(&ends.stderr), stdin.then_some(&ends.stdin)].into_iter().flatten() {
+            rustix::fs::fchown(end, owner, None)?;
+        }
+    }
+    for fd in [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().flatten() {
+        rustix::io::ioctl_fionbio(fd, true)?;
+    }
+    Ok((streams, ends))
+}
+
+/// Makes the container up to where init waits.
+pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
+    let network = match (&config.network, config.joins.network, &config.spec.namespaces.network) {
+        (Some(place), _, _) => Some(place.netns.to_string_lossy().into_owned()),
+        (None, Some(pid), _) => Some(format!("/proc/{pid}/ns/net")),
+        (None, None, NetworkMode::Host) => None,
+        // Whoever was given no place gets none: never the host's by mistake.
+        (None, None, _) => {
+            rootfs::fresh_network()?;
+            Some(format!("/proc/{}/ns/net", std::process::id()))
+        }
+    };
+    let rootfs = rootfs::prepare(config)?;
+    let user = users::resolve(&rootfs.fd, &config.spec.user, &config.spec.security.group_add)?;
+    let capabilities = own_capabilities();
+    let found = Found { user: &user, root: &rootfs.path, network, capabilities };
+    let spec = spec::oci(config, &found)?;
+    check_limits(config)?;
+    let written = serde_json::to_vec(&spec).map_err(|error| failed("cannot write the specification", error))?;
+    fs::write(config.run_dir.join("config.json"), written)
+        .map_err(|error| failed("cannot write the specification", error))?;
+    build(config, &rootfs, &user, spec, capabilities)
+}
+
+fn build(
+    config: &RunnerConfig,
+    _rootfs: &Rootfs,
+    user: &User,
+    spec: serde_json::Value,
+    capabilities: u64,
+) -> Result<Container, Failure> {
+    let id = config.spec.id.as_str();
+    let (status, status_end) =
+        rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed("cannot make a pipe", error))?;
+    let runner = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())
+        .map_err(|error| failed("cannot watch myself", error))?;
+    let payload = Payload {
+        args: config.spec.args.clone(),
+        env: spec::environment(&config.spec, user, config.spec.tty, &[]),
+        status: Rc::new(status_end),
+        runner: Some(Rc::new(runner)),
+        init: config.spec.init,
+    };
+    let state = config.run_dir.join("oci");
+    let _ = fs::remove_dir_all(&state);
+    fs::create_dir_all(&state).map_err(|error| failed("cannot make a folder", error))?;
+    let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::Linux)
+        .with_executor(payload)
+        .with_root_path(&state)
+        .map_err(|error| failed("cannot use the state folder", error))?;
+    let mut console = None;
+    let mut streams = Streams { stdin: None, stdout: None, stderr: None, terminal: None };
+    if config.spec.tty {
+        let path = config.run_dir.join("console.sock");
+        let _ = fs::remove_file(&path);
+        // A short name: the full one may be too long for a socket's address.
+        console =
+            Some(UnixListener::bind("console.sock").map_err(|error| failed("cannot listen for the terminal", error))?);
+        builder = builder.with_console_socket(Some(path));
+    } else {
+        let (ours, ends) =
+            pipes(user.uid, config.spec.open_stdin).map_err(|error| failed("cannot make pipes", error))?;
+        streams = ours;
+        builder = builder.with_stdin(ends.stdin).with_stdout(ends.stdout).with_stderr(ends.stderr);
+    }
+    let inner =
+        builder.as_init(&config.run_dir).with_systemd(false).build().map_err(|error| explain(config, &error))?;
+    let pid = inner.pid().ok_or_else(|| Failure::new(ErrorKind::Internal, "libcontainer made no process"))?;
+    let pid = nix::unistd::Pid::from_raw(pid.as_raw());
+    if let Some(console) = console {
+        let master = console
+            .accept()
+            .and_then(|(socket, _)| receive(&socket))
+            .map_err(|error| failed("cannot get the terminal", error))?;
+        let _ = fs::remove_file("console.sock");
+        own_terminal(&master, user.uid).map_err(|error| failed("cannot set up the terminal", error))?;
+        streams.terminal = Some(master);
+    }
+    if let Some(score) = config.spec.resources.oom_score_adj {
+        fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()).map_err(|error| {
+            let message =
+                format!("cannot set the OOM score adjustment to {score}: {error}; lowering it needs CAP_SYS_RESOURCE");
+            Failure::new(ErrorKind::Denied, message)
+        })?;
+    }
+    rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("cannot set up a pipe", error))?;
+    Ok(Container { inner, pid, streams, status, spec, capabilities })
+}
+
+/// Makes the terminal the user's, and ours not to wait on.
+pub(crate) fn own_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
+    let slave = rustix::pty::ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(uid)), None)?;
+    Ok(rustix::io::ioctl_fionbio(master, true)?)
+}
+
+impl Container {
+    /// Lets init execute the payload.
+    pub(crate) fn start(&mut self) -> Result<(), Failure> {
+        self.inner.start().map_err(|error| failed("cannot start the container", error))
+    }
+}
+
+/// libcontainer's errors name the step, not the cause; what the processes it made had to say was logged by them.
+fn explain(config: &RunnerConfig, error: &dyn std::error::Error) -> Failure {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    let logged = fs::read_to_string(bireme_linux::protocol::log_file(&config.run_dir)).unwrap_or_default();
+    if let Some(first) = logged.lines().find(|line| line.starts_with("error ")) {
+        text.push_str(": ");
+        text.push_str(first.trim_start_matches("error "));
+    }
+    // The working directory is the one of these that a user has a hand in.
+    let kind = if text.contains("chdir") || text.contains("cwd") { ErrorKind::Invalid } else { ErrorKind::Internal };
+    Failure::new(kind, format!("cannot create the container: {text}"))
+}
+
+/// The limits that only a power this process may lack could raise.
+fn check_limits(config: &RunnerConfig) -> Result<(), Failure> {
+    for limit in &config.spec.resources.ulimits {
+        let (Some(kind), true) = (resource(&limit.name), own_capabilities() >> 24 & 1 == 0) else { continue };
+        let (_, hard) = nix::sys::resource::getrlimit(kind).map_err(|error| failed("cannot read limits", error))?;
+        if limit.hard > hard {
+            let message = format!(
+                "ulimit {}={} is above this engine's own hard limit {hard}; raising it needs CAP_SYS_RESOURCE",
+                limit.name, limit.hard
+            );
+            return Err(Failure::new(ErrorKind::Denied, message));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn resource(name: &str) -> Option<nix::sys::resource::Resource> {
+    use nix::sys::resource::Resource as R;
+    Some(match name {
+        "as" => R::RLIMIT_AS,
+        "core" => R::RLIMIT_CORE,
+        "cpu" => R::RLIMIT_CPU,
+        "data" => R::RLIMIT_DATA,
+        "fsize" => R::RLIMIT_FSIZE,
+        "locks" => R::RLIMIT_LOCKS,
+        "memlock" => R::RLIMIT_MEMLOCK,
+        "msgqueue" => R::RLIMIT_MSGQUEUE,
+        "nice" => R::RLIMIT_NICE,
+        "nofile" => R::RLIMIT_NOFILE,
+        "nproc" => R::RLIMIT_NPROC,
+        "rss" => R::RLIMIT_RSS,
+        "rtprio" => R::RLIMIT_RTPRIO,
+        "rttime" => R::RLIMIT_RTTIME,
+        "sigpending" => R::RLIMIT_SIGPENDING,
+        "stack" => R::RLIMIT_STACK,
+        _ => return None,
+    })
+}
+
+/// The permitted set of this process.
+fn own_capabilities() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// One descriptor sent through `socket`.
+pub(crate) fn receive(socket: impl std::os::fd::AsFd) -> io::Result<OwnedFd> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0u8; 64];
+    rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    control
+        .drain()
+        .find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
+}
+
+/// Whether the end of init is not the end of all its processes.
+pub(crate) fn shares_processes(config: &RunnerConfig) -> bool {
+    !matches!(config.spec.namespaces.pid, NamespaceMode::Private)
+}
+
+/// Ends and removes what a failed create left.
+pub(crate) fn clear_up(config: &RunnerConfig) {
+    let cgroup = Cgroup::new(&config.cgroup);
+    if let Err(error) = cgroup.kill(std::time::Duration::from_secs(5)).and_then(|()| cgroup.remove()) {
+        crate::journal::note(format_args!("cannot clear up: {error}"));
+    }
+    remove_files(&config.run_dir);
+}
+
+/// Removes what was made in the run folder. The root filesystem's folder is only removed when empty: the mount on it is
+/// in our namespace alone, and must never be emptied.
+pub(crate) fn remove_files(run_dir: &Path) {
+    for folder in ["oci", "etc", "empty"] {
+        let _ = fs::remove_dir_all(run_dir.join(folder));
+    }
+    for file in ["config.json", "console.sock", "runner.json"] {
+        let _ = fs::remove_file(run_dir.join(file));
+    }
+    let _ = rustix::mount::unmount(run_dir.join("rootfs"), rustix::mount::UnmountFlags::DETACH);
+    let _ = fs::remove_dir(run_dir.join("rootfs"));
+}

@@ -1,0 +1,35 @@
+//! The three system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
+#![expect(unsafe_code, reason = "fork, kill with real-time signals and signal dispositions have no safe wrapper")]
+
+use std::io;
+
+use nix::unistd::Pid;
+
+/// Which side of [`fork`] this is.
+pub(crate) enum Fork {
+    Child,
+    Parent(Pid),
+}
+
+/// Copies this process.
+pub(crate) fn fork() -> io::Result<Fork> {
+    // SAFETY: no other thread exists in a runner, so no lock can be held by one that the child lacks.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+    }
+}
+
+/// Sends signal `number`, a real-time one too.
+pub(crate) fn kill(pid: Pid, number: i32) -> io::Result<()> {
+    // SAFETY: kill(2) takes two numbers and touches no memory of ours.
+    let result = unsafe { libc::kill(pid.as_raw(), number) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives SIGPIPE back its default: Rust programs ignore it, and what is ignored stays so across execve(2).
+pub(crate) fn default_sigpipe() {
+    // SAFETY: SIG_DFL installs no handler, so none can run at a bad moment.
+    let _ =
+        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+}

@@ -1,0 +1,327 @@
+//! The root filesystem: an overlay of the image's layers with the user's mounts in it, in a mount namespace of our own.
+//!
+//! All of it goes when the last process in the namespace does; nothing has to be taken down.
+//!
+//! The image and shared volumes may hold any links. So each target is looked up with openat2(2) inside the new root, and
+//! from then on only its descriptor is used. libcontainer mounts `/proc`, `/dev` and `/sys` afterwards: whatever a link
+//! leads a mount to, it cannot come to lie over the kernel's files.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use bireme_core::spec::{Mount, MountSource, Propagation};
+use bireme_core::{ErrorKind, Program};
+use bireme_linux::cgroup::Layout;
+use bireme_linux::protocol::{Failure, RunnerConfig};
+use bireme_linux::spec;
+use libcontainer::syscall::linux::{
+    AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
+};
+use libcontainer::syscall::syscall::create_syscall;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+};
+
+const MS_PRIVATE: u64 = 1 << 18;
+const MS_SLAVE: u64 = 1 << 19;
+
+/// A root filesystem that stands.
+pub(crate) struct Rootfs {
+    pub(crate) path: PathBuf,
+    pub(crate) fd: OwnedFd,
+}
+
+fn failed(what: &str, error: io::Error) -> Failure {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => ErrorKind::Invalid,
+        io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+        _ => ErrorKind::Internal,
+    };
+    Failure::new(kind, format!("{what}: {error}"))
+}
+
+/// Enters a mount namespace and puts everything together in it.
+pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .and_then(|()| {
+            Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+                .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))?)
+        })
+        .map_err(|error| failed("cannot make a mount namespace", error.into()))?;
+    let Program::Layers { lower, upper, work } = &config.program else {
+        return Err(Failure::new(ErrorKind::Invalid, "the runner was given something else than layers"));
+    };
+    let path = config.run_dir.join("rootfs");
+    fs::create_dir_all(&path).map_err(|error| failed("cannot make the folder of the root filesystem", error))?;
+    let nodev = !config.spec.security.privileged;
+    overlay(&config.run_dir, lower, upper, work, &path, nodev)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::open(&path, flags, Mode::empty())
+        .map_err(|error| failed("cannot open the root filesystem", error.into()))?;
+    let rootfs = Rootfs { path, fd };
+    // Fewer components first, so that a mount inside another finds it there.
+    let mut own: Vec<&Mount> = config.spec.mounts.iter().filter(|mount| !spec::below_dev(&mount.target)).collect();
+    own.sort_by_key(|mount| Path::new(&mount.target).components().count());
+    for mount in own {
+        rootfs.mount(mount)?;
+    }
+    rootfs.etc(config)?;
+    if config.spec.cwd.len() > 1 {
+        rootfs.make(Path::new(&config.spec.cwd), true)?;
+    }
+    Ok(rootfs)
+}
+
+fn overlay(
+    run_dir: &Path,
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    at: &Path,
+    nodev: bool,
+) -> Result<(), Failure> {
+    let empty = [run_dir.join("empty")];
+    let lower = if lower.is_empty() {
+        fs::create_dir_all(&empty[0]).map_err(|error| failed("cannot make an empty layer", error))?;
+        &empty[..]
+    } else {
+        lower
+    };
+    for path in lower.iter().map(PathBuf::as_path).chain([upper, work]) {
+        if !path.is_dir() {
+            let message = format!("layer folder {} is missing; pull the image again", path.display());
+            return Err(Failure::new(ErrorKind::Internal, message));
+        }
+    }
+    match overlay_by_handle(lower, upper, work, at, nodev) {
+        // Before Linux 6.8 there is no lowerdir+.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
+            overlay_by_options(lower, upper, work, at, nodev)
+        }
+        other => other,
+    }
+    .map_err(|error| failed("cannot mount the overlay of the image's layers", error))
+}
+
+/// Layer by layer, so that their number is not limited by the size of a page.
+fn overlay_by_handle(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, nodev: bool) -> io::Result<()> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let fd = context.as_fd();
+    rustix::mount::fsconfig_set_string(fd, "source", "overlay")?;
+    for path in lower.iter().rev() {
+        rustix::mount::fsconfig_set_string(fd, "lowerdir+", path)?;
+    }
+    rustix::mount::fsconfig_set_string(fd, "upperdir", upper)?;
+    rustix::mount::fsconfig_set_string(fd, "workdir", work)?;
+    rustix::mount::fsconfig_create(fd)?;
+    let attributes = if nodev { MountAttrFlags::MOUNT_ATTR_NODEV } else { MountAttrFlags::empty() };
+    let mount = rustix::mount::fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    Ok(rustix::mount::move_mount(&mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// The options must fit into a page: relative names make room for some 120 layers.
+fn overlay_by_options(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, nodev: bool) -> io::Result<()> {
+    let base = lower[0].parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = |path: &PathBuf| path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned();
+    let layers = lower.iter().rev().map(short).collect::<Vec<_>>().join(":");
+    let options = format!("lowerdir={layers},upperdir={},workdir={}", upper.display(), work.display());
+    let options = std::ffi::CString::new(options)?;
+    rustix::process::chdir(base)?;
+    let flags = if nodev { MountFlags::NODEV } else { MountFlags::empty() };
+    let mounted = rustix::mount::mount("overlay", at, "overlay", flags, options.as_c_str());
+    rustix::process::fchdir(before)?;
+    Ok(mounted?)
+}
+
+impl Rootfs {
+    fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        Ok(rustix::fs::openat2(&self.fd, inside, flags | OFlags::CLOEXEC, Mode::empty(), how)?)
+    }
+
+    /// Opens `target` inside the root, made as a folder or an empty file if it is not there.
+    fn make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {
+        let what = || format!("cannot make {} in the container", target.display());
+        let mut so_far = PathBuf::from("/");
+        let mut parent = self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?;
+        let parts: Vec<_> = target.components().skip(1).collect();
+        for (at, part) in parts.iter().enumerate() {
+            so_far.push(part);
+            let last = at + 1 == parts.len();
+            parent = match self.resolve(&so_far, OFlags::PATH) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let name: &Path = part.as_ref();
+                    let made = if last && !folder {
+                        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+                        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+                    } else {
+                        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
+                    };
+                    made.map_err(|error| failed(&what(), error.into()))?;
+                    self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?
+                }
+                Err(error) => return Err(failed(&what(), error)),
+            };
+        }
+        // Where links led to, which may be elsewhere than the name says.
+        let real =
+            fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(|error| failed(&what(), error))?;
+        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
+        if ["/proc", "/sys"].iter().any(|kernel| inside.starts_with(kernel)) {
+            let message = format!(
+                "{} leads to {}, over the kernel's own files; choose another path",
+                target.display(),
+                inside.display()
+            );
+            return Err(Failure::new(ErrorKind::Invalid, message));
+        }
+        Ok(parent)
+    }
+
+    fn mount(&self, mount: &Mount) -> Result<(), Failure> {
+        spec::check_target(&mount.target)?;
+        let target = Path::new(&mount.target);
+        let what = || format!("cannot mount at {}", mount.target);
+        match &mount.source {
+            MountSource::Bind { path, propagation, recursive } => {
+                let meta = fs::metadata(path).map_err(|error| {
+                    let message = match error.kind() {
+                        io::ErrorKind::NotFound => format!(
+                            "invalid mount config for type \"bind\": bind source path does not exist: {}",
+                            path.display()
+                        ),
+                        _ => format!("cannot use {} as a mount: {error}", path.display()),
+                    };
+                    Failure::new(ErrorKind::Invalid, message)
+                })?;
+                let target = self.make(target, meta.is_dir())?;
+                bind(path, target.as_fd(), *recursive, *propagation, mount.read_only)
+                    .map_err(|error| failed(&what(), error))
+            }
+            MountSource::Tmpfs { size, mode, options } => {
+                let target = self.make(target, true)?;
+                tmpfs(target.as_fd(), *size, *mode, options, mount.read_only).map_err(|error| failed(&what(), error))
+            }
+        }
+    }
+
+    /// Puts the files that the engine wrote at their places; a mount of the user's at the same place wins.
+    fn etc(&self, config: &RunnerConfig) -> Result<(), Failure> {
+        let folder = config.run_dir.join("etc");
+        fs::create_dir_all(&folder).map_err(|error| failed("cannot make a folder for /etc", error))?;
+        for (at, (target, text)) in config.etc.iter().enumerate() {
+            if config.spec.mounts.iter().any(|mount| Path::new(&mount.target) == target) {
+                continue;
+            }
+            let file = folder.join(at.to_string());
+            fs::write(&file, text)
+                .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)))
+                .map_err(|error| failed("cannot write a file of /etc", error))?;
+            let place = self.make(target, false)?;
+            bind(&file, place.as_fd(), false, Propagation::Private, config.spec.security.read_only_root)
+                .map_err(|error| failed(&format!("cannot mount {}", target.display()), error))?;
+        }
+        Ok(())
+    }
+}
+
+fn bind(
+    source: &Path,
+    target: BorrowedFd<'_>,
+    recursive: bool,
+    propagation: Propagation,
+    read_only: bool,
+) -> io::Result<()> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = rustix::mount::open_tree(CWD, source, flags)?;
+    let mut attributes = MountAttr { attr_set: 0, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 };
+    if propagation == Propagation::Slave {
+        attributes.propagation = MS_SLAVE;
+    }
+    if read_only {
+        attributes.attr_set |= MOUNT_ATTR_RDONLY;
+    }
+    // There no device rules are set.
+    if matches!(Layout::of_this_machine(), Layout::V2(_)) {
+        attributes.attr_set |= MOUNT_ATTR_NODEV;
+    }
+    set_attributes(tree.as_fd(), &attributes)?;
+    attach(tree.as_fd(), target)
+}
+
+fn tmpfs(
+    target: BorrowedFd<'_>,
+    size: Option<u64>,
+    mode: Option<u32>,
+    options: &[String],
+    read_only: bool,
+) -> io::Result<()> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let fd = context.as_fd();
+    let mut set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+    if read_only {
+        set |= MOUNT_ATTR_RDONLY;
+    }
+    if let Some(size) = size.filter(|size| *size > 0) {
+        rustix::mount::fsconfig_set_string(fd, "size", size.to_string().as_str())?;
+    }
+    if let Some(mode) = mode {
+        rustix::mount::fsconfig_set_string(fd, "mode", format!("{mode:o}").as_str())?;
+    }
+    for option in options {
+        match option.as_str() {
+            "exec" => set &= !MOUNT_ATTR_NOEXEC,
+            "suid" => set &= !MOUNT_ATTR_NOSUID,
+            "dev" => set &= !MOUNT_ATTR_NODEV,
+            "ro" => set |= MOUNT_ATTR_RDONLY,
+            "rw" | "noexec" | "nosuid" | "nodev" | "" => {}
+            other => match other.split_once('=') {
+                Some((name, value)) => rustix::mount::fsconfig_set_string(fd, name, value)?,
+                None => rustix::mount::fsconfig_set_flag(fd, other)?,
+            },
+        }
+    }
+    rustix::mount::fsconfig_create(fd)?;
+    let mount = rustix::mount::fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    set_attributes(mount.as_fd(), &MountAttr { attr_set: set, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 })?;
+    attach(mount.as_fd(), target)
+}
+
+fn set_attributes(tree: BorrowedFd<'_>, attributes: &MountAttr) -> io::Result<()> {
+    create_syscall()
+        .mount_setattr(tree, Path::new(""), AT_EMPTY_PATH | AT_RECURSIVE, attributes, size_of::<MountAttr>())
+        .map_err(io::Error::other)
+}
+
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, "", target, "", flags)?)
+}
+
+/// A network namespace with nothing but a loopback that is up; this process is in it from then on.
+pub(crate) fn fresh_network() -> Result<(), Failure> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
+        .map_err(|error| failed("cannot make a network namespace", error.into()))?;
+    let client = libcontainer::network::wrapper::create_network_client();
+    let raised = libcontainer::network::link::LinkClient::new(client).and_then(|mut links| {
+        // The loopback is the first interface of every namespace.
+        links.set_up(1)
+    });
+    raised.map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot raise the loopback interface: {error}")))
+}
+
+/// `/dev/null`, for streams that lead nowhere.
+pub(crate) fn null() -> io::Result<OwnedFd> {
+    Ok(File::options().read(true).write(true).open("/dev/null")?.into())
+}

@@ -1,0 +1,915 @@
+//! The main loop: one poll(2) over the container's streams, the socket, its clients and the end of children.
+//!
+//! ```text
+//!   container ──pipe/pty──> Process ──┬──> Log
+//!       ^                     │       └──> every attached Client (a buffer each)
+//!       └── stdin buffer <────┴─────────── the clients' input
+//! ```
+//!
+//! Nothing here waits. A client whose buffer is full holds up the process it listens to, as with Docker, so that no
+//! output is lost to a slow pipe; one that takes nothing for [`RunnerConfig::stall_ms`] is cut off.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bireme_core::executor::ExecSpec;
+use bireme_core::log_line::Stream;
+use bireme_core::{ErrorKind, Exit};
+use bireme_linux::cgroup::Cgroup;
+use bireme_linux::protocol::{self, Failure, MAX_LINE, Reply, Request, RunnerConfig, State};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use crate::container::{self, Container, Streams};
+use crate::exec::{self, Pending};
+use crate::{journal, output, raw};
+
+/// Bytes a client may lag behind before the process has to wait for it.
+const CLIENT_BUFFER: usize = 256 << 10;
+/// Bytes of input that wait for the process before the client has to wait.
+const INPUT_BUFFER: usize = 64 << 10;
+/// How long output is awaited after the end of init: something outside may hold the pipe.
+const DRAIN: Duration = Duration::from_secs(2);
+/// The key of init among the processes.
+const INIT: u64 = 0;
+
+/// The container's init, or a process started beside it.
+struct Process {
+    pid: Pid,
+    streams: Streams,
+    input: Vec<u8>,
+    /// Close standard input when what waits is written.
+    input_ends: bool,
+    code: Option<i32>,
+}
+
+impl Process {
+    fn output(&self, which: Which) -> Option<&OwnedFd> {
+        match which {
+            Which::Out => self.streams.stdout.as_ref(),
+            Which::Err => self.streams.stderr.as_ref(),
+            Which::Terminal => self.streams.terminal.as_ref(),
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        self.streams.stdout.is_some() || self.streams.stderr.is_some() || self.streams.terminal.is_some()
+    }
+
+    fn has_input(&self) -> bool {
+        self.streams.stdin.is_some() || self.streams.terminal.is_some()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    Out,
+    Err,
+    Terminal,
+}
+
+/// One connection.
+struct Client {
+    socket: UnixStream,
+    role: Role,
+    buffer: Vec<u8>,
+    /// When it was last seen to take something, while something waits for it.
+    moved: Instant,
+}
+
+enum Role {
+    /// Still writing its request.
+    Asking(Vec<u8>),
+    /// Answered when init was executed.
+    Starting,
+    /// Answered at the end of the container, then left open.
+    Waiting,
+    /// Answered when that exec stands.
+    Joining(u64),
+    /// Answered at the end of that process.
+    WaitingFor(u64),
+    /// The streams of that process.
+    Attached { process: u64, stdin: bool },
+    /// To be closed when all is written.
+    Leaving,
+}
+
+enum Token {
+    Listener,
+    Signals,
+    Status,
+    Pending(u64),
+    Output(u64, Which),
+    Input(u64),
+    Client(u64),
+}
+
+/// See the module's head.
+pub(crate) struct Server<'a> {
+    config: &'a RunnerConfig,
+    container: Container,
+    cgroup: Cgroup,
+    listener: UnixListener,
+    signals: SignalFd,
+    log: output::Log,
+    clients: BTreeMap<u64, Client>,
+    processes: BTreeMap<u64, Process>,
+    pending: BTreeMap<u64, Pending>,
+    execs: HashMap<String, u64>,
+    /// Children that ended before their helper said whose they are.
+    unclaimed: HashMap<Pid, i32>,
+    next: u64,
+    start: Start,
+    paused: bool,
+    killing: bool,
+    ended: Option<Instant>,
+    exit: Option<Exit>,
+    scratch: Vec<u8>,
+}
+
+enum Start {
+    Waiting,
+    /// Let go; what the payload says so far.
+    Underway(Vec<u8>),
+    Done,
+    Failed(Failure),
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl<'a> Server<'a> {
+    /// Listens. From here on nothing may be left behind: [`Server::run`] clears up.
+    pub(crate) fn new(config: &'a RunnerConfig, mut container: Container) -> Result<Self, Failure> {
+        let failed =
+            |what: &str, error: &dyn std::fmt::Display| Failure::new(ErrorKind::Internal, format!("{what}: {error}"));
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGCHLD);
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)
+            .map_err(|error| failed("cannot block SIGCHLD", &error))?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .map_err(|error| failed("cannot make a signalfd", &error))?;
+        let _ = std::fs::remove_file("runner.sock");
+        // By its short name: the full one may be too long for a socket's address.
+        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+        let listener =
+            UnixListener::bind("runner.sock").and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        rustix::process::umask(mask);
+        let listener = listener.map_err(|error| failed("cannot listen on runner.sock", &error))?;
+        let streams = std::mem::replace(
+            &mut container.streams,
+            Streams { stdin: None, stdout: None, stderr: None, terminal: None },
+        );
+        let init = Process { pid: container.pid, streams, input: Vec::new(), input_ends: false, code: None };
+        Ok(Self {
+            cgroup: Cgroup::new(&config.cgroup),
+            log: output::Log::open(&config.log),
+            config,
+            container,
+            listener,
+            signals,
+            clients: BTreeMap::new(),
+            processes: BTreeMap::from([(INIT, init)]),
+            pending: BTreeMap::new(),
+            execs: HashMap::new(),
+            unclaimed: HashMap::new(),
+            next: INIT + 1,
+            start: Start::Waiting,
+            paused: false,
+            killing: false,
+            ended: None,
+            exit: None,
+            scratch: vec![0; 32 << 10],
+        })
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State {
+            pid: self.container.pid.as_raw().unsigned_abs(),
+            started: matches!(self.start, Start::Done),
+            paused: self.paused,
+            exit: self.exit.clone(),
+        }
+    }
+
+    /// Serves until the container has ended and everything is handed out and released.
+    pub(crate) fn run(&mut self) -> anyhow::Result<()> {
+        // A child may have ended before SIGCHLD was blocked.
+        self.reap();
+        while !self.is_over() {
+            self.turn()?;
+        }
+        // The socket last: while it is there, so is the runner.
+        container::remove_files(&self.config.run_dir);
+        let _ = std::fs::remove_file("runner.sock");
+        Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        self.exit.is_some() && self.clients.values().all(|client| client.buffer.is_empty())
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let (tokens, events) = {
+            let interests = self.interests();
+            let mut fds: Vec<PollFd<'_>> =
+                interests.iter().map(|(_, fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+            let timeout = self.timeout().map(|limit| Timespec {
+                tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+                tv_nsec: limit.subsec_nanos().into(),
+            });
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            (interests.into_iter().map(|(token, ..)| token).collect::<Vec<_>>(), events)
+        };
+        for (token, event) in tokens.into_iter().zip(events) {
+            if event.is_empty() {
+                continue;
+            }
+            match token {
+                Token::Listener => self.accept(),
+                Token::Signals => {
+                    while let Ok(Some(_)) = self.signals.read_signal() {}
+                    self.reap();
+                }
+                Token::Status => self.heed_status(),
+                Token::Pending(key) => self.heed_pending(key),
+                Token::Output(key, which) => self.pump(key, which),
+                Token::Input(key) => self.feed(key),
+                Token::Client(key) => self.heed_client(key, event),
+            }
+        }
+        self.keep_time();
+        Ok(())
+    }
+
+    fn interests(&self) -> Vec<(Token, BorrowedFd<'_>, PollFlags)> {
+        let mut list = vec![
+            (Token::Listener, self.listener.as_fd(), PollFlags::IN),
+            (Token::Signals, self.signals.as_fd(), PollFlags::IN),
+        ];
+        if matches!(self.start, Start::Underway(_)) {
+            list.push((Token::Status, self.container.status.as_fd(), PollFlags::IN));
+        }
+        for (key, pending) in &self.pending {
+            list.push((Token::Pending(*key), pending.socket.as_fd(), PollFlags::IN));
+        }
+        for (key, process) in &self.processes {
+            let held_up =
+                self.clients.values().any(|client| client.listens_to(*key) && client.buffer.len() >= CLIENT_BUFFER);
+            // What an exec says before its client knows that it stands is kept in the pipe.
+            if !held_up && !self.pending.contains_key(key) {
+                for which in [Which::Out, Which::Err, Which::Terminal] {
+                    if let Some(fd) = process.output(which) {
+                        list.push((Token::Output(*key, which), fd.as_fd(), PollFlags::IN));
+                    }
+                }
+            }
+            if !process.input.is_empty() {
+                if let Some(fd) = process.streams.stdin.as_ref().or(process.streams.terminal.as_ref()) {
+                    list.push((Token::Input(*key), fd.as_fd(), PollFlags::OUT));
+                }
+            }
+        }
+        for (key, client) in &self.clients {
+            let mut flags = PollFlags::empty();
+            let reads = match &client.role {
+                Role::Asking(_) => true,
+                Role::Attached { process, stdin: true } => {
+                    self.processes.get(process).is_some_and(|process| process.input.len() < INPUT_BUFFER)
+                }
+                // Whoever waits says nothing more; that it left is told by HUP.
+                _ => false,
+            };
+            if reads {
+                flags |= PollFlags::IN;
+            }
+            if !client.buffer.is_empty() {
+                flags |= PollFlags::OUT;
+            }
+            list.push((Token::Client(*key), client.socket.as_fd(), flags));
+        }
+        list
+    }
+
+    /// Until something has to be looked at though nothing happened.
+    fn timeout(&self) -> Option<Duration> {
+        let stall = Duration::from_millis(self.config.stall_ms);
+        let stalled =
+            self.clients.values().filter(|client| !client.buffer.is_empty()).map(|client| client.moved + stall);
+        let drained = self.ended.filter(|_| self.exit.is_none()).map(|ended| ended + DRAIN);
+        let killing = (self.killing && self.ended.is_none()).then(|| Instant::now() + Duration::from_millis(10));
+        let next = stalled.chain(drained).chain(killing).min()?;
+        Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    fn keep_time(&mut self) {
+        if self.killing && self.ended.is_none() {
+            self.cgroup.kill_once();
+        }
+        let stall = Duration::from_millis(self.config.stall_ms);
+        let stalled: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| !client.buffer.is_empty() && client.moved.elapsed() > stall)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stalled {
+            journal::note("a client took nothing for too long and was cut off");
+            self.clients.remove(&key);
+        }
+        if let (Some(ended), None) = (self.ended, &self.exit) {
+            let drained = self.processes.get(&INIT).is_none_or(|init| !init.has_output());
+            if drained || ended.elapsed() > DRAIN {
+                self.finish();
+            }
+        }
+    }
+
+    // Clients
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            // Only who could do all of this anyway.
+            let ours =
+                rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == rustix::process::geteuid());
+            if ours && socket.set_nonblocking(true).is_ok() {
+                let client =
+                    Client { socket, role: Role::Asking(Vec::new()), buffer: Vec::new(), moved: Instant::now() };
+                self.clients.insert(self.next, client);
+                self.next += 1;
+            }
+        }
+    }
+
+    fn heed_client(&mut self, key: u64, event: PollFlags) {
+        if event.contains(PollFlags::OUT) {
+            self.flush(key);
+        }
+        let Some(client) = self.clients.get(&key) else { return };
+        let gone = event.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL);
+        match client.role {
+            Role::Asking(_) if event.contains(PollFlags::IN) => self.read_request(key),
+            Role::Attached { process, stdin: true } if event.contains(PollFlags::IN) => {
+                self.read_input(key, process, gone)
+            }
+            _ if gone => self.forget(key),
+            _ => {}
+        }
+    }
+
+    /// A client left.
+    fn forget(&mut self, key: u64) {
+        let Some(client) = self.clients.remove(&key) else { return };
+        if let Role::Attached { process, stdin: true } = client.role {
+            if process != INIT || self.config.spec.stdin_once {
+                self.end_input(process);
+            }
+        }
+    }
+
+    fn read_request(&mut self, key: u64) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        let got = client.socket.read(&mut self.scratch);
+        let Role::Asking(text) = &mut client.role else { return };
+        match got {
+            Ok(0) => {
+                self.clients.remove(&key);
+                return;
+            }
+            Ok(count) => text.extend_from_slice(&self.scratch[..count]),
+            Err(error) if is_not_ready(&error) => return,
+            Err(_) => {
+                self.clients.remove(&key);
+                return;
+            }
+        }
+        let Some(end) = text.iter().position(|byte| *byte == b'\n') else {
+            if text.len() > MAX_LINE {
+                self.clients.remove(&key);
+            }
+            return;
+        };
+        let rest = text.split_off(end + 1);
+        let text = std::mem::take(text);
+        client.role = Role::Leaving;
+        match serde_json::from_slice(&text) {
+            Ok(request) => self.handle(key, request, rest),
+            Err(error) => self.answer(
+                key,
+                &Reply::Failed(Failure::new(ErrorKind::Invalid, format!("cannot understand the request: {error}"))),
+            ),
+        }
+    }
+
+    /// Answers at once, or gives the client a role in which it is answered later.
+    fn handle(&mut self, key: u64, request: Request, rest: Vec<u8>) {
+        let answer = match request {
+            Request::State => Ok(Reply::State(self.state())),
+            Request::Start => return self.let_go(key),
+            Request::Signal { number } => self.signal(number).map(|()| Reply::Done),
+            Request::Wait => match &self.exit {
+                Some(exit) => Ok(Reply::Exit(exit.clone())),
+                None => return self.turn_into(key, Role::Waiting),
+            },
+            Request::Attach { stdin } => {
+                let stdin = stdin && self.config.spec.open_stdin;
+                self.answer(key, &Reply::Done);
+                self.turn_into(key, Role::Attached { process: INIT, stdin });
+                return self.take_input(INIT, &rest);
+            }
+            Request::Resize { columns, rows } => self.resize(INIT, columns, rows).map(|()| Reply::Done),
+            Request::Exec { id, spec } => match self.exec(key, id, &spec, rest) {
+                Ok(()) => return,
+                Err(failure) => Err(failure),
+            },
+            Request::ExecWait { id } => match self.execs.get(&id).copied() {
+                None => Err(unknown_exec(&id)),
+                Some(process) => match self.processes.get(&process).and_then(|process| process.code) {
+                    Some(code) => Ok(Reply::ExecExit { code }),
+                    None => return self.turn_into(key, Role::WaitingFor(process)),
+                },
+            },
+            Request::ExecResize { id, columns, rows } => match self.execs.get(&id).copied() {
+                None => Err(unknown_exec(&id)),
+                Some(process) => self.resize(process, columns, rows).map(|()| Reply::Done),
+            },
+            Request::Pause => self.pause(true).map(|()| Reply::Done),
+            Request::Resume => self.pause(false).map(|()| Reply::Done),
+            Request::Delete => {
+                self.killing = true;
+                Ok(Reply::Done)
+            }
+        };
+        self.answer(key, &answer.unwrap_or_else(Reply::Failed));
+    }
+
+    fn turn_into(&mut self, key: u64, role: Role) {
+        if let Some(client) = self.clients.get_mut(&key) {
+            client.role = role;
+        }
+    }
+
+    fn answer(&mut self, key: u64, reply: &Reply) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        match serde_json::to_vec(reply) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                client.queue(&[&line]);
+                self.flush(key);
+            }
+            Err(error) => {
+                journal::note(error);
+                self.clients.remove(&key);
+            }
+        }
+    }
+
+    /// Writes what waits for a client, as far as it takes it.
+    fn flush(&mut self, key: u64) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        match client.flush() {
+            Ok(()) => {
+                if client.buffer.is_empty() && matches!(client.role, Role::Leaving) {
+                    self.clients.remove(&key);
+                }
+            }
+            Err(_) => self.forget(key),
+        }
+    }
+
+    // Input
+
+    fn read_input(&mut self, key: u64, process: u64, gone: bool) {
+        let Some(client) = self.clients.get_mut(&key) else { return };
+        match client.socket.read(&mut self.scratch) {
+            Ok(0) if gone => self.forget(key),
+            Ok(0) => {
+                // It said all it had to say, and goes on listening.
+                client.role = Role::Attached { process, stdin: false };
+                self.end_input(process);
+            }
+            Ok(count) => {
+                let bytes = self.scratch[..count].to_vec();
+                self.take_input(process, &bytes);
+            }
+            Err(error) if is_not_ready(&error) => {}
+            Err(_) => self.forget(key),
+        }
+    }
+
+    fn take_input(&mut self, key: u64, bytes: &[u8]) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            if process.has_input() && !process.input_ends {
+                process.input.extend_from_slice(bytes);
+                self.feed(key);
+            }
+        }
+    }
+
+    /// A terminal has no end of input.
+    fn end_input(&mut self, key: u64) {
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.input_ends = process.streams.terminal.is_none();
+            self.feed(key);
+        }
+    }
+
+    /// Writes what waits to a process, as far as it takes it.
+    fn feed(&mut self, key: u64) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(fd) = process.streams.stdin.as_ref().or(process.streams.terminal.as_ref()) else {
+            process.input.clear();
+            return;
+        };
+        while !process.input.is_empty() {
+            match rustix::io::write(fd, &process.input) {
+                Ok(count) => drop(process.input.drain(..count)),
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => {
+                    // It reads no more.
+                    process.input.clear();
+                    process.streams.stdin = None;
+                    return;
+                }
+            }
+        }
+        if process.input_ends {
+            process.streams.stdin = None;
+        }
+    }
+
+    // Output
+
+    fn pump(&mut self, key: u64, which: Which) {
+        let Some(process) = self.processes.get_mut(&key) else { return };
+        let Some(fd) = process.output(which) else { return };
+        let count = match rustix::io::read(fd, self.scratch.as_mut_slice()) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            // A terminal whose last user is gone answers EIO.
+            Err(_) => 0,
+        };
+        if count == 0 {
+            match which {
+                Which::Out => process.streams.stdout = None,
+                Which::Err => process.streams.stderr = None,
+                Which::Terminal => process.streams.terminal = None,
+            }
+            self.close_if_done(key);
+            return;
+        }
+        let bytes = &self.scratch[..count];
+        let stream = if which == Which::Err { Stream::Stderr } else { Stream::Stdout };
+        if key == INIT {
+            self.log.push(stream, bytes, now());
+        }
+        let length = u32::try_from(count).unwrap_or(0).to_be_bytes();
+        let header = [stream.number(), 0, 0, 0, length[0], length[1], length[2], length[3]];
+        let mut lost = Vec::new();
+        for (id, client) in self.clients.iter_mut().filter(|(_, client)| client.listens_to(key)) {
+            if which == Which::Terminal {
+                client.queue(&[bytes]);
+            } else {
+                client.queue(&[&header, bytes]);
+            }
+            if client.flush().is_err() {
+                lost.push(*id);
+            }
+        }
+        for id in lost {
+            self.forget(id);
+        }
+    }
+
+    /// Whoever listens to a process that has nothing more to say is let go.
+    fn close_if_done(&mut self, key: u64) {
+        let done = self.processes.get(&key).is_none_or(|process| process.code.is_some() && !process.has_output());
+        if !done {
+            return;
+        }
+        let listening: Vec<u64> =
+            self.clients.iter().filter(|(_, client)| client.listens_to(key)).map(|(id, _)| *id).collect();
+        for id in listening {
+            self.turn_into(id, Role::Leaving);
+            self.flush(id);
+        }
+    }
+
+    fn resize(&mut self, key: u64, columns: u16, rows: u16) -> Result<(), Failure> {
+        let terminal = self.processes.get(&key).and_then(|process| process.streams.terminal.as_ref());
+        let terminal = terminal
+            .ok_or_else(|| Failure::new(ErrorKind::Conflict, "it has no terminal, or has ended: nothing to resize"))?;
+        exec::resize(terminal, columns, rows)
+            .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot resize the terminal: {error}")))
+    }
+
+    // Life
+
+    fn let_go(&mut self, key: u64) {
+        if !matches!(self.start, Start::Waiting) || self.ended.is_some() {
+            return self
+                .answer(key, &Reply::Failed(Failure::new(ErrorKind::Conflict, "the container was started before")));
+        }
+        match self.container.start() {
+            Ok(()) => {
+                self.start = Start::Underway(Vec::new());
+                self.turn_into(key, Role::Starting);
+            }
+            Err(failure) => self.answer(key, &Reply::Failed(failure)),
+        }
+    }
+
+    /// What the payload says of its execution.
+    fn heed_status(&mut self) {
+        let Start::Underway(said) = &mut self.start else { return };
+        let mut bytes = [0u8; 4096];
+        match rustix::io::read(&self.container.status, &mut bytes) {
+            Ok(0) => {}
+            Ok(count) => return said.extend_from_slice(&bytes[..count]),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            Err(_) => {}
+        }
+        let reply = match serde_json::from_slice::<Failure>(said) {
+            Ok(failure) => {
+                self.start = Start::Failed(failure.clone());
+                Reply::Failed(failure)
+            }
+            Err(_) => {
+                self.start = Start::Done;
+                Reply::Done
+            }
+        };
+        self.answer_all(|role| matches!(role, Role::Starting), &reply, true);
+    }
+
+    fn answer_all(&mut self, who: impl Fn(&Role) -> bool, reply: &Reply, leave: bool) {
+        let keys: Vec<u64> = self.clients.iter().filter(|(_, client)| who(&client.role)).map(|(key, _)| *key).collect();
+        for key in keys {
+            if leave {
+                self.turn_into(key, Role::Leaving);
+            }
+            self.answer(key, reply);
+        }
+    }
+
+    fn alive(&self) -> Result<(), Failure> {
+        if self.ended.is_some() {
+            Err(Failure::new(ErrorKind::Conflict, "the container is not running"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn signal(&mut self, number: i32) -> Result<(), Failure> {
+        self.alive()?;
+        if !(1..=64).contains(&number) {
+            return Err(Failure::new(ErrorKind::Invalid, format!("there is no signal {number}")));
+        }
+        raw::kill(self.container.pid, number)
+            .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot send signal {number}: {error}")))?;
+        if self.paused && number == libc::SIGKILL {
+            // cgroup v1 delivers it only once thawed.
+            self.pause(false)?;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, pause: bool) -> Result<(), Failure> {
+        self.alive()?;
+        if self.paused == pause {
+            let message = if pause { "the container is already paused" } else { "the container is not paused" };
+            return Err(Failure::new(ErrorKind::Conflict, message));
+        }
+        if !self.pending.is_empty() {
+            return Err(Failure::new(ErrorKind::Conflict, "a process is being started in the container; try again"));
+        }
+        if let Err(error) = self.cgroup.freeze(pause) {
+            if pause {
+                let _ = self.cgroup.freeze(false);
+            }
+            let attempt = if pause { "pause" } else { "resume" };
+            return Err(Failure::new(ErrorKind::Unavailable, format!("cannot {attempt} the container: {error}")));
+        }
+        self.paused = pause;
+        Ok(())
+    }
+
+    fn exec(&mut self, key: u64, id: String, spec: &ExecSpec, rest: Vec<u8>) -> Result<(), Failure> {
+        self.alive()?;
+        if !matches!(self.start, Start::Done) {
+            return Err(Failure::new(ErrorKind::Conflict, "the container is not running"));
+        }
+        if self.paused {
+            return Err(Failure::new(ErrorKind::Conflict, "the container is paused: resume it before exec"));
+        }
+        if self.execs.contains_key(&id) {
+            return Err(Failure::new(ErrorKind::Conflict, format!("exec {id} was started before")));
+        }
+        let pending = exec::begin(self.config, &self.container, spec)?;
+        let process = self.next;
+        self.next += 1;
+        let nowhere = Streams { stdin: None, stdout: None, stderr: None, terminal: None };
+        let waiting = Process { pid: pending.helper, streams: nowhere, input: rest, input_ends: false, code: None };
+        self.processes.insert(process, waiting);
+        self.pending.insert(process, pending);
+        self.execs.insert(id, process);
+        self.turn_into(key, Role::Joining(process));
+        Ok(())
+    }
+
+    fn heed_pending(&mut self, key: u64) {
+        if !self.pending.get_mut(&key).is_some_and(Pending::hear) {
+            return;
+        }
+        let Some(pending) = self.pending.remove(&key) else { return };
+        let client = self
+            .clients
+            .iter()
+            .find(|(_, client)| matches!(client.role, Role::Joining(process) if process == key))
+            .map(|(id, _)| *id);
+        let started = match (pending.failure, pending.pid) {
+            (None, Some(pid)) => Ok(pid),
+            (Some(failure), _) => Err(failure),
+            (None, None) => Err(Failure::new(
+                ErrorKind::Unavailable,
+                "the process ended before it could be executed; is the container out of memory or processes?",
+            )),
+        };
+        let pid = match started {
+            Ok(pid) => pid,
+            Err(failure) => {
+                self.processes.remove(&key);
+                self.execs.retain(|_, process| *process != key);
+                if let Some(client) = client {
+                    self.turn_into(client, Role::Leaving);
+                    self.answer(client, &Reply::Failed(failure));
+                }
+                return self.settle(pending.pid);
+            }
+        };
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.pid = pid;
+            process.streams = pending.streams;
+            process.code = self.unclaimed.remove(&pid);
+        }
+        if let Some(client) = client {
+            self.answer(client, &Reply::Exec { pid: pid.as_raw().unsigned_abs() });
+            self.turn_into(client, Role::Attached { process: key, stdin: true });
+        } else {
+            self.end_input(key);
+        }
+        self.feed(key);
+        self.settle(None);
+        self.close_if_done(key);
+    }
+
+    /// When no helper is at work, nobody will claim what is left.
+    fn settle(&mut self, ended: Option<Pid>) {
+        if let Some(pid) = ended {
+            self.unclaimed.remove(&pid);
+        }
+        if self.pending.is_empty() {
+            self.unclaimed.clear();
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
+                // A real-time signal has no name, and ended it all the same; its number is not told to us.
+                Ok(_) | Err(_) => continue,
+            };
+            let of = self
+                .processes
+                .iter()
+                .find(|(key, process)| process.pid == pid && !self.pending.contains_key(key))
+                .map(|(key, _)| *key);
+            match of {
+                Some(INIT) => self.init_ended(code),
+                Some(key) => {
+                    if let Some(process) = self.processes.get_mut(&key) {
+                        process.code = Some(code);
+                        process.streams.stdin = None;
+                    }
+                    self.answer_all(
+                        |role| matches!(role, Role::WaitingFor(process) if *process == key),
+                        &Reply::ExecExit { code },
+                        true,
+                    );
+                    self.close_if_done(key);
+                }
+                None if self.pending.is_empty() => {}
+                None => drop(self.unclaimed.insert(pid, code)),
+            }
+        }
+    }
+
+    fn init_ended(&mut self, code: i32) {
+        self.ended = Some(Instant::now());
+        if let Some(init) = self.processes.get_mut(&INIT) {
+            init.code = Some(code);
+            init.streams.stdin = None;
+        }
+        // The payload's last word may not have been read yet.
+        self.heed_status();
+        if container::shares_processes(self.config) {
+            self.cgroup.kill_once();
+        }
+    }
+
+    /// Records the end, tells whoever waits, releases the cgroup.
+    fn finish(&mut self) {
+        self.log.finish(now());
+        let init = self.processes.get(&INIT).and_then(|init| init.code).unwrap_or(-1);
+        let oom_killed = init == 137 && self.cgroup.oom_kills() > 0;
+        let (code, error) = match &self.start {
+            Start::Failed(failure) => (failure.exit_code.unwrap_or(128), Some(failure.message.clone())),
+            Start::Waiting if !self.killing => (init, Some("the container ended before it was started".to_owned())),
+            _ => (init, None),
+        };
+        let exit = Exit { code, oom_killed, finished_at: now(), error };
+        if let Err(error) = protocol::write_exit(&self.config.state_dir, &exit) {
+            journal::note(format_args!("cannot record the end: {error}"));
+        }
+        self.exit = Some(exit.clone());
+        self.answer_all(|role| matches!(role, Role::Waiting), &Reply::Exit(exit), false);
+        let ended = Reply::Failed(Failure::new(ErrorKind::Conflict, "the container has ended"));
+        self.answer_all(|role| matches!(role, Role::Starting | Role::Joining(_)), &ended, true);
+        // Processes beside init ended with it.
+        self.answer_all(|role| matches!(role, Role::WaitingFor(_)), &Reply::ExecExit { code: 137 }, true);
+        let keys: Vec<u64> = self.processes.keys().copied().collect();
+        for key in keys {
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.streams = Streams { stdin: None, stdout: None, stderr: None, terminal: None };
+                process.code.get_or_insert(137);
+            }
+            self.close_if_done(key);
+        }
+        self.pending.clear();
+        if let Err(error) = self.cgroup.kill(Duration::from_secs(10)).and_then(|()| self.cgroup.remove()) {
+            journal::note(format_args!("cannot remove the cgroup: {error}"));
+        }
+    }
+}
+
+impl Client {
+    fn listens_to(&self, key: u64) -> bool {
+        matches!(self.role, Role::Attached { process, .. } if process == key)
+    }
+
+    fn queue(&mut self, parts: &[&[u8]]) {
+        if self.buffer.is_empty() {
+            self.moved = Instant::now();
+        }
+        for part in parts {
+            self.buffer.extend_from_slice(part);
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut done = 0;
+        let result = loop {
+            if done == self.buffer.len() {
+                break Ok(());
+            }
+            match self.socket.write(&self.buffer[done..]) {
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_not_ready(&error) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        if done > 0 {
+            self.moved = Instant::now();
+            self.buffer.drain(..done);
+            if self.buffer.is_empty() {
+                self.buffer = Vec::new();
+            }
+        }
+        result
+    }
+}
+
+fn is_not_ready(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+fn unknown_exec(id: &str) -> Failure {
+    Failure::new(ErrorKind::NotFound, format!("no exec {id} was started in this container"))
+}
