@@ -1,0 +1,296 @@
+//! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
+
+use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageSummary, Progress, Reference};
+use serde_json::{Map, Value, json};
+
+use super::{Filters, Refusal, time};
+use crate::version::ApiVersion;
+
+/// The filters of `GET /images/json`.
+pub const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
+
+/// One entry of the list. `containers` is how many workloads use it.
+pub fn entry(image: &ImageSummary, references: &[String], containers: i64, version: ApiVersion) -> Value {
+    let nameless = references.is_empty() && image.repo_digests.is_empty();
+    // Before 1.43 an image without a name was given one that no image can have.
+    let old = version < ApiVersion(43);
+    let placeholder = |of: &[String], text: &str| if nameless && old { json!([text]) } else { json!(of) };
+    let mut wire = json!({
+        "Containers": containers,
+        "Created": image.created.map_or(0, |created| created.timestamp()),
+        "Id": image.id.to_string(),
+        "Labels": (!image.labels.is_empty()).then_some(&image.labels),
+        "ParentId": "",
+        "RepoDigests": placeholder(&image.repo_digests, "<none>@<none>"),
+        "RepoTags": placeholder(references, "<none>:<none>"),
+        "SharedSize": -1,
+        "Size": image.size,
+    });
+    if version < ApiVersion(44) {
+        wire["VirtualSize"] = json!(image.size);
+    }
+    wire
+}
+
+/// The references of an image that a `reference` filter leaves, or `None` when it hides the image.
+pub fn references_left(image: &ImageSummary, filters: &Filters) -> Option<Vec<String>> {
+    let patterns = filters.get("reference");
+    if patterns.is_empty() {
+        return Some(image.references.clone());
+    }
+    let left: Vec<String> =
+        image.references.iter().filter(|name| patterns.iter().any(|pattern| matches(pattern, name))).cloned().collect();
+    let by_digest = image.repo_digests.iter().any(|name| patterns.iter().any(|pattern| matches(pattern, name)));
+    (!left.is_empty() || by_digest).then_some(left)
+}
+
+/// Whether a familiar name matches a pattern, with or without its tag.
+///
+/// Source: `reference.FamiliarMatch` of distribution.
+fn matches(pattern: &str, name: &str) -> bool {
+    let untagged = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar_name());
+    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), untagged.as_bytes())
+}
+
+/// `*` and `?` stand for anything but a slash, `[a-z]` and `[^a-z]` for one character. Source: Go's `path.Match`.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], text) => text.is_empty(),
+        ([b'*', rest @ ..], text) => {
+            glob(rest, text) || matches!(text, [first, more @ ..] if *first != b'/' && glob(pattern, more))
+        }
+        ([b'?', rest @ ..], [first, more @ ..]) => *first != b'/' && glob(rest, more),
+        ([b'[', rest @ ..], [first, more @ ..]) => {
+            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
+            let (set, negated) = match &rest[..end] {
+                [b'^', set @ ..] => (set, true),
+                set => (set, false),
+            };
+            let mut hit = false;
+            let mut at = 0;
+            while at < set.len() {
+                if set.get(at + 1) == Some(&b'-') && at + 2 < set.len() {
+                    hit |= (set[at]..=set[at + 2]).contains(first);
+                    at += 3;
+                } else {
+                    hit |= set[at] == *first;
+                    at += 1;
+                }
+            }
+            hit != negated && glob(&rest[end + 1..], more)
+        }
+        ([b'\\', wanted, rest @ ..], [first, more @ ..]) => wanted == first && glob(rest, more),
+        ([wanted, rest @ ..], [first, more @ ..]) => wanted == first && glob(rest, more),
+        (_, []) => false,
+    }
+}
+
+/// `GET /images/{name}/json`.
+pub fn inspect(image: &Image, version: ApiVersion) -> Value {
+    let mut wire = json!({
+        "Id": image.id.to_string(),
+        "RepoTags": image.references,
+        "RepoDigests": image.repo_digests,
+        "Parent": "",
+        "Comment": image.comment.clone().unwrap_or_default(),
+        "Created": image.created.map_or_else(|| time::NEVER.to_owned(), time::utc),
+        "DockerVersion": "",
+        "Author": image.author.clone().unwrap_or_default(),
+        "Config": config(&image.config),
+        "Architecture": image.platform.architecture,
+        "Os": image.platform.os,
+        "Size": image.size,
+        "GraphDriver": { "Data": {}, "Name": "overlay2" },
+        "RootFS": { "Type": "layers", "Layers": image.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>() },
+        "Metadata": { "LastTagTime": image.last_tagged.map_or_else(|| time::NEVER.to_owned(), time::utc) },
+    });
+    if !image.platform.variant.is_empty() {
+        wire["Variant"] = json!(image.platform.variant);
+    }
+    if version < ApiVersion(44) {
+        wire["VirtualSize"] = json!(image.size);
+    }
+    wire
+}
+
+fn config(config: &ImageConfig) -> Value {
+    let mut wire = json!({
+        "Hostname": "",
+        "Domainname": "",
+        "User": config.user,
+        "AttachStdin": false,
+        "AttachStdout": false,
+        "AttachStderr": false,
+        "Tty": false,
+        "OpenStdin": false,
+        "StdinOnce": false,
+        "Env": (!config.env.is_empty()).then_some(&config.env),
+        "Cmd": config.cmd,
+        "Image": "",
+        "Volumes": (!config.volumes.is_empty()).then_some(&config.volumes),
+        "WorkingDir": config.working_dir,
+        "Entrypoint": config.entrypoint,
+        "OnBuild": (!config.on_build.is_empty()).then_some(&config.on_build),
+        "Labels": (!config.labels.is_empty()).then_some(&config.labels),
+    });
+    if !config.exposed_ports.is_empty() {
+        wire["ExposedPorts"] = json!(config.exposed_ports);
+    }
+    if let Some(signal) = &config.stop_signal {
+        wire["StopSignal"] = json!(signal);
+    }
+    if let Some(health) = &config.healthcheck {
+        wire["Healthcheck"] = healthcheck(health);
+    }
+    if let Some(shell) = &config.shell {
+        wire["Shell"] = json!(shell);
+    }
+    wire
+}
+
+fn healthcheck(health: &Healthcheck) -> Value {
+    serde_json::to_value(health).expect("plain data")
+}
+
+/// `GET /images/{name}/history`: the newest step first.
+pub fn history(image: &Image) -> Value {
+    let mut sizes = image.layer_sizes.iter();
+    let mut steps: Vec<Value> = image
+        .history
+        .iter()
+        .map(|step| {
+            let size = if step.empty_layer { 0 } else { sizes.next().copied().unwrap_or_default() };
+            json!({
+                "Comment": step.comment.clone().unwrap_or_default(),
+                "Created": step.created.map_or(0, |created| created.timestamp()),
+                "CreatedBy": step.created_by.clone().unwrap_or_default(),
+                "Id": "<missing>",
+                "Size": size,
+                "Tags": null,
+            })
+        })
+        .collect();
+    steps.reverse();
+    if let Some(newest) = steps.first_mut() {
+        newest["Id"] = json!(image.id.to_string());
+        newest["Tags"] = json!((!image.references.is_empty()).then_some(&image.references));
+    }
+    Value::Array(steps)
+}
+
+/// A line of progress.
+pub fn progress(progress: &Progress) -> Value {
+    let mut wire = Map::new();
+    wire.insert("status".to_owned(), json!(progress.status));
+    if let Some(current) = progress.current {
+        let mut detail = json!({ "current": current });
+        if let Some(total) = progress.total {
+            detail["total"] = json!(total);
+        }
+        wire.insert("progressDetail".to_owned(), detail);
+        wire.insert("progress".to_owned(), json!(bar(current, progress.total)));
+    } else if progress.id.is_some() {
+        wire.insert("progressDetail".to_owned(), json!({}));
+    }
+    if let Some(id) = &progress.id {
+        wire.insert("id".to_owned(), json!(id));
+    }
+    Value::Object(wire)
+}
+
+/// The bar that old clients print as it comes. Source: `JSONProgress.String` of moby, on 80 columns.
+fn bar(current: u64, total: Option<u64>) -> String {
+    let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size(current)) };
+    let done = usize::try_from((current.min(total) * 50) / total).unwrap_or(50);
+    let (full, empty) = ("=".repeat(done), " ".repeat(50 - done));
+    format!("[{full}>{empty}] {:>8}/{}", size(current), size(total))
+}
+
+/// Bytes in decimal units with four digits. Source: `HumanSize` of docker/go-units.
+fn size(bytes: u64) -> String {
+    let mut value = bytes as f64;
+    for unit in ["B", "kB", "MB", "GB", "TB"] {
+        if value < 1000.0 || unit == "TB" {
+            let digits = match value {
+                v if v.fract() == 0.0 && v < 1000.0 => 0,
+                v if v >= 100.0 => 1,
+                v if v >= 10.0 => 2,
+                _ => 3,
+            };
+            let text = format!("{value:.digits$}");
+            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+            return format!("{text}{unit}");
+        }
+        value /= 1000.0;
+    }
+    unreachable!("the last unit takes every value")
+}
+
+/// A line of a build.
+pub fn build_event(event: &BuildEvent) -> Value {
+    match event {
+        BuildEvent::Stream(text) => json!({ "stream": text }),
+        BuildEvent::Progress(line) => progress(line),
+        BuildEvent::Built(id) => json!({ "aux": { "ID": id.to_string() } }),
+    }
+}
+
+/// The line that ends a stream whose status went out long ago.
+pub fn failure(message: &str) -> Value {
+    json!({ "errorDetail": { "message": message }, "error": message })
+}
+
+/// The name of `fromImage` and `tag` together: a tag may be a digest.
+///
+/// # Errors
+/// `Invalid` in Docker's words.
+pub fn pull_reference(image: &str, tag: &str) -> Result<Reference, Refusal> {
+    let text = match tag {
+        "" => image.to_owned(),
+        digest if digest.contains(':') => format!("{image}@{digest}"),
+        tag => format!("{image}:{tag}"),
+    };
+    Reference::parse(&text).map_err(|error| Refusal::invalid(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_gos() {
+        for (pattern, text, expected) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox:latest", true),
+            ("*", "a/b", false),
+            ("*/b", "a/b", true),
+            ("busybox:[0-9]", "busybox:1", true),
+            ("busybox:[^0-9]", "busybox:1", false),
+            ("b?sybox", "busybox", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+        assert!(matches("busybox", "busybox:latest") && !matches("busybox:1", "busybox:2"));
+    }
+
+    #[test]
+    fn progress_is_dockers() {
+        let line =
+            |current, total| Progress { id: Some("ab".to_owned()), status: "Downloading".to_owned(), current, total };
+        let lines = [line(None, None), line(Some(1_234_567), Some(2_469_134)), line(Some(5), None)];
+        let told: Vec<String> = lines.iter().map(|line| progress(line).to_string()).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        {"id":"ab","progressDetail":{},"status":"Downloading"}
+        {"id":"ab","progress":"[=========================>                         ]  1.235MB/2.469MB","progressDetail":{"current":1234567,"total":2469134},"status":"Downloading"}
+        {"id":"ab","progress":"      5B","progressDetail":{"current":5},"status":"Downloading"}
+        "#);
+    }
+
+    #[test]
+    fn tags_may_be_digests() {
+        assert_eq!(pull_reference("busybox", "1").unwrap().familiar(), "busybox:1");
+        let digest = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(pull_reference("busybox", &digest).unwrap().familiar(), format!("busybox@{digest}"));
+        assert!(pull_reference("Bad Name", "").is_err());
+    }
+}

@@ -1,0 +1,396 @@
+//! `GET /containers/{id}/json`: a workload in full.
+//!
+//! Docker echoes the client's own host configuration with every default filled in, and the configuration as merged with
+//! the image's. The former is the request laid over [`host_defaults`]; the latter comes from the specification.
+
+use std::collections::BTreeMap;
+
+use bireme_core::WorkloadKind;
+use bireme_core::spec::NetworkMode;
+use bireme_engine::request::{HealthCheck, RestartPolicy};
+use bireme_engine::view::{Container, Health, MountKind, MountPoint, State, Status};
+use serde_json::{Map, Value, json};
+
+use super::{network, ports, time};
+
+/// The runtimes under whose names our two kinds of workload are known to Docker's clients.
+pub const RUNTIME_CONTAINER: &str = "runc";
+/// See [`RUNTIME_CONTAINER`].
+pub const RUNTIME_COMPONENT: &str = "io.containerd.wasmtime.v1";
+
+/// The whole answer.
+pub fn inspect(container: &Container) -> Value {
+    let fixed = &container.fixed;
+    let spec = &fixed.spec;
+    let (path, args) = spec.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
+    json!({
+        "Id": container.id(),
+        "Created": time::rfc3339(fixed.created),
+        "Path": path,
+        "Args": args,
+        "State": state(&container.state, container.health.as_ref()),
+        "Image": fixed.image_id,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": fixed.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        "Name": format!("/{}", container.name),
+        "RestartCount": container.restart_count,
+        "Driver": "overlay2",
+        "Platform": fixed.platform.split('/').next().unwrap_or_default(),
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": (!container.execs.is_empty()).then_some(&container.execs),
+        "HostConfig": host_config(container),
+        "GraphDriver": { "Data": {}, "Name": "overlay2" },
+        "Mounts": mounts(container),
+        "Config": config(container),
+        "NetworkSettings": network_settings(container),
+    })
+}
+
+fn state(state: &State, health: Option<&Health>) -> Value {
+    let mut wire = json!({
+        "Status": state.status.as_str(),
+        // Docker counts a workload between two runs as running.
+        "Running": state.status.is_alive() || state.status == Status::Restarting,
+        "Paused": state.status == Status::Paused,
+        "Restarting": state.status == Status::Restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status == Status::Dead,
+        "Pid": state.pid.unwrap_or_default(),
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time::rfc3339_or_never(state.started_at),
+        "FinishedAt": time::rfc3339_or_never(state.finished_at),
+    });
+    if let Some(health) = health {
+        let log: Vec<Value> = health
+            .log
+            .iter()
+            .map(|probe| {
+                json!({
+                    "Start": time::rfc3339(probe.start),
+                    "End": time::rfc3339(probe.end),
+                    "ExitCode": probe.exit_code,
+                    "Output": probe.output,
+                })
+            })
+            .collect();
+        wire["Health"] = json!({ "Status": health.status, "FailingStreak": health.failing_streak, "Log": log });
+    }
+    wire
+}
+
+/// The network mode as Docker shows it: the default one by its name.
+pub fn network_mode(container: &Container) -> &str {
+    match container.fixed.as_asked["HostConfig"]["NetworkMode"].as_str() {
+        Some("") | None | Some("default") => match container.fixed.spec.namespaces.network {
+            NetworkMode::None => "none",
+            NetworkMode::Host => "host",
+            _ => "bridge",
+        },
+        Some(mode) => mode,
+    }
+}
+
+fn host_config(container: &Container) -> Value {
+    let fixed = &container.fixed;
+    let mut config = host_defaults();
+    let wire = config.as_object_mut().expect("written as an object below");
+    if let Some(asked) = fixed.as_asked["HostConfig"].as_object() {
+        for (key, value) in asked {
+            // What Docker's clients send for "not set" must not hide a default.
+            let unset = match value {
+                Value::Null => true,
+                Value::String(text) => text.is_empty(),
+                Value::Number(number) => {
+                    number.as_i64() == Some(0) || (key == "MemorySwappiness" && number.as_i64() == Some(-1))
+                }
+                _ => false,
+            };
+            if !unset {
+                wire.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    let (name, count) = match container.restart {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure(count) => ("on-failure", count),
+    };
+    let driver = if fixed.log.driver.is_empty() { "json-file" } else { &fixed.log.driver };
+    let runtime = match fixed.spec.kind {
+        WorkloadKind::Container => RUNTIME_CONTAINER,
+        WorkloadKind::Component => RUNTIME_COMPONENT,
+    };
+    for (key, value) in [
+        ("NetworkMode", json!(network_mode(container))),
+        ("RestartPolicy", json!({ "Name": name, "MaximumRetryCount": count })),
+        ("LogConfig", json!({ "Type": driver, "Config": fixed.log.options })),
+        ("ShmSize", json!(fixed.spec.shm_size)),
+        ("Runtime", json!(runtime)),
+    ] {
+        wire.insert(key.to_owned(), value);
+    }
+    config
+}
+
+/// `HostConfig` of a container that asked for nothing, as dockerd answers it.
+fn host_defaults() -> Value {
+    json!({
+        "Binds": null,
+        "ContainerIDFile": "",
+        "LogConfig": { "Type": "json-file", "Config": {} },
+        "NetworkMode": "bridge",
+        "PortBindings": {},
+        "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
+        "AutoRemove": false,
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "ConsoleSize": [0, 0],
+        "CapAdd": null,
+        "CapDrop": null,
+        "CgroupnsMode": "private",
+        "Dns": [],
+        "DnsOptions": [],
+        "DnsSearch": [],
+        "ExtraHosts": null,
+        "GroupAdd": null,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": false,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": false,
+        "SecurityOpt": null,
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": 67_108_864,
+        "Runtime": RUNTIME_CONTAINER,
+        "Isolation": "",
+        "CpuShares": 0,
+        "Memory": 0,
+        "NanoCpus": 0,
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": [],
+        "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [],
+        "BlkioDeviceWriteIOps": [],
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": "",
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "MemoryReservation": 0,
+        "MemorySwap": 0,
+        "MemorySwappiness": null,
+        "OomKillDisable": false,
+        "PidsLimit": null,
+        "Ulimits": [],
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+        "MaskedPaths": [
+            "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+            "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+            "/sys/devices/virtual/powercap"
+        ],
+        "ReadonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    })
+}
+
+fn config(container: &Container) -> Value {
+    let fixed = &container.fixed;
+    let (spec, asked) = (&fixed.spec, &fixed.as_asked);
+    let flag = |field: &str| asked[field].as_bool().unwrap_or(false);
+    let list = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
+    let mut wire = json!({
+        "Hostname": spec.hostname,
+        "Domainname": spec.domainname,
+        "User": spec.user,
+        "AttachStdin": flag("AttachStdin"),
+        "AttachStdout": flag("AttachStdout"),
+        "AttachStderr": flag("AttachStderr"),
+        "Tty": spec.tty,
+        "OpenStdin": spec.open_stdin,
+        "StdinOnce": spec.stdin_once,
+        "Env": spec.env,
+        "Cmd": list(&fixed.command),
+        "Image": spec.image,
+        "Volumes": volumes(&fixed.mounts, &asked["Volumes"]),
+        "WorkingDir": if spec.cwd == "/" { "" } else { spec.cwd.as_str() },
+        "Entrypoint": list(&fixed.entrypoint),
+        "OnBuild": null,
+        "Labels": spec.labels,
+    });
+    if !spec.ports.is_empty() {
+        wire["ExposedPorts"] = ports::set(&spec.ports);
+    }
+    if let Some(health) = &fixed.health {
+        wire["Healthcheck"] = healthcheck(health);
+    }
+    if spec.stop_signal != bireme_core::spec::Signal::TERM
+        || asked["StopSignal"].as_str().is_some_and(|s| !s.is_empty())
+    {
+        wire["StopSignal"] = json!(spec.stop_signal.name().unwrap_or_else(|| spec.stop_signal.0.to_string()));
+    }
+    if let Some(seconds) = asked["StopTimeout"].as_i64() {
+        wire["StopTimeout"] = json!(seconds);
+    }
+    wire
+}
+
+fn healthcheck(health: &HealthCheck) -> Value {
+    let mut wire = Map::new();
+    if !health.test.is_empty() {
+        wire.insert("Test".to_owned(), json!(health.test));
+    }
+    for (key, span) in [
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ] {
+        if !span.is_zero() {
+            wire.insert(key.to_owned(), json!(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)));
+        }
+    }
+    if health.retries > 0 {
+        wire.insert("Retries".to_owned(), json!(health.retries));
+    }
+    Value::Object(wire)
+}
+
+/// Paths of anonymous volumes, the image's included.
+fn volumes(mounts: &[MountPoint], asked: &Value) -> Value {
+    let mut paths: BTreeMap<&str, Value> =
+        asked.as_object().into_iter().flatten().map(|(path, _)| (path.as_str(), json!({}))).collect();
+    paths.extend(mounts.iter().filter(|mount| mount.anonymous).map(|mount| (mount.target.as_str(), json!({}))));
+    if paths.is_empty() { Value::Null } else { json!(paths) }
+}
+
+/// `Mounts`, as lists and inspections show them. What was asked for by `--tmpfs` stands in the host configuration alone.
+pub fn mounts(container: &Container) -> Value {
+    let by_option = &container.fixed.as_asked["HostConfig"]["Tmpfs"];
+    let shown = container.fixed.mounts.iter().filter(|mount| {
+        mount.kind != MountKind::Tmpfs
+            || !by_option.as_object().is_some_and(|map| {
+                map.keys().any(|target| super::mounts::clean_target(target).is_ok_and(|clean| clean == mount.target))
+            })
+    });
+    shown.map(mount).collect()
+}
+
+fn mount(mount: &MountPoint) -> Value {
+    let mut wire = Map::new();
+    let mut put = |key: &str, value: Value| wire.insert(key.to_owned(), value);
+    put(
+        "Type",
+        json!(match mount.kind {
+            MountKind::Bind => "bind",
+            MountKind::Volume => "volume",
+            MountKind::Tmpfs => "tmpfs",
+        }),
+    );
+    if mount.kind == MountKind::Volume {
+        put("Name", json!(mount.name));
+        put("Driver", json!("local"));
+    }
+    put("Source", json!(mount.source));
+    put("Destination", json!(mount.target));
+    put(
+        "Mode",
+        json!(match mount.kind {
+            MountKind::Volume => "z",
+            _ if mount.read_only => "ro",
+            _ => "",
+        }),
+    );
+    put("RW", json!(!mount.read_only));
+    put("Propagation", json!(mount.propagation));
+    Value::Object(wire)
+}
+
+/// `Networks`, the two that nobody is attached to included.
+pub fn networks(container: &Container) -> Value {
+    let mut networks = network::endpoints(&container.endpoints);
+    let mode = network_mode(container);
+    if networks.is_empty() && matches!(mode, "host" | "none") {
+        networks.insert(mode, network::nowhere());
+    }
+    json!(networks)
+}
+
+fn network_settings(container: &Container) -> Value {
+    let alive = container.state.status.is_alive();
+    let exposed = if alive { container.fixed.spec.ports.as_slice() } else { &[] };
+    let sandbox = if alive { container.id() } else { "" };
+    let networks = networks(container);
+    let mut wire = json!({
+        "Bridge": "",
+        "SandboxID": sandbox,
+        "SandboxKey": "",
+        "Ports": ports::inspected(exposed, &container.ports),
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+    });
+    // Deprecated, and still what scripts read: the default bridge's, beside the networks.
+    let bridge = networks.get("bridge").cloned().unwrap_or_else(network::nowhere);
+    for field in [
+        "EndpointID",
+        "Gateway",
+        "GlobalIPv6Address",
+        "GlobalIPv6PrefixLen",
+        "IPAddress",
+        "IPPrefixLen",
+        "IPv6Gateway",
+        "MacAddress",
+    ] {
+        wire[field] = bridge[field].clone();
+    }
+    wire["Networks"] = networks;
+    wire
+}
+
+#[cfg(test)]
+mod tests {
+    use bireme_api::models::ContainerInspectResponse;
+
+    use super::super::list::tests::container;
+    use super::*;
+
+    #[test]
+    fn an_inspection_has_dockers_shape() {
+        let wire = inspect(&container());
+        serde_json::from_value::<ContainerInspectResponse>(wire.clone()).unwrap();
+        insta::assert_json_snapshot!(wire);
+    }
+
+    #[test]
+    fn what_clients_send_for_not_set_hides_no_default() {
+        let mut container = container();
+        let fixed = std::sync::Arc::make_mut(&mut container.fixed);
+        fixed.as_asked =
+            json!({ "HostConfig": { "IpcMode": "", "MemorySwappiness": -1, "PidsLimit": 0, "CapAdd": null } });
+        let config = host_config(&container);
+        assert_eq!(config["IpcMode"], "private");
+        assert_eq!(config["MemorySwappiness"], Value::Null);
+        assert_eq!(config["PidsLimit"], Value::Null);
+        assert_eq!(config["NetworkMode"], "bridge");
+    }
+}

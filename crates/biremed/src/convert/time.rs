@@ -1,0 +1,109 @@
+//! Times as Docker reads and writes them. Ours are nanoseconds since the Unix epoch.
+
+use chrono::{DateTime, Utc};
+
+use super::Refusal;
+
+/// What Go writes for a time that never was.
+pub const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// RFC 3339 in UTC with as many digits of fraction as are not zero, as Go's `RFC3339Nano`.
+pub fn rfc3339(time: i64) -> String {
+    utc(DateTime::from_timestamp_nanos(time))
+}
+
+/// As [`rfc3339`], with Go's zero time for `None`.
+pub fn rfc3339_or_never(time: Option<i64>) -> String {
+    time.map_or_else(|| NEVER.to_owned(), rfc3339)
+}
+
+/// As [`rfc3339`], of a `chrono` time.
+pub fn utc(time: DateTime<Utc>) -> String {
+    let text = time.format("%Y-%m-%dT%H:%M:%S%.9f").to_string();
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}Z")
+}
+
+/// Whole seconds, as in Docker's `Created`.
+pub fn seconds(time: i64) -> i64 {
+    time.div_euclid(1_000_000_000)
+}
+
+/// Reads Unix seconds with an optional fraction, or RFC 3339.
+pub fn parse(text: &str) -> Result<i64, Refusal> {
+    let malformed =
+        || Refusal::invalid(format!("invalid time {text:?}: expected Unix seconds such as 1700000000.5, or RFC 3339"));
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return time.timestamp_nanos_opt().ok_or_else(malformed);
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = whole.parse().map_err(|_| malformed())?;
+    if fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    let nanos: i64 = format!("{fraction:0<9}").parse().map_err(|_| malformed())?;
+    seconds.checked_mul(1_000_000_000).and_then(|time| time.checked_add(nanos)).ok_or_else(malformed)
+}
+
+/// `5 seconds`, `About an hour`, `2 weeks`: how long ago or how long something is.
+///
+/// Source: `HumanDuration` of docker/go-units.
+pub fn human(seconds: i64) -> String {
+    let minutes = seconds / 60;
+    // Go rounds hours half away from zero.
+    let hours = (seconds as f64 / 3600.0).round() as i64;
+    match () {
+        () if seconds < 1 => "Less than a second".to_owned(),
+        () if seconds == 1 => "1 second".to_owned(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".to_owned(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".to_owned(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
+        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        assert_eq!(rfc3339(1_700_000_000_000_000_000), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339(1_700_000_000_120_000_000), "2023-11-14T22:13:20.12Z");
+        assert_eq!(rfc3339_or_never(None), NEVER);
+    }
+
+    #[test]
+    fn times_are_read_in_both_forms() {
+        assert_eq!(parse("1700000000"), Ok(1_700_000_000_000_000_000));
+        assert_eq!(parse("1700000000.5"), Ok(1_700_000_000_500_000_000));
+        assert_eq!(parse("1700000000.000000001"), Ok(1_700_000_000_000_000_001));
+        assert_eq!(parse("2023-11-14T22:13:20Z"), Ok(1_700_000_000_000_000_000));
+        assert!(parse("yesterday").is_err() && parse("1.x").is_err() && parse("9999999999999").is_err());
+    }
+
+    #[test]
+    fn spans_are_told_as_docker_tells_them() {
+        let told: Vec<String> =
+            [0, 1, 59, 60, 119, 120, 3599, 3600, 7200, 172_800, 1_209_600, 5_184_000].into_iter().map(human).collect();
+        insta::assert_snapshot!(told.join("\n"), @r"
+        Less than a second
+        1 second
+        59 seconds
+        About a minute
+        About a minute
+        2 minutes
+        59 minutes
+        About an hour
+        2 hours
+        2 days
+        2 weeks
+        2 months
+        ");
+    }
+}

@@ -1,0 +1,159 @@
+//! The daemon's life: validate, build, bind, announce; then stop accepting, drain, report.
+//!
+//! Workloads live in processes of their own: they go on when the daemon ends, however it ends, and the next one finds
+//! them again.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bireme_core::{Executor, env};
+use bireme_engine::{Engine, EngineOptions};
+use bireme_image::{ImageStore, RegistrySettings};
+use bireme_linux::{LinuxExecutor, LinuxOptions};
+use bireme_net::{Net, NetOptions};
+use bireme_wasm::{WasmExecutor, WasmOptions};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::host::Host;
+use crate::settings::Settings;
+use crate::{routes, server, socket};
+
+/// Bytes of the exec root: paths of sockets below it must fit into 108.
+const EXEC_ROOT_LIMIT: usize = 60;
+/// Threads that answer requests. The work itself is done by other processes.
+const WORKERS: usize = 2;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting, in a sentence.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    start_log(&settings)?;
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("biremed")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(serve(settings));
+    // Whatever still blocks a thread must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log_filter)
+        .with_context(|| format!("cannot read the log filter {:?}", settings.log_filter))?;
+    let colours = std::io::stderr().is_terminal() && std::env::var_os(env::NO_COLOR).is_none();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Each workload, client and published port costs descriptors: take all that are allowed.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    let length = settings.exec_root.as_os_str().len();
+    if length > EXEC_ROOT_LIMIT {
+        bail!(
+            "the exec root {} has {length} bytes, and at most {EXEC_ROOT_LIMIT} leave room for the sockets below it: choose a shorter --exec-root",
+            settings.exec_root.display()
+        );
+    }
+    // Asked for before anything is built, so that a signal during a long recovery is not lost.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+
+    socket::make_folder(&settings.data_root)?;
+    socket::make_folder(&settings.exec_root)?;
+    let _lock = socket::lock(&settings.data_root)?;
+    let engine = open_engine(&settings).await?;
+    let mut listeners = Vec::new();
+    let mut files = Vec::new();
+    for path in &settings.sockets {
+        let socket = socket::listen(path, settings.group.as_deref())?;
+        listeners.push(socket.listener);
+        files.push(socket.file);
+        tracing::info!(path = %path.display(), "API listens");
+    }
+    let pidfile = settings.pidfile.clone();
+    if let Some(path) = &pidfile {
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("cannot write the process ID to {}", path.display()))?;
+    }
+
+    let stop = CancellationToken::new();
+    let app = App {
+        images: engine.images().clone(),
+        engine: engine.clone(),
+        host: Arc::new(Host::read()),
+        stop: stop.clone(),
+        settings: Arc::new(settings),
+    };
+    let serving = tokio::spawn(server::serve(listeners, routes::router(app), stop.clone()));
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping; workloads go on running"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping; workloads go on running"),
+    }
+    stop.cancel();
+    let cut = serving.await.context("the server ended badly")?;
+    if cut > 0 {
+        tracing::warn!(connections = cut, "clients were cut off: their requests took too long to end");
+    }
+    engine.close().await;
+    drop(files);
+    if let Some(path) = &pidfile {
+        let _ = std::fs::remove_file(path);
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Images, networks and both executors, and the engine over them, which finds again what an earlier daemon left.
+async fn open_engine(settings: &Settings) -> anyhow::Result<Engine> {
+    let instance = settings.instance.clone();
+    let registries = RegistrySettings {
+        insecure: settings.insecure_registries.clone(),
+        mirrors: settings.registry_mirrors.clone(),
+        ..RegistrySettings::default()
+    };
+    let images =
+        ImageStore::open(&settings.data_root.join("images"), registries).await.context("cannot open the images")?;
+    let net = Net::open(NetOptions {
+        instance: instance.clone(),
+        run_dir: settings.exec_root.join("net"),
+        upstream_dns: None,
+    })
+    .await
+    .context("cannot open the networks")?;
+    let linux = LinuxExecutor::new(LinuxOptions::new(&settings.runner, &instance))?;
+    let wasm = WasmExecutor::new(WasmOptions {
+        host: settings.wasm_host.clone(),
+        data_root: settings.data_root.clone(),
+        exec_root: settings.exec_root.clone(),
+        instance: instance.clone(),
+    });
+    let executors: Vec<Arc<dyn Executor>> = vec![Arc::new(linux), Arc::new(wasm)];
+    Engine::open(EngineOptions {
+        data_root: settings.data_root.clone(),
+        exec_root: settings.exec_root.clone(),
+        instance,
+        images,
+        net,
+        executors,
+        log: settings.log.clone(),
+    })
+    .await
+    .context("cannot open the engine")
+}

@@ -1,0 +1,223 @@
+//! Reading requests as dockerd reads them: query parameters, JSON bodies, registry credentials.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use base64::Engine as _;
+use bireme_api::models;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::convert::Filters;
+use crate::error::ApiError;
+use crate::version::ApiVersion;
+
+/// Bytes of a JSON body. A seccomp profile inside it is the largest thing anyone sends.
+const JSON_LIMIT: usize = 4 << 20;
+
+/// The query of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// The first value; an empty one is none.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// Every value that is not empty.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
+    }
+
+    /// Docker's `BoolValue`: anything but nothing, `0`, `no`, `false` and `none`.
+    pub fn flag(&self, name: &str) -> bool {
+        self.flag_or(name, false)
+    }
+
+    /// As [`Self::flag`] where the absent parameter means `default`.
+    pub fn flag_or(&self, name: &str, default: bool) -> bool {
+        match self.0.iter().find(|(key, _)| key == name) {
+            None => default,
+            Some((_, value)) => {
+                !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "no" | "false" | "none")
+            }
+        }
+    }
+
+    /// # Errors
+    /// `Invalid` when the value is not a whole number.
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some(text) => match text.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(ApiError::invalid(format!("invalid value {text:?} for {name}: expected a whole number"))),
+            },
+        }
+    }
+
+    /// The `filters` parameter.
+    ///
+    /// # Errors
+    /// `Invalid` when it is not JSON of the right shape, or has a filter that is not one of `known`.
+    pub fn filters(&self, known: &[&str]) -> Result<Filters, ApiError> {
+        Ok(Filters::parse(self.get("filters").unwrap_or_default(), known)?)
+    }
+
+    /// A point in time as Unix seconds with a fraction, or RFC 3339. `None` when absent or `0`.
+    ///
+    /// # Errors
+    /// `Invalid` for anything else.
+    pub fn time(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        match self.get(name) {
+            None | Some("0") => Ok(None),
+            Some(text) => Ok(Some(crate::convert::time::parse(text)?)),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&parts.uri) {
+            Ok(pairs) => Ok(Self(pairs.0)),
+            Err(error) => Err(ApiError::invalid(format!("the query cannot be read: {error}"))),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for ApiVersion {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(parts.extensions.get().copied().unwrap_or(Self::MAX))
+    }
+}
+
+/// A JSON body that must be there.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        match read_json(request).await? {
+            Some(value) => Ok(Self(value)),
+            None => Err(ApiError::invalid("invalid JSON: got EOF while reading request body")),
+        }
+    }
+}
+
+/// A JSON body that may be left out.
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        Ok(Self(read_json(request).await?.unwrap_or_default()))
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = collect(body, JSON_LIMIT).await?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if !essence.is_empty() && !essence.eq_ignore_ascii_case("application/json") {
+        return Err(ApiError::invalid(format!(
+            "unsupported Content-Type header ({essence}): must be 'application/json'"
+        )));
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(value),
+        Err(error) => Err(ApiError::invalid(format!("invalid JSON: {error}"))),
+    }
+}
+
+async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            Err(ApiError::invalid(format!("request body too large: at most {limit} bytes are read")))
+        }
+        Err(error) => Err(ApiError::invalid(format!("the request body broke off: {error}"))),
+    }
+}
+
+/// The credentials of `X-Registry-Auth`: base64url of JSON, with or without padding. `None` when it holds none.
+///
+/// # Errors
+/// `Invalid` when the header cannot be decoded, or holds a token, which is not offered.
+pub fn registry_auth(headers: &HeaderMap) -> Result<Option<(String, String)>, ApiError> {
+    let Some(value) = headers.get("x-registry-auth") else { return Ok(None) };
+    let malformed = || ApiError::invalid("invalid X-Registry-Auth header: must be base64url-encoded JSON");
+    let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
+    if text.is_empty() || text == "null" {
+        return Ok(None);
+    }
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
+        .map_err(|_| malformed())?;
+    #[derive(serde::Deserialize)]
+    struct Tokens {
+        #[serde(default)]
+        identitytoken: String,
+        #[serde(default)]
+        registrytoken: String,
+    }
+    let auth: models::AuthConfig = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
+    if let Ok(tokens) = serde_json::from_slice::<Tokens>(&bytes)
+        && !(tokens.identitytoken.is_empty() && tokens.registrytoken.is_empty())
+    {
+        return Err(ApiError::unsupported(
+            "identity and registry tokens are not offered: log in to the registry with a name and password",
+        ));
+    }
+    Ok(match (auth.username.unwrap_or_default(), auth.password.unwrap_or_default()) {
+        (name, _) if name.is_empty() => None,
+        (name, password) => Some((name, password)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn booleans_are_dockers() {
+        let query = Query(
+            [("a", "1"), ("b", "0"), ("c", "False"), ("d", ""), ("e", "yes")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
+        );
+        let flags: Vec<bool> = ["a", "b", "c", "d", "e", "f"].iter().map(|name| query.flag(name)).collect();
+        assert_eq!(flags, [true, false, false, false, true, false]);
+        assert!(query.flag_or("f", true));
+    }
+
+    fn check_auth(value: &str, expected: Result<Option<(&str, &str)>, &str>) {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-registry-auth", value.parse().unwrap());
+        let got = registry_auth(&headers);
+        let got = got.as_ref().map(|auth| auth.as_ref().map(|(name, word)| (name.as_str(), word.as_str())));
+        assert_eq!(got.map_err(ApiError::message), expected, "{value}");
+    }
+
+    #[test]
+    fn credentials_are_decoded() {
+        check_auth("e30=", Ok(None));
+        check_auth("e30", Ok(None));
+        // {"username":"u","password":"p?>"}
+        check_auth("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InA_PiJ9", Ok(Some(("u", "p?>"))));
+        check_auth("!!!", Err("invalid X-Registry-Auth header: must be base64url-encoded JSON"));
+    }
+}

@@ -1,0 +1,234 @@
+//! Taking a connection over from HTTP, as attach and exec do.
+//!
+//! Docker takes a connection over whether or not the client asks to upgrade: with an `Upgrade` header it answers
+//! `101 UPGRADED`, without one `200 OK`, and in both cases the rest of the connection is raw. The latter is no HTTP that
+//! a server library would speak, so a handler answers a [`Hijack`]; the connection's task then leaves HTTP behind
+//! altogether, takes the socket back and writes the head itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::response::{IntoResponse, Response};
+use bireme_core::BoxFuture;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::version::ApiVersion;
+
+type Run = Box<dyn FnOnce(Client) -> BoxFuture<'static, ()> + Send>;
+
+/// What a handler answers to take its connection over.
+#[derive(Clone)]
+pub struct Hijack {
+    head: String,
+    run: Arc<Mutex<Option<Run>>>,
+}
+
+/// The client's side of a connection that was taken over.
+pub struct Client {
+    pub reader: OwnedReadHalf,
+    pub writer: OwnedWriteHalf,
+    /// What the client sent ahead.
+    pub sent_ahead: Bytes,
+}
+
+impl Hijack {
+    /// `headers` are the request's; `tty` tells whether the stream is raw or framed. `run` has the connection until it
+    /// returns, and is dropped when the daemon stops.
+    pub fn new<F, Fut>(headers: &HeaderMap, version: ApiVersion, tty: bool, run: F) -> Self
+    where
+        F: FnOnce(Client) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let kind = if !tty && version >= ApiVersion::MULTIPLEXED_TYPE {
+            "application/vnd.docker.multiplexed-stream"
+        } else {
+            "application/vnd.docker.raw-stream"
+        };
+        let head = if headers.contains_key(header::UPGRADE) {
+            format!("HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n")
+        } else {
+            format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n")
+        };
+        let run: Run = Box::new(|client| Box::pin(run(client)));
+        Self { head, run: Arc::new(Mutex::new(Some(run))) }
+    }
+
+    /// Writes the head and lets the handler's part run. A client that is gone is no error.
+    pub(crate) async fn take_over(self, mut stream: UnixStream, sent_ahead: Bytes) {
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(run) = run
+            && stream.write_all(self.head.as_bytes()).await.is_ok()
+        {
+            let (reader, writer) = stream.into_split();
+            run(Client { reader, writer, sent_ahead }).await;
+        }
+    }
+}
+
+impl IntoResponse for Hijack {
+    fn into_response(self) -> Response {
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Carries bytes both ways between `client` and a workload until its output ends, the client is gone, or the client
+/// types `detach` (the sequence that leaves a terminal; empty for none).
+///
+/// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
+pub async fn carry(client: Client, workload: std::os::unix::net::UnixStream, input: bool, detach: Vec<u8>) {
+    let Client { mut reader, mut writer, sent_ahead } = client;
+    let workload = match workload.set_nonblocking(true).and_then(|()| UnixStream::from_std(workload)) {
+        Ok(workload) => workload,
+        Err(error) => {
+            tracing::warn!(%error, "cannot carry the streams of a workload");
+            return;
+        }
+    };
+    let (mut output, mut stdin) = workload.into_split();
+    let upstream = async {
+        let mut keys = DetachKeys::new(detach);
+        let mut buffer = BytesMut::from(&sent_ahead[..]);
+        loop {
+            if buffer.is_empty() && matches!(reader.read_buf(&mut buffer).await, Ok(0) | Err(_)) {
+                break;
+            }
+            let chunk = buffer.split();
+            if !input {
+                // Docker reads and drops what a client without stdin sends; reading on also notices its leaving.
+                continue;
+            }
+            let (pass, leave) = keys.pass(&chunk);
+            if stdin.write_all(&pass).await.is_err() {
+                // The workload closed its input. Its output still matters.
+                return Leave::Never;
+            }
+            if leave {
+                return Leave::Now;
+            }
+        }
+        let _ = stdin.shutdown().await;
+        Leave::Never
+    };
+    let downstream = async {
+        let mut buffer = BytesMut::with_capacity(32 * 1024);
+        loop {
+            buffer.clear();
+            match output.read_buf(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {
+                    if writer.write_all(&buffer).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        let _ = writer.shutdown().await;
+    };
+    tokio::pin!(downstream);
+    tokio::select! {
+        () = &mut downstream => {}
+        leave = upstream => {
+            if leave == Leave::Never {
+                downstream.await;
+            }
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Leave {
+    Now,
+    Never,
+}
+
+/// Docker's default: ctrl-p, ctrl-q.
+pub const DEFAULT_DETACH: [u8; 2] = [16, 17];
+
+/// Reads `ctrl-a`, `ctrl-@` … and single characters, comma-separated.
+///
+/// Source: `term.ToBytes` of moby.
+pub fn parse_detach_keys(text: &str) -> Result<Vec<u8>, crate::convert::Refusal> {
+    let mut keys = Vec::new();
+    for part in text.split(',') {
+        let key = match part.as_bytes() {
+            [single] => *single,
+            _ => match part.strip_prefix("ctrl-").map(str::as_bytes) {
+                Some([letter @ b'a'..=b'z']) => letter - b'a' + 1,
+                Some([b'@']) => 0,
+                Some([b'[']) => 27,
+                Some([b'\\']) => 28,
+                Some([b']']) => 29,
+                Some([b'^']) => 30,
+                Some([b'_']) => 31,
+                _ => {
+                    return Err(crate::convert::Refusal::invalid(format!(
+                        "Invalid escape keys ({text}) provided: write them as ctrl-p,ctrl-q"
+                    )));
+                }
+            },
+        };
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+/// Looks for a sequence of keys in a stream and holds back what may be its beginning.
+struct DetachKeys {
+    keys: Vec<u8>,
+    matched: usize,
+}
+
+impl DetachKeys {
+    fn new(keys: Vec<u8>) -> Self {
+        Self { keys, matched: 0 }
+    }
+
+    /// What may pass on, and whether the sequence is complete.
+    fn pass(&mut self, chunk: &[u8]) -> (Vec<u8>, bool) {
+        if self.keys.is_empty() {
+            return (chunk.to_vec(), false);
+        }
+        let mut pass = Vec::with_capacity(chunk.len() + self.matched);
+        for &byte in chunk {
+            if byte != self.keys[self.matched] && self.matched > 0 {
+                pass.extend_from_slice(&self.keys[..self.matched]);
+                self.matched = 0;
+            }
+            if byte == self.keys[self.matched] {
+                self.matched += 1;
+                if self.matched == self.keys.len() {
+                    return (pass, true);
+                }
+            } else {
+                pass.push(byte);
+            }
+        }
+        (pass, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_dockers() {
+        assert_eq!(parse_detach_keys("ctrl-p,ctrl-q").unwrap(), DEFAULT_DETACH);
+        assert_eq!(parse_detach_keys("ctrl-@,a,ctrl-]").unwrap(), [0, b'a', 29]);
+        assert!(parse_detach_keys("ctrl-pp").is_err());
+    }
+
+    #[test]
+    fn the_sequence_is_found_across_chunks_and_nothing_else_is_lost() {
+        let mut keys = DetachKeys::new(DEFAULT_DETACH.to_vec());
+        assert_eq!(keys.pass(b"ab\x10"), (b"ab".to_vec(), false));
+        assert_eq!(keys.pass(b"c"), (b"\x10c".to_vec(), false));
+        assert_eq!(keys.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
+        assert_eq!(keys.pass(b"\x11x"), (b"".to_vec(), true));
+    }
+}

@@ -1,0 +1,32 @@
+//! The daemon: settings, wiring, and the Docker Engine API over HTTP.
+//!
+//! ```text
+//!  main ── settings ── daemon ──┬── lock, sockets (start)
+//!                               ├── Engine (bireme-engine) with both executors, images, networks
+//!                               └── server ── routes/<resource> ── convert ── Engine
+//! ```
+//!
+//! - [`settings`]: flags over environment over file over default;
+//! - [`daemon`]: parse, validate, build, bind, announce; stop accepting, drain, report;
+//! - [`server`] and [`hijack`]: HTTP, and connections that are taken over from it;
+//! - [`routes`]: a file per resource, without decisions;
+//! - [`convert`]: between Docker's wire and the engine's types, pure;
+//! - [`error`]: the one table from kinds of failure to status.
+
+// `json!` of the largest answers.
+#![recursion_limit = "256"]
+
+pub mod app;
+pub mod convert;
+pub mod daemon;
+pub mod error;
+pub mod extract;
+pub mod hijack;
+pub mod host;
+pub mod routes;
+pub mod server;
+pub mod settings;
+pub mod socket;
+pub mod stream;
+pub mod version;
+pub mod work;

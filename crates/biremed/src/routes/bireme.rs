@@ -1,0 +1,123 @@
+//! `/bireme/v1`: what Docker has no word for.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use bireme_api::v1;
+use bireme_core::{ErrorKind, InvocationStats, WorkloadKind, labels};
+use bireme_engine::request::ContainerFilter;
+use bireme_engine::view::Container;
+use serde_json::json;
+
+use super::{Answer, ok};
+use crate::app::App;
+use crate::convert::filters;
+use crate::error::{ApiError, chain};
+use crate::extract::Query;
+use crate::stream;
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/bireme/v1/workloads", get(workloads)).route("/bireme/v1/capabilities", get(capabilities))
+}
+
+/// The shortest time between two lines of a stream.
+const SHORTEST: u64 = 100;
+
+async fn workloads(State(app): State<App>, query: Query) -> Answer {
+    let filters = query.filters(filters::CONTAINERS)?;
+    let filter = filters::containers(&filters, query.flag_or("all", true), None)?;
+    let interval = query.number::<u64>("interval")?.unwrap_or(1000);
+    if !query.flag("stream") {
+        let list = read(&app, &filter).await?;
+        return ok(&json!(list));
+    }
+    if interval < SHORTEST {
+        return Err(ApiError::invalid(format!("interval is {interval}: at least {SHORTEST} milliseconds")));
+    }
+    let mut ticks = tokio::time::interval(Duration::from_millis(interval));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let stop = app.stop.clone();
+    let lines = futures::stream::unfold((app, filter, ticks), |(app, filter, mut ticks)| async move {
+        ticks.tick().await;
+        match read(&app, &filter).await {
+            Ok(list) => Some((json!(list), (app, filter, ticks))),
+            Err(error) => {
+                tracing::debug!(error = error.message(), "the list of workloads ended");
+                None
+            }
+        }
+    });
+    Ok(stream::json_lines(lines, &stop))
+}
+
+/// All workloads with their counters, read side by side: each costs a round trip to its runner or host.
+async fn read(app: &App, filter: &ContainerFilter) -> Result<Vec<v1::Workload>, ApiError> {
+    let containers = app.engine.list(filter)?;
+    Ok(futures::future::join_all(containers.into_iter().map(|container| workload(app, container))).await)
+}
+
+async fn workload(app: &App, container: Container) -> v1::Workload {
+    let spec = &container.fixed.spec;
+    let (mut stats, mut invocations) = (None, None);
+    if container.state.status.is_alive() {
+        // One that ends meanwhile has no counters any more.
+        let (read, counted) = futures::join!(app.engine.stats(container.id()), app.engine.invocations(container.id()));
+        stats = read.map_err(|error| tell(&container, error)).ok();
+        invocations = counted.map_err(|error| tell(&container, error)).ok().flatten();
+    }
+    let stats = stats.unwrap_or_default();
+    v1::Workload {
+        id: container.id().to_owned(),
+        name: container.name.clone(),
+        kind: kind(spec.kind).to_owned(),
+        app: spec.app.clone(),
+        service: spec.service.clone(),
+        image: spec.image.clone(),
+        state: container.state.status.as_str().to_owned(),
+        cpu_total: stats.cpu_total,
+        memory_usage: stats.memory_usage.saturating_sub(stats.memory_inactive_file),
+        memory_limit: stats.memory_limit,
+        restarts: container.restart_count,
+        invocations: invocations.map(counters),
+    }
+}
+
+fn tell(container: &Container, error: bireme_engine::EngineError) {
+    if error.kind() == ErrorKind::Internal {
+        tracing::warn!(workload.id = container.id(), error = %chain(&error), "cannot read the counters of a workload");
+    }
+}
+
+fn kind(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::Container => "container",
+        WorkloadKind::Component => "component",
+    }
+}
+
+fn counters(stats: InvocationStats) -> v1::Invocations {
+    let InvocationStats {
+        trigger,
+        started,
+        alive,
+        queued,
+        succeeded,
+        failed,
+        timed_out,
+        rejected,
+        latency,
+        memory_peak,
+    } = stats;
+    v1::Invocations { trigger, started, alive, queued, succeeded, failed, timed_out, rejected, latency, memory_peak }
+}
+
+async fn capabilities(State(app): State<App>) -> Answer {
+    ok(&json!(v1::Capabilities {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        instance: app.engine.instance().to_owned(),
+        kinds: [WorkloadKind::Container, WorkloadKind::Component].map(kind).map(str::to_owned).to_vec(),
+        labels: labels::KEYS.iter().map(|(key, ..)| (*key).to_owned()).collect(),
+    }))
+}

@@ -1,0 +1,124 @@
+//! `/build`: the classic builder.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::routing::post;
+use base64::Engine as _;
+use bireme_api::models::AuthConfig;
+use bireme_image::pull::RegistryAuth;
+use bireme_image::{BuildContext, BuildEvent, BuildRequest};
+use http::HeaderMap;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{Answer, images, ok};
+use crate::app::App;
+use crate::convert::image;
+use crate::error::ApiError;
+use crate::extract::Query;
+use crate::stream;
+use crate::work;
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/build", post(build)).route("/build/prune", post(prune)).route("/build/cancel", post(cancel))
+}
+
+async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: Body) -> Answer {
+    let request = request(&headers, &query, body)?;
+    let quiet = query.flag("q");
+    let stop = app.stop.clone();
+    let work = work::start(async move |report| {
+        let log = |event: BuildEvent| {
+            if !quiet || matches!(event, BuildEvent::Built(_)) {
+                report.line(image::build_event(&event));
+            }
+        };
+        let id = app.images.build(request, &log).await?;
+        if quiet {
+            // What `docker build -q` prints.
+            report.line(json!({ "stream": format!("{id}\n") }));
+        }
+        Ok(())
+    });
+    Ok(stream::json_lines(work.into_lines(), &stop))
+}
+
+fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {
+    let refuse = |what: &str, instead: &str| Err(ApiError::unsupported(format!("{what} is not offered: {instead}")));
+    if query.get("version") == Some("2") || query.get("session").is_some() {
+        return refuse("building with BuildKit", "set DOCKER_BUILDKIT=0 for the classic builder");
+    }
+    if query.get("remote").is_some() {
+        return refuse("a remote build context", "send the context as an archive");
+    }
+    for (name, instead) in [
+        ("squash", "leave it out"),
+        ("outputs", "save the image after the build"),
+        ("extrahosts", "nothing is run during a build"),
+        ("networkmode", "nothing is run during a build"),
+        ("cpusetcpus", "nothing is run during a build"),
+        ("isolation", "leave it out"),
+    ] {
+        let set = query.get(name).is_some_and(|value| !matches!(value, "default" | "null" | "[]"));
+        if set && (name != "squash" || query.flag(name)) {
+            return refuse(&format!("the build option {name}"), instead);
+        }
+    }
+    let mut request = BuildRequest::new(BuildContext::Archive(Box::new(images::reader(body))));
+    if let Some(path) = query.get("dockerfile") {
+        request.dockerfile = path.to_owned();
+    }
+    request.tags = images::tags(query.all("t"))?;
+    request.args = json_parameter(query, "buildargs")?;
+    request.labels = json_parameter(query, "labels")?;
+    request.platform = images::platform(query)?;
+    request.target = query.get("target").map(str::to_owned);
+    request.pull = query.flag("pull");
+    request.no_cache = query.flag("nocache");
+    request.auth = registry_config(headers)?;
+    Ok(request)
+}
+
+fn json_parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, ApiError> {
+    match query.get(name) {
+        None => Ok(T::default()),
+        Some(text) => serde_json::from_str::<Option<T>>(text)
+            .map(Option::unwrap_or_default)
+            .map_err(|error| ApiError::invalid(format!("invalid {name}: expected a JSON object of strings: {error}"))),
+    }
+}
+
+/// `X-Registry-Config`: credentials by registry.
+fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>, ApiError> {
+    let Some(value) = headers.get("x-registry-config") else { return Ok(BTreeMap::new()) };
+    let malformed = || ApiError::invalid("invalid X-Registry-Config header: must be base64url-encoded JSON");
+    let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(text)
+        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
+        .map_err(|_| malformed())?;
+    if bytes.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let wire: Option<BTreeMap<String, AuthConfig>> = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
+    let known = wire.unwrap_or_default().into_iter().filter_map(|(server, auth)| {
+        let (name, password) = (auth.username.unwrap_or_default(), auth.password.unwrap_or_default());
+        let host = server.trim_start_matches("https://").trim_start_matches("http://");
+        let host = host.split('/').next().unwrap_or_default();
+        let host = if host == "index.docker.io" { "docker.io" } else { host };
+        (!name.is_empty()).then(|| (host.to_owned(), RegistryAuth::Basic(name, password)))
+    });
+    Ok(known.collect())
+}
+
+/// Nothing is kept between builds but the images themselves.
+async fn prune(_: Query) -> Answer {
+    ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+}
+
+async fn cancel(_: Query) -> ApiError {
+    ApiError::unsupported("cancelling a build by its ID is not offered: close the connection of the build")
+}

@@ -1,0 +1,221 @@
+//! `/containers`: the life cycle, lists and inspections.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{delete, get, post};
+use bireme_core::spec::Signal;
+use bireme_engine::request::{ContainerFilter, Remove, Stop, WaitCondition};
+use bireme_engine::view::Container;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Answer, done, now, ok};
+use crate::app::App;
+use crate::convert::{self, filters};
+use crate::error::{ApiError, chain};
+use crate::extract::{Json, OptionalJson, Query};
+use crate::stream;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/containers/json", get(list))
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{name}/json", get(inspect))
+        .route("/containers/{name}/start", post(start))
+        .route("/containers/{name}/stop", post(stop))
+        .route("/containers/{name}/restart", post(restart))
+        .route("/containers/{name}/kill", post(kill))
+        .route("/containers/{name}/pause", post(pause))
+        .route("/containers/{name}/unpause", post(unpause))
+        .route("/containers/{name}/rename", post(rename))
+        .route("/containers/{name}/wait", post(wait))
+        .route("/containers/{name}/top", get(top))
+        .route("/containers/{name}/resize", post(resize))
+        .route("/containers/{name}/update", post(update))
+        .route("/containers/{name}", delete(remove))
+}
+
+async fn list(State(app): State<App>, query: Query) -> Answer {
+    let wire = query.filters(filters::CONTAINERS)?;
+    // Docker's clients send -1 for "no limit".
+    let limit = query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    let filter = filters::containers(&wire, query.flag("all"), limit)?;
+    let now = now();
+    let mut entries = Vec::new();
+    for container in app.engine.list(&filter)? {
+        let mut entry = convert::list::entry(&container, now);
+        if query.flag("size") {
+            add_sizes(&app, &container, &mut entry).await;
+        }
+        entries.push(entry);
+    }
+    ok(&Value::Array(entries))
+}
+
+/// `SizeRootFs`. `SizeRw` is left out, as Docker leaves it out when it is zero: the engine does not count what a
+/// workload has written.
+async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
+    if let Ok(image) = app.images.resolve(&container.fixed.image_id, None).await {
+        wire["SizeRootFs"] = json!(image.size);
+    }
+}
+
+async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
+    let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
+    let created = app.engine.create(request).await?;
+    Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
+}
+
+async fn inspect(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let container = app.engine.inspect(&name)?;
+    let mut wire = convert::inspect::inspect(&container);
+    if query.flag("size") {
+        add_sizes(&app, &container, &mut wire).await;
+        wire["SizeRw"] = json!(0);
+    }
+    ok(&wire)
+}
+
+async fn start(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    if query.get("checkpoint").is_some() {
+        return Err(ApiError::unsupported("checkpoints are not offered: start the container without one"));
+    }
+    app.engine.start(&name).await?;
+    done()
+}
+
+fn signal(query: &Query) -> Result<Option<Signal>, ApiError> {
+    match query.get("signal") {
+        None => Ok(None),
+        Some(text) => match Signal::parse(text) {
+            Some(signal) => Ok(Some(signal)),
+            None => Err(ApiError::invalid(format!("Invalid signal: {text}"))),
+        },
+    }
+}
+
+fn how_to_stop(query: &Query) -> Result<Stop, ApiError> {
+    Ok(Stop { signal: signal(query)?, timeout_secs: query.number("t")? })
+}
+
+async fn stop(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    app.engine.stop(&name, how_to_stop(&query)?).await?;
+    done()
+}
+
+async fn restart(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    app.engine.restart(&name, how_to_stop(&query)?).await?;
+    done()
+}
+
+async fn kill(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    app.engine.kill(&name, signal(&query)?.unwrap_or(Signal::KILL)).await?;
+    done()
+}
+
+async fn pause(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.engine.pause(&name).await?;
+    done()
+}
+
+async fn unpause(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.engine.unpause(&name).await?;
+    done()
+}
+
+async fn rename(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let Some(to) = query.get("name") else {
+        return Err(ApiError::invalid("Neither old nor new names may be empty"));
+    };
+    app.engine.rename(&name, to.trim_start_matches('/')).await?;
+    done()
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    if query.flag("link") {
+        return Err(ApiError::unsupported(
+            "links are not offered: leave out the parameter link to remove the container",
+        ));
+    }
+    app.engine.remove(&name, Remove { force: query.flag("force"), volumes: query.flag("v") }).await?;
+    done()
+}
+
+async fn prune(State(app): State<App>, query: Query) -> Answer {
+    let wire = query.filters(&["label", "label!", "until"])?;
+    if !wire.get("label!").is_empty() {
+        return Err(ApiError::unsupported("the filter label! is not offered here: name the containers to remove"));
+    }
+    let until = filters::until(&wire, now())?;
+    let filter = ContainerFilter { labels: wire.get("label").to_vec(), all: true, ..ContainerFilter::default() };
+    let removed = match until {
+        None => app.engine.prune(&filter).await?.iter().map(ToString::to_string).collect(),
+        Some(until) => prune_older(&app, filter, until).await?,
+    };
+    ok(&json!({ "ContainersDeleted": (!removed.is_empty()).then_some(removed), "SpaceReclaimed": 0 }))
+}
+
+async fn prune_older(app: &App, filter: ContainerFilter, until: i64) -> Result<Vec<String>, ApiError> {
+    let ended = ["created", "exited", "dead"].map(str::to_owned).to_vec();
+    let mut removed = Vec::new();
+    for container in app.engine.list(&ContainerFilter { status: ended, ..filter })? {
+        // One that was started or removed meanwhile stays or is gone: neither is an error of a prune.
+        if container.fixed.created <= until && app.engine.remove(container.id(), Remove::default()).await.is_ok() {
+            removed.push(container.id().to_owned());
+        }
+    }
+    Ok(removed)
+}
+
+/// The head goes out at once, the body when the workload ended: `docker run` waits before it starts.
+async fn wait(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let condition = match query.get("condition") {
+        None | Some("not-running") => WaitCondition::NotRunning,
+        Some("next-exit") => WaitCondition::NextExit,
+        Some("removed") => WaitCondition::Removed,
+        Some(other) => return Err(ApiError::invalid(format!("invalid condition: \"{other}\""))),
+    };
+    let ended = app.engine.wait(&name, condition)?;
+    let line = futures::stream::once(async move {
+        let answer = match ended.await {
+            Ok(ended) => match ended.error {
+                None => json!({ "StatusCode": ended.code }),
+                Some(message) => json!({ "StatusCode": ended.code, "Error": { "Message": message } }),
+            },
+            Err(error) => json!({ "StatusCode": -1, "Error": { "Message": chain(&error) } }),
+        };
+        Bytes::from(format!("{answer}\n"))
+    });
+    Ok(stream::bytes("application/json", line, &app.stop))
+}
+
+async fn top(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let table = app.engine.processes(&name, query.get("ps_args").unwrap_or("-ef")).await?;
+    ok(&json!({ "Titles": table.titles, "Processes": table.rows }))
+}
+
+/// Columns and rows of `?w=…&h=…`.
+pub(super) fn terminal_size(query: &Query) -> Result<(u16, u16), ApiError> {
+    let side = |name: &str| match query.number::<u16>(name)? {
+        Some(side) => Ok(side),
+        None => Err(ApiError::invalid(format!("invalid resize: the parameter {name} is missing"))),
+    };
+    Ok((side("w")?, side("h")?))
+}
+
+async fn resize(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let (columns, rows) = terminal_size(&query)?;
+    app.engine.resize(&name, columns, rows).await?;
+    Ok(Response::new(Body::empty()))
+}
+
+async fn update(State(app): State<App>, Path(name): Path<String>, OptionalJson(_): OptionalJson<Value>) -> Answer {
+    app.engine.inspect(&name)?;
+    Err(ApiError::unsupported(
+        "changing the limits or the restart policy of a container is not offered: create it anew with the new ones",
+    ))
+}

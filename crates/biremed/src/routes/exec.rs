@@ -1,0 +1,117 @@
+//! `/exec`: further processes in a container.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bireme_api::models::{ExecConfig, ExecStartConfig};
+use bireme_core::ExecSpec;
+use bireme_engine::ExecAttach;
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+
+use super::{Answer, ok};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::extract::{Json, OptionalJson, Query};
+use crate::hijack::{self, Hijack};
+use crate::version::ApiVersion;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/containers/{name}/exec", post(create))
+        .route("/exec/{id}/start", post(start))
+        .route("/exec/{id}/resize", post(resize))
+        .route("/exec/{id}/json", get(inspect))
+}
+
+async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<ExecConfig>) -> Answer {
+    let args = wire.cmd.unwrap_or_default();
+    if args.is_empty() {
+        return Err(ApiError::invalid("No exec command specified"));
+    }
+    if let Some(keys) = wire.detach_keys.as_deref().filter(|keys| !keys.is_empty()) {
+        hijack::parse_detach_keys(keys)?;
+    }
+    let spec = ExecSpec {
+        args,
+        env: wire.env.unwrap_or_default(),
+        cwd: wire.working_dir.filter(|path| !path.is_empty()),
+        user: wire.user.filter(|user| !user.is_empty()),
+        tty: wire.tty == Some(true),
+        stdin: wire.attach_stdin == Some(true),
+        privileged: wire.privileged == Some(true),
+        size: size(wire.console_size)?,
+    };
+    let attach = ExecAttach {
+        stdin: spec.stdin,
+        stdout: wire.attach_stdout == Some(true),
+        stderr: wire.attach_stderr == Some(true),
+    };
+    let id = app.engine.exec_create(&name, spec, attach).await?;
+    Ok(super::json(StatusCode::CREATED, &json!({ "Id": id })))
+}
+
+/// Columns and rows of Docker's `[height, width]`; zeros are none.
+fn size(wire: Option<Vec<usize>>) -> Result<Option<(u16, u16)>, ApiError> {
+    match wire.as_deref() {
+        None | Some([] | [0, _] | [_, 0]) => Ok(None),
+        Some([rows, columns]) => match (u16::try_from(*columns), u16::try_from(*rows)) {
+            (Ok(columns), Ok(rows)) => Ok(Some((columns, rows))),
+            _ => Err(ApiError::invalid(format!("invalid ConsoleSize [{rows}, {columns}]: at most 65535 each"))),
+        },
+        Some(_) => Err(ApiError::invalid("invalid ConsoleSize: expected [height, width]")),
+    }
+}
+
+async fn start(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    version: ApiVersion,
+    headers: HeaderMap,
+    OptionalJson(wire): OptionalJson<ExecStartConfig>,
+) -> Answer {
+    let detach = wire.detach == Some(true);
+    let known = app.engine.exec_inspect(&id)?;
+    let session = app.engine.exec_start(&id, detach, size(wire.console_size)?).await?;
+    let Some(stream) = session.stream else {
+        return Ok(Response::new(Body::empty()));
+    };
+    let tty = session.tty;
+    let input = known.attach.stdin;
+    let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
+    let run = async move |client| hijack::carry(client, stream, input, keys).await;
+    Ok(Hijack::new(&headers, version, tty, run).into_response())
+}
+
+async fn resize(State(app): State<App>, Path(id): Path<String>, query: Query) -> Answer {
+    let (columns, rows) = super::containers::terminal_size(&query)?;
+    app.engine.exec_resize(&id, columns, rows).await?;
+    Ok(Response::new(Body::empty()))
+}
+
+async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Answer {
+    let view = app.engine.exec_inspect(&id)?;
+    let (entrypoint, arguments) =
+        view.spec.args.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+    ok(&json!({
+        "ID": view.id,
+        "Running": view.running,
+        "ExitCode": view.exit_code,
+        "ProcessConfig": {
+            "tty": view.spec.tty,
+            "entrypoint": entrypoint,
+            "arguments": arguments,
+            "privileged": view.spec.privileged,
+            "user": view.spec.user.clone().unwrap_or_default(),
+        },
+        "OpenStdin": view.attach.stdin,
+        "OpenStderr": view.attach.stderr,
+        "OpenStdout": view.attach.stdout,
+        "CanRemove": view.exit_code.is_some(),
+        "ContainerID": view.container_id,
+        "DetachKeys": "",
+        "Pid": view.pid.unwrap_or_default(),
+    }))
+}

@@ -1,0 +1,315 @@
+//! `/images`, `/auth` and `/distribution`.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bireme_core::ErrorKind;
+use bireme_engine::Event;
+use bireme_image::pull::RegistryAuth;
+use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Platform, Progress, Reference, Removed};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::{Answer, now, ok};
+use crate::app::App;
+use crate::convert::{Filters, filters, image};
+use crate::error::{ApiError, chain};
+use crate::extract::{Query, registry_auth};
+use crate::stream;
+use crate::version::ApiVersion;
+use crate::work;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/images/json", get(list))
+        .route("/images/search", get(search))
+        .route("/images/get", get(save_many))
+        .route("/images/create", post(create))
+        .route("/images/load", post(load))
+        .route("/images/prune", post(prune))
+        // Names have slashes in them, so what follows a name is found by hand.
+        .route("/images/{*rest}", get(of_one).post(change_one).delete(remove))
+        .route("/commit", post(commit))
+}
+
+async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
+    let filters = query.filters(image::FILTERS)?;
+    let dangling = filters.flag("dangling")?;
+    let until = filters::until(&filters, now())?;
+    let before = bound(&app, &filters, "before").await?;
+    let since = bound(&app, &filters, "since").await?;
+    let mut shown = Vec::new();
+    for summary in app.images.list().await? {
+        let created = summary.created.and_then(|created| created.timestamp_nanos_opt()).unwrap_or_default();
+        let passes = dangling.is_none_or(|wanted| summary.references.is_empty() == wanted)
+            && filters.labels_match(&summary.labels)
+            && until.is_none_or(|until| created <= until)
+            && before.is_none_or(|before| created < before)
+            && since.is_none_or(|since| created > since);
+        if !passes {
+            continue;
+        }
+        if let Some(references) = image::references_left(&summary, &filters) {
+            shown.push(image::entry(&summary, &references, -1, version));
+        }
+    }
+    ok(&Value::Array(shown))
+}
+
+/// When the image that a filter names was made.
+async fn bound(app: &App, filters: &Filters, name: &str) -> Result<Option<i64>, ApiError> {
+    match filters.get(name) {
+        [] => Ok(None),
+        [image, ..] => {
+            let image = app.images.resolve(image, None).await?;
+            Ok(image.created.and_then(|created| created.timestamp_nanos_opt()))
+        }
+    }
+}
+
+async fn search() -> ApiError {
+    ApiError::unsupported("searching Docker Hub is not offered: search on its site and pull by name")
+}
+
+async fn commit() -> ApiError {
+    ApiError::unsupported("making an image of a container is not offered: build it from a Dockerfile")
+}
+
+/// The platform of a query: `os/arch[/variant]`, or as JSON since 1.48.
+pub(super) fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
+    let Some(text) = query.get("platform") else { return Ok(None) };
+    let text = match serde_json::from_str::<BTreeMap<String, Value>>(text) {
+        Ok(parts) => ["os", "architecture", "variant"]
+            .iter()
+            .filter_map(|part| parts.get(*part).and_then(Value::as_str))
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("/"),
+        Err(_) => text.to_owned(),
+    };
+    text.parse().map(Some).map_err(|error| ApiError::invalid(format!("{error}")))
+}
+
+fn basic(auth: Option<(String, String)>) -> Option<RegistryAuth> {
+    auth.map(|(name, password)| RegistryAuth::Basic(name, password))
+}
+
+/// Pulls. Refusals that come before the first layer have a status of their own; later ones stand in the stream.
+async fn create(State(app): State<App>, headers: HeaderMap, query: Query) -> Answer {
+    if query.get("fromSrc").is_some() {
+        return Err(ApiError::unsupported(
+            "importing a file system is not offered: build an image with FROM scratch and ADD",
+        ));
+    }
+    let Some(name) = query.get("fromImage") else {
+        return Err(ApiError::invalid("the parameter fromImage is missing: name the image to pull"));
+    };
+    if query.all("changes").next().is_some() {
+        return Err(ApiError::unsupported("the parameter changes is not offered: build an image from this one"));
+    }
+    let tag = query.get("tag").unwrap_or_default();
+    let reference = image::pull_reference(name, tag)?;
+    let platform = platform(&query)?;
+    let auth = basic(registry_auth(&headers)?);
+    let mut work = {
+        let app = app.clone();
+        work::start(async move |report| {
+            let progress = |line: Progress| report.line(image::progress(&line));
+            app.images.pull(&reference, platform.as_ref(), auth, &progress).await?;
+            let familiar = reference.familiar();
+            emit(&app, "pull", &familiar, &familiar);
+            Ok(())
+        })
+    };
+    // The first line only names what is asked for. With the second one the registry has answered.
+    let mut held = Vec::new();
+    while held.len() < 2 {
+        match work.line().await {
+            Some(line) => held.push(line),
+            None => {
+                work.outcome().await?;
+                return Ok(stream::json_lines(futures::stream::iter(held), &app.stop));
+            }
+        }
+    }
+    Ok(stream::json_lines(futures::stream::iter(held).chain(work.into_lines()), &app.stop))
+}
+
+fn emit(app: &App, action: &str, id: &str, name: &str) {
+    app.engine.emit(Event {
+        kind: "image",
+        action: action.to_owned(),
+        id: id.to_owned(),
+        attributes: [("name".to_owned(), name.to_owned())].into(),
+        time: now(),
+    });
+}
+
+async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
+    if query.get("platform").is_some() {
+        return Err(ApiError::unsupported(
+            "loading one platform only is not offered: leave the parameter out to load all",
+        ));
+    }
+    let archive = reader(body);
+    let quiet = query.flag("quiet");
+    let stop = app.stop.clone();
+    let work = work::start(async move |report| {
+        let progress = |line: Progress| match &line {
+            // What is loaded is told in Docker's words for it, which the CLI prints as they are.
+            Progress { id: None, status, .. } => report.line(json!({ "stream": format!("{status}\n") })),
+            _ if quiet => {}
+            line => report.line(image::progress(line)),
+        };
+        for image in app.images.load(archive, &progress).await? {
+            let name = image.references.first().cloned().unwrap_or_else(|| image.id.to_string());
+            emit(&app, "load", &image.id.to_string(), &name);
+        }
+        Ok(())
+    });
+    Ok(stream::json_lines(work.into_lines(), &stop))
+}
+
+async fn save_many(State(app): State<App>, query: Query) -> Answer {
+    let names: Vec<String> = query.all("names").map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(ApiError::invalid("the parameter names is missing: name the images to save"));
+    }
+    save(&app, names).await
+}
+
+async fn save(app: &App, names: Vec<String>) -> Answer {
+    // Found first, so that a missing one has its status.
+    for name in &names {
+        app.images.resolve(name, None).await?;
+    }
+    let (reader, writer) = tokio::io::duplex(256 * 1024);
+    let images: ImageStore = app.images.clone();
+    let saving = async move { images.save(&names, writer).await };
+    let pieces = futures::stream::once(saving).filter_map(async |ended| {
+        let error = ended.err()?;
+        tracing::warn!(error = %chain(&error), "save failed");
+        // Breaks the answer off, so that nobody takes half an archive for a whole one.
+        Some(Err(std::io::Error::other(error)))
+    });
+    let pieces = futures::stream::select(ReaderStream::with_capacity(reader, 64 * 1024), pieces);
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/x-tar"));
+    Ok(response)
+}
+
+async fn of_one(State(app): State<App>, Path(rest): Path<String>, version: ApiVersion, query: Query) -> Answer {
+    if let Some(name) = rest.strip_suffix("/json") {
+        let found = app.images.resolve(name, platform(&query)?.as_ref()).await?;
+        return ok(&image::inspect(&found, version));
+    }
+    if let Some(name) = rest.strip_suffix("/history") {
+        let found = app.images.resolve(name, platform(&query)?.as_ref()).await?;
+        return ok(&image::history(&found));
+    }
+    if let Some(name) = rest.strip_suffix("/get") {
+        return save(&app, vec![name.to_owned()]).await;
+    }
+    Err(ApiError::no_such_page())
+}
+
+async fn change_one(State(app): State<App>, Path(rest): Path<String>, query: Query) -> Answer {
+    if rest.ends_with("/push") {
+        return Err(ApiError::unsupported("pushing is not offered yet: save the image and push it with another tool"));
+    }
+    let Some(name) = rest.strip_suffix("/tag") else { return Err(ApiError::no_such_page()) };
+    let Some(repository) = query.get("repo") else {
+        return Err(ApiError::invalid("the parameter repo is missing: name the repository"));
+    };
+    let reference = image::pull_reference(repository, query.get("tag").unwrap_or_default())?;
+    app.images.tag(name, &reference).await?;
+    let id = app.images.resolve(name, None).await?.id;
+    emit(&app, "tag", &id.to_string(), &reference.familiar());
+    Ok(StatusCode::CREATED.into_response())
+}
+
+async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let removed = remove_image(&app, &name, query.flag("force")).await?;
+    ok(&tell(&removed))
+}
+
+/// Removes and tells everybody.
+async fn remove_image(app: &App, name: &str, force: bool) -> Result<Vec<Removed>, ImageError> {
+    let engine = app.engine.clone();
+    let user = move |id: &ImageId| {
+        let users = engine.image_users(&id.to_string());
+        users.first().map(|user| format!("container {}", user.get(..12).unwrap_or(user)))
+    };
+    let id = app.images.resolve(name, None).await?.id;
+    let removed = app.images.remove(name, force, &user).await?;
+    for one in &removed {
+        match one {
+            Removed::Untagged(reference) => emit(app, "untag", &id.to_string(), reference),
+            Removed::Deleted(id) => emit(app, "delete", id, id),
+        }
+    }
+    Ok(removed)
+}
+
+fn tell(removed: &[Removed]) -> Value {
+    removed
+        .iter()
+        .map(|one| match one {
+            Removed::Untagged(name) => json!({ "Untagged": name }),
+            Removed::Deleted(id) => json!({ "Deleted": id }),
+        })
+        .collect()
+}
+
+async fn prune(State(app): State<App>, query: Query) -> Answer {
+    let filters = query.filters(&["dangling", "label", "label!", "until"])?;
+    let only_dangling = filters.flag("dangling")?.unwrap_or(true);
+    let until = filters::until(&filters, now())?;
+    let doomed = |summary: &ImageSummary| {
+        let created = summary.created.and_then(|created| created.timestamp_nanos_opt()).unwrap_or_default();
+        (!only_dangling || summary.references.is_empty())
+            && filters.labels_match(&summary.labels)
+            && until.is_none_or(|until| created <= until)
+            && app.engine.image_users(&summary.id.to_string()).is_empty()
+    };
+    let mut removed = Vec::new();
+    let mut freed = 0;
+    for summary in app.images.list().await?.into_iter().filter(doomed) {
+        let mut names = summary.references.clone();
+        if names.is_empty() {
+            names.push(summary.id.to_string());
+        }
+        for name in names {
+            match remove_image(&app, &name, false).await {
+                Ok(gone) => {
+                    if gone.iter().any(|one| matches!(one, Removed::Deleted(_))) {
+                        freed += summary.size;
+                    }
+                    removed.extend(gone);
+                }
+                // Taken by a workload meanwhile.
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    ok(&json!({ "ImagesDeleted": (!removed.is_empty()).then(|| tell(&removed)), "SpaceReclaimed": freed }))
+}
+
+/// The bytes of a body as a reader, for archives.
+pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
+    let pieces = body.into_data_stream().map(|piece: Result<Bytes, axum::Error>| piece.map_err(std::io::Error::other));
+    StreamReader::new(pieces)
+}
+
+/// Names to give to what is built.
+pub(super) fn tags<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<Reference>, ApiError> {
+    names.map(|name| image::pull_reference(name, "").map_err(ApiError::from)).collect()
+}

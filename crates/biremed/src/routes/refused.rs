@@ -1,0 +1,81 @@
+//! What Docker serves and this engine does not: each answered as a client can understand it.
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::routing::{any, get};
+use bireme_core::ErrorKind;
+use serde_json::json;
+
+use super::{Answer, ok};
+use crate::app::App;
+use crate::error::ApiError;
+
+pub(super) fn router() -> Router<App> {
+    let mut router = Router::new()
+        .route("/plugins", get(plugins))
+        .route("/plugins/{*rest}", any(no_plugins))
+        .route("/session", any(no_buildkit))
+        .route("/grpc", any(no_buildkit))
+        .route("/distribution/{*rest}", get(distribution))
+        .route("/containers/{name}/archive", get(archive).head(archive).put(archive))
+        .route("/containers/{name}/export", get(export))
+        .route("/containers/{name}/changes", get(changes))
+        .route("/containers/{name}/checkpoints", any(checkpoints))
+        .route("/containers/{name}/checkpoints/{*rest}", any(checkpoints))
+        .route("/swarm", any(no_swarm))
+        .route("/swarm/{*rest}", any(no_swarm));
+    for resource in ["services", "nodes", "tasks", "secrets", "configs"] {
+        router = router
+            .route(&format!("/{resource}"), any(no_swarm))
+            .route(&format!("/{resource}/{{*rest}}"), any(no_swarm));
+    }
+    router
+}
+
+/// In Docker's words, which its clients know: they take it for an engine outside any swarm.
+async fn no_swarm() -> ApiError {
+    ApiError::new(
+        ErrorKind::Unavailable,
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+    )
+}
+
+async fn plugins() -> Answer {
+    ok(&json!([]))
+}
+
+async fn no_plugins() -> ApiError {
+    ApiError::unsupported("plugins are not offered: the drivers local, bridge and json-file are built in")
+}
+
+async fn no_buildkit() -> ApiError {
+    ApiError::new(
+        ErrorKind::NotFound,
+        "BuildKit is not offered: set DOCKER_BUILDKIT=0, and the classic builder is used",
+    )
+}
+
+async fn distribution() -> ApiError {
+    ApiError::unsupported("asking a registry about an image without pulling it is not offered: pull it and inspect it")
+}
+
+async fn archive(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.engine.inspect(&name)?;
+    Err(ApiError::unsupported(
+        "copying files into or out of a container is not offered: mount a folder or a volume instead",
+    ))
+}
+
+async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.engine.inspect(&name)?;
+    Err(ApiError::unsupported("exporting a container's files is not offered: mount a volume to keep what it writes"))
+}
+
+async fn changes(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    app.engine.inspect(&name)?;
+    Err(ApiError::unsupported("listing a container's changed files is not offered: look into it with exec"))
+}
+
+async fn checkpoints() -> ApiError {
+    ApiError::unsupported("checkpoints are not offered: stop and start the container")
+}

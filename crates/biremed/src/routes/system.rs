@@ -1,0 +1,238 @@
+//! `/_ping`, `/version`, `/info`, `/system/df`, `/auth`.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bireme_core::WorkloadKind;
+use bireme_engine::request::ContainerFilter;
+use bireme_engine::view::Status;
+use http::header;
+use serde_json::{Value, json};
+
+use super::{Answer, now, ok};
+use crate::app::App;
+use crate::convert::{self, time};
+use crate::error::ApiError;
+use crate::extract::Query;
+use crate::version::ApiVersion;
+
+pub(super) fn router() -> Router<App> {
+    Router::new()
+        .route("/_ping", get(ping))
+        .route("/version", get(version))
+        .route("/info", get(info))
+        .route("/system/df", get(disk_usage))
+        .route("/auth", post(auth))
+}
+
+async fn ping() -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (header::PRAGMA, "no-cache"),
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        // The classic builder; BuildKit would be 2.
+        (header::HeaderName::from_static("builder-version"), "1"),
+        (header::HeaderName::from_static("swarm"), "inactive"),
+    ];
+    (headers, "OK").into_response()
+}
+
+/// Docker's names for the processor architectures.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+async fn version(State(app): State<App>) -> Answer {
+    let version = env!("CARGO_PKG_VERSION");
+    ok(&json!({
+        "Platform": { "Name": "Bireme" },
+        "Components": [{
+            "Name": "Engine",
+            "Version": version,
+            "Details": {
+                "ApiVersion": ApiVersion::MAX.to_string(),
+                "Arch": architecture(),
+                "Experimental": "false",
+                "KernelVersion": app.host.kernel,
+                "MinAPIVersion": ApiVersion::MIN.to_string(),
+                "Os": "linux",
+            }
+        }],
+        "Version": version,
+        "ApiVersion": ApiVersion::MAX.to_string(),
+        "MinAPIVersion": ApiVersion::MIN.to_string(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": architecture(),
+        "KernelVersion": app.host.kernel,
+        "BuildTime": "",
+    }))
+}
+
+async fn info(State(app): State<App>) -> Answer {
+    let containers = app.engine.list(&ContainerFilter { all: true, ..ContainerFilter::default() })?;
+    let count = |matches: &dyn Fn(Status) -> bool| containers.iter().filter(|one| matches(one.state.status)).count();
+    let running = count(&|status| matches!(status, Status::Running | Status::Restarting));
+    let paused = count(&|status| status == Status::Paused);
+    let components = containers.iter().filter(|one| one.fixed.spec.kind == WorkloadKind::Component).count();
+    let host = &app.host;
+    let settings = &app.settings;
+    let insecure: Vec<&String> = settings.insecure_registries.iter().collect();
+    let driver = if settings.log.driver.is_empty() { "json-file" } else { &settings.log.driver };
+    ok(&json!({
+        "ID": settings.instance,
+        "Containers": containers.len(),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": containers.len() - running - paused,
+        "Images": app.images.list().await?.len(),
+        "Driver": "overlay2",
+        "DriverStatus": [["Components", components.to_string()]],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "null"],
+            "Authorization": null,
+            "Log": ["json-file", "local", "none"],
+        },
+        "MemoryLimit": true,
+        "SwapLimit": true,
+        "CpuCfsPeriod": true,
+        "CpuCfsQuota": true,
+        "CPUShares": true,
+        "CPUSet": true,
+        "PidsLimit": true,
+        "IPv4Forwarding": true,
+        "Debug": false,
+        "NFd": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        "OomKillDisable": host.cgroup_version == "1",
+        "NGoroutines": 0,
+        "SystemTime": time::rfc3339(now()),
+        "LoggingDriver": driver,
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": host.cgroup_version,
+        "NEventsListener": 0,
+        "KernelVersion": host.kernel,
+        "OperatingSystem": host.system,
+        "OSVersion": host.system_version,
+        "OSType": "linux",
+        "Architecture": host.machine,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": {
+            "InsecureRegistryCIDRs": ["127.0.0.0/8"],
+            "IndexConfigs": index_configs(&settings.registry_mirrors, &settings.insecure_registries),
+            "Mirrors": settings.registry_mirrors,
+        },
+        "NCPU": host.processors,
+        "MemTotal": host.memory,
+        "GenericResources": null,
+        "DockerRootDir": settings.data_root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": host.name,
+        "Labels": [],
+        "ExperimentalBuild": false,
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Runtimes": {
+            convert::inspect::RUNTIME_CONTAINER: { "path": settings.runner },
+            convert::inspect::RUNTIME_COMPONENT: { "path": settings.wasm_host },
+        },
+        "DefaultRuntime": convert::inspect::RUNTIME_CONTAINER,
+        "Swarm": {
+            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
+            "RemoteManagers": null
+        },
+        "LiveRestoreEnabled": true,
+        "Isolation": "",
+        "InitBinary": "",
+        "ContainerdCommit": { "ID": "" },
+        "RuncCommit": { "ID": "" },
+        "InitCommit": { "ID": "" },
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Warnings": insecure.iter().map(|name| format!("WARNING: registry {name} is reached without TLS")).collect::<Vec<_>>(),
+    }))
+}
+
+fn index_configs(mirrors: &[String], insecure: &[String]) -> BTreeMap<String, Value> {
+    let config = |name: &str, mirrors: &[String], secure: bool, official: bool| json!({ "Name": name, "Mirrors": mirrors, "Secure": secure, "Official": official });
+    let mut configs = BTreeMap::from([("docker.io".to_owned(), config("docker.io", mirrors, true, true))]);
+    for name in insecure {
+        configs.insert(name.clone(), config(name, &[], false, false));
+    }
+    configs
+}
+
+async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
+    let asked: Vec<&str> = query.all("type").collect();
+    if let Some(unknown) = asked.iter().find(|kind| !matches!(**kind, "container" | "image" | "volume" | "build-cache"))
+    {
+        return Err(ApiError::invalid(format!("unknown object type: {unknown}")));
+    }
+    let wants = |kind: &str| asked.is_empty() || asked.contains(&kind);
+    let mut images = Vec::new();
+    let (mut images_size, mut images_free, mut images_used) = (0, 0, 0);
+    for summary in app.images.list().await? {
+        let users = app.engine.image_users(&summary.id.to_string()).len();
+        images_size += summary.size;
+        if users == 0 {
+            images_free += summary.size;
+        } else {
+            images_used += 1;
+        }
+        let users = i64::try_from(users).unwrap_or(i64::MAX);
+        let mut entry = convert::image::entry(&summary, &summary.references, users, version);
+        entry["SharedSize"] = json!(0);
+        images.push(entry);
+    }
+    let now = now();
+    let listed = app.engine.list(&ContainerFilter { all: true, ..ContainerFilter::default() })?;
+    let active = listed.iter().filter(|one| one.state.status.is_alive()).count();
+    let containers: Vec<Value> = listed.iter().map(|container| convert::list::entry(container, now)).collect();
+    let mut volumes = Vec::new();
+    let mut volumes_used = 0;
+    for volume in app.engine.volumes() {
+        let users = app.engine.volume_users(&volume.name).len();
+        volumes_used += usize::from(users > 0);
+        let mut entry = convert::volume::show(&volume);
+        // Docker's -1: not counted. Walking every volume for one answer would stall the disk.
+        entry["UsageData"] = json!({ "RefCount": users, "Size": -1 });
+        volumes.push(entry);
+    }
+    let none = Vec::new();
+    let of = |kind: &str, list: Vec<Value>| if wants(kind) { list } else { none.clone() };
+    let (images, containers, volumes) = (of("image", images), of("container", containers), of("volume", volumes));
+    let mut wire = json!({
+        "LayersSize": if wants("image") { images_size } else { 0 },
+        "Images": images,
+        "Containers": containers,
+        "Volumes": volumes,
+        "BuildCache": [],
+        "BuilderSize": 0,
+    });
+    if version >= ApiVersion(52) {
+        let usage = |total: usize, active: usize, size: u64, free: u64, items: &[Value]| {
+            let items = if query.flag("verbose") { json!(items) } else { Value::Null };
+            json!({ "TotalCount": total, "ActiveCount": active, "TotalSize": size, "Reclaimable": free, "Items": items })
+        };
+        wire["ImageUsage"] = usage(images.len(), images_used, images_size, images_free, &images);
+        wire["ContainerUsage"] = usage(containers.len(), active, 0, 0, &containers);
+        wire["VolumeUsage"] = usage(volumes.len(), volumes_used, 0, 0, &volumes);
+        wire["BuildCacheUsage"] = usage(0, 0, 0, 0, &[]);
+    }
+    ok(&wire)
+}
+
+/// Credentials are used with each pull and stored by the client; there is nothing here that could check them ahead.
+async fn auth() -> ApiError {
+    ApiError::unsupported(
+        "checking credentials ahead of a pull is not offered: put them into Docker's configuration file; they are sent with each pull",
+    )
+}

@@ -1,0 +1,146 @@
+//! The sockets of the API, and the lock that keeps a second engine out of a data root.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::UnixListener;
+
+/// Makes a folder of ours, which others may pass through and not look into.
+pub fn make_folder(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(path)
+        .with_context(|| format!("cannot make the folder {}", path.display()))
+}
+
+/// Held as long as this engine has its data root.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes the data root, or says who has it.
+pub fn lock(data_root: &Path) -> anyhow::Result<Lock> {
+    let path = data_root.join("engine.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open the lock {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut owner = String::new();
+        let _ = file.read_to_string(&mut owner);
+        bail!(
+            "another engine (process {}) uses {}: stop it, or give this one a --data-root of its own",
+            owner.trim(),
+            data_root.display()
+        );
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("cannot write the lock {}", path.display()))?;
+    Ok(Lock { _file: file })
+}
+
+/// A socket that is listened on, removed when dropped.
+#[derive(Debug)]
+pub struct Socket {
+    pub listener: UnixListener,
+    pub file: SocketFile,
+}
+
+/// The path of a socket; dropping it removes the file.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Listens on `path`, in the place of a socket that nobody answers on.
+///
+/// Readable and writable by owner and group only, from its first moment: it is made aside and renamed into place.
+pub fn listen(path: &Path, group: Option<&str>) -> anyhow::Result<Socket> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    make_folder(folder)?;
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => {
+            use std::os::unix::fs::FileTypeExt as _;
+            if !found.file_type().is_socket() {
+                bail!(
+                    "cannot listen on {}: there is a file that is no socket; remove it or choose another path",
+                    path.display()
+                );
+            }
+            if UnixStream::connect(path).is_ok() {
+                bail!(
+                    "cannot listen on {}: another engine answers there; stop it or choose another path",
+                    path.display()
+                );
+            }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+    }
+    let name = path.file_name().with_context(|| format!("{} is no path of a socket", path.display()))?;
+    let aside = folder.join(format!(".{}.new", name.to_string_lossy()));
+    let _ = std::fs::remove_file(&aside);
+    let failed = || format!("cannot listen on {}", path.display());
+    let listener = UnixListener::bind(&aside).with_context(failed)?;
+    std::fs::set_permissions(&aside, Permissions::from_mode(0o660)).with_context(failed)?;
+    if let Some(group) = group {
+        let id = nix::unistd::Group::from_name(group)
+            .with_context(|| format!("cannot look up the group {group:?}"))?
+            .with_context(|| {
+                format!("there is no group {group:?} to give the socket to: make it, or name another with -G")
+            })?
+            .gid;
+        std::os::unix::fs::chown(&aside, None, Some(id.as_raw())).with_context(failed)?;
+    }
+    std::fs::rename(&aside, path).with_context(failed)?;
+    Ok(Socket { listener, file: SocketFile(path.to_owned()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("x.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let socket = listen(&path, None).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        let refused = listen(&path, None).unwrap_err().to_string();
+        assert!(refused.contains("another engine answers there"), "{refused}");
+        drop(socket);
+        assert!(!path.exists());
+        std::fs::write(&path, "").unwrap();
+        let refused = listen(&path, None).unwrap_err().to_string();
+        assert!(refused.contains("a file that is no socket"), "{refused}");
+    }
+
+    #[test]
+    fn a_data_root_has_one_engine() {
+        let root = tempfile::tempdir().unwrap();
+        let held = lock(root.path()).unwrap();
+        let refused = lock(root.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("another engine (process {})", std::process::id())), "{refused}");
+        drop(held);
+        lock(root.path()).unwrap();
+    }
+}
