@@ -371,8 +371,6 @@ impl Staged {
         let Some(part) = self.by_digest.get(digest).and_then(|path| self.parts.remove(path)) else {
             return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: digest.to_string() });
         };
-        let synced = std::fs::File::open(&part.path).and_then(|file| file.sync_data());
-        synced.during("write", &part.path)?;
         part.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))
     }
 }

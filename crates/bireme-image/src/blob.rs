@@ -54,6 +54,7 @@ impl Ingest {
     /// Closes it and leaves it aside, to be moved or dropped later.
     pub(crate) fn aside(self) -> Result<(TempPath, Digest), ImageError> {
         self.readable()?;
+        self.file.as_file().sync_data().during("write", self.file.path())?;
         Ok((self.file.into_temp_path(), Digest::from_hash(self.hash)))
     }
 

@@ -1,17 +1,48 @@
-//! Building.
+//! Building images from Dockerfiles, without running anything.
+//!
+//! ```text
+//! Dockerfile ──parse──> stages ──those the target needs──> FROM: resolve or pull, instructions in order ──> record
+//! context ──unpacked aside, read through .dockerignore──> COPY, ADD: one layer each, written, unpacked
+//! ```
+//!
+//! The same files, arguments and base give the same image: layers are written in a fixed order, and a build whose result
+//! would differ from a stored image only in its times answers with that image.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod copy;
+mod dockerfile;
+mod patterns;
+mod stage;
+mod words;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use chrono::{SubsecRound as _, Utc};
+use tempfile::TempDir;
 use tokio::io::AsyncRead;
+use tokio_util::io::SyncIoBridge;
 
-use crate::digest::ImageId;
-use crate::error::ImageError;
-use crate::events::OnBuildEvent;
+use crate::admit::{Candidate, Claim};
+use crate::archive::make_record;
+use crate::db::Layer;
+use crate::digest::{Digest, ImageId};
+use crate::error::{ImageError, StoreContext as _};
+use crate::events::{BuildEvent, OnBuildEvent};
+use crate::model::{ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, RootFs};
 use crate::platform::Platform;
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, blocking};
+use crate::unpack::{Options, open_any, unpack};
+use crate::view::View;
+use copy::{NewLayer, Order};
+use dockerfile::{Dockerfile, Instruction, StageText};
+use patterns::Ignore;
+use stage::{Stage, given};
+
+/// Largest Dockerfile or `.dockerignore` that is read, in bytes.
+const TEXT_LIMIT: u64 = 1 << 20;
 
 /// What an image is to be built from.
 pub struct BuildRequest {
@@ -63,9 +94,516 @@ impl BuildRequest {
 }
 
 impl ImageStore {
-    /// Builds an image.
-    pub async fn build(&self, request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
-        let _ = (request, log);
-        Err(ImageError::BuildRequest { reason: "not yet".to_owned() })
+    /// Builds an image from a Dockerfile and gives it its names.
+    ///
+    /// Only the stages that the target needs are built. Events end with [`BuildEvent::Built`] and Docker's
+    /// `Successfully built` and `Successfully tagged` lines.
+    ///
+    /// # Errors
+    /// `Dockerfile`, `Instruction` (what this builder lacks, by name and line), `Copy`, `BuildRequest`; whatever pulling
+    /// a base image gives. Nothing is recorded then.
+    /// # Cancel safety
+    /// Dropping the future records nothing and deletes what was made.
+    pub async fn build(&self, mut request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
+        let context = std::mem::replace(&mut request.context, BuildContext::Folder(PathBuf::new()));
+        let context = self.open_context(context).await?;
+        let (folder, name) = (context.path().to_owned(), request.dockerfile.clone());
+        let (dockerfile, ignore) = blocking("read the Dockerfile", move || read_texts(&folder, &name)).await?;
+        let mut build = Build {
+            store: self,
+            request: &request,
+            context: &context,
+            ignore,
+            globals: BTreeMap::new(),
+            stages: Vec::new(),
+            claim: Claim::new(&self.inner),
+            log,
+            step: 0,
+            steps: 0,
+        };
+        let stage = Box::pin(build.run(&dockerfile)).await?;
+        build.finish(stage).await
     }
+
+    async fn open_context(&self, context: BuildContext) -> Result<Context, ImageError> {
+        let archive = match context {
+            BuildContext::Folder(path) => return Ok(Context::Folder(path)),
+            BuildContext::Archive(archive) => archive,
+        };
+        let inner = self.inner.clone();
+        blocking("unpack the build context", move || {
+            let ingest = inner.ingest();
+            let folder = tempfile::Builder::new()
+                .prefix("context-")
+                .tempdir_in(&ingest)
+                .during("create a folder in", &ingest)?;
+            let archive = open_any(SyncIoBridge::new(archive)).map_err(|source| ImageError::Input { source })?;
+            let limits = &inner.settings.limits;
+            let options = Options {
+                name: "(the build context)",
+                whiteouts: false,
+                owners: false,
+                max_bytes: limits.layer_bytes,
+                max_entries: limits.entries,
+            };
+            unpack(archive, folder.path(), &options)?;
+            Ok(Context::Unpacked(folder))
+        })
+        .await
+    }
+}
+
+/// Where the files of the context are.
+enum Context {
+    Folder(PathBuf),
+    /// Deleted with the build.
+    Unpacked(TempDir),
+}
+
+impl Context {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Folder(path) => path,
+            Self::Unpacked(folder) => folder.path(),
+        }
+    }
+}
+
+/// Reads the Dockerfile and the list of what is hidden.
+fn read_texts(context: &Path, name: &str) -> Result<(Dockerfile, Ignore), ImageError> {
+    let view = View::new(vec![context.to_owned()])?;
+    let read = |name: &str| -> Result<Option<String>, ImageError> {
+        let Ok(file) = view.open_file(&Path::new("/").join(name)) else { return Ok(None) };
+        let mut text = String::new();
+        file.take(TEXT_LIMIT + 1)
+            .read_to_string(&mut text)
+            .map_err(|error| ImageError::BuildRequest { reason: format!("{name} cannot be read: {error}") })?;
+        if text.len() as u64 > TEXT_LIMIT {
+            return Err(ImageError::TooLarge { what: name.to_owned(), limit: TEXT_LIMIT });
+        }
+        Ok(Some(text))
+    };
+    let Some(text) = read(name)? else {
+        return Err(ImageError::BuildRequest { reason: format!("Cannot locate specified Dockerfile: {name}") });
+    };
+    let own = format!("{name}.dockerignore");
+    let ignore = match read(&own)? {
+        Some(text) => Some(text),
+        None => read(".dockerignore")?,
+    };
+    let ignore = Ignore::parse(&ignore.unwrap_or_default())
+        .map_err(|reason| ImageError::BuildRequest { reason: format!(".dockerignore: {reason}") })?;
+    Ok((Dockerfile::parse(&text)?, ignore))
+}
+
+struct Build<'a> {
+    store: &'a ImageStore,
+    request: &'a BuildRequest,
+    context: &'a Context,
+    ignore: Ignore,
+    /// Arguments before the first FROM, and the platform's.
+    globals: BTreeMap<String, Option<String>>,
+    /// By position in the Dockerfile; `None` for those not needed.
+    stages: Vec<Option<Stage>>,
+    /// Keeps new layers until they are recorded.
+    claim: Claim,
+    log: OnBuildEvent<'a>,
+    step: usize,
+    steps: usize,
+}
+
+impl Build<'_> {
+    async fn run(&mut self, dockerfile: &Dockerfile) -> Result<Stage, ImageError> {
+        let target = self.target(dockerfile)?;
+        let needed = needed(dockerfile, target);
+        self.steps =
+            dockerfile.globals.len() + needed.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
+        self.predefine();
+        for argument in &dockerfile.globals {
+            self.announce(argument);
+            for word in words::split(&argument.rest, dockerfile.escape) {
+                let (name, default) = match word.split_once('=') {
+                    Some((name, default)) => (name, Some(self.global_word(argument, dockerfile.escape, default)?)),
+                    None => (word.as_str(), None),
+                };
+                if name.is_empty() {
+                    return Err(argument.fault("ARG names can not be blank"));
+                }
+                let value = given(&self.request.args, name).or(default);
+                self.globals.insert(name.to_owned(), value);
+            }
+        }
+        for (at, text) in dockerfile.stages.iter().enumerate() {
+            let stage = if needed.contains(&at) { Some(Box::pin(self.stage(dockerfile, text)).await?) } else { None };
+            self.stages.push(stage);
+        }
+        self.warn_of_unused(dockerfile);
+        self.stages.swap_remove(target).ok_or_else(|| ImageError::BuildRequest {
+            reason: "internal error: the target stage was not built".to_owned(),
+        })
+    }
+
+    /// The stage to end with.
+    fn target(&self, dockerfile: &Dockerfile) -> Result<usize, ImageError> {
+        let Some(target) = self.request.target.as_deref().filter(|target| !target.is_empty()) else {
+            return Ok(dockerfile.stages.len() - 1);
+        };
+        let by_number = target.parse().ok().filter(|at| *at < dockerfile.stages.len());
+        position(dockerfile, target, dockerfile.stages.len()).or(by_number).ok_or_else(|| ImageError::BuildRequest {
+            reason: format!("target stage \"{target}\" could not be found in the Dockerfile"),
+        })
+    }
+
+    /// Sets the arguments that tell the platforms.
+    fn predefine(&mut self) {
+        let platforms =
+            [("TARGET", self.request.platform.clone().unwrap_or_else(Platform::host)), ("BUILD", Platform::host())];
+        for (prefix, platform) in platforms {
+            for (suffix, value) in [
+                ("PLATFORM", platform.to_string()),
+                ("OS", platform.os),
+                ("ARCH", platform.architecture),
+                ("VARIANT", platform.variant),
+            ] {
+                self.globals.insert(format!("{prefix}{suffix}"), Some(value));
+            }
+        }
+    }
+
+    fn say(&self, text: impl Into<String>) {
+        (self.log)(BuildEvent::Stream(text.into()));
+    }
+
+    fn announce(&mut self, instruction: &Instruction) {
+        self.step += 1;
+        self.say(format!("Step {}/{} : {}\n", self.step, self.steps, instruction.text()));
+    }
+
+    fn global_word(&self, at: &Instruction, escape: char, word: &str) -> Result<String, ImageError> {
+        words::expand(word, escape, &|name| self.globals.get(name).cloned().flatten())
+            .map_err(|reason| at.fault(reason))
+    }
+
+    async fn stage(&mut self, dockerfile: &Dockerfile, text: &StageText) -> Result<Stage, ImageError> {
+        self.announce(&text.from);
+        let mut stage = self.from(dockerfile, text).await?;
+        self.show(&stage)?;
+        for instruction in &text.body {
+            self.announce(instruction);
+            match instruction.keyword.as_str() {
+                "COPY" | "ADD" => self.copy(dockerfile, &mut stage, instruction).await?,
+                "WORKDIR" => {
+                    stage.apply(instruction, &self.request.args, &self.globals)?;
+                    let made = self.work_folder(&mut stage).await?;
+                    stage.note(&instruction.text(), made);
+                }
+                _ => {
+                    stage.apply(instruction, &self.request.args, &self.globals)?;
+                    stage.note(&instruction.text(), false);
+                }
+            }
+            self.show(&stage)?;
+        }
+        Ok(stage)
+    }
+
+    /// Prints what stands for the state so far, as Docker does after each step.
+    fn show(&self, stage: &Stage) -> Result<(), ImageError> {
+        self.say(format!(" ---> {}\n", Digest::of(&to_json(&stage.config)?).short()));
+        Ok(())
+    }
+
+    async fn from(&self, dockerfile: &Dockerfile, text: &StageText) -> Result<Stage, ImageError> {
+        let from = &text.from;
+        let mut platform = self.request.platform.clone();
+        for (name, value) in &from.flags {
+            match (name.as_str(), value) {
+                ("platform", Some(value)) => {
+                    let value = self.global_word(from, dockerfile.escape, value)?;
+                    platform = Some(value.parse().map_err(|error| from.fault(format!("{error}")))?);
+                }
+                _ => return Err(from.fault(format!("unknown flag: --{name}"))),
+            }
+        }
+        let base = from.rest.split_whitespace().next().unwrap_or_default();
+        let base = self.global_word(from, dockerfile.escape, base)?;
+        if base.is_empty() {
+            return Err(from.fault(format!("base name ({}) should not be blank", from.rest)));
+        }
+        if base == "scratch" {
+            let platform = platform.unwrap_or_else(Platform::host);
+            let config = ConfigFile {
+                os: platform.os,
+                architecture: platform.architecture,
+                variant: platform.variant,
+                rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+                ..ConfigFile::default()
+            };
+            return Ok(Stage::new(config, Vec::new(), dockerfile.escape));
+        }
+        if let Some(at) = position(dockerfile, &base, self.stages.len()) {
+            let Some(earlier) = &self.stages[at] else {
+                return Err(from.fault(format!("the stage {base} was not built")));
+            };
+            return Ok(Stage::new(earlier.config.clone(), earlier.layers.clone(), dockerfile.escape));
+        }
+        let image = self.image(from, &base, platform.as_ref()).await?;
+        let record = self.store.inner.record(&image)?;
+        if record.artifact_type.is_some() {
+            return Err(from.fault(format!("{base} is a Wasm artifact, which has no root filesystem to build on; COPY its file into an image FROM scratch")));
+        }
+        let mut config = record.config_file()?;
+        if !config.config.on_build.is_empty() {
+            return Err(from.lacking("ONBUILD", format!("{base} has triggers, which this builder does not carry out")));
+        }
+        config.created = None;
+        config.comment = None;
+        Ok(Stage::new(config, record.layers, dockerfile.escape))
+    }
+
+    /// A stored image, pulled if it is not there or a newer one is asked for.
+    async fn image(&self, at: &Instruction, name: &str, platform: Option<&Platform>) -> Result<ImageId, ImageError> {
+        if !self.request.pull {
+            match self.store.inner.find(name, platform) {
+                Ok(id) => return Ok(id),
+                Err(ImageError::NotFound { .. } | ImageError::NoPlatform { .. }) => {}
+                Err(ImageError::Reference(error)) => {
+                    return Err(at.fault(format!("failed to parse stage name \"{name}\": {error}")));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        let reference = Reference::parse(name)
+            .map_err(|error| at.fault(format!("failed to parse stage name \"{name}\": {error}")))?;
+        let auth = self.request.auth.get(reference.registry()).cloned();
+        let log = self.log;
+        let pulled =
+            Box::pin(self.store.pull(&reference, platform, auth, &move |line| log(BuildEvent::Progress(line)))).await?;
+        Ok(pulled.id)
+    }
+
+    async fn copy(&mut self, dockerfile: &Dockerfile, stage: &mut Stage, at: &Instruction) -> Result<(), ImageError> {
+        let args = &self.request.args;
+        let (mut from, mut chown, mut chmod) = (None, None, None);
+        for (name, value) in &at.flags {
+            let value = value.as_deref().map(|value| stage.word(at, args, value)).transpose()?;
+            match (name.as_str(), value) {
+                ("from", Some(value)) if at.keyword == "COPY" => from = Some(value),
+                ("chown", Some(value)) if !value.is_empty() => chown = Some(value),
+                ("chmod", Some(value)) => {
+                    let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
+                    chmod = Some(mode.ok_or_else(|| {
+                        at.fault(format!(
+                            "invalid chmod parameter: '{value}': it should be an octal number such as 0755"
+                        ))
+                    })?);
+                }
+                // The result is the same, only made in another order.
+                ("link", None) => {}
+                (flag @ ("link" | "parents" | "exclude" | "checksum" | "keep-git-dir" | "unpack"), _) => {
+                    return Err(at.lacking(&format!("{} --{flag}", at.keyword), "leave the flag out"));
+                }
+                (flag, _) => return Err(at.fault(format!("unknown flag: --{flag}"))),
+            }
+        }
+        let mut sources = stage.words(at, args)?;
+        let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
+            return Err(at.fault(format!("{} requires at least two arguments, a source and a destination", at.keyword)));
+        };
+        if let Some(url) = sources.iter().find(|source| at.keyword == "ADD" && is_remote(source)) {
+            return Err(
+                at.lacking(&format!("ADD {url}"), "nothing is fetched while building; fetch it first and COPY it")
+            );
+        }
+        let context = from.is_none();
+        let source: Vec<PathBuf> = match &from {
+            None => vec![self.context.path().to_owned()],
+            Some(name) => self.other_stage(dockerfile, at, name).await?,
+        };
+        let order = Order {
+            keyword: at.keyword.clone(),
+            line: at.line,
+            sources,
+            target,
+            working_dir: stage.config.config.working_dir.clone(),
+            chown,
+            chmod,
+            context,
+        };
+        let below = self.folders(&stage.layers);
+        let inner = self.store.inner.clone();
+        let ignore = std::mem::take(&mut self.ignore);
+        let (layer, ignore) = blocking("copy files into a layer", move || {
+            let layer = copy::copy(&inner, &order, View::new(source)?, &ignore, &View::new(below)?)?;
+            Ok((layer, ignore))
+        })
+        .await?;
+        self.ignore = ignore;
+        self.add_layer(stage, layer).await?;
+        stage.note(&at.text(), true);
+        Ok(())
+    }
+
+    /// The folders of the stage or image that COPY --from names.
+    async fn other_stage(
+        &self,
+        dockerfile: &Dockerfile,
+        at: &Instruction,
+        name: &str,
+    ) -> Result<Vec<PathBuf>, ImageError> {
+        let known = self.stages.len();
+        let by_number = name.parse::<usize>().ok();
+        if by_number.is_some_and(|number| number >= known) {
+            return Err(at.fault(format!("invalid from flag value {name}: it names no earlier stage")));
+        }
+        if let Some(stage) = position(dockerfile, name, known).or(by_number) {
+            let stage = self.stages[stage].as_ref();
+            let stage = stage.ok_or_else(|| at.fault(format!("the stage {name} was not built")))?;
+            return Ok(self.folders(&stage.layers));
+        }
+        if name.eq_ignore_ascii_case("scratch") {
+            return Err(at.fault("COPY --from=scratch has nothing to copy"));
+        }
+        let id = self.image(at, name, self.request.platform.as_ref()).await?;
+        self.store.layers(&id).await
+    }
+
+    fn folders(&self, layers: &[Layer]) -> Vec<PathBuf> {
+        layers.iter().map(|layer| self.store.inner.layer_path(&layer.diff_id)).collect()
+    }
+
+    /// Makes the working directory where the image has none; answers whether that took a layer.
+    async fn work_folder(&mut self, stage: &mut Stage) -> Result<bool, ImageError> {
+        let (inner, below) = (self.store.inner.clone(), self.folders(&stage.layers));
+        let path = PathBuf::from(&stage.config.config.working_dir);
+        let made = blocking("make the working directory", move || copy::make_folder(&inner, &View::new(below)?, &path))
+            .await?;
+        match made {
+            Some(layer) => self.add_layer(stage, layer).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Puts a new layer on top of a stage.
+    async fn add_layer(&mut self, stage: &mut Stage, new: NewLayer) -> Result<(), ImageError> {
+        let blob = Descriptor { media_type: OCI_LAYER.to_owned(), digest: new.digest.clone(), size: new.size };
+        // Not packed: what it unpacks to is what it is.
+        let layer = Layer { diff_id: new.digest.clone(), blob };
+        self.claim.blob(&new.digest);
+        self.claim.layer(&new.digest);
+        let path = self.store.inner.blob_path(&new.digest);
+        if !path.exists() {
+            new.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;
+        }
+        self.store.inner.unpacked(&layer).await?;
+        stage.config.rootfs.diff_ids.push(layer.diff_id.clone());
+        stage.layers.push(layer);
+        Ok(())
+    }
+
+    /// Says which of the given arguments nothing asked for.
+    fn warn_of_unused(&self, dockerfile: &Dockerfile) {
+        let stages = dockerfile.stages.iter().flat_map(|stage| &stage.body);
+        let declared: BTreeSet<String> = dockerfile
+            .globals
+            .iter()
+            .chain(stages.filter(|instruction| instruction.keyword == "ARG"))
+            .flat_map(|argument| words::split(&argument.rest, dockerfile.escape))
+            .map(|word| word.split('=').next().unwrap_or_default().to_owned())
+            .collect();
+        let unused: Vec<&str> = self
+            .request
+            .args
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !declared.contains(*name) && !name.to_ascii_lowercase().ends_with("_proxy"))
+            .collect();
+        if !unused.is_empty() {
+            self.say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")));
+        }
+    }
+
+    /// Records the image.
+    async fn finish(mut self, mut stage: Stage) -> Result<ImageId, ImageError> {
+        stage.config.config.labels.extend(self.request.labels.clone());
+        let key = Digest::of(&to_json(&stage.config)?);
+        let stored = if self.request.no_cache { None } else { self.store.inner.db.built(&key)? };
+        let names: Vec<_> = self.request.tags.iter().map(|tag| (tag.clone(), None)).collect();
+        let record = match stored {
+            Some(id) => self.store.inner.record(&id)?,
+            None => {
+                let now = Utc::now().trunc_subsecs(3);
+                stage.config.created = Some(now);
+                for step in &mut stage.config.history {
+                    step.created.get_or_insert(now);
+                }
+                let config = to_json(&stage.config)?;
+                let manifest = Manifest {
+                    config: Descriptor {
+                        media_type: OCI_CONFIG.to_owned(),
+                        digest: Digest::of(&config),
+                        size: config.len() as u64,
+                    },
+                    layers: stage.layers.iter().map(|layer| layer.blob.clone()).collect(),
+                    artifact_type: None,
+                };
+                make_record(manifest.to_json(), &manifest, config, None)?
+            }
+        };
+        let id = record.id.clone();
+        self.store.admit(vec![Candidate { record, names }], &mut self.claim).await?;
+        self.store.inner.db.set_built(&key, &id)?;
+        (self.log)(BuildEvent::Built(id.clone()));
+        self.say(format!("Successfully built {}\n", id.short()));
+        for tag in &self.request.tags {
+            self.say(format!("Successfully tagged {}\n", tag.familiar()));
+        }
+        Ok(id)
+    }
+}
+
+fn to_json(config: &ConfigFile) -> Result<Vec<u8>, ImageError> {
+    serde_json::to_vec(config).map_err(|error| ImageError::malformed("configuration being built", error))
+}
+
+/// Which of the first `before` stages has that name.
+fn position(dockerfile: &Dockerfile, name: &str, before: usize) -> Option<usize> {
+    let name = name.to_ascii_lowercase();
+    dockerfile.stages[..before].iter().rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
+}
+
+/// The stages that `target` is made of, itself included.
+fn needed(dockerfile: &Dockerfile, target: usize) -> BTreeSet<usize> {
+    let mut needed = BTreeSet::new();
+    let mut open = vec![target];
+    while let Some(at) = open.pop() {
+        if !needed.insert(at) {
+            continue;
+        }
+        let stage = &dockerfile.stages[at];
+        // Names with variables in them may mean any earlier stage.
+        let mut reach = |name: &str, numbers: bool| {
+            if name.contains('$') {
+                open.extend(0..at);
+                return;
+            }
+            let number = name.parse().ok().filter(|number| numbers && *number < at);
+            open.extend(position(dockerfile, name, at).or(number));
+        };
+        reach(stage.from.rest.split_whitespace().next().unwrap_or_default(), false);
+        for instruction in &stage.body {
+            for (flag, value) in &instruction.flags {
+                if flag == "from" {
+                    reach(value.as_deref().unwrap_or_default(), true);
+                }
+            }
+        }
+    }
+    needed
+}
+
+/// Whether ADD would have to fetch it.
+fn is_remote(source: &str) -> bool {
+    let lower = source.to_ascii_lowercase();
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| lower.starts_with(start))
 }

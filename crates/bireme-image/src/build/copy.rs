@@ -1,0 +1,584 @@
+//! COPY, ADD and WORKDIR: from files of a context, stage or image to one new layer.
+//!
+//! A layer is planned first, as an ordered list of what it will hold, and written as a tar afterwards: the same sources
+//! give the same bytes. Folders that lead to what is copied stand in the layer with the attributes they have below, for
+//! in an overlay the uppermost folder's attributes count.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Read as _, Seek as _, Write};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Stat};
+use tempfile::{TempDir, TempPath};
+
+use super::patterns::{Ignore, Pattern, is_pattern};
+use crate::blob::Ingest;
+use crate::digest::Digest;
+use crate::error::{ImageError, StoreContext as _};
+use crate::store::Inner;
+use crate::unpack::{Options, open_any, unpack};
+use crate::view::{Found, View};
+
+/// What one COPY or ADD is told, with variables already put in.
+pub(super) struct Order {
+    /// `COPY` or `ADD`.
+    pub(super) keyword: String,
+    pub(super) line: usize,
+    pub(super) sources: Vec<String>,
+    pub(super) target: String,
+    pub(super) working_dir: String,
+    pub(super) chown: Option<String>,
+    pub(super) chmod: Option<u32>,
+    /// The sources are a context: owners are not taken from it, and parts may be hidden.
+    pub(super) context: bool,
+}
+
+/// A layer that was written, aside.
+pub(super) struct NewLayer {
+    pub(super) path: TempPath,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// Attributes of something in the new layer.
+#[derive(Clone)]
+struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: u64,
+    extended: Vec<(String, Vec<u8>)>,
+}
+
+enum Content {
+    Folder,
+    Link(OsString),
+    /// A file of source tree number `.0`.
+    File(usize, Found),
+}
+
+/// What a layer will hold, by absolute path.
+struct Plan<'a> {
+    below: &'a View,
+    entries: BTreeMap<PathBuf, (Content, Attributes)>,
+}
+
+/// Carries out a COPY or ADD on top of `below`.
+pub(super) fn copy(
+    inner: &Inner,
+    order: &Order,
+    source: View,
+    ignore: &Ignore,
+    below: &View,
+) -> Result<NewLayer, ImageError> {
+    let job = Job { inner, order, ignore };
+    job.run(source, below)
+}
+
+/// Makes a folder and those above it, as WORKDIR does; `None` if it is there.
+pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Option<NewLayer>, ImageError> {
+    let failed = |error: io::Error| ImageError::BuildRequest { reason: format!("WORKDIR {}: {error}", path.display()) };
+    let (place, found) = below.resolve(path, true).map_err(failed)?;
+    match found {
+        Some(found) if found.kind() == FileType::Directory => return Ok(None),
+        Some(_) => {
+            let reason = format!("WORKDIR {}: it is not a folder", path.display());
+            return Err(ImageError::BuildRequest { reason });
+        }
+        None => {}
+    }
+    let mut plan = Plan { below, entries: BTreeMap::new() };
+    plan.parents(&place, 0, 0).map_err(failed)?;
+    plan.entries.insert(place, (Content::Folder, Attributes::made(0, 0)));
+    write(inner, &plan.entries, &[]).map(Some)
+}
+
+struct Job<'a> {
+    inner: &'a Inner,
+    order: &'a Order,
+    ignore: &'a Ignore,
+}
+
+impl Job<'_> {
+    fn fault(&self, reason: impl Into<String>) -> ImageError {
+        ImageError::Copy { instruction: self.order.keyword.clone(), line: self.order.line, reason: reason.into() }
+    }
+
+    fn failed<'e>(&'e self, path: &'e Path) -> impl Fn(io::Error) -> ImageError + 'e {
+        move |error| self.fault(format!("{}: {error}", path.display()))
+    }
+
+    fn run(&self, source: View, below: &View) -> Result<NewLayer, ImageError> {
+        let order = self.order;
+        let owner = order.chown.as_deref().map(|text| self.owner(text, below)).transpose()?;
+        let mut found = Vec::new();
+        for pattern in &order.sources {
+            self.sources(&source, pattern, &mut found)?;
+        }
+        let to_folder =
+            order.target.ends_with('/') || order.target == "." || order.target.ends_with("/.") || order.target == "..";
+        if found.len() > 1 && !to_folder {
+            return Err(self.fault(format!(
+                "when using {} with more than one source file, the destination must be a directory and end with a /",
+                order.keyword
+            )));
+        }
+        let target = Path::new("/").join(&order.working_dir).join(&order.target);
+        let (target, there) = below.resolve(&target, true).map_err(self.failed(&target))?;
+        let there = there.map(|there| there.kind());
+
+        let mut plan = Plan { below, entries: BTreeMap::new() };
+        // Archives are unpacked beside the context; the trees live until the layer is written.
+        let mut trees = vec![source];
+        let mut unpacked: Vec<TempDir> = Vec::new();
+        let (uid, gid) = owner.unwrap_or((0, 0));
+        for (name, item) in found {
+            let archive = match item.kind() {
+                FileType::RegularFile if order.keyword == "ADD" && order.context => self.archive(&trees[0], &item)?,
+                _ => None,
+            };
+            if let Some(folder) = archive {
+                let tree = View::new(vec![folder.path().to_owned()])?;
+                unpacked.push(folder);
+                trees.push(tree);
+                let tree = trees.len() - 1;
+                self.into_folder(&mut plan, &target, there, uid, gid)?;
+                self.children(&mut plan, &trees[tree], tree, Path::new("/"), &target, owner, false)?;
+                continue;
+            }
+            match item.kind() {
+                FileType::Directory => {
+                    self.into_folder(&mut plan, &target, there, uid, gid)?;
+                    self.children(&mut plan, &trees[0], 0, &item.path, &target, owner, order.context)?;
+                }
+                FileType::RegularFile => {
+                    let place = if to_folder || there == Some(FileType::Directory) {
+                        self.into_folder(&mut plan, &target, there, uid, gid)?;
+                        target.join(name)
+                    } else {
+                        plan.parents(&target, uid, gid).map_err(self.failed(&target))?;
+                        target.clone()
+                    };
+                    self.put(&mut plan, &trees[0], 0, item, place, owner)?;
+                }
+                _ => return Err(self.fault(format!("{}: it is neither a file nor a folder", item.path.display()))),
+            }
+        }
+        write(self.inner, &plan.entries, &trees)
+    }
+
+    /// What a source means: one path, or all that fit a pattern; each with the name it was asked for by.
+    fn sources(&self, tree: &View, pattern: &str, found: &mut Vec<(OsString, Found)>) -> Result<(), ImageError> {
+        let clean = clean(pattern);
+        let text = clean.to_string_lossy().into_owned();
+        let hidden = |path: &Path| self.order.context && self.ignore.hides(&path.to_string_lossy());
+        let absent = || {
+            let place = if self.order.context { "build context or excluded by .dockerignore" } else { "source image" };
+            self.fault(format!("file not found in {place}: stat {pattern}: file does not exist"))
+        };
+        if !is_pattern(&text) {
+            let (_, item) = tree.resolve(&Path::new("/").join(&clean), true).map_err(self.failed(&clean))?;
+            let item = item.ok_or_else(absent)?;
+            // A folder that is hidden may hold what is taken back.
+            if item.kind() != FileType::Directory && (hidden(&clean) || hidden(relative(&item.path))) {
+                return Err(absent());
+            }
+            found.push((clean.file_name().unwrap_or_default().to_owned(), item));
+            return Ok(());
+        }
+        let parts: Vec<Pattern> = text
+            .split('/')
+            .map(|part| Pattern::new(part, false))
+            .collect::<Result<_, _>>()
+            .map_err(|reason| self.fault(reason))?;
+        let mut places = vec![PathBuf::from("/")];
+        for part in &parts {
+            let mut next = Vec::new();
+            for place in places {
+                let (place, there) = tree.resolve(&place, true).map_err(self.failed(&clean))?;
+                if !there.is_some_and(|there| there.kind() == FileType::Directory) {
+                    continue;
+                }
+                let names = tree.list(&place).map_err(self.failed(&place))?;
+                next.extend(
+                    names.iter().filter(|name| part.matches(&name.to_string_lossy())).map(|name| place.join(name)),
+                );
+            }
+            places = next;
+        }
+        let before = found.len();
+        for place in places {
+            let (_, item) = tree.resolve(&place, true).map_err(self.failed(&place))?;
+            let Some(item) = item else { continue };
+            if hidden(relative(&place)) {
+                continue;
+            }
+            found.push((place.file_name().unwrap_or_default().to_owned(), item));
+        }
+        if found.len() == before {
+            return Err(self.fault(format!(
+                "no source files were specified: nothing fits \"{pattern}\" in the {}",
+                if self.order.context { "build context, or .dockerignore hides it" } else { "source" }
+            )));
+        }
+        Ok(())
+    }
+
+    /// Makes the target a folder of the layer.
+    fn into_folder(
+        &self,
+        plan: &mut Plan<'_>,
+        target: &Path,
+        there: Option<FileType>,
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), ImageError> {
+        if there.is_some_and(|there| there != FileType::Directory) {
+            return Err(self.fault(format!("cannot copy to non-directory: {}", target.display())));
+        }
+        plan.parents(target, uid, gid).map_err(self.failed(target))?;
+        plan.folder(target, uid, gid).map_err(self.failed(target))
+    }
+
+    /// Copies what is in a folder, without the folder itself.
+    #[expect(clippy::too_many_arguments, reason = "one recursion with its whole state; a struct would be used once")]
+    fn children(
+        &self,
+        plan: &mut Plan<'_>,
+        tree: &View,
+        number: usize,
+        from: &Path,
+        to: &Path,
+        owner: Option<(u32, u32)>,
+        ignoring: bool,
+    ) -> Result<bool, ImageError> {
+        let mut any = false;
+        for name in tree.list(from).map_err(self.failed(from))? {
+            let (source, place) = (from.join(&name), to.join(&name));
+            let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
+            let hidden = ignoring && self.ignore.hides(&relative(&source).to_string_lossy());
+            if item.kind() == FileType::Directory {
+                let attributes = self.attributes(tree, number, &item, owner)?;
+                self.check(plan, &place, true)?;
+                let inner = self.children(plan, tree, number, &source, &place, owner, ignoring)?;
+                if !hidden || inner {
+                    plan.entries.insert(place, (Content::Folder, attributes));
+                    any = true;
+                }
+            } else if !hidden {
+                self.put(plan, tree, number, item, place, owner)?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    fn put(
+        &self,
+        plan: &mut Plan<'_>,
+        tree: &View,
+        number: usize,
+        item: Found,
+        place: PathBuf,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), ImageError> {
+        self.check(plan, &place, false)?;
+        let attributes = self.attributes(tree, number, &item, owner)?;
+        let content = match item.kind() {
+            FileType::RegularFile => Content::File(number, item),
+            FileType::Symlink => Content::Link(tree.read_link(&item).map_err(self.failed(&item.path))?),
+            kind => {
+                return Err(self.fault(format!("{}: files of type {kind:?} are not copied", item.path.display())));
+            }
+        };
+        plan.entries.insert(place, (content, attributes));
+        Ok(())
+    }
+
+    /// A folder does not become a file, nor a file a folder.
+    fn check(&self, plan: &Plan<'_>, place: &Path, folder: bool) -> Result<(), ImageError> {
+        let is_folder = match plan.entries.get(place) {
+            Some((content, _)) => matches!(content, Content::Folder),
+            None => match plan.below.look(place).map_err(self.failed(place))? {
+                Some(there) => there.kind() == FileType::Directory,
+                None => return Ok(()),
+            },
+        };
+        match (is_folder, folder) {
+            (true, false) => Err(self.fault(format!("cannot replace the directory {} with a file", place.display()))),
+            (false, true) => Err(self.fault(format!("cannot copy to non-directory: {}", place.display()))),
+            _ => Ok(()),
+        }
+    }
+
+    fn attributes(
+        &self,
+        tree: &View,
+        number: usize,
+        item: &Found,
+        owner: Option<(u32, u32)>,
+    ) -> Result<Attributes, ImageError> {
+        let mut attributes = Attributes::of(&item.stat);
+        attributes.extended = tree.attributes(item).map_err(self.failed(&item.path))?;
+        if let (Some(mode), false) = (self.order.chmod, item.kind() == FileType::Symlink) {
+            attributes.mode = mode;
+        }
+        if let Some((uid, gid)) = owner {
+            (attributes.uid, attributes.gid) = (uid, gid);
+        } else if self.order.context && number == 0 {
+            // What an ADDed archive says of owners counts; what the user's machine says does not.
+            (attributes.uid, attributes.gid) = (0, 0);
+        }
+        Ok(attributes)
+    }
+
+    /// Unpacks a file of the context if it is a tar archive.
+    fn archive(&self, tree: &View, item: &Found) -> Result<Option<TempDir>, ImageError> {
+        let failed = self.failed(&item.path);
+        let mut file = tree.open(item).map_err(&failed)?;
+        let mut start = [0; 6];
+        let got = file.read(&mut start).map_err(&failed)?;
+        if start[..got].starts_with(b"BZh") || start[..got].starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+            return Err(ImageError::Instruction {
+                line: self.order.line,
+                instruction: format!("ADD of {}", item.path.display()),
+                reason: "archives packed with bzip2 or xz are not unpacked; pack it with gzip or zstd, or use COPY"
+                    .to_owned(),
+            });
+        }
+        file.rewind().map_err(&failed)?;
+        let mut header = tar::Header::new_old();
+        let is_tar = match open_any(&file) {
+            Ok(mut unpacked) => {
+                unpacked.read_exact(header.as_mut_bytes()).is_ok() && {
+                    let sum: u32 = header
+                        .as_bytes()
+                        .iter()
+                        .enumerate()
+                        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+                        .sum();
+                    header.cksum().is_ok_and(|promised| promised == sum) && sum != 8 * 32
+                }
+            }
+            Err(_) => false,
+        };
+        if !is_tar {
+            return Ok(None);
+        }
+        file.rewind().map_err(&failed)?;
+        let ingest = self.inner.ingest();
+        let folder =
+            tempfile::Builder::new().prefix("add-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        let limits = &self.inner.settings.limits;
+        let size = u64::try_from(item.stat.st_size).unwrap_or_default();
+        let options = Options {
+            name: &item.path.to_string_lossy(),
+            whiteouts: false,
+            owners: true,
+            max_bytes: limits.unpacked(size),
+            max_entries: limits.entries,
+        };
+        unpack(open_any(&file).map_err(&failed)?, folder.path(), &options)?;
+        Ok(Some(folder))
+    }
+
+    /// Reads `user[:group]`, names being those of the image.
+    fn owner(&self, text: &str, below: &View) -> Result<(u32, u32), ImageError> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        let read = |path: &str| -> String {
+            let mut text = String::new();
+            if let Ok(file) = below.open_file(Path::new(path)) {
+                // Larger than any real one; a line cut off is not found.
+                let _ = file.take(4 << 20).read_to_string(&mut text);
+            }
+            text
+        };
+        let field = |file: &str, name: &str, at: usize| -> Option<u32> {
+            let fields = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            fields.filter(|fields| fields[0] == name).find_map(|fields| fields.get(at)?.parse().ok())
+        };
+        let number = |name: &str| name.parse::<u32>().ok().filter(|id| *id != u32::MAX);
+        let unknown = |what: &str, name: &str, file: &str| {
+            self.fault(format!("unable to find {what} {name}: no matching entries in {file} of the image"))
+        };
+        let (uid, primary) = match number(user) {
+            Some(uid) => (uid, uid),
+            None => {
+                let passwd = read("/etc/passwd");
+                let uid = field(&passwd, user, 2).ok_or_else(|| unknown("user", user, "/etc/passwd"))?;
+                (uid, field(&passwd, user, 3).unwrap_or(uid))
+            }
+        };
+        let gid = match group {
+            None | Some("") => primary,
+            Some(group) => match number(group) {
+                Some(gid) => gid,
+                None => field(&read("/etc/group"), group, 2).ok_or_else(|| unknown("group", group, "/etc/group"))?,
+            },
+        };
+        Ok((uid, gid))
+    }
+}
+
+impl Plan<'_> {
+    /// The folders above `path`, as they are below or new.
+    fn parents(&mut self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+        let above: Vec<&Path> = path.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
+        for folder in above.into_iter().rev() {
+            self.folder(folder, uid, gid)?;
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+        if path.parent().is_none() || self.entries.contains_key(path) {
+            return Ok(());
+        }
+        let attributes = match self.below.look(path)? {
+            Some(there) if there.kind() == FileType::Directory => {
+                let mut attributes = Attributes::of(&there.stat);
+                attributes.extended = self.below.attributes(&there)?;
+                attributes
+            }
+            Some(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
+            None => Attributes::made(uid, gid),
+        };
+        self.entries.insert(path.to_owned(), (Content::Folder, attributes));
+        Ok(())
+    }
+}
+
+impl Attributes {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: u64::try_from(stat.st_mtime).unwrap_or_default(),
+            extended: Vec::new(),
+        }
+    }
+
+    /// Of a folder that nothing gives attributes to. Its time is the epoch, so that the layer is always the same.
+    fn made(uid: u32, gid: u32) -> Self {
+        Self { mode: 0o755, uid, gid, mtime: 0, extended: Vec::new() }
+    }
+}
+
+/// A relative path without `.`, and without leaving the tree by `..`.
+fn clean(path: &str) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in Path::new(path).components() {
+        match part {
+            Component::Normal(part) => clean.push(part),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+fn relative(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
+}
+
+/// Writes the layer in the order of its paths.
+fn write(
+    inner: &Inner,
+    entries: &BTreeMap<PathBuf, (Content, Attributes)>,
+    trees: &[View],
+) -> Result<NewLayer, ImageError> {
+    let mut sink = Sink { file: Ingest::new(inner)?, error: None };
+    let written = write_entries(&mut sink, entries, trees);
+    if let Some(error) = sink.error {
+        return Err(error);
+    }
+    written?;
+    let size = sink.file.written();
+    let (path, digest) = sink.file.aside()?;
+    Ok(NewLayer { path, digest, size })
+}
+
+fn write_entries(
+    sink: &mut Sink,
+    entries: &BTreeMap<PathBuf, (Content, Attributes)>,
+    trees: &[View],
+) -> Result<(), ImageError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: io::Error| ImageError::BuildRequest { reason: format!("cannot copy {}: {error}", path.display()) }
+    };
+    let mut tar = tar::Builder::new(sink);
+    tar.sparse(false);
+    for (path, (content, attributes)) in entries {
+        let failed = failed(path);
+        let name = relative(path);
+        let pairs = attributes.extended.iter();
+        let pairs: Vec<(String, &[u8])> =
+            pairs.map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
+        if !pairs.is_empty() {
+            tar.append_pax_extensions(pairs.iter().map(|(name, value)| (name.as_str(), *value))).map_err(&failed)?;
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(attributes.mode);
+        header.set_uid(attributes.uid.into());
+        header.set_gid(attributes.gid.into());
+        header.set_mtime(attributes.mtime);
+        header.set_size(0);
+        match content {
+            Content::Folder => {
+                header.set_entry_type(tar::EntryType::Directory);
+                let mut name = name.as_os_str().as_bytes().to_vec();
+                name.push(b'/');
+                let name = OsString::from_vec(name);
+                tar.append_data(&mut header, &name, io::empty()).map_err(&failed)?;
+            }
+            Content::Link(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                tar.append_link(&mut header, name, target).map_err(&failed)?;
+            }
+            Content::File(tree, found) => {
+                let file = trees[*tree].open(found).map_err(&failed)?;
+                let size = u64::try_from(found.stat.st_size).unwrap_or_default();
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_size(size);
+                // A file that grows or shrinks meanwhile must not spoil the archive.
+                let mut content = file.take(size);
+                tar.append_data(&mut header, name, &mut content).map_err(&failed)?;
+                if content.limit() > 0 {
+                    return Err(failed(io::Error::other("it changed while it was read")));
+                }
+            }
+        }
+    }
+    tar.into_inner().map(|_| ()).map_err(failed(Path::new("/")))
+}
+
+/// Lends an [`Ingest`] to the tar writer, and keeps its own error.
+struct Sink {
+    file: Ingest,
+    error: Option<ImageError>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.error = Some(error);
+                Err(io::Error::other("the layer could not be written"))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
