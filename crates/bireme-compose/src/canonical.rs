@@ -7,6 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::ComposeError;
 use crate::yaml::{Map, Node, Value};
 
+/// Most ports that one file may publish: a range of few characters is as many values as it has ports.
+const MAX_PORTS: usize = 70_000;
+
 /// `path` below `base`, without `.` and `..`; `~` is the home folder if it is known.
 pub(crate) fn absolute(base: &Path, path: &str, home: Option<&str>) -> PathBuf {
     let expanded = match (path.strip_prefix('~'), home) {
@@ -45,10 +48,11 @@ impl Base<'_> {
 /// # Errors
 /// A short form that cannot be read.
 pub(crate) fn document(root: &mut Node, base: Base<'_>) -> Result<(), ComposeError> {
+    let mut published = 0;
     let Some(top) = root.as_map_mut() else { return Ok(()) };
     if let Some(services) = top.get_mut("services").and_then(Node::as_map_mut) {
         for (name, node) in services {
-            service(node, &format!("services.{name}"), base)?;
+            service(node, &format!("services.{name}"), base, &mut published)?;
         }
     }
     for (section, keys) in
@@ -78,7 +82,7 @@ fn each(map: &mut Map, key: &str, change: impl FnOnce(&Node) -> Option<Value>) {
     }
 }
 
-fn service(node: &mut Node, path: &str, base: Base<'_>) -> Result<(), ComposeError> {
+fn service(node: &mut Node, path: &str, base: Base<'_>, published: &mut usize) -> Result<(), ComposeError> {
     let Some(map) = node.as_map_mut() else { return Ok(()) };
     for key in ["environment", "labels", "annotations", "sysctls"] {
         each(map, key, |node| pairs(node, '='));
@@ -127,8 +131,15 @@ fn service(node: &mut Node, path: &str, base: Base<'_>) -> Result<(), ComposeErr
     {
         let mut long = Vec::new();
         for (index, item) in items.iter().enumerate() {
+            if long.len() + *published > MAX_PORTS {
+                return Err(item.invalid(
+                    format!("{path}.ports[{index}]"),
+                    format!("brings the file above {MAX_PORTS} published ports; publish fewer"),
+                ));
+            }
             long.extend(port(item, &format!("{path}.ports[{index}]"))?);
         }
+        *published += long.len();
         *ports = ports.with(Value::List(long));
     }
     if let Some(volumes) = map.get_mut("volumes")

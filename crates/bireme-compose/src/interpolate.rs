@@ -4,6 +4,10 @@ use crate::error::ComposeError;
 use crate::yaml::{Node, Value};
 
 const MAX_NESTING: usize = 32;
+/// Longest text that variables may make, in bytes; variables can use variables and double with every step.
+const MAX_LENGTH: usize = 1 << 20;
+/// Most bytes that all texts of a project may have once they are interpolated.
+pub(crate) const MAX_TOTAL: usize = 64 << 20;
 
 /// Why a text could not be interpolated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +44,11 @@ fn expand(
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
+        if out.len() > MAX_LENGTH {
+            return Err(Refusal::Malformed(
+                "is longer than a mebibyte once its variables are filled in; shorten them".to_owned(),
+            ));
+        }
         out.push_str(&rest[..dollar]);
         let at = &rest[dollar..];
         let after = &at[1..];
@@ -151,19 +160,20 @@ pub(crate) fn interpolate_node(
     key: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
     unset: &mut dyn FnMut(&str),
+    budget: &mut usize,
 ) -> Result<(), ComposeError> {
     let replaced = match &mut node.value {
         Value::Text(text) if text.contains('$') => Some(interpolate(text, lookup, unset)),
         Value::List(items) => {
             for (index, item) in items.iter_mut().enumerate() {
-                interpolate_node(item, &format!("{key}[{index}]"), lookup, unset)?;
+                interpolate_node(item, &format!("{key}[{index}]"), lookup, unset, budget)?;
             }
             None
         }
         Value::Map(map) => {
             for (name, item) in map {
                 let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                interpolate_node(item, &key, lookup, unset)?;
+                interpolate_node(item, &key, lookup, unset, budget)?;
             }
             None
         }
@@ -171,7 +181,12 @@ pub(crate) fn interpolate_node(
     };
     match replaced {
         None => {}
-        Some(Ok(text)) => node.value = Value::Text(text),
+        Some(Ok(text)) => {
+            *budget = budget.checked_sub(text.len()).ok_or_else(|| {
+                node.invalid(key, "brings the project above 64 MiB of text once variables are filled in; shorten them")
+            })?;
+            node.value = Value::Text(text);
+        }
         Some(Err(Refusal::Malformed(reason))) => return Err(node.invalid(key, reason)),
         Some(Err(Refusal::Required { variable, message })) => {
             return Err(ComposeError::Required { place: node.place(key), variable, message });

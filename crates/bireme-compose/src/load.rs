@@ -9,7 +9,7 @@ use crate::canonical::{self, Base, absolute};
 use crate::decode::{self, Surroundings};
 use crate::dotenv;
 use crate::error::{ComposeError, Place};
-use crate::interpolate::{interpolate, interpolate_node};
+use crate::interpolate::{MAX_TOTAL, interpolate, interpolate_node};
 use crate::merge::{clean, merge, unique};
 use crate::model::{MountKind, Network, Project, Service};
 use crate::schema::{self, check_keys};
@@ -21,6 +21,8 @@ const OVERRIDES: [&str; 4] =
     ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
 /// Most files one project may bring together, so that includes cannot grow without end.
 const MAX_FILES: usize = 256;
+/// Most values that `extends` may copy, so that small files cannot make a big project.
+const MAX_COPIED: usize = 1_000_000;
 /// Sections of the top level whose members have names.
 const SECTIONS: [&str; 5] = ["services", "networks", "volumes", "secrets", "configs"];
 
@@ -60,7 +62,14 @@ pub struct LoadOptions {
 /// See [`ComposeError`]: the message names file, line and key.
 pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Project, ComposeError> {
     let found = Found::find(options, files)?;
-    let loader = Loader { files, unset: RefCell::default(), count: RefCell::default(), env_files: RefCell::default() };
+    let loader = Loader {
+        files,
+        unset: RefCell::default(),
+        parsed: RefCell::default(),
+        grown: RefCell::default(),
+        budget: RefCell::new(MAX_TOTAL),
+        env_files: RefCell::default(),
+    };
     let mut env = found.env.clone();
     let name = loader.project_name(options, &found)?;
     env.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
@@ -234,7 +243,12 @@ struct Loader<'a> {
     files: &'a dyn Files,
     /// Variables that were used and are nowhere set.
     unset: RefCell<BTreeSet<String>>,
-    count: RefCell<usize>,
+    /// Files that were read, before interpolation.
+    parsed: RefCell<BTreeMap<PathBuf, Vec<Node>>>,
+    /// How many values `extends` has copied.
+    grown: RefCell<usize>,
+    /// Bytes of text that interpolation may still make.
+    budget: RefCell<usize>,
     /// Contents of `env_file`s, read once each.
     #[allow(clippy::type_complexity, reason = "used in this one place")]
     env_files: RefCell<BTreeMap<(String, bool), Option<BTreeMap<String, String>>>>,
@@ -244,8 +258,10 @@ type Env = BTreeMap<String, String>;
 
 impl Loader<'_> {
     fn read(&self, path: &Path) -> Result<Vec<Node>, ComposeError> {
-        *self.count.borrow_mut() += 1;
-        if *self.count.borrow() > MAX_FILES {
+        if let Some(known) = self.parsed.borrow().get(path) {
+            return Ok(known.clone());
+        }
+        if self.parsed.borrow().len() >= MAX_FILES {
             return Err(ComposeError::invalid(
                 "",
                 format!("the project brings more than {MAX_FILES} files together; use fewer includes"),
@@ -257,7 +273,9 @@ impl Loader<'_> {
             }
             _ => ComposeError::Read { path: path.to_path_buf(), reason: error.to_string() },
         })?;
-        yaml::parse(&bytes, path)
+        let documents = yaml::parse(&bytes, path)?;
+        self.parsed.borrow_mut().insert(path.to_path_buf(), documents.clone());
+        Ok(documents)
     }
 
     fn project_name(&self, options: &LoadOptions, found: &Found) -> Result<String, ComposeError> {
@@ -348,7 +366,7 @@ impl Loader<'_> {
             let mut unset = |name: &str| {
                 self.unset.borrow_mut().insert(name.to_owned());
             };
-            interpolate_node(document, "", &lookup, &mut unset)?;
+            interpolate_node(document, "", &lookup, &mut unset, &mut self.budget.borrow_mut())?;
             canonical::document(document, Base { folder, home })?;
             for section in SECTIONS {
                 if let Some(node) = document.get(section)
@@ -450,6 +468,12 @@ impl Loader<'_> {
             }
         };
         stack.pop();
+        *self.grown.borrow_mut() += base.count();
+        if *self.grown.borrow() > MAX_COPIED {
+            return Err(
+                extends.invalid(key, format!("brings what extends copies above {MAX_COPIED} values; extend less"))
+            );
+        }
         base = clean(base);
         let line = own.line;
         let mark = own.mark;
@@ -580,7 +604,9 @@ impl Loader<'_> {
         }
         let names: BTreeSet<String> = services.keys().chain(disabled.keys()).cloned().collect();
         let declared = |part: &str, key: &str| section(part).contains_key(key);
-        decode::check_references(&services, section("services"), declared, &names)?;
+        for part in [&services, &disabled] {
+            decode::check_references(part, section("services"), declared, &names)?;
+        }
 
         let every = || services.values().chain(disabled.values());
         let used_networks: BTreeSet<&str> =
@@ -634,14 +660,14 @@ impl Loader<'_> {
                 .collect(),
             extensions: root.as_map().map(decode::extensions).unwrap_or_default(),
         };
-        settle_secrets(&project, section("services"))?;
+        check_owners(&project, section("services"))?;
         project.service_order()?;
         Ok(project)
     }
 }
 
-/// A secret or config from a variable that is not set would be an empty file: refused, for active services.
-fn settle_secrets(project: &Project, nodes: &Map) -> Result<(), ComposeError> {
+/// What is put into a container is owned by numbers: names of users mean nothing outside it.
+fn check_owners(project: &Project, nodes: &Map) -> Result<(), ComposeError> {
     for (name, service) in &project.services {
         let secrets = service.secrets.iter().map(|reference| ("secrets", reference, &project.secrets));
         let configs = service.configs.iter().map(|reference| ("configs", reference, &project.configs));

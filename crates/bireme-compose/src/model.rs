@@ -434,6 +434,13 @@ pub struct Healthcheck {
     pub start_interval: Option<Duration>,
 }
 
+impl Healthcheck {
+    /// Whether there is anything to probe.
+    pub fn is_on(&self) -> bool {
+        !self.disable && self.test.first().is_none_or(|word| word != "NONE")
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Deploy {
     #[serde(skip_serializing_if = "Option::is_none")]

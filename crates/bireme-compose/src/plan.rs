@@ -295,6 +295,8 @@ pub enum Removal {
     ScaledDown,
     /// Its service is no longer in the file.
     Orphan,
+    /// A network it is on has changed in the file and must be made anew; so is the container.
+    NetworkChanged,
     Down,
 }
 
@@ -321,6 +323,29 @@ impl Plan {
         after.dedup();
         self.steps.push(Planned { step, after });
         self.steps.len() - 1
+    }
+
+    /// Takes out the waits for dependencies that no step comes after: whoever depends is up already.
+    fn drop_idle_waits(&mut self) {
+        let mut needed = vec![false; self.steps.len()];
+        for at in (0..self.steps.len()).rev() {
+            needed[at] |= !matches!(&self.steps[at].step, Step::WaitFor { by, .. } if !by.is_empty());
+            if needed[at] {
+                for before in &self.steps[at].after {
+                    needed[*before] = true;
+                }
+            }
+        }
+        let mut moved = vec![0; needed.len()];
+        let mut kept = Vec::with_capacity(needed.len());
+        for (at, mut planned) in std::mem::take(&mut self.steps).into_iter().enumerate() {
+            if needed[at] {
+                moved[at] = kept.len();
+                planned.after.iter_mut().for_each(|before| *before = moved[*before]);
+                kept.push(planned);
+            }
+        }
+        self.steps = kept;
     }
 
     /// The steps in levels: all of one level may run at the same time once the level before is done.
@@ -362,8 +387,16 @@ pub enum PlanError {
     MissingDependency { service: String, missing: String },
     #[error("service {service} has neither an image in the store nor a way to get one: {why}")]
     NoImage { service: String, why: &'static str },
+    #[error(
+        "service {service} needs {kind} {name} from variable {variable}, which is not set; set it in the environment or in .env"
+    )]
+    Unset { service: String, kind: &'static str, name: String, variable: String },
     #[error("--force-recreate and --no-recreate exclude each other; leave one out")]
     Contradiction,
+    #[error(
+        "network {name} has changed in the file, but {container} is on it and its service was not selected; run up for the whole project"
+    )]
+    NetworkInUse { name: String, container: String },
 }
 
 impl PlanError {
@@ -372,8 +405,10 @@ impl PlanError {
         match self {
             Self::Project(error) => error.kind(),
             Self::ExternalNetwork { .. } | Self::ExternalVolume { .. } | Self::NoImage { .. } => ErrorKind::NotFound,
-            Self::NotOurs { .. } => ErrorKind::Conflict,
-            Self::NamedScale { .. } | Self::MissingDependency { .. } | Self::Contradiction => ErrorKind::Invalid,
+            Self::NotOurs { .. } | Self::NetworkInUse { .. } => ErrorKind::Conflict,
+            Self::NamedScale { .. } | Self::MissingDependency { .. } | Self::Unset { .. } | Self::Contradiction => {
+                ErrorKind::Invalid
+            }
         }
     }
 }
@@ -439,6 +474,7 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
     }
     let selected = project.select(&options.services, !options.no_deps)?;
     let order = selected.service_order()?;
+    selected.services.values().try_for_each(|service| variables_set(&selected, service))?;
     let mut builder = Builder {
         project: &selected,
         observed,
@@ -446,6 +482,7 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
         plan: Plan::default(),
         settled: BTreeMap::new(),
         recreated: BTreeSet::new(),
+        gone: BTreeSet::new(),
         waits: BTreeMap::new(),
         first: BTreeMap::new(),
     };
@@ -456,7 +493,7 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
     }
     if options.wait && !options.no_start {
         for (name, service) in &selected.services {
-            let condition = if service.healthcheck.as_ref().is_some_and(|check| !check.disable) {
+            let condition = if service.healthcheck.as_ref().is_some_and(crate::model::Healthcheck::is_on) {
                 Condition::ServiceHealthy
             } else {
                 Condition::ServiceStarted
@@ -467,7 +504,9 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
                 .push(Step::WaitFor { service: name.clone(), condition, required: true, by: String::new() }, after);
         }
     }
-    Ok(builder.plan)
+    let mut plan = builder.plan;
+    plan.drop_idle_waits();
+    Ok(plan)
 }
 
 struct Builder<'a> {
@@ -479,6 +518,8 @@ struct Builder<'a> {
     settled: BTreeMap<String, Vec<usize>>,
     /// Services of which a container was made anew.
     recreated: BTreeSet<String>,
+    /// Containers that the plan has removed already.
+    gone: BTreeSet<String>,
     /// One wait per service and condition is enough.
     waits: BTreeMap<(String, Condition), usize>,
     /// The id or name of the first container of each service, for `service:NAME` namespaces.
@@ -499,6 +540,7 @@ impl Builder<'_> {
             }
             if self.options.remove_orphans {
                 removed.push(self.stop_and_remove(container, Removal::Orphan, None, &[]));
+                self.gone.insert(container.id.clone());
             } else {
                 self.plan.orphans.push(container.name.clone());
             }
@@ -524,7 +566,17 @@ impl Builder<'_> {
         for (key, network) in self.project.networks.iter().filter(|(key, _)| used.contains(key)) {
             let there = self.observed.networks.iter().find(|there| there.name == network.name);
             match (there, network_request(self.project, key)) {
-                (Some(there), Some(_)) => ours("network", &network.name, &there.labels, &self.project.name)?,
+                (Some(there), Some(request)) => {
+                    ours("network", &network.name, &there.labels, &self.project.name)?;
+                    if changed(&there.labels, request.labels.as_ref()) {
+                        let mut after = orphans.clone();
+                        after.extend(self.clear_network(&network.name)?);
+                        let step = Step::RemoveNetwork { id: there.id.clone(), name: there.name.clone() };
+                        let removed = self.plan.push(step, after);
+                        let step = Step::CreateNetwork { key: key.clone(), request: Box::new(request) };
+                        ground.push(self.plan.push(step, [removed]));
+                    }
+                }
                 (Some(_), None) => {}
                 (None, None) => return Err(PlanError::ExternalNetwork { name: network.name.clone() }),
                 (None, Some(request)) => {
@@ -545,7 +597,13 @@ impl Builder<'_> {
             let there = self.observed.volumes.iter().find(|there| there.name == volume.name);
             match (there, volume_request(self.project, key)) {
                 // As docker compose: a volume made by hand is used, with a word about it.
-                (Some(there), Some(_)) => {
+                (Some(there), Some(request)) => {
+                    if changed(&there.labels, request.labels.as_ref()) {
+                        self.plan.warnings.push(format!(
+                            "volume {} has changed in the file and is kept as it was made; remove it (down --volumes) to make it anew",
+                            volume.name
+                        ));
+                    }
                     if let Err(error) = ours("volume", &volume.name, &there.labels, &self.project.name) {
                         self.plan.warnings.push(error.to_string());
                     }
@@ -559,6 +617,25 @@ impl Builder<'_> {
             }
         }
         Ok(ground)
+    }
+
+    /// Takes every container off a network that must be made anew.
+    fn clear_network(&mut self, name: &str) -> Result<Vec<usize>, PlanError> {
+        let mut removed = Vec::new();
+        let observed = self.observed;
+        for container in observed.containers.iter().filter(|container| container.networks.contains(name)) {
+            if self.gone.contains(&container.id) {
+                continue;
+            }
+            let Some(service) = self.project.services.get(&container.service).filter(|_| !container.one_off) else {
+                return Err(PlanError::NetworkInUse { name: name.to_owned(), container: container.name.clone() });
+            };
+            let timeout = self.timeout(Some(service));
+            removed.push(self.stop_and_remove(container, Removal::NetworkChanged, timeout, &[]));
+            self.gone.insert(container.id.clone());
+            self.recreated.insert(container.service.clone());
+        }
+        Ok(removed)
     }
 
     /// The waits that come before the first start of `service`.
@@ -616,7 +693,7 @@ impl Builder<'_> {
             .containers
             .iter()
             .filter(|container| container.service == service.name && !container.one_off)
-            .filter(|container| container.state != ContainerState::Removing)
+            .filter(|container| container.state != ContainerState::Removing && !self.gone.contains(&container.id))
             .collect();
         existing.sort_by_key(|container| container.number);
         let image = service.image_name(&self.project.name);
@@ -733,6 +810,34 @@ impl Builder<'_> {
             .filter_map(|key| self.project.networks.get(key))
             .any(|network| !container.networks.contains(&network.name))
     }
+}
+
+/// Whether the file says something else than when the network or volume was made; one without a fingerprint of ours
+/// (made by another program) is taken as it is.
+fn changed(found: &BTreeMap<String, String>, wanted: Option<&std::collections::HashMap<String, String>>) -> bool {
+    match (found.get(labels::FINGERPRINT), wanted.and_then(|wanted| wanted.get(labels::FINGERPRINT))) {
+        (Some(found), Some(wanted)) => found != wanted,
+        _ => false,
+    }
+}
+
+/// A secret or config from a variable that is not set would silently be missing.
+fn variables_set(project: &Project, service: &Service) -> Result<(), PlanError> {
+    let secrets = service.secrets.iter().map(|reference| ("secret", reference, &project.secrets));
+    let configs = service.configs.iter().map(|reference| ("config", reference, &project.configs));
+    for (kind, reference, objects) in secrets.chain(configs) {
+        if let Some(object) = objects.get(&reference.source)
+            && let (Some(variable), None) = (&object.environment, &object.environment_value)
+        {
+            return Err(PlanError::Unset {
+                service: service.name.clone(),
+                kind,
+                name: reference.source.clone(),
+                variable: variable.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn ours(kind: &'static str, name: &str, found: &BTreeMap<String, String>, project: &str) -> Result<(), PlanError> {
@@ -863,6 +968,7 @@ pub fn one_off(
     change: impl FnOnce(&mut Service),
 ) -> Result<CreateRequest, PlanError> {
     let selected = project.select(&[service.to_owned()], false)?;
+    variables_set(&selected, selected.service(service)?)?;
     let mut changed = selected.service(service)?.clone();
     if !service_ports {
         changed.ports.clear();

@@ -11,7 +11,8 @@ impl Project {
     /// The project as a Compose file, in the form of `docker compose config`: long forms, absolute paths, `$` doubled so
     /// that it can be loaded again.
     pub fn to_yaml(&self) -> String {
-        let value = self.to_value();
+        let mut value = self.to_value();
+        omit_absent(&mut value);
         let mut out = String::new();
         if let Value::Object(map) = &value {
             let rest = map
@@ -44,6 +45,20 @@ impl Project {
         let mut value = serde_json::to_value(&shown).unwrap_or_default();
         double_dollars(&mut value);
         value
+    }
+}
+
+/// Docker's YAML, unlike its JSON, leaves out what is absent.
+fn omit_absent(value: &mut Value) {
+    for (section, keys) in [("services", &["command", "entrypoint"][..]), ("networks", &["ipam"])] {
+        for member in value[section].as_object_mut().into_iter().flat_map(|all| all.values_mut()) {
+            let Some(member) = member.as_object_mut() else { continue };
+            for key in keys {
+                if member.get(*key).is_some_and(|value| value.is_null() || *value == Value::Object(Map::new())) {
+                    member.remove(*key);
+                }
+            }
+        }
     }
 }
 
@@ -146,7 +161,11 @@ fn block_fits(text: &str) -> bool {
 fn text(value: &str) -> String {
     let first_fits =
         value.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '_' | '.' | '$' | '<' | '('));
-    let plain = first_fits
+    // `10.0.0.0/8` and `10m`, but no date, no `8080:80` and nothing that is a number.
+    let digit_fits = value.starts_with(|c: char| c.is_ascii_digit())
+        && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '/'))
+        && crate::yaml::plain_scalar(value) == crate::yaml::Value::Text(value.to_owned());
+    let plain = (first_fits || digit_fits)
         && value.chars().all(|c| c.is_ascii_alphanumeric() || " /_.-$=:,+@()<>;'\"\\!%^~".contains(c))
         && !value.contains(": ")
         && !value.ends_with([':', ' '])

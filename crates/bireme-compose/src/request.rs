@@ -27,6 +27,8 @@ pub mod labels {
     pub const VERSION: &str = "com.docker.compose.version";
     pub const NETWORK: &str = "com.docker.compose.network";
     pub const VOLUME: &str = "com.docker.compose.volume";
+    /// Ours, on networks and volumes: Compose's own key would make Compose think that they changed.
+    pub const FINGERPRINT: &str = "io.bireme.compose.config-hash";
     /// The id of the container that a recreated one took over from.
     pub const REPLACE: &str = "com.docker.compose.replace";
 }
@@ -116,6 +118,15 @@ pub fn config_hash(project: &Project, service: &Service) -> String {
     hex::encode(hash.finalize())
 }
 
+/// The same for a network or volume, so that a change in the file is noticed.
+fn fingerprint(declared: &impl serde::Serialize) -> String {
+    let mut value = serde_json::to_value(declared).unwrap_or_default();
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|key, _| !key.starts_with("x-"));
+    }
+    hex::encode(Sha256::digest(canonical_json(&value)))
+}
+
 /// JSON with sorted keys, whether or not the JSON library keeps an order.
 fn canonical_json(value: &serde_json::Value) -> String {
     use serde_json::Value;
@@ -144,6 +155,7 @@ pub fn network_request(project: &Project, key: &str) -> Option<NetworkCreateRequ
     let mut all = network.labels.clone();
     all.insert(labels::PROJECT.to_owned(), project.name.clone());
     all.insert(labels::NETWORK.to_owned(), key.to_owned());
+    all.insert(labels::FINGERPRINT.to_owned(), fingerprint(network));
     all.insert(labels::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     let pools: Vec<IpamConfig> = network
         .ipam
@@ -181,6 +193,7 @@ pub fn volume_request(project: &Project, key: &str) -> Option<VolumeCreateReques
     let mut all = volume.labels.clone();
     all.insert(labels::PROJECT.to_owned(), project.name.clone());
     all.insert(labels::VOLUME.to_owned(), key.to_owned());
+    all.insert(labels::FINGERPRINT.to_owned(), fingerprint(volume));
     all.insert(labels::VERSION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     Some(VolumeCreateRequest {
         name: Some(volume.name.clone()),
@@ -198,8 +211,8 @@ pub fn create_request(project: &Project, service: &Service, replica: &Replica) -
     } else {
         container_name(project, service, replica.number)
     };
-    let (mut binds, mut mounts, anonymous) = storage(project, service);
-    let files = file_objects(project, service, &mut binds, &mut mounts);
+    let (binds, mut mounts, anonymous) = storage(project, service);
+    let files = file_objects(project, service, &mut mounts);
     let (network_mode, networking) = networking(project, service, replica, &name);
     let (exposed, bindings) = ports(service);
     let body = ContainerCreateBody {
@@ -352,12 +365,7 @@ fn bind_options(options: &crate::model::BindOptions) -> Option<MountBindOptions>
 }
 
 /// Secrets and configs: those in files are read-only binds, the others are put into the container once it is created.
-fn file_objects(
-    project: &Project,
-    service: &Service,
-    binds: &mut Vec<String>,
-    mounts: &mut Vec<WireMount>,
-) -> Vec<InjectedFile> {
+fn file_objects(project: &Project, service: &Service, mounts: &mut Vec<WireMount>) -> Vec<InjectedFile> {
     let mut files = Vec::new();
     let secrets = service.secrets.iter().map(|reference| (reference, &project.secrets, "/run/secrets/"));
     let configs = service.configs.iter().map(|reference| (reference, &project.configs, "/"));
@@ -370,18 +378,14 @@ fn file_objects(
         };
         let content = object.content.as_ref().or(object.environment_value.as_ref());
         if let Some(file) = &object.file {
-            let source = file.display().to_string();
-            if source.contains(':') || target.contains(':') {
-                mounts.push(WireMount {
-                    typ: Some(MountType::BIND),
-                    source: Some(source),
-                    target: Some(target),
-                    read_only: Some(true),
-                    ..WireMount::default()
-                });
-            } else {
-                binds.push(format!("{source}:{target}:ro"));
-            }
+            // As a mount, not a bind: a missing file is an error, never an empty folder in its place.
+            mounts.push(WireMount {
+                typ: Some(MountType::BIND),
+                source: Some(file.display().to_string()),
+                target: Some(target),
+                read_only: Some(true),
+                ..WireMount::default()
+            });
         } else if let Some(content) = content {
             let id = |id: &Option<String>| id.as_ref().and_then(|id| id.parse().ok()).unwrap_or(0);
             files.push(InjectedFile {
@@ -502,7 +506,7 @@ fn restart_policy(service: &Service) -> Option<RestartPolicy> {
     let name = match policy.condition.as_deref() {
         Some("none") => RestartPolicyNameEnum::NO,
         Some("on-failure") => RestartPolicyNameEnum::ON_FAILURE,
-        _ => RestartPolicyNameEnum::UNLESS_STOPPED,
+        _ => RestartPolicyNameEnum::ALWAYS,
     };
     let count = policy.max_attempts.filter(|_| name == RestartPolicyNameEnum::ON_FAILURE).map(i64::from);
     Some(RestartPolicy { name: Some(name), maximum_retry_count: count })

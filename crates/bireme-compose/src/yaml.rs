@@ -94,6 +94,15 @@ impl Node {
         self.as_map()?.get(key)
     }
 
+    /// How many values there are in it, itself included.
+    pub(crate) fn count(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Self::count).sum(),
+            Value::Map(map) => map.values().map(Self::count).sum(),
+            _ => 0,
+        }
+    }
+
     /// What kind of value this is, for refusals.
     pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
@@ -296,7 +305,7 @@ fn mark_of(tag: Option<&Tag>) -> Result<(Mark, bool), String> {
 }
 
 /// The core schema, with the octals (`0440`) and separators (`1_000`) that Compose's reader takes from YAML 1.1.
-fn plain_scalar(text: &str) -> Value {
+pub(crate) fn plain_scalar(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "true" | "True" | "TRUE" => return Value::Bool(true),

@@ -163,8 +163,7 @@ fn a_first_up_goes_from_the_ground_to_the_top() {
 fn nothing_is_left_to_do_after_up() {
     let project = project(SHOP);
     let plan = up(&project, &running(&project), &UpOptions::default()).unwrap();
-    let only_waits = plan.steps.iter().all(|planned| matches!(planned.step, Step::WaitFor { .. }));
-    assert!(only_waits, "{}", lines(&plan));
+    assert_eq!(lines(&plan), "");
 }
 
 #[test]
@@ -202,6 +201,22 @@ fn scaling_and_orphans() {
     assert_eq!(plan.orphans.iter().map(String::as_str).collect::<BTreeSet<_>>().len(), 4);
     let plan = up(&smaller, &observed, &UpOptions { remove_orphans: true, ..UpOptions::default() }).unwrap();
     assert!(lines(&plan).contains("remove shop-web-1 Orphan") && plan.orphans.is_empty());
+}
+
+#[test]
+fn a_changed_network_is_made_anew_with_its_containers() {
+    let before = project(SHOP);
+    let after = project(&SHOP.replace("front: ,", "front: {internal: true},"));
+    let plan = up(&after, &running(&before), &UpOptions::default()).unwrap();
+    insta::assert_snapshot!(lines(&plan));
+    let observed = carried_out(&after, running(&before), &plan);
+    assert_eq!(lines(&up(&after, &observed, &UpOptions::default()).unwrap()), "");
+    let options = UpOptions { services: vec!["web".to_owned()], no_deps: true, ..UpOptions::default() };
+    assert!(up(&after, &running(&before), &options).is_ok());
+    let options = UpOptions { services: vec!["redis".to_owned()], ..UpOptions::default() };
+    let back = project(&SHOP.replace("back: }", "back: {internal: true}}"));
+    let error = up(&back, &running(&before), &options).unwrap_err();
+    assert!(matches!(error, PlanError::NetworkInUse { .. }), "{error}");
 }
 
 #[test]
@@ -246,6 +261,12 @@ fn what_cannot_be_planned_is_refused() {
         &theirs,
         &plain,
         "network shop_default exists and belongs to no project; declare it `external: true` to use it, or give it another name",
+    );
+    check(
+        "services: {a: {image: x, secrets: [s]}}\nsecrets: {s: {environment: NOT_SET}}",
+        &none,
+        &plain,
+        "service a needs secret s from variable NOT_SET, which is not set; set it in the environment or in .env",
     );
     let error = images(&project("services: {a: {image: x, pull_policy: never}}"), &none, &plain).unwrap_err();
     assert!(matches!(error, PlanError::NoImage { .. }));
@@ -371,7 +392,7 @@ proptest! {
             prop_assert!(there.clone().all(|container| container.state == ContainerState::Running));
         }
         let again = up(&after, &observed, &options).unwrap();
-        prop_assert!(again.steps.iter().all(|planned| matches!(planned.step, Step::WaitFor { .. })), "{}", lines(&again));
+        prop_assert!(again.steps.is_empty(), "{}", lines(&again));
         let plan = down(&after, &observed, &DownOptions { volumes: true, ..DownOptions::default() }).unwrap();
         let left = carried_out(&after, observed, &plan);
         prop_assert!(left.containers.is_empty() && left.networks.is_empty() && left.volumes.is_empty());
