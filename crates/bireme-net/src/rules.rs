@@ -4,7 +4,7 @@
 //! prerouting   from a bridge of ours to a gateway's port 53      -> the port our DNS really listens on
 //! output       a published port on an address of the host        -> the workload
 //! postrouting  from 127.0.0.0/8 into a bridge                    -> the bridge's address, so that answers come back
-//!              published, from one bridge of ours into one       -> the same (hairpin)
+//!              published, from a member of ours to one           -> the same (hairpin)
 //!              from a bridge of a network that masquerades, out  -> the host's address
 //! forward      replies pass; within one bridge as `same` says; nothing leaves `sealed`; into a bridge of ours only
 //!              what came by a published port
@@ -13,7 +13,7 @@
 //! port costs the same beside one other port or a thousand. Other tables' chains see every packet too: two engines,
 //! or ours and Docker, each guard what is theirs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket};
@@ -138,25 +138,57 @@ enum Change {
     Remove,
 }
 
-const SETS: [&str; 9] = ["bridges", "sealed", "masquerade", "same", "dns", "ports", "ports_at", "ports6", "ports6_at"];
+const SETS: [&str; 11] = [
+    "bridges",
+    "sealed",
+    "masquerade",
+    "same",
+    "dns",
+    "ports",
+    "ports_at",
+    "ports6",
+    "ports6_at",
+    "members",
+    "members6",
+];
 
 fn network_elements(network: &Ruled<'_>) -> Elements {
     let bridge = || Key::new().interface(network.bridge);
     let within = if network.spec.icc { Verdict::Accept } else { Verdict::Goto("published") };
     let mut elements = vec![
-        ("bridges", Element { key: bridge(), value: None }),
-        ("same", Element { key: bridge().interface(network.bridge), value: Some(Value::Verdict(within)) }),
+        ("bridges", Element { key: bridge(), value: None, ends_range: false }),
+        (
+            "same",
+            Element { key: bridge().interface(network.bridge), value: Some(Value::Verdict(within)), ends_range: false },
+        ),
     ];
     if network.spec.internal {
-        elements.push(("sealed", Element { key: bridge(), value: None }));
+        elements.push(("sealed", Element { key: bridge(), value: None, ends_range: false }));
     } else if network.spec.masquerade {
-        elements.push(("masquerade", Element { key: bridge(), value: None }));
+        elements.push(("masquerade", Element { key: bridge(), value: None, ends_range: false }));
     }
     for (protocol, port) in [(UDP, network.dns.udp), (TCP, network.dns.tcp)] {
         let key = Key::new().address(network.dns.gateway).protocol(protocol);
-        elements.push(("dns", Element { key, value: Some(Value::Fields(Key::new().port(port))) }));
+        let to = Key::new().address(network.dns.gateway).port(port);
+        elements.push(("dns", Element { key, value: Some(Value::Fields(to)), ends_range: false }));
+    }
+    for subnet in &network.spec.subnets {
+        let set = if subnet.net.addr().is_ipv4() { "members" } else { "members6" };
+        let start = Key::new().address(subnet.net.network());
+        elements.push((set, Element { key: start, value: None, ends_range: false }));
+        if let Some(next) = after(subnet.net.broadcast()) {
+            elements.push((set, Element { key: Key::new().address(next), value: None, ends_range: true }));
+        }
     }
     elements
+}
+
+/// `None` behind the last address there is: such a range has no end.
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_add(1).map(|next| Ipv4Addr::from_bits(next).into()),
+        IpAddr::V6(address) => address.to_bits().checked_add(1).map(|next| Ipv6Addr::from_bits(next).into()),
+    }
 }
 
 fn forward_element(forward: &Forward) -> (&'static str, Element) {
@@ -175,7 +207,7 @@ fn forward_element(forward: &Forward) -> (&'static str, Element) {
     let key = if all { Key::new() } else { Key::new().address(host) };
     let key = key.protocol(protocol).port(forward.host.port());
     let value = Key::new().address(forward.target.ip()).port(forward.target.port());
-    (set, Element { key, value: Some(Value::Fields(value)) })
+    (set, Element { key, value: Some(Value::Fields(value)), ends_range: false })
 }
 
 fn skeleton(batch: &mut Batch<'_>) {
@@ -184,8 +216,10 @@ fn skeleton(batch: &mut Batch<'_>) {
         .add_set("bridges", &[Interface], None)
         .add_set("sealed", &[Interface], None)
         .add_set("masquerade", &[Interface], None)
+        .add_range_set("members", Ipv4)
+        .add_range_set("members6", Ipv6)
         .add_set("same", &[Interface, Interface], Some(Answers::Verdict))
-        .add_set("dns", &[Ipv4, Protocol], Some(Answers::Fields(&[Port])))
+        .add_set("dns", &[Ipv4, Protocol], Some(Answers::Fields(&[Ipv4, Port])))
         .add_set("ports", &[Protocol, Port], Some(Answers::Fields(&[Ipv4, Port])))
         .add_set("ports_at", &[Ipv4, Protocol, Port], Some(Answers::Fields(&[Ipv4, Port])))
         .add_set("ports6", &[Protocol, Port], Some(Answers::Fields(&[Ipv6, Port])))
@@ -199,11 +233,6 @@ fn skeleton(batch: &mut Batch<'_>) {
     let source_loopback = {
         let load = Step::LoadNetwork { to: first, offset: 12, length: 1 };
         [family(IPV4).to_vec(), vec![load, Step::Equals(first, vec![127])]].concat()
-    };
-    let source_loopback6 = {
-        let load = Step::LoadNetwork { to: first, offset: 8, length: 16 };
-        let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
-        [family(IPV6).to_vec(), vec![load, Step::Equals(first, loopback)]].concat()
     };
     let into_ours = [Step::LoadOutInterface(first), Step::InSet { from: first, set: "bridges" }];
     let from_ours = [Step::LoadInInterface(first), Step::InSet { from: first, set: "bridges" }];
@@ -224,9 +253,16 @@ fn skeleton(batch: &mut Batch<'_>) {
         Step::LoadNetwork { to: first, offset: 16, length: 4 },
         Step::LoadTransport(Register::word(1)),
         Step::Map { from: first, map: "dns", to: first },
-        Step::Redirect { port: first },
+        Step::Dnat { family: IPV4, address: first, port: Register::word(1) },
     ];
     batch.add_rule("prerouting", &[from_ours.to_vec(), family(IPV4).to_vec(), dns.to_vec()].concat());
+    // ::1 cannot be routed to a workload: the socket that holds the port passes it on (state.rs).
+    let destination_loopback6 = [
+        Step::LoadNetwork { to: first, offset: 24, length: 16 },
+        Step::Equals(first, Ipv6Addr::LOCALHOST.octets().to_vec()),
+        Step::Verdict(Verdict::Return),
+    ];
+    batch.add_rule("output", &[family(IPV6).to_vec(), destination_loopback6.to_vec()].concat());
     for chain in ["prerouting", "output"] {
         for (number, width, offset, at, all) in
             [(IPV4, 1, 16, "ports_at", "ports"), (IPV6, 4, 24, "ports6_at", "ports6")]
@@ -252,11 +288,14 @@ fn skeleton(batch: &mut Batch<'_>) {
         }
     }
 
-    for loopback in [source_loopback, source_loopback6] {
-        batch.add_rule("postrouting", &[loopback, into_ours.to_vec(), vec![Step::Masquerade]].concat());
-    }
+    batch.add_rule("postrouting", &[source_loopback, into_ours.to_vec(), vec![Step::Masquerade]].concat());
     let rewritten = [Step::StatusAny { mask: STATUS_DNAT }, Step::Masquerade];
-    batch.add_rule("postrouting", &[from_ours.to_vec(), into_ours.to_vec(), rewritten.to_vec()].concat());
+    // By address: where bridges pass frames through here (`bridge-nf-call-iptables`), no incoming interface is known.
+    for (number, offset, length, set) in [(IPV4, 12, 4, "members"), (IPV6, 8, 16, "members6")] {
+        let member = [Step::LoadNetwork { to: first, offset, length }, Step::InSet { from: first, set }];
+        let rule = [family(number).to_vec(), member.to_vec(), into_ours.to_vec(), rewritten.to_vec()];
+        batch.add_rule("postrouting", &rule.concat());
+    }
     let masquerading = [Step::LoadInInterface(first), Step::InSet { from: first, set: "masquerade" }];
     batch.add_rule("postrouting", &[masquerading.to_vec(), out_of_ours.to_vec(), vec![Step::Masquerade]].concat());
 

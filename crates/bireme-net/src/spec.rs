@@ -78,7 +78,8 @@ pub struct NetworkSpec {
     pub subnets: Vec<Subnet>,
     /// No way out and no published ports: only its members reach each other.
     pub internal: bool,
-    /// Whether members reach each other at all (Docker's `com.docker.network.bridge.enable_icc`).
+    /// Whether members reach each other at all (Docker's `com.docker.network.bridge.enable_icc`). Without it they reach
+    /// each other's published ports only where `net.bridge.bridge-nf-call-iptables` is 0.
     pub icc: bool,
     /// Bytes; `None` for 1500.
     pub mtu: Option<u32>,

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
@@ -67,7 +68,54 @@ pub(crate) struct Held {
     /// With the port that the kernel chose, if it was asked to.
     pub(crate) forward: Forward,
     pub(crate) asked: SocketAddr,
-    pub(crate) _reservation: OwnedFd,
+    pub(crate) reservation: Reservation,
+}
+
+impl Held {
+    /// Whether the kernel forwards it; otherwise all of it goes through the socket.
+    pub(crate) fn ruled(&self) -> bool {
+        self.forward.host.is_ipv4() == self.forward.target.is_ipv4()
+    }
+}
+
+/// Both end when dropped.
+pub(crate) enum Reservation {
+    /// Nobody ever connects to it: the rules come before.
+    Held(#[expect(dead_code, reason = "it is there to be open")] OwnedFd),
+    /// Passes on what the rules cannot: connections to `::1`, and from IPv6 to an IPv4 workload. Stands still while the
+    /// daemon does.
+    Proxy(JoinSet<()>),
+}
+
+/// Connections passed on at once for one port.
+const PROXIED_AT_ONCE: usize = 1024;
+
+fn proxy(runtime: &Handle, listener: std::net::TcpListener, target: SocketAddr) -> io::Result<JoinSet<()>> {
+    let _inside = runtime.enter();
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut tasks = JoinSet::new();
+    let serve = async move {
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            if connections.len() >= PROXIED_AT_ONCE {
+                connections.join_next().await;
+            }
+            let Ok((mut client, _)) = listener.accept().await else {
+                // Out of descriptors: wait for some connection to end rather than spin.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            connections.spawn(async move {
+                if let Ok(mut workload) = tokio::net::TcpStream::connect(target).await {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut workload).await;
+                }
+            });
+        }
+    };
+    tasks.spawn_on(serve, runtime);
+    Ok(tasks)
 }
 
 impl State {
@@ -331,11 +379,13 @@ impl State {
         };
         let made = self
             .route
-            .request(&[route::add_veth(&veth), route::set_link(&name, &alias, Some(bridge))])
+            .request(&[
+                route::add_veth(&veth),
+                route::set_link(&name, &alias, Some(bridge)),
+                // A workload that asks for its own published port comes back to itself.
+                route::set_bridge_port(&name, true, !spec.icc),
+            ])
             .map_err(NetError::kernel(failed("making")))
-            .and_then(|()| {
-                if spec.icc { Ok(()) } else { self.isolate(&name).map_err(NetError::kernel(failed("isolating"))) }
-            })
             .and_then(|()| configure(&path, endpoint, &spec.name, &interface, &endpoint.addresses, &gateways));
         if let Err(error) = made {
             if let Ok(Some(link)) = route::link(&mut self.route, &name) {
@@ -348,11 +398,6 @@ impl State {
         self.links.insert(key, Link { attached: attached.clone(), endpoints });
         self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
         Ok(attached)
-    }
-
-    fn isolate(&mut self, name: &str) -> Result<(), Refused> {
-        let link = route::link(&mut self.route, name)?.ok_or(Errno::NODEV)?;
-        self.route.request(&[route::isolate_port(link.index, true)])
     }
 
     fn check_endpoint(&self, endpoint: &Endpoint, spec: &NetworkSpec) -> Result<(), NetError> {
@@ -436,7 +481,9 @@ impl State {
         let held = self.reserve(forward)?;
         let address = held.forward.host;
         let attempt = format!("publishing {address}/{}", forward.protocol.as_str());
-        self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt))?;
+        if held.ruled() {
+            self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt))?;
+        }
         self.forwards.push(held);
         Ok(address)
     }
@@ -451,9 +498,10 @@ impl State {
         if network.spec.internal {
             return refuse("its network is internal; attach the workload to another network to publish its ports");
         }
-        if forward.host.is_ipv4() != forward.target.is_ipv4() {
+        let proxied = forward.host.is_ipv6() && forward.protocol == Protocol::Tcp;
+        if forward.host.is_ipv4() != forward.target.is_ipv4() && !proxied {
             return refuse(
-                "a port cannot lead from one family of addresses to another; publish it on an address of the workload's family",
+                "only TCP can lead from IPv6 to an IPv4 workload, and nothing the other way; publish it on an address of the workload's family",
             );
         }
         let (host, target) = (forward.host, forward.target);
@@ -490,19 +538,34 @@ impl State {
             source,
         })?;
         let forward = Forward { host: SocketAddr::new(host.ip(), actual.port()), ..forward.clone() };
-        Ok(Held { forward, asked: host, _reservation: reservation })
+        let reservation = if proxied {
+            let listener = std::net::TcpListener::from(reservation);
+            Reservation::Proxy(
+                proxy(&self.runtime, listener, target).map_err(NetError::io("serving a published port"))?,
+            )
+        } else {
+            Reservation::Held(reservation)
+        };
+        Ok(Held { forward, asked: host, reservation })
     }
 
     pub(crate) fn unpublish(&mut self, owner: &str) -> Result<(), NetError> {
-        let mine: Vec<_> =
-            self.forwards.iter().map(|held| &held.forward).filter(|of| of.owner == owner).cloned().collect();
-        if mine.is_empty() {
-            return Ok(());
-        }
+        let mine = self.forwards.iter().filter(|held| held.forward.owner == owner && held.ruled());
+        let mine: Vec<_> = mine.map(|held| held.forward.clone()).collect();
         let attempt = format!("taking back the published ports of {owner}");
         self.rules.remove_forwards(&mine).map_err(NetError::kernel(attempt))?;
-        self.forwards.retain(|held| held.forward.owner != owner);
+        self.release(|held| held.forward.owner == owner);
         Ok(())
+    }
+
+    /// Lets go of reserved ports; they are free when this returns.
+    pub(crate) fn release(&mut self, which: impl Fn(&Held) -> bool) {
+        for held in self.forwards.extract_if(.., |held| which(held)) {
+            if let Reservation::Proxy(mut tasks) = held.reservation {
+                // Dropping would end the task some time later, and keep the port until then.
+                self.runtime.block_on(tasks.shutdown());
+            }
+        }
     }
 
     pub(crate) fn dns_servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {

@@ -13,7 +13,7 @@ use crate::{Attached, Endpoint, Forward, Keep, NetError, NetworkId, SweepReport}
 impl State {
     pub(crate) fn sweep(&mut self, keep: Keep) -> Result<SweepReport, NetError> {
         let mut report = SweepReport::default();
-        self.forwards.clear();
+        self.release(|_| true);
         self.links.clear();
 
         // Bridges first, so that what cannot be made again is known before anything is judged by it.
@@ -30,7 +30,9 @@ impl State {
         for forward in keep.forwards {
             match self.reserve(&forward) {
                 Ok(held) => {
-                    forwards.push(held.forward.clone());
+                    if held.ruled() {
+                        forwards.push(held.forward.clone());
+                    }
                     self.forwards.push(held);
                 }
                 Err(error) => report.refused.push((forward, error.to_string())),

@@ -106,7 +106,10 @@ fn names_are_answered_by_the_clients_networks() {
         let (one, two) = (network(1), network(2));
         net.ensure_network(&one).await.unwrap();
         net.ensure_network(&two).await.unwrap();
-        net.set_network_names(&one.id, names(&[("redis", &["10.1.0.2"]), ("cache", &["10.1.0.2"]), ("web", &["10.1.0.3", "10.1.0.4"])]));
+        net.set_network_names(
+            &one.id,
+            names(&[("redis", &["10.1.0.2"]), ("cache", &["10.1.0.2"]), ("web", &["10.1.0.3", "10.1.0.4"])]),
+        );
         net.set_network_names(&two.id, names(&[("Tally", &["10.2.0.2"])]));
         let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
         let c = place(&net, &endpoint("c", &two, "10.2.0.2")).await;
@@ -114,7 +117,8 @@ fn names_are_answered_by_the_clients_networks() {
         let neighbour = machine.neighbour();
         let (network_one, net_of_test) = (one.clone(), net.clone());
         beside(move || {
-            let found = |codes: &[&str]| Some((ResponseCode::NoError, codes.iter().map(|one| (*one).to_owned()).collect()));
+            let found =
+                |codes: &[&str]| Some((ResponseCode::NoError, codes.iter().map(|one| (*one).to_owned()).collect()));
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::A), found(&["10.1.0.2"]));
             assert_eq!(ask(&a, "10.1.0.1", "CaChe.", RecordType::A), found(&["10.1.0.2"]));
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::AAAA), found(&[]));
@@ -157,7 +161,10 @@ fn a_dead_upstream_is_servfail_and_internal_networks_ask_nobody() {
         let b = place(&net, &endpoint("b", &inside, "10.2.0.2")).await;
         beside(move || {
             assert_eq!(ask(&a, "10.1.0.1", "example.org.", RecordType::A), Some((ResponseCode::ServFail, vec![])));
-            assert_eq!(ask(&b, "10.2.0.1", "db.", RecordType::A), Some((ResponseCode::NoError, vec!["10.2.0.2".into()])));
+            assert_eq!(
+                ask(&b, "10.2.0.1", "db.", RecordType::A),
+                Some((ResponseCode::NoError, vec!["10.2.0.2".into()]))
+            );
             assert_eq!(ask(&b, "10.2.0.1", "example.org.", RecordType::A), Some((ResponseCode::Refused, vec![])));
         })
         .await;

@@ -26,9 +26,12 @@ fn a_published_port_answers_everywhere_and_is_freed() {
         assert_eq!(reach(None, &format!("{HOST}:8080")).unwrap().to_string(), HOST);
         let seen = reach(Some(&machine.neighbour()), &format!("{HOST}:8080")).unwrap();
         assert_eq!(seen.to_string(), NEIGHBOUR, "the workload sees who asks");
-        for inside in [&web, &peer, &other] {
-            assert!(reach(Some(inside), &format!("{HOST}:8080")).is_ok(), "hairpin");
-            assert!(reach(Some(inside), "10.1.0.1:8080").is_ok(), "over the gateway");
+        for filtered in [true, false] {
+            bridge_frames_filtered(filtered);
+            for inside in [&web, &peer, &other] {
+                assert!(reach(Some(inside), &format!("{HOST}:8080")).is_ok(), "hairpin");
+                assert!(reach(Some(inside), "10.1.0.1:8080").is_ok(), "over the gateway");
+            }
         }
         net.unpublish("nobody").await.unwrap();
         net.unpublish("web").await.unwrap();

@@ -26,7 +26,9 @@ const NFT_MSG_DELSETELEM: u16 = 14;
 const NLM_F_APPEND: u16 = 0x800;
 const NFPROTO_INET: u8 = 1;
 
+const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_MAP: u32 = 8;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const NFT_LOOKUP_F_INV: u32 = 1;
 /// Elements per message: one list of elements must stay below 64 KiB.
@@ -136,6 +138,8 @@ pub enum Verdict {
 pub struct Element {
     pub key: Key,
     pub value: Option<Value>,
+    /// In a set of ranges: the first key that is no longer in the range begun by the one before.
+    pub ends_range: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -206,10 +210,6 @@ pub enum Step {
         address: Register,
         port: Register,
     },
-    /// Rewrites the destination to the host's own address, on another port.
-    Redirect {
-        port: Register,
-    },
     /// Rewrites the source to the host's address towards the destination.
     Masquerade,
 }
@@ -274,12 +274,21 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Makes a set of ranges of addresses: each is an element at its start and one at its end.
+    pub fn add_range_set(&mut self, name: &str, field: Field) -> &mut Self {
+        self.set(name, &[field], None, NFT_SET_INTERVAL)
+    }
+
     /// Makes a set, or with `answers` a map.
     pub fn add_set(&mut self, name: &str, fields: &[Field], answers: Option<Answers>) -> &mut Self {
+        self.set(name, fields, answers, if answers.is_some() { NFT_SET_MAP } else { 0 })
+    }
+
+    fn set(&mut self, name: &str, fields: &[Field], answers: Option<Answers>, flags: u32) -> &mut Self {
         let id = u32::try_from(self.messages.len()).expect("a transaction has few messages");
         self.named(NFT_MSG_NEWSET, NLM_F_CREATE, |message| {
-            let flags = if answers.is_some() { NFT_SET_MAP } else { 0 };
             message.text(2, name).be32(3, flags).be32(4, type_of(fields)).be32(5, length_of(fields)).be32(10, id);
+            message.bytes(13, &byte_orders(fields));
             match answers {
                 Some(Answers::Fields(fields)) => {
                     message.be32(6, type_of(fields)).be32(7, length_of(fields));
@@ -311,6 +320,9 @@ impl<'a> Batch<'a> {
                             one.nest(1, |key| {
                                 key.bytes(1, &element.key.0);
                             });
+                            if element.ends_range {
+                                one.be32(3, NFT_SET_ELEM_INTERVAL_END);
+                            }
                             match &element.value {
                                 Some(Value::Fields(value)) => {
                                     one.nest(2, |data| {
@@ -383,6 +395,13 @@ pub fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, Refused> {
 
 fn type_of(fields: &[Field]) -> u32 {
     fields.iter().fold(0, |all, field| all << 6 | field.number())
+}
+
+/// For `nft list` alone: whether keys are texts in the machine's order (1) or numbers in the network's (2).
+fn byte_orders(fields: &[Field]) -> [u8; 6] {
+    let order = if matches!(fields, [Field::Interface]) { 1u32 } else { 2 };
+    let [a, b, c, d] = order.to_ne_bytes();
+    [0, 4, a, b, c, d]
 }
 
 fn length_of(fields: &[Field]) -> u32 {
@@ -488,9 +507,6 @@ fn write_step(list: &mut Message, step: &Step) {
         }),
         Step::Dnat { family, address, port } => expression(list, "nat", |e| {
             e.be32(1, NAT_DESTINATION).be32(2, u32::from(*family)).be32(3, address.0).be32(5, port.0);
-        }),
-        Step::Redirect { port } => expression(list, "redir", |e| {
-            e.be32(1, port.0);
         }),
         Step::Masquerade => expression(list, "masq", |_| {}),
     }

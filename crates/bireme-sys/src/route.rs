@@ -26,13 +26,15 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
@@ -51,7 +53,6 @@ const RTPROT_BOOT: u8 = 3;
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
-const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
 
@@ -174,11 +175,14 @@ pub fn raise(index: u32) -> Message {
     Message::new(RTM_SETLINK, 0, &link_head(AF_UNSPEC, index, IFF_UP, IFF_UP))
 }
 
-/// Whether the bridge's port `index` may speak only with the bridge itself, not with other such ports.
-pub fn isolate_port(index: u32, isolated: bool) -> Message {
-    let mut message = Message::new(RTM_SETLINK, 0, &link_head(AF_BRIDGE, index, 0, 0));
-    message.nest(IFLA_PROTINFO, |port| {
-        port.bytes(IFLA_BRPORT_ISOLATED, &[u8::from(isolated)]);
+/// How the bridge treats its port `name`: with `hairpin`, frames may leave by the port they came in by; an `isolated`
+/// port may speak with the bridge itself and with ports that are not.
+pub fn set_bridge_port(name: &str, hairpin: bool, isolated: bool) -> Message {
+    let mut message = Message::new(RTM_NEWLINK, 0, &link_head(AF_UNSPEC, 0, 0, 0));
+    message.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |port| {
+            port.bytes(IFLA_BRPORT_MODE, &[u8::from(hairpin)]).bytes(IFLA_BRPORT_ISOLATED, &[u8::from(isolated)]);
+        });
     });
     message
 }

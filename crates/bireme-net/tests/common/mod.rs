@@ -16,19 +16,19 @@ use bireme_net::{Driver, Endpoint, Net, NetOptions, NetworkId, NetworkSpec, Subn
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const LIMIT: Duration = Duration::from_secs(10);
 /// Long enough for a packet that is let through, which takes a hundredth of it.
-pub const REFUSED_AFTER: Duration = Duration::from_millis(400);
+pub(crate) const REFUSED_AFTER: Duration = Duration::from_millis(400);
 /// The machine's own address, and the neighbour's.
-pub const HOST: &str = "203.0.113.1";
-pub const NEIGHBOUR: &str = "203.0.113.2";
+pub(crate) const HOST: &str = "203.0.113.1";
+pub(crate) const NEIGHBOUR: &str = "203.0.113.2";
 
-pub struct Machine {
+pub(crate) struct Machine {
     folder: tempfile::TempDir,
 }
 
 /// Runs `test` on a machine of its own, on one runtime.
-pub fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
+pub(crate) fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send + 'static) {
     let run = move || {
         netns::isolate_thread().unwrap();
         let machine = Machine { folder: tempfile::tempdir().unwrap() };
@@ -43,11 +43,11 @@ pub fn on_machine<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F + Send
 }
 
 impl Machine {
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
-    pub fn neighbour(&self) -> PathBuf {
+    pub(crate) fn neighbour(&self) -> PathBuf {
         self.folder.path().join("neighbour")
     }
 
@@ -80,24 +80,24 @@ impl Machine {
         .unwrap();
     }
 
-    pub async fn open(&self, instance: &str) -> Net {
+    pub(crate) async fn open(&self, instance: &str) -> Net {
         self.open_with(instance, Some(vec![])).await
     }
 
-    pub async fn open_with(&self, instance: &str, upstream_dns: Option<Vec<SocketAddr>>) -> Net {
+    pub(crate) async fn open_with(&self, instance: &str, upstream_dns: Option<Vec<SocketAddr>>) -> Net {
         let run_dir = self.run_dir().join(instance);
         Net::open(NetOptions { instance: instance.into(), run_dir, upstream_dns }).await.unwrap()
     }
 
     /// Names of all links of the machine.
-    pub fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         let links = route::links(&mut Socket::open(Subsystem::Route).unwrap()).unwrap();
         links.into_iter().map(|link| link.name).collect()
     }
 }
 
 /// Network number `number` is 10.`number`.0.0/24.
-pub fn network(number: u8) -> NetworkSpec {
+pub(crate) fn network(number: u8) -> NetworkSpec {
     NetworkSpec {
         id: NetworkId::parse(&format!("{number:064x}")).unwrap(),
         name: format!("net{number}"),
@@ -114,12 +114,12 @@ pub fn network(number: u8) -> NetworkSpec {
     }
 }
 
-pub fn sandbox(name: &str) -> SandboxId {
+pub(crate) fn sandbox(name: &str) -> SandboxId {
     SandboxId::parse(name).unwrap()
 }
 
 /// Of `name`, which is sandbox and owner, at `address`.
-pub fn endpoint(name: &str, network: &NetworkSpec, address: &str) -> Endpoint {
+pub(crate) fn endpoint(name: &str, network: &NetworkSpec, address: &str) -> Endpoint {
     Endpoint {
         sandbox: sandbox(name),
         network: network.id.clone(),
@@ -131,14 +131,14 @@ pub fn endpoint(name: &str, network: &NetworkSpec, address: &str) -> Endpoint {
 }
 
 /// Makes the sandbox and attaches it; answers the namespace.
-pub async fn place(net: &Net, endpoint: &Endpoint) -> PathBuf {
+pub(crate) async fn place(net: &Net, endpoint: &Endpoint) -> PathBuf {
     let path = net.ensure_sandbox(&endpoint.sandbox).await.unwrap();
     net.attach(endpoint).await.unwrap();
     path
 }
 
 /// Serves TCP connections inside `netns` for as long as the test: each gets the address it came from.
-pub fn serve_tcp(netns: &Path, address: &str) {
+pub(crate) fn serve_tcp(netns: &Path, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let listener = netns::run_in_netns(netns, || TcpListener::bind(address)).unwrap().unwrap();
     std::thread::spawn(move || {
@@ -150,7 +150,7 @@ pub fn serve_tcp(netns: &Path, address: &str) {
     });
 }
 
-pub fn serve_udp(netns: &Path, address: &str) {
+pub(crate) fn serve_udp(netns: &Path, address: &str) {
     let address: SocketAddr = address.parse().unwrap();
     let socket = netns::run_in_netns(netns, || UdpSocket::bind(address)).unwrap().unwrap();
     std::thread::spawn(move || {
@@ -170,7 +170,7 @@ fn talk(address: SocketAddr, limit: Duration) -> io::Result<IpAddr> {
 }
 
 /// Connects from the machine itself, or from inside `netns`; answers as whom the server sees the client.
-pub fn reach(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
+pub(crate) fn reach(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
     let address = address.parse().unwrap();
     match netns {
         Some(netns) => netns::run_in_netns(netns, || talk(address, LIMIT))?,
@@ -179,7 +179,7 @@ pub fn reach(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
 }
 
 /// That nothing answers at `address`.
-pub fn cannot_reach(netns: Option<&Path>, address: &str) {
+pub(crate) fn cannot_reach(netns: Option<&Path>, address: &str) {
     let to = address.parse().unwrap();
     let answer = match netns {
         Some(netns) => netns::run_in_netns(netns, || talk(to, REFUSED_AFTER)).unwrap(),
@@ -188,7 +188,7 @@ pub fn cannot_reach(netns: Option<&Path>, address: &str) {
     assert!(answer.is_err(), "{address} answered {answer:?}");
 }
 
-pub fn reach_udp(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
+pub(crate) fn reach_udp(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
     let to: SocketAddr = address.parse().unwrap();
     let ask = || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -206,11 +206,11 @@ pub fn reach_udp(netns: Option<&Path>, address: &str) -> io::Result<IpAddr> {
 }
 
 /// Runs blocking work beside the runtime, whose tasks (the DNS) go on.
-pub async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < LIMIT, "{what}");
@@ -218,12 +218,21 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn forward(owner: &str, host: &str, target: &str, network: &NetworkSpec) -> bireme_net::Forward {
+pub(crate) fn forward(owner: &str, host: &str, target: &str, network: &NetworkSpec) -> bireme_net::Forward {
     bireme_net::Forward {
         owner: owner.into(),
         protocol: bireme_core::spec::Protocol::Tcp,
         host: host.parse().unwrap(),
         target: target.parse().unwrap(),
         network: network.id.clone(),
+    }
+}
+
+/// Whether frames within a bridge pass the rules for routed packets, as Docker has it.
+pub(crate) fn bridge_frames_filtered(on: bool) {
+    let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+    // Absent where the kernel cannot do it.
+    if Path::new(path).exists() {
+        std::fs::write(path, if on { "1" } else { "0" }).unwrap();
     }
 }
