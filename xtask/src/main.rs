@@ -1,1 +1,69 @@
-fn main() {}
+//! Chores of the house, one file a task. `./x help` lists them.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to watch")]
+
+mod house;
+mod steps;
+mod task_demo;
+mod task_deny;
+mod task_deps;
+mod task_docs;
+mod task_guests;
+mod task_images;
+mod task_setup;
+mod task_test;
+mod task_whiskers;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "x", about = "Chores of the house")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install and unpack what building, testing and the demo need; what is there stays as it is
+    Setup,
+    /// Build the test guests into target/guests
+    Guests,
+    /// Make the images that tests and the demo run, into target/images
+    Images,
+    /// Load the example app: N players at once for S seconds, then every score is checked (`build` builds its modules)
+    Whiskers(task_whiskers::Args),
+    /// Start the example app and say where to look
+    Demo(task_demo::Args),
+    /// Everything that CI runs
+    Test,
+    /// Check that the crates use each other as the house allows
+    Deps,
+    /// Check licences, sources and advisories of the dependencies
+    Deny,
+    /// Write the generated reference pages
+    Docs(task_docs::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup => task_setup::run(),
+        Task::Guests => task_guests::run(),
+        Task::Images => task_images::run(),
+        Task::Whiskers(args) => task_whiskers::run(&args),
+        Task::Demo(args) => task_demo::run(&args),
+        Task::Test => task_test::run(),
+        Task::Deps => task_deps::run(),
+        Task::Deny => task_deny::run(),
+        Task::Docs(args) => task_docs::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("x: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

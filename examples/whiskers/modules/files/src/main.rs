@@ -52,7 +52,8 @@ fn serve(request: &Request<Body>, found: Found, head: bool) -> Result<Response<B
         Range::Whole => (StatusCode::OK, 0, size),
         Range::Part { from, length } => (StatusCode::PARTIAL_CONTENT, from, length),
         Range::Outside => {
-            let response = described(StatusCode::RANGE_NOT_SATISFIABLE).header("content-range", format!("bytes */{size}"));
+            let response =
+                described(StatusCode::RANGE_NOT_SATISFIABLE).header("content-range", format!("bytes */{size}"));
             return Ok(response.body(Body::empty())?);
         }
     };

@@ -4,7 +4,10 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Range {
     Whole,
-    Part { from: u64, length: u64 },
+    Part {
+        from: u64,
+        length: u64,
+    },
     /// Nothing that the file has.
     Outside,
 }

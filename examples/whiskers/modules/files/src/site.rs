@@ -95,13 +95,32 @@ mod tests {
     fn a_path_leads_down_into_the_site_or_nowhere() {
         let check = |path: &str, expected: Option<&[&str]>| {
             let got = segments(path);
-            assert_eq!(got.as_deref().map(|got| got.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(), expected, "{path}");
+            assert_eq!(
+                got.as_deref().map(|got| got.iter().map(String::as_str).collect::<Vec<_>>()).as_deref(),
+                expected,
+                "{path}"
+            );
         };
         check("/", Some(&[]));
         check("/index.html", Some(&["index.html"]));
         check("/art/a%20cat.svg", Some(&["art", "a cat.svg"]));
         check("/art/", Some(&["art"]));
-        for bad in ["", "x", "//x", "/a//b", "/..", "/a/../b", "/%2e%2e/x", "/a%2fb", "/a%5cb", "/.git", "/a%00", "/%zz", "/%f", "/%ff"] {
+        for bad in [
+            "",
+            "x",
+            "//x",
+            "/a//b",
+            "/..",
+            "/a/../b",
+            "/%2e%2e/x",
+            "/a%2fb",
+            "/a%5cb",
+            "/.git",
+            "/a%00",
+            "/%zz",
+            "/%f",
+            "/%ff",
+        ] {
             check(bad, None);
         }
     }

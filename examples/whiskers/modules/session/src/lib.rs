@@ -54,7 +54,8 @@ fn menu(game: Ulid) -> Vec<Demand> {
     let mut demands: Vec<Demand> = Vec::new();
     let mut at = 0;
     while at < game_ms {
-        let others: Vec<_> = FOODS.into_iter().filter(|food| demands.last().is_none_or(|last| last.food != *food)).collect();
+        let others: Vec<_> =
+            FOODS.into_iter().filter(|food| demands.last().is_none_or(|last| last.food != *food)).collect();
         demands.push(Demand { food: others[dice.roll(others.len() as u64) as usize], at });
         at += PATIENCE.0 + dice.roll(PATIENCE.1 - PATIENCE.0);
     }

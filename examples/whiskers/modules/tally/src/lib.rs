@@ -17,9 +17,15 @@ async fn tally(request: Request) -> Response<String> {
     };
     match deliver(&session_key(game), &click).await {
         Ok(Delivery::Heard) => json(StatusCode::ACCEPTED, &click),
-        Ok(Delivery::GameOver) => refuse(StatusCode::GONE, "this game is over, or never began: ask /session for a new one"),
-        Ok(Delivery::NobodyListens) => refuse(StatusCode::SERVICE_UNAVAILABLE, "nobody keeps the score right now: try again"),
-        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, format!("the click was not counted, Redis says: {error}")),
+        Ok(Delivery::GameOver) => {
+            refuse(StatusCode::GONE, "this game is over, or never began: ask /session for a new one")
+        }
+        Ok(Delivery::NobodyListens) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "nobody keeps the score right now: try again")
+        }
+        Err(error) => {
+            refuse(StatusCode::SERVICE_UNAVAILABLE, format!("the click was not counted, Redis says: {error}"))
+        }
     }
 }
 

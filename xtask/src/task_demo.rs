@@ -1,0 +1,112 @@
+//! `demo`: the example app on an engine of its own, from nothing; with `--check`, played and taken down again.
+
+mod engine;
+mod remains;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use self::engine::Engine;
+use self::remains::Remains;
+use crate::{house, task_images, task_setup, task_whiskers};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Play one game through the API, take everything down, and fail unless all of it worked and nothing remains
+    #[arg(long)]
+    check: bool,
+    /// With --check: play a game in a headless browser too, and keep a screenshot in target/screenshots
+    #[arg(long, requires = "check")]
+    browser: bool,
+    /// With --check: this many games at once for ten seconds besides
+    #[arg(long, requires = "check", value_name = "N")]
+    players: Option<u16>,
+    /// Port of this machine that the app answers on
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    task_setup::packages()?;
+    task_whiskers::build()?;
+    house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
+    if !house::made("images/redis.tar").is_file() {
+        task_images::run()?;
+    }
+    if args.check { check(args) } else { start(args) }
+}
+
+fn app() -> PathBuf {
+    house::root().join("examples/whiskers")
+}
+
+/// On the user's own engine, which the CLI starts when none answers.
+fn start(args: &Args) -> Result<()> {
+    let bireme = house::bin("bireme");
+    house::run(house::program(&bireme).args(["load", "--input"]).arg(house::made("images/redis.tar")))?;
+    let mut up = house::program(&bireme);
+    up.args(["up", "--detach", "--build", "--wait"]).current_dir(app()).env("WHISKERS_PORT", args.port.to_string());
+    house::run(&mut up)?;
+    let bireme = bireme.display();
+    println!(
+        "\nWhiskers is served: play it at http://127.0.0.1:{port}/\n\n\
+         While you play, in examples/whiskers:\n  \
+         {bireme} top                          every module and Redis, live: instances, latency, memory\n  \
+         {bireme} logs -f                      what they say\n  \
+         {bireme} ps                           what runs (docker ps shows the same)\n\n\
+         Under load:    ./x whiskers --players 50 --seconds 30 --port {port}\n\
+         Take it down:  {bireme} down -v       in examples/whiskers",
+        port = args.port,
+    );
+    Ok(())
+}
+
+/// On a private engine, which leaves nothing behind.
+fn check(args: &Args) -> Result<()> {
+    let before = Remains::look()?;
+    let engine = Engine::start()?;
+    let played = play(args, &engine);
+    let logs = if played.is_err() { engine.tell() } else { Ok(()) };
+    let down = engine.bireme(&["down", "--volumes"], &app()).context("the app does not go down");
+    let stopped = engine.stop();
+    played.and(logs).and(down).and(stopped)?;
+    before.must_be_all()?;
+    println!("demo --check: played, taken down, nothing remains");
+    Ok(())
+}
+
+fn play(args: &Args, engine: &Engine) -> Result<()> {
+    engine.bireme(&["load", "--input", &house::made("images/redis.tar").display().to_string()], &house::root())?;
+    // Known to this run only: the operator's token is asked for with every reset.
+    let token = format!("demo-{}", std::process::id());
+    let port = args.port.to_string();
+    let settings = [("WHISKERS_PORT", port.as_str()), ("WHISKERS_OPERATOR_TOKEN", token.as_str())];
+    engine.bireme_with(&["up", "--detach", "--build", "--wait"], &app(), &settings)?;
+    house::run(house::program(house::bin("whiskers-bots")).args(["check", "--port", &port, "--token", &token]))?;
+    if let Some(players) = args.players {
+        let players = players.to_string();
+        house::run(house::program(house::bin("whiskers-bots")).args([
+            "play",
+            "--port",
+            &port,
+            "--players",
+            &players,
+            "--seconds",
+            "10",
+            "--host",
+            &engine.host(),
+        ]))?;
+    }
+    if args.browser {
+        let pictures = house::made("screenshots");
+        house::run(
+            house::program("node")
+                .arg("play.mjs")
+                .arg(format!("http://127.0.0.1:{port}/"))
+                .arg(&pictures)
+                .current_dir(house::root().join("tests/browser")),
+        )?;
+    }
+    Ok(())
+}
