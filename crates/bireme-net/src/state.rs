@@ -18,7 +18,7 @@ use bireme_sys::{listen, netns, route};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::addresses::overlap;
 use crate::dns::Service;
@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<NetworkId, Network>,
     pub(crate) links: BTreeMap<(SandboxId, NetworkId), Link>,
     pub(crate) forwards: Vec<Held>,
+    /// Interfaces that the kernel is still removing, and the sandbox they are in.
+    leaving: Vec<(SandboxId, JoinHandle<()>)>,
 }
 
 pub(crate) struct Network {
@@ -141,6 +143,7 @@ impl State {
             networks: BTreeMap::new(),
             links: BTreeMap::new(),
             forwards: Vec::new(),
+            leaving: Vec::new(),
         })
     }
 
@@ -289,6 +292,7 @@ impl State {
             .remove_network(&network.ruled())
             .map_err(NetError::kernel(format!("taking network {name} out of the rules")))?;
         let index = network.index;
+        self.settle(None);
         self.networks.remove(id);
         self.service.directory.forget_network(id);
         self.delete_link(index).map_err(NetError::kernel(format!("removing the bridge of network {name}")))
@@ -323,9 +327,34 @@ impl State {
         self.service.directory.remove_client(&key.0, &key.1, &addresses, true);
         let name = &link.attached.host_interface;
         let failed = || NetError::kernel(format!("removing interface {name} of {}", key.0));
-        match route::link(&mut self.route, name).map_err(failed())? {
-            Some(found) => self.delete_link(found.index).map_err(failed()),
-            None => Ok(()),
+        let Some(found) = route::link(&mut self.route, name).map_err(failed())? else { return Ok(()) };
+        // The kernel takes some 30 ms over it, waiting for every processor to let go. All that others could notice ends
+        // now: without addresses nobody reaches the workload, and a later daemon does not take the rest for its own.
+        let gone = format!("bireme:{}:gone", self.instance);
+        self.route.request(&[route::set_alias(found.index, &gone)]).map_err(failed())?;
+        let addresses: Vec<_> = link.endpoints.into_values().flat_map(|one| one.addresses).collect();
+        take_addresses(&self.sandboxes.path(&key.0), &key.0, &link.attached.interface, &addresses)?;
+        let remove = move || {
+            let answer = Socket::open(Subsystem::Route)
+                .map_err(Refused::from)
+                .and_then(|mut socket| socket.request(&[route::delete_link(found.index)]));
+            match answer {
+                Err(error) if error.errno != Errno::NODEV => {
+                    tracing::warn!(link = found.name, %error, "an interface stays until the daemon starts again");
+                }
+                _ => {}
+            }
+        };
+        self.leaving.retain(|(_, task)| !task.is_finished());
+        self.leaving.push((key.0.clone(), self.runtime.spawn_blocking(remove)));
+        Ok(())
+    }
+
+    /// Waits until interfaces on their way out are gone: those of `sandbox`, or all.
+    pub(crate) fn settle(&mut self, sandbox: Option<&SandboxId>) {
+        for (_, task) in self.leaving.extract_if(.., |(of, _)| sandbox.is_none_or(|sandbox| sandbox == of)) {
+            // Its own failures are logged; a runtime that ends takes it along.
+            let _ = self.runtime.block_on(task);
         }
     }
 
@@ -357,6 +386,7 @@ impl State {
             return Ok(link.attached.clone());
         }
 
+        self.settle(Some(&endpoint.sandbox));
         let interface = self.free_interface(&endpoint.sandbox);
         let failed = |what: &str| format!("{what} the interface of {} on network {}", endpoint.sandbox, spec.name);
         let namespace = File::open(&path).map_err(NetError::io(failed("finding the namespace for")))?;
@@ -449,25 +479,7 @@ impl State {
         let addresses: Vec<_> = left.addresses.iter().map(IpNet::addr).collect();
         let interface = link.attached.interface.clone();
         self.service.directory.remove_client(&key.0, &key.1, &addresses, false);
-        let path = self.sandboxes.path(&endpoint.sandbox);
-        let failed = || format!("taking addresses from {interface} of {}", endpoint.sandbox);
-        let answer = netns::run_in_netns(&path, || -> Result<(), Refused> {
-            let mut socket = Socket::open(Subsystem::Route)?;
-            let Some(link) = route::link(&mut socket, &interface)? else { return Ok(()) };
-            for address in &left.addresses {
-                let remove = route::delete_address(link.index, (address.addr(), address.prefix_len()));
-                match socket.request(&[remove]) {
-                    Err(refused) if refused.errno != Errno::ADDRNOTAVAIL => return Err(refused),
-                    _ => {}
-                }
-            }
-            Ok(())
-        });
-        match answer {
-            Ok(answer) => answer.map_err(NetError::kernel(failed())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(NetError::io(failed())(error)),
-        }
+        take_addresses(&self.sandboxes.path(&endpoint.sandbox), &endpoint.sandbox, &interface, &left.addresses)
     }
 
     pub(crate) fn publish(&mut self, forward: &Forward) -> Result<SocketAddr, NetError> {
@@ -648,6 +660,30 @@ fn configure(
     let attempt = format!("configuring {interface} of {} on network {network}", endpoint.sandbox);
     let answer = netns::run_in_netns(path, work).map_err(NetError::io(attempt.clone()))?;
     answer.map_err(NetError::kernel(attempt))
+}
+
+/// What is gone already is no error.
+fn take_addresses(path: &Path, sandbox: &SandboxId, interface: &str, addresses: &[IpNet]) -> Result<(), NetError> {
+    let failed = || format!("taking addresses from {interface} of {sandbox}");
+    let answer = netns::run_in_netns(path, || -> Result<(), Refused> {
+        let mut socket = Socket::open(Subsystem::Route)?;
+        let Some(link) = route::link(&mut socket, interface)? else { return Ok(()) };
+        for address in addresses {
+            let remove = route::delete_address(link.index, (address.addr(), address.prefix_len()));
+            match socket.request(&[remove]) {
+                Err(refused) if refused.errno != Errno::ADDRNOTAVAIL => return Err(refused),
+                _ => {}
+            }
+        }
+        Ok(())
+    });
+    match answer {
+        Ok(answer) => answer.map_err(NetError::kernel(failed())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // The file of a namespace that a restart of the machine ended.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        Err(error) => Err(NetError::io(failed())(error)),
+    }
 }
 
 fn check_network(spec: &NetworkSpec) -> Result<(), NetError> {

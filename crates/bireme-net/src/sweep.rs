@@ -14,6 +14,7 @@ impl State {
     pub(crate) fn sweep(&mut self, keep: Keep) -> Result<SweepReport, NetError> {
         let mut report = SweepReport::default();
         self.release(|_| true);
+        self.settle(None);
         self.links.clear();
 
         // Bridges first, so that what cannot be made again is known before anything is judged by it.
