@@ -1,1 +1,2 @@
-//! End-to-end and conformance tests; see the files under `tests/`.
+//! End-to-end tests, each a story: the true `biremed`, the true `docker` command line, Compose, browsers and databases.
+//! They stand under `tests/`, by subject; what they share is `bireme-testing`.

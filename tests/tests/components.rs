@@ -1,0 +1,71 @@
+//! WebAssembly components through the same clients as containers.
+
+use bireme_testing::{Engine, client, eventually, free_port, guest};
+
+fn answers(port: u16, path: &str) -> Option<client::Answer> {
+    client::tcp(port, "GET", path, "", b"").ok()
+}
+
+#[test]
+fn a_component_answers_http_and_is_a_container_to_every_client() {
+    let engine = Engine::start();
+    engine.build_guest("hello", "hello");
+    let port = free_port();
+    engine
+        .docker(["run", "-d", "--name", "hello", "--platform", "wasi/wasm", "-p", &format!("{port}:80"), "hello"])
+        .stdout();
+    let answer = eventually("an answer", || answers(port, "/").filter(|a| a.status == 200));
+    assert!(!answer.text().is_empty());
+    assert!(engine.docker(["ps", "--format", "{{.Names}} {{.Ports}}"]).stdout().contains(&format!("{port}->80/tcp")));
+    engine
+        .docker(["exec", "hello", "sh"])
+        .fails(1, "is a WebAssembly component and has no processes or shell to exec into");
+    engine.docker(["top", "hello"]).stdout();
+    engine.docker(["stop", "hello"]).stdout();
+    assert!(answers(port, "/").is_none(), "a stopped component answers nobody");
+    engine.docker(["start", "hello"]).stdout();
+    eventually("an answer after another start", || answers(port, "/").filter(|a| a.status == 200));
+    engine.docker(["rm", "-f", "hello"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn services_share_a_host_port_by_their_routes() {
+    let engine = Engine::start();
+    engine.build_guest("hello", "hello");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let run = |name: &str, route: &str| {
+        let label = format!("bireme.http.route={route}");
+        let app = ["--label", "com.docker.compose.project=shop", "--label", label.as_str()];
+        engine.docker(
+            ["run", "-d", "--name", name, "--platform", "wasi/wasm", "-p", publish.as_str()]
+                .into_iter()
+                .chain(app)
+                .chain(["hello"]),
+        )
+    };
+    run("a", "/a/...").stdout();
+    run("b", "/b").stdout();
+    run("c", "/a/...").fails(125, "route /a/... on host port");
+    eventually("the first route", || answers(port, "/a/x").filter(|a| a.status == 200));
+    eventually("the second route", || answers(port, "/b").filter(|a| a.status == 200));
+    assert_eq!(answers(port, "/c").map(|a| a.status), Some(404));
+    engine.docker(["rm", "-f", "a"]).stdout();
+    eventually("the second alone", || answers(port, "/b").filter(|a| a.status == 200));
+    assert_eq!(answers(port, "/a/x").map(|a| a.status), Some(404));
+    engine.docker(["rm", "-f", "b"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_local_file_runs_without_an_image() {
+    let engine = Engine::start();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let hello = guest("hello");
+    engine.bireme(["run", "-d", "--name", "local", "-p", publish.as_str(), hello.to_str().unwrap()]).stdout();
+    eventually("an answer", || answers(port, "/").filter(|a| a.status == 200));
+    engine.bireme(["rm", "-f", "local"]).stdout();
+    engine.finish();
+}
