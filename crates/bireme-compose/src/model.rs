@@ -140,7 +140,7 @@ pub struct Service {
     pub domainname: Option<String>,
     /// `None`: the image's; empty: none at all.
     pub entrypoint: Option<Vec<String>>,
-    /// With the contents of `env_file`; `None` stands for a variable that is named and nowhere set: it is not passed.
+    /// With the contents of `env_file`; `None` stands for a variable that is named and nowhere set: the container goes without it, whatever its image says.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, Option<String>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]

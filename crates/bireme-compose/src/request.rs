@@ -211,7 +211,7 @@ pub fn create_request(project: &Project, service: &Service, replica: &Replica) -
     } else {
         container_name(project, service, replica.number)
     };
-    let (binds, mut mounts, anonymous) = storage(project, service);
+    let (binds, mut mounts) = storage(project, service);
     let files = file_objects(project, service, &mut mounts);
     let (network_mode, networking) = networking(project, service, replica, &name);
     let (exposed, bindings) = ports(service);
@@ -222,18 +222,18 @@ pub fn create_request(project: &Project, service: &Service, replica: &Replica) -
         tty: Some(service.tty),
         open_stdin: Some(service.stdin_open),
         exposed_ports: some_vec(exposed),
+        // A name alone takes the variable away from what the image sets.
         env: some_vec(
             service
                 .environment
                 .iter()
-                .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={value}")))
+                .map(|(key, value)| value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}")))
                 .collect(),
         ),
         cmd: service.command.clone(),
         entrypoint: service.entrypoint.clone(),
         healthcheck: service.healthcheck.as_ref().map(health),
         image: Some(service.image_name(&project.name)),
-        volumes: some_vec(anonymous),
         working_dir: service.working_dir.clone(),
         labels: Some(container_labels(project, service, replica)),
         stop_signal: service.stop_signal.clone(),
@@ -273,15 +273,17 @@ fn container_labels(project: &Project, service: &Service, replica: &Replica) -> 
     all
 }
 
-/// Binds, mounts and anonymous volumes. A bind that may create its folder, and a volume without options, go the old way
+/// Binds and mounts. A bind that may create its folder, and a named volume without options, go the old way
 /// (`Binds`), since the API's `Mounts` never creates a folder; the rest are `Mounts`.
-fn storage(project: &Project, service: &Service) -> (Vec<String>, Vec<WireMount>, Vec<String>) {
-    let (mut binds, mut mounts, mut anonymous) = (Vec::new(), Vec::new(), Vec::new());
+fn storage(project: &Project, service: &Service) -> (Vec<String>, Vec<WireMount>) {
+    let (mut binds, mut mounts) = (Vec::new(), Vec::new());
     for mount in &service.volumes {
         match (mount.kind, &mount.source) {
             (MountKind::Bind, Some(source)) => {
                 let options = mount.bind.clone().unwrap_or_default();
-                if options.create_host_path && options.recursive.is_none() {
+                // Without `bind` at all the folder is made too, as Compose does.
+                let creates = mount.bind.is_none() || options.create_host_path;
+                if creates && options.recursive.is_none() && mount.consistency.is_none() {
                     let mut flags = vec![if mount.read_only { "ro" } else { "rw" }];
                     flags.extend(options.selinux.as_deref());
                     flags.extend(options.propagation.as_deref());
@@ -306,7 +308,6 @@ fn storage(project: &Project, service: &Service) -> (Vec<String>, Vec<WireMount>
                     Some(name) if plain => {
                         binds.push(format!("{name}:{}:{}", mount.target, if mount.read_only { "ro" } else { "rw" }));
                     }
-                    None if plain && !mount.read_only => anonymous.push(mount.target.clone()),
                     name => mounts.push(WireMount {
                         typ: Some(MountType::VOLUME),
                         source: name,
@@ -338,7 +339,7 @@ fn storage(project: &Project, service: &Service) -> (Vec<String>, Vec<WireMount>
             }
         }
     }
-    (binds, mounts, anonymous)
+    (binds, mounts)
 }
 
 fn bind_options(options: &crate::model::BindOptions) -> Option<MountBindOptions> {
@@ -458,7 +459,12 @@ fn ports(service: &Service) -> (Vec<String>, HashMap<String, Option<Vec<PortBind
     let mut exposed: Vec<String> = Vec::new();
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &service.expose {
-        exposed.push(if port.contains('/') { port.clone() } else { format!("{port}/tcp") });
+        let (range, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        // Decoding has seen to it that these are ports.
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            exposed.extend((first..=last).map(|port| format!("{port}/{protocol}")));
+        }
     }
     for port in &service.ports {
         let key = format!("{}/{}", port.target, port.protocol);

@@ -4,6 +4,8 @@
 //! repository taken out. With `BIREME_COMPOSE_ORACLE=/path/to/docker-compose` the real one is asked again and must still
 //! answer the same; with `BIREME_COMPOSE_BLESS=1` as well, its answers and our messages are written down anew.
 
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails fails the test")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Plans: what is done, in which order, and that doing it leaves nothing to do.
 
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails fails the test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
@@ -283,7 +285,7 @@ services:
     command: [run]
     environment: {A: 1, UNSET: }
     ports: ['127.0.0.1:8080:80', '53:53/udp', '90']
-    expose: ['7000']
+    expose: ['7000', 9000-9001]
     volumes: ['data:/d:ro', './b:/b', /anon, {type: tmpfs, target: /t, tmpfs: {size: 1m}}, {type: bind, source: /s, target: /s}]
     tmpfs: ['/run:size=1m', /x]
     networks: {n: {aliases: [al], ipv4_address: 10.0.0.5}}

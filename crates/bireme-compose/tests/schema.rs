@@ -1,5 +1,7 @@
 //! Every key of the specification's schema is done or refused by name, and we know none that it does not have.
 
+#![allow(clippy::unwrap_used, reason = "an unwrap that fails fails the test")]
+
 use std::collections::BTreeSet;
 
 use bireme_compose::schema::{self, Keys};
