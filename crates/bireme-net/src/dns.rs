@@ -45,6 +45,7 @@ struct Known {
     /// In the order of being attached.
     places: HashMap<SandboxId, Vec<NetworkId>>,
     names: HashMap<NetworkId, Names>,
+    gateways: HashMap<NetworkId, IpAddr>,
     internal: HashSet<NetworkId>,
 }
 
@@ -56,8 +57,9 @@ enum Decision {
 }
 
 impl Directory {
-    pub(crate) fn set_network(&self, network: &NetworkId, internal: bool) {
+    pub(crate) fn set_network(&self, network: &NetworkId, internal: bool, gateway: IpAddr) {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.gateways.insert(network.clone(), gateway);
         if internal {
             known.internal.insert(network.clone());
         } else {
@@ -69,6 +71,13 @@ impl Directory {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.internal.remove(network);
         known.names.remove(network);
+        known.gateways.remove(network);
+    }
+
+    pub(crate) fn servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
+        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let places = known.places.get(sandbox).into_iter().flatten();
+        places.filter_map(|place| known.gateways.get(place)).copied().collect()
     }
 
     pub(crate) fn set_names(&self, network: &NetworkId, names: Names) {

@@ -154,9 +154,9 @@ impl Net {
         self.inner.service.directory.set_names(network, names);
     }
 
-    /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order of its networks' IDs.
+    /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order in which it was attached.
     pub fn dns_servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner).dns_servers(sandbox)
+        self.inner.service.directory.servers(sandbox)
     }
 
     /// At start: takes what exists into care, makes again what is missing of networks, reservations of ports and DNS,

@@ -243,7 +243,7 @@ impl State {
             tcp: port(tcp.local_addr()).map_err(NetError::io(attempt.clone()))?,
         };
         let serving = self.service.serve(&self.runtime, udp, tcp).map_err(NetError::io(attempt))?;
-        self.service.directory.set_network(&spec.id, spec.internal);
+        self.service.directory.set_network(&spec.id, spec.internal, gateway);
         Ok(Network { spec: spec.clone(), bridge: bridge.to_owned(), index, dns, _serving: serving })
     }
 
@@ -578,11 +578,6 @@ impl State {
                 self.runtime.block_on(tasks.shutdown());
             }
         }
-    }
-
-    pub(crate) fn dns_servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
-        let places = self.links.keys().filter(|(of, _)| of == sandbox).map(|(_, network)| network);
-        places.filter_map(|network| self.networks.get(network)).map(|network| network.dns.gateway).collect()
     }
 }
 

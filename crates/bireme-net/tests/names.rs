@@ -1,5 +1,7 @@
 //! The DNS: our names, the world's names, nobody else's questions.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
 mod common;
 
 use std::io::{Read as _, Write as _};

@@ -3,6 +3,7 @@
 //! The kernel clears everything away when the thread ends, however it ends.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
