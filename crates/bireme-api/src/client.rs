@@ -294,10 +294,13 @@ impl Call {
         let mut request = http::Request::builder()
             .method(self.method)
             .uri(format!("{}{}", self.path, self.query))
-            .header(header::HOST, match &self.host {
-                Host::Unix(_) => "bireme",
-                Host::Tcp(address) => address,
-            })
+            .header(
+                header::HOST,
+                match &self.host {
+                    Host::Unix(_) => "bireme",
+                    Host::Tcp(address) => address,
+                },
+            )
             .header(header::USER_AGENT, concat!("bireme/", env!("CARGO_PKG_VERSION")));
         if upgrade {
             request = request.header(header::CONNECTION, "Upgrade").header(header::UPGRADE, "tcp");

@@ -31,11 +31,9 @@ impl BuildContext {
     /// A folder or Dockerfile that is not there.
     pub fn open(folder: &Path, dockerfile: Option<&str>, inline: Option<&str>) -> anyhow::Result<Self> {
         let named = folder;
-        let folder = folder
-            .canonicalize()
-            .ok()
-            .filter(|folder| folder.is_dir())
-            .ok_or_else(|| Failure::new(format!("unable to prepare context: path {} is not a folder", named.display())))?;
+        let folder = folder.canonicalize().ok().filter(|folder| folder.is_dir()).ok_or_else(|| {
+            Failure::new(format!("unable to prepare context: path {} is not a folder", named.display()))
+        })?;
         if let Some(inline) = inline {
             let ignore = read_ignore(&folder, None)?;
             return Ok(Self {
@@ -67,12 +65,7 @@ impl BuildContext {
         })?;
         let ignore = read_ignore(&folder, Some(&path))?;
         Ok(match path.strip_prefix(&folder) {
-            Ok(inside) => Self {
-                dockerfile: inside.to_string_lossy().into_owned(),
-                ignore,
-                injected: None,
-                folder,
-            },
+            Ok(inside) => Self { dockerfile: inside.to_string_lossy().into_owned(), ignore, injected: None, folder },
             Err(_) => Self {
                 dockerfile: ".bireme.Dockerfile".to_owned(),
                 ignore,
@@ -200,14 +193,18 @@ pub fn is_wasm_file(image: &str) -> bool {
 
 /// Reads the file at `path`; see [`wasm_image`].
 pub fn read_wasm(path: &str) -> anyhow::Result<WasmImage> {
-    let module = std::fs::read(path).map_err(|error| {
-        Failure::new(format!("cannot read {path}: {error}")).code(if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 })
-    })?;
+    let module =
+        std::fs::read(path).map_err(|error| {
+            Failure::new(format!("cannot read {path}: {error}"))
+                .code(if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 })
+        })?;
     if !module.starts_with(b"\0asm") {
-        return Err(Failure::new(format!("{path} is not a WebAssembly module or component: it does not begin with \\0asm"))
-            .hint("build it for wasm32-wasip2, or pass the name of an image")
-            .code(126)
-            .into());
+        return Err(Failure::new(format!(
+            "{path} is not a WebAssembly module or component: it does not begin with \\0asm"
+        ))
+        .hint("build it for wasm32-wasip2, or pass the name of an image")
+        .code(126)
+        .into());
     }
     let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     wasm_image(&stem, &module)

@@ -297,7 +297,11 @@ mod tests {
             for piece in wire.chunks(cut) {
                 demux
                     .feed::<()>(piece, |stream, bytes| {
-                        if stream == 2 { err.extend_from_slice(bytes) } else { out.extend_from_slice(bytes) }
+                        if stream == 2 {
+                            err.extend_from_slice(bytes)
+                        } else {
+                            out.extend_from_slice(bytes)
+                        }
                         Ok(())
                     })
                     .unwrap();

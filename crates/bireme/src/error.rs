@@ -55,7 +55,9 @@ pub fn report(error: &anyhow::Error, command: Option<&str>) -> ExitCode {
     let text = format!("{error:#}");
     if !text.is_empty() {
         match client {
-            Some(ClientError::Refused { .. }) if matches!(command, Some("run" | "create")) => eprintln!("bireme: {text}"),
+            Some(ClientError::Refused { .. }) if matches!(command, Some("run" | "create")) => {
+                eprintln!("bireme: {text}")
+            }
             Some(ClientError::Refused { .. }) => eprintln!("{text}"),
             _ if text.starts_with("Error response from daemon") => eprintln!("{text}"),
             _ => eprintln!("bireme: {text}"),
@@ -112,11 +114,7 @@ fn hint_for(error: &ClientError) -> Option<String> {
         }),
         ClientError::Connect { .. } => Some("check the address given by --host, BIREME_HOST or DOCKER_HOST".to_owned()),
         ClientError::Refused { message, .. } if error.kind() == ErrorKind::NotFound => {
-            if message.contains("container") {
-                Some("`bireme ps -a` lists every container".to_owned())
-            } else {
-                None
-            }
+            if message.contains("container") { Some("`bireme ps -a` lists every container".to_owned()) } else { None }
         }
         _ => None,
     }

@@ -3,6 +3,7 @@
 //! Three stages: [`cli`] is the grammar; [`settings`] turns flags, environment and defaults into plain values;
 //! [`commands`] does the work with those values and prints only through a [`printer::Printer`].
 
+pub mod app;
 pub mod archive;
 pub mod attach;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod request;
 pub mod settings;
 pub mod template;
 pub mod terminal;
+pub mod top;
 pub mod units;
 
 use std::process::ExitCode;

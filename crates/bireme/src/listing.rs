@@ -75,7 +75,10 @@ impl Listing<'_> {
     /// The text that [`Self::print`] prints.
     pub fn render(&self, rows: &[Row], format: Option<&str>, quiet: bool) -> anyhow::Result<Option<String>> {
         let heading = |field: &str| {
-            self.columns.iter().find(|(known, _)| *known == field).map_or_else(|| field.to_uppercase(), |(_, text)| (*text).to_owned())
+            self.columns
+                .iter()
+                .find(|(known, _)| *known == field)
+                .map_or_else(|| field.to_uppercase(), |(_, text)| (*text).to_owned())
         };
         let mut out = String::new();
         match format.map(str::trim) {
@@ -246,7 +249,11 @@ mod tests {
         check(None, false, "CONTAINER ID   NAMES\n0123456789ab   web\nba9876543210   a-longer-name\n");
         check(None, true, "0123456789ab\nba9876543210\n");
         check(Some("{{.Names}} {{.Label \"a\"}}"), false, "web 1\na-longer-name \n");
-        check(Some("table {{.Names}}\\t{{.ID}}"), false, "NAMES           CONTAINER ID\nweb             0123456789ab\na-longer-name   ba9876543210\n");
+        check(
+            Some("table {{.Names}}\\t{{.ID}}"),
+            false,
+            "NAMES           CONTAINER ID\nweb             0123456789ab\na-longer-name   ba9876543210\n",
+        );
         check(
             Some("json"),
             false,

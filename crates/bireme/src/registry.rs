@@ -43,9 +43,9 @@ fn credentials(config: &Value, domain: &str) -> Option<Value> {
         "docker.io" => &["https://index.docker.io/v1/", "docker.io"],
         _ => &[domain],
     };
-    let entry = keys.iter().find_map(|key| {
-        config["auths"].get(*key).or_else(|| config["auths"].get(format!("https://{key}")))
-    })?;
+    let entry = keys
+        .iter()
+        .find_map(|key| config["auths"].get(*key).or_else(|| config["auths"].get(format!("https://{key}"))))?;
     if let Some(token) = entry["identitytoken"].as_str().filter(|token| !token.is_empty()) {
         return Some(serde_json::json!({"identitytoken": token, "serveraddress": keys[0]}));
     }

@@ -113,7 +113,12 @@ mod tests {
         check(None, &both, "unix:///b", Origin::Environment("BIREME_HOST"));
         check(None, &Fake(&[("DOCKER_HOST", "unix:///d")], true), "unix:///d", Origin::Environment("DOCKER_HOST"));
         check(None, &Fake(&[], true), "unix:///run/bireme/bireme.sock", Origin::Default);
-        check(None, &Fake(&[("XDG_RUNTIME_DIR", "/run/user/1")], false), "unix:///run/user/1/bireme/bireme.sock", Origin::Default);
+        check(
+            None,
+            &Fake(&[("XDG_RUNTIME_DIR", "/run/user/1")], false),
+            "unix:///run/user/1/bireme/bireme.sock",
+            Origin::Default,
+        );
     }
 
     #[test]

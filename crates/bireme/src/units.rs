@@ -96,6 +96,14 @@ pub fn seconds(time: &str) -> Option<i64> {
     DateTime::parse_from_rfc3339(time).ok().map(|time| time.timestamp()).filter(|seconds| *seconds > 0)
 }
 
+/// A moment as Docker's lists print it, from seconds since 1970: `2026-01-02 15:04:05 +0000 UTC`.
+pub fn local_time(created: i64) -> String {
+    let Some(time) = DateTime::from_timestamp(created, 0) else { return String::new() };
+    let local = time.with_timezone(&chrono::Local);
+    let zone = if local.offset().local_minus_utc() == 0 { "UTC" } else { "" };
+    format!("{} {zone}", local.format("%Y-%m-%d %H:%M:%S %z")).trim_end().to_owned()
+}
+
 /// What `--since` and `--until` take: `10m` before now, an RFC 3339 time or a date, or seconds since 1970.
 pub fn parse_moment(text: &str) -> Result<String, String> {
     if text.parse::<f64>().is_ok() {
@@ -118,7 +126,9 @@ pub fn parse_moment(text: &str) -> Result<String, String> {
             let moment = Utc::now() - chrono::Duration::from_std(back).map_err(|error| error.to_string())?;
             Ok(format!("{}.{:09}", moment.timestamp(), moment.timestamp_subsec_nanos()))
         }
-        Err(_) => Err(format!("{text:?} is neither a time (2026-01-02T15:04:05Z), seconds since 1970 nor a duration (10m)")),
+        Err(_) => {
+            Err(format!("{text:?} is neither a time (2026-01-02T15:04:05Z), seconds since 1970 nor a duration (10m)"))
+        }
     }
 }
 

@@ -33,7 +33,14 @@ pub struct GlobalArgs {
     #[arg(short = 'H', long, global = true, value_name = "HOST", help_heading = "Global options")]
     pub host: Option<String>,
     /// Colours on a terminal
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true, help_heading = "Global options")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_default_value = true,
+        help_heading = "Global options"
+    )]
     pub color: ColorChoice,
 }
 
@@ -147,8 +154,8 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     (
         "Workloads",
         &[
-            "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect", "stats",
-            "wait", "port", "rename", "pause", "unpause", "cp",
+            "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect",
+            "stats", "wait", "port", "rename", "pause", "unpause", "cp",
         ],
     ),
     ("Images", &["images", "pull", "build", "tag", "rmi", "save", "load"]),

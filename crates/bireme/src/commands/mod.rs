@@ -1,24 +1,127 @@
 //! One file per command. Each takes the context and its own arguments and answers the exit code.
 
+mod attach;
+pub(crate) mod build;
+mod config;
+mod cp;
+mod down;
+mod each;
+mod exec;
+mod images;
 mod inspect;
+mod load;
+mod logs;
+mod network;
+mod port;
+mod prune;
 mod ps;
-mod pull;
+pub(crate) mod pull;
+mod rm;
 mod run;
+mod start;
+mod stats;
+mod stop;
+mod system;
+mod top;
+mod up;
 mod version;
+mod volume;
 
-use crate::cli::Command;
+pub(crate) use top::only_here;
+
+use crate::cli::{Command, ContainerCommand, ImageCommand};
 use crate::context::Context;
 use crate::error::Outcome;
 
-/// Runs one command.
+/// Runs one command. The engine is started first where the command needs one and nobody named another.
 pub async fn run(context: &Context, command: Command) -> Outcome {
-    context.ensure_engine().await?;
+    match &command {
+        Command::Daemon(args) => return system::daemon(args),
+        Command::Completion(args) => return system::completion(context, args),
+        Command::Config(args) => return config::config(context, args),
+        _ => context.ensure_engine().await?,
+    }
     match command {
         Command::Run(args) => run::run(context, &args).await,
+        Command::Create(args) => run::create(context, &args).await,
+        Command::Start(args) => start::start(context, &args).await,
+        Command::Stop(args) => stop::stop(context, &args).await,
+        Command::Restart(args) => stop::restart(context, &args).await,
+        Command::Kill(args) => stop::kill(context, &args).await,
+        Command::Rm(args) => rm::rm(context, &args).await,
         Command::Ps(args) => ps::ps(context, &args).await,
+        Command::Logs(args) => logs::logs(context, &args).await,
+        Command::Exec(args) => exec::exec(context, &args).await,
+        Command::Attach(args) => attach::attach(context, &args).await,
         Command::Inspect(args) => inspect::inspect(context, &args).await,
+        Command::Stats(args) => stats::stats(context, &args).await,
+        Command::Top(args) => top::top(context, &args).await,
+        Command::Wait(args) => stop::wait(context, &args).await,
+        Command::Port(args) => port::port(context, &args).await,
+        Command::Rename(args) => stop::rename(context, &args).await,
+        Command::Pause(args) => stop::pause(context, &args).await,
+        Command::Unpause(args) => stop::unpause(context, &args).await,
+        Command::Cp(args) => cp::cp(context, &args).await,
+        Command::Up(args) => up::up(context, &args).await,
+        Command::Down(args) => down::down(context, &args).await,
+        Command::Images(args) => images::images(context, &args).await,
         Command::Pull(args) => pull::pull(context, &args).await,
+        Command::Build(args) => build::build(context, &args).await,
+        Command::Tag(args) => images::tag(context, &args).await,
+        Command::Rmi(args) => images::rmi(context, &args).await,
+        Command::Save(args) => load::save(context, &args).await,
+        Command::Load(args) => load::load(context, &args).await,
+        Command::Container(command) => container(context, command).await,
+        Command::Image(command) => image(context, command).await,
+        Command::Network(command) => network::network(context, command).await,
+        Command::Volume(command) => volume::volume(context, command).await,
+        Command::Events(args) => system::events(context, &args).await,
+        Command::Info(args) => system::info(context, &args).await,
         Command::Version(args) => version::version(context, &args).await,
-        _ => anyhow::bail!("later"),
+        Command::Daemon(_) | Command::Completion(_) | Command::Config(_) => unreachable!("answered above"),
+    }
+}
+
+async fn container(context: &Context, command: ContainerCommand) -> Outcome {
+    match command {
+        ContainerCommand::Run(args) => run::run(context, &args).await,
+        ContainerCommand::Create(args) => run::create(context, &args).await,
+        ContainerCommand::Start(args) => start::start(context, &args).await,
+        ContainerCommand::Stop(args) => stop::stop(context, &args).await,
+        ContainerCommand::Restart(args) => stop::restart(context, &args).await,
+        ContainerCommand::Kill(args) => stop::kill(context, &args).await,
+        ContainerCommand::Rm(args) => rm::rm(context, &args).await,
+        ContainerCommand::Ls(args) => ps::ps(context, &args).await,
+        ContainerCommand::Logs(args) => logs::logs(context, &args).await,
+        ContainerCommand::Exec(args) => exec::exec(context, &args).await,
+        ContainerCommand::Attach(args) => attach::attach(context, &args).await,
+        ContainerCommand::Inspect(args) => {
+            inspect::of_kind(context, Some("container"), &args.names, args.format.as_deref(), args.size).await
+        }
+        ContainerCommand::Stats(args) => stats::stats(context, &args).await,
+        ContainerCommand::Top(args) => top::top(context, &args).await,
+        ContainerCommand::Wait(args) => stop::wait(context, &args).await,
+        ContainerCommand::Port(args) => port::port(context, &args).await,
+        ContainerCommand::Rename(args) => stop::rename(context, &args).await,
+        ContainerCommand::Pause(args) => stop::pause(context, &args).await,
+        ContainerCommand::Unpause(args) => stop::unpause(context, &args).await,
+        ContainerCommand::Cp(args) => cp::cp(context, &args).await,
+        ContainerCommand::Prune(args) => prune::containers(context, &args).await,
+    }
+}
+
+async fn image(context: &Context, command: ImageCommand) -> Outcome {
+    match command {
+        ImageCommand::Ls(args) => images::images(context, &args).await,
+        ImageCommand::Pull(args) => pull::pull(context, &args).await,
+        ImageCommand::Build(args) => build::build(context, &args).await,
+        ImageCommand::Tag(args) => images::tag(context, &args).await,
+        ImageCommand::Rm(args) => images::rmi(context, &args).await,
+        ImageCommand::Save(args) => load::save(context, &args).await,
+        ImageCommand::Load(args) => load::load(context, &args).await,
+        ImageCommand::Inspect(args) => {
+            inspect::of_kind(context, Some("image"), &args.names, args.format.as_deref(), false).await
+        }
+        ImageCommand::Prune(args) => images::prune(context, &args).await,
     }
 }

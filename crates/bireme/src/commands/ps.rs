@@ -49,12 +49,7 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
     if args.size {
         shown.push("Size");
     }
-    Listing { shown: &shown, ..LISTING }.print(
-        &context.printer,
-        &rows,
-        args.format.format.as_deref(),
-        args.quiet,
-    )?;
+    Listing { shown: &shown, ..LISTING }.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;
     Ok(0)
 }
 
@@ -83,8 +78,12 @@ fn row(container: &Value, no_trunc: bool) -> Row {
         .filter_map(|mount| mount["Name"].as_str().filter(|name| !name.is_empty()).or_else(|| mount["Source"].as_str()))
         .collect();
     let local = container["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Driver"] == "local").count();
-    let networks: Vec<&str> =
-        container["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let networks: Vec<&str> = container["NetworkSettings"]["Networks"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
     let written = container["SizeRw"].as_f64().unwrap_or(0.0);
     let whole = container["SizeRootFs"].as_f64().unwrap_or(0.0);
     let size = match whole {
@@ -95,12 +94,7 @@ fn row(container: &Value, no_trunc: bool) -> Row {
         .with("ID", if no_trunc { id } else { units::short_id(&id) })
         .with("Image", image)
         .with("Command", format!("\"{command}\""))
-        .with(
-            "CreatedAt",
-            chrono::DateTime::from_timestamp(created, 0)
-                .map(|time| time.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M:%S %z %Z").to_string())
-                .unwrap_or_default(),
-        )
+        .with("CreatedAt", units::local_time(created))
         .with("RunningFor", units::ago(created))
         .with("Status", text("Status"))
         .with("State", text("State"))

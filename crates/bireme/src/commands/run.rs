@@ -74,7 +74,10 @@ pub(super) async fn create(context: &Context, args: &CreateArgs) -> Outcome {
 pub(super) fn check_terminal(wanted: bool) -> anyhow::Result<()> {
     use std::io::IsTerminal;
     if wanted && !std::io::stdin().is_terminal() {
-        return Err(Failure::new("the input device is not a TTY").hint("leave out -t, or run it in a terminal").code(1).into());
+        return Err(Failure::new("the input device is not a TTY")
+            .hint("leave out -t, or run it in a terminal")
+            .code(1)
+            .into());
     }
     Ok(())
 }
@@ -88,7 +91,11 @@ async fn make(context: &Context, options: &ContainerOptions, detach: bool) -> an
     if let Some(path) = &options.cidfile
         && std::path::Path::new(path).exists()
     {
-        return Err(Failure::new(format!("container ID file found, make sure the other container isn't running or delete {path}")).code(125).into());
+        return Err(Failure::new(format!(
+            "container ID file found, make sure the other container isn't running or delete {path}"
+        ))
+        .code(125)
+        .into());
     }
     let image = if archive::is_wasm_file(options.image()) {
         load_wasm(context, options.image()).await?
@@ -148,8 +155,7 @@ pub(crate) async fn load_wasm(context: &Context, path: &str) -> anyhow::Result<S
         Err(error) => return Err(error.into()),
     }
     let body = futures::stream::once(async move { Ok(Bytes::from(image.archive)) });
-    let messages =
-        context.client.post("/images/load").query("quiet", 1).archive(body).objects::<Value>().await?;
+    let messages = context.client.post("/images/load").query("quiet", 1).archive(body).objects::<Value>().await?;
     Bars::new(&context.printer, None, "", true)
         .follow(messages)
         .await

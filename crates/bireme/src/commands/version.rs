@@ -11,7 +11,11 @@ pub(super) async fn version(context: &Context, args: &VersionArgs) -> Outcome {
     let client = json!({
         "Version": env!("CARGO_PKG_VERSION"),
         "Os": std::env::consts::OS,
-        "Arch": std::env::consts::ARCH,
+        "Arch": match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        },
     });
     let server = context.client.get("/version").read::<Value>().await;
     let capabilities = context.client.capabilities().await.ok();

@@ -356,7 +356,9 @@ fn networks(options: &ContainerOptions) -> anyhow::Result<Option<NetworkingConfi
         );
     }
     if endpoints.is_empty() && !(options.network_alias.is_empty() && options.ip.is_none() && options.ip6.is_none()) {
-        bail!("--network-alias, --ip and --ip6 need --network: the default network has neither names nor fixed addresses");
+        bail!(
+            "--network-alias, --ip and --ip6 need --network: the default network has neither names nor fixed addresses"
+        );
     }
     let special = |name: &str| matches!(name, "host" | "none" | "bridge" | "default") || name.starts_with("container:");
     endpoints.retain(|name, settings| {
@@ -397,24 +399,45 @@ mod tests {
         check("-e A=b alpine", "/Env", json!(["A=b"]));
         check("-m 64m --cpus 1.5 alpine", "/HostConfig/NanoCpus", json!(1_500_000_000));
         check("-m 64m alpine", "/HostConfig/Memory", json!(64 << 20));
-        check("--restart on-failure:3 alpine", "/HostConfig/RestartPolicy", json!({"Name": "on-failure", "MaximumRetryCount": 3}));
+        check(
+            "--restart on-failure:3 alpine",
+            "/HostConfig/RestartPolicy",
+            json!({"Name": "on-failure", "MaximumRetryCount": 3}),
+        );
         check("--ulimit nofile=1:2 alpine", "/HostConfig/Ulimits", json!([{"Name": "nofile", "Soft": 1, "Hard": 2}]));
         check("--tmpfs /t:size=1m alpine", "/HostConfig/Tmpfs", json!({"/t": "size=1m"}));
-        check("--health-cmd true --health-interval 2s alpine", "/Healthcheck", json!({"Test": ["CMD-SHELL", "true"], "Interval": 2_000_000_000i64}));
+        check(
+            "--health-cmd true --health-interval 2s alpine",
+            "/Healthcheck",
+            json!({"Test": ["CMD-SHELL", "true"], "Interval": 2_000_000_000i64}),
+        );
         check("--no-healthcheck alpine", "/Healthcheck/Test", json!(["NONE"]));
         check("--allow redis://r:6379 --allow *.x.org alpine", "/Labels/bireme.allow", json!("redis://r:6379,*.x.org"));
         check("--route /a --route /b/... alpine", "/Labels/bireme.http.route", json!("/a,/b/..."));
-        check("--network n --network-alias w --ip 10.0.0.9 alpine", "/NetworkingConfig/EndpointsConfig/n", json!({"Aliases": ["w"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}}));
+        check(
+            "--network n --network-alias w --ip 10.0.0.9 alpine",
+            "/NetworkingConfig/EndpointsConfig/n",
+            json!({"Aliases": ["w"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}}),
+        );
         check("--device /dev/fuse:rw alpine", "/HostConfig/Devices/0/CgroupPermissions", json!("rw"));
         check("--add-host a=::1 alpine", "/HostConfig/ExtraHosts", json!(["a:::1"]));
     }
 
     #[test]
     fn what_cannot_be_read_is_named() {
-        check_refused("--restart sometimes x", "--restart: \"sometimes\" is not one of no, on-failure[:N], always, unless-stopped");
-        check_refused("--rm --restart always x", "--rm and --restart exclude each other: a workload that is removed when it ends cannot be restarted");
+        check_refused(
+            "--restart sometimes x",
+            "--restart: \"sometimes\" is not one of no, on-failure[:N], always, unless-stopped",
+        );
+        check_refused(
+            "--rm --restart always x",
+            "--rm and --restart exclude each other: a workload that is removed when it ends cannot be restarted",
+        );
         check_refused("--ulimit nofile x", "--ulimit: \"nofile\" is not NAME=SOFT[:HARD], such as nofile=1024:2048");
-        check_refused("--network-alias a x", "--network-alias, --ip and --ip6 need --network: the default network has neither names nor fixed addresses");
+        check_refused(
+            "--network-alias a x",
+            "--network-alias, --ip and --ip6 need --network: the default network has neither names nor fixed addresses",
+        );
         check_refused("-e =x x", "--env: \"=x\" has no name; write KEY=VALUE");
     }
 }

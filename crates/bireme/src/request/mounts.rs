@@ -94,8 +94,18 @@ pub(super) fn mount(flag: &str) -> anyhow::Result<Mount> {
             }
             other => {
                 let known = [
-                    "type", "source", "target", "readonly", "bind-propagation", "volume-nocopy", "volume-label",
-                    "volume-driver", "volume-opt", "volume-subpath", "tmpfs-size", "tmpfs-mode",
+                    "type",
+                    "source",
+                    "target",
+                    "readonly",
+                    "bind-propagation",
+                    "volume-nocopy",
+                    "volume-label",
+                    "volume-driver",
+                    "volume-opt",
+                    "volume-subpath",
+                    "tmpfs-size",
+                    "tmpfs-mode",
                 ];
                 let near = bireme_core::nearest::nearest(other, known);
                 bail!(
@@ -137,7 +147,10 @@ mod tests {
 
     #[test]
     fn mounts_are_read() {
-        check("type=bind,src=/a,dst=/b,ro", Ok(json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})));
+        check(
+            "type=bind,src=/a,dst=/b,ro",
+            Ok(json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true})),
+        );
         check("target=/b", Ok(json!({"Type": "volume", "Target": "/b"})));
         check(
             "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1777",
@@ -149,8 +162,7 @@ mod tests {
 
     #[test]
     fn volumes_are_told_apart() {
-        let (binds, anonymous) =
-            volumes(&["/a:/b:ro".to_owned(), "data:/d".to_owned(), "/only".to_owned()]).unwrap();
+        let (binds, anonymous) = volumes(&["/a:/b:ro".to_owned(), "data:/d".to_owned(), "/only".to_owned()]).unwrap();
         assert_eq!((binds, anonymous), (vec!["/a:/b:ro".to_owned(), "data:/d".to_owned()], vec!["/only".to_owned()]));
         let (binds, _) = volumes(&["./x:/b".to_owned()]).unwrap();
         assert!(binds[0].starts_with('/') && binds[0].ends_with("/x:/b"), "{binds:?}");

@@ -82,7 +82,10 @@ mod tests {
         check("{{join .Cmd \",\"}} {{upper .Name}} {{lower \"AB\"}} {{title \"ab\"}}", "sh,-c,a b /WEB ab Ab");
         check("{{index .Cmd 0}} {{index .Labels \"b.c\"}} {{len .Cmd}}", "sh 2 3");
         check("{{(index (index .Ports \"80/tcp\") 0).HostPort}}", "8080");
-        check("{{printf \"%s=%d %v %q %5s|%-5s|%%\" .Id .Size .On \"x\" \"r\" \"l\"}}", "sha256:abc=12 true \"x\"     r|l    |%");
+        check(
+            "{{printf \"%s=%d %v %q %5s|%-5s|%%\" .Id .Size .On \"x\" \"r\" \"l\"}}",
+            "sha256:abc=12 true \"x\"     r|l    |%",
+        );
         check("{{println .Size}}", "12\n");
         check("{{slice .Name 1}} {{truncate .Name 2}} {{pad \"x\" 1 1}}", "web /w  x ");
         check("{{index (split .Id \":\") 1}}", "abc");

@@ -1,0 +1,182 @@
+//! Following what the containers of an app say, each line with its name before it.
+
+use std::time::Duration;
+
+use bireme_api::Client;
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::attach::Demux;
+use crate::context::Context;
+use crate::printer::Printer;
+
+/// Colours of the names, in turn. Source: Compose's `nextColor`, without those that are hard to read.
+const COLORS: [&str; 10] = ["36", "33", "32", "35", "34", "96", "93", "92", "95", "94"];
+
+/// What stands before a line.
+#[derive(Clone, Debug, Default)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// No prefix.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// `name  | `, the `at`th of several that are at most `width` wide.
+    pub fn new(printer: &Printer, at: usize, name: &str, width: usize) -> Self {
+        Self(format!("{} | ", printer.paint(COLORS[at % COLORS.len()], &format!("{name:<0$}", width + 1))))
+    }
+}
+
+/// Puts a log stream together again as whole lines.
+pub struct Lines {
+    printer: Printer,
+    prefix: Prefix,
+    demux: Option<Demux>,
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl Lines {
+    /// `tty`: the stream is not framed.
+    pub fn new(printer: Printer, prefix: Prefix, tty: bool) -> Self {
+        Self { printer, prefix, demux: (!tty).then(Demux::default), out: Vec::new(), err: Vec::new() }
+    }
+
+    /// Prints every line that is now whole.
+    pub fn feed(&mut self, chunk: &[u8]) -> std::io::Result<()> {
+        let Self { demux, out, err, .. } = self;
+        match demux {
+            None => out.extend_from_slice(chunk),
+            Some(demux) => {
+                let sorted = demux.feed::<std::convert::Infallible>(chunk, |stream, bytes| {
+                    if stream == 2 { &mut *err } else { &mut *out }.extend_from_slice(bytes);
+                    Ok(())
+                });
+                match sorted {
+                    Ok(()) => {}
+                    Err(never) => match never {},
+                }
+            }
+        }
+        self.flush(false)
+    }
+
+    /// Prints what is left without its newline.
+    pub fn finish(&mut self) -> std::io::Result<()> {
+        self.flush(true)
+    }
+
+    fn flush(&mut self, all: bool) -> std::io::Result<()> {
+        let (printer, prefix) = (self.printer, &self.prefix.0);
+        whole(&mut self.out, prefix, all, |text| printer.raw(text))?;
+        whole(&mut self.err, prefix, all, |text| printer.raw_error(text))
+    }
+}
+
+fn whole(
+    buffer: &mut Vec<u8>,
+    prefix: &str,
+    all: bool,
+    print: impl FnOnce(&[u8]) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let end = match buffer.iter().rposition(|byte| *byte == b'\n') {
+        _ if all => buffer.len(),
+        Some(last) => last + 1,
+        None => return Ok(()),
+    };
+    if end == 0 {
+        return Ok(());
+    }
+    let mut text = Vec::with_capacity(end + prefix.len() * 4);
+    for line in buffer[..end].split_inclusive(|byte| *byte == b'\n') {
+        text.extend_from_slice(prefix.as_bytes());
+        text.extend_from_slice(line);
+    }
+    if !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    buffer.drain(..end);
+    print(&text)
+}
+
+/// Follows one container through its restarts until it stays ended, and answers its exit code. `fresh` containers
+/// are shown from their start; others from now on.
+pub async fn follow(context: &Context, id: &str, prefix: Prefix, fresh: bool, timestamps: bool) -> anyhow::Result<i64> {
+    let mut from_start = fresh;
+    loop {
+        let container: Value = match context.client.get(format!("/containers/{id}/json")).read().await {
+            Ok(container) => container,
+            // Removed while we followed: it has nothing more to say.
+            Err(error) if error.is_not_found() => return Ok(0),
+            Err(error) => return Err(error.into()),
+        };
+        let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
+        let started = container["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
+        let mut call = context
+            .client
+            .get(format!("/containers/{id}/logs"))
+            .query("stdout", 1)
+            .query("stderr", 1)
+            .query("follow", 1)
+            .query("timestamps", u8::from(timestamps));
+        if from_start {
+            call = call.query_some("since", crate::units::parse_moment(&started).ok());
+        } else {
+            call = call.query("tail", 0);
+        }
+        let mut stream = call.stream().await?;
+        let mut lines = Lines::new(context.printer, prefix.clone(), tty);
+        while let Some(chunk) = stream.next().await {
+            lines.feed(&chunk?)?;
+        }
+        lines.finish()?;
+        match settle(&context.client, id, &started).await? {
+            Some(code) => return Ok(code),
+            // It runs again: from its new start.
+            None => from_start = true,
+        }
+    }
+}
+
+/// Waits until a container whose output ended has either ended too, with its exit code, or been started again.
+async fn settle(client: &Client, id: &str, started: &str) -> anyhow::Result<Option<i64>> {
+    loop {
+        let container: Value = match client.get(format!("/containers/{id}/json")).read().await {
+            Ok(container) => container,
+            Err(error) if error.is_not_found() => return Ok(Some(0)),
+            Err(error) => return Err(error.into()),
+        };
+        let state = &container["State"];
+        let again = state["StartedAt"].as_str().is_some_and(|again| again != started);
+        match state["Status"].as_str().unwrap_or_default() {
+            "exited" | "dead" | "created" => return Ok(Some(state["ExitCode"].as_i64().unwrap_or(0))),
+            _ if again && state["Running"] == true => return Ok(None),
+            _ => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_whole_and_prefixed() {
+        let mut said = Vec::new();
+        let mut buffer = b"one\ntwo\nthr".to_vec();
+        whole(&mut buffer, "web-1  | ", false, |text| {
+            said.extend_from_slice(text);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((said.as_slice(), buffer.as_slice()), (&b"web-1  | one\nweb-1  | two\n"[..], &b"thr"[..]));
+        whole(&mut buffer, "x | ", true, |text| {
+            said = text.to_vec();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(said, b"x | thr\n");
+    }
+}

@@ -1,0 +1,41 @@
+//! `bireme attach`.
+
+use serde_json::Value;
+
+use crate::attach::{self, Ended, Session, Target};
+use crate::cli::AttachArgs;
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+
+pub(super) async fn attach(context: &Context, args: &AttachArgs) -> Outcome {
+    let container: Value = context.client.get(format!("/containers/{}/json", args.name)).read().await?;
+    let state = &container["State"];
+    if state["Running"] != true {
+        return Err(Failure::new("cannot attach to a stopped container, start it first")
+            .hint(format!("`bireme start -a {}` starts and attaches", args.name))
+            .into());
+    }
+    if state["Paused"] == true {
+        return Err(Failure::new("cannot attach to a paused container, unpause it first").into());
+    }
+    let id = container["Id"].as_str().unwrap_or(&args.name).to_owned();
+    let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
+    let stdin = !args.no_stdin && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    super::run::check_terminal(tty && stdin)?;
+    let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
+    let exit = attach::begin_wait(&context.client, &id, "not-running").await?;
+    let connection = context
+        .client
+        .post(format!("/containers/{id}/attach"))
+        .query("stream", 1)
+        .query("stdin", u8::from(stdin))
+        .query("stdout", 1)
+        .query("stderr", 1)
+        .query_some("detachKeys", args.detach_keys.as_deref())
+        .upgrade()
+        .await?;
+    match attach::converse(context, session, connection, Target::Container(id), args.sig_proxy).await? {
+        Ended::Detached => Ok(0),
+        Ended::Output => exit.await,
+    }
+}

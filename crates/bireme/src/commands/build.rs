@@ -1,0 +1,155 @@
+//! `bireme build`, and building for apps.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use serde_json::{Map, Value};
+use tokio_util::io::ReaderStream;
+
+use crate::archive::BuildContext;
+use crate::cli::BuildArgs;
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+use crate::progress::stream_error;
+use crate::registry;
+
+/// What the engine is asked to build, whoever asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    pub tags: Vec<String>,
+    pub platform: Option<String>,
+    pub target: Option<String>,
+    pub args: Map<String, Value>,
+    pub labels: Map<String, Value>,
+    pub extra_hosts: Vec<String>,
+    pub network: Option<String>,
+    pub shm_size: Option<i64>,
+    pub cache_from: Vec<String>,
+    pub no_cache: bool,
+    pub pull: bool,
+    pub quiet: bool,
+}
+
+pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
+    let wish = Wish {
+        tags: args.tag.iter().map(|tag| registry::with_tag(tag)).collect(),
+        platform: args.platform.clone(),
+        target: args.target.clone(),
+        args: build_args(&args.build_arg),
+        labels: crate::request::pairs("--label", &args.label)?
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect(),
+        extra_hosts: args.add_host.clone(),
+        network: args.network.clone(),
+        no_cache: args.no_cache,
+        pull: args.pull,
+        quiet: args.quiet,
+        ..Wish::default()
+    };
+    let quiet = args.quiet;
+    let mut said = String::new();
+    let say = |text: &str| {
+        if quiet {
+            said.push_str(text);
+            Ok(())
+        } else {
+            context.printer.raw(text.as_bytes())
+        }
+    };
+    let id = if args.context == "-" {
+        let body = ReaderStream::new(tokio::io::stdin());
+        submit(context, &wish, args.file.as_deref().unwrap_or("Dockerfile"), body, say).await
+    } else if args.context.contains("://") {
+        return Err(Failure::new(format!("cannot build from {}: only folders and - are offered", args.context))
+            .hint("clone or unpack it, and name the folder")
+            .into());
+    } else {
+        let folder = BuildContext::open(Path::new(&args.context), args.file.as_deref(), None)?;
+        let dockerfile = folder.dockerfile.clone();
+        submit(context, &wish, &dockerfile, folder.stream(), say).await
+    };
+    let id = match id {
+        Ok(id) => id,
+        Err(error) => {
+            // A quiet build that fails says what it would have said.
+            context.printer.raw_error(said.as_bytes())?;
+            return Err(error);
+        }
+    };
+    if args.quiet {
+        context.printer.line(id.as_deref().unwrap_or(said.trim()))?;
+    }
+    if let (Some(path), Some(id)) = (&args.iidfile, &id) {
+        std::fs::write(path, id).with_context(|| format!("cannot write the id to {path}"))?;
+    }
+    Ok(0)
+}
+
+/// `KEY=VALUE`, or `KEY` from our environment; a key that is not set there stays unset.
+fn build_args(flags: &[String]) -> Map<String, Value> {
+    flags
+        .iter()
+        .map(|flag| match flag.split_once('=') {
+            Some((key, value)) => (key.to_owned(), value.into()),
+            None => (flag.clone(), std::env::var(flag).map_or(Value::Null, Value::String)),
+        })
+        .collect()
+}
+
+/// Sends the context and shows the output; answers the image's id.
+pub(crate) async fn submit<S>(
+    context: &Context,
+    wish: &Wish,
+    dockerfile: &str,
+    body: S,
+    mut say: impl FnMut(&str) -> std::io::Result<()>,
+) -> anyhow::Result<Option<String>>
+where
+    S: futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
+{
+    let json = |map: &Map<String, Value>| (!map.is_empty()).then(|| Value::Object(map.clone()));
+    let mut call = context.client.post("/build").query("dockerfile", dockerfile).query("rm", 1).query("version", 1);
+    for tag in &wish.tags {
+        call = call.query("t", tag);
+    }
+    for host in &wish.extra_hosts {
+        call = call.query("extrahosts", host);
+    }
+    if !wish.cache_from.is_empty() {
+        call = call.query("cachefrom", serde_json::to_string(&wish.cache_from)?);
+    }
+    let mut messages = call
+        .query_some("platform", wish.platform.as_deref())
+        .query_some("target", wish.target.as_deref())
+        .query_some("buildargs", json(&wish.args))
+        .query_some("labels", json(&wish.labels))
+        .query_some("networkmode", wish.network.as_deref())
+        .query_some("shmsize", wish.shm_size)
+        .query("nocache", u8::from(wish.no_cache))
+        .query("pull", u8::from(wish.pull))
+        .query("q", u8::from(wish.quiet))
+        .archive(body)
+        .objects::<Value>()
+        .await?;
+    let mut id = None;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        if let Some(error) = stream_error(&message) {
+            return Err(error);
+        }
+        if let Some(text) = message["stream"].as_str() {
+            say(text)?;
+        } else if let Some(status) = message["status"].as_str()
+            && message["progressDetail"]["current"].is_null()
+        {
+            let layer = message["id"].as_str().map(|id| format!("{id}: ")).unwrap_or_default();
+            say(&format!("{layer}{status}\n"))?;
+        }
+        if let Some(found) = message["aux"]["ID"].as_str() {
+            id = Some(found.to_owned());
+        }
+    }
+    Ok(id)
+}

@@ -1,0 +1,155 @@
+//! `bireme images`, `tag`, `rmi` and `image prune`.
+
+use serde_json::{Value, json};
+
+use super::each::chain;
+use crate::cli::{ImagePruneArgs, ImagesArgs, RmiArgs, TagArgs};
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+use crate::listing::{self, Listing, Row};
+use crate::units;
+
+const LISTING: Listing<'static> = Listing {
+    columns: &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("Digest", "DIGEST"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("CreatedAt", "CREATED AT"),
+        ("Size", "SIZE"),
+        ("Platform", "PLATFORM"),
+    ],
+    shown: &["Repository", "Tag", "ID", "CreatedSince", "Size"],
+    key: "ID",
+};
+
+pub(super) async fn images(context: &Context, args: &ImagesArgs) -> Outcome {
+    let mut flags = args.filter.filter.clone();
+    flags.extend(args.reference.iter().map(|reference| format!("reference={reference}")));
+    let mut call = context.client.get("/images/json").query_some("filters", listing::filters(&flags)?);
+    if args.all {
+        call = call.query("all", 1);
+    }
+    if args.digests {
+        call = call.query("digests", 1);
+    }
+    let mut images: Vec<Value> = call.read().await?;
+    images.sort_by_key(|image| std::cmp::Reverse(image["Created"].as_i64()));
+    let rows: Vec<Row> = images.iter().flat_map(|image| rows(image, args)).collect();
+    let shown: &[&str] =
+        if args.digests { &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"] } else { LISTING.shown };
+    Listing { shown, ..LISTING }.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;
+    Ok(0)
+}
+
+/// One row per name; an image without a name has one of its own.
+fn rows(image: &Value, args: &ImagesArgs) -> Vec<Row> {
+    let list = |key: &str| -> Vec<String> {
+        let names = image[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        names.filter(|name| !name.starts_with("<none>")).map(str::to_owned).collect()
+    };
+    let (tags, digests) = (list("RepoTags"), list("RepoDigests"));
+    let digest_of = |repository: &str| {
+        let found = digests.iter().find_map(|digest| digest.strip_prefix(repository)?.strip_prefix('@'));
+        found.unwrap_or("<none>").to_owned()
+    };
+    let mut names: Vec<(String, String, String)> = tags
+        .iter()
+        .filter_map(|name| name.rsplit_once(':'))
+        .map(|(repository, tag)| (repository.to_owned(), tag.to_owned(), digest_of(repository)))
+        .collect();
+    if names.is_empty() {
+        names = match digests.first().and_then(|digest| digest.split_once('@')) {
+            Some((repository, digest)) => vec![(repository.to_owned(), "<none>".to_owned(), digest.to_owned())],
+            None => vec![("<none>".to_owned(), "<none>".to_owned(), "<none>".to_owned())],
+        };
+    }
+    if args.quiet {
+        names.truncate(1);
+    }
+    let id = image["Id"].as_str().unwrap_or_default();
+    let created = image["Created"].as_i64().unwrap_or(0);
+    names
+        .into_iter()
+        .map(|(repository, tag, digest)| {
+            Row::default()
+                .with("Repository", repository)
+                .with("Tag", tag)
+                .with("Digest", digest)
+                .with("ID", if args.no_trunc { id.to_owned() } else { units::short_id(id) })
+                .with("CreatedSince", if created <= 0 { "N/A".to_owned() } else { units::ago(created) })
+                .with("CreatedAt", units::local_time(created))
+                .with("Size", units::human_size(image["Size"].as_f64().unwrap_or(0.0)))
+                .with_labels(&image["Labels"])
+        })
+        .collect()
+}
+
+pub(super) async fn tag(context: &Context, args: &TagArgs) -> Outcome {
+    let target = crate::registry::with_tag(&args.target);
+    let (repository, tag) = target.rsplit_once(':').unwrap_or((&target, "latest"));
+    context
+        .client
+        .post(format!("/images/{}/tag", args.source))
+        .query("repo", repository)
+        .query("tag", tag)
+        .done()
+        .await?;
+    Ok(0)
+}
+
+pub(super) async fn rmi(context: &Context, args: &RmiArgs) -> Outcome {
+    let mut failures = Vec::new();
+    for name in &args.images {
+        let answer = context
+            .client
+            .delete(format!("/images/{name}"))
+            .query("force", u8::from(args.force))
+            .query("noprune", u8::from(args.no_prune))
+            .read::<Vec<Value>>()
+            .await;
+        match answer {
+            Ok(removed) => {
+                for one in &removed {
+                    if let Some(name) = one["Untagged"].as_str() {
+                        context.printer.line(format!("Untagged: {name}"))?;
+                    }
+                    if let Some(id) = one["Deleted"].as_str() {
+                        context.printer.line(format!("Deleted: {id}"))?;
+                    }
+                }
+            }
+            Err(error) if args.force && error.is_not_found() => {}
+            Err(error) => failures.push(chain(&error)),
+        }
+    }
+    if failures.is_empty() { Ok(0) } else { Err(Failure::new(failures.join("\n")).into()) }
+}
+
+pub(super) async fn prune(context: &Context, args: &ImagePruneArgs) -> Outcome {
+    let what =
+        if args.all { "all images without at least one container associated to them" } else { "all dangling images" };
+    if !super::prune::confirm(context, args.force, what)? {
+        return Ok(0);
+    }
+    let mut filters = listing::filters(&args.filter)?.unwrap_or_else(|| json!({}));
+    filters["dangling"] = json!([(!args.all).to_string()]);
+    let removed: Value = context.client.post("/images/prune").query("filters", filters).read().await?;
+    let mut said = false;
+    for one in removed["ImagesDeleted"].as_array().into_iter().flatten() {
+        if !said {
+            context.printer.line("Deleted Images:")?;
+            said = true;
+        }
+        for (key, word) in [("Untagged", "untagged"), ("Deleted", "deleted")] {
+            if let Some(name) = one[key].as_str() {
+                context.printer.line(format!("{word}: {name}"))?;
+            }
+        }
+    }
+    if said {
+        context.printer.line("")?;
+    }
+    super::prune::reclaimed(context, &removed)
+}

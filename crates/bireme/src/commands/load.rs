@@ -1,0 +1,81 @@
+//! `bireme load` and `save`.
+
+use std::io::{IsTerminal, Write};
+
+use anyhow::Context as _;
+use futures::{StreamExt, TryStreamExt};
+use serde_json::Value;
+use tokio_util::io::ReaderStream;
+
+use crate::cli::{LoadArgs, SaveArgs};
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+use crate::progress::stream_error;
+
+pub(super) async fn load(context: &Context, args: &LoadArgs) -> Outcome {
+    let call =
+        context.client.post("/images/load").query("quiet", u8::from(args.quiet || !context.printer.err_is_terminal));
+    let call = match &args.input {
+        Some(path) => {
+            let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot open {path}"))?;
+            call.archive(ReaderStream::with_capacity(file, 128 * 1024))
+        }
+        None if std::io::stdin().is_terminal() => {
+            return Err(Failure::new("requested load from stdin, but stdin is a terminal")
+                .hint("name the archive with --input, or send it with <")
+                .into());
+        }
+        None => call.archive(ReaderStream::with_capacity(tokio::io::stdin(), 128 * 1024)),
+    };
+    let mut messages = call.objects::<Value>().await?;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        if let Some(error) = stream_error(&message) {
+            return Err(error);
+        }
+        if let Some(text) = message["stream"].as_str() {
+            context.printer.raw(text.as_bytes())?;
+        }
+    }
+    Ok(0)
+}
+
+pub(super) async fn save(context: &Context, args: &SaveArgs) -> Outcome {
+    if args.output.is_none() && context.printer.out_is_terminal {
+        return Err(Failure::new("cowardly refusing to save to a terminal")
+            .hint("name a file with --output, or redirect")
+            .into());
+    }
+    let mut call = context.client.get("/images/get");
+    for image in &args.images {
+        call = call.query("names", image);
+    }
+    let mut chunks = call.stream().await?;
+    match &args.output {
+        None => {
+            while let Some(chunk) = chunks.try_next().await? {
+                context.printer.raw(&chunk)?;
+            }
+        }
+        Some(path) => {
+            // Written beside the target first: an archive that is there is whole.
+            let partial = format!("{path}.partial-{}", std::process::id());
+            let written = write(&partial, chunks)
+                .await
+                .and_then(|()| std::fs::rename(&partial, path).with_context(|| format!("cannot write {path}")));
+            if written.is_err() {
+                let _ = std::fs::remove_file(&partial);
+            }
+            written?;
+        }
+    }
+    Ok(0)
+}
+
+async fn write(path: &str, mut chunks: bireme_api::ByteStream) -> anyhow::Result<()> {
+    let mut file = std::fs::File::create(path).with_context(|| format!("cannot create {path}"))?;
+    while let Some(chunk) = chunks.try_next().await? {
+        file.write_all(&chunk).with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
+}

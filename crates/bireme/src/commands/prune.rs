@@ -1,0 +1,75 @@
+//! `prune` of containers, networks and volumes.
+
+use std::io::{BufRead, IsTerminal};
+
+use serde_json::{Value, json};
+
+use crate::cli::{PruneArgs, VolumePruneArgs};
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+use crate::{listing, units};
+
+/// Asks before removing, unless forced.
+pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Result<bool> {
+    if force {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(format!("this removes {what}, and there is no terminal to ask at"))
+            .hint("pass --force")
+            .into());
+    }
+    context.printer.note(format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] "))?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// The last line of every prune.
+pub(super) fn reclaimed(context: &Context, removed: &Value) -> Outcome {
+    let bytes = removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
+    context.printer.line(format!("Total reclaimed space: {}", units::human_size(bytes)))?;
+    Ok(0)
+}
+
+fn list(context: &Context, heading: &str, names: &Value) -> anyhow::Result<()> {
+    let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !names.is_empty() {
+        context.printer.line(format!("{heading}:\n{}\n", names.join("\n")))?;
+    }
+    Ok(())
+}
+
+pub(super) async fn containers(context: &Context, args: &PruneArgs) -> Outcome {
+    if !confirm(context, args.force, "all stopped containers")? {
+        return Ok(0);
+    }
+    let call = context.client.post("/containers/prune").query_some("filters", listing::filters(&args.filter)?);
+    let removed: Value = call.read().await?;
+    list(context, "Deleted Containers", &removed["ContainersDeleted"])?;
+    reclaimed(context, &removed)
+}
+
+pub(super) async fn networks(context: &Context, args: &PruneArgs) -> Outcome {
+    if !confirm(context, args.force, "all custom networks not used by at least one container")? {
+        return Ok(0);
+    }
+    let call = context.client.post("/networks/prune").query_some("filters", listing::filters(&args.filter)?);
+    let removed: Value = call.read().await?;
+    list(context, "Deleted Networks", &removed["NetworksDeleted"])?;
+    Ok(0)
+}
+
+pub(super) async fn volumes(context: &Context, args: &VolumePruneArgs) -> Outcome {
+    let which = if args.all { "all volumes" } else { "anonymous local volumes" };
+    if !confirm(context, args.force, &format!("{which} not used by at least one container"))? {
+        return Ok(0);
+    }
+    let mut filters = listing::filters(&args.filter)?.unwrap_or_else(|| json!({}));
+    if args.all {
+        filters["all"] = json!(["true"]);
+    }
+    let removed: Value = context.client.post("/volumes/prune").query("filters", filters).read().await?;
+    list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
+    reclaimed(context, &removed)
+}

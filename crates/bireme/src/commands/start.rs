@@ -1,0 +1,48 @@
+//! `bireme start`.
+
+use serde_json::Value;
+
+use super::each::each;
+use crate::app;
+use crate::attach::{self, Ended, Session, Target};
+use crate::cli::StartArgs;
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+
+pub(super) async fn start(context: &Context, args: &StartArgs) -> Outcome {
+    if args.attach || args.interactive {
+        let [name] = args.names.as_slice() else {
+            return Err(Failure::new("--attach and --interactive take exactly one container").into());
+        };
+        return attached(context, args, name).await;
+    }
+    let names = app::targets(context, &args.names, &args.project, true).await?;
+    each(context, &names, |name| context.client.post(format!("/containers/{name}/start")).done()).await
+}
+
+async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
+    let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
+    let id = container["Id"].as_str().unwrap_or(name).to_owned();
+    let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
+    let stdin = args.interactive && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    super::run::check_terminal(tty && stdin)?;
+    let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
+    let connection = context
+        .client
+        .post(format!("/containers/{id}/attach"))
+        .query("stream", 1)
+        .query("stdin", u8::from(stdin))
+        .query("stdout", 1)
+        .query("stderr", 1)
+        .query_some("detachKeys", args.detach_keys.as_deref())
+        .upgrade()
+        .await?;
+    let removed = container["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
+    let condition = if removed { "removed" } else { "next-exit" };
+    let exit = attach::begin_wait(&context.client, &id, condition).await?;
+    context.client.post(format!("/containers/{id}/start")).done().await?;
+    match attach::converse(context, session, connection, Target::Container(id), true).await? {
+        Ended::Detached => Ok(0),
+        Ended::Output => exit.await,
+    }
+}

@@ -1,0 +1,150 @@
+//! `bireme stats`.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde_json::Value;
+
+use crate::cli::StatsArgs;
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::listing::{Listing, Row};
+use crate::units;
+
+const LISTING: Listing<'static> = Listing {
+    columns: &[
+        ("Container", "CONTAINER"),
+        ("ID", "CONTAINER ID"),
+        ("Name", "NAME"),
+        ("CPUPerc", "CPU %"),
+        ("MemUsage", "MEM USAGE / LIMIT"),
+        ("MemPerc", "MEM %"),
+        ("NetIO", "NET I/O"),
+        ("BlockIO", "BLOCK I/O"),
+        ("PIDs", "PIDS"),
+    ],
+    shown: &["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"],
+    key: "ID",
+};
+
+pub(super) async fn stats(context: &Context, args: &StatsArgs) -> Outcome {
+    let live = !args.no_stream;
+    let clear = live && context.printer.out_is_terminal;
+    loop {
+        let rows = sample(context, args).await?;
+        let text = LISTING.render(&rows, args.format.format.as_deref(), false)?.unwrap_or_default();
+        if clear {
+            // Up and over the sample before, without a flash of nothing.
+            let lines: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
+            context.printer.raw(format!("\x1b[H{lines}\x1b[J").as_bytes())?;
+        } else {
+            context.printer.raw(text.as_bytes())?;
+        }
+        if !live {
+            return Ok(0);
+        }
+        if rows.is_empty() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
+async fn sample(context: &Context, args: &StatsArgs) -> anyhow::Result<Vec<Row>> {
+    let names = if args.names.is_empty() {
+        let list: Vec<Value> = context.client.get("/containers/json").query("all", u8::from(args.all)).read().await?;
+        list.iter().filter_map(|container| container["Id"].as_str().map(str::to_owned)).collect()
+    } else {
+        args.names.clone()
+    };
+    let samples = join_all(names.iter().map(|name| async move {
+        (name, context.client.get(format!("/containers/{name}/stats")).query("stream", 0).read::<Value>().await)
+    }))
+    .await;
+    let mut rows = Vec::new();
+    for (name, sample) in samples {
+        match sample {
+            Ok(sample) => rows.push(row(name, &sample, args.no_trunc)),
+            // It went while we looked, unless it was asked for by name.
+            Err(error) if error.is_not_found() && args.names.is_empty() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(rows)
+}
+
+fn row(name: &str, sample: &Value, no_trunc: bool) -> Row {
+    let id = sample["id"].as_str().unwrap_or(name);
+    let used = memory(sample);
+    let limit = sample["memory_stats"]["limit"].as_f64().unwrap_or(0.0);
+    let share = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };
+    let (mut received, mut sent) = (0.0, 0.0);
+    for (_, interface) in sample["networks"].as_object().into_iter().flatten() {
+        received += interface["rx_bytes"].as_f64().unwrap_or(0.0);
+        sent += interface["tx_bytes"].as_f64().unwrap_or(0.0);
+    }
+    let (mut read, mut written) = (0.0, 0.0);
+    for entry in sample["blkio_stats"]["io_service_bytes_recursive"].as_array().into_iter().flatten() {
+        let bytes = entry["value"].as_f64().unwrap_or(0.0);
+        match entry["op"].as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "read" => read += bytes,
+            "write" => written += bytes,
+            _ => {}
+        }
+    }
+    Row::default()
+        .with("Container", name)
+        .with("ID", if no_trunc { id.to_owned() } else { units::short_id(id) })
+        .with("Name", sample["name"].as_str().unwrap_or_default().trim_start_matches('/'))
+        .with("CPUPerc", format!("{:.2}%", processor(sample)))
+        .with("MemUsage", format!("{} / {}", units::bytes_size(used), units::bytes_size(limit)))
+        .with("MemPerc", format!("{share:.2}%"))
+        .with("NetIO", format!("{} / {}", units::human_size(received), units::human_size(sent)))
+        .with("BlockIO", format!("{} / {}", units::human_size(read), units::human_size(written)))
+        .with("PIDs", sample["pids_stats"]["current"].as_u64().unwrap_or(0).to_string())
+}
+
+/// Source: docker's `calculateCPUPercentUnix`.
+fn processor(sample: &Value) -> f64 {
+    let at = |key: &str, path: &str| sample[key].pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
+    let used = at("cpu_stats", "/cpu_usage/total_usage") - at("precpu_stats", "/cpu_usage/total_usage");
+    let system = at("cpu_stats", "/system_cpu_usage") - at("precpu_stats", "/system_cpu_usage");
+    let online = match at("cpu_stats", "/online_cpus") {
+        0.0 => sample["cpu_stats"]["cpu_usage"]["percpu_usage"].as_array().map_or(1.0, |list| list.len() as f64),
+        online => online,
+    };
+    if system > 0.0 && used > 0.0 { used / system * online * 100.0 } else { 0.0 }
+}
+
+/// In use, without pages of files that could be dropped. Source: docker's `calculateMemUsageUnixNoCache`.
+fn memory(sample: &Value) -> f64 {
+    let stats = &sample["memory_stats"];
+    let usage = stats["usage"].as_f64().unwrap_or(0.0);
+    let idle = stats["stats"]["total_inactive_file"].as_f64().or_else(|| stats["stats"]["inactive_file"].as_f64());
+    match idle {
+        Some(idle) if idle < usage => usage - idle,
+        _ => usage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_sample_becomes_dockers_figures() {
+        let sample = json!({
+            "id": "0123456789abcdef", "name": "/web",
+            "cpu_stats": {"cpu_usage": {"total_usage": 300}, "system_cpu_usage": 2000, "online_cpus": 2},
+            "precpu_stats": {"cpu_usage": {"total_usage": 100}, "system_cpu_usage": 1000},
+            "memory_stats": {"usage": 3_145_728, "limit": 10_485_760, "stats": {"inactive_file": 1_048_576}},
+            "networks": {"eth0": {"rx_bytes": 1000, "tx_bytes": 2500}},
+            "pids_stats": {"current": 3},
+        });
+        let text = LISTING.render(&[row("web", &sample, false)], None, false).unwrap().unwrap();
+        assert_eq!(
+            text.lines().nth(1),
+            Some("0123456789ab   web       40.00%    2MiB / 10MiB        20.00%    1kB / 2.5kB   0B / 0B     3")
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! `bireme info`, `events`, `daemon` and `completion`.
+
+use std::os::unix::process::CommandExt;
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs};
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::{daemon, listing};
+
+pub(super) async fn info(context: &Context, args: &InfoArgs) -> Outcome {
+    let bytes = context.client.get("/info").bytes().await?;
+    let info: Value = serde_json::from_slice(&bytes)?;
+    match args.format.as_deref() {
+        Some("json") => context.printer.line(String::from_utf8_lossy(&bytes).trim())?,
+        Some(format) => context.printer.line(listing::parse(format)?.render(&info)?)?,
+        None => {
+            let text = |key: &str| match &info[key] {
+                Value::String(text) => text.clone(),
+                Value::Null => "unknown".to_owned(),
+                other => other.to_string(),
+            };
+            let memory = crate::units::bytes_size(info["MemTotal"].as_f64().unwrap_or(0.0));
+            context.printer.line(format!(
+                "Name:             {}\nVersion:          {}\nContainers:       {}\n Running:         {}\n Paused:          {}\n Stopped:         {}\nImages:           {}\nStorage:          {}\nCgroups:          {} (version {})\nRoot folder:      {}\nKernel:           {}\nSystem:           {} ({})\nProcessors:       {}\nMemory:           {memory}",
+                text("Name"), text("ServerVersion"), text("Containers"), text("ContainersRunning"), text("ContainersPaused"),
+                text("ContainersStopped"), text("Images"), text("Driver"), text("CgroupDriver"), text("CgroupVersion"),
+                text("DockerRootDir"), text("KernelVersion"), text("OperatingSystem"), text("Architecture"), text("NCPU"),
+            ))?;
+            if let Ok(capabilities) = context.client.capabilities().await {
+                context.printer.line(format!("Runs:             {}", capabilities.kinds.join(", ")))?;
+                context.printer.line(format!("Labels:           {}", capabilities.labels.join(", ")))?;
+            }
+            for warning in info["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                context.printer.note(warning)?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
+    let template = match args.format.format.as_deref() {
+        None | Some("json") => None,
+        Some(format) => Some(listing::parse(format)?),
+    };
+    let mut events = context
+        .client
+        .get("/events")
+        .query_some("filters", listing::filters(&args.filter.filter)?)
+        .query_some("since", args.since.as_deref())
+        .query_some("until", args.until.as_deref())
+        .objects::<Value>()
+        .await?;
+    while let Some(event) = events.next().await {
+        let event = event?;
+        let line = match (&template, args.format.format.is_some()) {
+            (Some(template), _) => template.render(&event)?,
+            (None, true) => event.to_string(),
+            (None, false) => plain(&event),
+        };
+        context.printer.line(line)?;
+    }
+    Ok(0)
+}
+
+/// Source: docker's `prettyPrintEvent`.
+fn plain(event: &Value) -> String {
+    let nanos = event["timeNano"].as_i64().unwrap_or(0);
+    let time = chrono::DateTime::from_timestamp_nanos(nanos).with_timezone(&chrono::Local);
+    let actor = &event["Actor"];
+    let attributes: Vec<String> = actor["Attributes"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    let attributes = if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
+    format!(
+        "{} {} {} {}{attributes}",
+        time.format("%Y-%m-%dT%H:%M:%S%.9f%:z"),
+        event["Type"].as_str().unwrap_or_default(),
+        event["Action"].as_str().unwrap_or_default(),
+        actor["ID"].as_str().unwrap_or_default(),
+    )
+}
+
+pub(super) fn daemon(args: &DaemonArgs) -> Outcome {
+    let program = daemon::find()?;
+    // Only returns when it could not become the daemon.
+    let error = std::process::Command::new(&program).args(&args.args).exec();
+    Err(error).with_context(|| format!("cannot run {}", program.display()))
+}
+
+pub(super) fn completion(context: &Context, args: &CompletionArgs) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::cli::command(), "bireme", &mut script);
+    context.printer.raw(&script)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn events_print_as_dockers() {
+        let event = json!({"Type": "container", "Action": "start", "timeNano": 0,
+            "Actor": {"ID": "abc", "Attributes": {"image": "x", "name": "y"}}});
+        assert!(plain(&event).ends_with(" container start abc (image=x, name=y)"), "{}", plain(&event));
+    }
+}

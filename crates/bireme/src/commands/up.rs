@@ -1,0 +1,293 @@
+//! `bireme up`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bireme_compose::Project;
+use bireme_compose::plan::{self, BuildPolicy, PullPolicy, UpOptions};
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::execute::Executor;
+use crate::app::follow::{self, Prefix};
+use crate::app::{self, Member, observe};
+use crate::cli::UpArgs;
+use crate::context::Context;
+use crate::error::{Failure, Outcome};
+
+pub(super) async fn up(context: &Context, args: &UpArgs) -> Outcome {
+    let project = app::load(&args.app)?;
+    let options = options(args)?;
+    for warning in &project.warnings {
+        context.printer.note(format!("WARNING: {warning}"))?;
+    }
+    for service in args.exit_code_from.iter() {
+        project.service(service)?;
+    }
+    let mut executor = Executor::new(context, &project);
+    executor.quiet_pull = args.quiet_pull;
+    if args.detach || args.wait || args.no_start {
+        let work = bring_up(context, &project, &options, &executor);
+        match args.wait_timeout {
+            Some(seconds) if args.wait => tokio::time::timeout(Duration::from_secs(seconds), work)
+                .await
+                .map_err(|_| Failure::new(format!("not everything is running or healthy after {seconds} seconds")))??,
+            _ => work.await?,
+        }
+        return Ok(0);
+    }
+    let (sender, started) = tokio::sync::mpsc::unbounded_channel();
+    executor.started = Some(sender);
+    attached(context, args, &project, &options, executor, started).await
+}
+
+fn options(args: &UpArgs) -> anyhow::Result<UpOptions> {
+    let mut scale = BTreeMap::new();
+    for text in &args.scale {
+        let (service, count) = text.split_once('=').with_context(|| format!("--scale: {text:?} is not SERVICE=N"))?;
+        let count = count.parse().with_context(|| format!("--scale: {count:?} is not a number of containers"))?;
+        scale.insert(service.to_owned(), count);
+    }
+    Ok(UpOptions {
+        services: args.services.clone(),
+        scale,
+        force_recreate: args.force_recreate,
+        no_recreate: args.no_recreate,
+        always_recreate_deps: args.always_recreate_deps,
+        remove_orphans: args.remove_orphans,
+        no_deps: args.no_deps,
+        no_start: args.no_start,
+        pull: match args.pull.as_deref() {
+            Some("always") => Some(PullPolicy::Always),
+            Some("missing") => Some(PullPolicy::Missing),
+            Some("never") => Some(PullPolicy::Never),
+            Some(other) => bail!("--pull: {other:?} is not one of always, missing, never"),
+            None => None,
+        },
+        build: match (args.build, args.no_build) {
+            (true, _) => BuildPolicy::Always,
+            (_, true) => BuildPolicy::Never,
+            _ => BuildPolicy::Missing,
+        },
+        wait: args.wait,
+        stop_timeout: args.timeout.map(Duration::from_secs),
+    })
+}
+
+/// Both strides of the plan: images, then networks, volumes and containers.
+async fn bring_up(
+    context: &Context,
+    project: &Project,
+    options: &UpOptions,
+    executor: &Executor<'_>,
+) -> anyhow::Result<()> {
+    let mut observed = observe::observe(context, project).await?;
+    let images = plan::images(project, &observed, options)?;
+    if !images.steps.is_empty() {
+        executor.run(&images).await?;
+        if executor.stop.is_cancelled() {
+            return Ok(());
+        }
+        observed = observe::observe(context, project).await?;
+    }
+    let plan = plan::up(project, &observed, options)?;
+    if !plan.orphans.is_empty() {
+        context.printer.note(format!(
+            "WARNING: found orphan containers ({}) for this project; --remove-orphans removes them",
+            plan.orphans.join(", ")
+        ))?;
+    }
+    executor.run(&plan).await
+}
+
+/// Up in the foreground: what the containers say is shown until they end or the user stops them.
+async fn attached(
+    context: &Context,
+    args: &UpArgs,
+    project: &Project,
+    options: &UpOptions,
+    mut executor: Executor<'_>,
+    mut started: tokio::sync::mpsc::UnboundedReceiver<Member>,
+) -> Outcome {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What runs already is followed from now on; what is started is shown from its start.
+    let wanted = project.select(&options.services, !options.no_deps)?;
+    let mut follow_set = Follow::new(context, args, &wanted);
+    for member in app::members(context, project, &[]).await? {
+        if member.running && wanted.services.contains_key(&member.service) {
+            follow_set.add(member, false);
+        }
+    }
+    let sender = executor.started.take();
+    let stop = executor.stop.clone();
+    executor.started = sender;
+    let abort = args.abort_on_container_exit || args.exit_code_from.is_some();
+    let mut stopped_by_user = false;
+    let mut code = 0u8;
+    {
+        let mut work = Box::pin(async {
+            let answer = bring_up(context, project, options, &executor).await;
+            drop(executor);
+            answer
+        });
+        let mut brought = false;
+        loop {
+            tokio::select! {
+                answer = &mut work, if !brought => {
+                    brought = true;
+                    answer?;
+                    if stop.is_cancelled() {
+                        break;
+                    }
+                }
+                Some(member) = started.recv() => follow_set.add(member, true),
+                Some(ended) = follow_set.next(), if !follow_set.is_empty() => {
+                    let (member, exit) = ended?;
+                    // A container replaced by this very run has not ended by itself.
+                    if brought || exit != 0 || abort {
+                        context.printer.note(format!("{} exited with code {exit}", member.name))?;
+                    }
+                    if abort && brought {
+                        code = match &args.exit_code_from {
+                            Some(service) if *service != member.service => 0,
+                            _ => crate::attach::exit_code(exit),
+                        };
+                        context.printer.note("Aborting on container exit...")?;
+                        break;
+                    }
+                }
+                Some(()) = interrupted(&mut interrupt, &mut terminate) => {
+                    stop.cancel();
+                    stopped_by_user = true;
+                    break;
+                }
+                else => break,
+            }
+            if brought && follow_set.is_empty() && started.is_empty() {
+                break;
+            }
+        }
+        if stopped_by_user {
+            context.printer.note("\nGracefully stopping... (press Ctrl+C again to force)")?;
+            // What has been begun is finished, so that what is there can be stopped.
+            tokio::select! {
+                _ = &mut work => {}
+                Some(()) = interrupted(&mut interrupt, &mut terminate) => {}
+            }
+        }
+    }
+    if !(stopped_by_user || abort) {
+        return Ok(0);
+    }
+    let stopping = stop_all(context, args, project);
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            done = &mut stopping => {
+                done?;
+                break;
+            }
+            Some(member) = started.recv() => follow_set.add(member, true),
+            Some(_) = follow_set.next(), if !follow_set.is_empty() => {}
+            Some(()) = interrupted(&mut interrupt, &mut terminate) => {
+                kill_all(context, project).await?;
+                break;
+            }
+        }
+    }
+    if let Some(service) = &args.exit_code_from {
+        let observed = observe::containers(context, &project.name).await?;
+        let exit = observed.iter().filter(|container| container.service == *service).find_map(|found| found.exit_code);
+        code = exit.map_or(code, crate::attach::exit_code);
+    }
+    Ok(if stopped_by_user { 130 } else { code })
+}
+
+async fn interrupted(interrupt: &mut Signal, terminate: &mut Signal) -> Option<()> {
+    tokio::select! {
+        got = interrupt.recv() => got,
+        got = terminate.recv() => got,
+    }
+}
+
+/// Stops the app's containers, those that others depend on last.
+async fn stop_all(context: &Context, args: &UpArgs, project: &Project) -> anyhow::Result<()> {
+    let members = app::members(context, project, &[]).await?;
+    for level in project.service_order()?.into_iter().rev() {
+        let stops =
+            members.iter().filter(|member| member.running && level.contains(&member.service)).map(|member| async {
+                context.printer.note(format!(" Container {}  Stopping", member.name))?;
+                context
+                    .client
+                    .post(format!("/containers/{}/stop", member.id))
+                    .query_some("t", args.timeout)
+                    .done()
+                    .await
+                    .or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+                context.printer.note(format!(" Container {}  Stopped", member.name))?;
+                anyhow::Ok(())
+            });
+        futures::future::try_join_all(stops).await?;
+    }
+    Ok(())
+}
+
+async fn kill_all(context: &Context, project: &Project) -> anyhow::Result<()> {
+    for member in app::members(context, project, &[]).await?.into_iter().filter(|member| member.running) {
+        context.printer.note(format!(" Container {}  Killing", member.name))?;
+        // It may have ended in the meantime, which is all we want.
+        let _ = context.client.post(format!("/containers/{}/kill", member.id)).done().await;
+    }
+    Ok(())
+}
+
+type Ended = futures::future::LocalBoxFuture<'static, anyhow::Result<(Member, i64)>>;
+
+/// The containers being followed.
+struct Follow {
+    context: Context,
+    running: FuturesUnordered<Ended>,
+    seen: Vec<String>,
+    width: usize,
+    prefixes: bool,
+    timestamps: bool,
+}
+
+impl Follow {
+    fn new(context: &Context, args: &UpArgs, project: &Project) -> Self {
+        let width = project.services.keys().map(|name| name.chars().count() + 2).max().unwrap_or(0);
+        Self {
+            context: context.clone(),
+            running: FuturesUnordered::new(),
+            seen: Vec::new(),
+            width,
+            prefixes: !args.no_log_prefix,
+            timestamps: args.timestamps,
+        }
+    }
+
+    fn add(&mut self, member: Member, fresh: bool) {
+        let name = format!("{}-{}", member.service, member.number);
+        let at = self.seen.iter().position(|seen| *seen == name).unwrap_or_else(|| {
+            self.seen.push(name.clone());
+            self.seen.len() - 1
+        });
+        let prefix =
+            if self.prefixes { Prefix::new(&self.context.printer, at, &name, self.width) } else { Prefix::none() };
+        let (context, timestamps) = (self.context.clone(), self.timestamps);
+        self.running.push(Box::pin(async move {
+            let exit = follow::follow(&context, &member.id, prefix, fresh, timestamps).await?;
+            Ok((Member { name, ..member }, exit))
+        }));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    async fn next(&mut self) -> Option<anyhow::Result<(Member, i64)>> {
+        self.running.next().await
+    }
+}
