@@ -25,7 +25,7 @@ use crate::model::{
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner, blocking};
-use crate::unpack::{open_any, parts, sniff};
+use crate::unpack::{is_cut_off, open_any, parts, sniff};
 
 /// Files in one archive; an image has two per layer and a few more.
 const MAX_FILES: usize = 100_000;
@@ -180,9 +180,9 @@ struct LayoutEntry {
 
 impl Staged {
     fn read(inner: &Inner, archive: impl io::Read) -> Result<Self, ImageError> {
-        let unreadable = |error: io::Error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => bad("it is cut off"),
-            _ => bad(format!("it is not a tar archive: {}", crate::error::chain(&error))),
+        let unreadable = |error: io::Error| match is_cut_off(&error) {
+            true => bad("it is cut off"),
+            false => bad(format!("it is not a tar archive: {}", crate::error::chain(&error))),
         };
         let mut staged = Self { parts: HashMap::new(), links: HashMap::new(), by_digest: HashMap::new() };
         let mut tar = tar::Archive::new(open_any(archive).map_err(unreadable)?);

@@ -272,18 +272,12 @@ impl Db {
         })
     }
 
-    /// Takes a name away from one image or, with `None`, from all; answers whether it was there.
-    pub(crate) fn untag(&self, reference: &Reference, id: Option<&ImageId>) -> Result<bool, ImageError> {
+    /// Takes a name away from one image.
+    pub(crate) fn untag(&self, reference: &Reference, id: &ImageId) -> Result<(), ImageError> {
         self.change("remove a name", |change| {
-            let count = match id {
-                Some(id) => change.execute(
-                    "DELETE FROM names WHERE name = ?1 AND image = ?2",
-                    [reference.key().as_str(), id.as_str()],
-                )?,
-                None => change.execute("DELETE FROM names WHERE name = ?1", [reference.key()])?,
-            };
-            Ok(count > 0)
-        })
+            change.execute("DELETE FROM names WHERE name = ?1 AND image = ?2", [reference.key().as_str(), id.as_str()])
+        })?;
+        Ok(())
     }
 
     /// Forgets the digest `reference` names, for one image.
@@ -454,8 +448,8 @@ impl Naming<'_> {
                 [self.image.as_str(), &repository, digest.as_str()],
             )?;
         }
-        // A reference by digest alone is no tag.
-        if self.reference.tag().is_none() {
+        // As in Docker, a tag beside a digest is not given: the digest says what is meant.
+        if self.reference.digest().is_some() {
             return Ok(());
         }
         let key = self.reference.key();

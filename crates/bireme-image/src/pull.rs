@@ -104,9 +104,9 @@ impl ImageStore {
         }
         let id = record.id.clone();
         let up_to_date = self.inner.db.record(&id)?.is_some()
-            && match reference.tag() {
-                Some(_) => self.inner.db.name_digest(reference, &id)?.as_deref() == Some(digest.as_str()),
-                None => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
+            && match reference.digest() {
+                None => self.inner.db.name_digest(reference, &id)?.as_deref() == Some(digest.as_str()),
+                Some(_) => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
             };
 
         let mut claim = Claim::new(&self.inner);

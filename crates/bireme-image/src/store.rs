@@ -256,14 +256,14 @@ impl ImageStore {
                 }
             }
             for (_, id) in &named {
-                if reference.tag().is_some() && db.untag(reference, Some(id))? {
-                    let line = Removed::Untagged(reference.familiar());
-                    if !removed.contains(&line) {
-                        removed.push(line);
-                    }
-                } else if reference.digest().is_some() {
+                if reference.digest().is_some() {
                     db.drop_repo_digest(reference, id)?;
-                    removed.push(Removed::Untagged(reference.familiar()));
+                } else {
+                    db.untag(reference, id)?;
+                }
+                let line = Removed::Untagged(reference.familiar());
+                if !removed.contains(&line) {
+                    removed.push(line);
                 }
                 if db.names(id)?.is_empty() && in_use(id).is_none() {
                     self.delete(id, &mut removed, &mut garbage)?;
@@ -372,7 +372,7 @@ impl Inner {
         let digits = name.strip_prefix("sha256:").unwrap_or(name);
         let is_hex =
             (1..=64).contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !name.starts_with("sha256:") && digits.len() < 64 {
+        if !(name.starts_with("sha256:") || is_hex && digits.len() == 64) {
             let reference = match Reference::parse(name) {
                 Ok(reference) => reference,
                 Err(_) if name.is_empty() => return Ok(Vec::new()),

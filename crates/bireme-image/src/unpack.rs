@@ -115,10 +115,7 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> 
         if count.get() > options.max_bytes {
             return ImageError::Bomb { layer: options.name.to_owned(), limit: options.max_bytes };
         }
-        let reason = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "it is cut off".to_owned(),
-            _ => crate::error::chain(&error),
-        };
+        let reason = if is_cut_off(&error) { "it is cut off".to_owned() } else { crate::error::chain(&error) };
         ImageError::BadLayer { layer: options.name.to_owned(), reason }
     };
     let root = fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -161,14 +158,15 @@ struct Meta {
 impl Meta {
     fn read<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
         let header = entry.header();
+        let seconds = if blank(&header.as_old().mtime) { 0 } else { header.mtime()? };
         let mut meta = Self {
             path: entry.path_bytes().into_owned(),
             link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
             kind: header.entry_type(),
-            mode: header.mode()? & 0o7777,
-            uid: header.uid()?,
-            gid: header.gid()?,
-            time: Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(i64::MAX), tv_nsec: 0 },
+            mode: if blank(&header.as_old().mode) { 0o644 } else { header.mode()? & 0o7777 },
+            uid: if blank(&header.as_old().uid) { 0 } else { header.uid()? },
+            gid: if blank(&header.as_old().gid) { 0 } else { header.gid()? },
+            time: Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 },
             device: None,
             attributes: Vec::new(),
         };
@@ -194,6 +192,16 @@ impl Meta {
         }
         Ok(meta)
     }
+}
+
+/// Whether an archive ended before its end; the tar reader has no error kind for an end inside a header.
+pub(crate) fn is_cut_off(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof || error.to_string().contains("failed to read entire block")
+}
+
+/// Whether a number of a header was left out, as some writers do for links.
+fn blank(field: &[u8]) -> bool {
+    field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 
 /// Reads `seconds[.fraction]`, also negative.

@@ -61,7 +61,9 @@ impl Lexer<'_> {
                         Some('\'') => break,
                         Some(letter) => out.push(letter),
                         None => {
-                            return Err("unexpected end of statement while looking for matching single-quote".to_owned());
+                            return Err(
+                                "unexpected end of statement while looking for matching single-quote".to_owned()
+                            );
                         }
                     }
                 },

@@ -1,0 +1,349 @@
+//! Loading, saving, naming and removing; Wasm images in all their forms.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use bireme_core::{ErrorKind, WorkloadKind};
+use bireme_image::{Digest, ImageError, Limits, Platform, Reference, RegistrySettings, Removed};
+use common::*;
+
+fn host() -> String {
+    Platform::host().to_string()
+}
+
+fn simple() -> (TestImage, Vec<Vec<u8>>) {
+    let tars =
+        vec![tar_of(&[("etc/", ""), ("etc/one", "1"), ("gone", "x")]), tar_of(&[(".wh.gone", ""), ("etc/two", "2")])];
+    (image(&host(), &tars, serde_json::json!({ "Env": ["A=b"], "Labels": { "k": "v" } })), tars)
+}
+
+async fn load(place: &Place, archive: Vec<u8>) -> Result<Vec<bireme_image::Loaded>, ImageError> {
+    place.store.load(std::io::Cursor::new(archive), &quiet).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn loads_every_form_of_archive() {
+    let (made, tars) = simple();
+    let old = docker_archive(&made, &tars, &["old:1", "old:2"]);
+    let layout = oci_archive_of(&made, Some("docker.io/library/new:1"));
+    let mut packed = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    packed.write_all(&layout).unwrap();
+    for (archive, names) in [
+        (old.clone(), vec!["old:1", "old:2"]),
+        (gzip(&old), vec!["old:1", "old:2"]),
+        (layout, vec!["new:1"]),
+        (packed.finish().unwrap(), vec!["new:1"]),
+    ] {
+        let place = place().await;
+        let lines = Lines::default();
+        let loaded = place.store.load(std::io::Cursor::new(archive), &lines.taker()).await.unwrap();
+        assert_eq!((loaded.len(), &loaded[0].references), (1, &names.iter().map(ToString::to_string).collect()));
+        assert!(lines.has(&format!("Loaded image: {}", names[0])));
+        assert_eq!(loaded[0].id.as_str(), made.config.digest().as_str());
+        let found = place.store.resolve(names[0], None).await.unwrap();
+        assert_eq!((found.config.env, found.config.labels["k"].as_str()), (vec!["A=b".to_owned()], "v"));
+        let layers = place.store.layers(&loaded[0].id).await.unwrap();
+        assert_eq!(read(&layers, "etc/two").unwrap(), "2");
+        assert!(exists(&layers[1].join("gone")), "a mark of the deletion");
+        assert_eq!(place.count("ingest"), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_saved_can_be_loaded() {
+    let (made, tars) = simple();
+    let wasm = image("wasi/wasm", &[tar_of(&[("a.wasm", "x")])], serde_json::json!({ "Entrypoint": ["a.wasm"] }));
+    let both = index(&[made.clone(), wasm.clone()]);
+    let parts: Vec<&Blob> =
+        [&made, &wasm].iter().flat_map(|image| image.layers.iter().chain([&image.config, &image.manifest])).collect();
+    let first = place().await;
+    assert_eq!(load(&first, oci_archive(&[(&both, Some("docker.io/me/both:1"))], &parts)).await.unwrap().len(), 2);
+    load(&first, docker_archive(&made, &tars, &["old:1"])).await.unwrap();
+
+    let file = first.folder.path().join("saved.tar");
+    let out = tokio::fs::File::create(&file).await.unwrap();
+    first.store.save(&["me/both:1".to_owned(), "old:1".to_owned()], out).await.unwrap();
+    let second = place().await;
+    let loaded = load(&second, std::fs::read(&file).unwrap()).await.unwrap();
+    assert_eq!(loaded.len(), 3);
+    let wanted = Platform::wasm();
+    assert_eq!(second.store.resolve("me/both:1", Some(&wanted)).await.unwrap().kind(), WorkloadKind::Component);
+    assert_eq!(second.store.resolve("me/both:1", None).await.unwrap().kind(), WorkloadKind::Container);
+    assert_eq!(second.store.resolve("old:1", None).await.unwrap().id.as_str(), made.config.digest().as_str());
+
+    // Others read it as well.
+    let checked = std::process::Command::new("skopeo")
+        .args(["--insecure-policy", "inspect"])
+        .arg(format!("docker-archive:{}:old:1", file.display()))
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_what_is_no_image_and_keeps_nothing() {
+    let (made, tars) = simple();
+    let place = place().await;
+    let raw = |files: &[(&str, &str)]| {
+        let files: BTreeMap<_, _> =
+            files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        raw_tar(&files)
+    };
+    let with_manifest_json = |text: &str| raw(&[("manifest.json", text)]);
+    let layout = oci_archive_of(&made, None);
+    let mut lying = layout.clone();
+    // The last letter of a layer's content, in the middle of the archive.
+    let at = lying.windows(8).position(|window| window == &made.layers[0].bytes[20..28]).unwrap();
+    lying[at] ^= 1;
+    let escape = {
+        let tar = docker_archive(&made, &tars, &["x:1"]);
+        let text = String::from_utf8_lossy(&tar).into_owned();
+        assert!(text.contains("layer0/layer.tar"));
+        let evil = tar_of(&[("a", "b")]);
+        let mut evil_tar = evil.clone();
+        evil_tar[..4].copy_from_slice(b"../a");
+        let sum: u32 = evil_tar[..512]
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
+            .sum();
+        evil_tar[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        let evil_image = image(&host(), std::slice::from_ref(&evil_tar), serde_json::json!({}));
+        docker_archive(&evil_image, &[evil_tar], &["x:1"])
+    };
+    let oversized = format!("[{}", " ".repeat(5 << 20));
+    let unknown_layer = with_manifest(
+        &host(),
+        made.config.clone(),
+        made.layers.iter().map(|layer| Blob::new("application/x-unknown", layer.bytes.clone())).collect(),
+        None,
+    );
+    let one_layer_less = with_manifest(&host(), made.config.clone(), made.layers[..1].to_vec(), None);
+    let missing = oci_archive(&[(&made.manifest, None)], &[&made.config]);
+    let no_tar_inside = docker_archive(
+        &image(&host(), &[b"not a tar at all".to_vec()], serde_json::json!({})),
+        &[b"not a tar at all".to_vec()],
+        &[],
+    );
+    for (what, archive, expected) in [
+        ("noise", vec![7; 5000], "is not a tar archive"),
+        ("nothing", Vec::new(), "neither a manifest.json nor"),
+        ("another tar", raw(&[("hello", "x")]), "neither a manifest.json nor"),
+        ("cut off", layout[..layout.len() / 2].to_vec(), "cut off"),
+        ("manifest.json that is none", with_manifest_json("{"), "malformed manifest.json"),
+        ("empty list", with_manifest_json("[]"), "lists no image"),
+        (
+            "missing config",
+            with_manifest_json(r#"[{"Config":"a.json","Layers":[]}]"#),
+            "configuration a.json is missing",
+        ),
+        ("path trick", with_manifest_json(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "contains \"..\""),
+        ("bad name", with_manifest_json(r#"[{"Config":"a","RepoTags":["UPPER"]}]"#), "is missing"),
+        ("too large", with_manifest_json(&oversized), "larger than 4194304 bytes"),
+        ("lying blob", lying, "not what its digest says"),
+        ("escape", escape, "contains \"..\""),
+        ("unknown layer", oci_archive_of(&unknown_layer, None), "application/x-unknown"),
+        ("a layer less", oci_archive_of(&one_layer_less, None), "lists 2 layers where the manifest has 1"),
+        ("missing layer", missing, "is missing"),
+        ("layer that is no tar", no_tar_inside, "cannot be read"),
+    ] {
+        let error = load(&place, archive).await.expect_err(what);
+        assert!(error.to_string().contains(expected), "{what}: {error}");
+    }
+    assert!(place.store.list().await.unwrap().is_empty());
+    for _ in 0..500 {
+        if place.count("blobs/sha256") + place.count("layers/sha256") + place.count("ingest") == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("something was left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refuses_decompression_bombs() {
+    let limits = Limits { ratio: 10, ratio_floor: 1 << 20, ..Limits::default() };
+    let place = place_with(RegistrySettings { limits, ..RegistrySettings::default() }).await;
+    let bomb = tar_of(&[("zeros", &"0".repeat(20 << 20))]);
+    let made = image(&host(), &[bomb], serde_json::json!({}));
+    let error = load(&place, oci_archive_of(&made, None)).await.unwrap_err();
+    assert!(matches!(error, ImageError::Bomb { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_removal_follow_docker() {
+    let (made, tars) = simple();
+    let place = place().await;
+    let id = load(&place, docker_archive(&made, &tars, &["one:1"])).await.unwrap().remove(0).id;
+    let two = Reference::parse("two").unwrap();
+    place.store.tag("one:1", &two).await.unwrap();
+    assert_eq!(place.store.resolve(id.short(), None).await.unwrap().references, ["one:1", "two:latest"]);
+    assert_eq!(place.store.resolve(id.as_str(), None).await.unwrap().id, id);
+    assert_eq!(place.store.resolve("nope", None).await.unwrap_err().to_string(), "No such image: nope");
+    assert_eq!(place.store.tag("nope", &two).await.unwrap_err().kind(), ErrorKind::NotFound);
+
+    let error = place.store.remove(id.short(), false, &|_| None).await.unwrap_err();
+    assert!(error.to_string().contains("referenced in multiple repositories"), "{error}");
+    let removed = place.store.remove("one:1", false, &|_| None).await.unwrap();
+    assert_eq!(removed, [Removed::Untagged("one:1".to_owned())]);
+    let used = |_: &bireme_image::ImageId| Some("container 1234567890ab".to_owned());
+    let error = place.store.remove("two", false, &used).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.to_string().contains("must force) - container 1234567890ab is using"), "{error}");
+    assert_eq!(place.store.remove(id.short(), true, &used).await.unwrap_err().kind(), ErrorKind::Conflict);
+    // Forced, it loses its name; its files stay for the container.
+    assert_eq!(place.store.remove("two", true, &used).await.unwrap(), [Removed::Untagged("two:latest".to_owned())]);
+    assert_eq!(place.store.layers(&id).await.unwrap().len(), 2);
+    let removed = place.store.remove(id.short(), false, &|_| None).await.unwrap();
+    assert_eq!(removed, [Removed::Deleted(id.to_string())]);
+    assert_eq!(place.count("blobs/sha256") + place.count("layers/sha256"), 0);
+    assert_eq!(place.store.remove("two", false, &|_| None).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_layers_stay_as_long_as_one_image_has_them() {
+    let shared = tar_of(&[("base", "shared")]);
+    let one = image(&host(), &[shared.clone(), tar_of(&[("a", "1")])], serde_json::json!({}));
+    let two = image(&host(), &[shared, tar_of(&[("a", "2")])], serde_json::json!({}));
+    let place = place().await;
+    load(&place, oci_archive_of(&one, Some("one"))).await.unwrap();
+    load(&place, oci_archive_of(&two, Some("two"))).await.unwrap();
+    assert_eq!(place.count("layers/sha256"), 3);
+    place.store.remove("one", false, &|_| None).await.unwrap();
+    assert_eq!((place.count("layers/sha256"), place.count("blobs/sha256")), (2, 2));
+    let found = place.store.resolve("two", None).await.unwrap();
+    assert_eq!(read(&place.store.layers(&found.id).await.unwrap(), "base").unwrap(), "shared");
+    // The same name for another image leaves the first without one.
+    load(&place, oci_archive_of(&one, Some("two"))).await.unwrap();
+    assert_eq!(place.store.list().await.unwrap().iter().filter(|image| image.references.is_empty()).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn finds_the_component_of_every_usual_form() {
+    let wasm = String::from_utf8(WASM.to_vec()).unwrap();
+    let entry = |entrypoint: &str| serde_json::json!({ "Entrypoint": [entrypoint], "WorkingDir": "/srv" });
+    let artifact = |config: &str, body: &str, layer: &str| {
+        with_manifest("wasi/wasm", Blob::new(config, body), vec![Blob::new(layer, WASM)], None)
+    };
+    let v0 = r#"{"created":"2024-01-01T00:00:00Z","architecture":"wasm","os":"wasip2","layerDigests":[],"component":{"exports":[],"imports":[]}}"#;
+    let forms = [
+        (image("wasi/wasm", &[tar_of(&[("app.wasm", &wasm)])], entry("/app.wasm")), "/app.wasm"),
+        (image("wasip1/wasm", &[tar_of(&[("srv/app.wasm", &wasm)])], entry("app.wasm")), "app.wasm"),
+        (image("wasi/wasm/wasip2", &[tar_of(&[("app.wasm", &wasm)])], entry("app.wasm")), "app.wasm"),
+        (artifact("application/vnd.wasm.config.v0+json", v0, "application/wasm"), ""),
+        (artifact("application/vnd.wasm.config.v1+json", "{}", "application/vnd.wasm.content.layer.v1+wasm"), ""),
+        (
+            artifact(
+                "application/vnd.oci.empty.v1+json",
+                "{}",
+                "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm",
+            ),
+            "",
+        ),
+    ];
+    let place = place().await;
+    for (at, (made, entrypoint)) in forms.iter().enumerate() {
+        let name = format!("form{at}:1");
+        let loaded = load(&place, oci_archive_of(made, Some(&name))).await.unwrap();
+        let found = place.store.resolve(&name, Some(&Platform::wasm())).await.unwrap();
+        assert_eq!((&found.id, found.kind()), (&loaded[0].id, WorkloadKind::Component), "form {at}");
+        for _ in 0..2 {
+            let (path, digest) = place.store.component(&found.id, entrypoint).await.unwrap();
+            assert_eq!((std::fs::read(&path).unwrap().as_slice(), digest.as_str()), (WASM, Digest::of(WASM).as_str()));
+        }
+        assert_eq!(found.artifact_type.is_some(), entrypoint.is_empty());
+    }
+    let refused = [
+        (
+            image("wasi/wasm", &[tar_of(&[("a", "b")])], serde_json::json!({})),
+            "/gone.wasm",
+            "is not in its root filesystem",
+        ),
+        (image("wasi/wasm", &[tar_of(&[("dir/", "")])], serde_json::json!({})), "/dir", "is not a regular file"),
+        (image("wasi/wasm", &[tar_of(&[("x", "y")])], serde_json::json!({})), "", "has no entrypoint"),
+    ];
+    for (made, entrypoint, reason) in refused {
+        let id = load(&place, oci_archive_of(&made, None)).await.unwrap().remove(0).id;
+        let error = place.store.component(&id, entrypoint).await.unwrap_err();
+        assert!(matches!(error, ImageError::NoComponent { .. }) && error.to_string().contains(reason), "{error}");
+    }
+    let many = with_manifest(
+        "wasi/wasm",
+        Blob::new("application/vnd.wasm.config.v0+json", v0),
+        vec![Blob::new("application/wasm", WASM), Blob::new("application/wasm", "other")],
+        None,
+    );
+    let error = load(&place, oci_archive_of(&many, None)).await.unwrap_err();
+    assert!(error.to_string().contains("has one layer, the component; this one has 2"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_does_not_lead_a_component_out_of_its_image() {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, target) in [("out.wasm", "/etc/passwd"), ("up.wasm", "../../../../../../etc/passwd")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, name, target).unwrap();
+    }
+    let made = image("wasi/wasm", &[tar.into_inner().unwrap()], serde_json::json!({}));
+    let place = place().await;
+    let id = load(&place, oci_archive_of(&made, None)).await.unwrap().remove(0).id;
+    for name in ["out.wasm", "up.wasm"] {
+        let error = place.store.component(&id, name).await.unwrap_err();
+        assert!(error.to_string().contains("is not in its root filesystem"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_leaves_nothing_half_made() {
+    let (made, tars) = simple();
+    let first = place().await;
+    let id = load(&first, docker_archive(&made, &tars, &["x:1"])).await.unwrap().remove(0).id;
+    let root = first.folder.path();
+    // As a crash could leave them: files without a row, half an unpacking, a row without its folder.
+    let stray = "0".repeat(64);
+    std::fs::write(root.join("blobs/sha256").join(&stray), "x").unwrap();
+    std::fs::create_dir_all(root.join("layers/sha256").join(&stray).join("deep")).unwrap();
+    std::fs::create_dir_all(root.join("ingest/layer-half/deep")).unwrap();
+    std::fs::write(root.join("ingest/blob-half"), "x").unwrap();
+    let lost = first.store.layers(&id).await.unwrap()[0].clone();
+    std::fs::remove_dir_all(&lost).unwrap();
+    drop(first.store);
+
+    let store = bireme_image::ImageStore::open(root, RegistrySettings::default()).await.unwrap();
+    let count = |part: &str| std::fs::read_dir(root.join(part)).unwrap().count();
+    assert_eq!((count("ingest"), count("blobs/sha256"), count("layers/sha256")), (0, 2, 1));
+    let layers = store.layers(&id).await.unwrap();
+    assert_eq!(read(&layers, "etc/one").unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_has_its_own_error_and_is_cleaned_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=3m", "bireme-image-test"])
+        .arg(folder.path())
+        .status()
+        .unwrap();
+    assert!(mounted.success());
+    struct Unmount<'a>(&'a std::path::Path);
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(self.0).status();
+        }
+    }
+    let _unmount = Unmount(folder.path());
+    let store = bireme_image::ImageStore::open(&folder.path().join("s"), RegistrySettings::default()).await.unwrap();
+    let made = image(&host(), &[tar_of(&[("big", &"x".repeat(8 << 20))])], serde_json::json!({}));
+    let error = store.load(std::io::Cursor::new(oci_archive_of(&made, None)), &quiet).await.unwrap_err();
+    assert!(matches!(error, ImageError::NoSpace { .. }), "{error}");
+    assert!(error.to_string().contains("no space left on device"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(store.list().await.unwrap().is_empty());
+    // There is room again.
+    let small = image(&host(), &[tar_of(&[("small", "x")])], serde_json::json!({}));
+    store.load(std::io::Cursor::new(oci_archive_of(&small, Some("small"))), &quiet).await.unwrap();
+}
