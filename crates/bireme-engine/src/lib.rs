@@ -12,6 +12,7 @@
 //! Decisions are pure and live in their own modules: [`lifecycle`] (what may follow what), [`restart`] (policies and
 //! back-off), `resolve` (request and image to specification).
 
+mod archive;
 mod attach;
 mod container;
 mod engine;
@@ -32,6 +33,7 @@ mod rootfs;
 pub mod view;
 mod volume;
 
+pub use archive::PathStat;
 pub use attach::AttachSession;
 pub use engine::{Created, Engine, EngineOptions};
 pub use error::EngineError;
