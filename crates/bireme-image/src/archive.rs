@@ -401,7 +401,9 @@ pub(crate) fn make_record(
         });
     }
     let artifact = manifest.is_wasm_artifact();
-    let file = ConfigFile::parse(&config, digest.as_str())?;
+    let parsed = ConfigFile::parse(&config, digest.as_str());
+    // The configuration of an artifact may be anything; where it is an image's, it is read as one.
+    let file = if artifact { parsed.unwrap_or_default() } else { parsed? };
     let (id, diff_ids) = if artifact {
         // Configurations of artifacts are often all the same, `{}`; the one layer is what it is.
         (ImageId(Digest::of(&manifest_bytes)), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())

@@ -66,7 +66,9 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn config_file(&self) -> Result<ConfigFile, ImageError> {
-        ConfigFile::parse(&self.config, self.id.as_str())
+        let parsed = ConfigFile::parse(&self.config, self.id.as_str());
+        // The configuration of an artifact may be anything; where it is an image's, it is read as one.
+        if self.artifact_type.is_some() { Ok(parsed.unwrap_or_default()) } else { parsed }
     }
 }
 

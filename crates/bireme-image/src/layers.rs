@@ -170,6 +170,10 @@ impl Inner {
     /// Renames an unpacked layer into its place.
     fn settle(&self, folder: tempfile::TempDir, diff_id: &Digest) -> Result<(), ImageError> {
         let target = self.layer_path(diff_id);
+        if self.db.unpacked(diff_id)?.is_some() && target.is_dir() {
+            // Somebody was faster, and it may be in use already.
+            return Ok(());
+        }
         if target.exists() {
             // Left by a removal or crash without its row in the database: not to be trusted.
             let old = folder.path().with_extension("old");

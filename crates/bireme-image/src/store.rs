@@ -132,6 +132,11 @@ impl ImageStore {
                 tracing::warn!(path = %ingest.display(), %error, "cannot delete what an earlier run left half-made");
             }
             std::fs::create_dir_all(&ingest).during("create", &ingest)?;
+            // Layers hold setuid programs of strangers: no user of this machine may reach them but through a container.
+            for folder in [&ingest, &root.join("layers")] {
+                let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+                std::fs::set_permissions(folder, closed).during("set the mode of", folder)?;
+            }
             let db = Db::open(&root.join("images.db"))?;
             let processors = std::thread::available_parallelism().map_or(2, usize::from);
             let inner = Inner {

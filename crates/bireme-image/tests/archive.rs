@@ -1,5 +1,7 @@
 //! Loading, saving, naming and removing; Wasm images in all their forms.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -318,6 +320,35 @@ async fn a_crash_leaves_nothing_half_made() {
     assert_eq!((count("ingest"), count("blobs/sha256"), count("layers/sha256")), (0, 2, 1));
     let layers = store.layers(&id).await.unwrap();
     assert_eq!(read(&layers, "etc/one").unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_in_layers_are_closed_to_users_of_the_machine() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = place().await;
+    for part in ["layers", "ingest"] {
+        let mode = place.folder.path().join(part).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{part}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_ask_for_the_same_layers_at_once() {
+    let (made, tars) = simple();
+    let place = place().await;
+    let loads = (0..8).map(|at| load(&place, docker_archive(&made, &tars, &[&format!("x:{at}")])));
+    for loaded in futures::future::join_all(loads).await {
+        assert_eq!(loaded.unwrap()[0].id.as_str(), made.config.digest().as_str());
+    }
+    assert_eq!((place.count("layers/sha256"), place.count("blobs/sha256"), place.count("ingest")), (2, 2, 0));
+    let removals = (0..8).map(|at| {
+        let store = place.store.clone();
+        async move { store.remove(&format!("x:{at}"), false, &|_| None).await }
+    });
+    for removed in futures::future::join_all(removals).await {
+        removed.unwrap();
+    }
+    assert_eq!((place.count("layers/sha256"), place.count("blobs/sha256")), (0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

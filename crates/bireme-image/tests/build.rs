@@ -1,5 +1,7 @@
 //! Building from Dockerfiles.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

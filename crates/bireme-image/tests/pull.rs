@@ -1,5 +1,7 @@
 //! Pulling from a real registry, also through proxies that misbehave.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::atomic::Ordering;

@@ -144,18 +144,18 @@ impl Job<'_> {
                 unpacked.push(folder);
                 trees.push(tree);
                 let tree = trees.len() - 1;
-                self.into_folder(&mut plan, &target, there, uid, gid)?;
+                self.target_folder(&mut plan, &target, there, uid, gid)?;
                 self.children(&mut plan, &trees[tree], tree, Path::new("/"), &target, owner, false)?;
                 continue;
             }
             match item.kind() {
                 FileType::Directory => {
-                    self.into_folder(&mut plan, &target, there, uid, gid)?;
+                    self.target_folder(&mut plan, &target, there, uid, gid)?;
                     self.children(&mut plan, &trees[0], 0, &item.path, &target, owner, order.context)?;
                 }
                 FileType::RegularFile => {
                     let place = if to_folder || there == Some(FileType::Directory) {
-                        self.into_folder(&mut plan, &target, there, uid, gid)?;
+                        self.target_folder(&mut plan, &target, there, uid, gid)?;
                         target.join(name)
                     } else {
                         plan.parents(&target, uid, gid).map_err(self.failed(&target))?;
@@ -227,7 +227,7 @@ impl Job<'_> {
     }
 
     /// Makes the target a folder of the layer.
-    fn into_folder(
+    fn target_folder(
         &self,
         plan: &mut Plan<'_>,
         target: &Path,

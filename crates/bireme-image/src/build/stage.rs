@@ -51,8 +51,8 @@ impl Stage {
 
     /// The value of a variable: the environment before arguments.
     fn value(&self, build_args: &BuildArgs, name: &str) -> Option<String> {
-        let env = self.config.config.env.iter().filter_map(|pair| pair.split_once('='));
-        if let Some((_, value)) = env.filter(|(own, _)| *own == name).next_back() {
+        let mut env = self.config.config.env.iter().filter_map(|pair| pair.split_once('='));
+        if let Some((_, value)) = env.rfind(|(own, _)| *own == name) {
             return Some(value.to_owned());
         }
         match self.args.get(name) {
