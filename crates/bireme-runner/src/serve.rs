@@ -130,6 +130,8 @@ pub(crate) struct Server<'a> {
     killing: bool,
     ended: Option<Instant>,
     exit: Option<Exit>,
+    /// About to leave: wait for nothing.
+    hurry: bool,
     scratch: Vec<u8>,
 }
 
@@ -187,6 +189,7 @@ impl<'a> Server<'a> {
             killing: false,
             ended: None,
             exit: None,
+            hurry: false,
             scratch: vec![0; 32 << 10],
         })
     }
@@ -207,9 +210,15 @@ impl<'a> Server<'a> {
         while !self.is_over() {
             self.turn()?;
         }
-        // The socket last: while it is there, so is the runner.
         container::remove_files(&self.config.run_dir);
+        // No new clients; those who came in time get an answer.
         let _ = std::fs::remove_file("runner.sock");
+        self.accept();
+        let limit = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < limit && self.clients.values().any(|client| matches!(client.role, Role::Asking(_))) {
+            self.hurry = true;
+            self.turn()?;
+        }
         Ok(())
     }
 
@@ -310,7 +319,8 @@ impl<'a> Server<'a> {
             self.clients.values().filter(|client| !client.buffer.is_empty()).map(|client| client.moved + stall);
         let drained = self.ended.filter(|_| self.exit.is_none()).map(|ended| ended + DRAIN);
         let killing = (self.killing && self.ended.is_none()).then(|| Instant::now() + Duration::from_millis(10));
-        let next = stalled.chain(drained).chain(killing).min()?;
+        let hurry = self.hurry.then(|| Instant::now() + Duration::from_millis(20));
+        let next = stalled.chain(drained).chain(killing).chain(hurry).min()?;
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
