@@ -38,7 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bireme-testing", &["bireme-api", "bireme-core", "bireme-sys"]),
     ("bireme-tests", &["bireme-api", "bireme-core", "bireme-testing"]),
     ("whiskers-bots", &["bireme-api"]),
-    ("xtask", &["bireme-core"]),
+    ("xtask", &["bireme-core", "bireme-testing"]),
 ];
 
 pub(crate) fn run() -> Result<()> {
