@@ -160,8 +160,8 @@ impl FromStr for Allow {
             let port = scheme.as_deref().and_then(default_port);
             return Ok(Self { scheme, host: Host::Range(net, bits), port });
         }
-        let (host, port) = if rest.starts_with('[') {
-            let (inner, after) = rest[1..].split_once(']').ok_or_else(|| refuse("has no closing bracket"))?;
+        let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
+            let (inner, after) = bracketed.split_once(']').ok_or_else(|| refuse("has no closing bracket"))?;
             (inner, after.strip_prefix(':'))
         } else if rest.parse::<IpAddr>().is_ok() {
             (rest, None)

@@ -241,11 +241,11 @@ impl<T> RouteTable<T> {
     /// The most specific route for a request, what it leads to, and what it captured. `host` is the `Host` header's
     /// value (a port is ignored), `path` the request's path as sent, without its query.
     pub fn find<'t, 'p>(&'t self, host: &str, path: &'p str) -> Option<(&'t Route, &'t T, Captures<'t, 'p>)> {
-        if !self.hosts {
-            if let Some(at) = self.plain.get(path) {
-                let (route, value) = &self.entries[*at];
-                return Some((route, value, Captures::default()));
-            }
+        if !self.hosts
+            && let Some(at) = self.plain.get(path)
+        {
+            let (route, value) = &self.entries[*at];
+            return Some((route, value, Captures::default()));
         }
         self.entries
             .iter()
