@@ -51,7 +51,8 @@ pub fn report(error: &anyhow::Error, command: Option<&str>) -> ExitCode {
     }
     let failure = error.downcast_ref::<Failure>();
     let client = error.downcast_ref::<ClientError>();
-    let code = failure.map_or_else(|| exit_code(error, command), |failure| failure.code);
+    let own = failure.map(|failure| failure.code).filter(|code| *code != 1);
+    let code = own.unwrap_or_else(|| exit_code(error, command));
     let text = format!("{error:#}");
     if !text.is_empty() {
         match client {

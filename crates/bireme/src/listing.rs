@@ -139,11 +139,16 @@ pub fn parse(text: &str) -> anyhow::Result<Template> {
 /// Columns ten wide at least and three spaces apart; the last one is not padded.
 /// Source: docker's `tabwriter.NewWriter(out, 10, 1, 3, ' ', 0)`.
 pub fn align(rows: &[Vec<String>]) -> String {
+    align_to(rows, 10)
+}
+
+/// The same with another least width.
+pub fn align_to(rows: &[Vec<String>], least: usize) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|at| {
             let padded = rows.iter().filter(|row| at + 1 < row.len());
-            (padded.map(|row| row[at].chars().count()).max().unwrap_or(0) + 3).max(10)
+            (padded.map(|row| row[at].chars().count()).max().unwrap_or(0) + 3).max(least)
         })
         .collect();
     let mut out = String::new();

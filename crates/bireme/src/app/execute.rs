@@ -21,6 +21,9 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::registry;
 
+/// A container that was started, and when its run before ended, if it had one.
+pub type Started = (Member, Option<String>);
+
 /// Carries plans out, says what it does, and tells which containers it started.
 pub struct Executor<'a> {
     pub context: &'a Context,
@@ -28,7 +31,7 @@ pub struct Executor<'a> {
     /// Print no progress of pulls.
     pub quiet_pull: bool,
     /// Told of every container that was started.
-    pub started: Option<tokio::sync::mpsc::UnboundedSender<Member>>,
+    pub started: Option<tokio::sync::mpsc::UnboundedSender<Started>>,
     /// Ends the plan early: no new step begins, and nothing is waited for.
     pub stop: CancellationToken,
     bars: MultiProgress,
@@ -149,13 +152,15 @@ impl<'a> Executor<'a> {
             }
             Step::StartContainer { service, container } => {
                 self.say("Container", &container.name, "Starting")?;
+                // What it said in an earlier run is not said again.
+                let before = self.ended_before(container.reference()).await?;
                 client
                     .post(format!("/containers/{}/start", container.reference()))
                     .done()
                     .await
                     .with_context(|| format!("cannot start {}", container.name))?;
                 self.say("Container", &container.name, "Started")?;
-                self.announce(service, container.reference()).await?;
+                self.announce(service, container.reference(), before).await?;
             }
             Step::RestartContainer { container, timeout, .. } => {
                 self.say("Container", &container.name, "Restarting")?;
@@ -222,18 +227,29 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    async fn announce(&self, service: &str, reference: &str) -> anyhow::Result<()> {
+    /// When the last run ended, where anybody asks.
+    async fn ended_before(&self, reference: &str) -> anyhow::Result<Option<String>> {
+        if self.started.is_none() {
+            return Ok(None);
+        }
+        let container: Value = self.context.client.get(format!("/containers/{reference}/json")).read().await?;
+        let ended = container["State"]["FinishedAt"].as_str().filter(|time| crate::units::seconds(time).is_some());
+        Ok(ended.map(str::to_owned))
+    }
+
+    async fn announce(&self, service: &str, reference: &str, before: Option<String>) -> anyhow::Result<()> {
         let Some(started) = &self.started else { return Ok(()) };
         let container: Value = self.context.client.get(format!("/containers/{reference}/json")).read().await?;
         let number = container["Config"]["Labels"][labels::NUMBER].as_str().and_then(|text| text.parse().ok());
-        // Nobody follows any more when the user has left.
-        let _ = started.send(Member {
+        let member = Member {
             id: container["Id"].as_str().unwrap_or(reference).to_owned(),
             name: container["Name"].as_str().unwrap_or(reference).trim_start_matches('/').to_owned(),
             service: service.to_owned(),
             number: number.unwrap_or(1),
             running: true,
-        });
+        };
+        // Nobody follows any more when the user has left.
+        let _ = started.send((member, before));
         Ok(())
     }
 

@@ -101,10 +101,24 @@ fn whole(
     print(&text)
 }
 
-/// Follows one container through its restarts until it stays ended, and answers its exit code. `fresh` containers
-/// are shown from their start; others from now on.
-pub async fn follow(context: &Context, id: &str, prefix: Prefix, fresh: bool, timestamps: bool) -> anyhow::Result<i64> {
-    let mut from_start = fresh;
+/// From when on a container's output is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// What is written from now on.
+    Now,
+    /// Everything after the end of an earlier run; everything when there was none. The start of a run will not do: its
+    /// first lines may be older than the moment the engine noted.
+    After(Option<String>),
+}
+
+/// Follows one container through its restarts until it stays ended, and answers its exit code.
+pub async fn follow(
+    context: &Context,
+    id: &str,
+    prefix: Prefix,
+    mut since: Since,
+    timestamps: bool,
+) -> anyhow::Result<i64> {
     loop {
         let container: Value = match context.client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
@@ -114,18 +128,19 @@ pub async fn follow(context: &Context, id: &str, prefix: Prefix, fresh: bool, ti
         };
         let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
         let started = container["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
-        let mut call = context
+        let call = context
             .client
             .get(format!("/containers/{id}/logs"))
             .query("stdout", 1)
             .query("stderr", 1)
             .query("follow", 1)
             .query("timestamps", u8::from(timestamps));
-        if from_start {
-            call = call.query_some("since", crate::units::parse_moment(&started).ok());
-        } else {
-            call = call.query("tail", 0);
-        }
+        let call = match &since {
+            Since::Now => call.query("tail", 0),
+            Since::After(ended) => {
+                call.query_some("since", ended.as_deref().and_then(|ended| crate::units::parse_moment(ended).ok()))
+            }
+        };
         let mut stream = call.stream().await?;
         let mut lines = Lines::new(context.printer, prefix.clone(), tty);
         while let Some(chunk) = stream.next().await {
@@ -133,26 +148,40 @@ pub async fn follow(context: &Context, id: &str, prefix: Prefix, fresh: bool, ti
         }
         lines.finish()?;
         match settle(&context.client, id, &started).await? {
-            Some(code) => return Ok(code),
-            // It runs again: from its new start.
-            None => from_start = true,
+            Settled::Ended(code) => return Ok(code),
+            Settled::Again(ended) => since = Since::After(Some(ended)),
         }
     }
 }
 
-/// Waits until a container whose output ended has either ended too, with its exit code, or been started again.
-async fn settle(client: &Client, id: &str, started: &str) -> anyhow::Result<Option<i64>> {
+enum Settled {
+    /// It stays ended, with this exit code.
+    Ended(i64),
+    /// It was started again; the run that was followed ended then.
+    Again(String),
+}
+
+/// Waits until a container whose output ended has either ended too or been started again.
+async fn settle(client: &Client, id: &str, started: &str) -> anyhow::Result<Settled> {
+    let mut ended = None;
     loop {
         let container: Value = match client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
-            Err(error) if error.is_not_found() => return Ok(Some(0)),
+            Err(error) if error.is_not_found() => return Ok(Settled::Ended(0)),
             Err(error) => return Err(error.into()),
         };
         let state = &container["State"];
         let again = state["StartedAt"].as_str().is_some_and(|again| again != started);
-        match state["Status"].as_str().unwrap_or_default() {
-            "exited" | "dead" | "created" => return Ok(Some(state["ExitCode"].as_i64().unwrap_or(0))),
-            _ if again && state["Running"] == true => return Ok(None),
+        let status = state["Status"].as_str().unwrap_or_default();
+        // The first end that is seen is that of the run that was followed.
+        if again || status == "restarting" {
+            ended.get_or_insert_with(|| state["FinishedAt"].as_str().unwrap_or_default().to_owned());
+        }
+        match status {
+            "exited" | "dead" | "created" => {
+                return Ok(Settled::Ended(state["ExitCode"].as_i64().unwrap_or(0)));
+            }
+            _ if again && state["Running"] == true => return Ok(Settled::Again(ended.unwrap_or_default())),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

@@ -104,12 +104,7 @@ pub async fn members(context: &Context, project: &Project, services: &[String]) 
 
 /// What `start`, `stop` and `restart` act on: the containers named; the services of the app here by their names; all
 /// of the app here when nothing is named.
-pub async fn targets(
-    context: &Context,
-    names: &[String],
-    project: &ProjectArgs,
-    _forward: bool,
-) -> anyhow::Result<Vec<String>> {
+pub async fn targets(context: &Context, names: &[String], project: &ProjectArgs) -> anyhow::Result<Vec<String>> {
     let app = AppArgs::from(project);
     if names.is_empty() {
         let project = load(&app).context("no container is named")?;

@@ -39,6 +39,8 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Daemon(args) => return system::daemon(args),
         Command::Completion(args) => return system::completion(context, args),
         Command::Config(args) => return config::config(context, args),
+        // Asking which version is here starts nothing.
+        Command::Version(_) => {}
         _ => context.ensure_engine().await?,
     }
     match command {

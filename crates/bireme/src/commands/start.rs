@@ -16,7 +16,7 @@ pub(super) async fn start(context: &Context, args: &StartArgs) -> Outcome {
         };
         return attached(context, args, name).await;
     }
-    let names = app::targets(context, &args.names, &args.project, true).await?;
+    let names = app::targets(context, &args.names, &args.project).await?;
     each(context, &names, |name| context.client.post(format!("/containers/{name}/start")).done()).await
 }
 

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(super) async fn stop(context: &Context, args: &StopArgs) -> Outcome {
-    let mut names = app::targets(context, &args.names, &args.project, false).await?;
+    let mut names = app::targets(context, &args.names, &args.project).await?;
     if args.names.is_empty() {
         // What depends on others stops before them.
         names.reverse();
@@ -19,7 +19,7 @@ pub(super) async fn stop(context: &Context, args: &StopArgs) -> Outcome {
 }
 
 pub(super) async fn restart(context: &Context, args: &RestartArgs) -> Outcome {
-    let names = app::targets(context, &args.names, &args.project, true).await?;
+    let names = app::targets(context, &args.names, &args.project).await?;
     signal_all(context, "restart", &names, args.signal.as_deref(), args.timeout, args.names.is_empty()).await
 }
 

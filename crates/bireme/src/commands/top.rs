@@ -64,6 +64,7 @@ async fn processes(context: &Context, name: &str, ps_args: &[String]) -> Outcome
     };
     let mut rows = vec![line(&table["Titles"])];
     rows.extend(table["Processes"].as_array().into_iter().flatten().map(line));
-    context.printer.raw(listing::align(&rows).as_bytes())?;
+    // Docker's columns are wider here than anywhere else.
+    context.printer.raw(listing::align_to(&rows, 20).as_bytes())?;
     Ok(0)
 }

@@ -10,7 +10,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::execute::Executor;
-use crate::app::follow::{self, Prefix};
+use crate::app::execute::Started;
+use crate::app::follow::{self, Prefix, Since};
 use crate::app::{self, Member, observe};
 use crate::cli::UpArgs;
 use crate::context::Context;
@@ -107,8 +108,8 @@ async fn attached(
     args: &UpArgs,
     project: &Project,
     options: &UpOptions,
-    mut executor: Executor<'_>,
-    mut started: tokio::sync::mpsc::UnboundedReceiver<Member>,
+    executor: Executor<'_>,
+    mut started: tokio::sync::mpsc::UnboundedReceiver<Started>,
 ) -> Outcome {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -117,22 +118,20 @@ async fn attached(
     let mut follow_set = Follow::new(context, args, &wanted);
     for member in app::members(context, project, &[]).await? {
         if member.running && wanted.services.contains_key(&member.service) {
-            follow_set.add(member, false);
+            follow_set.add(member, Since::Now);
         }
     }
-    let sender = executor.started.take();
     let stop = executor.stop.clone();
-    executor.started = sender;
     let abort = args.abort_on_container_exit || args.exit_code_from.is_some();
     let mut stopped_by_user = false;
     let mut code = 0u8;
+    let mut brought = false;
     {
         let mut work = Box::pin(async {
             let answer = bring_up(context, project, options, &executor).await;
             drop(executor);
             answer
         });
-        let mut brought = false;
         loop {
             tokio::select! {
                 answer = &mut work, if !brought => {
@@ -142,7 +141,7 @@ async fn attached(
                         break;
                     }
                 }
-                Some(member) = started.recv() => follow_set.add(member, true),
+                Some((member, before)) = started.recv() => follow_set.add(member, Since::After(before)),
                 Some(ended) = follow_set.next(), if !follow_set.is_empty() => {
                     let (member, exit) = ended?;
                     // A container replaced by this very run has not ended by itself.
@@ -173,8 +172,9 @@ async fn attached(
             context.printer.note("\nGracefully stopping... (press Ctrl+C again to force)")?;
             // What has been begun is finished, so that what is there can be stopped.
             tokio::select! {
-                _ = &mut work => {}
-                Some(()) = interrupted(&mut interrupt, &mut terminate) => {}
+                _ = &mut work, if !brought => {}
+                Some(()) = interrupted(&mut interrupt, &mut terminate), if !brought => {}
+                else => {}
             }
         }
     }
@@ -189,7 +189,7 @@ async fn attached(
                 done?;
                 break;
             }
-            Some(member) = started.recv() => follow_set.add(member, true),
+            Some((member, before)) = started.recv() => follow_set.add(member, Since::After(before)),
             Some(_) = follow_set.next(), if !follow_set.is_empty() => {}
             Some(()) = interrupted(&mut interrupt, &mut terminate) => {
                 kill_all(context, project).await?;
@@ -268,7 +268,7 @@ impl Follow {
         }
     }
 
-    fn add(&mut self, member: Member, fresh: bool) {
+    fn add(&mut self, member: Member, since: Since) {
         let name = format!("{}-{}", member.service, member.number);
         let at = self.seen.iter().position(|seen| *seen == name).unwrap_or_else(|| {
             self.seen.push(name.clone());
@@ -278,7 +278,7 @@ impl Follow {
             if self.prefixes { Prefix::new(&self.context.printer, at, &name, self.width) } else { Prefix::none() };
         let (context, timestamps) = (self.context.clone(), self.timestamps);
         self.running.push(Box::pin(async move {
-            let exit = follow::follow(&context, &member.id, prefix, fresh, timestamps).await?;
+            let exit = follow::follow(&context, &member.id, prefix, since, timestamps).await?;
             Ok((Member { name, ..member }, exit))
         }));
     }

@@ -254,7 +254,7 @@ impl View {
                 app = Some(&row.app);
                 let name = if row.app.is_empty() { "no app" } else { &row.app };
                 lines.push(TableRow::new([
-                    Cell::default(),
+                    Cell::from(""),
                     Cell::from(Span::styled(name.to_owned(), Style::new().add_modifier(Modifier::BOLD))),
                 ]));
             }
@@ -262,7 +262,7 @@ impl View {
         }
         if rows.is_empty() {
             let text = if self.filter.is_empty() { "  Nothing runs yet." } else { "  Nothing matches the filter." };
-            lines.push(TableRow::new([Cell::default(), Cell::from(text)]));
+            lines.push(TableRow::new([Cell::from(""), Cell::from(text)]));
         }
         let header = TableRow::new(columns.titles().into_iter().map(|(title, right)| aligned(title.to_owned(), right)))
             .style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED));
@@ -338,7 +338,7 @@ impl View {
         texts.push(memory(rows.iter().map(|row| row.memory).sum()));
         texts.push(count(sum(|calls| calls.failed)));
         let cells =
-            [Cell::default(), Cell::from("total")].into_iter().chain(texts.into_iter().map(|text| aligned(text, true)));
+            [Cell::from(""), Cell::from("total")].into_iter().chain(texts.into_iter().map(|text| aligned(text, true)));
         TableRow::new(cells).style(Style::new().add_modifier(Modifier::BOLD))
     }
 

@@ -245,10 +245,7 @@ pub fn rate(rate: f64) -> String {
 
 /// Whole units and one letter: `64M`.
 pub fn memory(bytes: u64) -> String {
-    units::bytes_size(bytes as f64).replace("iB", "").chars().fold(String::new(), |mut text, c| {
-        text.push(c);
-        text
-    })
+    units::bytes_size(bytes as f64).replace("iB", "")
 }
 
 /// The rows as one plain table, for pipes and `--no-stream`.

@@ -1,0 +1,196 @@
+//! The real program against canned answers: exit codes, streams and what is sent.
+
+mod support;
+
+use std::io::Read;
+use std::process::Stdio;
+
+use support::{Engine, attached, bireme, empty, json};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn run_engine(code: i64) -> Engine {
+    Engine::start(vec![
+        ("POST /containers/create", json(201, r#"{"Id":"abc","Warnings":["a warning"]}"#)),
+        ("POST /containers/abc/attach", attached(&[(1, "out\n"), (2, "err\n"), (1, "more\n")])),
+        ("POST /containers/abc/wait", json(200, &format!("{{\"StatusCode\":{code}}}"))),
+        ("POST /containers/abc/start", empty()),
+    ])
+}
+
+#[test]
+fn run_hands_on_streams_and_exit_code() {
+    let engine = run_engine(7);
+    let output = engine.run(&["run", "--rm", "alpine", "sh", "-c", "exit 7"]);
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(text(&output.stdout), "out\nmore\n");
+    assert_eq!(text(&output.stderr), "WARNING: a warning\nerr\n");
+    let lines: Vec<String> =
+        engine.requests().iter().map(|request| request.line.split('?').next().unwrap().to_owned()).collect();
+    // The wait is there before the start, the output too.
+    assert_eq!(
+        lines,
+        [
+            "POST /containers/create",
+            "POST /containers/abc/attach",
+            "POST /containers/abc/wait",
+            "POST /containers/abc/start"
+        ]
+    );
+}
+
+#[test]
+fn a_command_that_is_not_there_is_127_and_leaves_nothing() {
+    let engine = Engine::start(vec![
+        ("POST /containers/create", json(201, r#"{"Id":"abc","Warnings":[]}"#)),
+        ("POST /containers/abc/attach", attached(&[])),
+        ("POST /containers/abc/wait", json(200, r#"{"StatusCode":127}"#)),
+        (
+            "POST /containers/abc/start",
+            json(400, r#"{"message":"exec: \"nope\": executable file not found in $PATH"}"#),
+        ),
+        ("DELETE /containers/abc", empty()),
+    ]);
+    let output = engine.run(&["run", "--rm", "alpine", "nope"]);
+    assert_eq!(output.status.code(), Some(127));
+    assert_eq!(
+        text(&output.stderr),
+        "bireme: Error response from daemon: exec: \"nope\": executable file not found in $PATH\n"
+    );
+    assert!(engine.requests().last().unwrap().line.starts_with("DELETE /containers/abc"));
+}
+
+#[test]
+fn the_engines_refusals_are_125_for_run_and_1_otherwise() {
+    let engine = Engine::start(vec![("POST /containers/create", json(409, r#"{"message":"the name is taken"}"#))]);
+    let output = engine.run(&["run", "--name", "x", "alpine"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(text(&output.stderr), "bireme: Error response from daemon: the name is taken\n");
+    let output = engine.run(&["stop", "it"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("Error response from daemon: No such container: it"));
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_125() {
+    for args in [&["run", "--nope", "x"][..], &["nope"], &["run", "--restart", "sometimes", "x"]] {
+        let engine = Engine::start(Vec::new());
+        let output = engine.run(args);
+        assert_eq!(output.status.code(), Some(125), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn no_engine_is_said_with_a_hint() {
+    let output = bireme(&["-H", "unix:///nowhere/x.sock", "ps"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.starts_with("bireme: cannot connect to the engine at unix:///nowhere/x.sock"), "{said}");
+    assert!(said.contains("\nhint: "), "{said}");
+}
+
+#[test]
+fn a_broken_pipe_is_silence() {
+    let one = r#"{"Id":"0123456789abcdef","Names":["/web"],"Image":"x","Command":"y","Created":1,"Status":"Up","State":"running"}"#;
+    let list = format!("[{}]", vec![one; 20_000].join(","));
+    let engine = Engine::start(vec![("GET /containers/json", json(200, &list))]);
+    let mut child = engine
+        .command(&["ps", "--format", "{{.Names}} {{.ID}} {{.Image}}"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 3];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn inspect_prints_what_the_engine_sent_in_its_order() {
+    let engine = Engine::start(vec![("GET /containers/web/json", json(200, r#"{"Zed":1,"Alpha":{"b":[],"a":"x"}}"#))]);
+    let output = engine.run(&["inspect", "web"]);
+    assert_eq!(
+        text(&output.stdout),
+        "[\n    {\n        \"Zed\": 1,\n        \"Alpha\": {\n            \"b\": [],\n            \"a\": \"x\"\n        }\n    }\n]\n"
+    );
+    let output = engine.run(&["inspect", "-f", "{{.Alpha.a}}", "web"]);
+    assert_eq!(text(&output.stdout), "x\n");
+}
+
+#[test]
+fn a_missing_image_is_fetched_and_a_failed_fetch_is_told() {
+    let engine = Engine::start(vec![
+        ("POST /containers/create", json(404, r#"{"message":"No such image: alpine:latest"}"#)),
+        (
+            "POST /images/create",
+            json(
+                200,
+                "{\"status\":\"Pulling from library/alpine\",\"id\":\"latest\"}\n{\"errorDetail\":{\"message\":\"manifest unknown\"},\"error\":\"manifest unknown\"}\n",
+            ),
+        ),
+    ]);
+    let output = engine.run(&["run", "alpine"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert_eq!(
+        text(&output.stderr),
+        "Unable to find image 'alpine:latest' locally\nlatest: Pulling from library/alpine\nError response from daemon: manifest unknown\n"
+    );
+    assert!(engine.requests().iter().any(|request| request.line.contains("fromImage=alpine:latest")));
+}
+
+#[test]
+fn a_wasm_file_becomes_an_image_of_its_content() {
+    let engine = Engine::start(vec![
+        ("GET /images/local/hello:sha256-", json(404, r#"{"message":"No such image"}"#)),
+        ("POST /images/load", json(200, "{\"stream\":\"Loaded image\"}\n")),
+        ("POST /containers/create", json(201, r#"{"Id":"abc","Warnings":[]}"#)),
+        ("POST /containers/abc/start", empty()),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hello.wasm");
+    std::fs::write(&file, b"\0asm\x0d\0\x01\0").unwrap();
+    let output =
+        engine.run(&["run", "-d", "--allow", "redis://r:6379", "--route", "/a", file.to_str().unwrap(), "arg"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "abc\n"), "{}", text(&output.stderr));
+    let requests = engine.requests();
+    let create = requests.iter().find(|request| request.line.starts_with("POST /containers/create")).unwrap();
+    let body: serde_json::Value = serde_json::from_slice(&create.body).unwrap();
+    assert!(body["Image"].as_str().unwrap().starts_with("local/hello:sha256-"), "{body}");
+    assert_eq!(body["Labels"]["bireme.allow"], "redis://r:6379");
+    assert_eq!(body["Cmd"][0], "arg");
+    let output = engine.run(&["run", "/nowhere/x.wasm"]);
+    assert_eq!(output.status.code(), Some(127));
+}
+
+#[test]
+fn top_without_a_terminal_is_one_table() {
+    let sample = |started: u64| {
+        format!(
+            r#"[{{"ID":"c","Name":"app-web-1","Kind":"component","App":"app","Service":"web","Image":"i","State":"running","CpuTotal":0,"MemoryUsage":0,"Restarts":0,"Invocations":{{"Trigger":"http","Started":{started},"Alive":1,"Queued":0,"Succeeded":{started},"Failed":0,"TimedOut":0,"Rejected":0,"Latency":[[1000,{started}]],"MemoryPeak":1048576}}}}]"#
+        )
+    };
+    let stream = format!("{}\n{}\n", sample(1), sample(2));
+    let engine = Engine::start(vec![("GET /bireme/v1/workloads?stream=1", json(200, &stream))]);
+    let output = engine.run(&["top"]);
+    let said = text(&output.stdout);
+    let lines: Vec<Vec<&str>> = said.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0][..3], ["APP", "NAME", "KIND"], "{said}{}", text(&output.stderr));
+    assert_eq!(lines[1][..7], ["app", "web", "component", "running", "2", "1", "0"], "{said}");
+    let output = engine.run(&["top", "--format", "json"]);
+    let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&row["Started"], &row["App"]), (&2.into(), &"app".into()));
+}
+
+#[test]
+fn config_needs_no_engine_and_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bireme(&["config"]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no compose.yaml here"), "{}", text(&output.stderr));
+    std::fs::write(folder.path().join("compose.yaml"), "services: {web: {image: alpine}}\n").unwrap();
+    let output = bireme(&["config", "--services"]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(text(&output.stdout), "web\n", "{}", text(&output.stderr));
+}
