@@ -7,14 +7,18 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bireme_core::{AllowList, Exit, Names, NetworkPlace, WorkloadSpec};
+use bireme_core::{AllowList, Exit, Names, WorkloadSpec};
 use bireme_wasm::protocol::{self, Trigger};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
+use crate::host::redis::Connections;
+use crate::host::sockets::LookedUp;
+use crate::host::store::Embedded;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
+use crate::trigger::http::Places;
 
 /// Where a workload is in its life: `Loaded -> Running -> Stopping -> Ended`, steps may be skipped.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,13 @@ pub(crate) struct Folder {
     pub _open: std::os::fd::OwnedFd,
 }
 
+/// What the components of one process share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub embedded: Arc<Embedded>,
+    pub places: Arc<Places>,
+}
+
 /// One workload as its instances see it.
 pub(crate) struct Component {
     pub spec: WorkloadSpec,
@@ -45,13 +56,18 @@ pub(crate) struct Component {
     pub metrics: Metrics,
     pub env: Vec<(String, String)>,
     pub folders: Vec<Folder>,
-    pub network: Option<NetworkPlace>,
     pub allow: AllowList,
     pub memory_limit: u64,
+    pub embedded: Arc<Embedded>,
+    pub redis: Connections,
+    pub looked_up: LookedUp,
+    pub places: Arc<Places>,
     names: RwLock<Arc<Names>>,
     phase: watch::Sender<Phase>,
     /// Cuts every invocation at once.
     cut: CancellationToken,
+    /// Cancelled when no new invocations are taken any more.
+    stopped: CancellationToken,
     stopping: AtomicBool,
     idle: Notify,
     slots: Arc<Semaphore>,
@@ -90,8 +106,8 @@ impl Component {
         engine: wasmtime::Engine,
         log: LogHandle,
         folders: Vec<Folder>,
-        network: Option<NetworkPlace>,
         names: Names,
+        shared: Shared,
     ) -> Self {
         let env =
             spec.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.into(), v.into()));
@@ -103,12 +119,16 @@ impl Component {
             log,
             metrics: Metrics::default(),
             folders,
-            network,
+            embedded: shared.embedded,
+            places: shared.places,
+            redis: Connections::default(),
+            looked_up: LookedUp::default(),
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
             names: RwLock::new(Arc::new(names)),
             phase: watch::Sender::new(Phase::Loaded),
             cut: CancellationToken::new(),
+            stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
             idle: Notify::new(),
             slots: Arc::new(Semaphore::new(spec.bireme.instances as usize)),
@@ -146,7 +166,7 @@ impl Component {
     /// # Cancel safety
     /// New invocations stay refused; it may be called again.
     pub(crate) async fn drain(&self) {
-        self.stopping.store(true, Relaxed);
+        self.refuse_more();
         self.phase.send_if_modified(|phase| {
             let may = *phase == Phase::Running;
             if may {
@@ -166,8 +186,18 @@ impl Component {
 
     /// Ends every invocation at once.
     pub(crate) fn cut(&self) {
-        self.stopping.store(true, Relaxed);
+        self.refuse_more();
         self.cut.cancel();
+    }
+
+    fn refuse_more(&self) {
+        self.stopping.store(true, Relaxed);
+        self.stopped.cancel();
+    }
+
+    /// Cancelled when no new invocations are taken any more.
+    pub(crate) fn stopped(&self) -> CancellationToken {
+        self.stopped.clone()
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
@@ -180,7 +210,7 @@ impl Component {
 
     /// Records the end, once; later calls change nothing.
     pub(crate) fn end(&self, exit: Exit) -> bool {
-        self.stopping.store(true, Relaxed);
+        self.refuse_more();
         self.phase.send_if_modified(|phase| {
             let first = !matches!(phase, Phase::Ended(_));
             if first {
@@ -211,15 +241,31 @@ impl Component {
                 })?
             }
         };
-        if self.is_stopping() {
-            return Err(Refused::Stopping);
-        }
+        self.begin(permit, work)
+    }
+
+    /// The same for work that has its own queue: waits as long as it takes.
+    ///
+    /// # Cancel safety
+    /// Nothing has begun when the future is dropped.
+    pub(crate) async fn admit_waiting(self: &Arc<Self>, work: String) -> Result<Invocation, Refused> {
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.slots).acquire_owned() => permit.map_err(|_| Refused::Stopping)?,
+            () = self.stopped.cancelled() => return Err(Refused::Stopping),
+        };
+        self.begin(permit, work)
+    }
+
+    fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit, work: String) -> Result<Invocation, Refused> {
         let number = self.numbers.fetch_add(1, Relaxed);
         self.metrics.started.fetch_add(1, Relaxed);
         self.metrics.alive.fetch_add(1, Relaxed);
         let started = Instant::now();
         self.shard(number).push(Live { number, started, work });
-        Ok(Invocation { component: Arc::clone(self), number, started, outcome: Outcome::Succeeded, _permit: permit })
+        let invocation =
+            Invocation { component: Arc::clone(self), number, started, outcome: Outcome::Succeeded, _permit: permit };
+        // After the counter, so that `drain` sees either the invocation or none.
+        if self.is_stopping() { Err(Refused::Stopping) } else { Ok(invocation) }
     }
 
     fn shard(&self, number: u64) -> std::sync::MutexGuard<'_, Vec<Live>> {

@@ -18,11 +18,13 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
-use crate::component::{Component, Folder, Phase};
+use crate::component::{Component, Folder, Phase, Shared};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
+use crate::host::store::Embedded;
 use crate::log::{LogHandle, now};
-use crate::trigger::{Program, command, http};
+use crate::trigger::http::Place;
+use crate::trigger::{Program, command, http, redis};
 use crate::{confine, linker};
 
 /// Runs a host process until its last workload is deleted.
@@ -35,15 +37,16 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     confine::enter(&config)?;
     let socket = bind(&config)?;
     let engine = engine::new(Size::Serving).map_err(anyhow::Error::from).context("cannot set up the engine")?;
-    let cache = confine::close_in(&config)?;
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
+    let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
     let host = Host {
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         engine,
-        cache,
+        cache: rooms.cache,
         components: Mutex::default(),
-        sites: Mutex::default(),
+        shared: Shared { embedded: Arc::new(Embedded::new(rooms.kv)), places: Arc::default() },
         done: Notify::new(),
         owner_uid: config.owner_uid,
     };
@@ -53,12 +56,12 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         let socket = UnixListener::from_std(socket).context("cannot listen on the control socket")?;
         let mut stdout = std::io::stdout();
         let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
-        confine::close_stdout();
+        // Tells whoever started this process that nothing more comes.
+        let _ = rustix::stdio::dup2_stdout(&null);
         Arc::new(host).run(socket).await;
         anyhow::Ok(())
     })?;
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
-    let _ = std::fs::remove_file(config.dir.join("host.sock"));
     Ok(())
 }
 
@@ -81,19 +84,10 @@ struct Host {
     /// Folder of compiled code.
     cache: PathBuf,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
-    sites: Mutex<HashMap<Place, Arc<http::Site>>>,
+    shared: Shared,
     /// Told when the last workload is gone.
     done: Notify,
     owner_uid: u32,
-}
-
-/// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Place {
-    /// A published port, handed over as a socket.
-    Published(SocketAddr),
-    /// An address of the component's own.
-    Inside(SocketAddr),
 }
 
 /// A workload with what is released when it is deleted.
@@ -112,6 +106,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Host {
+    fn sites(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Place, Arc<http::Site>>> {
+        self.shared.places.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     async fn run(self: Arc<Self>, socket: UnixListener) {
         loop {
             tokio::select! {
@@ -201,7 +199,7 @@ impl Host {
             Place::Published(address) => Some(*address),
             Place::Inside(_) => None,
         };
-        let listeners = lock(&self.sites).keys().filter_map(published).collect();
+        let listeners = self.sites().keys().filter_map(published).collect();
         HostState { pid: std::process::id(), workloads, listeners }
     }
 
@@ -246,8 +244,8 @@ impl Host {
             self.engine.clone(),
             log,
             folders,
-            load.network,
             load.names,
+            self.shared.clone(),
         ));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };
         let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
@@ -289,7 +287,7 @@ impl Host {
             addresses.iter().flat_map(|ip| ports.iter().map(|port| Place::Inside(SocketAddr::new(*ip, *port))));
         let places: Vec<Place> = published.iter().map(|address| Place::Published(*address)).chain(inside).collect();
         for place in places {
-            let mut sites = lock(&self.sites);
+            let mut sites = self.sites();
             let site = match sites.get(&place) {
                 Some(site) => Arc::clone(site),
                 None => {
@@ -329,7 +327,7 @@ impl Host {
     }
 
     fn close_places(&self, loaded: &Loaded) {
-        let mut sites = lock(&self.sites);
+        let mut sites = self.sites();
         for place in &loaded.places {
             if sites.get(place).is_some_and(|site| site.leave(&loaded.component.spec.id))
                 && let Some(site) = sites.remove(place)
@@ -340,7 +338,7 @@ impl Host {
     }
 
     fn set_active(&self, loaded: &Loaded, active: bool) {
-        let sites = lock(&self.sites);
+        let sites = self.sites();
         for site in loaded.places.iter().filter_map(|place| sites.get(place)) {
             site.set_active(&loaded.component.spec.id, active);
         }
@@ -363,7 +361,7 @@ impl Host {
                 });
             }
             Trigger::RedisP2 | Trigger::RedisP3 => {
-                return Err(refuse(ErrorKind::Unsupported, "the inbound-redis trigger is not offered"));
+                tokio::spawn(redis::listen(Arc::clone(component)));
             }
         }
         Ok(())

@@ -28,8 +28,6 @@ pub(crate) struct Guest {
     outgoing: Outgoing,
     limits: Limits,
     pub component: Arc<Component>,
-    /// In how many components of this host the request at hand has been already.
-    pub depth: u32,
 }
 
 /// The limits on memory and tables, and the account of what is used.
@@ -77,7 +75,8 @@ impl WasiHttpView for Guest {
 }
 
 impl Guest {
-    /// A store with the state of a fresh instance of `component`. `depth` as in [`Guest::depth`].
+    /// A store with the state of a fresh instance of `component`. `depth` counts the components of
+    /// this host that the request at hand has been in already.
     ///
     /// # Errors
     /// When a folder of the workload cannot be opened any more.
@@ -93,7 +92,6 @@ impl Guest {
             outgoing: Outgoing::new(component, depth),
             limits: Limits { component: Arc::clone(component), memory: 0 },
             component: Arc::clone(component),
-            depth,
         };
         Ok(Self::limited(guest))
     }
@@ -116,7 +114,7 @@ impl Guest {
     }
 }
 
-fn wasi(component: &Component) -> wasmtime::Result<WasiCtxBuilder> {
+fn wasi(component: &Arc<Component>) -> wasmtime::Result<WasiCtxBuilder> {
     let mut builder = WasiCtxBuilder::new();
     builder
         .envs(&component.env)

@@ -25,6 +25,7 @@ mod log;
 mod metrics;
 mod trigger;
 
+pub use confine::hold_user_namespace;
 pub use control::serve;
 
 /// Writes one line to standard error: the only voice of this process before and beside its control socket.

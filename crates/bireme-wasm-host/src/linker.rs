@@ -5,14 +5,26 @@ use wasmtime::Engine;
 use wasmtime::component::Linker;
 
 use crate::guest::Guest;
+use crate::host;
 
 /// Packages offered, with the versions that guests may ask for. A trailing `.` matches every patch release.
 pub(crate) const OFFERED: &[(&str, &[&str])] = &[
+    ("fermyon:spin/key-value", &["2.0.0"]),
+    ("fermyon:spin/redis", &["2.0.0"]),
+    ("fermyon:spin/redis-types", &[""]),
+    ("fermyon:spin/variables", &["2.0.0"]),
+    ("spin:key-value/key-value", &["3.0.0"]),
+    ("spin:redis/redis", &["3.0.0"]),
+    ("spin:variables/variables", &["3.0.0"]),
     ("wasi:cli/", &["0.2.", "0.3."]),
     ("wasi:clocks/", &["0.2.", "0.3."]),
+    ("wasi:config/store", &["0.2.0-draft-2024-09-27", "0.2.0-rc.1"]),
     ("wasi:filesystem/", &["0.2.", "0.3."]),
     ("wasi:http/", &["0.2.", "0.3."]),
     ("wasi:io/", &["0.2."]),
+    ("wasi:keyvalue/atomics", &["0.2.0-draft2", "0.2.0-draft"]),
+    ("wasi:keyvalue/batch", &["0.2.0-draft2", "0.2.0-draft"]),
+    ("wasi:keyvalue/store", &["0.2.0-draft2", "0.2.0-draft"]),
     ("wasi:random/", &["0.2.", "0.3."]),
     ("wasi:sockets/", &["0.2.", "0.3."]),
 ];
@@ -24,6 +36,8 @@ pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    host::sockets::add_to_linker(&mut linker)?;
+    host::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
@@ -41,8 +55,10 @@ pub(crate) fn offers(import: &str) -> bool {
     let (name, version) = import.split_once('@').unwrap_or((import, ""));
     OFFERED.iter().any(|(offered, versions)| {
         let named = if offered.ends_with('/') { name.starts_with(offered) } else { name == *offered };
-        let released = |want: &&str| if want.ends_with('.') { version.starts_with(*want) } else { version == *want };
-        named && versions.iter().any(|want| released(&want)) && !version.contains("-rc")
+        let released = |want: &&str| {
+            if want.ends_with('.') { version.starts_with(*want) && !version.contains('-') } else { version == *want }
+        };
+        named && versions.iter().any(|want| released(&want))
     })
 }
 

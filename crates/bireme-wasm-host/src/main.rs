@@ -24,6 +24,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
             bireme_wasm_host::serve(config)
         }
         ["compile", input, output] => bireme_wasm_host::compile::run(&PathBuf::from(input), &PathBuf::from(output)),
+        ["user-namespace"] => bireme_wasm_host::hold_user_namespace(),
         ["engine"] => bireme_wasm_host::compile::print_engine(),
         _ => anyhow::bail!(
             "usage: bireme-wasm-host serve CONFIG | compile IN OUT | engine (biremed starts it; there is no need to)"

@@ -38,13 +38,15 @@ pub struct WasmExecutor {
     cache: Cache,
     /// One task at a time starts or ends the process of a sandbox.
     turns: StdMutex<HashMap<SandboxId, Arc<Mutex<()>>>>,
+    /// User namespaces that map the owners of mounted folders, by owner.
+    namespaces: Mutex<HashMap<(u32, u32), Arc<OwnedFd>>>,
 }
 
 impl WasmExecutor {
     /// Touches nothing yet.
     pub fn new(options: WasmOptions) -> Self {
         let cache = Cache::new(options.host.clone(), options.data_root.join("wasm/cache"));
-        Self { cache, options, turns: StdMutex::default() }
+        Self { cache, options, turns: StdMutex::default(), namespaces: Mutex::default() }
     }
 
     fn turn(&self, sandbox: &SandboxId) -> Arc<Mutex<()>> {
@@ -64,6 +66,7 @@ impl WasmExecutor {
             kv_dir: self.options.data_root.join("wasm/kv").join(folder),
             cache_dir: self.options.data_root.join("wasm/cache"),
             netns: work.network.as_ref().map(|place| place.netns.clone()),
+            dns: work.network.as_ref().map(|place| place.dns.clone()).unwrap_or_default(),
             cgroup: host.cgroup.clone(),
             owner_uid: rustix::process::geteuid().as_raw(),
         }
@@ -77,6 +80,30 @@ impl WasmExecutor {
             release(host, &work.spec.id).await;
         }
         loaded.map(|()| state.pid)
+    }
+
+    /// The namespace that makes the files of the workload's user the host's; `None` where there is nothing to map, or
+    /// the machine cannot.
+    async fn namespace_of(&self, spec: &WorkloadSpec) -> Option<Arc<OwnedFd>> {
+        if spec.mounts.is_empty() || !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let owner = mounts::owner(&spec.user);
+        let mut known = self.namespaces.lock().await;
+        if let Some(namespace) = known.get(&owner) {
+            return Some(Arc::clone(namespace));
+        }
+        match mounts::user_namespace(&self.options.host, owner).await {
+            Ok(namespace) => {
+                let namespace = Arc::new(namespace);
+                known.insert(owner, Arc::clone(&namespace));
+                Some(namespace)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "components can write only to folders that everyone may write to");
+                None
+            }
+        }
     }
 
     async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<(), ExecError> {
@@ -99,9 +126,10 @@ impl WasmExecutor {
             add(folder, FdUse::LogFolder);
             log.file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
+        let namespace = self.namespace_of(&work.spec).await;
         for mount in &work.spec.mounts {
             let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
-            add(mounts::open(mount)?, what);
+            add(mounts::open(mount, namespace.as_ref().map(|fd| fd.as_fd()))?, what);
         }
         let tcp = || work.listeners.iter().filter(|listener| listener.protocol() == Protocol::Tcp);
         for listener in tcp() {

@@ -2,9 +2,12 @@
 //!
 //! Each mount becomes a detached copy of the mount, made read-only by the kernel where that is asked for (the second
 //! layer beside the engine's own check), and is handed to the host as a descriptor: the host needs no path and no right
-//! to mount.
+//! to mount. Files of the user that the workload runs as (root, if it names none) appear on it as the host's own, and
+//! what it makes is stored as that user's: the host process stays nobody, and volumes look as a container leaves them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
 
 use bireme_core::spec::{Mount, MountSource};
 use bireme_core::{ErrorKind, ExecError};
@@ -13,11 +16,55 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use crate::HOST_UID;
 
-/// Opens the source of `mount` as a folder on a mount of its own.
+/// The user and group, by number, that files belong to; from Docker's `user[:group]`. Names mean nothing in a component:
+/// they count as root, as does an empty text.
+pub(crate) fn owner(user: &str) -> (u32, u32) {
+    let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
+    (uid.parse().unwrap_or(0), gid.parse().unwrap_or(0))
+}
+
+/// The lines of a map in which files of `id` appear as the host's, and all others as themselves.
+fn id_map(id: u32) -> String {
+    let mut lines = format!("{id} {HOST_UID} 1\n");
+    // What lies between the two that are taken out: the owner's own number, and the host's.
+    let (low, high) = (id.min(HOST_UID), id.max(HOST_UID));
+    for (from, to) in [(0, low), (low + 1, high), (high.saturating_add(1), u32::MAX)] {
+        if from < to {
+            lines.push_str(&format!("{from} {from} {}\n", to - from));
+        }
+    }
+    lines
+}
+
+/// Makes a user namespace whose maps turn files of `owner` into the host's. It holds no process for long.
+///
+/// # Errors
+/// Those of starting `program`, the host binary, and of writing the maps.
+pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32)) -> std::io::Result<OwnedFd> {
+    use tokio::io::AsyncReadExt as _;
+    let mut child = tokio::process::Command::new(program)
+        .arg("user-namespace")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
+    // One byte says that it stands in its new namespace.
+    stdout.read_exact(&mut [0]).await?;
+    let process = format!("/proc/{}", child.id().ok_or(std::io::ErrorKind::NotFound)?);
+    std::fs::write(format!("{process}/uid_map"), id_map(owner.0))?;
+    std::fs::write(format!("{process}/gid_map"), id_map(owner.1))?;
+    let namespace = std::fs::File::open(format!("{process}/ns/user"))?;
+    child.kill().await?;
+    Ok(namespace.into())
+}
+
+/// Opens the source of `mount` as a folder on a mount of its own, with the owners of `namespace`.
 ///
 /// # Errors
 /// `Invalid` when the source is not a folder; `NotFound` when it is not there.
-pub(crate) fn open(mount: &Mount) -> Result<OwnedFd, ExecError> {
+pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, ExecError> {
     match &mount.source {
         MountSource::Bind { path, recursive, .. } => {
             let refuse = |error: rustix::io::Errno| {
@@ -44,7 +91,13 @@ pub(crate) fn open(mount: &Mount) -> Result<OwnedFd, ExecError> {
             flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
             let tree = rustix::mount::open_tree(CWD, path, flags).map_err(refuse)?;
             if mount.read_only {
-                make_read_only(&tree, *recursive).map_err(refuse)?;
+                set_attributes(&tree, libc::MOUNT_ATTR_RDONLY, None, *recursive).map_err(refuse)?;
+            }
+            if let Some(namespace) = namespace
+                && let Err(error) = set_attributes(&tree, libc::MOUNT_ATTR_IDMAP, Some(namespace), *recursive)
+            {
+                // Not every file system can; then the plain rights of others count.
+                tracing::debug!(source = %path.display(), %error, "owners cannot be mapped on this file system");
             }
             Ok(tree)
         }
@@ -70,13 +123,19 @@ fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool) -> rustix::io::R
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Makes every mount of a detached tree read-only.
+/// Sets attributes on the mounts of a detached tree.
 #[expect(unsafe_code, reason = "mount_setattr(2) has no safe wrapper in the libraries at hand")]
-fn make_read_only(tree: &OwnedFd, recursive: bool) -> rustix::io::Result<()> {
+fn set_attributes(
+    tree: &OwnedFd,
+    set: u64,
+    namespace: Option<BorrowedFd<'_>>,
+    recursive: bool,
+) -> rustix::io::Result<()> {
     use std::os::fd::AsRawFd as _;
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let userns_fd = namespace.map_or(0, |namespace| u64::from(namespace.as_raw_fd().unsigned_abs()));
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the descriptor is open, the path is an empty C string, and the pointer and size describe `attributes`,
+    // SAFETY: the descriptors are open, the path is an empty C string, and the pointer and size describe `attributes`,
     // which the kernel only reads.
     let result = unsafe {
         libc::syscall(
@@ -92,5 +151,22 @@ fn make_read_only(tree: &OwnedFd, recursive: bool) -> rustix::io::Result<()> {
         Ok(())
     } else {
         Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_change_places_with_the_host() {
+        for (id, expected) in [
+            (0, "0 64530 1\n1 1 64529\n64531 64531 4294902764\n"),
+            (1000, "1000 64530 1\n0 0 1000\n1001 1001 63529\n64531 64531 4294902764\n"),
+            (64530, "64530 64530 1\n0 0 64530\n64531 64531 4294902764\n"),
+        ] {
+            assert_eq!(id_map(id), expected);
+        }
+        assert_eq!((owner(""), owner("1000:7"), owner("app"), owner("5")), ((0, 0), (1000, 7), (0, 0), (5, 0)));
     }
 }

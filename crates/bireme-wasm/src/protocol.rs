@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
@@ -37,6 +37,8 @@ pub struct HostConfig {
     pub cache_dir: PathBuf,
     /// Network namespace to join; `None` stays in the daemon's.
     pub netns: Option<PathBuf>,
+    /// DNS servers inside it.
+    pub dns: Vec<IpAddr>,
     /// The cgroup to enter, relative to each hierarchy's root.
     pub cgroup: PathBuf,
     /// Whose connections are served, besides root's.

@@ -1,10 +1,28 @@
-//! Outgoing HTTP: only to where `bireme.allow` permits.
+//! Outgoing HTTP: only to where `bireme.allow` permits; to components of this very process without a socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use http::uri::Scheme;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+use super::net::{ConnectError, Target};
 use crate::component::Component;
+use crate::trigger::http::answer_in_process;
+
+/// Longest time to connect where the guest sets none.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Longest time to wait for the head of a response, and between parts of it, where the guest sets none.
+const ANSWER: Duration = Duration::from_secs(600);
+/// Through how many components of one host a request may go.
+const MAX_DEPTH: u32 = 16;
 
 /// What one instance may send out.
 pub(crate) struct Outgoing {
@@ -18,16 +36,138 @@ impl Outgoing {
     }
 }
 
-type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _fut: Box<dyn Future<Output = Result<(), Error>> + Send>,
+        options: Option<RequestOptions>,
+        _processed: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let _ = (&self.component, self.depth, request);
-        Box::new(async move { Err(Error::HttpRequestDenied) })
+        Box::new(send(Arc::clone(&self.component), self.depth, request, options))
     }
+}
+
+async fn send(
+    component: Arc<Component>,
+    depth: u32,
+    request: http::Request<WasiBody>,
+    options: Option<RequestOptions>,
+) -> Sent {
+    let tls = request.uri().scheme() == Some(&Scheme::HTTPS);
+    let authority = request.uri().authority().cloned().ok_or(Error::HttpRequestUriInvalid)?;
+    let host = authority.host().trim_matches(['[', ']']);
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let target = Target { scheme: if tls { "https" } else { "http" }, host, port };
+    let addresses = target.resolve(&component).await.map_err(|error| {
+        component.log.note(&format!("bireme: outgoing request refused: {error}"));
+        match error {
+            ConnectError::Denied(_) => Error::HttpRequestDenied,
+            ConnectError::Unknown(_) => Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None },
+        }
+    })?;
+    if !tls && let Some(site) = addresses.iter().find_map(|address| component.places.inside(*address)) {
+        if depth >= MAX_DEPTH {
+            component.log.note("bireme: outgoing request refused: it has been through too many components, in a loop?");
+            return Err(Error::LoopDetected);
+        }
+        let response = answer_in_process(&site, request, depth + 1).await;
+        return Ok((response, Box::new(std::future::ready(Ok(())))));
+    }
+    let time =
+        |chosen: fn(&RequestOptions) -> Option<Duration>, default| options.as_ref().and_then(chosen).unwrap_or(default);
+    let connect_time = time(|options| options.connect_timeout, CONNECT);
+    let first_time = time(|options| options.first_byte_timeout, ANSWER);
+    let between_time = time(|options| options.between_bytes_timeout, ANSWER);
+    let stream = tokio::time::timeout(connect_time, connect(&addresses, host, tls))
+        .await
+        .map_err(|_| Error::ConnectionTimeout)??;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::Builder::new().handshake::<_, WasiBody>(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(async move { connection.await.map_err(Error::from) });
+    let driver = Driver(driver);
+    let (mut parts, body) = request.into_parts();
+    // Only requests to a proxy name the server in their first line.
+    let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    parts.uri = http::Uri::try_from(path).map_err(|_| Error::HttpRequestUriInvalid)?;
+    let answer = sender.send_request(http::Request::from_parts(parts, body));
+    let response = tokio::time::timeout(first_time, answer).await.map_err(|_| Error::ConnectionReadTimeout)??;
+    let response =
+        response.map(|body| Paced { body, driver: Some(driver), limit: between_time, timer: None }.boxed_unsync());
+    Ok((response, Box::new(std::future::ready(Ok(())))))
+}
+
+/// Drives the connection; ends it when the response is dropped.
+struct Driver(tokio::task::JoinHandle<Result<(), Error>>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A response body whose parts must come within a limit of each other.
+struct Paced {
+    body: hyper::body::Incoming,
+    driver: Option<Driver>,
+    limit: Duration,
+    timer: Option<std::pin::Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl http_body::Body for Paced {
+    type Data = bytes::Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
+        use std::task::Poll;
+        match std::pin::Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                self.timer = None;
+                if frame.is_none() {
+                    self.driver = None;
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(Error::from)))
+            }
+            Poll::Pending => {
+                let limit = self.limit;
+                let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                timer.as_mut().poll(cx).map(|()| Some(Err(Error::ConnectionReadTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(addresses: &[std::net::SocketAddr], host: &str, tls: bool) -> Result<Box<dyn Stream>, Error> {
+    let stream = TcpStream::connect(addresses).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+        _ => Error::Connect(error),
+    })?;
+    let _ = stream.set_nodelay(true);
+    if !tls {
+        return Ok(Box::new(stream));
+    }
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    let config = CONFIG.get_or_init(|| {
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+    });
+    let name = ServerName::try_from(host.to_owned()).map_err(Error::InvalidDnsNameError)?;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(Error::Tls)?;
+    Ok(Box::new(stream))
 }

@@ -1,4 +1,50 @@
 //! What components may call, beyond what the WASI crates bring along.
+//!
+//! Every connection a component opens passes [`net::Target::resolve`]: the permission, the names of its networks, DNS.
 
+pub(crate) mod bindings;
+mod config;
 pub(crate) mod http;
+pub(crate) mod keyvalue;
+mod kv;
+pub(crate) mod net;
+pub(crate) mod redis;
 pub(crate) mod sockets;
+pub(crate) mod store;
+mod variables;
+
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::guest::Guest;
+
+/// Links every interface of this module.
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    type This = HasSelf<Guest>;
+    fn this(guest: &mut Guest) -> &mut Guest {
+        guest
+    }
+    {
+        use bindings::sync::{fermyon::spin2_0_0 as spin, wasi};
+        spin::key_value::add_to_linker::<_, This>(linker, this)?;
+        spin::redis::add_to_linker::<_, This>(linker, this)?;
+        spin::variables::add_to_linker::<_, This>(linker, this)?;
+        wasi::config0_2_0_draft_2024_09_27::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft2::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft2::atomics::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft2::batch::add_to_linker::<_, This>(linker, this)?;
+    }
+    {
+        use bindings::draft::wasi;
+        wasi::config0_2_0_rc_1::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft::atomics::add_to_linker::<_, This>(linker, this)?;
+        wasi::keyvalue0_2_0_draft::batch::add_to_linker::<_, This>(linker, this)?;
+    }
+    {
+        use bindings::concurrent::spin;
+        spin::key_value::key_value::add_to_linker::<_, This>(linker, this)?;
+        spin::redis::redis::add_to_linker::<_, This>(linker, this)?;
+        spin::variables::variables::add_to_linker::<_, This>(linker, this)?;
+    }
+    Ok(())
+}

@@ -1,10 +1,180 @@
-//! Raw sockets: only to where `bireme.allow` permits.
+//! Raw sockets and name lookups: only to where `bireme.allow` permits.
+//!
+//! The interfaces of the WASI crates are used as they are; their address check asks the permissions. A permission by
+//! name covers the addresses that were looked up under it, so lookups are remembered; the lookup itself is ours, since
+//! it must see the component's names and permissions.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinHandle;
+use wasmtime::component::{Accessor, HasData, HasSelf, Linker, Resource};
 use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, Network};
+use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
+use wasmtime_wasi::p3::bindings::sockets::ip_name_lookup as p3;
+use wasmtime_wasi::p3::bindings::sockets::types::IpAddress as IpAddress3;
+use wasmtime_wasi::sockets::SocketAddrUse;
+
+use super::bindings::lookup::wasi::sockets::ip_name_lookup as p2;
 
 use crate::component::Component;
+use crate::guest::Guest;
+
+/// Most names whose addresses one workload's instances remember; the oldest knowledge is dropped as a whole.
+const MAX_NAMES: usize = 1024;
+
+/// Under which names an address was looked up.
+#[derive(Default)]
+pub(crate) struct LookedUp(Mutex<HashMap<IpAddr, Vec<String>>>);
+
+impl LookedUp {
+    fn remember(&self, name: &str, addresses: &[IpAddr]) {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if known.len() > MAX_NAMES {
+            known.clear();
+        }
+        for address in addresses {
+            let names = known.entry(*address).or_default();
+            if !names.iter().any(|other| other == name) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+
+    fn names(&self, address: IpAddr) -> Vec<String> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&address).cloned().unwrap_or_default()
+    }
+}
 
 /// Gives a new instance the permissions of its workload.
-pub(crate) fn permit(builder: &mut WasiCtxBuilder, _component: &Component) {
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+pub(crate) fn permit(builder: &mut WasiCtxBuilder, component: &Arc<Component>) {
+    // Nothing is permitted: then there is nothing to check either.
+    let some = !component.allow.0.is_empty();
+    builder.allow_tcp(some).allow_udp(some).allow_ip_name_lookup(false);
+    if some {
+        let component = Arc::clone(component);
+        builder.socket_addr_check(move |address, purpose| {
+            let permitted = match purpose {
+                // The local end of an outgoing connection; listening is what ports are for.
+                SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.port() == 0,
+                SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
+                SocketAddrUse::TcpConnect => permits(&component, "tcp", address),
+                SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => permits(&component, "udp", address),
+            };
+            Box::pin(std::future::ready(permitted))
+        });
+    }
+}
+
+fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    let names = component.looked_up.names(ip);
+    component.allow.permits_address(scheme, ip, address.port(), names.iter().map(String::as_str))
+}
+
+/// Looks `name` up for a component, if it may connect to it at all. `Err` is "not permitted".
+async fn resolve(component: &Component, name: &str) -> Result<Vec<IpAddr>, ()> {
+    if let Ok(ip) = name.parse() {
+        return Ok(vec![ip]);
+    }
+    if !component.allow.names(name) {
+        component.log.note(&format!("bireme: looking up {name} is not permitted; add it to bireme.allow"));
+        return Err(());
+    }
+    let found = super::net::lookup(component, name).await;
+    component.looked_up.remember(name, &found);
+    Ok(found)
+}
+
+/// Puts our name lookup in the place of the WASI crates'.
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    fn this(guest: &mut Guest) -> &mut Guest {
+        guest
+    }
+    linker.allow_shadowing(true);
+    p2::add_to_linker::<_, HasSelf<Guest>>(linker, this)?;
+    p3::add_to_linker::<_, Names>(linker, this)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// A lookup under way or done.
+#[expect(unreachable_pub, reason = "generated code re-exports it")]
+pub struct Lookup {
+    task: Option<JoinHandle<Result<Vec<IpAddr>, ()>>>,
+    found: Result<std::vec::IntoIter<IpAddr>, ErrorCode>,
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Lookup {
+    async fn ready(&mut self) {
+        if let Some(task) = &mut self.task {
+            let result = task.await;
+            self.task = None;
+            self.found = match result {
+                Ok(Ok(addresses)) if addresses.is_empty() => Err(ErrorCode::NameUnresolvable),
+                Ok(Ok(addresses)) => Ok(addresses.into_iter()),
+                Ok(Err(())) => Err(ErrorCode::AccessDenied),
+                Err(_) => Err(ErrorCode::TemporaryResolverFailure),
+            };
+        }
+    }
+}
+
+impl p2::Host for Guest {
+    fn resolve_addresses(&mut self, _network: Resource<Network>, name: String) -> Result<Resource<Lookup>, ErrorCode> {
+        let component = Arc::clone(&self.component);
+        let task = tokio::spawn(async move { resolve(&component, &name).await });
+        let lookup = Lookup { task: Some(task), found: Ok(Vec::new().into_iter()) };
+        self.table.push(lookup).map_err(|_| ErrorCode::OutOfMemory)
+    }
+}
+
+impl p2::HostResolveAddressStream for Guest {
+    fn resolve_next_address(&mut self, lookup: Resource<Lookup>) -> Result<Option<IpAddress>, ErrorCode> {
+        let lookup = self.table.get_mut(&lookup).map_err(|_| ErrorCode::InvalidState)?;
+        if lookup.task.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Err(ErrorCode::WouldBlock);
+        }
+        // A finished task answers at once.
+        futures::FutureExt::now_or_never(lookup.ready());
+        match &mut lookup.found {
+            Ok(addresses) => Ok(addresses.next().map(Into::into)),
+            Err(code) => Err(*code),
+        }
+    }
+
+    fn subscribe(&mut self, lookup: Resource<Lookup>) -> Resource<DynPollable> {
+        subscribe(&mut self.table, lookup).expect("the guest holds this handle, and the table has room for its child")
+    }
+
+    fn drop(&mut self, lookup: Resource<Lookup>) -> wasmtime::Result<()> {
+        self.table.delete(lookup)?;
+        Ok(())
+    }
+}
+
+/// Lends the guest's state to the lookup of WASI 0.3.
+struct Names;
+
+impl HasData for Names {
+    type Data<'a> = &'a mut Guest;
+}
+
+impl p3::Host for Guest {}
+
+impl<T: Send> p3::HostWithStore<T> for Names {
+    async fn resolve_addresses(
+        guest: &Accessor<T, Self>,
+        name: String,
+    ) -> wasmtime::Result<Result<Vec<IpAddress3>, p3::ErrorCode>> {
+        let component = guest.with(|mut access| Arc::clone(&access.get().component));
+        Ok(match resolve(&component, &name).await {
+            Ok(addresses) if addresses.is_empty() => Err(p3::ErrorCode::NameUnresolvable),
+            Ok(addresses) => Ok(addresses.into_iter().map(Into::into).collect()),
+            Err(()) => Err(p3::ErrorCode::AccessDenied),
+        })
+    }
 }

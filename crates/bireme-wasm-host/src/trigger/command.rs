@@ -72,6 +72,6 @@ async fn call(component: &Arc<Component>) -> wasmtime::Result<i32> {
             instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await?;
             Ok(0)
         }
-        Program::Http(_) => wasmtime::bail!("not a command"),
+        Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) => wasmtime::bail!("not a command"),
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP trigger: one fresh instance per request, straight on the accepted sockets.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,12 +133,34 @@ impl Site {
         let generation = self.generation.load(Ordering::Acquire);
         (generation, Arc::clone(&self.table.read().unwrap_or_else(std::sync::PoisonError::into_inner)))
     }
+}
 
-    /// The component that answers `path` here, for calls that need no socket.
-    pub(crate) fn find(&self, host: &str, path: &str) -> Option<Arc<Component>> {
-        let (_, table) = self.table();
-        table.find(host, path).map(|(_, served, _)| Arc::clone(&served.component))
+/// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// A published port, handed over as a socket.
+    Published(SocketAddr),
+    /// An address of the component's own.
+    Inside(SocketAddr),
+}
+
+/// Every place this process listens at.
+#[derive(Default)]
+pub(crate) struct Places(pub RwLock<HashMap<Place, Arc<Site>>>);
+
+impl Places {
+    /// The components that answer at `address` inside the network, for calls that need no socket.
+    pub(crate) fn inside(&self, address: SocketAddr) -> Option<Arc<Site>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&Place::Inside(address)).cloned()
     }
+}
+
+/// Answers the request of a component of this very process.
+pub(crate) async fn answer_in_process(site: &Site, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
+    let client = Client { address: None };
+    let (_, table) = site.table();
+    // Boxed: a component may call a component.
+    Box::pin(route(&table, &client, request, depth)).await
 }
 
 /// Accepts connections until the site is closed.
@@ -170,7 +193,8 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
             Arc::clone(&known.1)
         };
         let client = &client;
-        async move { Ok::<_, std::convert::Infallible>(route(&table, client, request).await) }
+        let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
+        async move { Ok::<_, std::convert::Infallible>(route(&table, client, request, 0).await) }
     });
     let mut serving = pin!(
         http1::Builder::new()
@@ -194,7 +218,12 @@ struct Client {
     address: Option<HeaderValue>,
 }
 
-async fn route(table: &RouteTable<Served>, client: &Client, mut request: Request<Incoming>) -> Response<WasiBody> {
+async fn route(
+    table: &RouteTable<Served>,
+    client: &Client,
+    mut request: Request<WasiBody>,
+    depth: u32,
+) -> Response<WasiBody> {
     let host = request.uri().authority().map(http::uri::Authority::as_str);
     let host = host.or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
     let Some((_, served, captures)) = table.find(host, request.uri().path()) else {
@@ -216,8 +245,7 @@ async fn route(table: &RouteTable<Served>, client: &Client, mut request: Request
         let headers = path_headers(served, client, host, request.uri(), &captures);
         set_path_headers(request.headers_mut(), headers);
     }
-    let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
-    serve(&served.component, request, 0).await
+    serve(&served.component, request, depth).await
 }
 
 const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");

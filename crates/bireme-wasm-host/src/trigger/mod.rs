@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod http;
+pub(crate) mod redis;
 
 use bireme_wasm::protocol::Trigger;
 use wasmtime::component::InstancePre;
@@ -15,6 +16,8 @@ pub(crate) enum Program {
     CommandP2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
     CommandP3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
     CommandP1(wasmtime::InstancePre<Guest>),
+    RedisP2(crate::host::bindings::redis_trigger::RedisTriggerPre<Guest>),
+    RedisP3(crate::host::bindings::redis_trigger_async::RedisTriggerAsyncPre<Guest>),
 }
 
 impl Program {
@@ -26,7 +29,10 @@ impl Program {
             Trigger::HttpP3 => Self::Http(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)?)),
             Trigger::CommandP2 => Self::CommandP2(wasmtime_wasi::p2::bindings::CommandPre::new(pre)?),
             Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),
-            Trigger::RedisP2 | Trigger::RedisP3 => wasmtime::bail!("the inbound-redis trigger is not offered"),
+            Trigger::RedisP2 => Self::RedisP2(crate::host::bindings::redis_trigger::RedisTriggerPre::new(pre)?),
+            Trigger::RedisP3 => {
+                Self::RedisP3(crate::host::bindings::redis_trigger_async::RedisTriggerAsyncPre::new(pre)?)
+            }
             Trigger::CommandP1 => wasmtime::bail!("a core module is not a component"),
         })
     }

@@ -1,0 +1,75 @@
+//! Generated from `wit/`: the traits that the other modules here implement.
+
+/// Interfaces whose calls occupy the instance until they return (WASI 0.2 style).
+pub(crate) mod sync {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/imports",
+        imports: { default: async },
+        require_store_data_send: true,
+        with: {
+            "fermyon:spin/key-value.store": crate::host::store::Store,
+            "fermyon:spin/redis.connection": crate::host::redis::Connection,
+            "wasi:keyvalue/store.bucket": crate::host::store::Store,
+            "wasi:keyvalue/atomics.cas": crate::host::keyvalue::Cas,
+        },
+    });
+}
+
+/// The same interfaces under the versions that wasmtime's own crates speak.
+pub(crate) mod draft {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/imports-draft",
+        imports: { default: async },
+        require_store_data_send: true,
+        with: { "wasi:keyvalue/store.bucket": crate::host::store::Store },
+    });
+}
+
+/// Interfaces whose calls run beside the instance (WASI 0.3 style).
+pub(crate) mod concurrent {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/imports-async",
+        require_store_data_send: true,
+        with: {
+            "spin:key-value/key-value.store": crate::host::store::Store,
+            "spin:redis/redis.connection": crate::host::redis::Connection,
+        },
+    });
+}
+
+/// The export that a message handler of Spin 2 and 3 has.
+pub(crate) mod redis_trigger {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/redis-trigger",
+        exports: { default: async },
+        require_store_data_send: true,
+    });
+}
+
+/// The export that a message handler of `spin-sdk` 7 has.
+pub(crate) mod redis_trigger_async {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/redis-trigger-async",
+        exports: { default: async | store },
+        require_store_data_send: true,
+    });
+}
+
+/// Name lookup of WASI 0.2; its other types are those of the WASI crates.
+pub(crate) mod lookup {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "bireme:host/lookup",
+        require_store_data_send: true,
+        with: {
+            "wasi:io": wasmtime_wasi::p2::bindings::io,
+            "wasi:sockets/network": wasmtime_wasi::p2::bindings::sockets::network,
+            "wasi:sockets/ip-name-lookup.resolve-address-stream": crate::host::sockets::Lookup,
+        },
+    });
+}

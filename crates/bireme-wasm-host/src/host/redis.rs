@@ -1,0 +1,426 @@
+//! Spin's Redis client: `fermyon:spin/redis@2.0.0` and `spin:redis/redis@3.0.0`; and the connections behind it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{
+    AsyncCommands as _, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError, Value,
+};
+use tokio::sync::Mutex;
+use wasmtime::component::{Accessor, HasSelf, Resource};
+
+use super::bindings::concurrent::spin::redis::redis as v3;
+use super::bindings::sync::fermyon::spin2_0_0::redis as v2;
+use super::net::Target;
+use crate::component::Component;
+use crate::guest::Guest;
+
+/// Longest time to connect, and to wait for one answer.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A connection as a guest holds it: shared by all instances of the workload.
+#[derive(Clone)]
+#[expect(unreachable_pub, reason = "generated code re-exports it")]
+pub struct Connection(ConnectionManager);
+
+/// The open connections of one workload, one per URL.
+#[derive(Default)]
+pub(crate) struct Connections {
+    open: Mutex<HashMap<String, ConnectionManager>>,
+}
+
+/// Reads a Redis URL and puts in place of its name the address it has now.
+///
+/// # Errors
+/// A sentence when it is not a Redis URL or the name is not known. The URL itself, which may hold a password, is left
+/// out.
+pub(crate) async fn locate(component: &Component, url: &str) -> Result<ConnectionInfo, String> {
+    let info = url.into_connection_info().map_err(|error| format!("this is not a Redis address: {error}"))?;
+    let (host, port) = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
+        ConnectionAddr::TcpTls { .. } => return Err("rediss:// (TLS) is not offered; use redis://".to_owned()),
+        _ => return Err("only redis://host:port addresses are offered".to_owned()),
+    };
+    let found = super::net::lookup(component, host.trim_matches(['[', ']'])).await;
+    let ip = found.first().ok_or_else(|| format!("the name {host} is not known"))?;
+    Ok(info.set_addr(ConnectionAddr::Tcp(ip.to_string(), port)))
+}
+
+impl Connections {
+    /// The connection to `url`, made if there is none. Whether the workload may is the caller's to know.
+    pub(crate) async fn get(&self, component: &Component, url: &str) -> Result<ConnectionManager, String> {
+        let mut open = self.open.lock().await;
+        if let Some(connection) = open.get(url) {
+            return Ok(connection.clone());
+        }
+        let info = locate(component, url).await?;
+        let client = redis::Client::open(info).map_err(|error| error.to_string())?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER))
+            .set_number_of_retries(1);
+        let connection = ConnectionManager::new_with_config(client, config).await.map_err(|error| error.to_string())?;
+        open.insert(url.to_owned(), connection.clone());
+        Ok(connection)
+    }
+
+    /// Forgets connections, so that the next use looks their names up again.
+    pub(crate) async fn forget(&self) {
+        self.open.lock().await.clear();
+    }
+}
+
+#[derive(Debug)]
+enum Failure {
+    InvalidAddress,
+    TypeError,
+    Other(String),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        let text = error.to_string();
+        let wrong_type = text.contains("WRONGTYPE") || text.contains("not an integer");
+        if wrong_type || matches!(error.kind(), ErrorKind::UnexpectedReturnType) {
+            Self::TypeError
+        } else {
+            Self::Other(text)
+        }
+    }
+}
+
+async fn open(component: &Arc<Component>, address: &str) -> Result<Connection, Failure> {
+    let info = address.into_connection_info().map_err(|_| Failure::InvalidAddress)?;
+    let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(Failure::InvalidAddress) };
+    let target = Target { scheme: "redis", host: host.trim_matches(['[', ']']), port: *port };
+    target.permit(component).map_err(|error| {
+        component.log.note(&format!("bireme: {error}"));
+        Failure::Other(error.to_string())
+    })?;
+    component.redis.get(component, address).await.map(Connection).map_err(Failure::Other)
+}
+
+/// One argument of `execute`.
+enum Argument {
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+/// One value of its answer; nested answers are flattened, as Spin does.
+enum Answer {
+    Nil,
+    Status(String),
+    Number(i64),
+    Bytes(Vec<u8>),
+}
+
+fn flatten(value: Value, out: &mut Vec<Answer>) -> Result<(), Failure> {
+    match value {
+        Value::Nil => out.push(Answer::Nil),
+        Value::Int(n) => out.push(Answer::Number(n)),
+        Value::BulkString(bytes) => out.push(Answer::Bytes(bytes)),
+        Value::SimpleString(text) => out.push(Answer::Status(text)),
+        Value::Okay => out.push(Answer::Status("OK".to_owned())),
+        Value::Boolean(yes) => out.push(Answer::Number(i64::from(yes))),
+        Value::Double(n) => out.push(Answer::Bytes(n.to_string().into_bytes())),
+        Value::VerbatimString { text, .. } => out.push(Answer::Bytes(text.into_bytes())),
+        Value::Array(values) | Value::Set(values) => {
+            for value in values {
+                flatten(value, out)?;
+            }
+        }
+        Value::Map(pairs) => {
+            for (key, value) in pairs {
+                flatten(key, out)?;
+                flatten(value, out)?;
+            }
+        }
+        other => return Err(Failure::Other(format!("the answer {other:?} has no form in this interface"))),
+    }
+    Ok(())
+}
+
+impl Connection {
+    async fn publish(mut self, channel: String, payload: Vec<u8>) -> Result<(), Failure> {
+        let _: i64 = self.0.publish(channel, payload).await?;
+        Ok(())
+    }
+
+    async fn get(mut self, key: String) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.0.get(key).await?)
+    }
+
+    async fn set(mut self, key: String, value: Vec<u8>) -> Result<(), Failure> {
+        Ok(self.0.set(key, value).await?)
+    }
+
+    async fn incr(mut self, key: String) -> Result<i64, Failure> {
+        Ok(self.0.incr(key, 1).await?)
+    }
+
+    async fn del(mut self, keys: Vec<String>) -> Result<u32, Failure> {
+        if keys.is_empty() { Ok(0) } else { Ok(self.0.del(keys).await?) }
+    }
+
+    async fn sadd(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
+        if values.is_empty() { Ok(0) } else { Ok(self.0.sadd(key, values).await?) }
+    }
+
+    async fn smembers(mut self, key: String) -> Result<Vec<String>, Failure> {
+        Ok(self.0.smembers(key).await?)
+    }
+
+    async fn srem(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
+        if values.is_empty() { Ok(0) } else { Ok(self.0.srem(key, values).await?) }
+    }
+
+    async fn execute(mut self, command: String, arguments: Vec<Argument>) -> Result<Vec<Answer>, Failure> {
+        // The connection is shared by all instances: what changes its state would change it under the others.
+        const STATEFUL: [&str; 12] = [
+            "AUTH",
+            "HELLO",
+            "SELECT",
+            "SUBSCRIBE",
+            "PSUBSCRIBE",
+            "SSUBSCRIBE",
+            "MONITOR",
+            "MULTI",
+            "WATCH",
+            "RESET",
+            "QUIT",
+            "CLIENT",
+        ];
+        const BLOCKING: [&str; 9] =
+            ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BLMPOP", "BZMPOP", "WAIT"];
+        let upper = command.to_ascii_uppercase();
+        if STATEFUL.contains(&upper.as_str()) || BLOCKING.contains(&upper.as_str()) {
+            let text = format!("{upper} is not offered: instances share one connection, which it would take over");
+            return Err(Failure::Other(text));
+        }
+        let mut call = redis::cmd(&command);
+        for argument in arguments {
+            match argument {
+                Argument::Number(n) => call.arg(n),
+                Argument::Bytes(bytes) => call.arg(bytes),
+            };
+        }
+        let mut out = Vec::new();
+        flatten(call.query_async(&mut self.0).await?, &mut out)?;
+        Ok(out)
+    }
+}
+
+/// Conversions to the types of one version.
+macro_rules! version {
+    ($v:ident) => {
+        impl From<Failure> for $v::Error {
+            fn from(failure: Failure) -> Self {
+                match failure {
+                    Failure::InvalidAddress => Self::InvalidAddress,
+                    Failure::TypeError => Self::TypeError,
+                    Failure::Other(text) => Self::Other(text),
+                }
+            }
+        }
+
+        impl From<$v::RedisParameter> for Argument {
+            fn from(parameter: $v::RedisParameter) -> Self {
+                match parameter {
+                    $v::RedisParameter::Int64(n) => Self::Number(n),
+                    $v::RedisParameter::Binary(bytes) => Self::Bytes(bytes),
+                }
+            }
+        }
+
+        impl From<Answer> for $v::RedisResult {
+            fn from(answer: Answer) -> Self {
+                match answer {
+                    Answer::Nil => Self::Nil,
+                    Answer::Status(text) => Self::Status(text),
+                    Answer::Number(n) => Self::Int64(n),
+                    Answer::Bytes(bytes) => Self::Binary(bytes),
+                }
+            }
+        }
+    };
+}
+version!(v2);
+version!(v3);
+
+fn find(guest: &mut Guest, connection: &Resource<Connection>) -> Result<Connection, Failure> {
+    guest.table.get(connection).cloned().map_err(|error| Failure::Other(error.to_string()))
+}
+
+impl v2::Host for Guest {}
+
+impl v2::HostConnection for Guest {
+    async fn open(&mut self, address: String) -> Result<Resource<Connection>, v2::Error> {
+        let connection = open(&self.component, &address).await?;
+        self.table.push(connection).map_err(|_| v2::Error::TooManyConnections)
+    }
+
+    async fn publish(
+        &mut self,
+        connection: Resource<Connection>,
+        channel: String,
+        payload: Vec<u8>,
+    ) -> Result<(), v2::Error> {
+        Ok(find(self, &connection)?.publish(channel, payload).await?)
+    }
+
+    async fn get(&mut self, connection: Resource<Connection>, key: String) -> Result<Option<Vec<u8>>, v2::Error> {
+        Ok(find(self, &connection)?.get(key).await?)
+    }
+
+    async fn set(&mut self, connection: Resource<Connection>, key: String, value: Vec<u8>) -> Result<(), v2::Error> {
+        Ok(find(self, &connection)?.set(key, value).await?)
+    }
+
+    async fn incr(&mut self, connection: Resource<Connection>, key: String) -> Result<i64, v2::Error> {
+        Ok(find(self, &connection)?.incr(key).await?)
+    }
+
+    async fn del(&mut self, connection: Resource<Connection>, keys: Vec<String>) -> Result<u32, v2::Error> {
+        Ok(find(self, &connection)?.del(keys).await?)
+    }
+
+    async fn sadd(
+        &mut self,
+        connection: Resource<Connection>,
+        key: String,
+        values: Vec<String>,
+    ) -> Result<u32, v2::Error> {
+        Ok(find(self, &connection)?.sadd(key, values).await?)
+    }
+
+    async fn smembers(&mut self, connection: Resource<Connection>, key: String) -> Result<Vec<String>, v2::Error> {
+        Ok(find(self, &connection)?.smembers(key).await?)
+    }
+
+    async fn srem(
+        &mut self,
+        connection: Resource<Connection>,
+        key: String,
+        values: Vec<String>,
+    ) -> Result<u32, v2::Error> {
+        Ok(find(self, &connection)?.srem(key, values).await?)
+    }
+
+    async fn execute(
+        &mut self,
+        connection: Resource<Connection>,
+        command: String,
+        arguments: Vec<v2::RedisParameter>,
+    ) -> Result<Vec<v2::RedisResult>, v2::Error> {
+        let arguments = arguments.into_iter().map(Argument::from).collect();
+        let answers = find(self, &connection)?.execute(command, arguments).await?;
+        Ok(answers.into_iter().map(Into::into).collect())
+    }
+
+    async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
+        self.table.delete(connection)?;
+        Ok(())
+    }
+}
+
+impl v3::Host for Guest {}
+
+impl v3::HostConnection for Guest {
+    fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
+        self.table.delete(connection)?;
+        Ok(())
+    }
+}
+
+fn find3<T: Send>(
+    guest: &Accessor<T, HasSelf<Guest>>,
+    connection: &Resource<Connection>,
+) -> Result<Connection, Failure> {
+    guest.with(|mut access| find(access.get(), connection))
+}
+
+impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
+    async fn open(guest: &Accessor<T, Self>, address: String) -> Result<Resource<Connection>, v3::Error> {
+        let component = guest.with(|mut access| Arc::clone(&access.get().component));
+        let connection = open(&component, &address).await?;
+        guest.with(|mut access| access.get().table.push(connection)).map_err(|_| v3::Error::TooManyConnections)
+    }
+
+    async fn publish(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        channel: String,
+        payload: Vec<u8>,
+    ) -> Result<(), v3::Error> {
+        Ok(find3(guest, &connection)?.publish(channel, payload).await?)
+    }
+
+    async fn get(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        key: String,
+    ) -> Result<Option<Vec<u8>>, v3::Error> {
+        Ok(find3(guest, &connection)?.get(key).await?)
+    }
+
+    async fn set(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        key: String,
+        value: Vec<u8>,
+    ) -> Result<(), v3::Error> {
+        Ok(find3(guest, &connection)?.set(key, value).await?)
+    }
+
+    async fn incr(guest: &Accessor<T, Self>, connection: Resource<Connection>, key: String) -> Result<i64, v3::Error> {
+        Ok(find3(guest, &connection)?.incr(key).await?)
+    }
+
+    async fn del(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        keys: Vec<String>,
+    ) -> Result<u32, v3::Error> {
+        Ok(find3(guest, &connection)?.del(keys).await?)
+    }
+
+    async fn sadd(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        key: String,
+        values: Vec<String>,
+    ) -> Result<u32, v3::Error> {
+        Ok(find3(guest, &connection)?.sadd(key, values).await?)
+    }
+
+    async fn smembers(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        key: String,
+    ) -> Result<Vec<String>, v3::Error> {
+        Ok(find3(guest, &connection)?.smembers(key).await?)
+    }
+
+    async fn srem(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        key: String,
+        values: Vec<String>,
+    ) -> Result<u32, v3::Error> {
+        Ok(find3(guest, &connection)?.srem(key, values).await?)
+    }
+
+    async fn execute(
+        guest: &Accessor<T, Self>,
+        connection: Resource<Connection>,
+        command: String,
+        arguments: Vec<v3::RedisParameter>,
+    ) -> Result<Vec<v3::RedisResult>, v3::Error> {
+        let arguments = arguments.into_iter().map(Argument::from).collect();
+        let answers = find3(guest, &connection)?.execute(command, arguments).await?;
+        Ok(answers.into_iter().map(Into::into).collect())
+    }
+}

@@ -1,0 +1,348 @@
+//! Key-value stores: SQLite files in the engine's state folder, or a Redis server.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bireme_core::labels::StoreBackend;
+use redis::AsyncCommands as _;
+use redis::aio::ConnectionManager;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::component::Component;
+
+/// Why a store could not be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    NoSuchStore,
+    Other(String),
+}
+
+/// An open store. Cheap to clone.
+#[derive(Clone)]
+#[expect(unreachable_pub, reason = "generated code re-exports it")]
+pub enum Store {
+    Embedded(Arc<Mutex<Connection>>),
+    Redis(ConnectionManager),
+}
+
+/// The embedded stores of this sandbox, each opened once.
+pub(crate) struct Embedded {
+    folder: PathBuf,
+    open: Mutex<HashMap<String, Arc<Mutex<Connection>>>>,
+}
+
+impl Embedded {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, open: Mutex::default() }
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<Mutex<Connection>>, String> {
+        let mut open = lock(&self.open);
+        if let Some(store) = open.get(name) {
+            return Ok(Arc::clone(store));
+        }
+        let file = self.folder.join(format!("{}.sqlite", file_name(name)));
+        let store =
+            Arc::new(Mutex::new(open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?));
+        open.insert(name.to_owned(), Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A name as part of a file name: letters, digits, `-` and `_` stay, every other byte becomes `%XX`.
+fn file_name(name: &str) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            text.push(byte as char);
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+fn open_file(file: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(file)?;
+    db.busy_timeout(std::time::Duration::from_secs(5))?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
+    // With a write-ahead log this loses nothing when the process dies, and the last moments when the machine does.
+    db.pragma_update(None, "synchronous", "NORMAL")?;
+    db.execute("CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID", [])?;
+    Ok(db)
+}
+
+type Outcome<T> = Result<T, String>;
+
+impl Store {
+    /// Opens the store that `component` calls `name`.
+    pub(crate) async fn open(component: &Arc<Component>, name: &str) -> Result<Self, OpenError> {
+        match component.spec.bireme.stores.get(name) {
+            None => Err(OpenError::NoSuchStore),
+            Some(StoreBackend::Embedded) => {
+                let (embedded, name) = (Arc::clone(&component.embedded), name.to_owned());
+                blocking(move || embedded.get(&name)).await.map(Self::Embedded).map_err(OpenError::Other)
+            }
+            // The label that names the server is the permission to reach it.
+            Some(StoreBackend::Redis(url)) => {
+                component.redis.get(component, url).await.map(Self::Redis).map_err(OpenError::Other)
+            }
+        }
+    }
+
+    pub(crate) async fn get(&self, key: String) -> Outcome<Option<Vec<u8>>> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| {
+                    db.prepare_cached("SELECT value FROM kv WHERE key = ?1")?
+                        .query_row([key], |row| row.get(0))
+                        .optional()
+                })
+                .await
+            }
+            Self::Redis(connection) => connection.clone().get(key).await.map_err(plain),
+        }
+    }
+
+    pub(crate) async fn set(&self, key: String, value: Vec<u8>) -> Outcome<()> {
+        self.set_many(vec![(key, value)]).await
+    }
+
+    pub(crate) async fn delete(&self, key: String) -> Outcome<()> {
+        self.delete_many(vec![key]).await
+    }
+
+    pub(crate) async fn exists(&self, key: String) -> Outcome<bool> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| db.prepare_cached("SELECT 1 FROM kv WHERE key = ?1")?.exists([key])).await
+            }
+            Self::Redis(connection) => connection.clone().exists(key).await.map_err(plain),
+        }
+    }
+
+    pub(crate) async fn keys(&self) -> Outcome<Vec<String>> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, |db| {
+                    let mut query = db.prepare_cached("SELECT key FROM kv ORDER BY key")?;
+                    let keys = query.query_map([], |row| row.get(0))?.collect();
+                    keys
+                })
+                .await
+            }
+            Self::Redis(connection) => {
+                let mut connection = connection.clone();
+                let mut keys = Vec::new();
+                let mut cursor = 0u64;
+                loop {
+                    let (next, found): (u64, Vec<String>) = redis::cmd("SCAN")
+                        .arg(cursor)
+                        .arg("COUNT")
+                        .arg(1000)
+                        .query_async(&mut connection)
+                        .await
+                        .map_err(plain)?;
+                    keys.extend(found);
+                    cursor = next;
+                    if cursor == 0 {
+                        break;
+                    }
+                }
+                keys.sort();
+                keys.dedup();
+                Ok(keys)
+            }
+        }
+    }
+
+    pub(crate) async fn get_many(&self, keys: Vec<String>) -> Outcome<Vec<(String, Option<Vec<u8>>)>> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| {
+                    let mut query = db.prepare_cached("SELECT value FROM kv WHERE key = ?1")?;
+                    keys.into_iter()
+                        .map(|key| Ok((key.clone(), query.query_row([key], |row| row.get(0)).optional()?)))
+                        .collect()
+                })
+                .await
+            }
+            Self::Redis(connection) => {
+                if keys.is_empty() {
+                    return Ok(Vec::new());
+                }
+                let values: Vec<Option<Vec<u8>>> =
+                    redis::cmd("MGET").arg(&keys).query_async(&mut connection.clone()).await.map_err(plain)?;
+                Ok(keys.into_iter().zip(values).collect())
+            }
+        }
+    }
+
+    pub(crate) async fn set_many(&self, pairs: Vec<(String, Vec<u8>)>) -> Outcome<()> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| {
+                    let change = db.transaction()?;
+                    {
+                        let mut insert = change.prepare_cached(
+                            "INSERT INTO kv VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                        )?;
+                        for (key, value) in pairs {
+                            insert.execute(params![key, value])?;
+                        }
+                    }
+                    change.commit()
+                })
+                .await
+            }
+            Self::Redis(connection) => {
+                if pairs.is_empty() {
+                    return Ok(());
+                }
+                let mut command = redis::cmd("MSET");
+                for (key, value) in &pairs {
+                    command.arg(key).arg(value);
+                }
+                command.query_async(&mut connection.clone()).await.map_err(plain)
+            }
+        }
+    }
+
+    pub(crate) async fn delete_many(&self, keys: Vec<String>) -> Outcome<()> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| {
+                    let change = db.transaction()?;
+                    for key in keys {
+                        change.execute("DELETE FROM kv WHERE key = ?1", [key])?;
+                    }
+                    change.commit()
+                })
+                .await
+            }
+            Self::Redis(connection) => {
+                if keys.is_empty() {
+                    return Ok(());
+                }
+                let mut connection = connection.clone();
+                let _: i64 = connection.del(keys).await.map_err(plain)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Adds to the decimal number that is the value of `key`; an absent one counts as 0.
+    pub(crate) async fn increment(&self, key: String, delta: i64) -> Outcome<i64> {
+        match self {
+            Self::Embedded(db) => {
+                let result = sql(db, move |db| {
+                    let change = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+                    let old: Option<Vec<u8>> =
+                        change.query_row("SELECT value FROM kv WHERE key = ?1", [&key], |row| row.get(0)).optional()?;
+                    let old = match old {
+                        None => Some(0),
+                        Some(bytes) => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse::<i64>().ok()),
+                    };
+                    let Some(new) = old.and_then(|old| old.checked_add(delta)) else { return Ok(None) };
+                    change.execute(
+                        "INSERT INTO kv VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                        params![key, new.to_string().into_bytes()],
+                    )?;
+                    change.commit()?;
+                    Ok(Some(new))
+                })
+                .await?;
+                result.ok_or_else(|| "the value is not a whole number or would become too large".to_owned())
+            }
+            Self::Redis(connection) => connection.clone().incr(key, delta).await.map_err(plain),
+        }
+    }
+
+    /// Replaces the value of `key` if it is still `seen`; answers whether it was.
+    pub(crate) async fn compare_and_swap(&self, key: String, seen: Option<Vec<u8>>, new: Vec<u8>) -> Outcome<bool> {
+        match self {
+            Self::Embedded(db) => {
+                sql(db, move |db| {
+                    let changed = match seen {
+                        Some(seen) => db.execute(
+                            "UPDATE kv SET value = ?2 WHERE key = ?1 AND value = ?3",
+                            params![key, new, seen],
+                        )?,
+                        None => {
+                            db.execute("INSERT INTO kv VALUES (?1, ?2) ON CONFLICT DO NOTHING", params![key, new])?
+                        }
+                    };
+                    Ok(changed == 1)
+                })
+                .await
+            }
+            Self::Redis(connection) => {
+                let script = redis::Script::new(
+                    "local now = redis.call('GET', KEYS[1]) \
+                     if (ARGV[1] == '0' and now == false) or (ARGV[1] == '1' and now == ARGV[2]) then \
+                     redis.call('SET', KEYS[1], ARGV[3]) return 1 end return 0",
+                );
+                let has = if seen.is_some() { "1" } else { "0" };
+                let mut call = script.key(key);
+                call.arg(has).arg(seen.unwrap_or_default()).arg(new);
+                let swapped: i64 = call.invoke_async(&mut connection.clone()).await.map_err(plain)?;
+                Ok(swapped == 1)
+            }
+        }
+    }
+}
+
+fn plain(error: redis::RedisError) -> String {
+    error.to_string()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err("the store's worker failed".to_owned()))
+}
+
+/// Runs `work` on a thread where it may wait for the disk.
+async fn sql<T: Send + 'static>(
+    db: &Arc<Mutex<Connection>>,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+) -> Outcome<T> {
+    let db = Arc::clone(db);
+    blocking(move || work(&mut lock(&db)).map_err(|error| error.to_string())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_names_are_safe_file_names() {
+        for (name, expected) in [("default", "default"), ("../x", "%2E%2E%2Fx"), ("a b", "a%20b"), ("", "")] {
+            assert_eq!(file_name(name), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_embedded_store_keeps_counts_and_swaps() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::Embedded(Embedded::new(folder.path().to_owned()).get("default").unwrap());
+        store.set("a".into(), b"1".to_vec()).await.unwrap();
+        assert_eq!(store.increment("a".into(), 41).await.unwrap(), 42);
+        assert_eq!(store.increment("n".into(), -1).await.unwrap(), -1);
+        assert!(store.exists("a".into()).await.unwrap());
+        assert_eq!(store.keys().await.unwrap(), ["a", "n"]);
+        assert!(!store.compare_and_swap("a".into(), Some(b"x".to_vec()), b"y".to_vec()).await.unwrap());
+        assert!(store.compare_and_swap("a".into(), Some(b"42".to_vec()), b"y".to_vec()).await.unwrap());
+        assert!(store.compare_and_swap("new".into(), None, b"z".to_vec()).await.unwrap());
+        assert!(!store.compare_and_swap("new".into(), None, b"z".to_vec()).await.unwrap());
+        assert!(store.increment("new".into(), 1).await.is_err());
+        store.delete("a".into()).await.unwrap();
+        assert_eq!(store.get("a".into()).await.unwrap(), None);
+        let many = store.get_many(vec!["new".into(), "a".into()]).await.unwrap();
+        assert_eq!(many, [("new".to_owned(), Some(b"z".to_vec())), ("a".to_owned(), None)]);
+    }
+}

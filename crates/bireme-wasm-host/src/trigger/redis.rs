@@ -1,0 +1,134 @@
+//! The Redis trigger: one fresh instance per message of a channel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+
+use super::Program;
+use crate::component::{Component, Cut, Guarded, Outcome};
+use crate::guest::Guest;
+
+/// How long to wait before another attempt to connect: doubled from the first to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How often the server is asked whether it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Listens until the workload stops. Neither a bad message nor a server that goes away ends it.
+pub(crate) async fn listen(component: Arc<Component>) {
+    let stopped = component.stopped();
+    let mut wait = FIRST_WAIT;
+    let mut complained = false;
+    loop {
+        let ended = tokio::select! {
+            ended = subscribe(&component, &mut wait, &mut complained) => ended,
+            () = stopped.cancelled() => return,
+        };
+        if !complained {
+            let channel = component.spec.bireme.subscribe.as_ref().map_or("", |subscription| &subscription.channel);
+            component.log.note(&format!("bireme: the subscription to {channel} broke off ({ended}); trying again"));
+            complained = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stopped.cancelled() => return,
+        }
+        wait = (wait * 2).min(LAST_WAIT);
+    }
+}
+
+/// Serves one connection to its end and answers why it ended.
+async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: &mut bool) -> String {
+    let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
+    let connected = async {
+        let info = crate::host::redis::locate(component, &subscription.server).await?;
+        let client = redis::Client::open(info).map_err(|error| error.to_string())?;
+        let mut pubsub = client.get_async_pubsub().await.map_err(|error| error.to_string())?;
+        pubsub.subscribe(&subscription.channel).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(pubsub)
+    };
+    let pubsub = match tokio::time::timeout(Duration::from_secs(10), connected).await {
+        Ok(Ok(pubsub)) => pubsub,
+        Ok(Err(error)) => return error,
+        Err(_) => return "the server does not answer".to_owned(),
+    };
+    if *complained {
+        component.log.note(&format!("bireme: subscribed to {} again", subscription.channel));
+    }
+    *wait = FIRST_WAIT;
+    *complained = false;
+    component.redis.forget().await;
+    let (mut sink, mut messages) = pubsub.split();
+    let mut heartbeat = tokio::time::interval(HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => {
+                    // Waiting here for a free instance leaves further messages with the server.
+                    let work = format!("message on {}", subscription.channel);
+                    let Ok(invocation) = component.admit_waiting(work).await else { return "it is being stopped".to_owned() };
+                    tokio::spawn(handle(invocation, message.get_payload_bytes().to_vec()));
+                }
+                None => return "the connection was closed".to_owned(),
+            },
+            _ = heartbeat.tick() => {
+                let answer = tokio::time::timeout(HEARTBEAT, sink.ping::<redis::Value>()).await;
+                match answer {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error.to_string(),
+                    Err(_) => return "the server does not answer".to_owned(),
+                }
+            }
+        }
+    }
+}
+
+async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) {
+    let component = Arc::clone(&invocation.component);
+    let ended = Guarded::new(Arc::clone(&component), true, call(&component, payload)).await;
+    let number = invocation.number;
+    let failure = match ended {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(text))) => Some((Outcome::Failed, text)),
+        Ok(Err(error)) => Some((Outcome::Failed, super::reason(&error))),
+        Err(Cut::Timeout) => {
+            let limit = component.spec.bireme.timeout;
+            Some((Outcome::TimedOut, format!("it took longer than bireme.timeout={limit:?}")))
+        }
+        Err(Cut::CpuTime) => {
+            let limit = component.spec.bireme.cpu_time.unwrap_or_default();
+            Some((Outcome::TimedOut, format!("it used more processor time than bireme.cpu-time={limit:?}")))
+        }
+        Err(Cut::Stopped) => Some((Outcome::Failed, "the component was stopped".to_owned())),
+    };
+    if let Some((outcome, text)) = failure {
+        invocation.outcome = outcome;
+        component.log.note(&format!("bireme: message {number} failed: {text}"));
+    }
+}
+
+/// Calls the handler; the inner error is the guest's own.
+async fn call(component: &Arc<Component>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+    let mut store = Guest::store(component, 0)?;
+    match &component.program {
+        Program::RedisP2(pre) => {
+            let instance = pre.instantiate_async(&mut store).await?;
+            let result = instance.fermyon_spin_inbound_redis().call_handle_message(&mut store, &payload).await?;
+            Ok(result.map_err(|_| "the handler answered with an error".to_owned()))
+        }
+        Program::RedisP3(pre) => {
+            let instance = pre.instantiate_async(&mut store).await?;
+            let result = store
+                .run_concurrent(async |accessor| {
+                    let result = instance.spin_redis_inbound_redis().call_handle_message(accessor, payload).await;
+                    std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+                    result
+                })
+                .await??;
+            Ok(result.map_err(|error| format!("the handler answered {error:?}")))
+        }
+        _ => wasmtime::bail!("not a message handler"),
+    }
+}

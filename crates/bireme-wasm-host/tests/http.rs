@@ -1,0 +1,405 @@
+//! HTTP components: answers, limits, routes, streams, logs, and life beside a daemon that comes and goes.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
+use bireme_core::{ErrorKind, Executor as _};
+use common::{LIMIT, Rig, get, program, read_answer, send, text, try_get, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn components_of_both_generations_answer() {
+    let rig = Rig::new();
+    let old = rig.run(rig.spec("old", &[]), "hello").await;
+    let new = rig.run(rig.spec("new", &[]), "hello3").await;
+    assert_eq!((old.get("/").status, old.get("/").body.as_str()), (200, "hello\n"));
+    assert_eq!((new.get("/").status, new.get("/").body.as_str()), (200, "hello from 0.3\n"));
+    old.workload.delete().await.unwrap();
+    new.workload.delete().await.unwrap();
+    assert!(try_get(old.address, "/").is_err(), "the port is closed after the delete");
+    assert_eq!(std::fs::read_dir(rig.options.exec_root.join("w")).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_gets_a_fresh_instance_and_is_counted() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("probe", &[]), "probe").await;
+    for _ in 0..3 {
+        assert_eq!(probe.get("/instance").body, "1");
+    }
+    let stats = probe.workload.as_invocations().unwrap().invocations().await.unwrap();
+    assert_eq!((stats.started, stats.trigger.as_str()), (3, "http"));
+    assert!(stats.latency.last().unwrap().1 <= 3 && stats.memory_peak > 0, "{stats:?}");
+    assert!(probe.workload.stats().await.unwrap().cpu_total > 0);
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_end_one_request_and_no_other() {
+    let rig = Rig::new();
+    let mut spec = rig.spec("limited", &[("bireme.timeout", "400ms")]);
+    spec.resources.memory = Some(16 << 20);
+    let probe = rig.run(spec, "probe").await;
+    let neighbour = std::thread::spawn({
+        let address = probe.address;
+        move || (0..20).all(|_| get(address, "/").status == 200)
+    });
+    let looped = probe.get("/loop");
+    assert_eq!(looped.status, 504, "{looped:?}");
+    assert!(looped.body.contains("limited"), "{looped:?}");
+    assert_eq!(probe.get("/sleep").status, 504);
+    let trapped = probe.get("/trap");
+    assert_eq!(trapped.status, 500);
+    assert!(trapped.body.contains("docker logs limited"), "{trapped:?}");
+    assert_eq!(probe.get("/hog").status, 500);
+    assert_eq!(probe.get("/silent").status, 500);
+    assert!(neighbour.join().unwrap(), "a neighbour was harmed");
+    probe.logged("it took longer than bireme.timeout=400ms");
+    probe.logged("GET /trap failed: it trapped");
+    let stats = probe.workload.as_invocations().unwrap().invocations().await.unwrap();
+    assert_eq!((stats.timed_out, stats.failed, stats.alive), (2, 3, 0), "{stats:?}");
+    assert!(stats.memory_peak <= 16 << 20);
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processor_time_has_a_limit_of_its_own() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("thinker", &[("bireme.cpu-time", "50ms")]), "probe").await;
+    assert_eq!(probe.get("/sleep?200").status, 200, "sleeping costs no processor time");
+    assert_eq!(probe.get("/loop").status, 504);
+    probe.logged("bireme.cpu-time=50ms");
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_answers_503_with_retry_after() {
+    let rig = Rig::new();
+    let labels = [("bireme.instances", "1"), ("bireme.queue", "1"), ("bireme.timeout", "5s")];
+    let probe = rig.run(rig.spec("narrow", &labels), "probe").await;
+    let address = probe.address;
+    let first = std::thread::spawn(move || get(address, "/sleep?1000").status);
+    until("an instance at work", || !futures_now(probe.workload.processes("")).rows.is_empty());
+    let second = std::thread::spawn(move || get(address, "/").status);
+    until("a request in the queue", || futures_now(probe.workload.as_invocations().unwrap().invocations()).queued == 1);
+    let refused = probe.get("/");
+    assert_eq!(refused.status, 503);
+    assert!(refused.head.to_lowercase().contains("retry-after"), "{refused:?}");
+    assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
+    probe.workload.delete().await.unwrap();
+}
+
+/// Waits for a future from a thread of a multi-threaded runtime.
+fn futures_now<T>(future: impl Future<Output = Result<T, bireme_core::ExecError>>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_of_an_app_share_a_port_by_their_routes() {
+    let rig = Rig::new();
+    let app = |name: &str, route: &str, reply: &str| {
+        let mut spec = rig.spec(name, &[("bireme.http.route", route)]);
+        spec.app = Some("shared".to_owned());
+        spec.env = vec![format!("REPLY={reply}")];
+        spec
+    };
+    let one = rig.run(app("one", "/one/...,/users/:id", "one"), "probe").await;
+    let two = rig.run_on(app("two", "/...", "two"), &program("probe"), one.address, None).await.unwrap();
+    assert_eq!(one.workload.pid(), two.workload.pid(), "one process serves the app");
+    assert_eq!((one.get("/one/x").body.as_str(), one.get("/other").body.as_str()), ("one", "two"));
+    let clash = rig.run_on(app("three", "/users/:name", "three"), &program("probe"), one.address, None).await;
+    let clash = clash.err().unwrap();
+    assert_eq!(clash.kind(), ErrorKind::Conflict);
+    assert!(clash.message().contains("/users/:name") && clash.message().contains("one"), "{clash}");
+
+    let request =
+        "GET /one/a/headers?q=1 HTTP/1.1\r\nHost: shop:80\r\nspin-path-info: forged\r\nConnection: close\r\n\r\n";
+    let headers = send(one.address, request).unwrap().body;
+    for expected in [
+        "spin-path-info: /a/headers\n",
+        "spin-full-url: http://shop:80/one/a/headers?q=1\n",
+        "spin-matched-route: /one/...\n",
+        "spin-component-route: /one\n",
+        "spin-base-path: /\n",
+        "spin-client-addr: 127.0.0.1:",
+    ] {
+        assert!(headers.contains(expected), "{expected:?} in {headers}");
+    }
+    assert!(!headers.contains("forged"));
+    let headers = get(one.address, "/users/headers").body;
+    assert!(headers.contains("spin-path-match-id: headers\n"), "{headers}");
+
+    two.workload.delete().await.unwrap();
+    let nobody = one.get("/other");
+    assert_eq!((nobody.status, nobody.body.as_str()), (404, "no component serves /other\n"));
+    assert_eq!(one.get("/one/x").status, 200, "the other goes on");
+    one.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_stream_both_ways() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("echo", &[]), "probe").await;
+    let mut stream = TcpStream::connect(probe.address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n").unwrap();
+    let mut got = Vec::new();
+    let mut part = [0; 1024];
+    while !got.windows(5).any(|window| window == b"first") {
+        let n = stream.read(&mut part).unwrap();
+        assert_ne!(n, 0, "closed early");
+        got.extend_from_slice(&part[..n]);
+    }
+    stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").unwrap();
+    while !got.ends_with(b"0\r\n\r\n") {
+        let n = stream.read(&mut part).unwrap();
+        assert_ne!(n, 0, "closed early");
+        got.extend_from_slice(&part[..n]);
+    }
+    assert!(String::from_utf8_lossy(&got).contains("second"));
+
+    let big = "x".repeat(3 << 20);
+    let request =
+        format!("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", big.len());
+    let stream = TcpStream::connect(probe.address).unwrap();
+    let mut writer = stream.try_clone().unwrap();
+    let body = big.clone();
+    let writing = std::thread::spawn(move || {
+        writer.write_all(request.as_bytes()).unwrap();
+        writer.write_all(body.as_bytes()).unwrap();
+    });
+    assert_eq!(read_answer(stream).unwrap().body.len(), big.len());
+    writing.join().unwrap();
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_is_logged_and_attached() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("chatty", &[]), "probe").await;
+    let attach = probe.workload.as_attach().unwrap();
+    assert_eq!(attach.attach(true).await.err().unwrap().kind(), ErrorKind::Unsupported);
+    let mut client = attach.attach(false).await.unwrap();
+    client.set_nonblocking(false).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    assert_eq!(probe.get("/log?hi").status, 200);
+    probe.logged("out hi\n");
+    probe.logged("err hi\n");
+    let mut frame = [0; 15];
+    client.read_exact(&mut frame).unwrap();
+    assert_eq!(&frame, b"\x01\0\0\0\0\0\0\x07out hi\n");
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serving_goes_on_while_daemons_come_and_go() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("steady", &[]), "probe").await;
+    let (going, served) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+    let client = std::thread::spawn({
+        let (going, served, address) = (Arc::clone(&going), Arc::clone(&served), probe.address);
+        move || {
+            while going.load(Ordering::Relaxed) {
+                assert_eq!(get(address, "/").status, 200);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let pid = probe.workload.pid();
+    let known = probe.known();
+    for _ in 0..3 {
+        let before = served.load(Ordering::Relaxed);
+        let executor = rig.second_executor();
+        let again = executor.reattach(probe.known()).await.unwrap();
+        assert_eq!(again.pid(), pid);
+        executor.sweep(&[probe.spec.id.clone()]).await;
+        drop((again, executor));
+        until("more requests", || served.load(Ordering::Relaxed) > before + 5);
+    }
+    going.store(false, Ordering::Relaxed);
+    client.join().unwrap();
+
+    // Ended while no daemon looked: the next one finds how.
+    let executor = rig.second_executor();
+    let again = executor.reattach(known).await.unwrap();
+    again.signal(Signal::TERM).await.unwrap();
+    assert_eq!(again.wait().await.unwrap().code, 0);
+    let third = rig.second_executor().reattach(probe.known()).await.unwrap();
+    assert_eq!(third.wait().await.unwrap().code, 0);
+    executor.sweep(&[]).await;
+    let record = rig.second_executor().reattach(probe.known()).await.err();
+    assert!(record.is_none() || record.unwrap().kind() == ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_finishes_what_is_under_way() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("polite", &[]), "probe").await;
+    let address = probe.address;
+    let under_way = std::thread::spawn(move || get(address, "/sleep?500").status);
+    until("an instance at work", || !futures_now(probe.workload.processes("")).rows.is_empty());
+    probe.workload.signal(Signal::TERM).await.unwrap();
+    let exit = probe.workload.wait().await.unwrap();
+    assert_eq!((exit.code, under_way.join().unwrap()), (0, 200));
+    assert_eq!(probe.get("/").status, 503);
+    assert_eq!(probe.workload.signal(Signal::TERM).await.err().unwrap().kind(), ErrorKind::Conflict);
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_component_is_cut_off() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("cut", &[]), "probe").await;
+    let address = probe.address;
+    let under_way = std::thread::spawn(move || get(address, "/sleep").status);
+    until("an instance at work", || !futures_now(probe.workload.processes("")).rows.is_empty());
+    probe.workload.signal(Signal::KILL).await.unwrap();
+    assert_eq!(probe.workload.wait().await.unwrap().code, 137);
+    assert_eq!(under_way.join().unwrap(), 503);
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_host_is_the_end_of_its_components() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("orphan", &[]), "probe").await;
+    let pid = rustix::process::Pid::from_raw(probe.workload.pid().unwrap() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let exit = probe.workload.wait().await.unwrap();
+    assert_eq!(exit.code, 137);
+    assert!(exit.error.unwrap().contains("host process died"));
+    assert!(probe.workload.pid().is_none());
+    let found = rig.second_executor().reattach(probe.known()).await.unwrap();
+    assert_eq!(found.wait().await.unwrap().code, 137, "the next daemon finds the same end");
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_has_no_rights() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("fenced", &[]), "probe").await;
+    let pid = probe.workload.pid().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
+    assert_eq!(line("Uid:"), "64530\t64530\t64530\t64530");
+    assert_eq!(line("CapEff:"), "0000000000000000");
+    assert_eq!(line("CapPrm:"), "0000000000000000");
+    assert_eq!((line("NoNewPrivs:").as_str(), line("Seccomp:").as_str()), ("1", "2"));
+    let mut root: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/root"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    root.sort();
+    assert_eq!(root, ["cache", "etc", "kv", "proc"]);
+    probe.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_run_is_refused_at_check_by_name() {
+    let rig = Rig::new();
+    let spec = rig.spec("refused", &[]);
+    let check = async |program: bireme_core::Program| rig.executor.check(&spec, &program).await.err().unwrap();
+    let unknown = r#"(component
+        (import "acme:rockets/launch@1.0.0" (instance (export "go" (func))))
+        (import "wasi:http/types@0.4.0" (instance)))"#;
+    let error = check(text(&rig, unknown)).await;
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.message().contains("acme:rockets/launch@1.0.0"), "{error}");
+    assert!(
+        error.message().contains("wasi:http/types@0.4.0 (version 0.4.0 is not offered; 0.2.x and 0.3.x is)"),
+        "{error}"
+    );
+    let nothing = check(text(&rig, "(component)")).await;
+    assert!(nothing.message().contains("exports none of"), "{nothing}");
+    let garbage = check(text(&rig, "\0\0\0\0nonsense")).await;
+    assert_eq!(garbage.kind(), ErrorKind::Invalid, "{garbage}");
+    let module = check(text(&rig, r#"(component (core module (func (export "x"))))"#)).await;
+    assert_eq!(module.kind(), ErrorKind::Unsupported);
+
+    let mut spec = rig.spec("pty", &[]);
+    spec.tty = true;
+    let error = rig.executor.check(&spec, &program("hello")).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let spec = rig.spec("subscriber", &[("bireme.redis.subscribe", "redis://x/c")]);
+    let error = rig.executor.check(&spec, &program("hello")).await.err().unwrap();
+    assert!(error.message().contains("bireme.redis.subscribe"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_is_compiled_once_and_again_when_damaged() {
+    let rig = Rig::new();
+    let hello = program("hello");
+    rig.executor.check(&rig.spec("a", &[]), &hello).await.unwrap();
+    let cache = rig.options.data_root.join("wasm/cache");
+    let code = std::fs::read_dir(&cache)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "cwasm"))
+        .unwrap();
+    let made = std::fs::metadata(&code).unwrap().modified().unwrap();
+    rig.second_executor().check(&rig.spec("b", &[]), &hello).await.unwrap();
+    assert_eq!(std::fs::metadata(&code).unwrap().modified().unwrap(), made, "it was compiled twice");
+
+    // Seen by the next daemon.
+    std::fs::write(&code, b"rubbish").unwrap();
+    rig.second_executor().check(&rig.spec("c", &[]), &hello).await.unwrap();
+    assert!(std::fs::metadata(&code).unwrap().len() > 1000);
+    // Seen by the host, of a daemon that believes it sound.
+    std::fs::write(&code, b"rubbish").unwrap();
+    let run = rig.run(rig.spec("d", &[]), "hello").await;
+    assert_eq!(run.get("/").status, 200);
+    run.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outgoing_requests_need_permission() {
+    let rig = Rig::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = [0; 4096];
+            let n = stream.read(&mut head).unwrap();
+            let line = String::from_utf8_lossy(&head[..n]).lines().next().unwrap_or_default().to_owned();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{line}", line.len());
+        }
+    });
+    let denied = rig.run(rig.spec("denied", &[]), "probe").await;
+    let answer = denied.get(&format!("/fetch?http://127.0.0.1:{port}/x"));
+    assert_eq!(answer.status, 502);
+    assert!(answer.body.contains("HttpRequestDenied"), "{answer:?}");
+    denied.logged(&format!("http://127.0.0.1:{port} is not permitted; add it to bireme.allow"));
+    assert_eq!(denied.get(&format!("/connect?127.0.0.1:{port}")).status, 502);
+
+    let allow = format!("http://127.0.0.1:{port}");
+    let allowed = rig.run(rig.spec("allowed", &[("bireme.allow", &allow)]), "probe").await;
+    let answer = allowed.get(&format!("/fetch?http://127.0.0.1:{port}/x"));
+    assert_eq!((answer.status, answer.body.as_str()), (200, "GET /x HTTP/1.1"));
+    assert_eq!(allowed.get(&format!("/connect?127.0.0.1:{port}")).status, 200);
+    assert_eq!(allowed.get("/connect?127.0.0.1:1").status, 502);
+    let third = rig.run(rig.spec("third", &[("bireme.allow", &allow)]), "hello3").await;
+    assert_eq!(third.get(&format!("/fetch?http://127.0.0.1:{port}/x")).body, "fetched 200\n");
+    for deployed in [denied, allowed, third] {
+        deployed.workload.delete().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_folder_leaves_nothing_behind() {
+    let rig = Rig::new();
+    let mut spec = rig.spec("homeless", &[]);
+    let source =
+        MountSource::Bind { path: "/does/not/exist".into(), propagation: Propagation::Private, recursive: true };
+    spec.mounts = vec![Mount { source, target: "/data".to_owned(), read_only: false }];
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let error = rig.run_on(spec, &program("hello"), address, Some(socket)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert_eq!(std::fs::read_dir(rig.options.exec_root.join("w")).unwrap().count(), 0);
+}

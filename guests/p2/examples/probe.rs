@@ -1,0 +1,126 @@
+//! An HTTP component that behaves as the last segment of the path says.
+
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{
+    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme,
+};
+use wasip2::io::streams::StreamError;
+
+wasip2::http::proxy::export!(Probe);
+
+struct Probe;
+
+impl wasip2::exports::http::incoming_handler::Guest for Probe {
+    fn handle(request: IncomingRequest, out: ResponseOutparam) {
+        let target = request.path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        match path.rsplit('/').next().unwrap_or_default() {
+            "loop" => loop {
+                std::hint::black_box(0);
+            },
+            "sleep" => {
+                let millis = query.parse::<u64>().unwrap_or(600_000);
+                wasip2::clocks::monotonic_clock::subscribe_duration(millis * 1_000_000).block();
+                reply(out, 200, b"slept\n");
+            }
+            "hog" => {
+                let mut hoard = Vec::new();
+                loop {
+                    hoard.push(std::hint::black_box(vec![1u8; 1 << 20]));
+                }
+            }
+            "trap" => panic!("as asked"),
+            "echo" => echo(&request, out),
+            "headers" => {
+                let mut text = String::new();
+                for (name, value) in request.headers().entries() {
+                    text.push_str(&format!("{name}: {}\n", String::from_utf8_lossy(&value)));
+                }
+                reply(out, 200, text.as_bytes());
+            }
+            "env" => reply(out, 200, std::env::var(query).unwrap_or_else(|_| "unset".to_owned()).as_bytes()),
+            "log" => {
+                println!("out {query}");
+                eprintln!("err {query}");
+                reply(out, 200, b"logged\n");
+            }
+            "fetch" => match fetch(query) {
+                Ok((status, body)) => reply(out, status, &body),
+                Err(text) => reply(out, 502, text.as_bytes()),
+            },
+            "connect" => match std::net::TcpStream::connect(query) {
+                Ok(_) => reply(out, 200, b"connected"),
+                Err(error) => reply(out, 502, error.to_string().as_bytes()),
+            },
+            "instance" => {
+                static mut COUNT: u32 = 0;
+                // SAFETY: an instance has one thread.
+                let count = unsafe {
+                    COUNT += 1;
+                    COUNT
+                };
+                reply(out, 200, count.to_string().as_bytes());
+            }
+            "silent" => {}
+            _ => reply(out, 200, std::env::var("REPLY").unwrap_or_else(|_| "probe".to_owned()).as_bytes()),
+        }
+    }
+}
+
+fn reply(out: ResponseOutparam, status: u16, text: &[u8]) {
+    let response = OutgoingResponse::new(Fields::new());
+    response.set_status_code(status).unwrap();
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().unwrap();
+    for chunk in text.chunks(4096) {
+        stream.blocking_write_and_flush(chunk).unwrap();
+    }
+    drop(stream);
+    OutgoingBody::finish(body, None).unwrap();
+}
+
+/// Sends back each chunk as it comes.
+fn echo(request: &IncomingRequest, out: ResponseOutparam) {
+    let response = OutgoingResponse::new(Fields::new());
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().unwrap();
+    let incoming = request.consume().unwrap();
+    let input = incoming.stream().unwrap();
+    loop {
+        match input.blocking_read(4096) {
+            Ok(chunk) => stream.blocking_write_and_flush(&chunk).unwrap(),
+            Err(StreamError::Closed) => break,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    drop(stream);
+    OutgoingBody::finish(body, None).unwrap();
+}
+
+/// GETs an `http://` or `https://` URL.
+fn fetch(url: &str) -> Result<(u16, Vec<u8>), String> {
+    let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_method(&Method::Get).map_err(|()| "method")?;
+    request
+        .set_scheme(Some(&if scheme == "https" { Scheme::Https } else { Scheme::Http }))
+        .map_err(|()| "scheme")?;
+    request.set_authority(Some(authority)).map_err(|()| "authority")?;
+    request.set_path_with_query(Some(path)).map_err(|()| "path")?;
+    let answer = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
+    answer.subscribe().block();
+    let response = answer.get().ok_or("no answer")?.map_err(|()| "taken")?.map_err(|error| format!("{error:?}"))?;
+    let body = response.consume().map_err(|()| "body")?;
+    let stream = body.stream().map_err(|()| "stream")?;
+    let mut bytes = Vec::new();
+    loop {
+        match stream.blocking_read(64 << 10) {
+            Ok(chunk) => bytes.extend(chunk),
+            Err(StreamError::Closed) => return Ok((response.status(), bytes)),
+            Err(error) => return Err(format!("{error:?}")),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A command that does what its first argument says. Built as a component and as a core module.
+
+use std::io::{Read as _, Write as _};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
+    match rest.as_slice() {
+        ["echo", words @ ..] => println!("{}", words.join(" ")),
+        ["env", name] => println!("{}", std::env::var(name).unwrap_or_else(|_| "unset".to_owned())),
+        ["exit", code] => return ExitCode::from(code.parse::<u8>().unwrap()),
+        ["panic"] => panic!("as asked"),
+        ["loop"] => loop {
+            std::hint::black_box(0);
+        },
+        ["sleep"] => std::thread::sleep(std::time::Duration::from_secs(600)),
+        ["read", path] => match std::fs::read_to_string(path) {
+            Ok(text) => println!("{text}"),
+            Err(error) => return fail(&error.to_string()),
+        },
+        ["write", path, text] => match std::fs::write(path, text) {
+            Ok(()) => println!("written"),
+            Err(error) => return fail(&error.to_string()),
+        },
+        ["stdin"] => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).unwrap();
+            println!("{} bytes", text.len());
+        }
+        ["spam", lines] => {
+            let mut out = std::io::stdout().lock();
+            for n in 0..lines.parse::<u64>().unwrap() {
+                writeln!(out, "line {n} {}", "x".repeat(80)).unwrap();
+            }
+        }
+        ["partial"] => {
+            print!("no line end");
+            eprint!("nor here");
+        }
+        other => return fail(&format!("unknown arguments {other:?}")),
+    }
+    ExitCode::SUCCESS
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::from(3)
+}

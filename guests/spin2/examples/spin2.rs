@@ -1,0 +1,31 @@
+//! Uses Spin's key-value store, Redis client and variables as the path says.
+
+use spin_sdk::http::{IntoResponse, Request, Response};
+use spin_sdk::key_value::Store;
+use spin_sdk::redis::{Connection, RedisParameter};
+use spin_sdk::{http_component, variables};
+
+#[http_component]
+fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
+    let (path, query) = request.path_and_query().unwrap_or("/").split_once('?').unwrap_or((request.path(), ""));
+    let body = match path {
+        "/count" => {
+            let store = Store::open(if query.is_empty() { "default" } else { query })?;
+            let count = store.get("count")?.map_or(0, |bytes| String::from_utf8_lossy(&bytes).parse::<u64>().unwrap_or(0)) + 1;
+            store.set("count", count.to_string().as_bytes())?;
+            format!("{count} of {:?}", store.get_keys()?)
+        }
+        "/variable" => variables::get(query)?,
+        "/redis" => {
+            let connection = Connection::open(query).map_err(|error| anyhow::anyhow!("open: {error:?}"))?;
+            connection.set("greeting", &b"hello".to_vec())?;
+            let number = connection.incr("number")?;
+            connection.sadd("set", &["a".to_owned(), "b".to_owned()])?;
+            connection.publish("channel", &b"published".to_vec())?;
+            let echoed = connection.execute("ECHO", &[RedisParameter::Binary(b"hi".to_vec())])?;
+            format!("{:?} {number} {} {echoed:?}", connection.get("greeting")?.map(|b| b.len()), connection.smembers("set")?.len())
+        }
+        other => format!("no {other} here"),
+    };
+    Ok(Response::new(200, body))
+}

@@ -1,0 +1,33 @@
+//! Uses Spin's key-value store, Redis client and variables as the path says.
+
+use spin_sdk::http::{IntoResponse, Request};
+use spin_sdk::http_service;
+use spin_sdk::key_value::Store;
+use spin_sdk::redis::Connection;
+use spin_sdk::variables;
+
+#[http_service]
+async fn handle(request: Request) -> impl IntoResponse {
+    answer(request).await.unwrap_or_else(|error| format!("error: {error:?}"))
+}
+
+async fn answer(request: Request) -> anyhow::Result<String> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    Ok(match request.uri().path() {
+        "/count" => {
+            let store = Store::open(if query.is_empty() { "default" } else { &query }).await?;
+            let old = store.get("count").await?;
+            let count = old.map_or(0, |bytes| String::from_utf8_lossy(&bytes).parse::<u64>().unwrap_or(0)) + 1;
+            store.set("count", count.to_string()).await?;
+            format!("{count} of {:?}", store.get_keys().await.collect().await?)
+        }
+        "/variable" => variables::get(&query).await?,
+        "/redis" => {
+            let connection = Connection::open(&query).await?;
+            connection.set("greeting3", "hello").await?;
+            let number = connection.incr("number3").await?;
+            format!("{:?} {number}", connection.get("greeting3").await?.map(|bytes| bytes.len()))
+        }
+        other => format!("no {other} here"),
+    })
+}
