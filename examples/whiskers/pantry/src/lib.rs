@@ -100,7 +100,12 @@ impl Click {
 /// # Errors
 /// A sentence for the player.
 pub fn game(text: &str) -> Result<Ulid, String> {
-    Ulid::from_string(text).map_err(|_| format!("{text:?} is not the ulid of a game: ask /session for one"))
+    // The crate lets the two bits beyond 128 overflow in silence.
+    let fits = text.bytes().next().is_some_and(|first| matches!(first, b'0'..=b'7'));
+    Ulid::from_string(text)
+        .ok()
+        .filter(|_| fits)
+        .ok_or_else(|| format!("{text:?} is not the ulid of a game: ask /session for one"))
 }
 
 fn known_food(food: &str) -> Result<&'static str, String> {
