@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::rc::Rc;
@@ -83,14 +83,16 @@ pub(crate) fn pipes(uid: u32, stdin: bool) -> io::Result<(Streams, Ends)> {
 
 /// Makes the container up to where init waits.
 pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
+    // Held until init has joined it.
+    let mut fresh = None;
     let network = match (&config.network, config.joins.network, &config.spec.namespaces.network) {
         (Some(place), _, _) => Some(place.netns.to_string_lossy().into_owned()),
         (None, Some(pid), _) => Some(format!("/proc/{pid}/ns/net")),
         (None, None, NetworkMode::Host) => None,
         // Whoever was given no place gets none: never the host's by mistake.
         (None, None, _) => {
-            rootfs::fresh_network()?;
-            Some(format!("/proc/{}/ns/net", std::process::id()))
+            let fresh = fresh.insert(rootfs::fresh_network()?);
+            Some(format!("/proc/{}/fd/{}", std::process::id(), fresh.as_raw_fd()))
         }
     };
     let rootfs = rootfs::prepare(config)?;

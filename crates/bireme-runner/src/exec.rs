@@ -213,6 +213,8 @@ impl Joining<'_> {
             .map_err(|error| internal("cannot open the container's root", &error))?;
         let name = self.exec.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(&self.spec().user);
         let user = users::resolve(&root, name, &self.spec().security.group_add)?;
+        // Not to be reached as a working directory by its number.
+        drop(root);
         self.streams(user.uid).map_err(|error| internal("cannot set up the streams", &error))?;
 
         let cwd = self.exec.cwd.as_deref().filter(|cwd| !cwd.is_empty()).unwrap_or(&self.spec().cwd);

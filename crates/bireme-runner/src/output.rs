@@ -74,37 +74,56 @@ impl Log {
     }
 
     fn write(&mut self) {
-        if self.buffer.is_empty() {
-            return;
-        }
         let mut records = std::mem::take(&mut self.buffer);
-        if self.target.max_size.is_some_and(|most| self.size > 0 && self.size + records.len() as u64 > most) {
-            self.rotate();
-        }
-        if self.file.is_none() {
-            self.reopen();
-        }
-        if self.torn {
-            records.insert(0, b'\n');
-        }
-        if let Some(mut file) = self.file.as_ref() {
-            match file.write(&records) {
-                Ok(written) => {
-                    self.size += written as u64;
-                    self.torn = written < records.len();
-                    if self.torn {
-                        self.trouble(&std::io::ErrorKind::StorageFull.into());
-                    } else {
-                        self.noted = false;
-                    }
-                }
-                Err(error) => self.trouble(&error),
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let take = self.fitting(rest);
+            if take == 0 {
+                self.rotate();
+                continue;
             }
+            self.append(&rest[..take]);
+            rest = &rest[take..];
         }
         records.clear();
         // Kept for the next time, unless one burst made it large.
         if records.capacity() <= 256 << 10 {
             self.buffer = records;
+        }
+    }
+
+    /// How many bytes of whole records the file has room for; an empty one takes any single record.
+    fn fitting(&self, records: &[u8]) -> usize {
+        let Some(most) = self.target.max_size else { return records.len() };
+        let room = usize::try_from(most.saturating_sub(self.size)).unwrap_or(usize::MAX);
+        if records.len() <= room {
+            return records.len();
+        }
+        let whole = records[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole == 0 && self.size == 0 {
+            records.iter().position(|byte| *byte == b'\n').map_or(records.len(), |at| at + 1)
+        } else {
+            whole
+        }
+    }
+
+    fn append(&mut self, records: &[u8]) {
+        if self.file.is_none() {
+            self.reopen();
+        }
+        let Some(mut file) = self.file.as_ref() else { return };
+        if self.torn && file.write(b"\n").is_ok_and(|count| count == 1) {
+            self.torn = false;
+        }
+        match file.write(records) {
+            Ok(written) => {
+                self.size += written as u64;
+                if written < records.len() {
+                    self.torn = true;
+                    self.trouble(&std::io::ErrorKind::StorageFull.into());
+                }
+            }
+            Err(error) => self.trouble(&error),
         }
     }
 
@@ -123,6 +142,7 @@ impl Log {
         if most == 1 {
             let _ = fs::remove_file(&path);
         }
+        self.size = 0;
         self.reopen();
     }
 }

@@ -165,7 +165,13 @@ impl Rootfs {
                     } else {
                         rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
                     };
-                    made.map_err(|error| failed(&what(), error.into()))?;
+                    made.map_err(|error| match error {
+                        rustix::io::Errno::EXIST => {
+                            let message = format!("{}: {} is a link to nothing", what(), so_far.display());
+                            Failure::new(ErrorKind::Invalid, message)
+                        }
+                        other => failed(&what(), other.into()),
+                    })?;
                     self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?
                 }
                 Err(error) => return Err(failed(&what(), error)),
@@ -309,16 +315,25 @@ fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::mount::move_mount(tree, "", target, "", flags)?)
 }
 
-/// A network namespace with nothing but a loopback that is up; this process is in it from then on.
-pub(crate) fn fresh_network() -> Result<(), Failure> {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
-        .map_err(|error| failed("cannot make a network namespace", error.into()))?;
+/// Makes a network namespace with nothing but a loopback that is up. This process does not stay in it: libcontainer takes
+/// the namespace it is in itself for the host's.
+pub(crate) fn fresh_network() -> Result<File, Failure> {
+    let own = || File::open("/proc/self/ns/net");
+    let made = own().and_then(|before| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        Ok((before, own()?))
+    });
+    let (before, fresh) = made.map_err(|error| failed("cannot make a network namespace", error))?;
     let client = libcontainer::network::wrapper::create_network_client();
     let raised = libcontainer::network::link::LinkClient::new(client).and_then(|mut links| {
         // The loopback is the first interface of every namespace.
         links.set_up(1)
     });
-    raised.map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot raise the loopback interface: {error}")))
+    raised
+        .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot raise the loopback interface: {error}")))?;
+    nix::sched::setns(before, nix::sched::CloneFlags::CLONE_NEWNET)
+        .map_err(|error| failed("cannot leave a network namespace", error.into()))?;
+    Ok(fresh)
 }
 
 /// `/dev/null`, for streams that lead nowhere.

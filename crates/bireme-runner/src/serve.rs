@@ -435,8 +435,8 @@ impl<'a> Server<'a> {
             },
             Request::Attach { stdin } => {
                 let stdin = stdin && self.config.spec.open_stdin;
-                self.answer(key, &Reply::Done);
                 self.turn_into(key, Role::Attached { process: INIT, stdin });
+                self.answer(key, &Reply::Done);
                 return self.take_input(INIT, &rest);
             }
             Request::Resize { columns, rows } => self.resize(INIT, columns, rows).map(|()| Reply::Done),

@@ -11,7 +11,8 @@ async fn exit_codes_are_the_programs_own() {
     for (script, expected) in [("true", 0), ("exit 42", 42), ("kill -9 $$; sleep 1", 137), ("kill -TERM $$; exit 3", 3)]
     {
         // Process 1 cannot be ended by its own signals: a child stands in for it.
-        let script = if script.starts_with("kill -9") { "sh -c 'kill -9 $$'".to_owned() } else { script.to_owned() };
+        let script =
+            if script.starts_with("kill -9") { "sh -c 'kill -9 $$'; exit $?".to_owned() } else { script.to_owned() };
         let (exit, _) = bench.run(&bench.sh(&script)).await;
         assert_eq!(exit.code, expected, "{script}");
         assert_eq!(exit.error, None);
