@@ -1,6 +1,7 @@
 //! [`WasmExecutor`]: the executor of components.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -138,12 +139,25 @@ impl WasmExecutor {
                 add(copy, FdUse::Listener(listener.host));
             }
         }
+        let mut listeners: Vec<SocketAddr> = tcp().map(|listener| listener.host).collect();
+        if work.spec.namespaces.network == NetworkMode::Host {
+            // On the machine's own network the ports of the component are the machine's; the host may not bind low ones.
+            for port in work.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+                let address = SocketAddr::from(([0, 0, 0, 0], port.number));
+                let socket = std::net::TcpListener::bind(address).map_err(|error| {
+                    let text = format!("cannot listen on port {} of the machine", port.number);
+                    ExecError::new(ErrorKind::Conflict, text).caused_by(error)
+                })?;
+                add(socket.into(), FdUse::Listener(address));
+                listeners.push(address);
+            }
+        }
         let load = Load {
             spec: work.spec.clone(),
             facts: compiled.facts.clone(),
             code: compiled.code.clone(),
             network: work.network.clone(),
-            listeners: tcp().map(|listener| listener.host).collect(),
+            listeners,
             names: work.names.clone(),
             log,
             fds: uses,
