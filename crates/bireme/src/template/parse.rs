@@ -221,7 +221,6 @@ fn word(tokens: &[Token]) -> Option<&str> {
 }
 
 /// Nodes up to an `else` or `end` that is not ours, which is handed back.
-#[expect(clippy::type_complexity, reason = "the pair is taken apart at once by the two callers")]
 fn block(pieces: &mut std::vec::IntoIter<Piece>) -> Result<(Vec<Node>, Option<Vec<Token>>), TemplateError> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
@@ -279,7 +278,6 @@ fn pipeline(tokens: &[Token]) -> Result<Pipeline, TemplateError> {
     if closed.is_some() { refuse("unexpected )") } else { Ok(pipeline) }
 }
 
-#[expect(clippy::type_complexity, reason = "the pair is taken apart at once by the two callers")]
 fn commands(tokens: &mut std::slice::Iter<'_, Token>) -> Result<(Pipeline, Option<Vec<String>>), TemplateError> {
     let mut pipeline: Pipeline = Vec::new();
     let mut command: Command = Vec::new();

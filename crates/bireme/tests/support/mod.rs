@@ -1,5 +1,7 @@
 //! An engine of canned answers on a unix socket, to see what the program does with them.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
