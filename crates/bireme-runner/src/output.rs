@@ -133,10 +133,10 @@ impl Log {
         self.file = None;
         for number in (1..most).rev() {
             let from = if number == 1 { path.clone() } else { numbered(&path, number - 1) };
-            if let Err(error) = fs::rename(from, numbered(&path, number)) {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    self.trouble(&error);
-                }
+            if let Err(error) = fs::rename(from, numbered(&path, number))
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                self.trouble(&error);
             }
         }
         if most == 1 {

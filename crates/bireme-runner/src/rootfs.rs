@@ -46,12 +46,11 @@ fn failed(what: &str, error: io::Error) -> Failure {
 
 /// Enters a mount namespace and puts everything together in it.
 pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
+    let down = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
-        .and_then(|()| {
-            Ok(rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-                .map_err(|e| nix::errno::Errno::from_raw(e.raw_os_error()))?)
-        })
-        .map_err(|error| failed("cannot make a mount namespace", error.into()))?;
+        .map_err(io::Error::from)
+        .and_then(|()| Ok(rustix::mount::mount_change("/", down)?))
+        .map_err(|error| failed("cannot make a mount namespace", error))?;
     let Program::Layers { lower, upper, work } = &config.program else {
         return Err(Failure::new(ErrorKind::Invalid, "the runner was given something else than layers"));
     };

@@ -285,10 +285,10 @@ impl<'a> Server<'a> {
                     }
                 }
             }
-            if !process.input.is_empty() {
-                if let Some(fd) = process.streams.stdin.as_ref().or(process.streams.terminal.as_ref()) {
-                    list.push((Token::Input(*key), fd.as_fd(), PollFlags::OUT));
-                }
+            if !process.input.is_empty()
+                && let Some(fd) = process.streams.stdin.as_ref().or(process.streams.terminal.as_ref())
+            {
+                list.push((Token::Input(*key), fd.as_fd(), PollFlags::OUT));
             }
         }
         for (key, client) in &self.clients {
@@ -382,10 +382,10 @@ impl<'a> Server<'a> {
     /// A client left.
     fn forget(&mut self, key: u64) {
         let Some(client) = self.clients.remove(&key) else { return };
-        if let Role::Attached { process, stdin: true } = client.role {
-            if process != INIT || self.config.spec.stdin_once {
-                self.end_input(process);
-            }
+        if let Role::Attached { process, stdin: true } = client.role
+            && (process != INIT || self.config.spec.stdin_once)
+        {
+            self.end_input(process);
         }
     }
 
@@ -520,11 +520,12 @@ impl<'a> Server<'a> {
     }
 
     fn take_input(&mut self, key: u64, bytes: &[u8]) {
-        if let Some(process) = self.processes.get_mut(&key) {
-            if process.has_input() && !process.input_ends {
-                process.input.extend_from_slice(bytes);
-                self.feed(key);
-            }
+        if let Some(process) = self.processes.get_mut(&key)
+            && process.has_input()
+            && !process.input_ends
+        {
+            process.input.extend_from_slice(bytes);
+            self.feed(key);
         }
     }
 

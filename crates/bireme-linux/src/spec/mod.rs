@@ -214,10 +214,10 @@ fn check_resources(spec: &WorkloadSpec) -> Result<(), Failure> {
     if resources.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return Err(invalid("OOM score adjustment must be between -1000 and 1000"));
     }
-    if let Some(parent) = &resources.cgroup_parent {
-        if has_dots(parent) || parent.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err(invalid(format!("parent cgroup {parent:?} must be a plain path without . or .. in it")));
-        }
+    if let Some(parent) = &resources.cgroup_parent
+        && (has_dots(parent) || parent.contains(|c: char| c.is_whitespace() || c.is_control()))
+    {
+        return Err(invalid(format!("parent cgroup {parent:?} must be a plain path without . or .. in it")));
     }
     Ok(())
 }

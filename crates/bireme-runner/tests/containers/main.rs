@@ -2,6 +2,8 @@
 //!
 //! Needs root, namespaces, cgroups and `/bin/busybox`, linked statically.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bench;
 mod io;
 mod life;
