@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use bireme_engine::Engine;
+use bireme_engine::{Engine, EngineError};
 use bireme_image::ImageStore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::host::Host;
 use crate::settings::Settings;
@@ -18,4 +19,25 @@ pub struct App {
     pub host: Arc<Host>,
     /// Cancelled when the daemon is to stop: streams without end then end.
     pub stop: CancellationToken,
+    /// Changes that are under way, whether or not their clients are still there.
+    pub changes: TaskTracker,
+}
+
+impl App {
+    /// Has the engine change something, to the end even if the client leaves: half a change helps nobody.
+    pub async fn change<F, Fut, T>(&self, change: F) -> Result<T, EngineError>
+    where
+        F: FnOnce(Engine) -> Fut,
+        Fut: Future<Output = Result<T, EngineError>> + Send + 'static,
+        T: Send + 'static,
+    {
+        match self.changes.spawn(change(self.engine.clone())).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Only the end of the runtime cancels these tasks.
+                Err(_) => Err(EngineError::Stopping),
+            },
+        }
+    }
 }

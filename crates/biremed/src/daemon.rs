@@ -5,6 +5,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bireme_core::{Executor, env};
@@ -16,6 +17,7 @@ use bireme_wasm::{WasmExecutor, WasmOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
@@ -27,6 +29,8 @@ use crate::{routes, server, socket};
 const EXEC_ROOT_LIMIT: usize = 60;
 /// Threads that answer requests. The work itself is done by other processes.
 const WORKERS: usize = 2;
+/// How long changes that are under way may take once the daemon is to stop.
+const CHANGES: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -43,7 +47,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
         .context("cannot start the runtime")?;
     let ended = runtime.block_on(serve(settings));
     // Whatever still blocks a thread must not keep the process.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
@@ -94,11 +98,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     }
 
     let stop = CancellationToken::new();
+    let changes = TaskTracker::new();
     let app = App {
         images: engine.images().clone(),
         engine: engine.clone(),
         host: Arc::new(Host::read()),
         stop: stop.clone(),
+        changes: changes.clone(),
         settings: Arc::new(settings),
     };
     let serving = tokio::spawn(server::serve(listeners, routes::router(app), stop.clone()));
@@ -110,6 +116,13 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let cut = serving.await.context("the server ended badly")?;
     if cut > 0 {
         tracing::warn!(connections = cut, "clients were cut off: their requests took too long to end");
+    }
+    changes.close();
+    if tokio::time::timeout(CHANGES, changes.wait()).await.is_err() {
+        tracing::warn!(
+            changes = changes.len(),
+            "changes are left unfinished: the next start goes on from what is there"
+        );
     }
     engine.close().await;
     drop(files);

@@ -216,7 +216,7 @@ impl Resolver {
     ) -> anyhow::Result<T> {
         let (value, origin) = match (flag, file) {
             (Some(value), _) => (value, Origin::Flag),
-            (None, Some(value)) => (value, self.from_file()),
+            (None, Some(value)) => (value, self.named_file()),
             (None, None) => (default()?, Origin::Default),
         };
         self.note(name, Path::new(value.as_ref()).display(), origin);
@@ -232,14 +232,14 @@ impl Resolver {
     ) -> anyhow::Result<Vec<String>> {
         let (value, origin) = match file {
             _ if !flags.is_empty() => (flags, Origin::Flag),
-            Some(value) => (value, self.from_file()),
+            Some(value) => (value, self.named_file()),
             None => (default()?, Origin::Default),
         };
         self.note(name, value.join(" "), origin);
         Ok(value)
     }
 
-    fn from_file(&self) -> Origin {
+    fn named_file(&self) -> Origin {
         Origin::File(self.file.clone().unwrap_or_default())
     }
 }

@@ -112,12 +112,8 @@ fn text(text: Option<String>) -> Option<String> {
 /// Words out of a closed set get Docker's own sentences rather than a parser's.
 fn check_words(body: &Value) -> Result<(), Refusal> {
     let host = &body["HostConfig"];
-    if let Some(name) = host["RestartPolicy"]["Name"].as_str()
-        && !["", "no", "always", "unless-stopped", "on-failure"].contains(&name)
-    {
-        return Err(Refusal::invalid(format!(
-            "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
-        )));
+    if let Some(name) = host["RestartPolicy"]["Name"].as_str() {
+        check_restart_name(name)?;
     }
     if let Some(mode) = host["CgroupnsMode"].as_str()
         && !["", "private", "host"].contains(&mode)
@@ -137,6 +133,17 @@ fn check_words(body: &Value) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// # Errors
+/// `Invalid`, in Docker's words, for a restart policy that is none.
+pub(super) fn check_restart_name(name: &str) -> Result<(), Refusal> {
+    if ["", "no", "always", "unless-stopped", "on-failure"].contains(&name) {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "invalid restart policy: unknown policy '{name}'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'"
+    )))
 }
 
 /// Refuses what is known and not offered, by its name. `body` has what the generated types left behind.
@@ -244,7 +251,8 @@ fn health(wire: HealthConfig) -> Result<HealthCheck, Refusal> {
     })
 }
 
-fn restart(wire: WireRestart, auto_remove: bool) -> Result<RestartPolicy, Refusal> {
+/// A restart policy; `auto_remove` contradicts all but none.
+pub(super) fn restart(wire: WireRestart, auto_remove: bool) -> Result<RestartPolicy, Refusal> {
     let count = wire.maximum_retry_count.unwrap_or_default();
     let policy = match wire.name.unwrap_or(RestartPolicyNameEnum::EMPTY) {
         RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO => RestartPolicy::No,

@@ -121,6 +121,7 @@ pub(crate) mod tests {
         };
         let fixed = Fixed {
             spec,
+            program: bireme_core::Program::Component { path: "/x.wasm".into(), digest: String::new() },
             image_id: format!("sha256:{}", "a".repeat(64)),
             platform: "linux/amd64".to_owned(),
             created: CREATED,

@@ -18,6 +18,7 @@ pub mod network;
 pub mod ports;
 pub mod stats;
 pub mod time;
+pub mod update;
 pub mod volume;
 
 use bireme_core::ErrorKind;

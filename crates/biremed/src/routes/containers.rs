@@ -16,7 +16,7 @@ use super::{Answer, done, now, ok};
 use crate::app::App;
 use crate::convert::{self, filters};
 use crate::error::{ApiError, chain};
-use crate::extract::{Json, OptionalJson, Query};
+use crate::extract::{Json, Query};
 use crate::stream;
 
 pub(super) fn router() -> Router<App> {
@@ -66,7 +66,7 @@ async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
 
 async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
     let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
-    let created = app.engine.create(request).await?;
+    let created = app.change(|engine| async move { engine.create(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
 }
 
@@ -84,7 +84,7 @@ async fn start(State(app): State<App>, Path(name): Path<String>, query: Query) -
     if query.get("checkpoint").is_some() {
         return Err(ApiError::unsupported("checkpoints are not offered: start the container without one"));
     }
-    app.engine.start(&name).await?;
+    app.change(|engine| async move { engine.start(&name).await }).await?;
     done()
 }
 
@@ -103,12 +103,14 @@ fn how_to_stop(query: &Query) -> Result<Stop, ApiError> {
 }
 
 async fn stop(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
-    app.engine.stop(&name, how_to_stop(&query)?).await?;
+    let how = how_to_stop(&query)?;
+    app.change(|engine| async move { engine.stop(&name, how).await }).await?;
     done()
 }
 
 async fn restart(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
-    app.engine.restart(&name, how_to_stop(&query)?).await?;
+    let how = how_to_stop(&query)?;
+    app.change(|engine| async move { engine.restart(&name, how).await }).await?;
     done()
 }
 
@@ -118,12 +120,12 @@ async fn kill(State(app): State<App>, Path(name): Path<String>, query: Query) ->
 }
 
 async fn pause(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.pause(&name).await?;
+    app.change(|engine| async move { engine.pause(&name).await }).await?;
     done()
 }
 
 async fn unpause(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.unpause(&name).await?;
+    app.change(|engine| async move { engine.unpause(&name).await }).await?;
     done()
 }
 
@@ -131,7 +133,8 @@ async fn rename(State(app): State<App>, Path(name): Path<String>, query: Query) 
     let Some(to) = query.get("name") else {
         return Err(ApiError::invalid("Neither old nor new names may be empty"));
     };
-    app.engine.rename(&name, to.trim_start_matches('/')).await?;
+    let to = to.trim_start_matches('/').to_owned();
+    app.change(|engine| async move { engine.rename(&name, &to).await }).await?;
     done()
 }
 
@@ -141,7 +144,8 @@ async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) 
             "links are not offered: leave out the parameter link to remove the container",
         ));
     }
-    app.engine.remove(&name, Remove { force: query.flag("force"), volumes: query.flag("v") }).await?;
+    let how = Remove { force: query.flag("force"), volumes: query.flag("v") };
+    app.change(|engine| async move { engine.remove(&name, how).await }).await?;
     done()
 }
 
@@ -213,9 +217,10 @@ async fn resize(State(app): State<App>, Path(name): Path<String>, query: Query) 
     Ok(Response::new(Body::empty()))
 }
 
-async fn update(State(app): State<App>, Path(name): Path<String>, OptionalJson(_): OptionalJson<Value>) -> Answer {
+async fn update(State(app): State<App>, Path(name): Path<String>, Json(body): Json<Value>) -> Answer {
     app.engine.inspect(&name)?;
-    Err(ApiError::unsupported(
-        "changing the limits or the restart policy of a container is not offered: create it anew with the new ones",
-    ))
+    if let Some(policy) = convert::update::restart_policy(&body)? {
+        app.engine.update_restart(&name, policy).await?;
+    }
+    ok(&json!({ "Warnings": null }))
 }

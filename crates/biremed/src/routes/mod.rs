@@ -1,6 +1,7 @@
 //! One file per resource. A handler reads its request, asks the engine, and puts the answer on the wire; it decides
 //! nothing.
 
+mod archive;
 mod attach;
 mod bireme;
 mod build;
@@ -33,6 +34,7 @@ pub fn router(app: App) -> Router {
         .merge(containers::router())
         .merge(logs::router())
         .merge(stats::router())
+        .merge(archive::router())
         .merge(attach::router())
         .merge(exec::router())
         .merge(images::router())

@@ -64,7 +64,8 @@ fn passes(app: &App, network: &Network, filters: &Filters) -> Result<bool, ApiEr
 }
 
 async fn create(State(app): State<App>, Json(wire): Json<NetworkCreateRequest>) -> Answer {
-    let created = app.engine.create_network(network::create(wire)?).await?;
+    let request = network::create(wire)?;
+    let created = app.change(|engine| async move { engine.create_network(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warning": "" })))
 }
 
@@ -78,13 +79,13 @@ async fn inspect(State(app): State<App>, Path(name): Path<String>, query: Query)
 }
 
 async fn remove(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.remove_network(&name).await?;
+    app.change(|engine| async move { engine.remove_network(&name).await }).await?;
     done()
 }
 
 async fn connect(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<NetworkConnectRequest>) -> Answer {
     let endpoint = network::endpoint(&name, wire.endpoint_config.unwrap_or_default())?;
-    app.engine.connect(&name, &wire.container, endpoint).await?;
+    app.change(|engine| async move { engine.connect(&name, &wire.container, endpoint).await }).await?;
     Ok(Response::new(Body::empty()))
 }
 
@@ -93,7 +94,8 @@ async fn disconnect(
     Path(name): Path<String>,
     Json(wire): Json<NetworkDisconnectRequest>,
 ) -> Answer {
-    app.engine.disconnect(&name, &wire.container, wire.force == Some(true)).await?;
+    let force = wire.force == Some(true);
+    app.change(|engine| async move { engine.disconnect(&name, &wire.container, force).await }).await?;
     Ok(Response::new(Body::empty()))
 }
 
@@ -106,6 +108,7 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
             )));
         }
     }
-    let removed = app.engine.prune_networks(filters.get("label")).await?;
+    let labels = filters.get("label").to_vec();
+    let removed = app.change(|engine| async move { engine.prune_networks(&labels).await }).await?;
     ok(&json!({ "NetworksDeleted": (!removed.is_empty()).then_some(removed) }))
 }

@@ -13,11 +13,10 @@ use crate::error::ApiError;
 pub(super) fn router() -> Router<App> {
     let mut router = Router::new()
         .route("/plugins", get(plugins))
-        .route("/plugins/{*rest}", any(no_plugins))
+        .route("/plugins/{*rest}", get(no_such_plugin).fallback(no_plugins))
         .route("/session", any(no_buildkit))
         .route("/grpc", any(no_buildkit))
         .route("/distribution/{*rest}", get(distribution))
-        .route("/containers/{name}/archive", get(archive).head(archive).put(archive))
         .route("/containers/{name}/export", get(export))
         .route("/containers/{name}/changes", get(changes))
         .route("/containers/{name}/checkpoints", any(checkpoints))
@@ -44,6 +43,12 @@ async fn plugins() -> Answer {
     ok(&json!([]))
 }
 
+/// `docker inspect` looks here last: what is not found anywhere must be not found here.
+async fn no_such_plugin(Path(rest): Path<String>) -> ApiError {
+    let name = rest.strip_suffix("/json").unwrap_or(&rest);
+    ApiError::new(ErrorKind::NotFound, format!("plugin \"{name}\" not found"))
+}
+
 async fn no_plugins() -> ApiError {
     ApiError::unsupported("plugins are not offered: the drivers local, bridge and json-file are built in")
 }
@@ -57,13 +62,6 @@ async fn no_buildkit() -> ApiError {
 
 async fn distribution() -> ApiError {
     ApiError::unsupported("asking a registry about an image without pulling it is not offered: pull it and inspect it")
-}
-
-async fn archive(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.inspect(&name)?;
-    Err(ApiError::unsupported(
-        "copying files into or out of a container is not offered: mount a folder or a volume instead",
-    ))
 }
 
 async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {

@@ -42,7 +42,8 @@ async fn list(State(app): State<App>, query: Query) -> Answer {
 }
 
 async fn create(State(app): State<App>, Json(wire): Json<VolumeCreateRequest>) -> Answer {
-    let created = app.engine.create_volume(volume::create(wire)?).await?;
+    let request = volume::create(wire)?;
+    let created = app.change(|engine| async move { engine.create_volume(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &volume::show(&created)))
 }
 
@@ -51,7 +52,8 @@ async fn inspect(State(app): State<App>, Path(name): Path<String>) -> Answer {
 }
 
 async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
-    app.engine.remove_volume(&name, query.flag("force")).await?;
+    let force = query.flag("force");
+    app.change(|engine| async move { engine.remove_volume(&name, force).await }).await?;
     done()
 }
 
@@ -66,6 +68,7 @@ async fn prune(State(app): State<App>, version: ApiVersion, query: Query) -> Ans
     }
     // Since 1.42 only anonymous volumes go unless all are asked for.
     let all = filters.flag("all")?.unwrap_or(version < ApiVersion(42));
-    let removed = app.engine.prune_volumes(all, filters.get("label")).await?;
+    let labels = filters.get("label").to_vec();
+    let removed = app.change(|engine| async move { engine.prune_volumes(all, &labels).await }).await?;
     ok(&json!({ "VolumesDeleted": removed, "SpaceReclaimed": 0 }))
 }

@@ -1,0 +1,104 @@
+//! `/containers/{id}/archive`: files in and out, as `docker cp` has it.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use base64::Engine as _;
+use bireme_engine::PathStat;
+use futures::StreamExt as _;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+use tokio_util::io::{ReaderStream, SyncIoBridge};
+
+use super::{Answer, images};
+use crate::app::App;
+use crate::convert::time;
+use crate::error::{ApiError, chain};
+use crate::extract::Query;
+
+pub(super) fn router() -> Router<App> {
+    Router::new().route("/containers/{name}/archive", get(read).head(stat).put(write))
+}
+
+fn path(query: &Query) -> Result<String, ApiError> {
+    match query.get("path") {
+        Some(path) => Ok(path.to_owned()),
+        None => Err(ApiError::invalid("bad parameter: path cannot be empty")),
+    }
+}
+
+async fn stat(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let found = app.engine.stat_path(&name, &path(&query)?).await?;
+    Ok(with_stat(StatusCode::OK.into_response(), &found))
+}
+
+async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+    let path = path(&query)?;
+    // Asked first, so that a missing path has its status.
+    let found = app.engine.stat_path(&name, &path).await?;
+    let (reader, writer) = tokio::io::duplex(256 * 1024);
+    let engine = app.engine.clone();
+    let reading = async move { engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await };
+    let failure = futures::stream::once(reading).filter_map(async |ended| {
+        let error = ended.err()?;
+        tracing::warn!(error = %chain(&error), "reading files of a container failed");
+        // Breaks the answer off, so that nobody takes half an archive for a whole one.
+        Some(Err(std::io::Error::other(error)))
+    });
+    let pieces = futures::stream::select(ReaderStream::with_capacity(reader, 64 * 1024), failure);
+    let mut response = Response::new(Body::from_stream(pieces));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
+    Ok(with_stat(response, &found))
+}
+
+async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
+    let path = path(&query)?;
+    let archive = SyncIoBridge::new(images::reader(body));
+    app.engine.write_archive(&name, &path, archive).await?;
+    Ok(Response::new(Body::empty()))
+}
+
+fn with_stat(mut response: Response, stat: &PathStat) -> Response {
+    let (seconds, nanos) = stat.modified;
+    let wire = json!({
+        "name": stat.name,
+        "size": stat.size,
+        "mode": go_mode(stat.mode),
+        "mtime": time::rfc3339(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos))),
+        "linkTarget": stat.link,
+    });
+    let text = base64::engine::general_purpose::STANDARD.encode(wire.to_string());
+    let value = HeaderValue::try_from(text).expect("base64 is plain text");
+    response.headers_mut().insert("x-docker-container-path-stat", value);
+    response
+}
+
+/// Go's `os.FileMode`, which the wire has, from the kernel's. Source: `fillFileStatFromSys` of Go's os package.
+fn go_mode(mode: u32) -> u32 {
+    let kind = match mode & 0o170_000 {
+        0o040_000 => 1 << 31,
+        0o120_000 => 1 << 27,
+        0o060_000 => 1 << 26,
+        0o020_000 => 1 << 26 | 1 << 21,
+        0o010_000 => 1 << 25,
+        0o140_000 => 1 << 24,
+        _ => 0,
+    };
+    let flag = |bit: u32, go: u32| if mode & bit == 0 { 0 } else { go };
+    mode & 0o777 | kind | flag(0o4000, 1 << 23) | flag(0o2000, 1 << 22) | flag(0o1000, 1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_gos() {
+        assert_eq!(go_mode(0o100_644), 0o644);
+        assert_eq!(go_mode(0o041_777), 0o777 | 1 << 31 | 1 << 20);
+        assert_eq!(go_mode(0o120_777), 0o777 | 1 << 27);
+        assert_eq!(go_mode(0o104_755), 0o755 | 1 << 23);
+    }
+}
