@@ -207,7 +207,7 @@ mod tests {
 
     fn check(text: &str, expected: Result<(), &str>) {
         let got = create(serde_json::from_str(text).unwrap()).map(|_| ());
-        assert_eq!(got.as_ref().map(|()| ()).map_err(|refusal| refusal.message.as_str()), expected, "{text}");
+        assert_eq!(got.as_ref().copied().map_err(|refusal| refusal.message.as_str()), expected, "{text}");
     }
 
     #[test]
