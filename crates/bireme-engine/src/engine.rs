@@ -302,7 +302,7 @@ impl Engine {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.tasks.wait()).await;
         // With nothing running, nothing of ours need stay on the machine; the next engine makes it again.
         if self.handles().iter().all(|handle| handle.workload().is_none()) {
-            if let Err(error) = self.net().sweep(Keep::default()).await {
+            if let Err(error) = self.net().clear().await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the networks could not be cleared away");
             }
         }

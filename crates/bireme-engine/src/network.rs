@@ -728,7 +728,7 @@ impl Engine {
         let mut old = moving.endpoints.remove(at);
         let id = handle.executor.sandbox(&handle.fixed.spec);
         let entry = self.network_list().sandbox(&id);
-        let mut sandbox = entry.lock().await;
+        let sandbox = entry.lock().await;
         let result = self.detach_endpoint(handle, &id, &mut old).await;
         drop(sandbox);
         let name = handle.view().name.clone();

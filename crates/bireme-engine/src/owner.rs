@@ -148,7 +148,7 @@ impl Owner {
                     Ok(_) => {
                         self.moving.stopped = false;
                         self.moving.restart_count = 0;
-                        self.start(Happened::StartFailed).await
+                        self.start().await
                     }
                     Err(error) => Err(error),
                 };
@@ -246,8 +246,7 @@ impl Owner {
         }
     }
 
-    /// `failed` is what a failure means: the end of it, or one more turn of the back-off.
-    async fn start(&mut self, failed: Happened) -> Result<(), EngineError> {
+    async fn start(&mut self) -> Result<(), EngineError> {
         match self.launch().await {
             Ok(workload) => {
                 let state = &mut self.moving.state;
@@ -280,7 +279,7 @@ impl Owner {
                     _ => 128,
                 };
                 state.finished_at = Some(engine::now());
-                self.happened(failed);
+                self.happened(Happened::StartFailed);
                 self.remember_or_log().await;
                 // A client that waits for the end or the removal is told the code.
                 self.handle.ended(Ended { code: self.moving.state.exit_code, error: None });
@@ -397,11 +396,14 @@ impl Owner {
 
     async fn on_restart_due(&mut self) {
         self.moving.restart_count += 1;
-        let delay = self.back_off.after_end(self.moving.restart, 1, self.moving.stopped, Duration::ZERO);
-        let failed = if delay.is_some() { Happened::EndedToRestart } else { Happened::StartFailed };
-        if let Err(error) = self.start(failed).await {
+        if let Err(error) = self.start().await {
             tracing::info!(workload.id = self.handle.id(), error = &error as &dyn std::error::Error, "restart failed");
-            self.restart_at = delay.map(|delay| Instant::now() + delay);
+            let code = self.moving.state.exit_code;
+            if let Some(delay) = self.back_off.after_end(self.moving.restart, code, self.moving.stopped, Duration::ZERO) {
+                self.restart_at = Some(Instant::now() + delay);
+                self.happened(Happened::EndedToRestart);
+                self.remember_or_log().await;
+            }
         }
     }
 

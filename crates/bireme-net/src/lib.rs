@@ -168,6 +168,12 @@ impl Net {
         self.with_state(move |state| state.sweep(keep)).await
     }
 
+    /// At the end, when nothing runs: removes everything of this instance, so that the machine is as it was before.
+    /// Only [`Net::sweep`] may follow.
+    pub async fn clear(&self) -> Result<SweepReport, NetError> {
+        self.with_state(State::clear).await
+    }
+
     async fn with_state<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut State) -> Result<T, NetError> + Send + 'static,

@@ -81,6 +81,16 @@ impl Rules {
         batch.commit(&mut self.socket)
     }
 
+    /// Takes every rule away, the table itself included.
+    pub(crate) fn clear(&mut self) -> Result<(), Refused> {
+        if bireme_sys::nft::table_exists(&mut self.socket, &self.table)? {
+            let mut batch = Batch::new(&self.table);
+            batch.delete_table();
+            batch.commit(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn add_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
         self.add(&network_elements(network))
     }

@@ -48,6 +48,13 @@ impl State {
         Ok(report)
     }
 
+    /// Removes everything of this instance.
+    pub(crate) fn clear(&mut self) -> Result<SweepReport, NetError> {
+        let report = self.sweep(Keep::default())?;
+        self.rules.clear().map_err(NetError::kernel("removing the rules of nf_tables"))?;
+        Ok(report)
+    }
+
     fn adopt(&mut self, endpoints: &[Endpoint], links: &[route::Link], report: &mut SweepReport) {
         let mut found: BTreeMap<(SandboxId, NetworkId), Link> = BTreeMap::new();
         for endpoint in endpoints {
