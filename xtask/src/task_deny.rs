@@ -15,6 +15,7 @@ pub(crate) fn run() -> Result<()> {
         house::run(&mut house::cargo(&[
             "install",
             "--quiet",
+            "--debug",
             "--locked",
             "--root",
             &root,

@@ -233,7 +233,9 @@ fn node_modules() -> Result<()> {
         let folder = house::root().join(folder);
         let lock = house::read(&folder.join("package-lock.json"))?;
         house::once(name, &lock, &folder.join("node_modules"), || {
-            house::run(house::program("npm").args(["ci", "--silent", "--no-audit", "--no-fund"]).current_dir(&folder))
+            // `npm ci` refuses a lock that leaves out optional packages for other platforms; this keeps to the lock too.
+            let install = ["install", "--no-save", "--silent", "--no-audit", "--no-fund"];
+            house::run(house::program("npm").args(install).current_dir(&folder))
         })?;
     }
     Ok(())
