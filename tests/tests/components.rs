@@ -45,16 +45,16 @@ fn services_share_a_host_port_by_their_routes() {
                 .chain(["hello"]),
         )
     };
-    run("a", "/a/...").stdout();
-    run("b", "/b").stdout();
-    run("c", "/a/...").fails(125, "route /a/... on host port");
+    run("api", "/a/...").stdout();
+    run("bay", "/b").stdout();
+    run("cay", "/a/...").fails(125, "route /a/... on host port");
     eventually("the first route", || answers(port, "/a/x").filter(|a| a.status == 200));
     eventually("the second route", || answers(port, "/b").filter(|a| a.status == 200));
     assert_eq!(answers(port, "/c").map(|a| a.status), Some(404));
-    engine.docker(["rm", "-f", "a"]).stdout();
+    engine.docker(["rm", "-f", "api"]).stdout();
     eventually("the second alone", || answers(port, "/b").filter(|a| a.status == 200));
     assert_eq!(answers(port, "/a/x").map(|a| a.status), Some(404));
-    engine.docker(["rm", "-f", "b"]).stdout();
+    engine.docker(["rm", "-f", "bay"]).stdout();
     engine.finish();
 }
 

@@ -95,7 +95,7 @@ fn published_ports_answer_on_the_loopback_and_are_given_back() {
     assert_eq!(body.text(), "hello\n");
     assert!(engine.docker(["port", "web"]).stdout().contains(&format!("80/tcp -> 0.0.0.0:{port}")));
     let again = engine.docker(["run", "--rm", "-p", publish.as_str(), "busybox", "true"]);
-    again.fails(125, "failed to bind host port");
+    again.fails(125, "port is already allocated");
     engine.docker(["rm", "-f", "web"]).stdout();
     std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port is free again");
     engine.finish();

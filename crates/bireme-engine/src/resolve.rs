@@ -64,8 +64,10 @@ pub(crate) fn merge_env(image: &[String], request: &[String]) -> Vec<String> {
 
 /// Entrypoint and command after Docker's rule: an entrypoint given replaces the image's command too.
 pub(crate) fn merge_command(request: &Create, image: &ImageConfig) -> (Vec<String>, Vec<String>) {
-    let given = request.entrypoint.clone().filter(|e| e.len() != 1 || !e[0].is_empty());
-    let cleared = request.entrypoint.is_some();
+    // An empty list is no entrypoint given; a list of one empty word clears the image's.
+    let asked = request.entrypoint.clone().filter(|e| !e.is_empty());
+    let cleared = asked.is_some();
+    let given = asked.filter(|e| e.len() != 1 || !e[0].is_empty());
     let entrypoint = if cleared { given.unwrap_or_default() } else { image.entrypoint.clone().unwrap_or_default() };
     let command = match (&request.command, cleared) {
         (Some(command), _) if !command.is_empty() => command.clone(),
@@ -349,6 +351,7 @@ mod tests {
         check(own(&["/f"]), None, &["/f"]);
         check(own(&["/f"]), own(&["d"]), &["/f", "d"]);
         check(own(&[""]), own(&["d"]), &["d"]);
+        check(own(&[]), None, &["/e", "c"]);
     }
 
     #[test]

@@ -351,7 +351,10 @@ impl Inner {
     }
 
     pub(crate) fn find(&self, name: &str, platform: Option<&Platform>) -> Result<ImageId, ImageError> {
-        let absent = || ImageError::NotFound { name: name.to_owned() };
+        // Docker names what it looked for in full: `busybox` is `busybox:latest`.
+        let absent = || ImageError::NotFound {
+            name: Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar()),
+        };
         let candidates = self.candidates(name)?;
         if let Some(wanted) = platform {
             let found = candidates.iter().find(|(own, _)| own.serves(wanted));

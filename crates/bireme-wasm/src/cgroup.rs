@@ -1,4 +1,4 @@
-//! The cgroup of a sandbox: `<hierarchy>/bireme-<instance>/<sandbox>` in every hierarchy that is there.
+//! The cgroup of a sandbox: `<hierarchy>/bireme-<instance>-w/<sandbox>` in every hierarchy that is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -37,7 +37,8 @@ impl Host {
         } else {
             hex::encode(&Sha256::digest(sandbox.as_str())[..16])
         };
-        let cgroup = Path::new(&format!("bireme-{instance}")).join(&name);
+        // Apart from the containers' cgroups, which their executor sweeps.
+        let cgroup = Path::new(&format!("bireme-{instance}-w")).join(&name);
         Self { dir: exec_root.join("w").join(name), cgroup, sandbox }
     }
 

@@ -76,6 +76,20 @@ impl IntoResponse for Hijack {
     }
 }
 
+/// Says one sentence on the client's standard output and closes.
+pub async fn say(client: Client, text: &str, tty: bool) {
+    let Client { mut writer, .. } = client;
+    let mut message = Vec::with_capacity(text.len() + 8);
+    if !tty {
+        message.extend_from_slice(&[1, 0, 0, 0]);
+        message.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+    }
+    message.extend_from_slice(text.as_bytes());
+    // A client that left is no error.
+    let _ = writer.write_all(&message).await;
+    let _ = writer.shutdown().await;
+}
+
 /// Carries bytes both ways between `client` and a workload until its output ends, the client is gone, or the client
 /// types `detach` (the sequence that leaves a terminal; empty for none).
 ///

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bireme_api::models::{ExecConfig, ExecStartConfig};
 use bireme_core::ExecSpec;
-use bireme_engine::ExecAttach;
+use bireme_engine::{EngineError, ExecAttach};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
@@ -74,7 +74,15 @@ async fn start(
 ) -> Answer {
     let detach = wire.detach == Some(true);
     let known = app.engine.exec_inspect(&id)?;
-    let session = app.engine.exec_start(&id, detach, size(wire.console_size)?).await?;
+    let session = match app.engine.exec_start(&id, detach, size(wire.console_size)?).await {
+        // The command's own fault is told in the stream, as Docker does: its client then asks for the exit code.
+        Err(EngineError::Exec(error)) if !detach && error.exit_code().is_some() => {
+            let (text, tty) = (format!("{error}\r\n"), known.spec.tty);
+            let run = async move |client| hijack::say(client, &text, tty).await;
+            return Ok(Hijack::new(&headers, version, tty, run).into_response());
+        }
+        other => other?,
+    };
     let Some(stream) = session.stream else {
         return Ok(Response::new(Body::empty()));
     };
