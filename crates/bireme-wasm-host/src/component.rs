@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -69,6 +69,8 @@ pub(crate) struct Component {
     /// Cancelled when no new invocations are taken any more.
     stopped: CancellationToken,
     stopping: AtomicBool,
+    /// The exit code of a command that is cut off.
+    cut_code: AtomicI32,
     idle: Notify,
     slots: Arc<Semaphore>,
     numbers: AtomicU64,
@@ -130,6 +132,7 @@ impl Component {
             cut: CancellationToken::new(),
             stopped: CancellationToken::new(),
             stopping: AtomicBool::new(false),
+            cut_code: AtomicI32::new(137),
             idle: Notify::new(),
             slots: Arc::new(Semaphore::new(spec.bireme.instances as usize)),
             numbers: AtomicU64::new(1),
@@ -184,8 +187,11 @@ impl Component {
         }
     }
 
-    /// Ends every invocation at once.
-    pub(crate) fn cut(&self) {
+    /// Ends every invocation at once. `code` is what a command ends with; the first call decides.
+    pub(crate) fn cut(&self, code: i32) {
+        if !self.cut.is_cancelled() {
+            self.cut_code.store(code, Relaxed);
+        }
         self.refuse_more();
         self.cut.cancel();
     }
@@ -202,6 +208,10 @@ impl Component {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
+    }
+
+    pub(crate) fn cut_code(&self) -> i32 {
+        self.cut_code.load(Relaxed)
     }
 
     pub(crate) fn cancelled(&self) -> CancellationToken {

@@ -394,22 +394,21 @@ impl Host {
         tokio::spawn(async move {
             let component = &loaded.component;
             host.set_active(&loaded, false);
-            let code = match (signal, is_command) {
-                (KILL, _) | (_, true) => {
-                    component.cut();
-                    128 + signal
-                }
-                _ => {
-                    tokio::select! {
-                        () = component.drain() => {}
-                        () = component.cancelled().cancelled_owned() => return,
-                    }
-                    0
-                }
-            };
-            if signal == KILL || is_command {
-                component.drain().await;
+            if is_command {
+                // Ends by itself, with this code.
+                component.cut(128 + signal);
+                return;
             }
+            if signal == KILL {
+                component.cut(137);
+            }
+            // A kill may overtake a stop that still waits; the end is recorded once.
+            let overtaken = component.cancelled();
+            tokio::select! {
+                () = component.drain() => {}
+                () = overtaken.cancelled(), if signal != KILL => return,
+            }
+            let code = if signal == KILL { 137 } else { 0 };
             host.end(&loaded, Exit { code, oom_killed: false, finished_at: now(), error: None }).await;
         });
         Ok(())
@@ -433,7 +432,7 @@ impl Host {
     async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
         let loaded = self.find(id)?;
         self.set_active(&loaded, false);
-        loaded.component.cut();
+        loaded.component.cut(137);
         let drained = tokio::time::timeout(std::time::Duration::from_secs(2), loaded.component.drain()).await;
         if drained.is_err() {
             crate::complain(&format!("instances of {} did not end in time", loaded.component.spec.name));

@@ -44,7 +44,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         }
         Err(Cut::Timeout | Cut::Stopped) => {
             invocation.outcome = Outcome::Failed;
-            exit(137, None)
+            exit(component.cut_code(), None)
         }
     };
     drop(invocation);

@@ -48,7 +48,7 @@ impl Rig {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mut id = [0u8; 32];
         id[..4].copy_from_slice(&std::process::id().to_be_bytes());
-        id[4..8].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        id[4..8].copy_from_slice(&NUMBER.fetch_add(1, Ordering::Relaxed).to_le_bytes());
         let labels: BTreeMap<String, String> = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         WorkloadSpec {
             id: WorkloadId::from_bytes(id),

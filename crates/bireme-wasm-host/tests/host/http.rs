@@ -1,15 +1,13 @@
 //! HTTP components: answers, limits, routes, streams, logs, and life beside a daemon that comes and goes.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use crate::common::{LIMIT, Rig, get, program, read_answer, send, text, try_get, until};
 use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 use bireme_core::{ErrorKind, Executor as _};
-use common::{LIMIT, Rig, get, program, read_answer, send, text, try_get, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components_of_both_generations_answer() {
@@ -151,13 +149,13 @@ async fn bodies_stream_both_ways() {
     let mut part = [0; 1024];
     while !got.windows(5).any(|window| window == b"first") {
         let n = stream.read(&mut part).unwrap();
-        assert_ne!(n, 0, "closed early");
+        assert_ne!(n, 0, "closed early: {} {}", String::from_utf8_lossy(&got), probe.log());
         got.extend_from_slice(&part[..n]);
     }
     stream.write_all(b"6\r\nsecond\r\n0\r\n\r\n").unwrap();
     while !got.ends_with(b"0\r\n\r\n") {
         let n = stream.read(&mut part).unwrap();
-        assert_ne!(n, 0, "closed early");
+        assert_ne!(n, 0, "closed early: {} {}", String::from_utf8_lossy(&got), probe.log());
         got.extend_from_slice(&part[..n]);
     }
     assert!(String::from_utf8_lossy(&got).contains("second"));

@@ -1,12 +1,10 @@
 //! Key-value stores, Redis and variables as Spin's SDKs speak them, against a real Redis server.
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 
-use common::{LIMIT, Rig, until};
+use crate::common::{LIMIT, Rig, until};
 
 /// A Redis server on a port of its own.
 struct Redis {
@@ -107,7 +105,7 @@ async fn the_redis_client_reaches_only_what_is_permitted() {
     let labels = [("bireme.allow", url.as_str())];
     let two = rig.run(rig.spec("two", &labels), "spin2").await;
     let answer = two.get(&format!("/redis?{url}"));
-    assert_eq!(answer.body, "Some(5) 1 2 [Binary([104, 105])]", "{answer:?}");
+    assert_eq!(answer.body, "Some(5) 1 2 [RedisResult::Binary([104, 105])]", "{answer:?}");
     two.workload.delete().await.unwrap();
     let three = rig.run(rig.spec("three", &labels), "spin3").await;
     assert_eq!(three.get(&format!("/redis?{url}")).body, "Some(5) 1");

@@ -1,10 +1,8 @@
 //! Commands: components of WASI 0.2 and core modules of preview 1 that run and end.
 
-mod common;
-
+use crate::common::{Rig, until};
 use bireme_core::Executor as _;
 use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
-use common::{Rig, until};
 
 /// Runs `guest` with `args` and answers its exit code and log.
 async fn run(rig: &Rig, guest: &str, args: &[&str], env: &[&str], mounts: Vec<Mount>) -> (i32, String) {
