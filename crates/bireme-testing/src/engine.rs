@@ -16,6 +16,8 @@ pub struct Engine {
     folder: TempDir,
     daemon: Option<Child>,
     flags: Vec<String>,
+    /// Its data root is a mount of its own.
+    small_disk: bool,
 }
 
 impl Engine {
@@ -31,7 +33,26 @@ impl Engine {
     pub fn with_flags(flags: &[&str]) -> Self {
         let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut engine = Self { folder, daemon: None, flags };
+        let mut engine = Self { folder, daemon: None, flags, small_disk: false };
+        engine.launch();
+        engine
+    }
+
+    /// With a data root that holds `bytes` and no more.
+    #[track_caller]
+    pub fn on_small_disk(bytes: u64) -> Self {
+        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
+        let mut engine = Self { folder, daemon: None, flags: Vec::new(), small_disk: true };
+        std::fs::create_dir(engine.data_root()).expect("a folder can be made");
+        let options = std::ffi::CString::new(format!("size={bytes}")).expect("no zero byte");
+        rustix::mount::mount(
+            "bireme-test",
+            engine.data_root(),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .expect("tests run as root and may mount");
         engine.launch();
         engine
     }
@@ -219,6 +240,9 @@ impl Engine {
             let _ =
                 rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM);
             let _ = daemon.wait();
+        }
+        if std::mem::take(&mut self.small_disk) {
+            let _ = rustix::mount::unmount(self.data_root(), rustix::mount::UnmountFlags::DETACH);
         }
     }
 
