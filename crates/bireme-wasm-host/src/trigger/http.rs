@@ -36,7 +36,7 @@ const HEAD_SIZE: usize = 64 << 10;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 128;
 
-type Failure = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
+type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
 /// One route of one component, with the headers that are the same for each of its requests.
 pub(crate) struct Served {
@@ -322,27 +322,55 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
         }
     };
     let (sender, response) = oneshot::channel();
+    let what = format!("{} {}", request.method(), request.uri().path());
     let instance = Box::pin(run(invocation, request, sender, depth));
     // The instance is polled here until it has answered, without a task of its own; what it does afterwards, such as
     // sending the body, goes on in one.
     match select(response, instance).await {
-        Either::Left((response, instance)) => {
+        Either::Left((Ok(Ok(response)), instance)) => {
             tokio::spawn(instance);
-            response.ok().and_then(Result::ok).unwrap_or_else(|| failed(name))
+            response
         }
-        Either::Right((end, mut response)) => match (response.try_recv(), end) {
-            (Ok(Some(Ok(response))), _) => response,
-            (_, End::TimedOut) => {
-                let text = format!("{name} did not answer within its limit; see its log (docker logs {name})");
-                answer(StatusCode::GATEWAY_TIMEOUT, text)
+        Either::Left((Ok(Err(error)), instance)) => {
+            tokio::spawn(async move { note_failure(&mut instance.await.1, &what, &error) });
+            failed(name)
+        }
+        Either::Left((Err(_), instance)) => {
+            // The sender was dropped without a word: the instance is ending, and tells why.
+            let (end, _) = instance.await;
+            ended(name, end)
+        }
+        Either::Right(((end, mut invocation), mut response)) => match response.try_recv() {
+            Ok(Some(Ok(response))) => response,
+            // An instance that was cut off has logged why; the error is only that it did not answer.
+            Ok(Some(Err(error))) if matches!(end, End::Done | End::Failed) => {
+                let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
+                note_failure(&mut invocation, &what, &error);
+                ended(name, if busy { End::Busy } else { End::Failed })
             }
-            (_, End::Stopped) => answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} was stopped")),
-            (_, End::Busy) => answer(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("{name} has no room for another instance; try again later"),
-            ),
-            (_, End::Done | End::Failed) => failed(name),
+            _ => ended(name, end),
         },
+    }
+}
+
+fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error) {
+    invocation.outcome = Outcome::Failed;
+    invocation.component.log.note(&format!("bireme: {what} failed: {}", super::reason(error)));
+}
+
+/// The answer for an instance that ended without one.
+fn ended(name: &str, end: End) -> Response<WasiBody> {
+    match end {
+        End::TimedOut => {
+            let text = format!("{name} did not answer within its limit; see its log (docker logs {name})");
+            answer(StatusCode::GATEWAY_TIMEOUT, text)
+        }
+        End::Stopped => answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} was stopped")),
+        End::Busy => {
+            let text = format!("{name} has no room for another instance; try again later");
+            answer(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        End::Done | End::Failed => failed(name),
     }
 }
 
@@ -361,7 +389,8 @@ enum End {
     Busy,
 }
 
-async fn run(mut invocation: Invocation, request: Request<WasiBody>, answer: Failure, depth: u32) -> End {
+/// Runs one instance to its end. The invocation comes back, to be counted by what became of the answer.
+async fn run(mut invocation: Invocation, request: Request<WasiBody>, answer: Answer, depth: u32) -> (End, Invocation) {
     let component = Arc::clone(&invocation.component);
     let name = &component.spec.name;
     let what = format!("{} {}", request.method(), request.uri().path());
@@ -393,14 +422,14 @@ async fn run(mut invocation: Invocation, request: Request<WasiBody>, answer: Fai
         }
     };
     invocation.outcome = outcome;
-    end
+    (end, invocation)
 }
 
 /// Calls the handler and waits until the instance has nothing more to do.
 async fn call(
     component: &Arc<Component>,
     request: Request<WasiBody>,
-    answer: Failure,
+    answer: Answer,
     depth: u32,
 ) -> wasmtime::Result<()> {
     let Program::Http(pre) = &component.program else { wasmtime::bail!("not an HTTP component") };
@@ -409,26 +438,12 @@ async fn call(
     let proxy = &proxy;
     store
         .run_concurrent(async |accessor| {
-            let (sender, response) = oneshot::channel();
+            // The answer goes straight to whoever waits outside: while the guest is in a call that blocks it, nothing in
+            // here is polled.
             let prepared = accessor.with(|mut store| {
-                Prepared::new(store.as_context_mut(), proxy, request, |guest| guest.http(), sender)
+                Prepared::new(store.as_context_mut(), proxy, request, |guest| guest.http(), answer)
             })?;
-            let running = pin!(prepared.run(accessor, std::future::pending()));
-            // The answer is passed on the moment it is there, and looked at on the way: an error is this invocation's.
-            let passed = pin!(async {
-                match response.await {
-                    Ok(Ok(response)) => {
-                        let _ = answer.send(Ok(response));
-                        Ok(())
-                    }
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(wasmtime::format_err!("it ended without an answer")),
-                }
-            });
-            let (ran, passed) = futures::join!(running, passed);
-            // The error of the run is the cause of a missing answer.
-            ran?;
-            passed?;
+            prepared.run(accessor, std::future::pending()).await?;
             std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
             wasmtime::error::Ok(())
         })

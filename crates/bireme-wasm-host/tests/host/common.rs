@@ -12,21 +12,23 @@ use bireme_core::executor::LogTarget;
 use bireme_core::spec::{
     Dns, Mount, Namespaces, NetworkMode, Port, Protocol, Resources, Security, Signal, WorkloadKind, WorkloadSpec,
 };
-use bireme_core::{ExecError, Executor as _, Labels, Listener, Prepared, Program, Workload, WorkloadId};
+use bireme_core::{
+    ExecError, Executor as _, Labels, Listener, Names, NetworkPlace, Prepared, Program, Workload, WorkloadId,
+};
 use bireme_wasm::{WasmExecutor, WasmOptions};
 use sha2::{Digest as _, Sha256};
 
 /// Longest wait for anything in a test.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-pub struct Rig {
-    pub dir: tempfile::TempDir,
-    pub executor: WasmExecutor,
-    pub options: WasmOptions,
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) executor: WasmExecutor,
+    pub(crate) options: WasmOptions,
 }
 
 impl Rig {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new().prefix("bwt").tempdir().unwrap();
@@ -40,11 +42,11 @@ impl Rig {
     }
 
     /// What a daemon that was restarted would have.
-    pub fn second_executor(&self) -> WasmExecutor {
+    pub(crate) fn second_executor(&self) -> WasmExecutor {
         WasmExecutor::new(self.options.clone())
     }
 
-    pub fn spec(&self, name: &str, labels: &[(&str, &str)]) -> WorkloadSpec {
+    pub(crate) fn spec(&self, name: &str, labels: &[(&str, &str)]) -> WorkloadSpec {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let mut id = [0u8; 32];
         id[..4].copy_from_slice(&std::process::id().to_be_bytes());
@@ -83,18 +85,31 @@ impl Rig {
     }
 
     /// Creates and starts `guest` as `spec` says, published on a port of its own.
-    pub async fn run(&self, spec: WorkloadSpec, guest: &str) -> Deployed {
+    pub(crate) async fn run(&self, spec: WorkloadSpec, guest: &str) -> Deployed {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         self.run_on(spec, &program(guest), address, Some(socket)).await.unwrap()
     }
 
-    pub async fn run_on(
+    pub(crate) async fn run_on(
         &self,
         spec: WorkloadSpec,
         program: &Program,
         address: SocketAddr,
         socket: Option<TcpListener>,
+    ) -> Result<Deployed, ExecError> {
+        self.run_in(spec, program, address, socket, None, Names::new()).await
+    }
+
+    /// The same in a network of its own.
+    pub(crate) async fn run_in(
+        &self,
+        spec: WorkloadSpec,
+        program: &Program,
+        address: SocketAddr,
+        socket: Option<TcpListener>,
+        network: Option<NetworkPlace>,
+        names: Names,
     ) -> Result<Deployed, ExecError> {
         self.executor.check(&spec, program).await?;
         let state_dir = self.dir.path().join("state").join(spec.id.short());
@@ -109,9 +124,9 @@ impl Rig {
             state_dir: state_dir.clone(),
             run_dir: run_dir.clone(),
             log: LogTarget { path: Some(log.clone()), max_size: None, max_files: 1 },
-            network: None,
+            network,
             listeners: vec![Listener { host: address, container, socket: socket.map(Into::into) }],
-            names: BTreeMap::new(),
+            names,
             etc: Vec::new(),
         };
         let workload = self.executor.create(prepared).await?;
@@ -142,26 +157,26 @@ impl Drop for Rig {
     }
 }
 
-pub struct Deployed {
-    pub workload: Box<dyn Workload>,
-    pub address: SocketAddr,
-    pub log: PathBuf,
-    pub spec: WorkloadSpec,
-    pub state_dir: PathBuf,
-    pub run_dir: PathBuf,
+pub(crate) struct Deployed {
+    pub(crate) workload: Box<dyn Workload>,
+    pub(crate) address: SocketAddr,
+    pub(crate) log: PathBuf,
+    pub(crate) spec: WorkloadSpec,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
 }
 
 impl Deployed {
-    pub fn known(&self) -> Known<'_> {
+    pub(crate) fn known(&self) -> Known<'_> {
         Known { spec: &self.spec, state_dir: self.state_dir.clone(), run_dir: self.run_dir.clone() }
     }
 
-    pub fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         get(self.address, path)
     }
 
     /// The log's text, without the frames.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         text.split_inclusive(|b| *b == b'\n')
             .filter_map(bireme_core::log_line::decode)
@@ -170,13 +185,13 @@ impl Deployed {
     }
 
     /// Waits until the log holds `text`.
-    pub fn logged(&self, text: &str) {
+    pub(crate) fn logged(&self, text: &str) {
         until(&format!("{text:?} in the log"), || self.log().contains(text));
     }
 }
 
 /// Waits until `done`, with a limit.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
     while !done() {
         assert!(since.elapsed() < LIMIT, "{what} did not come to pass");
@@ -185,7 +200,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// The guest called `name`, built by `cargo xtask guests`.
-pub fn program(name: &str) -> Program {
+pub(crate) fn program(name: &str) -> Program {
     let folder = std::env::var("BIREME_GUESTS")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/guests").to_owned());
     let path = Path::new(&folder).join(format!("{name}.wasm"));
@@ -196,7 +211,7 @@ pub fn program(name: &str) -> Program {
 }
 
 /// A component written as text.
-pub fn text(rig: &Rig, text: &str) -> Program {
+pub(crate) fn text(rig: &Rig, text: &str) -> Program {
     let digest = format!("{:x}", Sha256::digest(text));
     let path = rig.dir.path().join(format!("{digest}.wat"));
     std::fs::write(&path, text).unwrap();
@@ -204,28 +219,28 @@ pub fn text(rig: &Rig, text: &str) -> Program {
 }
 
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
-pub fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     try_get(address, path).unwrap()
 }
 
-pub fn try_get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+pub(crate) fn try_get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     send(address, &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
 }
 
-pub fn send(address: SocketAddr, request: &str) -> std::io::Result<Answer> {
+pub(crate) fn send(address: SocketAddr, request: &str) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(request.as_bytes())?;
     read_answer(stream)
 }
 
-pub fn read_answer(stream: TcpStream) -> std::io::Result<Answer> {
+pub(crate) fn read_answer(stream: TcpStream) -> std::io::Result<Answer> {
     let invalid = || std::io::Error::from(std::io::ErrorKind::InvalidData);
     let mut reader = BufReader::new(stream);
     let mut head = String::new();

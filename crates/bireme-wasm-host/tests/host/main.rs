@@ -5,4 +5,5 @@
 mod command;
 mod common;
 mod http;
+mod network;
 mod stores;
