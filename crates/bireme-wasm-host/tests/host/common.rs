@@ -139,7 +139,7 @@ impl Drop for Rig {
     fn drop(&mut self) {
         // Ends the hosts of tests that failed half-way.
         let root = Path::new("/sys/fs/cgroup");
-        let name = format!("bireme-{}", self.options.instance);
+        let name = format!("bireme-{}-w", self.options.instance);
         for hierarchy in std::fs::read_dir(root).into_iter().flatten().flatten() {
             let Ok(sandboxes) = std::fs::read_dir(hierarchy.path().join(&name)) else { continue };
             for sandbox in sandboxes.flatten().filter(|entry| entry.path().is_dir()) {
