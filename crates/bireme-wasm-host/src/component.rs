@@ -42,6 +42,7 @@ pub(crate) struct Folder {
 /// What the components of one process share.
 #[derive(Clone)]
 pub(crate) struct Shared {
+    pub engine: wasmtime::Engine,
     pub embedded: Arc<Embedded>,
     pub places: Arc<Places>,
 }
@@ -105,7 +106,6 @@ impl Component {
         spec: WorkloadSpec,
         trigger: Trigger,
         program: crate::trigger::Program,
-        engine: wasmtime::Engine,
         log: LogHandle,
         folders: Vec<Folder>,
         names: Names,
@@ -117,7 +117,7 @@ impl Component {
             env: env.collect(),
             trigger,
             program,
-            engine,
+            engine: shared.engine,
             log,
             metrics: Metrics::default(),
             folders,

@@ -43,10 +43,9 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let host = Host {
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
-        engine,
         cache: rooms.cache,
         components: Mutex::default(),
-        shared: Shared { embedded: Arc::new(Embedded::new(rooms.kv)), places: Arc::default() },
+        shared: Shared { engine: engine.clone(), embedded: Arc::new(Embedded::new(rooms.kv)), places: Arc::default() },
         done: Notify::new(),
         owner_uid: config.owner_uid,
     };
@@ -78,7 +77,6 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
 }
 
 struct Host {
-    engine: Engine,
     linker: wasmtime::component::Linker<Guest>,
     linker_p1: wasmtime::Linker<Guest>,
     /// Folder of compiled code.
@@ -237,16 +235,8 @@ impl Host {
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
         let trigger = load.facts.trigger;
-        let component = Arc::new(Component::new(
-            load.spec,
-            trigger,
-            program,
-            self.engine.clone(),
-            log,
-            folders,
-            load.names,
-            self.shared.clone(),
-        ));
+        let component =
+            Arc::new(Component::new(load.spec, trigger, program, log, folders, load.names, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };
         let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
             self.open_places(&mut loaded, &load.listeners, sockets, &addresses, &ports)
@@ -265,10 +255,10 @@ impl Host {
         let path = self.cache.join(&load.code);
         let damaged = |error: wasmtime::Error| refuse(ErrorKind::Internal, format!("{DAMAGED}: {error:#}"));
         if load.facts.trigger == Trigger::CommandP1 {
-            let module = deserialize_module(&self.engine, &path).map_err(damaged)?;
+            let module = deserialize_module(&self.shared.engine, &path).map_err(damaged)?;
             return self.linker_p1.instantiate_pre(&module).map(Program::CommandP1).map_err(damaged);
         }
-        let component = deserialize_component(&self.engine, &path).map_err(damaged)?;
+        let component = deserialize_component(&self.shared.engine, &path).map_err(damaged)?;
         let pre = self.linker.instantiate_pre(&component).map_err(damaged)?;
         Program::new(load.facts.trigger, pre).map_err(damaged)
     }

@@ -58,7 +58,7 @@ pub(crate) fn offers(import: &str) -> bool {
         let released = |want: &&str| {
             if want.ends_with('.') { version.starts_with(*want) && !version.contains('-') } else { version == *want }
         };
-        named && versions.iter().any(|want| released(&want))
+        named && versions.iter().any(released)
     })
 }
 

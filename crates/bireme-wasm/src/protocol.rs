@@ -328,7 +328,6 @@ async fn fill(stream: &UnixStream, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> 
 mod tests {
     use super::*;
     use std::io::Read as _;
-    use std::os::fd::AsFd as _;
 
     #[tokio::test]
     async fn messages_and_descriptors_cross_and_the_rest_stays() {

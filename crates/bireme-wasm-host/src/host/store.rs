@@ -132,8 +132,7 @@ impl Store {
             Self::Embedded(db) => {
                 sql(db, |db| {
                     let mut query = db.prepare_cached("SELECT key FROM kv ORDER BY key")?;
-                    let keys = query.query_map([], |row| row.get(0))?.collect();
-                    keys
+                    query.query_map([], |row| row.get(0))?.collect()
                 })
                 .await
             }

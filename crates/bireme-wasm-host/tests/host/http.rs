@@ -214,7 +214,7 @@ async fn serving_goes_on_while_daemons_come_and_go() {
         let executor = rig.second_executor();
         let again = executor.reattach(probe.known()).await.unwrap();
         assert_eq!(again.pid(), pid);
-        executor.sweep(&[probe.spec.id.clone()]).await;
+        executor.sweep(std::slice::from_ref(&probe.spec.id)).await;
         drop((again, executor));
         until("more requests", || served.load(Ordering::Relaxed) > before + 5);
     }

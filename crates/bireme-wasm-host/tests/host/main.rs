@@ -2,6 +2,8 @@
 //!
 //! One binary, since each links the whole engine.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod command;
 mod common;
 mod http;
