@@ -47,7 +47,7 @@ fn services_share_a_host_port_by_their_routes() {
     };
     run("api", "/a/...").stdout();
     run("bay", "/b").stdout();
-    run("cay", "/a/...").fails(125, "route /a/... on host port");
+    run("cay", "/a/...").fails(125, "clashes with /a/... of api");
     eventually("the first route", || answers(port, "/a/x").filter(|a| a.status == 200));
     eventually("the second route", || answers(port, "/b").filter(|a| a.status == 200));
     assert_eq!(answers(port, "/c").map(|a| a.status), Some(404));

@@ -22,7 +22,7 @@ fn exit_codes_tell_whose_fault_it_was() {
     engine.docker(["run", "--rm", "busybox", "nope"]).fails(127, "executable file not found in $PATH");
     engine.docker(["run", "--rm", "busybox", "/etc/passwd"]).fails(126, "permission denied");
     engine.docker(["run", "--rm", "--pull", "never", "nosuchimage"]).fails(125, "No such image: nosuchimage:latest");
-    engine.docker(["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"]).fails(137, "");
+    engine.docker(["run", "--rm", "busybox", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]).fails(137, "");
     engine.docker(["run", "--rm", "--memory", "16m", "busybox", "sh", "-c", "tail /dev/zero"]).fails(137, "");
     engine.finish();
 }

@@ -54,7 +54,12 @@ impl Engine {
     }
 
     /// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
-    pub async fn read_archive(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
+    pub async fn read_archive(
+        &self,
+        name: &str,
+        path: &str,
+        out: impl Write + Send + 'static,
+    ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
@@ -73,11 +78,17 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
-    pub async fn write_archive(&self, name: &str, path: &str, archive: impl Read + Send + 'static) -> Result<(), EngineError> {
+    pub async fn write_archive(
+        &self,
+        name: &str,
+        path: &str,
+        archive: impl Read + Send + 'static,
+    ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
-            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY).map_err(|error| at_path(&name, &path, error))?;
+            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY)
+                .map_err(|error| at_path(&name, &path, error))?;
             drop(folder);
             extract(&root, Path::new(&path), archive).map_err(|error| at_path(&name, &path, error))
         })
@@ -102,7 +113,9 @@ impl Engine {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, EngineError> + Send + 'static) -> Result<T, EngineError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopping)?
 }
 
@@ -118,9 +131,9 @@ fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             EngineError::invalid(format!("the archive for {path} in container {name} cannot be unpacked: {error}"))
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            EngineError::Denied { message: format!("container {name} is read-only at {path}: mount a volume there to copy into") }
-        }
+        io::ErrorKind::ReadOnlyFilesystem => EngineError::Denied {
+            message: format!("container {name} is read-only at {path}: mount a volume there to copy into"),
+        },
         _ => EngineError::File { path: PathBuf::from(path), source: error },
     }
 }
@@ -143,7 +156,13 @@ fn merged(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
 fn in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
     let relative = path.as_ref().strip_prefix("/").unwrap_or(path.as_ref());
     let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    Ok(fs::openat2(root, relative, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
+    Ok(fs::openat2(
+        root,
+        relative,
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+    )?)
 }
 
 /// The folder that holds `path`, and its name there; the name of the root is `.`.
@@ -173,7 +192,13 @@ fn stat(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<PathStat> {
 
 const DEEPEST: usize = 200;
 
-fn append<W: Write>(archive: &mut tar::Builder<W>, parent: BorrowedFd<'_>, base: &OsStr, as_name: &Path, depth: usize) -> io::Result<()> {
+fn append<W: Write>(
+    archive: &mut tar::Builder<W>,
+    parent: BorrowedFd<'_>,
+    base: &OsStr,
+    as_name: &Path,
+    depth: usize,
+) -> io::Result<()> {
     if depth > DEEPEST {
         return Err(io::Error::other("the tree is nested too deeply to copy"));
     }
@@ -188,7 +213,8 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, parent: BorrowedFd<'_>, base:
         FileType::Directory => {
             header.set_entry_type(EntryType::Directory);
             archive.append_data(&mut header, as_name, io::empty())?;
-            let folder = fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let folder =
+                fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             for entry in fs::Dir::read_from(&folder)? {
                 let entry = entry?;
                 let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -247,7 +273,10 @@ fn plain(path: &Path) -> io::Result<PathBuf> {
             Component::Normal(part) => inside.push(part),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
             Component::ParentDir => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} leads out of the folder", path.display())));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} leads out of the folder", path.display()),
+                ));
             }
         }
     }
@@ -271,11 +300,19 @@ fn make_parents(root: &OwnedFd, folder: &Path, inside: &Path) -> io::Result<(Own
     Ok((parent, base))
 }
 
-fn place<R: Read>(root: &OwnedFd, folder: &Path, entry: &mut tar::Entry<'_, R>, parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<()> {
+fn place<R: Read>(
+    root: &OwnedFd,
+    folder: &Path,
+    entry: &mut tar::Entry<'_, R>,
+    parent: BorrowedFd<'_>,
+    base: &OsStr,
+) -> io::Result<()> {
     let header = entry.header();
     let kind = header.entry_type();
     let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-    let owner = |value: u64| u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"));
+    let owner = |value: u64| {
+        u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"))
+    };
     let (user, group) = (owner(header.uid()?)?, owner(header.gid()?)?);
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
     let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
@@ -285,7 +322,8 @@ fn place<R: Read>(root: &OwnedFd, folder: &Path, entry: &mut tar::Entry<'_, R>, 
     };
     match kind {
         EntryType::Directory => {
-            let exists = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
+            let exists = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)
+                .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
             if !exists {
                 clear(kind)?;
                 fs::mkdirat(parent, base, Mode::RWXU)?;
@@ -306,13 +344,17 @@ fn place<R: Read>(root: &OwnedFd, folder: &Path, entry: &mut tar::Entry<'_, R>, 
             Ok(fs::futimens(&file, &fs::Timestamps { last_access: time, last_modification: time })?)
         }
         EntryType::Symlink => {
-            let target = entry.link_name()?.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
+            let target = entry
+                .link_name()?
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
             clear(kind)?;
             fs::symlinkat(target.as_ref(), parent, base)?;
             Ok(fs::chownat(parent, base, user, group, AtFlags::SYMLINK_NOFOLLOW)?)
         }
         EntryType::Link => {
-            let target = entry.link_name()?.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
+            let target = entry
+                .link_name()?
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
             let target = folder.join(plain(&target)?);
             clear(kind)?;
             let (dir, name) = parent_of(root, &target.to_string_lossy())?;
@@ -323,7 +365,10 @@ fn place<R: Read>(root: &OwnedFd, folder: &Path, entry: &mut tar::Entry<'_, R>, 
             Ok(fs::mknodat(parent, base, FileType::Fifo, mode, 0)?)
         }
         EntryType::XGlobalHeader => Ok(()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} is a device or of an unknown type", base.to_string_lossy()))),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} is a device or of an unknown type", base.to_string_lossy()),
+        )),
     }
 }
 
@@ -374,13 +419,19 @@ mod tests {
         let mut builder = tar::Builder::new(Vec::new());
         append(&mut builder, parent.as_fd(), &base, Path::new(&base), 0).unwrap();
         let out = builder.into_inner().unwrap();
-        let mut names: Vec<String> =
-            tar::Archive::new(out.as_slice()).entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+        let mut names: Vec<String> = tar::Archive::new(out.as_slice())
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
         names.sort();
         assert_eq!(names, ["a", "a/b.txt", "a/link"]);
 
         let climbing = archive(&[("../../outside/x", EntryType::Regular, "no")]);
-        assert_eq!(extract(&root, Path::new("/etc"), climbing.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(
+            extract(&root, Path::new("/etc"), climbing.as_slice()).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
         symlink(temp.path().join("outside"), temp.path().join("root/etc/way")).unwrap();
         let through = archive(&[("way/x", EntryType::Regular, "no")]);
         // The link's target is looked for inside the root, where it is not.

@@ -667,7 +667,9 @@ impl Engine {
         for handle in self.handles() {
             let view = handle.view();
             let (other, status) = (&view.fixed.spec, view.state.status);
-            let replaced = spec.app.is_some() && (&spec.app, &spec.service) == (&other.app, &other.service);
+            let replaced = spec.app.is_some()
+                && spec.service.is_some()
+                && (&spec.app, &spec.service) == (&other.app, &other.service);
             let counts = matches!(status, Status::Created | Status::Running | Status::Paused | Status::Restarting);
             if !handle.executor.takes_listeners() || replaced || !counts {
                 continue;

@@ -3,7 +3,8 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
-use bireme_core::ExecSpec;
+use bireme_core::{BoxFuture, ExecSpec};
+use tokio::sync::watch;
 
 use crate::container::Handle;
 use crate::engine::Engine;
@@ -45,6 +46,7 @@ const KEPT: usize = 64;
 pub(crate) struct Entry {
     view: ExecView,
     handle: Arc<Handle>,
+    ended: watch::Sender<bool>,
 }
 
 impl Engine {
@@ -83,7 +85,7 @@ impl Engine {
         for old in ended.iter().skip(KEPT) {
             execs.remove(old);
         }
-        execs.insert(id.clone(), Entry { view, handle });
+        execs.insert(id.clone(), Entry { view, handle, ended: watch::Sender::new(false) });
         Ok(id)
     }
 
@@ -158,6 +160,7 @@ impl Engine {
         if let Some(entry) = self.execs().get_mut(exec_id) {
             entry.view.running = false;
             entry.view.exit_code = Some(code);
+            entry.ended.send_replace(true);
         }
     }
 
@@ -165,6 +168,19 @@ impl Engine {
     /// `NotFound` for an unknown or forgotten session.
     pub fn exec_inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
         self.execs().get(exec_id).map(|entry| entry.view.clone()).ok_or_else(|| no_such(exec_id))
+    }
+
+    /// Waits until the session's end is recorded, so that whoever inspects it then sees the exit code.
+    /// Answers at once for a session that is unknown or did not start.
+    pub fn exec_recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
+        let mut ended = match self.execs().get(exec_id) {
+            Some(entry) => entry.ended.subscribe(),
+            None => return Box::pin(async {}),
+        };
+        Box::pin(async move {
+            // An error means that the session was forgotten with its workload.
+            let _ = ended.wait_for(|ended| *ended).await;
+        })
     }
 
     /// Sets the terminal size of a running session, in characters.

@@ -463,7 +463,8 @@ impl Engine {
         let wanted = if networks.is_empty() { &default } else { networks };
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for (name, request) in wanted {
-            let network = self.network(name)?;
+            // Not "not found": Docker's client takes that for a missing image, and pulls it.
+            let network = self.network(name).map_err(|error| EngineError::invalid(error.to_string()))?;
             if network.driver != "bridge" {
                 return Err(EngineError::invalid(format!(
                     "network {} cannot be combined with others: use it as the network mode alone",

@@ -399,7 +399,8 @@ impl Owner {
         if let Err(error) = self.start().await {
             tracing::info!(workload.id = self.handle.id(), error = &error as &dyn std::error::Error, "restart failed");
             let code = self.moving.state.exit_code;
-            if let Some(delay) = self.back_off.after_end(self.moving.restart, code, self.moving.stopped, Duration::ZERO) {
+            if let Some(delay) = self.back_off.after_end(self.moving.restart, code, self.moving.stopped, Duration::ZERO)
+            {
                 self.restart_at = Some(Instant::now() + delay);
                 self.happened(Happened::EndedToRestart);
                 self.remember_or_log().await;

@@ -94,7 +94,15 @@ pub async fn say(client: Client, text: &str, tty: bool) {
 /// types `detach` (the sequence that leaves a terminal; empty for none).
 ///
 /// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
-pub async fn carry(client: Client, workload: std::os::unix::net::UnixStream, input: bool, detach: Vec<u8>) {
+///
+/// The client's stream is closed when `before_close` is done, too.
+pub async fn carry(
+    client: Client,
+    workload: std::os::unix::net::UnixStream,
+    input: bool,
+    detach: Vec<u8>,
+    before_close: impl Future<Output = ()>,
+) {
     let Client { mut reader, mut writer, sent_ahead } = client;
     let workload = match workload.set_nonblocking(true).and_then(|()| UnixStream::from_std(workload)) {
         Ok(workload) => workload,
@@ -141,6 +149,7 @@ pub async fn carry(client: Client, workload: std::os::unix::net::UnixStream, inp
                 }
             }
         }
+        before_close.await;
         let _ = writer.shutdown().await;
     };
     tokio::pin!(downstream);

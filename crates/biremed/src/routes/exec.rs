@@ -89,7 +89,9 @@ async fn start(
     let tty = session.tty;
     let input = known.attach.stdin;
     let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
-    let run = async move |client| hijack::carry(client, stream, input, keys).await;
+    // The client asks for the exit code as soon as the stream ends: it must stand by then.
+    let recorded = app.engine.exec_recorded(&id);
+    let run = async move |client| hijack::carry(client, stream, input, keys, recorded).await;
     Ok(Hijack::new(&headers, version, tty, run).into_response())
 }
 
