@@ -142,7 +142,7 @@ const ROWS: &[Row] = &[
     Row {
         subject: "component",
         input: "bytes that are no WebAssembly",
-        code: 1,
+        code: 126,
         words: "is not a WebAssembly module or component",
         run: |b| {
             let path = b.file("noise.wasm", b"this is a letter, not a program");
