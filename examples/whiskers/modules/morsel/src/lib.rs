@@ -11,6 +11,7 @@ fn morsel(message: Vec<u8>) -> Result<()> {
     if !click.correct {
         return Ok(());
     }
+    println!("{game} +1 {}", click.food);
     let key = || RedisParameter::Binary(score_key(game).into_bytes());
     let redis = Connection::open(&pantry::redis_address())?;
     // One command, so that any number of us may add to the same score at once.

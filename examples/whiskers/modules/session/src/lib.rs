@@ -35,6 +35,7 @@ fn session(request: Request) -> Response<String> {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, format!("the game cannot begin, Redis says: {error}"));
     }
     let demands = menu(game);
+    println!("{game} begins");
     json(StatusCode::OK, &Session { ulid: game.to_string(), seconds: GAME.as_secs(), foods: FOODS, demands })
 }
 

@@ -16,7 +16,10 @@ async fn tally(request: Request) -> Response<String> {
         Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
     };
     match deliver(&session_key(game), &click).await {
-        Ok(Delivery::Heard) => json(StatusCode::ACCEPTED, &click),
+        Ok(Delivery::Heard) => {
+            println!("{game} serves {}, {}", click.food, if click.correct { "right" } else { "wrong" });
+            json(StatusCode::ACCEPTED, &click)
+        }
         Ok(Delivery::GameOver) => {
             refuse(StatusCode::GONE, "this game is over, or never began: ask /session for a new one")
         }
