@@ -1,5 +1,7 @@
 //! WebAssembly components through the same clients as containers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use bireme_testing::{Engine, client, eventually, free_port, guest};
 
 fn answers(port: u16, path: &str) -> Option<client::Answer> {

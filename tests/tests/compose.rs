@@ -1,5 +1,7 @@
 //! One Compose file with both kinds, through the real Compose and through `bireme up`.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::path::PathBuf;
 
 use bireme_testing::{Engine, Output, client, eventually, free_port, workspace};

@@ -1,5 +1,7 @@
 //! Linux containers through the `docker` command line, as a newcomer would try them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::io::Write as _;
 use std::process::Stdio;
 

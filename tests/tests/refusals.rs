@@ -1,6 +1,8 @@
 //! Every bad input we could think of, and the sentence it gets. `docs/refusals.md` is this table: run with
 //! `BIREME_BLESS=1` to write it anew.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fmt::Write as _;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! The daemon is killed; what it runs goes on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use bireme_testing::{Engine, client, eventually, free_port};
 
 #[test]
