@@ -1,5 +1,6 @@
 //! One loaded workload, and one invocation of it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -57,6 +58,8 @@ pub(crate) struct Component {
     pub metrics: Metrics,
     pub env: Vec<(String, String)>,
     pub folders: Vec<Folder>,
+    /// Its own in the sandbox, which it shares with others: where its connections come from.
+    pub addresses: Vec<IpAddr>,
     pub allow: AllowList,
     pub memory_limit: u64,
     pub embedded: Arc<Embedded>,
@@ -101,6 +104,12 @@ pub(crate) enum Cut {
     Stopped,
 }
 
+/// Where a component stands on its networks.
+pub(crate) struct Standing {
+    pub addresses: Vec<IpAddr>,
+    pub names: Names,
+}
+
 impl Component {
     pub(crate) fn new(
         spec: WorkloadSpec,
@@ -108,7 +117,7 @@ impl Component {
         program: crate::trigger::Program,
         log: LogHandle,
         folders: Vec<Folder>,
-        names: Names,
+        standing: Standing,
         shared: Shared,
     ) -> Self {
         let env =
@@ -121,13 +130,14 @@ impl Component {
             log,
             metrics: Metrics::default(),
             folders,
+            addresses: standing.addresses,
             embedded: shared.embedded,
             places: shared.places,
             redis: Connections::default(),
             looked_up: LookedUp::default(),
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
-            names: RwLock::new(Arc::new(names)),
+            names: RwLock::new(Arc::new(standing.names)),
             phase: watch::Sender::new(Phase::Loaded),
             cut: CancellationToken::new(),
             stopped: CancellationToken::new(),

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
-use crate::component::{Component, Folder, Phase, Shared};
+use crate::component::{Component, Folder, Phase, Shared, Standing};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
@@ -235,8 +235,9 @@ impl Host {
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
         let trigger = load.facts.trigger;
+        let standing = Standing { addresses: addresses.clone(), names: load.names };
         let component =
-            Arc::new(Component::new(load.spec, trigger, program, log, folders, load.names, self.shared.clone()));
+            Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };
         let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
             self.open_places(&mut loaded, &load.listeners, sockets, &addresses, &ports)

@@ -7,7 +7,6 @@ use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -81,7 +80,7 @@ async fn send(
     let connect_time = time(|options| options.connect_timeout, CONNECT);
     let first_time = time(|options| options.first_byte_timeout, ANSWER);
     let between_time = time(|options| options.between_bytes_timeout, ANSWER);
-    let stream = tokio::time::timeout(connect_time, connect(&addresses, host, tls))
+    let stream = tokio::time::timeout(connect_time, connect(&component, &addresses, host, tls))
         .await
         .map_err(|_| Error::ConnectionTimeout)??;
     let (mut sender, connection) =
@@ -153,12 +152,16 @@ impl http_body::Body for Paced {
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn connect(addresses: &[std::net::SocketAddr], host: &str, tls: bool) -> Result<Box<dyn Stream>, Error> {
-    let stream = TcpStream::connect(addresses).await.map_err(|error| match error.kind() {
+async fn connect(
+    component: &Component,
+    addresses: &[std::net::SocketAddr],
+    host: &str,
+    tls: bool,
+) -> Result<Box<dyn Stream>, Error> {
+    let stream = super::net::dial(component, addresses).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
         _ => Error::Connect(error),
     })?;
-    let _ = stream.set_nodelay(true);
     if !tls {
         return Ok(Box::new(stream));
     }

@@ -1,6 +1,10 @@
 //! Where a component may connect to, and at which address that is.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+
+use rustix::net::sockopt;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::component::Component;
 
@@ -42,6 +46,60 @@ impl Target<'_> {
             return Err(ConnectError::Unknown(self.host.to_owned()));
         }
         Ok(found.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect())
+    }
+}
+
+/// How long a peer may leave what was sent unanswered before the connection counts as broken, in milliseconds.
+const UNANSWERED: u32 = 10_000;
+
+/// Connects to the first of `addresses` that answers, from the component's own address: those of the others in its
+/// sandbox go away with them, and with an address go the connections from it.
+///
+/// # Errors
+/// Of the last attempt.
+pub(crate) async fn dial(component: &Component, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "no address to connect to");
+    for address in addresses {
+        match dial_one(component, *address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                sockopt::set_tcp_user_timeout(&stream, UNANSWERED)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(component: &Component, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(own) = own_address(component, to) {
+        // Without it (the machine's own network) the kernel chooses.
+        let _ = socket.bind(SocketAddr::new(own, 0));
+    }
+    socket.connect(to).await
+}
+
+/// The component's address on the network over which `to` is reached: the one most like what the kernel would choose.
+fn own_address(component: &Component, to: SocketAddr) -> Option<IpAddr> {
+    let mut own =
+        component.addresses.iter().copied().filter(|ip| ip.is_ipv4() == to.is_ipv4() && !to.ip().is_loopback());
+    let first = own.next()?;
+    let Some(second) = own.next() else { return Some(first) };
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let probe = std::net::UdpSocket::bind(any).ok()?;
+    // Connecting a datagram socket sends nothing; it only asks the routes.
+    probe.connect(to).ok()?;
+    let chosen = probe.local_addr().ok()?.ip();
+    [first, second].into_iter().chain(own).max_by_key(|ip| common_bits(*ip, chosen))
+}
+
+fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        _ => 0,
     }
 }
 

@@ -1,13 +1,17 @@
 //! Spin's Redis client: `fermyon:spin/redis@2.0.0` and `spin:redis/redis@3.0.0`; and the connections behind it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncCommands as _, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError, Value,
+    AsyncCommands as _, AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
+    RedisError, Value,
 };
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
@@ -24,20 +28,26 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// A connection as a guest holds it: shared by all instances of the workload.
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
-pub struct Connection(ConnectionManager);
+pub struct Connection(MultiplexedConnection);
 
-/// The open connections of one workload, one per URL.
-#[derive(Default)]
+/// The open connections of one workload, one per URL. One that breaks is forgotten, and made anew at the next use.
+#[derive(Clone, Default)]
 pub(crate) struct Connections {
-    open: Mutex<HashMap<String, ConnectionManager>>,
+    open: Arc<Mutex<HashMap<String, Open>>>,
 }
 
-/// Reads a Redis URL and puts in place of its name the address it has now.
+struct Open {
+    connection: MultiplexedConnection,
+    /// Tells a connection from the one that took its place.
+    number: u64,
+}
+
+/// Reads a Redis URL and connects to where its name leads now, from the component's own address.
 ///
 /// # Errors
-/// A sentence when it is not a Redis URL or the name is not known. The URL itself, which may hold a password, is left
-/// out.
-pub(crate) async fn locate(component: &Component, url: &str) -> Result<ConnectionInfo, String> {
+/// A sentence when it is not a Redis URL, the name is not known or nobody answers. The URL itself, which may hold a
+/// password, is left out.
+pub(crate) async fn dial(component: &Component, url: &str) -> Result<(ConnectionInfo, TcpStream), String> {
     let info = url.into_connection_info().map_err(|error| format!("this is not a Redis address: {error}"))?;
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
@@ -45,25 +55,39 @@ pub(crate) async fn locate(component: &Component, url: &str) -> Result<Connectio
         _ => return Err("only redis://host:port addresses are offered".to_owned()),
     };
     let found = super::net::lookup(component, host.trim_matches(['[', ']'])).await;
-    let ip = found.first().ok_or_else(|| format!("the name {host} is not known"))?;
-    Ok(info.set_addr(ConnectionAddr::Tcp(ip.to_string(), port)))
+    if found.is_empty() {
+        return Err(format!("the name {host} is not known"));
+    }
+    let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    let stream = tokio::time::timeout(CONNECT, super::net::dial(component, &addresses)).await;
+    let stream = stream.map_err(|_| format!("{host} does not answer"))?.map_err(|error| format!("{host}: {error}"))?;
+    Ok((info, stream))
 }
 
 impl Connections {
     /// The connection to `url`, made if there is none. Whether the workload may is the caller's to know.
-    pub(crate) async fn get(&self, component: &Component, url: &str) -> Result<ConnectionManager, String> {
+    pub(crate) async fn get(&self, component: &Component, url: &str) -> Result<MultiplexedConnection, String> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let mut open = self.open.lock().await;
-        if let Some(connection) = open.get(url) {
-            return Ok(connection.clone());
+        if let Some(known) = open.get(url) {
+            return Ok(known.connection.clone());
         }
-        let info = locate(component, url).await?;
-        let client = redis::Client::open(info).map_err(|error| error.to_string())?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(CONNECT))
-            .set_response_timeout(Some(ANSWER))
-            .set_number_of_retries(1);
-        let connection = ConnectionManager::new_with_config(client, config).await.map_err(|error| error.to_string())?;
-        open.insert(url.to_owned(), connection.clone());
+        let (info, stream) = dial(component, url).await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+        let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+        let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;
+        let (connection, driver) = made.map_err(|error| error.to_string())?;
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        open.insert(url.to_owned(), Open { connection: connection.clone(), number });
+        let (all, url) = (self.clone(), url.to_owned());
+        // Ends when the connection breaks, or when nobody holds it any more.
+        tokio::spawn(async move {
+            driver.await;
+            let mut open = all.open.lock().await;
+            if open.get(&url).is_some_and(|known| known.number == number) {
+                open.remove(&url);
+            }
+        });
         Ok(connection)
     }
 

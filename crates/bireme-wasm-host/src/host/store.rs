@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bireme_core::labels::StoreBackend;
 use redis::AsyncCommands as _;
-use redis::aio::ConnectionManager;
+use redis::aio::MultiplexedConnection;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::component::Component;
@@ -23,7 +23,7 @@ pub(crate) enum OpenError {
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub enum Store {
     Embedded(Arc<Mutex<Connection>>),
-    Redis(ConnectionManager),
+    Redis(MultiplexedConnection),
 }
 
 /// The embedded stores of this sandbox, each opened once.

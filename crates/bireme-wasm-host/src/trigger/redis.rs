@@ -42,9 +42,9 @@ pub(crate) async fn listen(component: Arc<Component>) {
 async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: &mut bool) -> String {
     let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
     let connected = async {
-        let info = crate::host::redis::locate(component, &subscription.server).await?;
-        let client = redis::Client::open(info).map_err(|error| error.to_string())?;
-        let mut pubsub = client.get_async_pubsub().await.map_err(|error| error.to_string())?;
+        let (info, stream) = crate::host::redis::dial(component, &subscription.server).await?;
+        let mut pubsub =
+            redis::aio::PubSub::new(info.redis_settings(), stream).await.map_err(|error| error.to_string())?;
         pubsub.subscribe(&subscription.channel).await.map_err(|error| error.to_string())?;
         Ok::<_, String>(pubsub)
     };
