@@ -301,10 +301,9 @@ impl Engine {
         // Watchers of workloads wait for ends that may never come: they are dropped with the runtime.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.tasks.wait()).await;
         // With nothing running, nothing of ours need stay on the machine; the next engine makes it again.
-        if self.handles().iter().all(|handle| handle.workload().is_none()) {
-            if let Err(error) = self.net().clear().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the networks could not be cleared away");
-            }
+        let idle = self.handles().iter().all(|handle| handle.workload().is_none());
+        if idle && let Err(error) = self.net().clear().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the networks could not be cleared away");
         }
     }
 

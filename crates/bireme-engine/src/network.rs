@@ -420,7 +420,7 @@ impl Engine {
         let network = self.network(network)?;
         let handle = self.find(workload)?;
         let id = handle.id().to_owned();
-        let record = network.clone();
+        let record = Box::new(network.clone());
         handle.command(|reply| crate::owner::Command::Connect { network: record, request, reply }).await?;
         self.emit_network("connect", &network, Some(&id));
         Ok(())

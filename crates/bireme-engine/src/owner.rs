@@ -37,7 +37,7 @@ pub(crate) enum Command {
         reply: Reply<()>,
     },
     Connect {
-        network: crate::view::Network,
+        network: Box<crate::view::Network>,
         request: EndpointRequest,
         reply: Reply<()>,
     },
@@ -346,10 +346,10 @@ impl Owner {
         let workload = self.handle.workload();
         self.handle.set_workload(None);
         self.engine.unplace(&self.handle, &mut self.moving).await;
-        if let Some(workload) = workload {
-            if let Err(error) = workload.delete().await {
-                tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
-            }
+        if let Some(workload) = workload
+            && let Err(error) = workload.delete().await
+        {
+            tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
         }
         let state = &mut self.moving.state;
         state.pid = None;
