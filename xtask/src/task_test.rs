@@ -42,7 +42,14 @@ fn all(steps: &mut Steps) -> Result<String> {
     steps.step("licences and sources", task_deny::run)?;
     steps.step("demo, checked, and in a browser", || {
         // A process of its own, so that what it leaves running would be seen.
-        house::run(house::program(house::bin("xtask")).args(["demo", "--check", "--browser", "--players", "20"]))
+        house::run(house::program(house::bin("xtask")).args([
+            "demo",
+            "--built",
+            "--check",
+            "--browser",
+            "--players",
+            "20",
+        ]))
     })?;
     steps.step("tests of the example", || {
         let manifest = "examples/whiskers/Cargo.toml";

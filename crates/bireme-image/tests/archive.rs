@@ -183,7 +183,7 @@ async fn names_and_removal_follow_docker() {
     place.store.tag("one:1", &two).await.unwrap();
     assert_eq!(place.store.resolve(id.short(), None).await.unwrap().references, ["one:1", "two:latest"]);
     assert_eq!(place.store.resolve(id.as_str(), None).await.unwrap().id, id);
-    assert_eq!(place.store.resolve("nope", None).await.unwrap_err().to_string(), "No such image: nope");
+    assert_eq!(place.store.resolve("nope", None).await.unwrap_err().to_string(), "No such image: nope:latest");
     assert_eq!(place.store.tag("nope", &two).await.unwrap_err().kind(), ErrorKind::NotFound);
 
     let error = place.store.remove(id.short(), false, &|_| None).await.unwrap_err();
