@@ -277,6 +277,13 @@ const ROWS: &[Row] = &[
         run: |b| b.docker(&["run", "--rm", "--log-driver", "syslog", "busybox", "true"]),
     },
     Row {
+        subject: "container",
+        input: "outbound permissions",
+        code: 1,
+        words: "label bireme.allow is not offered for containers yet",
+        run: |b| b.docker(&["create", "--label", "bireme.allow=http://x", "busybox", "true"]),
+    },
+    Row {
         subject: "network",
         input: "one that is not there",
         code: 125,

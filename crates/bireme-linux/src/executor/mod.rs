@@ -238,7 +238,19 @@ impl Executor for LinuxExecutor {
     }
 
     fn check<'a>(&'a self, spec: &'a WorkloadSpec, _program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
-        Box::pin(async move { Ok(crate::spec::check(spec)?) })
+        Box::pin(async move {
+            if spec.bireme.allow.is_some() {
+                // Accepted and not enforced, it would be a permission that is silently absent.
+                return Err(ExecError::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "label bireme.allow is not offered for containers yet: put {} on an internal network instead",
+                        spec.name
+                    ),
+                ));
+            }
+            Ok(crate::spec::check(spec)?)
+        })
     }
 
     fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {
