@@ -258,7 +258,7 @@ pub(crate) fn python() -> Result<PathBuf> {
 
 /// The real Compose, as the plugin that the `docker` command line looks for below `DOCKER_CONFIG`.
 fn compose() -> Result<()> {
-    let plugin = docker_config().join("cli-plugins/docker-compose");
+    let plugin = compose_plugin();
     let python = python()?;
     house::once("Compose plugin", &PYTHON_TOOLS.join(" "), &plugin, || {
         let libraries = python.join("lib");
@@ -271,6 +271,11 @@ fn compose() -> Result<()> {
         fs::copy(&carried, &plugin).with_context(|| format!("cannot copy {}", carried.display()))?;
         executable(&plugin)
     })
+}
+
+/// Where [`compose`] puts the real Compose.
+pub(crate) fn compose_plugin() -> PathBuf {
+    docker_config().join("cli-plugins/docker-compose")
 }
 
 /// `DOCKER_CONFIG` for tests: holds the Compose plugin and nothing of the user's.

@@ -127,9 +127,8 @@ async fn messages_start_instances_and_survive_a_restart_of_the_server() {
         until("the effect of the message", || !["$-1", ":0"].contains(&redis.command(&[seen, key]).as_str()));
         deployed.logged("got one\n");
         redis.command(&["PUBLISH", "orders", "trap"]);
-        if guest == "inbound-redis2" {
-            deployed.logged("failed: it trapped");
-        }
+        // Seen before the server goes: what a channel held then is lost, as Redis has it.
+        deployed.logged(if guest == "inbound-redis2" { "failed: it trapped" } else { "got trap\n" });
         redis.restart();
         until("a subscriber after the restart", || redis.command(&["PUBLISH", "orders", "two"]) == ":1");
         deployed.logged("got two\n");
