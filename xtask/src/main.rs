@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to watch")]
 
+mod debian;
 mod house;
 mod steps;
 mod task_demo;
@@ -10,6 +11,7 @@ mod task_deps;
 mod task_docs;
 mod task_guests;
 mod task_images;
+mod task_oracle;
 mod task_setup;
 mod task_test;
 mod task_whiskers;
@@ -39,6 +41,8 @@ enum Task {
     Demo(task_demo::Args),
     /// Everything that CI runs
     Test,
+    /// Docker's own engine, for comparison: `start` it, `stop` it
+    Oracle(task_oracle::Args),
     /// Check that the crates use each other as the house allows
     Deps,
     /// Check licences, sources and advisories of the dependencies
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
         Task::Whiskers(args) => task_whiskers::run(&args),
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
+        Task::Oracle(args) => task_oracle::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),
         Task::Docs(args) => task_docs::run(&args),

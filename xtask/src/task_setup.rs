@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::debian::Suite;
 use crate::house;
 
 /// What must be on the machine, and the Debian package that brings it. `./x` has seen to the compiler's own needs.
@@ -122,55 +123,16 @@ const COMPILER_LIBRARIES: &[&str] = &[
 /// loader that came with it. The linkers are those of the toolchain at hand.
 fn debian_compiler(folder: &Path) -> Result<()> {
     let machine = std::env::consts::ARCH;
-    let mirror = debian_mirror().context(
-        "no Debian mirror in the machine's apt sources: install the rustup targets wasm32-wasip1 and wasm32-wasip2",
-    )?;
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("cannot clear {}", folder.display()))?;
     }
-    let apt = folder.join("apt");
-    for part in ["state/lists/partial", "cache/archives/partial", "debs"] {
-        fs::create_dir_all(apt.join(part)).with_context(|| format!("cannot create {}", apt.display()))?;
-    }
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let list = apt.join("sources.list");
-    house::write(&list, format!("deb [signed-by={keys}] {mirror} sid main\n"))?;
-    house::write(&apt.join("status"), "")?;
-    let config = apt.join("apt.conf");
-    let place = apt.display();
-    house::write(
-        &config,
-        format!(
-            "Dir::State \"{place}/state\";\nDir::State::status \"{place}/status\";\nDir::Cache \"{place}/cache\";\n\
-             Dir::Etc::SourceList \"{place}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-             Dir::Etc::PreferencesParts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n"
-        ),
-    )?;
-    let tool = |name: &str| {
-        let mut command = house::program(name);
-        command.env("APT_CONFIG", &config).current_dir(apt.join("debs"));
-        command
-    };
-    house::run(tool("apt-get").args(["-qq", "update"]))?;
-    let depends = |package: &str, prefix: &str| -> Result<String> {
-        let all = house::output(tool("apt-cache").args(["depends", package]))?;
-        let found =
-            all.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with(prefix));
-        Ok(found.with_context(|| format!("{package} of Debian sid depends on no {prefix}*"))?.to_owned())
-    };
-    let library = depends("libstd-rust-dev", "libstd-rust-")?;
-    let llvm = depends(&library, "libllvm")?;
-    house::run(
-        tool("apt-get")
-            .args(["-qq", "download", "rustc", "libstd-rust-dev", "libstd-rust-dev-wasm32", &library, &llvm])
-            .args(COMPILER_LIBRARIES),
-    )?;
-    let debs = fs::read_dir(apt.join("debs")).context("cannot list the packages")?;
-    for deb in debs {
-        let deb = deb.context("cannot list the packages")?.path();
-        house::run(house::program("dpkg-deb").arg("-x").arg(deb).arg(folder))?;
-    }
-    fs::remove_dir_all(&apt).context("cannot clear the packages away")?;
+    let sid = Suite::open("sid", folder.join("apt"))?;
+    let library = sid.depends("libstd-rust-dev", "libstd-rust-")?;
+    let llvm = sid.depends(&library, "libllvm")?;
+    let mut packages = vec!["rustc", "libstd-rust-dev", "libstd-rust-dev-wasm32", &library, &llvm];
+    packages.extend(COMPILER_LIBRARIES);
+    sid.unpack(&packages, folder)?;
+    sid.close()?;
 
     let libraries = folder.join(format!("usr/lib/{machine}-linux-gnu"));
     let loader = fs::read_dir(&libraries)
@@ -199,25 +161,6 @@ fn debian_compiler(folder: &Path) -> Result<()> {
         }
     }
     house::run(house::program(&rustc).arg("-V"))
-}
-
-/// Where this machine fetches Debian's packages, in either form of apt's sources.
-fn debian_mirror() -> Option<String> {
-    let lists =
-        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    std::iter::once(PathBuf::from("/etc/apt/sources.list"))
-        .chain(lists)
-        .filter_map(|list| fs::read_to_string(list).ok())
-        .find_map(|text| mirror_in(&text))
-}
-
-fn mirror_in(sources: &str) -> Option<String> {
-    sources
-        .lines()
-        .filter_map(|line| line.strip_prefix("URIs:").or_else(|| line.strip_prefix("deb ")))
-        .flat_map(str::split_whitespace)
-        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
-        .map(str::to_owned)
 }
 
 fn executable(path: &Path) -> Result<()> {
@@ -281,18 +224,4 @@ pub(crate) fn compose_plugin() -> PathBuf {
 /// `DOCKER_CONFIG` for tests: holds the Compose plugin and nothing of the user's.
 fn docker_config() -> PathBuf {
     house::made("setup/docker")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::mirror_in;
-
-    #[test]
-    fn the_mirror_is_found_in_either_form() {
-        let new = "Types: deb\n# a comment\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
-        assert_eq!(mirror_in(new).as_deref(), Some("http://mirror.example/debian"));
-        let old = "# deb http://old.example/debian x main\ndeb [signed-by=/k.gpg] http://mirror.example/debian/ bookworm main\n";
-        assert_eq!(mirror_in(old).as_deref(), Some("http://mirror.example/debian/"));
-        assert_eq!(mirror_in("URIs: http://mirror.example/debian-security\n"), None);
-    }
 }

@@ -49,6 +49,10 @@ pub trait Executor: Send + Sync {
     /// refused at create where it is false.
     fn offers_exec(&self) -> bool;
 
+    /// Says that [`Self::create`] will follow in a moment: whatever can be got ready meanwhile is begun. Returns at once;
+    /// nothing comes of it that would have to be undone.
+    fn announce(&self) {}
+
     /// Makes everything ready so that [`Workload::start`] only has to let go. Nothing is left behind on error.
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>>;
 

@@ -291,6 +291,7 @@ impl Owner {
     /// Places it on its networks, makes it ready, connects waiting clients, lets it go. Undoes what it did on error,
     /// except for the placing.
     async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
+        self.handle.executor.announce();
         let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;

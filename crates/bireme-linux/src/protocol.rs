@@ -38,6 +38,8 @@ pub struct RunnerConfig {
     pub cgroup: String,
     /// Namespaces of other workloads to join, resolved.
     pub joins: Joins,
+    /// The folder where compiled seccomp filters are kept for those that come later.
+    pub filters: PathBuf,
     /// How long an attached client may take nothing before it is cut off, in milliseconds.
     pub stall_ms: u64,
 }

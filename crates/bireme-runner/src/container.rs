@@ -22,6 +22,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
 use rustix::pty::OpenptFlags;
 
+use crate::filter::{self, Filter};
 use crate::payload::Payload;
 use crate::rootfs::{self, Rootfs};
 
@@ -41,9 +42,9 @@ pub(crate) struct Container {
     pub(crate) streams: Streams,
     /// Where the payload says that it could not be executed; ends when it was.
     pub(crate) status: OwnedFd,
-    /// The specification, for processes that join later.
-    pub(crate) spec: serde_json::Value,
     pub(crate) capabilities: u64,
+    /// What its processes are bound to, those too that join later.
+    pub(crate) filter: Option<Rc<Filter>>,
 }
 
 fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
@@ -101,18 +102,26 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
     let found = Found { user: &user, root: &rootfs.path, network, capabilities };
     let spec = spec::oci(config, &found)?;
     check_limits(config)?;
-    let written = serde_json::to_vec(&spec).map_err(|error| failed("cannot write the specification", error))?;
+    let filter = Filter::of(&spec["linux"]["seccomp"], &config.filters)?.map(Rc::new);
+    // For libcontainer the filter is none of its business, and what loading it takes is the container's for that long.
+    let mut told = spec.clone();
+    if let Some(linux) = told["linux"].as_object_mut() {
+        linux.remove("seccomp");
+    }
+    let privileged = filter.is_some() && !config.spec.security.no_new_privileges;
+    let lent = privileged.then(|| filter::lend(&mut told["process"]));
+    let written = serde_json::to_vec(&told).map_err(|error| failed("cannot write the specification", error))?;
     fs::write(config.run_dir.join("config.json"), written)
         .map_err(|error| failed("cannot write the specification", error))?;
-    build(config, &rootfs, &user, spec, capabilities)
+    build(config, &rootfs, &user, capabilities, (filter, lent))
 }
 
 fn build(
     config: &RunnerConfig,
     _rootfs: &Rootfs,
     user: &User,
-    spec: serde_json::Value,
     capabilities: u64,
+    (filter, lent): (Option<Rc<Filter>>, Option<filter::Lent>),
 ) -> Result<Container, Failure> {
     let id = config.spec.id.as_str();
     let (status, status_end) =
@@ -124,6 +133,7 @@ fn build(
         env: spec::environment(&config.spec, user, config.spec.tty, &[]),
         status: Rc::new(status_end),
         runner: Some(Rc::new(runner)),
+        filter: filter.clone().map(|filter| (filter, lent)),
         init: config.spec.init,
     };
     let state = config.run_dir.join("oci");
@@ -169,7 +179,7 @@ fn build(
         })?;
     }
     rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("cannot set up a pipe", error))?;
-    Ok(Container { inner, pid, streams, status, spec, capabilities })
+    Ok(Container { inner, pid, streams, status, capabilities, filter })
 }
 
 /// Makes the terminal the user's, and ours not to wait on.

@@ -22,7 +22,7 @@ use bireme_linux::{spec, users};
 use libcontainer::syscall::syscall::create_syscall;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
-use oci_spec::runtime::{LinuxCapabilities, LinuxSeccomp};
+use oci_spec::runtime::LinuxCapabilities;
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -230,12 +230,8 @@ impl Joining<'_> {
         syscall.close_range(0).map_err(|error| internal("cannot close descriptors", &error))?;
 
         let security = &self.spec().security;
-        let profile = &self.container.spec["linux"]["seccomp"];
-        let profile: Option<LinuxSeccomp> = serde_json::from_value(profile.clone()).ok();
-        let filter = || match &profile {
-            Some(profile) => libcontainer::seccomp::initialize_seccomp(profile)
-                .map(drop)
-                .map_err(|error| internal("cannot set the seccomp profile", &error)),
+        let filter = || match &self.container.filter {
+            Some(filter) => filter.load().map_err(|error| internal("cannot set the seccomp profile", &error)),
             None => Ok(()),
         };
         if security.no_new_privileges {
@@ -274,6 +270,7 @@ impl Joining<'_> {
             env: spec::environment(self.spec(), &user, self.exec.tty, &self.exec.env),
             status: Rc::clone(&self.status),
             runner: None,
+            filter: None,
             init: false,
         })
     }

@@ -8,6 +8,7 @@
 
 mod container;
 mod exec;
+mod filter;
 mod journal;
 mod output;
 mod payload;

@@ -17,6 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::filter::{Filter, Lent};
 use crate::raw;
 
 /// A program to be executed.
@@ -28,6 +29,8 @@ pub(crate) struct Payload {
     pub(crate) status: Rc<OwnedFd>,
     /// A pidfd of the runner, to see whether it is still there.
     pub(crate) runner: Option<Rc<OwnedFd>>,
+    /// Loaded when all but the program is there, and what was lent for that.
+    pub(crate) filter: Option<(Rc<Filter>, Option<Lent>)>,
     /// Stay as process 1, forward signals and reap orphans, and run the program as a child.
     pub(crate) init: bool,
 }
@@ -173,6 +176,14 @@ impl Executor for Payload {
             let mut ended = [PollFd::new(runner, PollFlags::IN)];
             if !matches!(rustix::event::poll(&mut ended, Some(&Timespec::default())), Ok(0)) {
                 return fail("the runner is gone");
+            }
+        }
+        if let Some((filter, lent)) = &self.filter {
+            if let Err(error) = filter.load() {
+                return fail(&format!("cannot load the seccomp profile: {error}"));
+            }
+            if let Some(Err(error)) = lent.map(Lent::give_back) {
+                return fail(&format!("cannot drop capabilities, which the seccomp profile may forbid: {error}"));
             }
         }
         Ok(())

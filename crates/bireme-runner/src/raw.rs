@@ -1,5 +1,8 @@
-//! The three system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
-#![expect(unsafe_code, reason = "fork, kill with real-time signals and signal dispositions have no safe wrapper")]
+//! The four system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
+#![expect(
+    unsafe_code,
+    reason = "fork, kill with real-time signals, signal dispositions and seccomp have no safe wrapper"
+)]
 
 use std::io;
 
@@ -32,4 +35,24 @@ pub(crate) fn default_sigpipe() {
     // SAFETY: SIG_DFL installs no handler, so none can run at a bad moment.
     let _ =
         unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+}
+
+/// Loads a seccomp filter into this thread: `program` is a classic BPF program as the kernel has it in memory.
+pub(crate) fn load_filter(program: &[u8], flags: u32) -> io::Result<()> {
+    let instructions: Vec<libc::sock_filter> = program
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|&[a, b, jt, jf, k0, k1, k2, k3]| libc::sock_filter {
+            code: u16::from_ne_bytes([a, b]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        })
+        .collect();
+    let len = u16::try_from(instructions.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: instructions.as_ptr().cast_mut() };
+    // SAFETY: the kernel reads `len` instructions from `filter`, which lives until the call is over, and writes nothing.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -150,7 +150,7 @@ async fn open_engine(settings: &Settings) -> anyhow::Result<Engine> {
     })
     .await
     .context("cannot open the networks")?;
-    let linux = LinuxExecutor::new(LinuxOptions::new(&settings.runner, &instance))?;
+    let linux = LinuxExecutor::new(LinuxOptions::new(&settings.runner, &instance, settings.exec_root.join("filters")))?;
     let wasm = WasmExecutor::new(WasmOptions {
         host: settings.wasm_host.clone(),
         data_root: settings.data_root.clone(),

@@ -34,6 +34,8 @@ pub struct LinuxOptions {
     /// A short name of this engine, unique on the machine: its cgroups are below `/bireme-<instance>`. Letters, digits
     /// and `-`.
     pub instance: String,
+    /// The folder where runners keep compiled seccomp filters.
+    pub filters: PathBuf,
     /// How long an attached client may take nothing while the container waits for it; then that client is cut off.
     /// 30 seconds by default.
     pub attach_stall: Duration,
@@ -41,8 +43,9 @@ pub struct LinuxOptions {
 
 impl LinuxOptions {
     /// Options with every default.
-    pub fn new(runner: impl Into<PathBuf>, instance: impl Into<String>) -> Self {
-        Self { runner: runner.into(), instance: instance.into(), attach_stall: Duration::from_secs(30) }
+    pub fn new(runner: impl Into<PathBuf>, instance: impl Into<String>, filters: impl Into<PathBuf>) -> Self {
+        let (runner, instance, filters) = (runner.into(), instance.into(), filters.into());
+        Self { runner, instance, filters, attach_stall: Duration::from_secs(30) }
     }
 }
 
@@ -129,6 +132,7 @@ impl LinuxExecutor {
         let config = RunnerConfig {
             cgroup: self.cgroup_path(&work.spec),
             joins,
+            filters: self.options.filters.clone(),
             stall_ms: u64::try_from(self.options.attach_stall.as_millis()).unwrap_or(u64::MAX),
             spec: work.spec,
             program: work.program,
@@ -266,6 +270,11 @@ impl Executor for LinuxExecutor {
 
     fn offers_exec(&self) -> bool {
         true
+    }
+
+    fn announce(&self) {
+        // Not waited for: a start that fails in between has lost nothing.
+        drop(tokio::task::spawn_blocking(crate::cgroup::warm));
     }
 
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {

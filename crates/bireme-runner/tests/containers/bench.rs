@@ -20,8 +20,8 @@ pub(crate) struct Bench {
     next: AtomicU32,
 }
 
-pub(crate) fn options(instance: &str) -> LinuxOptions {
-    let mut options = LinuxOptions::new(env!("CARGO_BIN_EXE_bireme-runner"), instance);
+pub(crate) fn options(instance: &str, dir: &Path) -> LinuxOptions {
+    let mut options = LinuxOptions::new(env!("CARGO_BIN_EXE_bireme-runner"), instance, dir.join("filters"));
     options.attach_stall = Duration::from_secs(2);
     options
 }
@@ -32,7 +32,7 @@ impl Bench {
         let instance = format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = tempfile::Builder::new().prefix("bireme-linux-").tempdir().unwrap();
         busybox(&dir.path().join("image"));
-        let executor = LinuxExecutor::new(options(&instance)).unwrap();
+        let executor = LinuxExecutor::new(options(&instance, dir.path())).unwrap();
         Self { dir, instance, executor, next: AtomicU32::new(1) }
     }
 

@@ -22,7 +22,7 @@ async fn another_daemon_finds_it_running() {
     let workload = bench.start(&spec).await;
     let pid = workload.pid();
     drop(workload);
-    let second = LinuxExecutor::new(options(&bench.instance)).unwrap();
+    let second = LinuxExecutor::new(options(&bench.instance, bench.dir.path())).unwrap();
     let found = second.reattach(bench.known(&spec)).await.unwrap();
     assert_eq!(found.pid(), pid);
     second.sweep(&[spec.id.clone()]).await;
@@ -43,7 +43,7 @@ async fn another_daemon_learns_how_it_ended() {
     drop(workload);
     until("the runner to go", || (!bench.folder(&spec).join("run/runner.sock").exists()).then_some(())).await;
     assert!(!bench.cgroup(&spec).exists());
-    let second = LinuxExecutor::new(options(&bench.instance)).unwrap();
+    let second = LinuxExecutor::new(options(&bench.instance, bench.dir.path())).unwrap();
     let found = second.reattach(bench.known(&spec)).await.unwrap();
     assert_eq!(found.pid(), None);
     assert_eq!(end(&*found).await.code, 9);

@@ -193,6 +193,46 @@ async fn capabilities_and_system_calls_are_dockers() {
     assert!(output.starts_with("Seccomp:0\nmounted\n"), "{output}");
 }
 
+/// Loading the filter takes powers that init has for that long only, whoever it becomes and whatever it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_loading_a_filter_takes_stays() {
+    let bench = Bench::new();
+    let show = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|Seccomp:' /proc/self/status | tr -d '\t'";
+    let caps = |own: &str, bounding: &str| {
+        format!("CapInh:0000000000000000\nCapPrm:{own}\nCapEff:{own}\nCapBnd:{bounding}\nCapAmb:0000000000000000\nSeccomp:2\n")
+    };
+    let none = "0000000000000000";
+    for (user, drop, add, own, bounding) in [
+        ("", "", "", "00000000a80425fb", "00000000a80425fb"),
+        ("1000:1000", "", "", none, "00000000a80425fb"),
+        ("", "ALL", "", none, none),
+        ("1000:1000", "ALL", "", none, none),
+        ("", "SETPCAP", "", "00000000a80424fb", "00000000a80424fb"),
+        ("", "ALL", "SYS_ADMIN", "0000000000200000", "0000000000200000"),
+    ] {
+        for init in [false, true] {
+            let mut spec = bench.sh(show);
+            spec.user = user.into();
+            spec.init = init;
+            spec.security.cap_drop = Vec::from_iter((!drop.is_empty()).then(|| drop.to_owned()));
+            spec.security.cap_add = Vec::from_iter((!add.is_empty()).then(|| add.to_owned()));
+            assert_eq!(bench.output(&spec).await, caps(own, bounding), "{user:?} -{drop} +{add} init {init}");
+        }
+    }
+    // Process 1 of `--init` is bound as the program is.
+    let mut spec = bench.sh("grep -E 'Cap(Prm|Bnd)|Seccomp:' /proc/1/status | tr -d '\t'");
+    (spec.init, spec.security.cap_drop) = (true, vec!["ALL".into()]);
+    assert_eq!(bench.output(&spec).await, format!("CapPrm:{none}\nCapBnd:{none}\nSeccomp:2\n"));
+
+    // A profile that forbids giving them back is refused; nothing runs with more than it was given.
+    let mut spec = bench.sh("echo ran");
+    spec.security.seccomp = Seccomp::Profile(
+        r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["capset"],"action":"SCMP_ACT_ERRNO"}]}"#.into(),
+    );
+    let refusal = bench.create(&spec).await.err().unwrap().to_string();
+    assert!(refusal.contains("cannot drop capabilities, which the seccomp profile may forbid"), "{refusal}");
+}
+
 /// The daemon's groups are not the container's.
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_of_the_daemon_are_not_inherited() {

@@ -1,0 +1,107 @@
+//! Packages of a Debian suite other than the machine's own, unpacked into a folder and installed nowhere.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::house;
+
+/// A suite, opened through an apt configuration of its own.
+pub(crate) struct Suite {
+    name: &'static str,
+    apt: PathBuf,
+}
+
+impl Suite {
+    /// Reads the suite's lists into the folder `apt`, from the mirror that the machine's own sources name.
+    ///
+    /// # Errors
+    /// When the machine's apt sources name no mirror of Debian, or it does not answer.
+    pub(crate) fn open(name: &'static str, apt: PathBuf) -> Result<Self> {
+        let mirror = mirror().with_context(|| format!("no Debian mirror in apt's sources to take {name} from"))?;
+        for part in ["state/lists/partial", "cache/archives/partial", "debs"] {
+            fs::create_dir_all(apt.join(part)).with_context(|| format!("cannot create {}", apt.display()))?;
+        }
+        let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
+        house::write(&apt.join("sources.list"), format!("deb [signed-by={keys}] {mirror} {name} main\n"))?;
+        house::write(&apt.join("status"), "")?;
+        let place = apt.display();
+        house::write(
+            &apt.join("apt.conf"),
+            format!(
+                "Dir::State \"{place}/state\";\nDir::State::status \"{place}/status\";\nDir::Cache \"{place}/cache\";\n\
+                 Dir::Etc::SourceList \"{place}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
+                 Dir::Etc::PreferencesParts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n"
+            ),
+        )?;
+        let suite = Self { name, apt };
+        house::run(suite.tool("apt-get").args(["-qq", "update"]))?;
+        Ok(suite)
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = house::program(name);
+        command.env("APT_CONFIG", self.apt.join("apt.conf")).current_dir(self.apt.join("debs"));
+        command
+    }
+
+    /// The first dependency of `package` whose name begins with `prefix`: for names that carry a version.
+    pub(crate) fn depends(&self, package: &str, prefix: &str) -> Result<String> {
+        let all = house::output(self.tool("apt-cache").args(["depends", package]))?;
+        let found =
+            all.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with(prefix));
+        let suite = self.name;
+        Ok(found.with_context(|| format!("{package} of Debian {suite} depends on no {prefix}*"))?.to_owned())
+    }
+
+    /// Fetches packages and unpacks them into `folder`; their scripts are not run.
+    pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        house::run(self.tool("apt-get").args(["-qq", "download"]).args(packages))?;
+        for deb in fs::read_dir(self.apt.join("debs")).context("cannot list the packages")? {
+            let deb = deb.context("cannot list the packages")?.path();
+            house::run(house::program("dpkg-deb").arg("-x").arg(&deb).arg(folder))?;
+            fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Clears the lists away.
+    pub(crate) fn close(self) -> Result<()> {
+        fs::remove_dir_all(&self.apt).with_context(|| format!("cannot clear {} away", self.apt.display()))
+    }
+}
+
+/// Where this machine fetches Debian's packages, in either form of apt's sources.
+fn mirror() -> Option<String> {
+    let lists =
+        fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    std::iter::once(PathBuf::from("/etc/apt/sources.list"))
+        .chain(lists)
+        .filter_map(|list| fs::read_to_string(list).ok())
+        .find_map(|text| mirror_in(&text))
+}
+
+fn mirror_in(sources: &str) -> Option<String> {
+    sources
+        .lines()
+        .filter_map(|line| line.strip_prefix("URIs:").or_else(|| line.strip_prefix("deb ")))
+        .flat_map(str::split_whitespace)
+        .find(|word| word.contains("://") && word.trim_end_matches('/').ends_with("/debian"))
+        .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mirror_in;
+
+    #[test]
+    fn the_mirror_is_found_in_either_form() {
+        let new = "Types: deb\n# a comment\nURIs: http://mirror.example/debian\nSuites: bookworm\n";
+        assert_eq!(mirror_in(new).as_deref(), Some("http://mirror.example/debian"));
+        let old = "# deb http://old.example/debian x main\ndeb [signed-by=/k.gpg] http://mirror.example/debian/ bookworm main\n";
+        assert_eq!(mirror_in(old).as_deref(), Some("http://mirror.example/debian/"));
+        assert_eq!(mirror_in("URIs: http://mirror.example/debian-security\n"), None);
+    }
+}

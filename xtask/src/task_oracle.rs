@@ -1,0 +1,158 @@
+//! `oracle`: Docker's own engine, from Debian's packages, as the reference that tests and benchmarks are held against.
+//!
+//! It is unpacked into a folder and installed nowhere, and runs in mount and network namespaces of its own: ports that its
+//! containers publish are in there, and nothing of it is left on the machine when it stops.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::debian::Suite;
+use crate::house;
+
+/// Docker 26.1.5 and its containerd; their runc comes from the suite whose C library is the older one.
+const PACKAGES: [(&str, &[&str]); 2] = [("trixie", &["docker.io", "containerd"]), ("bookworm", &["runc"])];
+
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Fetch it when it is not there, start it, load the images that tests use, and print its socket
+    Start,
+    /// Stop it and clear away what it stored
+    Stop,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match args.action {
+        Action::Start => {
+            start()?;
+            println!("unix://{}", socket().display());
+            Ok(())
+        }
+        Action::Stop => stop(),
+    }
+}
+
+fn folder() -> PathBuf {
+    house::made("oracle")
+}
+
+/// Where it listens.
+pub(crate) fn socket() -> PathBuf {
+    folder().join("docker.sock")
+}
+
+/// The folder with its programs, laid out as a root folder.
+pub(crate) fn programs() -> Result<PathBuf> {
+    let root = folder().join("root");
+    let key = format!("{PACKAGES:?}");
+    house::once("Docker's engine, of Debian", &key, &root.join("usr/sbin/dockerd"), || {
+        for (suite, packages) in PACKAGES {
+            let suite = Suite::open(suite, folder().join("apt"))?;
+            suite.unpack(packages, &root)?;
+            suite.close()?;
+        }
+        Ok(())
+    })?;
+    Ok(root)
+}
+
+fn answers() -> bool {
+    house::program("docker")
+        .arg("-H")
+        .arg(format!("unix://{}", socket().display()))
+        .args(["version", "--format", "{{.Server.Version}}"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Starts it and waits until it answers; does nothing where it runs already.
+pub(crate) fn start() -> Result<()> {
+    if answers() {
+        return Ok(());
+    }
+    if !house::is_root() {
+        bail!("Docker's engine needs root for its namespaces");
+    }
+    let root = programs()?;
+    stop()?;
+    let folder = folder();
+    let log = fs::File::create(folder.join("log")).context("cannot create the log of Docker's engine")?;
+    // Its own /run, so that no socket of it and none of the machine's meet; its own session, so that it outlives this.
+    let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec dockerd --data-root \"$0/data\" \
+                  --exec-root /run/oracle --pidfile \"$0/pid\" -H \"unix://$0/docker.sock\"";
+    let path = format!("{0}/usr/sbin:{0}/usr/bin:{1}", root.display(), std::env::var("PATH").unwrap_or_default());
+    house::program("setsid")
+        .args(["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script])
+        .arg(&folder)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("cannot share the log of Docker's engine")?)
+        .stderr(log)
+        .spawn()
+        .context("cannot start Docker's engine")?;
+    wait(STARTS_WITHIN, answers)
+        .with_context(|| format!("Docker's engine does not answer; see {}", folder.join("log").display()))?;
+    for image in fs::read_dir(house::made("images")).context("no images; run ./x images")? {
+        let image = image.context("cannot list the images")?.path();
+        if image.extension().is_some_and(|extension| extension == "tar") {
+            let socket = format!("unix://{}", socket().display());
+            house::run(
+                house::program("docker")
+                    .args(["-H", &socket, "load", "--quiet", "-i"])
+                    .arg(&image)
+                    .stdout(Stdio::null()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops it when it runs, and removes what it stored; its programs stay.
+pub(crate) fn stop() -> Result<()> {
+    let folder = folder();
+    let pid = fs::read_to_string(folder.join("pid")).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if let Some(pid) = pid {
+        let own = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"dockerd"));
+        if own() {
+            house::run(house::program("kill").args(["-TERM", &pid.to_string()]))?;
+            wait(STOPS_WITHIN, || !own()).context("Docker's engine does not stop")?;
+        }
+    }
+    for part in ["data", "pid", "docker.sock"] {
+        let part = folder.join(part);
+        let removed = if part.is_dir() { fs::remove_dir_all(&part) } else { fs::remove_file(&part) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", part.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn wait(limit: Duration, done: impl Fn() -> bool) -> Result<()> {
+    let since = Instant::now();
+    while !done() {
+        if since.elapsed() > limit {
+            bail!("not within {} s", limit.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
