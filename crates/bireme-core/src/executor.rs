@@ -49,7 +49,7 @@ pub trait Executor: Send + Sync {
     /// refused at create where it is false.
     fn offers_exec(&self) -> bool;
 
-    /// Says that [`Self::create`] will follow in a moment: whatever can be got ready meanwhile is begun. Returns at once;
+    /// Says that [`Self::create`] is likely to follow in a moment: whatever can be got ready meanwhile is begun. Returns at once;
     /// nothing comes of it that would have to be undone.
     fn announce(&self) {}
 

@@ -455,6 +455,8 @@ impl Engine {
                 image.platform
             ))
         })?;
+        // Most clients start at once what they create.
+        executor.announce();
         let namespaces = self.namespaces(&request)?;
         let endpoints = match namespaces.network {
             NetworkMode::Attached => self.wanted_endpoints(&request.networks)?,

@@ -85,7 +85,7 @@ pub(crate) struct Component {
 struct Live {
     number: u64,
     started: Instant,
-    work: String,
+    work: Arc<str>,
 }
 
 /// Why an invocation was not let in.
@@ -244,7 +244,7 @@ impl Component {
     ///
     /// # Cancel safety
     /// Dropping the future gives the place in the queue up.
-    pub(crate) async fn admit(self: &Arc<Self>, work: String) -> Result<Invocation, Refused> {
+    pub(crate) async fn admit(self: &Arc<Self>, work: Arc<str>) -> Result<Invocation, Refused> {
         if self.is_stopping() {
             return Err(Refused::Stopping);
         }
@@ -268,7 +268,7 @@ impl Component {
     ///
     /// # Cancel safety
     /// Nothing has begun when the future is dropped.
-    pub(crate) async fn admit_waiting(self: &Arc<Self>, work: String) -> Result<Invocation, Refused> {
+    pub(crate) async fn admit_waiting(self: &Arc<Self>, work: Arc<str>) -> Result<Invocation, Refused> {
         let permit = tokio::select! {
             permit = Arc::clone(&self.slots).acquire_owned() => permit.map_err(|_| Refused::Stopping)?,
             () = self.stopped.cancelled() => return Err(Refused::Stopping),
@@ -276,7 +276,7 @@ impl Component {
         self.begin(permit, work)
     }
 
-    fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit, work: String) -> Result<Invocation, Refused> {
+    fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit, work: Arc<str>) -> Result<Invocation, Refused> {
         let number = self.numbers.fetch_add(1, Relaxed);
         self.metrics.started.fetch_add(1, Relaxed);
         self.metrics.alive.fetch_add(1, Relaxed);
@@ -300,7 +300,7 @@ impl Component {
                     number: live.number,
                     trigger: self.trigger.name().to_owned(),
                     age: u64::try_from(live.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    work: live.work.clone(),
+                    work: live.work.to_string(),
                 });
             }
         }

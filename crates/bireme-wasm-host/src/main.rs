@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use bireme_wasm::protocol::HostConfig;
 
+/// An instance is made of some two hundred small allocations on the way in and out, from several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()) {

@@ -199,7 +199,9 @@ async fn nothing_that_loading_a_filter_takes_stays() {
     let bench = Bench::new();
     let show = "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)|Seccomp:' /proc/self/status | tr -d '\t'";
     let caps = |own: &str, bounding: &str| {
-        format!("CapInh:0000000000000000\nCapPrm:{own}\nCapEff:{own}\nCapBnd:{bounding}\nCapAmb:0000000000000000\nSeccomp:2\n")
+        format!(
+            "CapInh:0000000000000000\nCapPrm:{own}\nCapEff:{own}\nCapBnd:{bounding}\nCapAmb:0000000000000000\nSeccomp:2\n"
+        )
     };
     let none = "0000000000000000";
     for (user, drop, add, own, bounding) in [

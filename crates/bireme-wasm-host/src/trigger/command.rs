@@ -13,7 +13,7 @@ use crate::log::now;
 /// Runs the command to its end and answers how it ended.
 pub(crate) async fn run(component: Arc<Component>) -> Exit {
     let exit = |code, error| Exit { code, oom_killed: false, finished_at: now(), error };
-    let Ok(mut invocation) = component.admit(component.spec.args.join(" ")).await else {
+    let Ok(mut invocation) = component.admit(component.spec.args.join(" ").into()).await else {
         return exit(137, Some("it was stopped before it started".to_owned()));
     };
     // A command runs as long as it likes: the time limit of the labels is one of a request or message.

@@ -1,21 +1,24 @@
 //! The HTTP trigger: one fresh instance per request, straight on the accepted sockets.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bireme_core::route::Captures;
 use bireme_core::{Route, RouteTable, WorkloadId};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use http::header::{HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -310,8 +313,8 @@ pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
 /// Has a fresh instance of `component` answer `request`. `depth` counts the components it has been through before.
 pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
     let name = &component.spec.name;
-    let work = format!("{} {}", request.method(), request.uri().path());
-    let invocation = match component.admit(work).await {
+    let what: Arc<str> = format!("{} {}", request.method(), request.uri().path()).into();
+    let invocation = match component.admit(Arc::clone(&what)).await {
         Ok(invocation) => invocation,
         Err(Refused::Busy) => {
             let text = format!("{name} has no free instance: raise bireme.instances or try again later");
@@ -322,15 +325,10 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
         }
     };
     let (sender, response) = oneshot::channel();
-    let what = format!("{} {}", request.method(), request.uri().path());
-    let instance = Box::pin(run(invocation, request, sender, depth));
-    // The instance is polled here until it has answered, without a task of its own; what it does afterwards, such as
-    // sending the body, goes on in one.
+    let instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
+    // The instance is polled here until it has answered, without a task of its own.
     match select(response, instance).await {
-        Either::Left((Ok(Ok(response)), instance)) => {
-            tokio::spawn(instance);
-            response
-        }
+        Either::Left((Ok(Ok(response)), instance)) => begin_body(response, instance).await,
         Either::Left((Ok(Err(error)), instance)) => {
             tokio::spawn(async move { note_failure(&mut instance.await.1, &what, &error) });
             failed(name)
@@ -351,6 +349,64 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
             _ => ended(name, end),
         },
     }
+}
+
+/// Most bytes of a body that are gathered before the answer goes out.
+const GATHERED: usize = 64 << 10;
+
+/// Goes on with an instance that has answered for as long as it neither waits nor has sent much: most are done by then,
+/// and their answer goes out in one piece, with its length. The others finish in a task of their own while the client
+/// reads.
+async fn begin_body(
+    response: Response<WasiBody>,
+    instance: Pin<Box<impl Future<Output = (End, Invocation)> + Send + 'static>>,
+) -> Response<WasiBody> {
+    let (parts, mut body) = response.into_parts();
+    let (mut frames, mut size, mut instance) = (Vec::new(), 0, Some(instance));
+    let whole = poll_fn(|cx| {
+        loop {
+            let done = instance.as_mut().is_some_and(|instance| instance.as_mut().poll(cx).is_ready());
+            if done {
+                instance = None;
+            }
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    let failed = frame.is_err();
+                    size += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+                    frames.push(frame);
+                    if failed || size > GATHERED {
+                        return Poll::Ready(false);
+                    }
+                }
+                Poll::Ready(None) => return Poll::Ready(true),
+                Poll::Pending if done => {}
+                Poll::Pending => return Poll::Ready(false),
+            }
+        }
+    })
+    .await;
+    if let Some(instance) = instance {
+        tokio::spawn(instance);
+    }
+    let plain = frames.iter().all(|frame| frame.as_ref().is_ok_and(Frame::is_data));
+    let body = if whole && plain {
+        let mut data = frames.into_iter().filter_map(|frame| frame.ok()?.into_data().ok());
+        let bytes = match (data.next(), data.next()) {
+            (first, None) => first.unwrap_or_default(),
+            (first, second) => {
+                let mut all = BytesMut::with_capacity(size);
+                first.into_iter().chain(second).chain(data).for_each(|part| all.extend_from_slice(&part));
+                all.freeze()
+            }
+        };
+        Full::new(bytes).map_err(wasmtime_wasi_http::Error::from).boxed_unsync()
+    } else if frames.is_empty() {
+        body
+    } else {
+        let rest = BodyStream::new(body);
+        StreamBody::new(futures::stream::iter(frames).chain(rest)).boxed_unsync()
+    };
+    Response::from_parts(parts, body)
 }
 
 fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error) {
@@ -390,10 +446,15 @@ enum End {
 }
 
 /// Runs one instance to its end. The invocation comes back, to be counted by what became of the answer.
-async fn run(mut invocation: Invocation, request: Request<WasiBody>, answer: Answer, depth: u32) -> (End, Invocation) {
+async fn run(
+    mut invocation: Invocation,
+    request: Request<WasiBody>,
+    what: Arc<str>,
+    answer: Answer,
+    depth: u32,
+) -> (End, Invocation) {
     let component = Arc::clone(&invocation.component);
     let name = &component.spec.name;
-    let what = format!("{} {}", request.method(), request.uri().path());
     let ended = Guarded::new(Arc::clone(&component), true, call(&component, request, answer, depth)).await;
     let (outcome, end) = match ended {
         Ok(Ok(())) => (Outcome::Succeeded, End::Done),

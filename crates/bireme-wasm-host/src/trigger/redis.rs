@@ -68,7 +68,7 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
                 Some(message) => {
                     // Waiting here for a free instance leaves further messages with the server.
                     let work = format!("message on {}", subscription.channel);
-                    let Ok(invocation) = component.admit_waiting(work).await else { return "it is being stopped".to_owned() };
+                    let Ok(invocation) = component.admit_waiting(work.into()).await else { return "it is being stopped".to_owned() };
                     tokio::spawn(handle(invocation, message.get_payload_bytes().to_vec()));
                 }
                 None => return "the connection was closed".to_owned(),
