@@ -5,6 +5,7 @@
 mod debian;
 mod house;
 mod steps;
+mod task_bench;
 mod task_demo;
 mod task_deny;
 mod task_deps;
@@ -41,6 +42,8 @@ enum Task {
     Demo(task_demo::Args),
     /// Everything that CI runs
     Test,
+    /// Time the release build beside Docker's engine, podman and wasmtime
+    Bench(task_bench::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
     Oracle(task_oracle::Args),
     /// Check that the crates use each other as the house allows
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Whiskers(args) => task_whiskers::run(&args),
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
+        Task::Bench(args) => task_bench::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),

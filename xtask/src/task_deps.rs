@@ -35,6 +35,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("bireme", &["bireme-api", "bireme-compose", "bireme-core"]),
     // Not part of the product: they may know more.
+    ("bireme-benches", &["bireme-testing"]),
     ("bireme-testing", &["bireme-api", "bireme-core", "bireme-sys"]),
     ("bireme-tests", &["bireme-api", "bireme-core", "bireme-testing"]),
     ("whiskers-bots", &["bireme-api"]),

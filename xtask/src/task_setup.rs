@@ -48,8 +48,13 @@ pub(crate) fn tools() -> Result<()> {
 
 /// Debian's packages.
 pub(crate) fn packages() -> Result<()> {
+    install(NEEDED)
+}
+
+/// Installs the Debian packages of `needed` that are not there, where that is possible.
+pub(crate) fn install(needed: &[(&str, &str)]) -> Result<()> {
     let there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { house::has(what) };
-    let missing: Vec<&str> = NEEDED.iter().filter(|(what, _)| !there(what)).map(|(_, package)| *package).collect();
+    let missing: Vec<&str> = needed.iter().filter(|(what, _)| !there(what)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }

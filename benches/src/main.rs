@@ -1,0 +1,79 @@
+//! Whole-product timings. Every contender takes its turn in every round, so that whatever else the machine does meets all
+//! of them; what is told is the median, with the least and the most beside it.
+//!
+//! `./x bench` builds the release binaries, sets the peers up and runs this.
+
+#![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
+
+mod containers;
+mod http;
+mod rest;
+mod sample;
+mod starts;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Where the peers are; one that is not given is left out.
+#[derive(Parser)]
+struct Peers {
+    /// Socket of Docker's own engine, with the test images loaded
+    #[arg(long)]
+    dockerd: Option<PathBuf>,
+    /// A podman command, word by word, with the test images loaded
+    #[arg(long, num_args = 1.., value_delimiter = '\n', allow_hyphen_values = true)]
+    podman: Vec<String>,
+    /// The wasmtime binary
+    #[arg(long)]
+    wasmtime: Option<PathBuf>,
+    /// Rounds of each table
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Only these tables: run, start, http, rest
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Peers {
+    fn wants(&self, table: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|one| one == table)
+    }
+}
+
+fn main() {
+    let peers = Peers::parse();
+    println!("{}\n", machine());
+    if peers.wants("run") {
+        containers::run(&peers);
+    }
+    if peers.wants("start") {
+        starts::run(&peers);
+    }
+    if peers.wants("http") {
+        http::run(&peers);
+    }
+    if peers.wants("rest") {
+        rest::run();
+    }
+}
+
+/// What all of this was measured on.
+fn machine() -> String {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory =
+        read("/proc/meminfo").split_whitespace().nth(1).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let kernel = kernel.split(['-', '\n']).next().unwrap_or_default();
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    let groups =
+        if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "cgroup v2" } else { "cgroup v1" };
+    format!(
+        "Machine: {processors} virtual {} cores shared with other machines, {:.0} GiB, Linux {kernel}, {groups}; load {load} before \
+         the first round.",
+        std::env::consts::ARCH,
+        memory / f64::from(1 << 20),
+    )
+}

@@ -1,0 +1,141 @@
+//! `bench`: the whole product in its release build, beside its peers in the same run.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{house, task_guests, task_images, task_oracle, task_setup};
+
+/// Where in `docs/performance.md` the tables go.
+const MARKS: (&str, &str) = ("<!-- ./x bench --write -->", "<!-- end -->");
+
+/// What of wasmtime's command line serves components; all else of it would only take time to compile.
+const WASMTIME_FEATURES: &str =
+    "run,serve,cranelift,pooling-allocator,component-model,component-model-async,parallel-compilation";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds of each table
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Only these tables: run, start, http, rest
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Put the tables into docs/performance.md
+    #[arg(long, conflicts_with = "only")]
+    write: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    task_setup::packages()?;
+    task_setup::install(&[("wrk", "wrk"), ("podman", "podman"), ("nsenter", "util-linux")])?;
+    task_images::run()?;
+    task_guests::run()?;
+    house::run(&mut house::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
+    let wasmtime = wasmtime()?;
+    task_oracle::start()?;
+    let podman = Podman::set_up()?;
+    let bench = house::root().join("target/release/bireme-benches");
+    let mut command = house::program(bench);
+    command.arg("--dockerd").arg(task_oracle::socket());
+    command.arg("--wasmtime").arg(wasmtime);
+    command.args(["--podman", &podman.line.join("\n"), "--rounds", &args.rounds.to_string()]);
+    if !args.only.is_empty() {
+        command.args(["--only", &args.only.join(",")]);
+    }
+    let tables = house::output(command.stderr(Stdio::inherit()));
+    drop(podman);
+    task_oracle::stop()?;
+    let tables = tables?;
+    println!("{tables}");
+    if args.write { write(&tables) } else { Ok(()) }
+}
+
+fn write(tables: &str) -> Result<()> {
+    let page = house::root().join("docs/performance.md");
+    let text = house::read(&page)?;
+    let (Some((before, _)), Some((_, after))) = (text.split_once(MARKS.0), text.split_once(MARKS.1)) else {
+        bail!("{} has no place for the tables: {} … {}", page.display(), MARKS.0, MARKS.1);
+    };
+    house::write(&page, format!("{before}{}\n\n{}\n\n{}{after}", MARKS.0, tables.trim(), MARKS.1))
+}
+
+/// The peer for components: wasmtime's own command line, of the version that we embed.
+fn wasmtime() -> Result<PathBuf> {
+    let lock = house::read(&house::root().join("Cargo.lock"))?;
+    let version = lock
+        .split_once("name = \"wasmtime\"\nversion = \"")
+        .and_then(|(_, rest)| rest.split('"').next())
+        .context("Cargo.lock names no wasmtime")?;
+    let root = house::made("peers");
+    let binary = root.join("bin/wasmtime");
+    house::once("wasmtime, to compare with", version, &binary, || {
+        let mut install = house::cargo(&["install", "--quiet", "--locked", "--no-default-features"]);
+        install.args(["--features", WASMTIME_FEATURES, "--version", version, "--root"]).arg(&root);
+        install.arg("--target-dir").arg(house::made("peers-build")).arg("wasmtime-cli");
+        house::run(&mut install)
+    })?;
+    Ok(binary)
+}
+
+/// Debian's podman, with folders and a network namespace of its own, and Docker's runc, since its crun refuses machines
+/// that mix both versions of cgroups.
+struct Podman {
+    folder: PathBuf,
+    line: Vec<String>,
+}
+
+const NAMESPACE: &str = "bireme-bench";
+
+impl Podman {
+    fn set_up() -> Result<Self> {
+        let folder = house::made("podman");
+        let runc = task_oracle::programs()?.join("usr/sbin/runc");
+        let _ = house::program("ip").args(["netns", "delete", NAMESPACE]).stderr(Stdio::null()).status();
+        house::run(house::program("ip").args(["netns", "add", NAMESPACE]))?;
+        let path = |name: &str| folder.join(name).display().to_string();
+        let line = [
+            "nsenter",
+            &format!("--net=/run/netns/{NAMESPACE}"),
+            "podman",
+            "--root",
+            &path("root"),
+            "--runroot",
+            &path("run"),
+            "--runtime",
+            &runc.display().to_string(),
+            "--cgroup-manager",
+            "cgroupfs",
+            "--storage-driver",
+            "overlay",
+            "--network-config-dir",
+            &path("networks"),
+        ];
+        let made = Self { line: line.map(str::to_owned).to_vec(), folder: folder.clone() };
+        let image = house::made("images/busybox.tar");
+        house::run(house::program("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
+        house::run(
+            house::program(&made.line[0])
+                .args(&made.line[1..])
+                .args(["load", "-q", "-i"])
+                .arg(image)
+                .stdout(Stdio::null()),
+        )?;
+        Ok(made)
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let line = &self.line;
+        let _ = house::program(&line[0])
+            .args(&line[1..])
+            .args(["system", "reset", "--force"])
+            .stdout(Stdio::null())
+            .status();
+        let _ = house::program("ip").args(["netns", "delete", NAMESPACE]).status();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
