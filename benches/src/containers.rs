@@ -31,9 +31,9 @@ pub(crate) fn run(peers: &Peers) {
         contenders
             .push(("`docker run`, dockerd 26.1.5, no network", run(docker(&theirs), "--network none busybox true")));
     }
-    if !peers.podman.is_empty() {
+    if let Some(podman) = &peers.podman {
         // Its defaults ask for more open files than this machine grants anyone.
-        let podman = || run(peers.podman.clone(), "run --rm --ulimit nofile=1024:1024 --ulimit nproc=1024:1024");
+        let podman = || run(words(podman), "run --rm --ulimit nofile=1024:1024 --ulimit nproc=1024:1024");
         contenders.push(("`podman run` 4.3.1 with runc, bridge", run(podman(), "busybox true")));
         contenders.push(("`podman run` 4.3.1 with runc, no network", run(podman(), "--network none busybox true")));
     }

@@ -21,9 +21,9 @@ struct Peers {
     /// Socket of Docker's own engine, with the test images loaded
     #[arg(long)]
     dockerd: Option<PathBuf>,
-    /// A podman command, word by word, with the test images loaded
-    #[arg(long, num_args = 1.., value_delimiter = '\n', allow_hyphen_values = true)]
-    podman: Vec<String>,
+    /// A podman command with its flags, the test images loaded
+    #[arg(long)]
+    podman: Option<String>,
     /// The wasmtime binary
     #[arg(long)]
     wasmtime: Option<PathBuf>,

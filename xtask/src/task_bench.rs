@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut command = house::program(bench);
     command.arg("--dockerd").arg(task_oracle::socket());
     command.arg("--wasmtime").arg(wasmtime);
-    command.args(["--podman", &podman.line.join("\n"), "--rounds", &args.rounds.to_string()]);
+    command.args(["--podman", &podman.line.join(" "), "--rounds", &args.rounds.to_string()]);
     if !args.only.is_empty() {
         command.args(["--only", &args.only.join(",")]);
     }
