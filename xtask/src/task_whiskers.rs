@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// Where the app's port is published on this machine
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// The engine, for the count of instances
+    /// The engine, for the count of instances [default: the machine's own, where one runs]
     #[arg(long, env = "BIREME_HOST")]
     host: Option<String>,
 }
@@ -40,11 +40,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(Action::Build) = args.action {
         return build();
     }
-    house::run(&mut house::cargo(&["build", "--locked", "--package", "whiskers-bots"]))?;
+    // All of the workspace, as everything else is built: another set would mean other features, and compiling anew.
+    house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
     let mut bots = house::program(house::bin("whiskers-bots"));
     bots.args(["play", "--port", &args.port.to_string(), "--players", &args.players.to_string()]);
     bots.args(["--seconds", &args.seconds.to_string()]);
-    if let Some(host) = &args.host {
+    // `./x demo` runs the example on the machine's own engine.
+    let own = Path::new("/run/bireme/bireme.sock");
+    let own = own.exists().then(|| format!("unix://{}", own.display()));
+    if let Some(host) = args.host.as_ref().or(own.as_ref()) {
         bots.args(["--host", host]);
     }
     house::run(&mut bots)
