@@ -281,3 +281,60 @@ fn logs_follow_from_where_they_are_asked() {
     assert_eq!(engine.docker(["logs", "-f", "clock"]).stdout(), "tick 1\ntick 2\ntick 3\n");
     engine.finish();
 }
+
+#[test]
+fn changed_files_are_told_exported_and_taken_packed() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script =
+        "echo new > /added; echo other >> /etc/passwd; rm /bin/busybox.gone 2>/dev/null; mkdir -p /a/b; touch /a/b/c";
+    engine
+        .docker(["run", "--name", "changed", "-v", "/data", "busybox", "sh", "-c", &format!("{script}; touch /data/x")])
+        .raw_stdout();
+    let diff = engine.docker(["diff", "changed"]);
+    let lines: Vec<&str> = diff.stdout().lines().collect();
+    for expected in ["A /added", "C /etc", "C /etc/passwd", "A /a", "A /a/b", "A /a/b/c"] {
+        assert!(lines.contains(&expected), "{expected} in {lines:?}");
+    }
+    assert!(
+        !lines.iter().any(|line| line.contains("/data/") || line.contains("hosts") || line.contains("/proc")),
+        "{lines:?}"
+    );
+    // Nothing changed, nothing told.
+    engine.docker(["create", "--name", "same", "busybox", "true"]).stdout();
+    assert_eq!(engine.docker(["diff", "same"]).stdout(), "");
+
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("files.tar");
+    engine.docker(["export", "-o", archive.to_str().unwrap(), "changed"]).stdout();
+    let list = |flags: &str| {
+        let output = std::process::Command::new("tar").args([flags, archive.to_str().unwrap()]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let names = list("-tf");
+    for expected in ["added", "a/b/c", "bin/busybox", "etc/passwd"] {
+        assert!(names.lines().any(|name| name == expected), "{expected} in {names}");
+    }
+    assert!(!names.contains("data/x"), "volumes are not part of it: {names}");
+
+    // A packed archive is unpacked, as Docker does it.
+    std::fs::write(folder.path().join("note"), "packed").unwrap();
+    let packed = std::process::Command::new("tar")
+        .args(["-C", folder.path().to_str().unwrap(), "-cz", "note"])
+        .output()
+        .unwrap();
+    let answer = engine.request("PUT", "/containers/same/archive?path=/etc", &packed.stdout);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    engine.docker(["cp", "same:/etc/note", folder.path().join("back").to_str().unwrap()]).stdout();
+    assert_eq!(std::fs::read_to_string(folder.path().join("back")).unwrap(), "packed");
+
+    // Volumes with a label stay, the others go.
+    engine.docker(["volume", "create", "--label", "keep=yes", "one"]).stdout();
+    engine.docker(["volume", "create", "two"]).stdout();
+    let pruned = engine.docker(["volume", "prune", "-af", "--filter", "label!=keep=yes"]);
+    assert!(pruned.stdout().contains("two") && !pruned.stdout().contains("one\n"), "{pruned}");
+    // What has no terminal has no size, and that is no error.
+    engine.docker(["run", "-d", "--name", "sleeps", "busybox", "sleep", "1000"]).stdout();
+    assert_eq!(engine.request("POST", "/containers/sleeps/resize?h=10&w=10", b"").status, 200);
+    engine.finish();
+}

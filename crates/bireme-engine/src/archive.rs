@@ -113,7 +113,7 @@ impl Engine {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopping)?
@@ -192,7 +192,7 @@ fn stat(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<PathStat> {
 
 const DEEPEST: usize = 200;
 
-fn append<W: Write>(
+pub(crate) fn append<W: Write>(
     archive: &mut tar::Builder<W>,
     parent: BorrowedFd<'_>,
     base: &OsStr,
@@ -247,8 +247,9 @@ fn append<W: Write>(
     }
 }
 
+/// `archive` may be compressed, as Docker takes it.
 fn extract(root: &OwnedFd, folder: &Path, archive: impl Read) -> io::Result<()> {
-    let mut archive = tar::Archive::new(archive);
+    let mut archive = tar::Archive::new(bireme_image::open_any(archive)?);
     for (count, entry) in archive.entries()?.enumerate() {
         if count >= MOST_ENTRIES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {MOST_ENTRIES} entries")));
@@ -426,6 +427,16 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["a", "a/b.txt", "a/link"]);
+
+        let mut packed = std::process::Command::new("gzip")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        packed.stdin.take().unwrap().write_all(&archive(&[("zipped", EntryType::Regular, "small")])).unwrap();
+        let packed = packed.wait_with_output().unwrap().stdout;
+        extract(&root, Path::new("/"), packed.as_slice()).unwrap();
+        assert_eq!(std::fs::read_to_string(temp.path().join("root/zipped")).unwrap(), "small");
 
         let climbing = archive(&[("../../outside/x", EntryType::Regular, "no")]);
         assert_eq!(

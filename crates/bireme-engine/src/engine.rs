@@ -1009,6 +1009,8 @@ impl Engine {
         let handle = self.find(name)?;
         let workload = self.running(&handle)?;
         match workload.as_attach() {
+            // As Docker has it: what has no terminal has no size to change, and nobody is told off.
+            Some(_) if !handle.fixed.spec.tty => Ok(()),
             Some(attach) => Ok(attach.resize(columns, rows).await?),
             None => Err(EngineError::unsupported(format!("{name} has no terminal"))),
         }

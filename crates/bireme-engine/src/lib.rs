@@ -14,6 +14,7 @@
 
 mod archive;
 mod attach;
+mod changes;
 mod container;
 mod engine;
 mod error;
@@ -35,6 +36,7 @@ mod volume;
 
 pub use archive::PathStat;
 pub use attach::AttachSession;
+pub use changes::{Change, ChangeKind};
 pub use engine::{Created, Engine, EngineOptions};
 pub use error::EngineError;
 pub use event::{Event, EventQuery};

@@ -32,7 +32,7 @@ pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Resu
 }
 
 /// The image's tree as one folder. An overlay mount that is attached nowhere: it is gone when the descriptor closes.
-fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+pub(crate) fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     if let [only] = layers {
         return Ok(fs::open(only, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     }

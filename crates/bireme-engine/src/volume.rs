@@ -160,12 +160,10 @@ impl Engine {
     }
 
     /// Removes volumes that nobody mounts: the anonymous ones, with `all` named ones too. `labels` as in filters.
-    pub async fn prune_volumes(&self, all: bool, labels: &[String]) -> Result<Vec<String>, EngineError> {
+    pub async fn prune_volumes(&self, all: bool, wanted: impl Fn(&Volume) -> bool) -> Result<Vec<String>, EngineError> {
         let mut removed = Vec::new();
         for volume in self.volumes() {
-            let wanted =
-                (all || volume.anonymous) && labels.iter().all(|label| engine::has_label(&volume.labels, label));
-            if wanted && self.volume_users(&volume.name).is_empty() {
+            if (all || volume.anonymous) && wanted(&volume) && self.volume_users(&volume.name).is_empty() {
                 self.remove_volume(&volume.name, false).await?;
                 removed.push(volume.name);
             }

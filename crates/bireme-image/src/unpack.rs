@@ -77,8 +77,11 @@ pub(crate) fn sniff(start: &[u8]) -> LayerForm {
     }
 }
 
-/// Unwraps whatever compression `packed` has.
-pub(crate) fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+/// Unwraps whatever compression `packed` has: none, gzip or zstd, told apart by the first bytes.
+///
+/// # Errors
+/// Those of reading the first bytes.
+pub fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut start = Vec::with_capacity(4);
     packed.by_ref().take(4).read_to_end(&mut start)?;
     let form = sniff(&start);

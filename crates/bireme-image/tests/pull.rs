@@ -233,6 +233,23 @@ async fn one_name_keeps_several_platforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_registry_is_asked_without_pulling() {
+    let registry = Registry::start(false).await;
+    registry.push("busy/box", "1", &big_image()).await;
+    let place = place().await;
+    let name = reference(&registry.host, "busy/box:1");
+    let found = place.store.look_up(&name, None).await.unwrap();
+    let manifest = big_image().manifest;
+    assert_eq!((found.digest, found.size), (manifest.digest(), manifest.bytes.len() as u64));
+    assert!(found.media_type.ends_with("manifest.v1+json") || found.media_type.ends_with("manifest.v2+json"));
+    assert_eq!(found.platforms.len(), 1);
+    assert_eq!(found.platforms[0]["os"], "linux");
+    assert!(place.store.list().await.unwrap().is_empty(), "nothing is stored");
+    let error = place.store.look_up(&reference(&registry.host, "busy/box:2"), None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pulls_what_skopeo_pushed() {
     let registry = Registry::start(false).await;
     let tars = [busybox(), tar_of(&[("etc/motd", "hello")])];

@@ -237,6 +237,13 @@ fn config(container: &Container) -> Value {
     });
     if !spec.ports.is_empty() {
         wire["ExposedPorts"] = ports::set(&spec.ports);
+        // As they were asked for: `80` stays `80`.
+        for asked in asked["ExposedPorts"].as_object().into_iter().flat_map(|asked| asked.keys()) {
+            if let Some(shown) = wire["ExposedPorts"].as_object_mut().filter(|_| !asked.contains('/')) {
+                shown.remove(&format!("{asked}/tcp"));
+                shown.insert(asked.clone(), json!({}));
+            }
+        }
     }
     if let Some(health) = &fixed.health {
         wire["Healthcheck"] = healthcheck(health);

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
-use bireme_engine::PathStat;
+use bireme_engine::{ChangeKind, PathStat};
 use futures::StreamExt as _;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -19,7 +19,10 @@ use crate::error::{ApiError, chain};
 use crate::extract::Query;
 
 pub(super) fn router() -> Router<App> {
-    Router::new().route("/containers/{name}/archive", get(read).head(stat).put(write))
+    Router::new()
+        .route("/containers/{name}/archive", get(read).head(stat).put(write))
+        .route("/containers/{name}/changes", get(changes))
+        .route("/containers/{name}/export", get(export))
 }
 
 fn path(query: &Query) -> Result<String, ApiError> {
@@ -41,6 +44,41 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
     let reading = async move { engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await };
+    Ok(with_stat(archive(reader, reading, "application/x-tar"), &found))
+}
+
+/// `A`, `C` and `D` of `docker diff`.
+async fn changes(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    let changes = app.engine.changes(&name).await?;
+    if changes.is_empty() {
+        return super::ok(&json!(null));
+    }
+    let shown = changes.into_iter().map(|change| {
+        let kind = match change.kind {
+            ChangeKind::Modified => 0,
+            ChangeKind::Added => 1,
+            ChangeKind::Deleted => 2,
+        };
+        json!({ "Path": change.path, "Kind": kind })
+    });
+    super::ok(&shown.collect())
+}
+
+async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    // Asked first, so that a name that is none has its status.
+    app.engine.changes(&name).await?;
+    let (reader, writer) = tokio::io::duplex(256 * 1024);
+    let engine = app.engine.clone();
+    let reading = async move { engine.export(&name, SyncIoBridge::new(writer)).await };
+    Ok(archive(reader, reading, "application/octet-stream"))
+}
+
+/// Streams what `reading` writes to the other end of `reader`.
+fn archive(
+    reader: tokio::io::DuplexStream,
+    reading: impl Future<Output = Result<(), bireme_engine::EngineError>> + Send + 'static,
+    kind: &'static str,
+) -> Response {
     let failure = futures::stream::once(reading).filter_map(async |ended| {
         let error = ended.err()?;
         tracing::warn!(error = %chain(&error), "reading files of a container failed");
@@ -49,8 +87,8 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     });
     let pieces = futures::stream::select(ReaderStream::with_capacity(reader, 64 * 1024), failure);
     let mut response = Response::new(Body::from_stream(pieces));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
-    Ok(with_stat(response, &found))
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
 }
 
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {

@@ -37,6 +37,17 @@ pub(super) fn router() -> Router<App> {
         // Names have slashes in them, so what follows a name is found by hand.
         .route("/images/{*rest}", get(of_one).post(change_one).delete(remove))
         .route("/commit", post(commit))
+        .route("/distribution/{*rest}", get(distribution))
+}
+
+async fn distribution(State(app): State<App>, Path(rest): Path<String>, headers: HeaderMap) -> Answer {
+    let name = rest.strip_suffix("/json").ok_or_else(ApiError::no_such_page)?;
+    let reference = Reference::parse(name).map_err(ImageError::from)?;
+    let found = app.images.look_up(&reference, basic(registry_auth(&headers)?)).await?;
+    ok(&json!({
+        "Descriptor": { "mediaType": found.media_type, "digest": found.digest.to_string(), "size": found.size },
+        "Platforms": found.platforms,
+    }))
 }
 
 async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {

@@ -1,7 +1,7 @@
 //! What Docker serves and this engine does not: each answered as a client can understand it.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::routing::{any, get};
 use bireme_core::ErrorKind;
 use serde_json::json;
@@ -16,9 +16,6 @@ pub(super) fn router() -> Router<App> {
         .route("/plugins/{*rest}", get(no_such_plugin).fallback(no_plugins))
         .route("/session", any(no_buildkit))
         .route("/grpc", any(no_buildkit))
-        .route("/distribution/{*rest}", get(distribution))
-        .route("/containers/{name}/export", get(export))
-        .route("/containers/{name}/changes", get(changes))
         .route("/containers/{name}/checkpoints", any(checkpoints))
         .route("/containers/{name}/checkpoints/{*rest}", any(checkpoints))
         .route("/swarm", any(no_swarm))
@@ -58,20 +55,6 @@ async fn no_buildkit() -> ApiError {
         ErrorKind::NotFound,
         "BuildKit is not offered: set DOCKER_BUILDKIT=0, and the classic builder is used",
     )
-}
-
-async fn distribution() -> ApiError {
-    ApiError::unsupported("asking a registry about an image without pulling it is not offered: pull it and inspect it")
-}
-
-async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.inspect(&name)?;
-    Err(ApiError::unsupported("exporting a container's files is not offered: mount a volume to keep what it writes"))
-}
-
-async fn changes(State(app): State<App>, Path(name): Path<String>) -> Answer {
-    app.engine.inspect(&name)?;
-    Err(ApiError::unsupported("listing a container's changed files is not offered: look into it with exec"))
 }
 
 async fn checkpoints() -> ApiError {

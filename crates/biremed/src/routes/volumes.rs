@@ -63,12 +63,9 @@ async fn update(Path(_): Path<String>) -> ApiError {
 
 async fn prune(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
     let filters = query.filters(&["all", "label", "label!"])?;
-    if !filters.get("label!").is_empty() {
-        return Err(ApiError::unsupported("the filter label! is not offered here: name the volumes to remove"));
-    }
     // Since 1.42 only anonymous volumes go unless all are asked for.
     let all = filters.flag("all")?.unwrap_or(version < ApiVersion(42));
-    let labels = filters.get("label").to_vec();
-    let removed = app.change(|engine| async move { engine.prune_volumes(all, &labels).await }).await?;
+    let wanted = move |volume: &bireme_engine::view::Volume| filters.labels_match(&volume.labels);
+    let removed = app.change(|engine| async move { engine.prune_volumes(all, wanted).await }).await?;
     ok(&json!({ "VolumesDeleted": removed, "SpaceReclaimed": 0 }))
 }

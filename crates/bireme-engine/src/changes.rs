@@ -1,0 +1,265 @@
+//! What a container changed of its image's files, and all of its files as one archive.
+//!
+//! ```text
+//! lower layers (read-only) ─┐
+//!                           ├─> what the container sees
+//! upper folder ─────────────┘   a file here: added or modified; a character device 0/0: deleted
+//! ```
+//!
+//! Source: Docker Engine API, `ContainerChanges` and `ContainerExport`; the kernel's overlayfs.rst on whiteouts.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use bireme_core::Program;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+
+use crate::archive;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::rootfs;
+
+/// What became of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    Modified,
+    Added,
+    Deleted,
+}
+
+/// One path that differs from the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// From the container's root, with a leading slash.
+    pub path: String,
+    pub kind: ChangeKind,
+}
+
+/// What every container gets from the engine: no change of its own. Docker has these in a layer below.
+const GIVEN: &[&str] = &[
+    "/.dockerenv",
+    "/dev",
+    "/dev/console",
+    "/dev/pts",
+    "/dev/shm",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/mtab",
+    "/etc/resolv.conf",
+    "/proc",
+    "/sys",
+];
+
+/// Deeper than any real tree.
+const DEEPEST: usize = 200;
+
+impl Engine {
+    /// Every path that a container added, modified or deleted, in order.
+    ///
+    /// # Errors
+    /// `NotFound` for the container; `Unsupported` for a component.
+    pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+        let (lower, upper) = self.folders_of(name)?;
+        archive::blocking(move || {
+            let failed = |source| EngineError::File { path: upper.clone(), source };
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            let below = rootfs::open_merged(&lower).map_err(failed)?;
+            let below = fs::openat(&below, ".", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
+            let above = match fs::open(&upper, flags, Mode::empty()) {
+                Ok(above) => above,
+                Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+                Err(error) => return Err(failed(error.into())),
+            };
+            let mut found = Vec::new();
+            compare(above.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found).map_err(failed)?;
+            found.sort_by(|one: &Change, other| one.path.cmp(&other.path));
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Writes all files of a container to `out`, without those of its volumes and mounts.
+    ///
+    /// # Errors
+    /// As [`Engine::changes`].
+    pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
+        let (mut layers, upper) = self.folders_of(name)?;
+        layers.push(upper.clone());
+        archive::blocking(move || {
+            let write = || -> io::Result<()> {
+                // The container may be running on the same folders: read as layers, they are never written to.
+                let root = rootfs::open_merged(&layers)?;
+                // Names the folder only; listing it takes one that is open.
+                let root = fs::openat(&root, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                let mut archive = tar::Builder::new(out);
+                for name in names(root.as_fd())? {
+                    archive::append(
+                        &mut archive,
+                        root.as_fd(),
+                        OsStr::from_bytes(&name),
+                        Path::new(OsStr::from_bytes(&name)),
+                        0,
+                    )?;
+                }
+                archive.into_inner()?.flush()
+            };
+            write().map_err(|source| EngineError::File { path: upper, source })
+        })
+        .await
+    }
+
+    fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
+        let handle = self.find(name)?;
+        match &handle.fixed.program {
+            Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
+            _ => Err(EngineError::unsupported(format!(
+                "{} is a WebAssembly component and has no files of its own: what it writes is in the volumes it mounts",
+                handle.view().name
+            ))),
+        }
+    }
+}
+
+/// The entries of a folder, in order.
+fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Adds what `above` changes of `below`; true when it changed anything.
+fn compare(
+    above: BorrowedFd<'_>,
+    below: Option<BorrowedFd<'_>>,
+    path: &Path,
+    depth: usize,
+    found: &mut Vec<Change>,
+) -> io::Result<bool> {
+    if depth > DEEPEST {
+        return Err(io::Error::other("the tree is nested too deeply"));
+    }
+    let before = found.len();
+    let folder = |at: BorrowedFd<'_>, name: &[u8]| {
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        fs::openat(at, name, flags, Mode::empty())
+    };
+    let mut in_both = Vec::new();
+    for name in names(above)? {
+        let full = path.join(OsStr::from_bytes(&name));
+        let text = full.to_string_lossy().into_owned();
+        let now = fs::statat(above, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
+        let kind = FileType::from_raw_mode(now.st_mode);
+        let was = below.and_then(|below| fs::statat(below, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).ok());
+        in_both.push(name.clone());
+        if kind == FileType::CharacterDevice && now.st_rdev == 0 {
+            if was.is_some() {
+                found.push(Change { path: text, kind: ChangeKind::Deleted });
+            }
+            continue;
+        }
+        let given = GIVEN.contains(&text.as_str());
+        let was_folder = was.is_some_and(|was| FileType::from_raw_mode(was.st_mode) == FileType::Directory);
+        if kind != FileType::Directory {
+            if !(given && was.is_none()) {
+                let kind = if was.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+                found.push(Change { path: text, kind });
+            }
+            continue;
+        }
+        let inside = folder(above, &name)?;
+        let under: Option<OwnedFd> = if was_folder { below.and_then(|below| folder(below, &name).ok()) } else { None };
+        let at = found.len();
+        let changed = compare(inside.as_fd(), under.as_ref().map(OwnedFd::as_fd), &full, depth + 1, found)?;
+        let differs = was.is_none_or(|was| {
+            !was_folder || (was.st_mode, was.st_uid, was.st_gid) != (now.st_mode, now.st_uid, now.st_gid)
+        });
+        if changed || (differs && !given) {
+            let kind = if was.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+            found.insert(at, Change { path: text, kind });
+        }
+    }
+    // A folder that was removed and made anew hides all that was in it.
+    if let Some(below) = below
+        && opaque(above)
+    {
+        for name in names(below)?.into_iter().filter(|name| !in_both.contains(name)) {
+            let path = path.join(OsStr::from_bytes(&name)).to_string_lossy().into_owned();
+            found.push(Change { path, kind: ChangeKind::Deleted });
+        }
+    }
+    Ok(found.len() > before)
+}
+
+fn opaque(folder: BorrowedFd<'_>) -> bool {
+    let mut value = [0u8; 4];
+    fs::fgetxattr(folder, "trusted.overlay.opaque", &mut value[..]).is_ok_and(|length| value[..length] == *b"y")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(make: impl Fn(&Path, &Path)) -> Vec<String> {
+        let temp = tempfile::tempdir().unwrap();
+        let (lower, upper) = (temp.path().join("lower"), temp.path().join("upper"));
+        for folder in ["lower/etc", "lower/data/deep", "upper"] {
+            std::fs::create_dir_all(temp.path().join(folder)).unwrap();
+        }
+        std::fs::write(lower.join("etc/passwd"), "root").unwrap();
+        std::fs::write(lower.join("data/one"), "1").unwrap();
+        make(&lower, &upper);
+        let open = |path: &Path| fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        let mut found = Vec::new();
+        compare(open(&upper).as_fd(), Some(open(&lower).as_fd()), Path::new("/"), 0, &mut found).unwrap();
+        found.into_iter().map(|one| format!("{} {}", &format!("{:?}", one.kind)[..1], one.path)).collect()
+    }
+
+    #[test]
+    fn added_modified_and_deleted_are_told_apart() {
+        let found = changes(|_, upper| {
+            std::fs::create_dir_all(upper.join("etc")).unwrap();
+            std::fs::write(upper.join("etc/passwd"), "other").unwrap();
+            std::fs::create_dir_all(upper.join("new/folder")).unwrap();
+            std::fs::write(upper.join("new/folder/file"), "x").unwrap();
+            std::fs::create_dir_all(upper.join("data")).unwrap();
+            let device = fs::makedev(0, 0);
+            fs::mknodat(fs::CWD, upper.join("data/one"), FileType::CharacterDevice, Mode::empty(), device).unwrap();
+        });
+        assert_eq!(
+            found,
+            ["M /data", "D /data/one", "M /etc", "M /etc/passwd", "A /new", "A /new/folder", "A /new/folder/file"]
+        );
+    }
+
+    #[test]
+    fn what_the_engine_gives_is_no_change_and_a_copied_up_folder_neither() {
+        let found = changes(|_, upper| {
+            std::fs::create_dir_all(upper.join("data/deep")).unwrap();
+            std::fs::create_dir_all(upper.join("proc")).unwrap();
+            std::fs::create_dir_all(upper.join("dev/pts")).unwrap();
+            std::fs::create_dir_all(upper.join("etc")).unwrap();
+            std::fs::write(upper.join("etc/hosts"), "").unwrap();
+        });
+        assert_eq!(found, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_folder_that_took_the_place_of_another_hides_it() {
+        let found = changes(|_, upper| {
+            std::fs::create_dir_all(upper.join("data")).unwrap();
+            let folder = fs::open(upper.join("data"), OFlags::RDONLY, Mode::empty()).unwrap();
+            fs::fsetxattr(&folder, "trusted.overlay.opaque", b"y", fs::XattrFlags::empty()).unwrap();
+            std::fs::write(upper.join("data/two"), "2").unwrap();
+        });
+        assert_eq!(found, ["M /data", "A /data/two", "D /data/deep", "D /data/one"]);
+    }
+}
