@@ -31,7 +31,7 @@ pub(crate) fn run() {
     let row = |name: &str, of: (f64, f64)| vec![name.to_owned(), figure(of.0), figure(of.1)];
     print_table(
         "Memory at rest",
-        &["process", "resident, MiB", "of that its own, MiB"],
+        &["process", "resident, MiB", "of that written to, its own, MiB"],
         &[
             row("`biremed`, started", fresh),
             row("`biremed` with ten containers and a component", now),
@@ -47,14 +47,14 @@ pub(crate) fn run() {
     engine.finish();
 }
 
-/// Mebibytes: what is resident, and what of it no other process shares.
+/// Mebibytes: what is resident, and what of it was written to, so that no other process could share it.
 fn resident(pid: u32) -> (f64, f64) {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let field = |name: &str| -> f64 {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
     };
-    (field("Rss:"), field("Private_Clean:") + field("Private_Dirty:"))
+    (field("Rss:"), field("Private_Dirty:"))
 }
 
 fn processor_ticks(pid: u32) -> u64 {
