@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use crate::admit::Claim;
 use crate::db::Layer;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
@@ -113,7 +114,10 @@ impl Inner {
     }
 
     fn unpack_blocking(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
-        let _pins = (self.pin(&layer.diff_id), self.pin(&layer.blob.digest));
+        // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
+        let mut claim = Claim::new(self);
+        claim.blob(&layer.blob.digest);
+        claim.layer(&layer.diff_id);
         let target = self.layer_path(&layer.diff_id);
         // Another caller may have finished between the question and the turn.
         if let Some(size) = self.db.unpacked(&layer.diff_id)?

@@ -190,7 +190,13 @@ impl ImageStore {
         received?;
         progress(Progress::of(blob.digest.short(), "Verifying Checksum"));
         let (inner, digest) = (self.inner.clone(), blob.digest.clone());
-        blocking("store a layer", move || file.finish(&inner, &digest, &what)).await
+        blocking("store a layer", move || {
+            // A pull that is given up meanwhile finds the blob in use, and leaves it to us.
+            let mut claim = Claim::new(&inner);
+            claim.blob(&digest);
+            file.finish(&inner, &digest, &what)
+        })
+        .await
     }
 }
 
