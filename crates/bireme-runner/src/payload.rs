@@ -13,9 +13,9 @@ use bireme_linux::protocol::Failure;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::WaitOptions;
 
 use crate::filter::{Filter, Lent};
 use crate::raw;
@@ -126,19 +126,32 @@ fn be_init(child: Pid) -> ! {
     let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None);
     loop {
         // Reaped before waiting: a signal that came before it was blocked would not wake us.
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == child => std::process::exit(code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => std::process::exit(128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
+        while let Ok(Some((pid, code))) = next_ended() {
+            if pid == child {
+                std::process::exit(code);
             }
         }
-        match all.wait() {
-            Ok(nix::sys::signal::Signal::SIGCHLD) | Err(_) => {}
-            Ok(signal) => {
-                let _ = nix::sys::signal::kill(child, signal);
+        match raw::next_signal(&all) {
+            Ok(libc::SIGCHLD) | Err(_) => {}
+            Ok(number) => drop(raw::kill(child, number)),
+        }
+    }
+}
+
+/// A child that has ended, and the exit code that Docker would give it; nothing when none has.
+///
+/// Not nix's waitpid(2), which cannot tell of a child that a real-time signal ended, and has waited for it all the same.
+pub(crate) fn next_ended() -> rustix::io::Result<Option<(Pid, i32)>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let signal = || status.terminating_signal().map(|signal| 128 + signal);
+                if let Some(code) = status.exit_status().or_else(signal) {
+                    return Ok(Some((Pid::from_raw(pid.as_raw_pid()), code)));
+                }
             }
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
 }

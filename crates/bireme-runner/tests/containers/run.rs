@@ -1,6 +1,6 @@
 //! Starting, ending, and what a program finds around it.
 
-use bireme_core::spec::{MountSource, Propagation, Signal};
+use bireme_core::spec::{MountSource, NamespaceMode, Propagation, Signal};
 use bireme_core::{ErrorKind, ExecSpec, Executor as _};
 
 use crate::bench::{Bench, end, until};
@@ -33,6 +33,30 @@ async fn signals_end_it_with_128_and_their_number() {
         assert_eq!(workload.signal(signal).await.unwrap_err().kind(), ErrorKind::Conflict);
         workload.delete().await.unwrap();
     }
+}
+
+/// Whoever was ended by a signal without a name was missed, and waited for until the end of days.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_time_signals_end_it_too() {
+    let bench = Bench::new();
+    // No signal ends process 1 of a namespace of its own, but for KILL.
+    for (init, pid, processes) in [(true, NamespaceMode::Private, 2), (false, NamespaceMode::Host, 1)] {
+        for signal in ["RTMIN", "40", "RTMAX"].map(|name| Signal::parse(name).unwrap()) {
+            let mut spec = bench.spec(&["sleep", "1000"]);
+            (spec.init, spec.namespaces.pid) = (init, pid.clone());
+            let workload = bench.start(&spec).await;
+            until("the sleep", || (bench.cgroup(&spec).processes().len() == processes).then_some(())).await;
+            workload.signal(signal).await.unwrap();
+            assert_eq!(end(&*workload).await.code, 128 + signal.0, "{pid:?}");
+            workload.delete().await.unwrap();
+        }
+    }
+    let workload = bench.start(&bench.spec(&["sleep", "1000"])).await;
+    let exec = workload.as_exec().unwrap();
+    let args = ["sh", "-c", "kill -40 $$; sleep 1000"].map(str::to_owned).to_vec();
+    exec.exec("it", ExecSpec { args, ..ExecSpec::default() }).await.unwrap();
+    assert_eq!(exec.exec_wait("it").await.unwrap(), 168);
+    workload.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
