@@ -22,6 +22,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
 use rustix::pty::OpenptFlags;
 
+use crate::devices;
 use crate::filter::{self, Filter};
 use crate::payload::Payload;
 use crate::rootfs::{self, Rootfs};
@@ -113,7 +114,10 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
     let written = serde_json::to_vec(&told).map_err(|error| failed("cannot write the specification", error))?;
     fs::write(config.run_dir.join("config.json"), written)
         .map_err(|error| failed("cannot write the specification", error))?;
-    build(config, &rootfs, &user, capabilities, (filter, lent))
+    let container = build(config, &rootfs, &user, capabilities, (filter, lent))?;
+    // Init stands in its cgroup and has executed nothing of the container's.
+    devices::confine(&Cgroup::new(&config.cgroup), &spec["linux"]["resources"]["devices"])?;
+    Ok(container)
 }
 
 fn build(

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{Mount, MountSource, Propagation};
 use bireme_core::{ErrorKind, Program};
-use bireme_linux::cgroup::Layout;
 use bireme_linux::protocol::{Failure, RunnerConfig};
 use bireme_linux::spec;
 use libcontainer::syscall::linux::{
@@ -256,10 +255,6 @@ fn bind(
     }
     if read_only {
         attributes.attr_set |= MOUNT_ATTR_RDONLY;
-    }
-    // There no device rules are set.
-    if matches!(Layout::of_this_machine(), Layout::V2(_)) {
-        attributes.attr_set |= MOUNT_ATTR_NODEV;
     }
     set_attributes(tree.as_fd(), &attributes)?;
     attach(tree.as_fd(), target)

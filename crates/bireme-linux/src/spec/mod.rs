@@ -302,14 +302,7 @@ pub fn capabilities(security: &Security, available: u64) -> Result<BTreeSet<Stri
     } else if drop.iter().any(|name| name == "ALL") {
         BTreeSet::new()
     } else {
-        let mut defaults: BTreeSet<String> =
-            DEFAULT_CAPABILITIES.iter().filter(|name| have(name)).map(|name| (*name).to_owned()).collect();
-        // libcontainer sets no device rules on cgroup v2 as we build it: there, whoever cannot make device nodes needs
-        // none, and the root filesystem is mounted without devices.
-        if matches!(Layout::of_this_machine(), Layout::V2(_)) {
-            defaults.remove("MKNOD");
-        }
-        defaults
+        DEFAULT_CAPABILITIES.iter().filter(|name| have(name)).map(|name| (*name).to_owned()).collect()
     };
     for name in &drop {
         set.remove(name);
