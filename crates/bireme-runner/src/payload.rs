@@ -43,6 +43,8 @@ impl Payload {
             _ => return Failure::new(ErrorKind::Invalid, "an argument or environment variable holds a zero byte"),
         };
         if self.init {
+            // Before there is a program that anyone could mean: a signal that process 1 neither blocks nor handles is lost.
+            let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
             match raw::fork() {
                 Ok(raw::Fork::Child) => {}
                 Ok(raw::Fork::Parent(child)) => be_init(child),
@@ -113,7 +115,7 @@ fn strings(list: &[String]) -> Result<Vec<CString>, std::ffi::NulError> {
 /// Process 1 of a container with `--init`: forwards what it gets, reaps what is left to it, ends as `child` ends.
 ///
 /// No other program is executed for it, so none has to be put into the container. What it holds open is closed here,
-/// since nothing else will.
+/// since nothing else will. Every signal is blocked.
 fn be_init(child: Pid) -> ! {
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -123,9 +125,7 @@ fn be_init(child: Pid) -> ! {
     }
     let _ = rustix::thread::set_name(c"docker-init");
     let all = SigSet::all();
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None);
     loop {
-        // Reaped before waiting: a signal that came before it was blocked would not wake us.
         while let Ok(Some((pid, code))) = next_ended() {
             if pid == child {
                 std::process::exit(code);
