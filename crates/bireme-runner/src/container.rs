@@ -300,7 +300,7 @@ pub(crate) fn clear_up(config: &RunnerConfig) {
 /// Removes what was made in the run folder. The root filesystem's folder is only removed when empty: the mount on it is
 /// in our namespace alone, and must never be emptied.
 pub(crate) fn remove_files(run_dir: &Path) {
-    for folder in ["oci", "etc", "empty"] {
+    for folder in ["oci", "etc", "empty", "layers"] {
         let _ = fs::remove_dir_all(run_dir.join(folder));
     }
     for file in ["config.json", "console.sock", "runner.json"] {

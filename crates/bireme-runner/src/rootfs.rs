@@ -98,7 +98,7 @@ fn overlay(
     match overlay_by_handle(lower, upper, work, at, nodev) {
         // Before Linux 6.8 there is no lowerdir+.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            overlay_by_options(lower, upper, work, at, nodev)
+            overlay_by_options(&run_dir.join("layers"), lower, upper, work, at, nodev)
         }
         other => other,
     }
@@ -121,18 +121,29 @@ fn overlay_by_handle(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, no
     Ok(rustix::mount::move_mount(&mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// The options must fit into a page: relative names make room for some 120 layers.
-fn overlay_by_options(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, nodev: bool) -> io::Result<()> {
-    let base = lower[0].parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+/// The options must fit into a page, so each layer is given a short name: a link in the folder `links`, which is there for
+/// as long as it takes to mount.
+fn overlay_by_options(
+    links: &Path,
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    at: &Path,
+    nodev: bool,
+) -> io::Result<()> {
+    fs::create_dir_all(links)?;
+    for (number, layer) in lower.iter().enumerate() {
+        std::os::unix::fs::symlink(layer, links.join(number.to_string()))?;
+    }
     let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = |path: &PathBuf| path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned();
-    let layers = lower.iter().rev().map(short).collect::<Vec<_>>().join(":");
+    let layers = (0..lower.len()).rev().map(|number| number.to_string()).collect::<Vec<_>>().join(":");
     let options = format!("lowerdir={layers},upperdir={},workdir={}", upper.display(), work.display());
     let options = std::ffi::CString::new(options)?;
-    rustix::process::chdir(base)?;
+    rustix::process::chdir(links)?;
     let flags = if nodev { MountFlags::NODEV } else { MountFlags::empty() };
     let mounted = rustix::mount::mount("overlay", at, "overlay", flags, options.as_c_str());
     rustix::process::fchdir(before)?;
+    fs::remove_dir_all(links)?;
     Ok(mounted?)
 }
 
