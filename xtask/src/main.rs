@@ -14,6 +14,7 @@ mod task_images;
 mod task_oracle;
 mod task_setup;
 mod task_test;
+mod task_vm;
 mod task_whiskers;
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Task {
     Demo(task_demo::Args),
     /// Everything that CI runs
     Test,
+    /// Run the stories of containers in a virtual machine with cgroup v2 alone; arguments go to the tests
+    Vm(task_vm::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
     Oracle(task_oracle::Args),
     /// Check that the crates use each other as the house allows
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Whiskers(args) => task_whiskers::run(&args),
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
+        Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),

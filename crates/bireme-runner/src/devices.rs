@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::path::Path;
 
 use bireme_core::ErrorKind;
 use bireme_linux::cgroup::Cgroup;
@@ -28,13 +29,19 @@ const ALL_ACCESS: u8 = 7;
 /// # Errors
 /// `Internal` for rules that cannot be; `Unavailable` when the kernel refuses: then nothing may run in there.
 pub(crate) fn confine(cgroup: &Cgroup, rules: &Value) -> Result<(), Failure> {
-    let Some(folder) = cgroup.unified() else { return Ok(()) };
-    let rules = parse(rules)?;
+    match cgroup.unified() {
+        Some(folder) => bind(&folder, &parse(rules)?),
+        None => Ok(()),
+    }
+}
+
+/// Binds the cgroup of version 2 in `folder`.
+fn bind(folder: &Path, rules: &[Rule]) -> Result<(), Failure> {
     if rules.last().is_some_and(Rule::allows_everything) {
         return Ok(());
     }
     File::open(folder)
-        .and_then(|folder| bpf::attach_device_program(bpf::load_device_program(&program(&rules))?, folder))
+        .and_then(|folder| bpf::attach_device_program(bpf::load_device_program(&program(rules))?, folder))
         .map_err(|error| {
             let message = format!(
                 "cannot set the container's device rules: {error}; on cgroup v2 they need a kernel with CONFIG_CGROUP_BPF, \
@@ -349,8 +356,7 @@ mod tests {
     /// What a shell in a cgroup with these rules has to say.
     fn inside(name: &str, rules: &[Rule], script: &str) -> String {
         let place = Place::new(name);
-        let program = bpf::load_device_program(&program(rules)).unwrap();
-        bpf::attach_device_program(program, File::open(&place.0).unwrap()).unwrap();
+        bind(&place.0, rules).unwrap();
         let folder = tempfile::Builder::new().prefix("bireme-").tempdir_in("/dev").unwrap();
         let script =
             format!("echo $$ > {}/cgroup.procs && cd {} && {script}", place.0.display(), folder.path().display());
@@ -371,6 +377,19 @@ mod tests {
         assert_eq!(output.matches("Operation not permitted").count(), 4, "{output}");
         let output = inside("deny", &[], "mknod d c 1 3 2>&1; (: > /dev/null) 2>&1; true");
         assert_eq!(output.matches("Operation not permitted").count(), 2, "{output}");
+    }
+
+    #[test]
+    fn where_the_kernel_refuses_there_is_no_container() {
+        let refused = bind(Path::new("/tmp"), &defaults()).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unavailable);
+        assert!(
+            refused.message.starts_with("cannot set the container's device rules: Bad file descriptor"),
+            "{refused}"
+        );
+        // Who may use everything needs no program.
+        let all = parse(&json!([{ "allow": true, "access": "rwm" }])).unwrap();
+        bind(Path::new("/tmp"), &all).unwrap();
     }
 
     /// More than a machine has.
