@@ -297,8 +297,8 @@ pub(crate) fn clear_up(config: &RunnerConfig) {
     remove_files(&config.run_dir);
 }
 
-/// Removes what was made in the run folder. The root filesystem's folder is only removed when empty: the mount on it is
-/// in our namespace alone, and must never be emptied.
+/// Removes what was made in the run folder. Folders with mounts on them are only removed when empty: the mounts are in our
+/// namespace alone, and must never be emptied.
 pub(crate) fn remove_files(run_dir: &Path) {
     for folder in ["oci", "etc", "empty", "layers"] {
         let _ = fs::remove_dir_all(run_dir.join(folder));
@@ -306,6 +306,8 @@ pub(crate) fn remove_files(run_dir: &Path) {
     for file in ["config.json", "console.sock", "runner.json"] {
         let _ = fs::remove_file(run_dir.join(file));
     }
-    let _ = rustix::mount::unmount(run_dir.join("rootfs"), rustix::mount::UnmountFlags::DETACH);
-    let _ = fs::remove_dir(run_dir.join("rootfs"));
+    for mounted in [run_dir.join("rootfs"), spec::shared_memory(run_dir)] {
+        let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&mounted);
+    }
 }

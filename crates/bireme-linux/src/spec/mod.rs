@@ -7,7 +7,7 @@ mod devices;
 mod seccomp;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Seccomp, Security};
 use bireme_core::{ErrorKind, WorkloadSpec};
@@ -550,8 +550,17 @@ fn mounts(config: &RunnerConfig) -> Value {
             list.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
         }
         if !taken("/dev/shm") {
-            let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
-            list.push(mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+            list.push(match config.joins.ipc {
+                // The runner brings it there: for the processes of one namespace it must be one and the same.
+                Some(_) => {
+                    let source = shared_memory(&config.run_dir);
+                    bind(&source.to_string_lossy(), "/dev/shm", &["bind", "nosuid", "noexec", "nodev"])
+                }
+                None => {
+                    let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
+                    mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
+                }
+            });
         }
     }
     for own in spec.mounts.iter().filter(|mount| below_dev(&mount.target)) {
@@ -570,6 +579,11 @@ fn mounts(config: &RunnerConfig) -> Value {
         });
     }
     Value::Array(list)
+}
+
+/// Where the `/dev/shm` of a container whose IPC namespace is joined is mounted, for the runner alone to see.
+pub fn shared_memory(run_dir: &Path) -> PathBuf {
+    run_dir.join("shm")
 }
 
 /// Whether a mount must wait until `/dev` is there, and is therefore libcontainer's.

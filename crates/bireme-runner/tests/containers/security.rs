@@ -2,10 +2,10 @@
 
 use std::io::Read as _;
 
-use bireme_core::spec::{Device, Mount, MountSource, Propagation, Seccomp};
+use bireme_core::spec::{Device, Mount, MountSource, NamespaceMode, Propagation, Seccomp};
 use bireme_core::{ErrorKind, ExecSpec};
 
-use crate::bench::{Bench, blocking, frames};
+use crate::bench::{Bench, blocking, frames, until};
 
 fn bind(path: &std::path::Path, target: &str) -> Mount {
     Mount {
@@ -284,6 +284,25 @@ async fn devices_of_the_host_are_out_of_reach() {
     spec.security.privileged = true;
     let output = bench.output(&spec).await;
     assert!(output.contains(none), "{output}");
+}
+
+/// A link of the joined container's would be followed on the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_memory_is_not_looked_up_outside() {
+    let bench = Bench::new();
+    std::fs::write(bench.dir.path().join("secret"), "").unwrap();
+    let place = bench.dir.path().display();
+    let mut first =
+        bench.sh(&format!("umount /dev/shm && rmdir /dev/shm && ln -s {place} /dev/shm && echo done; exec sleep 1000"));
+    first.security.privileged = true;
+    let running = bench.start(&first).await;
+    until("the link", || (bench.log(&first) == "done\n").then_some(())).await;
+    let mut second = bench.sh("ls /dev/shm");
+    second.namespaces.ipc = NamespaceMode::Workload(first.id.clone());
+    let refused = bench.create(&second).await.err().unwrap();
+    assert!(refused.message().starts_with("cannot share /dev/shm"), "{refused:?}");
+    assert!(!bench.cgroup(&second).exists());
+    running.delete().await.unwrap();
 }
 
 /// The daemon's groups are not the container's.
