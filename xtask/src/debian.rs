@@ -1,4 +1,4 @@
-//! Packages of a Debian suite other than the machine's own, unpacked into a folder and installed nowhere.
+//! Packages of Debian, of the machine's own suite or another one, unpacked into a folder and installed nowhere.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,18 +59,44 @@ impl Suite {
     /// Fetches packages and unpacks them into `folder`; their scripts are not run.
     pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
         house::run(self.tool("apt-get").args(["-qq", "download"]).args(packages))?;
-        for deb in fs::read_dir(self.apt.join("debs")).context("cannot list the packages")? {
-            let deb = deb.context("cannot list the packages")?.path();
-            house::run(house::program("dpkg-deb").arg("-x").arg(&deb).arg(folder))?;
-            fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))?;
-        }
-        Ok(())
+        unpack_all(&self.apt.join("debs"), folder)
     }
 
     /// Clears the lists away.
     pub(crate) fn close(self) -> Result<()> {
         fs::remove_dir_all(&self.apt).with_context(|| format!("cannot clear {} away", self.apt.display()))
     }
+}
+
+/// Unpacks a package of the machine's own suite into `folder`, and all that it depends on and the machine has not.
+///
+/// # Errors
+/// When apt finds no such package; when it may not be asked, which is for root.
+pub(crate) fn unpack_with_what_is_missing(package: &str, folder: &Path) -> Result<()> {
+    let debs = folder.join("debs");
+    fs::create_dir_all(debs.join("partial")).with_context(|| format!("cannot create {}", debs.display()))?;
+    let archives = format!("Dir::Cache::archives={}", debs.display());
+    let fetch = ["-qq", "-y", "install", "--download-only", "--no-install-recommends", "-o", &archives];
+    // The lists may be older than what the mirror has.
+    let fetched = house::run(house::program("apt-get").args(fetch).arg(package)).or_else(|_| {
+        house::run(house::program("apt-get").args(["-qq", "update"]))?;
+        house::run(house::program("apt-get").args(fetch).arg(package))
+    });
+    fetched?;
+    unpack_all(&debs, folder)?;
+    fs::remove_dir_all(&debs).with_context(|| format!("cannot clear {} away", debs.display()))
+}
+
+/// Unpacks every package in the folder `debs`, which is empty afterwards.
+fn unpack_all(debs: &Path, folder: &Path) -> Result<()> {
+    for deb in fs::read_dir(debs).context("cannot list the packages")? {
+        let deb = deb.context("cannot list the packages")?.path();
+        if deb.extension().is_some_and(|extension| extension == "deb") {
+            house::run(house::program("dpkg-deb").arg("-x").arg(&deb).arg(folder))?;
+            fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Where this machine fetches Debian's packages, in either form of apt's sources.

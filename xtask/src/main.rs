@@ -15,6 +15,7 @@ mod task_images;
 mod task_oracle;
 mod task_setup;
 mod task_test;
+mod task_vm;
 mod task_whiskers;
 
 use std::process::ExitCode;
@@ -44,6 +45,8 @@ enum Task {
     Test,
     /// Time the release build beside Docker's engine, podman and wasmtime
     Bench(task_bench::Args),
+    /// Run the stories of containers in a virtual machine with cgroup v2 alone; arguments go to the tests
+    Vm(task_vm::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
     Oracle(task_oracle::Args),
     /// Check that the crates use each other as the house allows
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
         Task::Bench(args) => task_bench::run(&args),
+        Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),

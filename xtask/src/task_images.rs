@@ -132,7 +132,7 @@ fn redis() -> Result<Tree> {
 }
 
 /// What `ldd` says that a program loads.
-fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
     let named = house::output(house::program("ldd").arg(program))?;
     Ok(named
         .lines()

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::steps::Steps;
-use crate::{house, task_deny, task_deps, task_docs, task_guests, task_images, task_setup, task_whiskers};
+use crate::{house, task_deny, task_deps, task_docs, task_guests, task_images, task_setup, task_vm, task_whiskers};
 
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -56,6 +56,13 @@ fn all(steps: &mut Steps) -> Result<String> {
         let target = house::made("whiskers-build").display().to_string();
         let common = ["--locked", "--manifest-path", manifest, "--target-dir", &target];
         house::run(house::cargo(&["test", "--quiet", "--package", "pantry", "--package", "files"]).args(common))
+    })?;
+    steps.step("cgroup v2, in a virtual machine", || {
+        if !task_vm::is_offered() {
+            eprintln!("x: left out: the virtual machine is an x86-64 one, from Debian's packages");
+            return Ok(());
+        }
+        task_vm::run(&task_vm::Args::default())
     })?;
     steps.step("tests", tests)
 }

@@ -25,6 +25,11 @@ async fn build(
         let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
     }
+    // Last, as each new file gives its folder a new time.
+    for folder in files.iter().filter_map(|(name, _)| Path::new(name).parent()) {
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000);
+        std::fs::File::open(context.path().join(folder)).unwrap().set_modified(time).unwrap();
+    }
     let mut request = BuildRequest::new(BuildContext::Folder(context.path().to_owned()));
     change(&mut request);
     let text = Arc::new(Mutex::new(String::new()));

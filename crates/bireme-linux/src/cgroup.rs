@@ -121,6 +121,14 @@ impl Cgroup {
         self.layout.roots().into_iter().map(|root| root.join(&self.path))
     }
 
+    /// Its folder where there is no other hierarchy than that of version 2.
+    pub fn unified(&self) -> Option<PathBuf> {
+        match self.layout {
+            Layout::V1(_) => None,
+            Layout::V2(at) => Some(at.join(&self.path)),
+        }
+    }
+
     fn is_v2(&self) -> bool {
         matches!(self.layout, Layout::V2(_))
     }

@@ -22,6 +22,7 @@ use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
 use rustix::pty::OpenptFlags;
 
+use crate::devices;
 use crate::filter::{self, Filter};
 use crate::payload::Payload;
 use crate::rootfs::{self, Rootfs};
@@ -113,7 +114,10 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
     let written = serde_json::to_vec(&told).map_err(|error| failed("cannot write the specification", error))?;
     fs::write(config.run_dir.join("config.json"), written)
         .map_err(|error| failed("cannot write the specification", error))?;
-    build(config, &rootfs, &user, capabilities, (filter, lent))
+    let container = build(config, &rootfs, &user, capabilities, (filter, lent))?;
+    // Init stands in its cgroup and has executed nothing of the container's.
+    devices::confine(&Cgroup::new(&config.cgroup), &spec["linux"]["resources"]["devices"])?;
+    Ok(container)
 }
 
 fn build(
@@ -293,15 +297,17 @@ pub(crate) fn clear_up(config: &RunnerConfig) {
     remove_files(&config.run_dir);
 }
 
-/// Removes what was made in the run folder. The root filesystem's folder is only removed when empty: the mount on it is
-/// in our namespace alone, and must never be emptied.
+/// Removes what was made in the run folder. Folders with mounts on them are only removed when empty: the mounts are in our
+/// namespace alone, and must never be emptied.
 pub(crate) fn remove_files(run_dir: &Path) {
-    for folder in ["oci", "etc", "empty"] {
+    for folder in ["oci", "etc", "empty", "layers"] {
         let _ = fs::remove_dir_all(run_dir.join(folder));
     }
     for file in ["config.json", "console.sock", "runner.json"] {
         let _ = fs::remove_file(run_dir.join(file));
     }
-    let _ = rustix::mount::unmount(run_dir.join("rootfs"), rustix::mount::UnmountFlags::DETACH);
-    let _ = fs::remove_dir(run_dir.join("rootfs"));
+    for mounted in [run_dir.join("rootfs"), spec::shared_memory(run_dir)] {
+        let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
+        let _ = fs::remove_dir(&mounted);
+    }
 }

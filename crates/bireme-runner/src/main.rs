@@ -7,6 +7,7 @@
 //! unsound.
 
 mod container;
+mod devices;
 mod exec;
 mod filter;
 mod journal;

@@ -13,9 +13,9 @@ use bireme_linux::protocol::Failure;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, execve};
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::WaitOptions;
 
 use crate::filter::{Filter, Lent};
 use crate::raw;
@@ -43,6 +43,8 @@ impl Payload {
             _ => return Failure::new(ErrorKind::Invalid, "an argument or environment variable holds a zero byte"),
         };
         if self.init {
+            // Before there is a program that anyone could mean: a signal that process 1 neither blocks nor handles is lost.
+            let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
             match raw::fork() {
                 Ok(raw::Fork::Child) => {}
                 Ok(raw::Fork::Parent(child)) => be_init(child),
@@ -113,7 +115,7 @@ fn strings(list: &[String]) -> Result<Vec<CString>, std::ffi::NulError> {
 /// Process 1 of a container with `--init`: forwards what it gets, reaps what is left to it, ends as `child` ends.
 ///
 /// No other program is executed for it, so none has to be put into the container. What it holds open is closed here,
-/// since nothing else will.
+/// since nothing else will. Every signal is blocked.
 fn be_init(child: Pid) -> ! {
     let open: Vec<RawFd> = std::fs::read_dir("/proc/self/fd")
         .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
@@ -123,22 +125,33 @@ fn be_init(child: Pid) -> ! {
     }
     let _ = rustix::thread::set_name(c"docker-init");
     let all = SigSet::all();
-    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&all), None);
     loop {
-        // Reaped before waiting: a signal that came before it was blocked would not wake us.
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) if pid == child => std::process::exit(code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => std::process::exit(128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(_) => break,
-                Ok(_) => {}
+        while let Ok(Some((pid, code))) = next_ended() {
+            if pid == child {
+                std::process::exit(code);
             }
         }
-        match all.wait() {
-            Ok(nix::sys::signal::Signal::SIGCHLD) | Err(_) => {}
-            Ok(signal) => {
-                let _ = nix::sys::signal::kill(child, signal);
+        match raw::next_signal(&all) {
+            Ok(libc::SIGCHLD) | Err(_) => {}
+            Ok(number) => drop(raw::kill(child, number)),
+        }
+    }
+}
+
+/// A child that has ended, and the exit code that Docker would give it; nothing when none has.
+///
+/// Not nix's waitpid(2), which cannot tell of a child that a real-time signal ended, and has waited for it all the same.
+pub(crate) fn next_ended() -> rustix::io::Result<Option<(Pid, i32)>> {
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => {
+                let signal = || status.terminating_signal().map(|signal| 128 + signal);
+                if let Some(code) = status.exit_status().or_else(signal) {
+                    return Ok(Some((Pid::from_raw(pid.as_raw_pid()), code)));
+                }
             }
+            Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
 }

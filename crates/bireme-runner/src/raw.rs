@@ -1,11 +1,12 @@
-//! The four system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
+//! The five system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
 #![expect(
     unsafe_code,
-    reason = "fork, kill with real-time signals, signal dispositions and seccomp have no safe wrapper"
+    reason = "fork, kill and sigwait with real-time signals, signal dispositions and seccomp have no safe wrapper"
 )]
 
 use std::io;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
 /// Which side of [`fork`] this is.
@@ -28,6 +29,16 @@ pub(crate) fn kill(pid: Pid, number: i32) -> io::Result<()> {
     // SAFETY: kill(2) takes two numbers and touches no memory of ours.
     let result = unsafe { libc::kill(pid.as_raw(), number) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Waits for a signal out of `set`, all of which are to be blocked; a real-time one too, for which nix has no name.
+pub(crate) fn next_signal(set: &SigSet) -> io::Result<i32> {
+    let mut number = 0;
+    // SAFETY: sigwait(3) reads the set and writes one number, and both live until it returns.
+    match unsafe { libc::sigwait(set.as_ref(), &raw mut number) } {
+        0 => Ok(number),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
 }
 
 /// Gives SIGPIPE back its default: Rust programs ignore it, and what is ignored stays so across execve(2).

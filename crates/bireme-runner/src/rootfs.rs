@@ -10,13 +10,14 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{Mount, MountSource, Propagation};
 use bireme_core::{ErrorKind, Program};
-use bireme_linux::cgroup::Layout;
 use bireme_linux::protocol::{Failure, RunnerConfig};
 use bireme_linux::spec;
+use bireme_sys::fds;
 use libcontainer::syscall::linux::{
     AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
 };
@@ -25,6 +26,9 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
+use rustix::process::WaitOptions;
+
+use crate::raw;
 
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
@@ -51,6 +55,10 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
         .map_err(io::Error::from)
         .and_then(|()| Ok(rustix::mount::mount_change("/", down)?))
         .map_err(|error| failed("cannot make a mount namespace", error))?;
+    if let Some(pid) = config.joins.ipc {
+        shared_memory(pid, &spec::shared_memory(&config.run_dir))
+            .map_err(|error| failed("cannot share /dev/shm with the container whose IPC namespace is joined", error))?;
+    }
     let Program::Layers { lower, upper, work } = &config.program else {
         return Err(Failure::new(ErrorKind::Invalid, "the runner was given something else than layers"));
     };
@@ -99,7 +107,7 @@ fn overlay(
     match overlay_by_handle(lower, upper, work, at, nodev) {
         // Before Linux 6.8 there is no lowerdir+.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            overlay_by_options(lower, upper, work, at, nodev)
+            overlay_by_options(&run_dir.join("layers"), lower, upper, work, at, nodev)
         }
         other => other,
     }
@@ -122,18 +130,29 @@ fn overlay_by_handle(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, no
     Ok(rustix::mount::move_mount(&mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
-/// The options must fit into a page: relative names make room for some 120 layers.
-fn overlay_by_options(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, nodev: bool) -> io::Result<()> {
-    let base = lower[0].parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+/// The options must fit into a page, so each layer is given a short name: a link in the folder `links`, which is there for
+/// as long as it takes to mount.
+fn overlay_by_options(
+    links: &Path,
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    at: &Path,
+    nodev: bool,
+) -> io::Result<()> {
+    fs::create_dir_all(links)?;
+    for (number, layer) in lower.iter().enumerate() {
+        std::os::unix::fs::symlink(layer, links.join(number.to_string()))?;
+    }
     let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = |path: &PathBuf| path.strip_prefix(base).unwrap_or(path).to_string_lossy().into_owned();
-    let layers = lower.iter().rev().map(short).collect::<Vec<_>>().join(":");
+    let layers = (0..lower.len()).rev().map(|number| number.to_string()).collect::<Vec<_>>().join(":");
     let options = format!("lowerdir={layers},upperdir={},workdir={}", upper.display(), work.display());
     let options = std::ffi::CString::new(options)?;
-    rustix::process::chdir(base)?;
+    rustix::process::chdir(links)?;
     let flags = if nodev { MountFlags::NODEV } else { MountFlags::empty() };
     let mounted = rustix::mount::mount("overlay", at, "overlay", flags, options.as_c_str());
     rustix::process::fchdir(before)?;
+    fs::remove_dir_all(links)?;
     Ok(mounted?)
 }
 
@@ -257,10 +276,6 @@ fn bind(
     if read_only {
         attributes.attr_set |= MOUNT_ATTR_RDONLY;
     }
-    // There no device rules are set.
-    if matches!(Layout::of_this_machine(), Layout::V2(_)) {
-        attributes.attr_set |= MOUNT_ATTR_NODEV;
-    }
     set_attributes(tree.as_fd(), &attributes)?;
     attach(tree.as_fd(), target)
 }
@@ -312,6 +327,46 @@ fn set_attributes(tree: BorrowedFd<'_>, attributes: &MountAttr) -> io::Result<()
 fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(tree, "", target, "", flags)?)
+}
+
+/// Mounts the `/dev/shm` of process `pid` at `at`.
+///
+/// A mount can only be copied from within its namespace, and its name is only to be looked up there: the container may have
+/// put a link in its place. So a process of its own goes there, and sends the copy back.
+fn shared_memory(pid: u32, at: &Path) -> io::Result<()> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let tree = match raw::fork()? {
+        raw::Fork::Child => {
+            let told = match copy_of_shared_memory(pid) {
+                Ok(tree) => fds::send(&theirs, &[0; 4], &[tree.as_fd()]),
+                Err(error) => fds::send(&theirs, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes(), &[]),
+            };
+            std::process::exit(told.is_err().into())
+        }
+        raw::Fork::Parent(helper) => {
+            drop(theirs);
+            let mut error = [0; 4];
+            let received = fds::recv(&ours, &mut error);
+            let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(helper.as_raw()), WaitOptions::empty());
+            match received? {
+                (4, mut trees) if trees.len() == 1 => trees.remove(0),
+                (4, _) => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error))),
+                _ => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    };
+    set_attributes(tree.as_fd(), &MountAttr { attr_set: 0, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 })?;
+    fs::create_dir_all(at)?;
+    Ok(rustix::mount::move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// Leaves this process in the mount namespace of `pid`.
+fn copy_of_shared_memory(pid: u32) -> io::Result<OwnedFd> {
+    nix::sched::setns(File::open(format!("/proc/{pid}/ns/mnt"))?, nix::sched::CloneFlags::CLONE_NEWNS)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::openat2(CWD, "/dev/shm", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(rustix::mount::open_tree(place, "", flags)?)
 }
 
 /// Makes a network namespace with nothing but a loopback that is up. This process does not stay in it: libcontainer takes

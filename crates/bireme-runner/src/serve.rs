@@ -22,13 +22,12 @@ use bireme_linux::cgroup::Cgroup;
 use bireme_linux::protocol::{self, Failure, MAX_LINE, Reply, Request, RunnerConfig, State};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::container::{self, Container, Streams};
 use crate::exec::{self, Pending};
-use crate::{journal, output, raw};
+use crate::{journal, output, payload, raw};
 
 /// Bytes a client may lag behind before the process has to wait for it.
 const CLIENT_BUFFER: usize = 256 << 10;
@@ -799,12 +798,11 @@ impl<'a> Server<'a> {
 
     fn reap(&mut self) {
         loop {
-            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
-                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return,
-                // A real-time signal has no name, and ended it all the same; its number is not told to us.
-                Ok(_) | Err(_) => continue,
+            let (pid, code) = match payload::next_ended() {
+                Ok(Some(ended)) => ended,
+                Ok(None) => return,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return journal::note(format_args!("cannot wait for processes: {error}")),
             };
             let of = self
                 .processes

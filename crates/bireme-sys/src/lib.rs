@@ -1,5 +1,6 @@
 //! Linux as the rest of Bireme uses it: the one crate where `unsafe` may stand.
 //!
+//! - [`bpf`]: programs that say which devices a cgroup may use;
 //! - [`fds`]: file descriptors sent between processes;
 //! - [`netns`]: network namespaces, made and entered without leaving the caller's thread in another one;
 //! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
@@ -9,6 +10,7 @@
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
 
+pub mod bpf;
 pub mod fds;
 pub mod listen;
 pub mod netlink;

@@ -7,7 +7,7 @@ mod devices;
 mod seccomp;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Seccomp, Security};
 use bireme_core::{ErrorKind, WorkloadSpec};
@@ -302,14 +302,7 @@ pub fn capabilities(security: &Security, available: u64) -> Result<BTreeSet<Stri
     } else if drop.iter().any(|name| name == "ALL") {
         BTreeSet::new()
     } else {
-        let mut defaults: BTreeSet<String> =
-            DEFAULT_CAPABILITIES.iter().filter(|name| have(name)).map(|name| (*name).to_owned()).collect();
-        // libcontainer sets no device rules on cgroup v2 as we build it: there, whoever cannot make device nodes needs
-        // none, and the root filesystem is mounted without devices.
-        if matches!(Layout::of_this_machine(), Layout::V2(_)) {
-            defaults.remove("MKNOD");
-        }
-        defaults
+        DEFAULT_CAPABILITIES.iter().filter(|name| have(name)).map(|name| (*name).to_owned()).collect()
     };
     for name in &drop {
         set.remove(name);
@@ -557,8 +550,17 @@ fn mounts(config: &RunnerConfig) -> Value {
             list.push(mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"]));
         }
         if !taken("/dev/shm") {
-            let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
-            list.push(mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+            list.push(match config.joins.ipc {
+                // The runner brings it there: for the processes of one namespace it must be one and the same.
+                Some(_) => {
+                    let source = shared_memory(&config.run_dir);
+                    bind(&source.to_string_lossy(), "/dev/shm", &["bind", "nosuid", "noexec", "nodev"])
+                }
+                None => {
+                    let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
+                    mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
+                }
+            });
         }
     }
     for own in spec.mounts.iter().filter(|mount| below_dev(&mount.target)) {
@@ -577,6 +579,11 @@ fn mounts(config: &RunnerConfig) -> Value {
         });
     }
     Value::Array(list)
+}
+
+/// Where the `/dev/shm` of a container whose IPC namespace is joined is mounted, for the runner alone to see.
+pub fn shared_memory(run_dir: &Path) -> PathBuf {
+    run_dir.join("shm")
 }
 
 /// Whether a mount must wait until `/dev` is there, and is therefore libcontainer's.

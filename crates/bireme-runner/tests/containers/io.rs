@@ -68,26 +68,30 @@ async fn a_client_that_vanishes_ends_input_only_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_is_one() {
     let bench = Bench::new();
-    let mut spec = bench.sh("tty; stty size; read line; echo \"got $line\"; stty size; echo $TERM");
-    (spec.tty, spec.open_stdin, spec.stdin_once) = (true, true, true);
-    spec.user = "bob".into();
-    let workload = bench.create(&spec).await.unwrap();
-    let attach = workload.as_attach().unwrap();
-    attach.resize(80, 24).await.unwrap();
-    let stream = blocking(attach.attach(true).await.unwrap());
-    workload.start().await.unwrap();
-    until("its size", || bench.log(&spec).contains("24 80").then_some(())).await;
-    attach.resize(132, 43).await.unwrap();
-    (&stream).write_all(b"word\n").unwrap();
-    let bytes = tokio::task::spawn_blocking(move || {
-        let mut bytes = Vec::new();
-        (&stream).read_to_end(&mut bytes).unwrap();
-        String::from_utf8(bytes).unwrap()
-    });
-    assert_eq!(end(&*workload).await.code, 0);
-    let text = bytes.await.unwrap();
-    assert_eq!(text, "/dev/pts/0\r\n24 80\r\nword\r\ngot word\r\n43 132\r\nxterm\r\n");
-    workload.delete().await.unwrap();
+    // With an init the program must be in the foreground all the same.
+    for init in [false, true] {
+        let mut spec = bench.sh("tty; stty size; read line; echo \"got $line\"; stty size; echo $TERM");
+        (spec.tty, spec.open_stdin, spec.stdin_once) = (true, true, true);
+        spec.user = "bob".into();
+        spec.init = init;
+        let workload = bench.create(&spec).await.unwrap();
+        let attach = workload.as_attach().unwrap();
+        attach.resize(80, 24).await.unwrap();
+        let stream = blocking(attach.attach(true).await.unwrap());
+        workload.start().await.unwrap();
+        until("its size", || bench.log(&spec).contains("24 80").then_some(())).await;
+        attach.resize(132, 43).await.unwrap();
+        (&stream).write_all(b"word\n").unwrap();
+        let bytes = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            (&stream).read_to_end(&mut bytes).unwrap();
+            String::from_utf8(bytes).unwrap()
+        });
+        assert_eq!(end(&*workload).await.code, 0);
+        let text = bytes.await.unwrap();
+        assert_eq!(text, "/dev/pts/0\r\n24 80\r\nword\r\ngot word\r\n43 132\r\nxterm\r\n");
+        workload.delete().await.unwrap();
+    }
 
     let plain = bench.start(&bench.spec(&["sleep", "1000"])).await;
     assert_eq!(plain.as_attach().unwrap().resize(1, 1).await.unwrap_err().kind(), ErrorKind::Conflict);

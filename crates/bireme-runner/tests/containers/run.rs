@@ -1,6 +1,6 @@
 //! Starting, ending, and what a program finds around it.
 
-use bireme_core::spec::{MountSource, Propagation, Signal};
+use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Signal};
 use bireme_core::{ErrorKind, ExecSpec, Executor as _};
 
 use crate::bench::{Bench, end, until};
@@ -33,6 +33,30 @@ async fn signals_end_it_with_128_and_their_number() {
         assert_eq!(workload.signal(signal).await.unwrap_err().kind(), ErrorKind::Conflict);
         workload.delete().await.unwrap();
     }
+}
+
+/// Whoever was ended by a signal without a name was missed, and waited for until the end of days.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_time_signals_end_it_too() {
+    let bench = Bench::new();
+    // No signal ends process 1 of a namespace of its own, but for KILL.
+    for (init, pid, processes) in [(true, NamespaceMode::Private, 2), (false, NamespaceMode::Host, 1)] {
+        for signal in ["RTMIN", "40", "RTMAX"].map(|name| Signal::parse(name).unwrap()) {
+            let mut spec = bench.spec(&["sleep", "1000"]);
+            (spec.init, spec.namespaces.pid) = (init, pid.clone());
+            let workload = bench.start(&spec).await;
+            until("the sleep", || (bench.cgroup(&spec).processes().len() == processes).then_some(())).await;
+            workload.signal(signal).await.unwrap();
+            assert_eq!(end(&*workload).await.code, 128 + signal.0, "{pid:?}");
+            workload.delete().await.unwrap();
+        }
+    }
+    let workload = bench.start(&bench.spec(&["sleep", "1000"])).await;
+    let exec = workload.as_exec().unwrap();
+    let args = ["sh", "-c", "kill -40 $$; sleep 1000"].map(str::to_owned).to_vec();
+    exec.exec("it", ExecSpec { args, ..ExecSpec::default() }).await.unwrap();
+    assert_eq!(exec.exec_wait("it").await.unwrap(), 168);
+    workload.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +209,6 @@ async fn the_loopback_is_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn namespaces_can_be_the_hosts_or_anothers() {
-    use bireme_core::spec::{NamespaceMode, NetworkMode};
     let bench = Bench::new();
     let mut first = bench.spec(&["sleep", "1000"]);
     first.hostname = "first".into();
@@ -213,6 +236,32 @@ async fn namespaces_can_be_the_hosts_or_anothers() {
     let mut lost = bench.spec(&["true"]);
     lost.namespaces.pid = NamespaceMode::Workload(first.id.clone());
     assert_eq!(bench.create(&lost).await.err().unwrap().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shares_the_ipc_namespace_shares_its_memory() {
+    let bench = Bench::new();
+    let first =
+        bench.sh("echo first > /dev/shm/words; while [ ! -e /dev/shm/end ]; do sleep 0.01; done; cat /dev/shm/end");
+    let running = bench.start(&first).await;
+    let mut second = bench.sh("grep -c . /dev/shm/words; echo second >> /dev/shm/words; exec sleep 1000");
+    second.namespaces.ipc = NamespaceMode::Workload(first.id.clone());
+    let other = bench.start(&second).await;
+    until("the second", || (bench.log(&second) == "1\n").then_some(())).await;
+    // Through another that shares it.
+    let mut third = bench.sh("cat /dev/shm/words; grep -o '/dev/shm tmpfs rw,nosuid,nodev,noexec' /proc/mounts");
+    third.namespaces.ipc = NamespaceMode::Workload(second.id.clone());
+    let output = bench.output(&third).await;
+    assert!(output.starts_with("first\nsecond\n/dev/shm tmpfs rw,nosuid,nodev,noexec\n"), "{output}");
+    // It is there for the others when those who came later are gone.
+    other.delete().await.unwrap();
+    assert!(!bench.folder(&second).join("run/shm").exists());
+    let mut last = bench.sh("echo the end > /dev/shm/new && mv /dev/shm/new /dev/shm/end");
+    last.namespaces.ipc = NamespaceMode::Workload(first.id.clone());
+    bench.output(&last).await;
+    assert_eq!(end(&*running).await.code, 0);
+    assert_eq!(bench.log(&first), "the end\n");
+    running.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

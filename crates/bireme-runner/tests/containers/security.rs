@@ -2,10 +2,10 @@
 
 use std::io::Read as _;
 
-use bireme_core::spec::{Mount, MountSource, Propagation, Seccomp};
+use bireme_core::spec::{Device, Mount, MountSource, NamespaceMode, Propagation, Seccomp};
 use bireme_core::{ErrorKind, ExecSpec};
 
-use crate::bench::{Bench, blocking, frames};
+use crate::bench::{Bench, blocking, frames, until};
 
 fn bind(path: &std::path::Path, target: &str) -> Mount {
     Mount {
@@ -233,6 +233,76 @@ async fn nothing_that_loading_a_filter_takes_stays() {
     );
     let refusal = bench.create(&spec).await.err().unwrap().to_string();
     assert!(refusal.contains("cannot drop capabilities, which the seccomp profile may forbid"), "{refusal}");
+}
+
+/// Making device nodes is allowed, as in Docker; using those that are not the container's must not be.
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_of_the_host_are_out_of_reach() {
+    let bench = Bench::new();
+    // No mount option forbids devices here, and no driver has these numbers: without rules it would be "No such device".
+    let host = tempfile::Builder::new().prefix("bireme-").tempdir_in("/dev").unwrap();
+    for name in ["taken", "given"] {
+        let node = host.path().join(name);
+        let minor = if name == "given" { "1" } else { "0" };
+        assert!(std::process::Command::new("mknod").arg(node).args(["c", "240", minor]).status().unwrap().success());
+    }
+    let mut spec = bench.sh("mknod /dev/block b 240 0; mknod /dev/other c 240 2; mknod /dev/nothing c 1 3; \
+         for file in /dev/block /dev/other /dev/extra /host/taken /host/given /dev/nothing /dev/null; do \
+           for how in '<' '>'; do echo \"$file $how $(eval \": $how $file\" 2>&1 | sed 's/.*: //')\"; done; \
+         done");
+    spec.mounts = vec![bind(host.path(), "/host")];
+    spec.security.devices = vec![Device {
+        host: host.path().join("given").display().to_string(),
+        target: "/dev/extra".into(),
+        permissions: "r".into(),
+    }];
+    let (refused, none) = ("Operation not permitted", "No such device or address");
+    let expected = [
+        ("/dev/block", refused, refused),
+        ("/dev/other", refused, refused),
+        ("/dev/extra", none, refused),
+        ("/host/taken", refused, refused),
+        ("/host/given", none, refused),
+        ("/dev/nothing", "", ""),
+        ("/dev/null", "", ""),
+    ];
+    let expected: String =
+        expected.iter().map(|(file, read, write)| format!("{file} < {read}\n{file} > {write}\n")).collect();
+    assert_eq!(bench.output(&spec).await, expected);
+
+    // A process beside it is bound as well.
+    let workload = bench.start(&bench.spec(&["sleep", "1000"])).await;
+    let args = ["sh", "-c", "mknod /dev/block b 240 0; : < /dev/block"].map(str::to_owned).to_vec();
+    let exec = workload.as_exec().unwrap().exec("device", ExecSpec { args, ..ExecSpec::default() }).await.unwrap();
+    let mut bytes = Vec::new();
+    blocking(exec.stream).read_to_end(&mut bytes).unwrap();
+    assert!(frames(&bytes).1.contains(refused));
+    workload.delete().await.unwrap();
+
+    // And whoever is privileged is not.
+    let mut spec = bench.sh("mknod /dev/block b 240 0; (: < /dev/block) 2>&1; true");
+    spec.security.privileged = true;
+    let output = bench.output(&spec).await;
+    assert!(output.contains(none), "{output}");
+}
+
+/// A link of the joined container's would be followed on the host.
+#[tokio::test(flavor = "multi_thread")]
+async fn shared_memory_is_not_looked_up_outside() {
+    let bench = Bench::new();
+    std::fs::write(bench.dir.path().join("secret"), "").unwrap();
+    let place = bench.dir.path().display();
+    let mut first =
+        bench.sh(&format!("umount /dev/shm && rmdir /dev/shm && ln -s {place} /dev/shm && echo done; exec sleep 1000"));
+    first.security.privileged = true;
+    let running = bench.start(&first).await;
+    until("the link", || (bench.log(&first) == "done\n").then_some(())).await;
+    let mut second = bench.sh("ls /dev/shm");
+    second.namespaces.ipc = NamespaceMode::Workload(first.id.clone());
+    let refused = bench.create(&second).await.err().unwrap();
+    assert!(refused.message().starts_with("cannot share /dev/shm"), "{refused:?}");
+    assert!(!bench.cgroup(&second).exists());
+    running.delete().await.unwrap();
 }
 
 /// The daemon's groups are not the container's.
