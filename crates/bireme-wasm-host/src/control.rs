@@ -22,6 +22,7 @@ use crate::component::{Component, Folder, Phase, Shared, Standing};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
+use crate::host::tls::Trust;
 use crate::log::{LogHandle, now};
 use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
@@ -225,7 +226,7 @@ impl Host {
                 }
                 FdUse::Folder { target, read_only } => {
                     let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-                    folders.push(Folder { target, read_only, path, _open: fd });
+                    folders.push(Folder { target, read_only, path, open: fd });
                 }
             }
         }
@@ -235,7 +236,12 @@ impl Host {
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
         let trigger = load.facts.trigger;
-        let standing = Standing { addresses: addresses.clone(), names: load.names };
+        let trust = Trust::read(&load.spec.env, &load.spec.cwd, &folders)
+            .map_err(|text| refuse(ErrorKind::Invalid, format!("{text} ({})", load.spec.name)))?;
+        if let Trust::Elsewhere(text) = &trust {
+            log.note(&format!("bireme: {text}"));
+        }
+        let standing = Standing { addresses: addresses.clone(), names: load.names, tls: trust.config() };
         let component =
             Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };

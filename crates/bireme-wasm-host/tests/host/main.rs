@@ -8,4 +8,5 @@ mod command;
 mod common;
 mod http;
 mod network;
+mod sockets;
 mod stores;
