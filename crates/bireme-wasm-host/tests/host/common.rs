@@ -214,9 +214,14 @@ pub(crate) fn program(name: &str) -> Program {
 
 /// A component written as text.
 pub(crate) fn text(rig: &Rig, text: &str) -> Program {
-    let digest = format!("{:x}", Sha256::digest(text));
-    let path = rig.dir.path().join(format!("{digest}.wat"));
-    std::fs::write(&path, text).unwrap();
+    bytes(rig, text.as_bytes())
+}
+
+/// A component or module, or what claims to be one.
+pub(crate) fn bytes(rig: &Rig, bytes: &[u8]) -> Program {
+    let digest = format!("{:x}", Sha256::digest(bytes));
+    let path = rig.dir.path().join(format!("{digest}.wasm"));
+    std::fs::write(&path, bytes).unwrap();
     Program::Component { path, digest: format!("sha256:{digest}") }
 }
 

@@ -6,6 +6,7 @@
 
 mod command;
 mod common;
+mod compile;
 mod http;
 mod network;
 mod sockets;
