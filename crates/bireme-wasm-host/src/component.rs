@@ -14,6 +14,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::budget::Budget;
 use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
 use crate::host::redis::Connections;
 use crate::host::sockets::LookedUp;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub engine: wasmtime::Engine,
     pub embedded: Arc<Embedded>,
     pub places: Arc<Places>,
+    pub budget: Arc<Budget>,
 }
 
 /// One workload as its instances see it.
@@ -63,6 +65,7 @@ pub(crate) struct Component {
     pub addresses: Vec<IpAddr>,
     pub allow: AllowList,
     pub memory_limit: u64,
+    pub budget: Arc<Budget>,
     pub embedded: Arc<Embedded>,
     pub redis: Connections,
     pub looked_up: LookedUp,
@@ -137,6 +140,7 @@ impl Component {
             addresses: standing.addresses,
             embedded: shared.embedded,
             places: shared.places,
+            budget: shared.budget,
             redis: Connections::default(),
             looked_up: LookedUp::default(),
             tls: standing.tls,

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use crate::budget::Budget;
 use crate::component::{Component, Folder, Phase, Shared, Standing};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
@@ -46,7 +47,12 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         cache: rooms.cache,
         components: Mutex::default(),
-        shared: Shared { engine: engine.clone(), embedded: Arc::new(Embedded::new(rooms.kv)), places: Arc::default() },
+        shared: Shared {
+            engine: engine.clone(),
+            embedded: Arc::new(Embedded::new(rooms.kv)),
+            places: Arc::default(),
+            budget: Arc::new(Budget::of_machine()),
+        },
         done: Notify::new(),
         owner_uid: config.owner_uid,
     };
