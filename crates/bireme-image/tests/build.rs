@@ -5,6 +5,7 @@
 mod common;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bireme_core::{ErrorKind, WorkloadKind};

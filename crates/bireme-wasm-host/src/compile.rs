@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use bireme_core::ErrorKind;
 use bireme_wasm::protocol::{CompileAnswer, Facts, Refusal, Trigger};
+use bireme_wasm::takes_too_much;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
@@ -17,14 +18,15 @@ use crate::linker;
 /// Largest component that is compiled, in bytes.
 const MAX_INPUT: u64 = 512 << 20;
 
-/// Compiles `input` into `output` and prints a [`CompileAnswer`].
+/// Compiles `input` into `output` with at most `memory` bytes and prints a [`CompileAnswer`]. A process that needs more
+/// mostly aborts, which whoever started it takes for that answer.
 ///
 /// # Errors
 /// When the answer cannot be given at all; a component that is refused is an answer.
-pub fn run(input: &Path, output: &Path) -> anyhow::Result<()> {
+pub fn run(input: &Path, output: &Path, memory: u64) -> anyhow::Result<()> {
     let source = std::fs::File::open(input).with_context(|| format!("cannot open {}", input.display()))?;
     let mut target = std::fs::File::create(output).with_context(|| format!("cannot make {}", output.display()))?;
-    crate::confine::compiler()?;
+    crate::confine::compiler(memory)?;
     let mut bytes = Vec::new();
     source.take(MAX_INPUT + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", input.display()))?;
     let answer = if bytes.len() as u64 > MAX_INPUT {
@@ -32,7 +34,7 @@ pub fn run(input: &Path, output: &Path) -> anyhow::Result<()> {
         CompileAnswer::Refused(Refusal::new(ErrorKind::Invalid, text))
     } else {
         let engine = engine::new(Size::Compiling).map_err(anyhow::Error::from).context("cannot set up the engine")?;
-        match compile(&engine, &bytes) {
+        match compile(&engine, &bytes, memory) {
             Ok((facts, code)) => {
                 target.write_all(&code).with_context(|| format!("cannot write {}", output.display()))?;
                 CompileAnswer::Ready(facts)
@@ -56,8 +58,11 @@ pub fn print_engine() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<(Facts, Vec<u8>), Refusal> {
+fn compile(engine: &Engine, bytes: &[u8], memory: u64) -> Result<(Facts, Vec<u8>), Refusal> {
     let invalid = |error: wasmtime::Error| {
+        if root(&error).contains("(os error 12)") {
+            return takes_too_much(memory);
+        }
         Refusal::new(ErrorKind::Invalid, format!("this is not a valid WebAssembly component: {}", root(&error)))
     };
     let failed = |error: wasmtime::Error| {

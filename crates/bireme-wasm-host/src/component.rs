@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use bireme_core::{AllowList, Exit, Names, WorkloadSpec};
 use bireme_wasm::protocol::{self, Trigger};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::budget::Budget;
 use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
 use crate::host::redis::Connections;
 use crate::host::sockets::LookedUp;
@@ -37,7 +39,7 @@ pub(crate) struct Folder {
     pub read_only: bool,
     /// The open folder, as a path that stays good without any right to the folder's real path.
     pub path: PathBuf,
-    pub _open: std::os::fd::OwnedFd,
+    pub open: std::os::fd::OwnedFd,
 }
 
 /// What the components of one process share.
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     pub engine: wasmtime::Engine,
     pub embedded: Arc<Embedded>,
     pub places: Arc<Places>,
+    pub budget: Arc<Budget>,
 }
 
 /// One workload as its instances see it.
@@ -62,9 +65,11 @@ pub(crate) struct Component {
     pub addresses: Vec<IpAddr>,
     pub allow: AllowList,
     pub memory_limit: u64,
+    pub budget: Arc<Budget>,
     pub embedded: Arc<Embedded>,
     pub redis: Connections,
     pub looked_up: LookedUp,
+    pub tls: Arc<ClientConfig>,
     pub places: Arc<Places>,
     names: RwLock<Arc<Names>>,
     phase: watch::Sender<Phase>,
@@ -108,6 +113,8 @@ pub(crate) enum Cut {
 pub(crate) struct Standing {
     pub addresses: Vec<IpAddr>,
     pub names: Names,
+    /// Whom it trusts there.
+    pub tls: Arc<ClientConfig>,
 }
 
 impl Component {
@@ -133,8 +140,10 @@ impl Component {
             addresses: standing.addresses,
             embedded: shared.embedded,
             places: shared.places,
+            budget: shared.budget,
             redis: Connections::default(),
             looked_up: LookedUp::default(),
+            tls: standing.tls,
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
             names: RwLock::new(Arc::new(standing.names)),

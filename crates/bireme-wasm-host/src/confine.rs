@@ -221,8 +221,16 @@ fn forbid_system_calls() -> anyhow::Result<()> {
     install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
 }
 
-/// For the process that compiles: everything but its open files.
-pub(crate) fn compiler() -> anyhow::Result<()> {
+/// For the process that compiles: everything but its open files, and more than `memory` bytes.
+///
+/// What counts is what may be written to. The address space would be the wrong measure: the engine reserves terabytes of
+/// it and touches none.
+pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0)] {
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        setrlimit(resource, limit).context("cannot limit the memory of the compiler")?;
+    }
     if rustix::process::geteuid().is_root() {
         become_nobody()?;
     }

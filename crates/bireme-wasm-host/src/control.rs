@@ -18,10 +18,12 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Notify;
 use wasmtime::Engine;
 
+use crate::budget::Budget;
 use crate::component::{Component, Folder, Phase, Shared, Standing};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
+use crate::host::tls::Trust;
 use crate::log::{LogHandle, now};
 use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
@@ -45,7 +47,12 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         cache: rooms.cache,
         components: Mutex::default(),
-        shared: Shared { engine: engine.clone(), embedded: Arc::new(Embedded::new(rooms.kv)), places: Arc::default() },
+        shared: Shared {
+            engine: engine.clone(),
+            embedded: Arc::new(Embedded::new(rooms.kv)),
+            places: Arc::default(),
+            budget: Arc::new(Budget::of_machine()),
+        },
         done: Notify::new(),
         owner_uid: config.owner_uid,
     };
@@ -225,7 +232,7 @@ impl Host {
                 }
                 FdUse::Folder { target, read_only } => {
                     let path = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-                    folders.push(Folder { target, read_only, path, _open: fd });
+                    folders.push(Folder { target, read_only, path, open: fd });
                 }
             }
         }
@@ -235,7 +242,12 @@ impl Host {
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
         let trigger = load.facts.trigger;
-        let standing = Standing { addresses: addresses.clone(), names: load.names };
+        let trust = Trust::read(&load.spec.env, &load.spec.cwd, &folders)
+            .map_err(|text| refuse(ErrorKind::Invalid, format!("{text} ({})", load.spec.name)))?;
+        if let Trust::Elsewhere(text) = &trust {
+            log.note(&format!("bireme: {text}"));
+        }
+        let standing = Standing { addresses: addresses.clone(), names: load.names, tls: trust.config() };
         let component =
             Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };

@@ -42,6 +42,15 @@ impl ResourceLimiter for Limits {
         if self.memory + more > self.component.memory_limit {
             return Ok(false);
         }
+        if !self.component.budget.take(more) {
+            self.component.log.note(&format!(
+                "bireme: an instance was refused {} KiB of memory: all instances of this app together would have more \
+                 than {} MiB, three quarters of the machine's; lower bireme.instances or the memory limit",
+                more >> 10,
+                self.component.budget.limit() >> 20
+            ));
+            return Ok(false);
+        }
         self.memory += more;
         let metrics = &self.component.metrics;
         metrics.memory.fetch_add(more, Relaxed);
@@ -58,6 +67,7 @@ impl ResourceLimiter for Limits {
 
 impl Drop for Limits {
     fn drop(&mut self) {
+        self.component.budget.give(self.memory);
         self.component.metrics.memory.fetch_sub(self.memory, Relaxed);
     }
 }

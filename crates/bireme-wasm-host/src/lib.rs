@@ -13,6 +13,7 @@
 //! Requests never wait for a lock that another request holds for long, a file or a compilation: what they need was
 //! prepared when the workload was loaded.
 
+mod budget;
 pub mod compile;
 mod component;
 mod confine;

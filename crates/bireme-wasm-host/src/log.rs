@@ -112,12 +112,25 @@ impl LogFile {
         Ok(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o640))?.into())
     }
 
-    fn append(&mut self, records: &[u8]) -> std::io::Result<()> {
-        if self.size > 0 && self.size + records.len() as u64 > self.max_size {
-            self.rotate()?;
+    /// Appends whole records, each of which ends with its only line end. None is divided between files; one that is
+    /// longer than a file may be gets a file of its own.
+    fn append(&mut self, mut records: &[u8]) -> std::io::Result<()> {
+        while !records.is_empty() {
+            let room = usize::try_from(self.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let fitting = match records.get(..room) {
+                None => records.len(),
+                Some(part) => part.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1),
+            };
+            if fitting == 0 && self.size > 0 {
+                self.rotate()?;
+                continue;
+            }
+            let first = || records.iter().position(|byte| *byte == b'\n').map_or(records.len(), |at| at + 1);
+            let (now, later) = records.split_at(if fitting == 0 { first() } else { fitting });
+            self.file.write_all(now)?;
+            self.size += now.len() as u64;
+            records = later;
         }
-        self.file.write_all(records)?;
-        self.size += records.len() as u64;
         Ok(())
     }
 

@@ -4,8 +4,9 @@
 //! compiles has no privileges: it writes into a temporary file that it was given open, which is then renamed into place.
 
 use std::collections::HashMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,12 +14,36 @@ use bireme_core::{ErrorKind, ExecError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
-use tokio::sync::{Mutex as AsyncMutex, OnceCell};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 
-use crate::protocol::{CompileAnswer, Facts};
+use crate::protocol::{CompileAnswer, Facts, Refusal};
 
 /// Longest time one compilation may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Compilations at once: each may take as much memory as [`memory_limit`] says.
+const AT_ONCE: usize = 2;
+
+/// Most bytes that one compilation may take: half of the machine's memory within reason. One GiB of it is what the
+/// compiler's allocator sets aside when it starts.
+fn memory_limit() -> u64 {
+    const LEAST: u64 = 3 << 29;
+    const MOST: u64 = 4 << 30;
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+    total.map_or(LEAST, |kib: u64| (kib << 10) / 2).clamp(LEAST, MOST)
+}
+
+/// The refusal of a component that takes more than `limit` bytes of memory to compile.
+pub fn takes_too_much(limit: u64) -> Refusal {
+    let text = format!(
+        "compiling this component takes more than {} MiB of memory, the most that is allowed here; divide its largest \
+         functions, or build it with optimisation for size",
+        limit >> 20
+    );
+    Refusal::new(ErrorKind::Invalid, text)
+}
 
 /// A component that stands ready in the cache.
 #[derive(Clone, Debug)]
@@ -45,11 +70,13 @@ pub(crate) struct Cache {
     known: Mutex<HashMap<String, Compiled>>,
     /// One compilation of one content at a time.
     under_way: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
+    compiling: Semaphore,
 }
 
 impl Cache {
     pub(crate) fn new(host: PathBuf, dir: PathBuf) -> Self {
-        Self { host, dir, engine: OnceCell::new(), known: Mutex::default(), under_way: Mutex::default() }
+        let compiling = Semaphore::new(AT_ONCE);
+        Self { host, dir, engine: OnceCell::new(), known: Mutex::default(), under_way: Mutex::default(), compiling }
     }
 
     /// The compiled form of the component at `path`, whose content has `digest`. Compiles it if need be.
@@ -141,10 +168,16 @@ impl Cache {
     }
 
     async fn compile_into(&self, path: &Path, out: &Path) -> Result<Facts, ExecError> {
+        let limit = memory_limit();
         let mut command = Command::new(&self.host);
-        command.arg("compile").arg(path).arg(out);
+        command.arg("compile").arg(path).arg(out).arg(limit.to_string());
+        let _turn = self.compiling.acquire().await;
         let output = run(command, "compile a component").await?;
-        match serde_json::from_slice::<CompileAnswer>(&output) {
+        // What a Rust program says last when an allocation fails.
+        if output.status.signal() == Some(libc::SIGABRT) && said(&output).contains("memory allocation of") {
+            return Err(takes_too_much(limit).into());
+        }
+        match serde_json::from_slice::<CompileAnswer>(&succeeded(output, "compile a component")?) {
             Ok(CompileAnswer::Ready(facts)) => Ok(facts),
             Ok(CompileAnswer::Refused(refusal)) => Err(refusal.into()),
             Err(error) => {
@@ -156,7 +189,8 @@ impl Cache {
     async fn engine_key(&self) -> Result<String, ExecError> {
         let mut command = Command::new(&self.host);
         command.arg("engine");
-        let output = run(command, "ask for the engine version").await?;
+        const ATTEMPT: &str = "ask for the engine version";
+        let output = succeeded(run(command, ATTEMPT).await?, ATTEMPT)?;
         let key = String::from_utf8_lossy(&output).trim().to_owned();
         if key.is_empty() || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ExecError::new(
@@ -168,11 +202,11 @@ impl Cache {
     }
 }
 
-/// Runs a short process of the host binary to its end and answers what it printed.
-async fn run(mut command: Command, attempt: &str) -> Result<Vec<u8>, ExecError> {
+/// Runs a short process of the host binary to its end.
+async fn run(mut command: Command, attempt: &str) -> Result<Output, ExecError> {
     let host = command.as_std().get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let output = tokio::time::timeout(TIMEOUT, command.output())
+    tokio::time::timeout(TIMEOUT, command.output())
         .await
         .map_err(|_| {
             let text = format!("cannot {attempt}: it took longer than {} seconds", TIMEOUT.as_secs());
@@ -181,10 +215,17 @@ async fn run(mut command: Command, attempt: &str) -> Result<Vec<u8>, ExecError> 
         .map_err(|error| {
             let text = format!("cannot {attempt}: {host} does not run; is Bireme installed completely?");
             ExecError::new(ErrorKind::Internal, text).caused_by(error)
-        })?;
+        })
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+/// What the process printed, if it ended well.
+fn succeeded(output: Output, attempt: &str) -> Result<Vec<u8>, ExecError> {
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        let text = format!("cannot {attempt}: {host} ended with {}: {}", output.status, said.trim());
+        let text = format!("cannot {attempt}: its process ended with {}: {}", output.status, said(&output));
         return Err(ExecError::new(ErrorKind::Internal, text));
     }
     Ok(output.stdout)

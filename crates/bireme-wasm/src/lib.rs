@@ -31,6 +31,7 @@ mod mounts;
 pub mod protocol;
 mod workload;
 
+pub use compile::takes_too_much;
 pub use executor::{WasmExecutor, WasmOptions};
 
 /// The unprivileged user and group that hosts run as when the daemon is root.

@@ -4,7 +4,7 @@ use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme,
 };
-use wasip2::io::streams::StreamError;
+use wasip2::io::streams::{OutputStream, StreamError};
 
 wasip2::http::proxy::export!(Probe);
 
@@ -48,6 +48,78 @@ impl wasip2::exports::http::incoming_handler::Guest for Probe {
                 Ok((status, body)) => reply(out, status, &body),
                 Err(text) => reply(out, 502, text.as_bytes()),
             },
+            // Says `content-length: N` and has no body; with `,body` it opens one and writes nothing into it.
+            "length" => {
+                let (length, opens) = query.split_once(',').map_or((query, false), |(length, _)| (length, true));
+                let fields = [("content-length".to_owned(), length.as_bytes().to_vec())];
+                let response = OutgoingResponse::new(Fields::from_list(&fields).unwrap());
+                let body = opens.then(|| response.body().unwrap());
+                ResponseOutparam::set(out, Ok(response));
+                if let Some(body) = body {
+                    let _ = OutgoingBody::finish(body, None);
+                }
+            }
+            "status" => {
+                let response = OutgoingResponse::new(Fields::new());
+                response.set_status_code(query.parse().unwrap()).unwrap();
+                ResponseOutparam::set(out, Ok(response));
+            }
+            "big" => reply(out, 200, &vec![b'x'; query.parse().unwrap()]),
+            // Two parts and a pause.
+            "pause" => {
+                let (body, stream) = begin(out);
+                stream.blocking_write_and_flush(b"first\n").unwrap();
+                pause(query);
+                stream.blocking_write_and_flush(b"second\n").unwrap();
+                drop(stream);
+                OutgoingBody::finish(body, None).unwrap();
+            }
+            // Traps with the body unfinished, after a pause if one is asked for.
+            "fall" => {
+                let (_body, stream) = begin(out);
+                stream.blocking_write_and_flush(b"first\n").unwrap();
+                if !query.is_empty() {
+                    pause(query);
+                }
+                panic!("as asked");
+            }
+            "fall-after" => {
+                reply(out, 200, b"all of it\n");
+                panic!("as asked");
+            }
+            "short" => {
+                let fields = [("content-length".to_owned(), b"100".to_vec())];
+                let response = OutgoingResponse::new(Fields::from_list(&fields).unwrap());
+                let body = response.body().unwrap();
+                ResponseOutparam::set(out, Ok(response));
+                body.write().unwrap().blocking_write_and_flush(b"short").unwrap();
+                let _ = OutgoingBody::finish(body, None);
+            }
+            "trailers" => {
+                let fields = [("trailer".to_owned(), b"x-sum".to_vec())];
+                let response = OutgoingResponse::new(Fields::from_list(&fields).unwrap());
+                let body = response.body().unwrap();
+                ResponseOutparam::set(out, Ok(response));
+                body.write().unwrap().blocking_write_and_flush(b"summed\n").unwrap();
+                let trailers = Fields::from_list(&[("x-sum".to_owned(), b"42".to_vec())]).unwrap();
+                OutgoingBody::finish(body, Some(trailers)).unwrap();
+            }
+            "lookup" => match std::net::ToSocketAddrs::to_socket_addrs(query) {
+                Ok(found) => {
+                    let found: Vec<String> = found.map(|address| address.to_string()).collect();
+                    reply(out, 200, found.join(" ").as_bytes());
+                }
+                Err(error) => reply(out, 502, error.to_string().as_bytes()),
+            },
+            // Sends a datagram and waits for the one that comes back.
+            "udp" => match datagram(query) {
+                Ok(text) => reply(out, 200, &text),
+                Err(error) => reply(out, 502, error.to_string().as_bytes()),
+            },
+            "listen" => match std::net::TcpListener::bind(query) {
+                Ok(_) => reply(out, 200, b"listening"),
+                Err(error) => reply(out, 502, error.to_string().as_bytes()),
+            },
             "connect" => match std::net::TcpStream::connect(query) {
                 Ok(_) => reply(out, 200, b"connected"),
                 Err(error) => reply(out, 502, error.to_string().as_bytes()),
@@ -78,6 +150,27 @@ fn reply(out: ResponseOutparam, status: u16, text: &[u8]) {
     }
     drop(stream);
     OutgoingBody::finish(body, None).unwrap();
+}
+
+fn begin(out: ResponseOutparam) -> (OutgoingBody, OutputStream) {
+    let response = OutgoingResponse::new(Fields::new());
+    let body = response.body().unwrap();
+    ResponseOutparam::set(out, Ok(response));
+    let stream = body.write().unwrap();
+    (body, stream)
+}
+
+fn pause(millis: &str) {
+    wasip2::clocks::monotonic_clock::subscribe_duration(millis.parse::<u64>().unwrap() * 1_000_000).block();
+}
+
+fn datagram(to: &str) -> std::io::Result<Vec<u8>> {
+    let to = std::net::ToSocketAddrs::to_socket_addrs(to)?.next().ok_or(std::io::ErrorKind::NotFound)?;
+    let socket = std::net::UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
+    socket.send_to(b"ping", to)?;
+    let mut buffer = [0; 1500];
+    let (length, _) = socket.recv_from(&mut buffer)?;
+    Ok(buffer[..length].to_vec())
 }
 
 /// Sends back each chunk as it comes.

@@ -1,15 +1,14 @@
 //! Outgoing HTTP: only to where `bireme.allow` permits; to components of this very process without a socket.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Scheme;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::{TlsConnector, rustls};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::net::{ConnectError, Target};
@@ -165,12 +164,18 @@ async fn connect(
     if !tls {
         return Ok(Box::new(stream));
     }
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-    });
     let name = ServerName::try_from(host.to_owned()).map_err(Error::InvalidDnsNameError)?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(Error::Tls)?;
+    let connecting = TlsConnector::from(Arc::clone(&component.tls)).connect(name, stream);
+    let stream = connecting.await.map_err(|error| {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+        if matches!(cause, Some(rustls::Error::InvalidCertificate(_))) {
+            component.log.note(&format!(
+                "bireme: outgoing request refused: the certificate of {host} is not accepted ({error}); to trust a private \
+                 authority, mount its certificate and name the file in SSL_CERT_FILE"
+            ));
+            return Error::TlsCertificateError;
+        }
+        Error::Tls(error)
+    })?;
     Ok(Box::new(stream))
 }

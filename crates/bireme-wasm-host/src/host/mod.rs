@@ -11,6 +11,7 @@ pub(crate) mod net;
 pub(crate) mod redis;
 pub(crate) mod sockets;
 pub(crate) mod store;
+pub(crate) mod tls;
 mod variables;
 
 use wasmtime::component::{HasSelf, Linker};

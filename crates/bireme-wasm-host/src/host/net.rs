@@ -103,12 +103,17 @@ fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
     }
 }
 
+/// A name as the component's networks know it.
+pub(crate) fn plain(name: &str) -> String {
+    name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
+}
+
 /// The addresses of a name: those of the component's networks first, then DNS.
 pub(crate) async fn lookup(component: &Component, name: &str) -> Vec<IpAddr> {
     if let Ok(ip) = name.parse() {
         return vec![ip];
     }
-    let plain = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let plain = plain(name);
     if let Some(known) = component.names().get(&plain) {
         return known.clone();
     }

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use wasmtime::component::{Accessor, HasData, HasSelf, Linker, Resource};
@@ -22,29 +23,49 @@ use super::bindings::lookup::wasi::sockets::ip_name_lookup as p2;
 use crate::component::Component;
 use crate::guest::Guest;
 
-/// Most names whose addresses one workload's instances remember; the oldest knowledge is dropped as a whole.
-const MAX_NAMES: usize = 1024;
+/// Most addresses of which one workload's instances know the names; the oldest knowledge is dropped as a whole.
+const MAX_ADDRESSES: usize = 1024;
+/// How long an address belongs to the name that DNS gave it for.
+const KNOWN_FOR: Duration = Duration::from_secs(300);
 
 /// Under which names an address was looked up.
 #[derive(Default)]
-pub(crate) struct LookedUp(Mutex<HashMap<IpAddr, Vec<String>>>);
+pub(crate) struct LookedUp(Mutex<HashMap<IpAddr, Vec<Known>>>);
+
+struct Known {
+    /// As the component's networks know it.
+    name: String,
+    /// When DNS said so; `None` where a network of the component's did.
+    answered: Option<Instant>,
+}
 
 impl LookedUp {
-    fn remember(&self, name: &str, addresses: &[IpAddr]) {
+    fn remember(&self, component: &Component, name: &str, addresses: &[IpAddr]) {
+        let name = super::net::plain(name);
+        let answered = (!component.names().contains_key(&name)).then(Instant::now);
         let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if known.len() > MAX_NAMES {
+        if known.len() > MAX_ADDRESSES {
             known.clear();
         }
         for address in addresses {
             let names = known.entry(*address).or_default();
-            if !names.iter().any(|other| other == name) {
-                names.push(name.to_owned());
-            }
+            names.retain(|known| known.name != name);
+            names.push(Known { name: name.clone(), answered });
         }
     }
 
-    fn names(&self, address: IpAddr) -> Vec<String> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&address).cloned().unwrap_or_default()
+    /// The names that `address` still has. One that a network gave it goes when the network takes it away: the address
+    /// may be another workload's by then.
+    fn names(&self, component: &Component, address: IpAddr) -> Vec<String> {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(names) = known.get_mut(&address) else { return Vec::new() };
+        let now = component.names();
+        names.retain(|known| match (now.get(&known.name), known.answered) {
+            (Some(addresses), _) => addresses.contains(&address),
+            (None, Some(answered)) => answered.elapsed() < KNOWN_FOR,
+            (None, None) => false,
+        });
+        names.iter().map(|known| known.name.clone()).collect()
     }
 }
 
@@ -70,7 +91,7 @@ pub(crate) fn permit(builder: &mut WasiCtxBuilder, component: &Arc<Component>) {
 
 fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
-    let names = component.looked_up.names(ip);
+    let names = component.looked_up.names(component, ip);
     component.allow.permits_address(scheme, ip, address.port(), names.iter().map(String::as_str))
 }
 
@@ -84,7 +105,7 @@ async fn resolve(component: &Component, name: &str) -> Result<Vec<IpAddr>, ()> {
         return Err(());
     }
     let found = super::net::lookup(component, name).await;
-    component.looked_up.remember(name, &found);
+    component.looked_up.remember(component, name, &found);
     Ok(found)
 }
 

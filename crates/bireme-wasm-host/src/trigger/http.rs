@@ -1,30 +1,29 @@
 //! The HTTP trigger: one fresh instance per request, straight on the accepted sockets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bireme_core::route::Captures;
 use bireme_core::{Route, RouteTable, WorkloadId};
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use http::header::{HOST, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, BodyStream, Full, StreamBody};
+use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use wasmtime::AsContextMut as _;
+use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
@@ -324,29 +323,31 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
             return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} is being stopped"));
         }
     };
+    let head = request.method() == Method::HEAD;
     let (sender, response) = oneshot::channel();
-    let instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
+    let instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
     // The instance is polled here until it has answered, without a task of its own.
     match select(response, instance).await {
-        Either::Left((Ok(Ok(response)), instance)) => begin_body(response, instance).await,
+        Either::Left((Ok(Ok(response)), instance)) => {
+            begin_body(component, &what, head, response, Progress { instance: Some(instance), ended: None }).await
+        }
         Either::Left((Ok(Err(error)), instance)) => {
-            tokio::spawn(async move { note_failure(&mut instance.await.1, &what, &error) });
+            tokio::spawn(async move { note_failure(&mut instance.await.invocation, &what, &error) });
             failed(name)
         }
-        Either::Left((Err(_), instance)) => {
-            // The sender was dropped without a word: the instance is ending, and tells why.
-            let (end, _) = instance.await;
-            ended(name, end)
-        }
-        Either::Right(((end, mut invocation), mut response)) => match response.try_recv() {
-            Ok(Some(Ok(response))) => response,
-            // An instance that was cut off has logged why; the error is only that it did not answer.
-            Ok(Some(Err(error))) if matches!(end, End::Done | End::Failed) => {
-                let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
-                note_failure(&mut invocation, &what, &error);
-                ended(name, if busy { End::Busy } else { End::Failed })
+        // The sender was dropped without a word: the instance is ending, and tells why.
+        Either::Left((Err(_), instance)) => failure(name, instance.await.end),
+        Either::Right((mut ended, mut response)) => match response.try_recv() {
+            Ok(Some(Ok(response))) => {
+                begin_body(component, &what, head, response, Progress { instance: None, ended: Some(ended) }).await
             }
-            _ => ended(name, end),
+            // An instance that was cut off has logged why; the error is only that it did not answer.
+            Ok(Some(Err(error))) if matches!(ended.end, End::Done | End::Failed) => {
+                let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
+                note_failure(&mut ended.invocation, &what, &error);
+                failure(name, if busy { End::Busy } else { End::Failed })
+            }
+            _ => failure(name, ended.end),
         },
     }
 }
@@ -354,59 +355,203 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
 /// Most bytes of a body that are gathered before the answer goes out.
 const GATHERED: usize = 64 << 10;
 
+type Instance = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// An instance that has answered: still at work, or ended.
+struct Progress {
+    instance: Option<Instance>,
+    ended: Option<Ended>,
+}
+
+impl Progress {
+    /// Whether the instance was ended before it was done.
+    fn broke_off(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.end != End::Done)
+    }
+}
+
 /// Goes on with an instance that has answered for as long as it neither waits nor has sent much: most are done by then,
 /// and their answer goes out in one piece, with its length. The others finish in a task of their own while the client
 /// reads.
 async fn begin_body(
+    component: &Component,
+    what: &str,
+    head: bool,
     response: Response<WasiBody>,
-    instance: Pin<Box<impl Future<Output = (End, Invocation)> + Send + 'static>>,
+    mut progress: Progress,
 ) -> Response<WasiBody> {
-    let (parts, mut body) = response.into_parts();
-    let (mut frames, mut size, mut instance) = (Vec::new(), 0, Some(instance));
-    let whole = poll_fn(|cx| {
+    let (mut parts, mut body) = response.into_parts();
+    let (mut frames, mut size) = (VecDeque::new(), 0);
+    let gathered = poll_fn(|cx| {
         loop {
-            let done = instance.as_mut().is_some_and(|instance| instance.as_mut().poll(cx).is_ready());
-            if done {
-                instance = None;
+            if let Some(instance) = &mut progress.instance
+                && let Poll::Ready(ended) = instance.as_mut().poll(cx)
+            {
+                progress = Progress { instance: None, ended: Some(ended) };
             }
             match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Ready(Some(frame)) => {
-                    let failed = frame.is_err();
-                    size += frame.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
-                    frames.push(frame);
-                    if failed || size > GATHERED {
-                        return Poll::Ready(false);
+                Poll::Ready(Some(Ok(frame))) => {
+                    size += frame.data_ref().map_or(0, Bytes::len);
+                    frames.push_back(frame);
+                    // What an instance leaves behind that broke off is little, and tells whether its body is whole.
+                    if size > GATHERED && !progress.broke_off() {
+                        return Poll::Ready(Gathered::Part);
                     }
                 }
-                Poll::Ready(None) => return Poll::Ready(true),
-                Poll::Pending if done => {}
-                Poll::Pending => return Poll::Ready(false),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Gathered::Broken(Some(error))),
+                Poll::Ready(None) => return Poll::Ready(Gathered::Whole),
+                Poll::Pending if progress.broke_off() => return Poll::Ready(Gathered::Broken(None)),
+                Poll::Pending => return Poll::Ready(Gathered::Part),
             }
         }
     })
     .await;
-    if let Some(instance) = instance {
+    let plain = frames.iter().all(Frame::is_data);
+    let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        // Such an answer has no body, and what length it tells is that of another. Whether the instance writes one all the
+        // same, and how that ends, is nothing to the client.
+        if head && plain && size > 0 && length.is_none() && matches!(gathered, Gathered::Whole) {
+            parts.headers.insert(CONTENT_LENGTH, size.into());
+        }
+        tokio::spawn(discard(body, progress));
+        return Response::from_parts(parts, Empty::new().map_err(|never| match never {}).boxed_unsync());
+    }
+    let refuse = |why: &str| component.log.note(&format!("bireme: {what} failed: {why}"));
+    let body = match gathered {
+        Gathered::Whole if plain => {
+            if let Some(length) = length.filter(|length| *length != size) {
+                refuse(&format!("its content-length says {length} bytes, and its body has {size}"));
+                return failed(&component.spec.name);
+            }
+            let mut data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
+            let bytes = match (data.next(), data.next()) {
+                (first, None) => first.unwrap_or_default(),
+                (first, second) => {
+                    let mut all = BytesMut::with_capacity(size);
+                    first.into_iter().chain(second).chain(data).for_each(|part| all.extend_from_slice(&part));
+                    all.freeze()
+                }
+            };
+            Full::new(bytes).map_err(wasmtime_wasi_http::Error::from).boxed_unsync()
+        }
+        // Nothing has gone out yet, so the client can be told.
+        Gathered::Broken(error) => {
+            if let Some(error) = error {
+                refuse(&format!("its body broke off: {error}"));
+            }
+            if let Some(instance) = progress.instance {
+                tokio::spawn(instance);
+            }
+            let end = progress.ended.map_or(End::Failed, |ended| ended.end);
+            return failure(&component.spec.name, end);
+        }
+        Gathered::Whole | Gathered::Part => {
+            let stream = Arc::new(Mutex::new(Stream { gathered: frames, body, rest: Rest::Coming, reader: None }));
+            if let Some(instance) = progress.instance.take() {
+                let stream = Arc::downgrade(&stream);
+                tokio::spawn(async move {
+                    let ended = instance.await;
+                    // Gone when the client is.
+                    if let Some(stream) = stream.upgrade().filter(|_| ended.end != End::Done) {
+                        lock(&stream).break_off();
+                    }
+                });
+            }
+            return Response::from_parts(parts, Streamed(stream).boxed_unsync());
+        }
+    };
+    if let Some(instance) = progress.instance {
         tokio::spawn(instance);
     }
-    let plain = frames.iter().all(|frame| frame.as_ref().is_ok_and(Frame::is_data));
-    let body = if whole && plain {
-        let mut data = frames.into_iter().filter_map(|frame| frame.ok()?.into_data().ok());
-        let bytes = match (data.next(), data.next()) {
-            (first, None) => first.unwrap_or_default(),
-            (first, second) => {
-                let mut all = BytesMut::with_capacity(size);
-                first.into_iter().chain(second).chain(data).for_each(|part| all.extend_from_slice(&part));
-                all.freeze()
-            }
-        };
-        Full::new(bytes).map_err(wasmtime_wasi_http::Error::from).boxed_unsync()
-    } else if frames.is_empty() {
-        body
-    } else {
-        let rest = BodyStream::new(body);
-        StreamBody::new(futures::stream::iter(frames).chain(rest)).boxed_unsync()
-    };
     Response::from_parts(parts, body)
+}
+
+/// How far a body came before its instance waited.
+enum Gathered {
+    Whole,
+    Part,
+    /// It will never be whole.
+    Broken(Option<wasmtime_wasi_http::Error>),
+}
+
+/// Lets an instance write a body that nobody wants.
+async fn discard(mut body: WasiBody, progress: Progress) {
+    let unread = pin!(async { while let Some(Ok(_)) = body.frame().await {} });
+    if let Some(instance) = progress.instance
+        && let Either::Left((_, instance)) = select(unread, instance).await
+    {
+        instance.await;
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A body that is sent while its instance writes it.
+struct Stream {
+    gathered: VecDeque<Frame<Bytes>>,
+    body: WasiBody,
+    rest: Rest,
+    reader: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Coming,
+    /// Nothing more comes, and the body is whole.
+    Over,
+    /// Nothing more comes, and the client must see that something is missing.
+    Missing,
+}
+
+impl Stream {
+    /// To be called when the instance has broken off, and before its state is dropped: that would end any body as if it
+    /// were whole.
+    fn break_off(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        while self.rest == Rest::Coming {
+            match Pin::new(&mut self.body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => self.gathered.push_back(frame),
+                Poll::Ready(None) => self.rest = Rest::Over,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => self.rest = Rest::Missing,
+            }
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+/// What the client reads of a [`Stream`]. It goes away with the client, and the instance is told.
+struct Streamed(Arc<Mutex<Stream>>);
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = wasmtime_wasi_http::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let mut stream = lock(&self.0);
+        if let Some(frame) = stream.gathered.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match stream.rest {
+            Rest::Coming => {}
+            Rest::Over => return Poll::Ready(None),
+            Rest::Missing => {
+                stream.rest = Rest::Over;
+                return Poll::Ready(Some(Err(wasmtime_wasi_http::Error::HttpResponseIncomplete)));
+            }
+        }
+        let polled = Pin::new(&mut stream.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => stream.reader = Some(cx.waker().clone()),
+            Poll::Ready(None) => stream.rest = Rest::Over,
+            Poll::Ready(Some(_)) => {}
+        }
+        polled
+    }
 }
 
 fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error) {
@@ -414,8 +559,8 @@ fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error
     invocation.component.log.note(&format!("bireme: {what} failed: {}", super::reason(error)));
 }
 
-/// The answer for an instance that ended without one.
-fn ended(name: &str, end: End) -> Response<WasiBody> {
+/// The answer for an instance that ended without one, or in the middle of one.
+fn failure(name: &str, end: End) -> Response<WasiBody> {
     match end {
         End::TimedOut => {
             let text = format!("{name} did not answer within its limit; see its log (docker logs {name})");
@@ -445,57 +590,85 @@ enum End {
     Busy,
 }
 
-/// Runs one instance to its end. The invocation comes back, to be counted by what became of the answer.
+/// An instance that is at its end. The invocation comes back, to be counted by what became of the answer.
+struct Ended {
+    end: End,
+    invocation: Invocation,
+    /// The state of an instance that broke off, for as long as it must be seen whether its body is whole.
+    _remains: Option<Box<dyn Send>>,
+}
+
+/// Runs one instance to its end.
 async fn run(
     mut invocation: Invocation,
     request: Request<WasiBody>,
     what: Arc<str>,
     answer: Answer,
     depth: u32,
-) -> (End, Invocation) {
+) -> Ended {
     let component = Arc::clone(&invocation.component);
     let name = &component.spec.name;
-    let ended = Guarded::new(Arc::clone(&component), true, call(&component, request, answer, depth)).await;
+    let mut guarded = Guarded::new(Arc::clone(&component), true, call(Arc::clone(&component), request, answer, depth));
+    let ended = (&mut guarded).await;
+    let mut remains: Option<Box<dyn Send>> = None;
     let (outcome, end) = match ended {
         Ok(Ok(())) => (Outcome::Succeeded, End::Done),
-        Ok(Err(error)) if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() => {
+        Ok(Err((error, _))) if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() => {
             (Outcome::Failed, End::Busy)
         }
-        Ok(Err(error)) => {
+        Ok(Err((error, store))) => {
             component.log.note(&format!("bireme: {what} failed: {}", super::reason(&error)));
+            remains = Some(Box::new(store));
             (Outcome::Failed, End::Failed)
         }
-        Err(Cut::Timeout) => {
-            let limit = component.spec.bireme.timeout;
-            component.log.note(&format!("bireme: {what} was ended: it took longer than bireme.timeout={limit:?}"));
-            (Outcome::TimedOut, End::TimedOut)
-        }
-        Err(Cut::CpuTime) => {
-            let limit = component.spec.bireme.cpu_time.unwrap_or_default();
-            component
-                .log
-                .note(&format!("bireme: {what} was ended: it used more processor time than bireme.cpu-time={limit:?}"));
-            (Outcome::TimedOut, End::TimedOut)
-        }
-        Err(Cut::Stopped) => {
-            component.log.note(&format!("bireme: {what} was cut off: {name} was stopped"));
-            (Outcome::Failed, End::Stopped)
+        Err(cut) => {
+            remains = Some(Box::new(guarded));
+            match cut {
+                Cut::Timeout => {
+                    let limit = component.spec.bireme.timeout;
+                    let text = format!("bireme: {what} was ended: it took longer than bireme.timeout={limit:?}");
+                    component.log.note(&text);
+                    (Outcome::TimedOut, End::TimedOut)
+                }
+                Cut::CpuTime => {
+                    let limit = component.spec.bireme.cpu_time.unwrap_or_default();
+                    component.log.note(&format!(
+                        "bireme: {what} was ended: it used more processor time than bireme.cpu-time={limit:?}"
+                    ));
+                    (Outcome::TimedOut, End::TimedOut)
+                }
+                Cut::Stopped => {
+                    component.log.note(&format!("bireme: {what} was cut off: {name} was stopped"));
+                    (Outcome::Failed, End::Stopped)
+                }
+            }
         }
     };
     invocation.outcome = outcome;
-    (end, invocation)
+    Ended { end, invocation, _remains: remains }
 }
 
-/// Calls the handler and waits until the instance has nothing more to do.
+/// Calls the handler and waits until the instance has nothing more to do. With an error comes the state of the instance,
+/// if there was one.
 async fn call(
-    component: &Arc<Component>,
+    component: Arc<Component>,
     request: Request<WasiBody>,
     answer: Answer,
     depth: u32,
+) -> Result<(), (wasmtime::Error, Option<Store<Guest>>)> {
+    let mut store = Guest::store(&component, depth).map_err(|error| (error, None))?;
+    let result = call_in(&mut store, &component, request, answer).await;
+    result.map_err(|error| (error, Some(store)))
+}
+
+async fn call_in(
+    store: &mut Store<Guest>,
+    component: &Component,
+    request: Request<WasiBody>,
+    answer: Answer,
 ) -> wasmtime::Result<()> {
     let Program::Http(pre) = &component.program else { wasmtime::bail!("not an HTTP component") };
-    let mut store = Guest::store(component, depth)?;
-    let proxy: Proxy = pre.instantiate_async(&mut store).await?;
+    let proxy: Proxy = pre.instantiate_async(&mut *store).await?;
     let proxy = &proxy;
     store
         .run_concurrent(async |accessor| {

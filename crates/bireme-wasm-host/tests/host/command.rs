@@ -20,15 +20,21 @@ async fn run(rig: &Rig, guest: &str, args: &[&str], env: &[&str], mounts: Vec<Mo
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_end_with_their_own_code() {
     let rig = Rig::new();
-    for guest in ["command", "command-p1"] {
+    for guest in ["command", "command-p1", "command3"] {
         assert_eq!(run(&rig, guest, &["echo", "a", "b c"], &[], vec![]).await, (0, "a b c\n".to_owned()), "{guest}");
         assert_eq!(run(&rig, guest, &["env", "X"], &["X=y=z"], vec![]).await, (0, "y=z\n".to_owned()));
         assert_eq!(run(&rig, guest, &["stdin"], &[], vec![]).await, (0, "0 bytes\n".to_owned()));
         let (code, log) = run(&rig, guest, &["panic"], &[], vec![]).await;
         assert_eq!(code, 134, "{log}");
         assert!(log.contains("as asked") && log.contains("it trapped"), "{log}");
+    }
+    for guest in ["command", "command-p1"] {
         assert_eq!(run(&rig, guest, &["partial"], &[], vec![]).await.0, 0);
     }
+    assert_eq!(run(&rig, "command3", &["exit", "7"], &[], vec![]).await.0, 7);
+    assert_eq!(run(&rig, "command3", &["exit", "0"], &[], vec![]).await.0, 0);
+    assert_eq!(run(&rig, "command3", &["fail"], &[], vec![]).await, (1, String::new()));
+    assert_eq!(run(&rig, "command3", &["env", "X"], &[], vec![]).await, (0, "unset\n".to_owned()));
     assert_eq!(run(&rig, "command-p1", &["exit", "7"], &[], vec![]).await.0, 7);
     // WASI 0.2 knows only success and failure for what a program answers with.
     assert_eq!(run(&rig, "command", &["exit", "0"], &[], vec![]).await.0, 0);
@@ -45,7 +51,7 @@ async fn folders_are_given_and_read_only_is_kept() {
         let source = MountSource::Bind { path: folder.clone(), propagation: Propagation::Private, recursive: true };
         vec![Mount { source, target: "/data".to_owned(), read_only }]
     };
-    for guest in ["command", "command-p1"] {
+    for guest in ["command", "command-p1", "command3"] {
         assert_eq!(run(&rig, guest, &["read", "/data/greeting"], &[], mount(true)).await, (0, "hello\n".to_owned()));
         let (code, log) = run(&rig, guest, &["write", "/data/new", "x"], &[], mount(true)).await;
         assert_ne!(code, 0, "{log}");
@@ -66,14 +72,135 @@ async fn folders_are_given_and_read_only_is_kept() {
     assert_eq!(run(&rig, "command", &["write", "/tmp/x", "y"], &[], vec![memory]).await, (0, "written\n".to_owned()));
 }
 
+/// Every file below `folder` with what is in it; links with where they lead.
+fn content(folder: &std::path::Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let kind = std::fs::symlink_metadata(&path).unwrap();
+        let name = path.to_string_lossy().into_owned();
+        if kind.is_symlink() {
+            found.push((name, std::fs::read_link(&path).unwrap().to_string_lossy().into_owned()));
+        } else if kind.is_dir() {
+            found.push((name, "folder".to_owned()));
+            found.extend(content(&path));
+        } else {
+            let modified = kind.modified().unwrap();
+            found.push((name, format!("{} {modified:?}", std::fs::read_to_string(&path).unwrap())));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_trick_writes_to_a_read_only_folder_or_leaves_a_folder() {
+    let rig = Rig::new();
+    let base = rig.dir.path().join("base");
+    let (kept, open) = (base.join("kept"), base.join("open"));
+    for folder in [&kept.join("sub"), &open.join("sub")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    std::fs::write(base.join("secret"), "outside").unwrap();
+    for folder in [&kept, &open] {
+        std::fs::write(folder.join("file"), "inside").unwrap();
+        for (to, name) in [
+            ("file", "to-file"),
+            ("../secret", "out"),
+            ("..", "up"),
+            ("sub/../../secret", "round"),
+            ("/etc/passwd", "absolute"),
+            ("/proc/self/root/etc/passwd", "proc"),
+            ("loop", "loop"),
+        ] {
+            std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(base.join("secret"), folder.join("absolute-out")).unwrap();
+        std::os::unix::fs::symlink(folder.join("file"), folder.join("absolute-in")).unwrap();
+    }
+    let mount = |path: &std::path::Path, target: &str, read_only| {
+        let source = MountSource::Bind { path: path.into(), propagation: Propagation::Private, recursive: true };
+        Mount { source, target: target.to_owned(), read_only }
+    };
+    // Both folders at once: a right to one must not become a right to the other.
+    let mounts = || vec![mount(&kept, "/kept", true), mount(&open, "/open", false)];
+    let before = content(&kept);
+    for guest in ["command", "command-p1", "command3"] {
+        let denied = async |words: &[&str]| {
+            let (code, log) = run(&rig, guest, words, &[], mounts()).await;
+            assert!(code != 0 && !log.contains("outside"), "{guest} {words:?} ended with {code}: {log}");
+        };
+        assert_eq!(run(&rig, guest, &["read", "/kept/to-file"], &[], mounts()).await, (0, "inside\n".to_owned()));
+        for path in ["file", "new", "sub/../file", "sub/new", "to-file", "../kept/file", "../open/file", "./sub/./new"]
+        {
+            denied(&["write", &format!("/kept/{path}"), "x"]).await;
+        }
+        for link in ["new-link", "sub/new-link", "../kept/new-link"] {
+            denied(&["link", "file", &format!("/kept/{link}")]).await;
+        }
+        if guest != "command3" {
+            for words in [
+                ["append", "/kept/file", "x"].as_slice(),
+                &["truncate", "/kept/file"],
+                &["touch", "/kept/file"],
+                &["rename", "/kept/file", "/kept/moved"],
+                &["rename", "/kept/file", "/open/moved"],
+                &["rename", "/open/file", "/kept/moved"],
+                &["hard-link", "/kept/file", "/kept/twin"],
+                &["hard-link", "/open/file", "/kept/twin"],
+                &["hard-link", "/kept/file", "/open/twin"],
+                &["remove", "/kept/file"],
+                &["remove", "/kept/to-file"],
+                &["mkdir", "/kept/folder"],
+                &["rmdir", "/kept/sub"],
+            ] {
+                denied(words).await;
+            }
+        }
+        for folder in ["/kept", "/open"] {
+            for path in [
+                "out",
+                "up/secret",
+                "round",
+                "../secret",
+                "sub/../../secret",
+                "absolute",
+                "absolute-out",
+                "proc",
+                "loop",
+            ] {
+                denied(&["read", &format!("{folder}/{path}")]).await;
+                denied(&["write", &format!("{folder}/{path}"), "overwritten"]).await;
+            }
+            // An absolute link means another file to a guest than to the machine.
+            denied(&["read", &format!("{folder}/absolute-in")]).await;
+        }
+        // Links that the guest makes itself.
+        let made = run(&rig, guest, &["link", "../secret", "/open/mine"], &[], mounts()).await;
+        if made.0 == 0 {
+            denied(&["read", "/open/mine"]).await;
+            denied(&["write", "/open/mine", "overwritten"]).await;
+            std::fs::remove_file(open.join("mine")).unwrap();
+        }
+        denied(&["link", "/etc/passwd", "/open/mine"]).await;
+        denied(&["link", base.join("secret").to_str().unwrap(), "/open/mine"]).await;
+        assert_eq!(run(&rig, guest, &["write", "/open/sub/../file", guest], &[], mounts()).await.0, 0);
+        assert_eq!(std::fs::read_to_string(open.join("file")).unwrap(), guest);
+        assert_eq!(content(&kept), before, "{guest} changed what it may only read");
+        assert_eq!(std::fs::read_to_string(base.join("secret")).unwrap(), "outside", "{guest}");
+        std::fs::write(open.join("file"), "inside").unwrap();
+    }
+    assert_eq!(std::fs::read_dir(&base).unwrap().count(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_command_is_stopped_and_killed() {
     let rig = Rig::new();
     for (signal, code) in [(Signal::TERM, 143), (Signal::KILL, 137)] {
-        for what in ["loop", "sleep"] {
+        for (guest, what) in [("command", "loop"), ("command", "sleep"), ("command3", "sleep")] {
             let mut spec = rig.spec("endless", &[]);
             spec.args.push(what.to_owned());
-            let deployed = rig.run(spec, "command").await;
+            let deployed = rig.run(spec, guest).await;
             until("an instance", || {
                 let processes = deployed.workload.processes("");
                 !tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(processes))
@@ -125,4 +252,41 @@ fn foreign_module() -> Vec<u8> {
     bytes.extend([0, 1]);
     bytes.extend([10, 4, 1, 2, 0, 0x0b]);
     bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_rotated_by_size_and_number() {
+    let mut rig = Rig::new();
+    rig.log_limits = (Some(20_000), 3);
+    let mut spec = rig.spec("talker", &[]);
+    spec.args.extend(["spam".to_owned(), "2000".to_owned()]);
+    let deployed = rig.run(spec, "command").await;
+    assert_eq!(deployed.workload.wait().await.unwrap().code, 0);
+    let folder = deployed.log.parent().unwrap();
+    let file = |n: u32| if n == 0 { deployed.log.clone() } else { folder.join(format!("log.json.{n}")) };
+    let mut last = 2000;
+    for n in 0..3 {
+        let bytes = std::fs::read(file(n)).unwrap();
+        assert!(bytes.len() <= 20_000 && bytes.ends_with(b"\n"), "{} bytes in file {n}", bytes.len());
+        assert!(n == 0 || bytes.len() > 19_000, "file {n} was given up early: {} bytes", bytes.len());
+        let records: Vec<_> = bytes.split_inclusive(|b| *b == b'\n').map(bireme_core::log_line::decode).collect();
+        for record in records.into_iter().rev() {
+            let text = record.expect("whole records only").text;
+            last -= 1;
+            assert!(text.starts_with(&format!("line {last} ")), "{text:?} instead of line {last}");
+        }
+    }
+    assert!(!file(3).exists(), "more files than max-file");
+    deployed.workload.delete().await.unwrap();
+
+    // One file: it begins anew.
+    rig.log_limits = (Some(5_000), 1);
+    let mut spec = rig.spec("short", &[]);
+    spec.args.extend(["spam".to_owned(), "500".to_owned()]);
+    let deployed = rig.run(spec, "command").await;
+    assert_eq!(deployed.workload.wait().await.unwrap().code, 0);
+    assert!(std::fs::metadata(&deployed.log).unwrap().len() <= 5_000);
+    assert!(deployed.log().lines().last().unwrap().starts_with("line 499 "));
+    assert!(!deployed.log.with_file_name("log.json.1").exists());
+    deployed.workload.delete().await.unwrap();
 }

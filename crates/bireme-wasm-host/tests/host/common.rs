@@ -25,6 +25,8 @@ pub(crate) struct Rig {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) executor: WasmExecutor,
     pub(crate) options: WasmOptions,
+    /// `max-size` and `max-file` of the logs.
+    pub(crate) log_limits: (Option<u64>, u32),
 }
 
 impl Rig {
@@ -38,7 +40,7 @@ impl Rig {
             exec_root: dir.path().join("exec"),
             instance: format!("wasmtest-{}-{number}", std::process::id()),
         };
-        Self { executor: WasmExecutor::new(options.clone()), options, dir }
+        Self { executor: WasmExecutor::new(options.clone()), options, dir, log_limits: (None, 1) }
     }
 
     /// What a daemon that was restarted would have.
@@ -123,7 +125,7 @@ impl Rig {
             program: program.clone(),
             state_dir: state_dir.clone(),
             run_dir: run_dir.clone(),
-            log: LogTarget { path: Some(log.clone()), max_size: None, max_files: 1 },
+            log: LogTarget { path: Some(log.clone()), max_size: self.log_limits.0, max_files: self.log_limits.1 },
             network,
             listeners: vec![Listener { host: address, container, socket: socket.map(Into::into) }],
             names,
@@ -212,9 +214,14 @@ pub(crate) fn program(name: &str) -> Program {
 
 /// A component written as text.
 pub(crate) fn text(rig: &Rig, text: &str) -> Program {
-    let digest = format!("{:x}", Sha256::digest(text));
-    let path = rig.dir.path().join(format!("{digest}.wat"));
-    std::fs::write(&path, text).unwrap();
+    bytes(rig, text.as_bytes())
+}
+
+/// A component or module, or what claims to be one.
+pub(crate) fn bytes(rig: &Rig, bytes: &[u8]) -> Program {
+    let digest = format!("{:x}", Sha256::digest(bytes));
+    let path = rig.dir.path().join(format!("{digest}.wasm"));
+    std::fs::write(&path, bytes).unwrap();
     Program::Component { path, digest: format!("sha256:{digest}") }
 }
 
@@ -238,6 +245,16 @@ pub(crate) fn send(address: SocketAddr, request: &str) -> std::io::Result<Answer
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(request.as_bytes())?;
     read_answer(stream)
+}
+
+/// Everything that comes back, and whether the connection was cut rather than closed.
+pub(crate) fn raw(address: SocketAddr, request: &str) -> (String, bool) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut got = Vec::new();
+    let end = stream.read_to_end(&mut got);
+    (String::from_utf8_lossy(&got).into_owned(), end.is_err())
 }
 
 pub(crate) fn read_answer(stream: TcpStream) -> std::io::Result<Answer> {

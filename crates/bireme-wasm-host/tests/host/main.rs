@@ -6,6 +6,8 @@
 
 mod command;
 mod common;
+mod compile;
 mod http;
 mod network;
+mod sockets;
 mod stores;

@@ -1,0 +1,91 @@
+//! The process that compiles: what it refuses to be brought down by.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use bireme_core::{ErrorKind, Executor as _};
+use bireme_wasm::{WasmExecutor, WasmOptions};
+
+use crate::common::{Rig, bytes, program};
+
+fn leb(mut n: usize, out: &mut Vec<u8>) {
+    while n >= 0x80 {
+        out.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    out.push(n as u8);
+}
+
+fn section(id: u8, content: &[u8], out: &mut Vec<u8>) {
+    out.push(id);
+    leb(content.len(), out);
+    out.extend_from_slice(content);
+}
+
+/// One function in which each of `locals` variables is live through each of `loops` loops: the memory that it takes to
+/// compile grows with the product of the two. 3,000 and 6,000 are 100 KB and take 1.2 GB.
+fn pathological(locals: usize, loops: usize) -> Vec<u8> {
+    let mut function = vec![1];
+    leb(locals, &mut function);
+    function.push(0x7f); // i32
+    let set = |n: usize, function: &mut Vec<u8>| {
+        function.push(0x21); // local.set
+        leb(1 + n % locals, function);
+    };
+    let get = |n: usize, function: &mut Vec<u8>| {
+        function.push(0x20); // local.get
+        leb(1 + n % locals, function);
+    };
+    for n in 0..locals {
+        function.extend([0x20, 0]); // local.get of the parameter
+        set(n, &mut function);
+    }
+    for n in 0..loops {
+        function.extend([0x03, 0x40]); // loop
+        get(n * 31, &mut function);
+        function.extend([0x41, 1, 0x6a]); // i32.const 1, i32.add
+        set(n * 17, &mut function);
+        function.extend([0x20, 0, 0x0d, 0, 0x0b]); // br_if to the loop, by the parameter
+    }
+    get(0, &mut function);
+    function.push(0x0b);
+    let mut code = vec![2];
+    leb(function.len(), &mut code);
+    code.extend(function);
+    code.extend([2, 0, 0x0b]); // _start: nothing
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    section(1, &[2, 0x60, 0, 0, 0x60, 1, 0x7f, 1, 0x7f], &mut module);
+    section(3, &[2, 1, 0], &mut module);
+    section(7, b"\x01\x06_start\0\x01", &mut module);
+    section(10, &code, &mut module);
+    module
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_that_takes_too_much_memory_to_compile_is_refused_in_a_sentence() {
+    const LIMIT: u32 = 256 << 20;
+    let rig = Rig::new();
+    // The real thing with less memory; most of what its allocator sets aside at its start would not count here.
+    let host = rig.dir.path().join("host");
+    let real = env!("CARGO_BIN_EXE_bireme-wasm-host");
+    let script = format!(
+        "#!/bin/sh\nexport MIMALLOC_ARENA_EAGER_COMMIT=0\n[ \"$1\" = compile ] && exec {real} compile \"$2\" \"$3\" \
+         {LIMIT}\nexec {real} \"$@\"\n"
+    );
+    std::fs::write(&host, script).unwrap();
+    std::fs::set_permissions(&host, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let small = WasmExecutor::new(WasmOptions { host, ..rig.options.clone() });
+    let spec = rig.spec("greedy", &[]);
+
+    let module = pathological(10_000, 20_000);
+    assert!(module.len() < 400_000, "{}", module.len());
+    let error = small.check(&spec, &bytes(&rig, &module)).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    assert!(error.message().contains("of memory, the most that is allowed here; divide its largest"), "{error}");
+    let cache = rig.options.data_root.join("wasm/cache");
+    assert_eq!(std::fs::read_dir(cache).unwrap().count(), 0, "something half-made was left");
+
+    // Others compile as before, and a lesser one of the kind with what there usually is.
+    small.check(&spec, &program("probe")).await.unwrap();
+    let module = bytes(&rig, &pathological(1_000, 2_000));
+    rig.executor.check(&spec, &module).await.unwrap();
+}

@@ -1,0 +1,127 @@
+//! An HTTP component of WASI 0.3 that behaves as the last segment of the path says.
+
+use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::sockets::ip_name_lookup;
+use wasip3::sockets::types::{
+    IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress, TcpSocket, UdpSocket,
+};
+use wasip3::{wit_bindgen, wit_future, wit_stream};
+
+wasip3::http::service::export!(Probe);
+
+struct Probe;
+
+impl wasip3::exports::http::handler::Guest for Probe {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let target = request.get_path_with_query().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let query = query.to_owned();
+        Ok(match path.rsplit('/').next().unwrap_or_default() {
+            // Says `content-length: N` and has no body; with `,body` it opens one and writes nothing into it.
+            "length" => {
+                let (length, opens) = query.split_once(',').map_or((query.as_str(), false), |(n, _)| (n, true));
+                let fields = Fields::from_list(&[("content-length".to_owned(), length.as_bytes().to_vec())]).unwrap();
+                bare(fields, opens)
+            }
+            "status" => {
+                let response = bare(Fields::new(), false);
+                response.set_status_code(query.parse().unwrap()).unwrap();
+                response
+            }
+            "big" => whole(vec![b'x'; query.parse().unwrap()]),
+            "pause" => body(Fields::new(), None, async move |part| {
+                part.write_all(b"first\n".to_vec()).await;
+                pause(&query).await;
+                part.write_all(b"second\n".to_vec()).await;
+            }),
+            "fall" => body(Fields::new(), None, async move |part| {
+                part.write_all(b"first\n".to_vec()).await;
+                if !query.is_empty() {
+                    pause(&query).await;
+                }
+                panic!("as asked");
+            }),
+            "trailers" => {
+                let fields = Fields::from_list(&[("trailer".to_owned(), b"x-sum".to_vec())]).unwrap();
+                let trailers = Fields::from_list(&[("x-sum".to_owned(), b"42".to_vec())]).unwrap();
+                body(fields, Some(trailers), async move |part| {
+                    part.write_all(b"summed\n".to_vec()).await;
+                })
+            }
+            "connect" => told(connect(&query).await),
+            "udp" => told(datagram(&query).await),
+            _ => whole(b"probe of 0.3".to_vec()),
+        })
+    }
+}
+
+type Part = wit_bindgen::rt::async_support::StreamWriter<u8>;
+
+fn bare(fields: Fields, opens: bool) -> Response {
+    let contents = opens.then(|| wit_stream::new().1);
+    let (trailers, result) = wit_future::new(|| Ok(None));
+    drop(trailers);
+    Response::new(fields, contents, result).0
+}
+
+/// A response whose body `write` writes.
+fn body(fields: Fields, trailers: Option<Fields>, write: impl AsyncFnOnce(&mut Part) + 'static) -> Response {
+    let (mut part, receiver) = wit_stream::new();
+    let (end, result) = wit_future::new(|| Ok(None));
+    let (response, _sent) = Response::new(fields, Some(receiver), result);
+    wit_bindgen::spawn(async move {
+        write(&mut part).await;
+        drop(part);
+        let _ = end.write(Ok(trailers)).await;
+    });
+    response
+}
+
+fn whole(bytes: Vec<u8>) -> Response {
+    body(Fields::new(), None, async move |part| {
+        part.write_all(bytes).await;
+    })
+}
+
+fn told(result: Result<String, String>) -> Response {
+    let (status, text) = result.map_or_else(|text| (502, text), |text| (200, text));
+    let response = whole(text.into_bytes());
+    response.set_status_code(status).unwrap();
+    response
+}
+
+async fn pause(millis: &str) {
+    wasip3::clocks::monotonic_clock::wait_for(millis.parse::<u64>().unwrap() * 1_000_000).await;
+}
+
+/// The first address of `host:port`, whose host may be a name.
+async fn find(target: &str) -> Result<(IpAddressFamily, IpSocketAddress), String> {
+    let (host, port) = target.rsplit_once(':').ok_or("no port")?;
+    let port = port.parse().map_err(|_| "no port")?;
+    let found = ip_name_lookup::resolve_addresses(host.to_owned()).await.map_err(|code| format!("lookup: {code:?}"))?;
+    Ok(match found.first().ok_or("no address")? {
+        IpAddress::Ipv4(address) => {
+            let address = IpSocketAddress::Ipv4(Ipv4SocketAddress { port, address: *address });
+            (IpAddressFamily::Ipv4, address)
+        }
+        IpAddress::Ipv6(address) => {
+            let address = Ipv6SocketAddress { port, flow_info: 0, address: *address, scope_id: 0 };
+            (IpAddressFamily::Ipv6, IpSocketAddress::Ipv6(address))
+        }
+    })
+}
+
+async fn connect(target: &str) -> Result<String, String> {
+    let (family, address) = find(target).await?;
+    let socket = TcpSocket::create(family).map_err(|code| format!("create: {code:?}"))?;
+    socket.connect(address).await.map_err(|code| format!("connect: {code:?}"))?;
+    Ok("connected".to_owned())
+}
+
+async fn datagram(target: &str) -> Result<String, String> {
+    let (family, address) = find(target).await?;
+    let socket = UdpSocket::create(family).map_err(|code| format!("create: {code:?}"))?;
+    socket.send(b"ping".to_vec(), Some(address)).await.map_err(|code| format!("send: {code:?}"))?;
+    let (bytes, _) = socket.receive().await.map_err(|code| format!("receive: {code:?}"))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
