@@ -62,7 +62,16 @@ fn all(steps: &mut Steps) -> Result<String> {
             eprintln!("x: left out: the virtual machine is an x86-64 one, from Debian's packages");
             return Ok(());
         }
-        task_vm::run(&task_vm::Args::default())
+        let args = task_vm::Args::default();
+        match task_vm::run(&args) {
+            // An emulated machine is slow enough to show a race that no other does: told, and tried once more where it
+            // would hold up a landing, as the tests on this machine are.
+            Err(error) if std::env::var_os("CI").is_some() => {
+                eprintln!("x: FLAKY, unless it fails again: {error:#}");
+                task_vm::run(&args)
+            }
+            other => other,
+        }
     })?;
     steps.step("tests", tests)
 }
