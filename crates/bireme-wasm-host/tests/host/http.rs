@@ -338,6 +338,14 @@ async fn output_is_logged_and_attached() {
     let mut frame = [0; 15];
     client.read_exact(&mut frame).unwrap();
     assert_eq!(&frame, b"\x01\0\0\0\0\0\0\x07out hi\n");
+    // Whoever is attached misses nothing of what comes then.
+    for _ in 0..50 {
+        let mut client = attach.attach(false).await.unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        assert_eq!(probe.get("/log?hi").status, 200);
+        client.read_exact(&mut frame).unwrap();
+    }
     probe.workload.delete().await.unwrap();
 }
 
