@@ -24,7 +24,7 @@ use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
 use crate::host::tls::Trust;
-use crate::log::{LogHandle, now};
+use crate::log::{LogHandle, feed, now};
 use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
 use crate::{confine, linker};
@@ -137,19 +137,21 @@ impl Host {
         }
         let Ok(Some((request, fds))) = protocol::receive::<Request>(&stream).await else { return };
         let deleted = matches!(request, Request::Delete { .. });
-        let attach = match &request {
-            Request::Attach { id } => Some(id.clone()),
+        // Before the answer: what the workload prints once it was given must not be missed.
+        let attached = match &request {
+            Request::Attach { id } => match self.find(id) {
+                Ok(loaded) => Some(loaded.component.log.attach().await),
+                Err(_) => None,
+            },
             _ => None,
         };
         let answer = self.carry_out(request, fds).await;
-        let accepted = answer.is_ok();
+        let attached = attached.filter(|_| answer.is_ok());
         if protocol::send(&stream, &answer, &[]).await.is_err() {
             return;
         }
-        if let (Some(id), true) = (attach, accepted)
-            && let Ok(loaded) = self.find(&id)
-        {
-            loaded.component.log.attach(stream).await;
+        if let Some(frames) = attached {
+            feed(stream, frames).await;
         } else if deleted && lock(&self.components).is_empty() {
             self.done.notify_one();
         }

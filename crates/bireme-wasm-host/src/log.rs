@@ -32,7 +32,7 @@ enum Message {
         bytes: Bytes,
         time: i64,
     },
-    Attach(tokio::net::UnixStream),
+    Attach(mpsc::Sender<Bytes>),
     /// Answered when everything before it is written.
     Flush(oneshot::Sender<()>),
 }
@@ -65,8 +65,11 @@ impl LogHandle {
         let _ = self.sender.try_send(Message::Output { stream: Stream::Stderr, bytes, time: now() });
     }
 
-    pub(crate) async fn attach(&self, client: tokio::net::UnixStream) {
-        let _ = self.sender.send(Message::Attach(client)).await;
+    /// Everything that is handed over from now on, in the frames of Docker's attach protocol, for [`feed`].
+    pub(crate) async fn attach(&self) -> mpsc::Receiver<Bytes> {
+        let (sender, frames) = mpsc::channel(CLIENT_WAITING / 4096);
+        let _ = self.sender.send(Message::Attach(sender)).await;
+        frames
     }
 
     /// Waits until everything handed over so far is written.
@@ -168,7 +171,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                         clients.retain(|client| client.try_send(frame.clone()).is_ok());
                     }
                 }
-                Message::Attach(client) => clients.push(serve_client(client)),
+                Message::Attach(client) => clients.push(client),
                 Message::Flush(done) => flushed.push(done),
             }
         }
@@ -194,17 +197,14 @@ fn frame(stream: Stream, bytes: &[u8]) -> Bytes {
     frame.into()
 }
 
-fn serve_client(mut client: tokio::net::UnixStream) -> mpsc::Sender<Bytes> {
-    let (sender, mut frames) = mpsc::channel::<Bytes>(CLIENT_WAITING / 4096);
-    tokio::spawn(async move {
-        while let Some(frame) = frames.recv().await {
-            if client.write_all(&frame).await.is_err() {
-                return;
-            }
+/// Sends an attached client its frames until either ends.
+pub(crate) async fn feed(mut client: tokio::net::UnixStream, mut frames: mpsc::Receiver<Bytes>) {
+    while let Some(frame) = frames.recv().await {
+        if client.write_all(&frame).await.is_err() {
+            return;
         }
-        let _ = client.shutdown().await;
-    });
-    sender
+    }
+    let _ = client.shutdown().await;
 }
 
 /// Standard output or error of one instance. Output leaves in whole lines, or when the instance ends.

@@ -368,6 +368,20 @@ impl Progress {
     fn broke_off(&self) -> bool {
         self.ended.as_ref().is_some_and(|ended| ended.end != End::Done)
     }
+
+    /// Counts an instance as failed whose answer cannot be sent, and answers how it ended.
+    fn fail(self) -> End {
+        let count = |mut ended: Ended| {
+            if ended.invocation.outcome == Outcome::Succeeded {
+                ended.invocation.outcome = Outcome::Failed;
+            }
+            ended.end
+        };
+        if let Some(instance) = self.instance {
+            tokio::spawn(async move { count(instance.await) });
+        }
+        self.ended.map_or(End::Failed, count)
+    }
 }
 
 /// Goes on with an instance that has answered for as long as it neither waits nor has sent much: most are done by then,
@@ -422,6 +436,7 @@ async fn begin_body(
         Gathered::Whole if plain => {
             if let Some(length) = length.filter(|length| *length != size) {
                 refuse(&format!("its content-length says {length} bytes, and its body has {size}"));
+                progress.fail();
                 return failed(&component.spec.name);
             }
             let mut data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
@@ -440,11 +455,7 @@ async fn begin_body(
             if let Some(error) = error {
                 refuse(&format!("its body broke off: {error}"));
             }
-            if let Some(instance) = progress.instance {
-                tokio::spawn(instance);
-            }
-            let end = progress.ended.map_or(End::Failed, |ended| ended.end);
-            return failure(&component.spec.name, end);
+            return failure(&component.spec.name, progress.fail());
         }
         Gathered::Whole | Gathered::Part => {
             let stream = Arc::new(Mutex::new(Stream { gathered: frames, body, rest: Rest::Coming, reader: None }));

@@ -254,6 +254,11 @@ async fn an_unfinished_body_is_never_ended_as_if_it_were_whole() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "all of it\n"), "{answer:?}");
     let (got, _) = raw(probe.address, &once("GET", "/short"));
     assert!(!got.starts_with("HTTP/1.1 200") || got.contains("content-length: 100"), "{got}");
+    assert_eq!(probe.get("/length?5").status, 500);
+    probe.logged("GET /length failed: its content-length says 5 bytes, and its body has 0");
+    until("the end of all instances", || futures_now(probe.workload.processes("")).rows.is_empty());
+    let stats = probe.workload.as_invocations().unwrap().invocations().await.unwrap();
+    assert_eq!((stats.failed, stats.succeeded), (3, 0), "{stats:?}");
     probe.workload.delete().await.unwrap();
 }
 
@@ -333,6 +338,14 @@ async fn output_is_logged_and_attached() {
     let mut frame = [0; 15];
     client.read_exact(&mut frame).unwrap();
     assert_eq!(&frame, b"\x01\0\0\0\0\0\0\x07out hi\n");
+    // Whoever is attached misses nothing of what comes then.
+    for _ in 0..50 {
+        let mut client = attach.attach(false).await.unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        assert_eq!(probe.get("/log?hi").status, 200);
+        client.read_exact(&mut frame).unwrap();
+    }
     probe.workload.delete().await.unwrap();
 }
 
