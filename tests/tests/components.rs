@@ -71,3 +71,19 @@ fn a_local_file_runs_without_an_image() {
     engine.bireme(["rm", "-f", "local"]).stdout();
     engine.finish();
 }
+
+/// What a command prints reaches whoever is attached, however much it is and however slowly it is read.
+#[test]
+fn a_command_loses_no_line_and_keeps_its_time() {
+    let engine = Engine::start();
+    let command = guest("command");
+    let command = command.to_str().expect("plain paths");
+    let output = engine.bireme(["run", "--rm", command, "spam", "20000"]);
+    assert_eq!(output.stdout().lines().count(), 20_000);
+
+    let began = std::time::Instant::now();
+    let limited = ["run", "--rm", "--label", "bireme.timeout=1s", command, "loop"];
+    engine.bireme(limited).fails(124, "took longer than bireme.timeout=1s and was ended");
+    assert!(began.elapsed() < std::time::Duration::from_secs(20));
+    engine.finish();
+}

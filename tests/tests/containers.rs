@@ -336,5 +336,7 @@ fn changed_files_are_told_exported_and_taken_packed() {
     // What has no terminal has no size, and that is no error.
     engine.docker(["run", "-d", "--name", "sleeps", "busybox", "sleep", "1000"]).stdout();
     assert_eq!(engine.request("POST", "/containers/sleeps/resize?h=10&w=10", b"").status, 200);
+    engine.docker(["exec", "-u", "nobody-here", "sleeps", "true"]).fails(126, "nobody-here");
+    engine.bireme(["exec", "-u", "nobody-here", "sleeps", "true"]).fails(126, "nobody-here");
     engine.finish();
 }

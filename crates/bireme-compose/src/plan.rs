@@ -448,6 +448,13 @@ pub fn images(project: &Project, observed: &Observed, options: &UpOptions) -> Re
                 }
                 PullPolicy::Never => continue,
                 PullPolicy::Missing if present => continue,
+                // What another service of the project builds is no registry's business.
+                _ if project.services.iter().any(|(other, service)| {
+                    other != name && service.build.is_some() && service.image.as_ref() == Some(&image)
+                }) =>
+                {
+                    continue;
+                }
                 _ => Step::Pull { service: name.clone(), image: image.clone(), platform, required: !present },
             },
         };

@@ -162,6 +162,14 @@ fn a_first_up_goes_from_the_ground_to_the_top() {
 }
 
 #[test]
+fn what_one_service_builds_no_other_pulls() {
+    let project =
+        project("services:\n  one: {image: mix/one, build: .}\n  two: {image: mix/one}\n  zero: {image: mix/one}\n");
+    let first = images(&project, &Observed::default(), &UpOptions::default()).unwrap();
+    assert_eq!(lines(&first).trim(), "0: build mix/one");
+}
+
+#[test]
 fn nothing_is_left_to_do_after_up() {
     let project = project(SHOP);
     let plan = up(&project, &running(&project), &UpOptions::default()).unwrap();

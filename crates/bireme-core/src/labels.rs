@@ -25,7 +25,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "outbound permissions, comma-separated `scheme://host[:port]`, `*.domain`, CIDR",
         "none: components are denied everything",
     ),
-    ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`"),
+    ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`; none for commands"),
     ("bireme.cpu-time", "processor time of one invocation", "none"),
     ("bireme.instances", "instances alive at once", "1000"),
     ("bireme.queue", "requests waiting for a free instance before 503", "1000"),

@@ -212,7 +212,8 @@ impl Joining<'_> {
         let root = rustix::fs::open("/", flags, Mode::empty())
             .map_err(|error| internal("cannot open the container's root", &error))?;
         let name = self.exec.user.as_deref().filter(|user| !user.is_empty()).unwrap_or(&self.spec().user);
-        let user = users::resolve(&root, name, &self.spec().security.group_add)?;
+        let user = users::resolve(&root, name, &self.spec().security.group_add)
+            .map_err(|failure| failure.with_exit_code(126))?;
         // Not to be reached as a working directory by its number.
         drop(root);
         self.streams(user.uid).map_err(|error| internal("cannot set up the streams", &error))?;

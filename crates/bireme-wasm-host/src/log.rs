@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bireme_core::log_line::{MAX_TEXT, Splitter, Stream};
 use bireme_wasm::protocol::Log;
@@ -23,8 +24,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 /// Chunks that may wait for the writer; each holds at most [`CHUNK`] bytes.
 const WAITING: usize = 256;
 const CHUNK: usize = 64 << 10;
-/// Bytes that may wait for one attached client before it is cut off.
-const CLIENT_WAITING: usize = 1 << 20;
+/// Frames that may wait for one attached client before the workload waits for it.
+const CLIENT_WAITING: usize = 256;
+/// How long an attached client may take nothing while the workload waits for it.
+const CLIENT_STALL: Duration = Duration::from_secs(30);
 
 enum Message {
     Output {
@@ -67,7 +70,7 @@ impl LogHandle {
 
     /// Everything that is handed over from now on, in the frames of Docker's attach protocol, for [`feed`].
     pub(crate) async fn attach(&self) -> mpsc::Receiver<Bytes> {
-        let (sender, frames) = mpsc::channel(CLIENT_WAITING / 4096);
+        let (sender, frames) = mpsc::channel(CLIENT_WAITING);
         let _ = self.sender.send(Message::Attach(sender)).await;
         frames
     }
@@ -167,8 +170,15 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                     }
                     if !clients.is_empty() {
                         let frame = frame(stream, &bytes);
-                        // A client that does not read must not hold up the workload: it is cut off.
-                        clients.retain(|client| client.try_send(frame.clone()).is_ok());
+                        // A slow client slows the workload down rather than miss a line; one that takes nothing at all
+                        // is cut off in the end.
+                        let mut reading = Vec::with_capacity(clients.len());
+                        for client in clients.drain(..) {
+                            if client.send_timeout(frame.clone(), CLIENT_STALL).await.is_ok() {
+                                reading.push(client);
+                            }
+                        }
+                        clients = reading;
                     }
                 }
                 Message::Attach(client) => clients.push(client),

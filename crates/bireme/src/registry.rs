@@ -24,8 +24,12 @@ fn domain(reference: &str) -> &str {
 /// The `X-Registry-Auth` header for a reference, from Docker's configuration file; `e30=` (an empty object) when it
 /// has nothing for that registry.
 pub fn auth_header(reference: &str) -> String {
-    let engine = base64::engine::general_purpose::URL_SAFE;
-    engine.encode(credentials(&config(), domain(reference)).unwrap_or_else(|| "{}".into()).to_string())
+    header(credentials(&config(), domain(reference)))
+}
+
+fn header(credentials: Option<Value>) -> String {
+    let credentials = credentials.unwrap_or_else(|| serde_json::json!({}));
+    base64::engine::general_purpose::URL_SAFE.encode(credentials.to_string())
 }
 
 fn config() -> Value {
@@ -74,5 +78,7 @@ mod tests {
         let config = serde_json::json!({"auths": {"ghcr.io": {"auth": "bWU6c2VjcmV0"}}});
         assert_eq!(credentials(&config, "ghcr.io").unwrap()["username"], "me");
         assert_eq!(credentials(&config, "docker.io"), None);
+        // What Docker's own client sends when it has nothing to say.
+        assert_eq!(header(None), "e30=");
     }
 }

@@ -16,8 +16,9 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
     let Ok(mut invocation) = component.admit(component.spec.args.join(" ").into()).await else {
         return exit(137, Some("it was stopped before it started".to_owned()));
     };
-    // A command runs as long as it likes: the time limit of the labels is one of a request or message.
-    let ended = Guarded::new(Arc::clone(&component), false, call(&component)).await;
+    // A command runs as long as it likes, unless it was said how long: the default is one of requests and messages.
+    let timed = component.spec.labels.contains_key("bireme.timeout");
+    let ended = Guarded::new(Arc::clone(&component), timed, call(&component)).await;
     let exit = match ended {
         Ok(Ok(code)) => exit(code, None),
         Ok(Err(error)) => match error.downcast_ref::<I32Exit>() {
@@ -40,9 +41,20 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
                 "bireme: {} used more processor time than bireme.cpu-time={limit:?} allows and was ended",
                 component.spec.name
             ));
-            exit(152, Some("it used more processor time than bireme.cpu-time allows".to_owned()))
+            // As a Linux process that SIGXCPU ended.
+            exit(152, None)
         }
-        Err(Cut::Timeout | Cut::Stopped) => {
+        Err(Cut::Timeout) => {
+            invocation.outcome = Outcome::TimedOut;
+            let limit = component.spec.bireme.timeout;
+            component.log.note(&format!(
+                "bireme: {} took longer than bireme.timeout={limit:?} and was ended",
+                component.spec.name
+            ));
+            // As timeout(1) has it.
+            exit(124, None)
+        }
+        Err(Cut::Stopped) => {
             invocation.outcome = Outcome::Failed;
             exit(component.cut_code(), None)
         }
