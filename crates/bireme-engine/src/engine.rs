@@ -26,8 +26,8 @@ use crate::memory::Memory;
 use crate::network::Networks;
 use crate::owner::{Command, Owner};
 use crate::request::{
-    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove,
-    RestartPolicy, Stop, WaitCondition,
+    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
+    Update, WaitCondition,
 };
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
@@ -481,6 +481,7 @@ impl Engine {
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
         executor.check(&spec, &program).await?;
+        let warnings = executor.warnings(&spec);
         for need in resolved.mounts.volumes {
             let (mount, point) = self.mount_volume(need, &program, made).await?;
             spec.mounts.push(mount);
@@ -520,14 +521,22 @@ impl Engine {
             started_at: None,
             finished_at: None,
         };
-        let moving =
-            Moving { state, restart: request.restart, restart_count: 0, endpoints, ports: Vec::new(), stopped: false };
+        let moving = Moving {
+            state,
+            restart: request.restart,
+            restart_count: 0,
+            endpoints,
+            ports: Vec::new(),
+            stopped: false,
+            resources: None,
+            health: None,
+        };
         self.memory().insert_workload(id.as_str(), name, &fixed, &moving).await?;
         let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
         self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
         handle.emit(self, "create", []);
-        Ok(Created { id, warnings: Vec::new() })
+        Ok(Created { id, warnings })
     }
 
     async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
@@ -616,6 +625,7 @@ impl Engine {
             pid: mode(&request.pid_mode)?,
             ipc: mode(&request.ipc_mode)?,
             uts: mode(&request.uts_mode)?,
+            cgroup: if request.cgroup_host { NamespaceMode::Host } else { NamespaceMode::Private },
         })
     }
 
@@ -885,9 +895,13 @@ impl Engine {
         result
     }
 
-    /// Changes the restart policy.
-    pub async fn update_restart(&self, name: &str, restart: RestartPolicy) -> Result<(), EngineError> {
-        self.find(name)?.command(|reply| Command::Update { restart, reply }).await
+    /// Changes limits and the restart policy: of what runs at once, otherwise from the next start on. Answers warnings.
+    ///
+    /// # Errors
+    /// `Conflict` in Docker's words for what contradicts itself or what the kernel refuses; nothing has changed then.
+    /// `Unsupported` for limits of a workload that runs and whose kind takes them at its start alone.
+    pub async fn update(&self, name: &str, change: Update) -> Result<Vec<String>, EngineError> {
+        self.find(name)?.command(|reply| Command::Update { change: Box::new(change), reply }).await
     }
 
     pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {
