@@ -373,6 +373,10 @@ impl Owner {
         {
             tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
         }
+        // What does not run is not well. Source: moby's `CloseMonitorChannel`.
+        if let Some(health) = &mut self.moving.health {
+            health.status = "unhealthy".to_owned();
+        }
         let state = &mut self.moving.state;
         state.pid = None;
         state.exit_code = exit.code;
@@ -464,7 +468,9 @@ impl Owner {
             })?;
             limits.limit(&before, &spec.resources).await.map_err(|error| cannot(error.message()))?;
         }
-        let warnings = self.handle.executor.warnings(&spec);
+        // Of what was asked now; what was set before has been told before.
+        let asked = WorkloadSpec { resources: change.resources.clone(), ..spec.clone() };
+        let warnings = self.handle.executor.warnings(&asked);
         let (resources, restart) = (self.moving.resources.clone(), self.moving.restart);
         self.moving.resources = Some(spec.resources);
         self.moving.restart = change.restart.unwrap_or(restart);

@@ -32,6 +32,8 @@ pub struct Create {
     /// Paths that get an anonymous volume.
     pub volumes: Vec<String>,
     pub mounts: Vec<MountRequest>,
+    /// Names or IDs of workloads whose mounts it gets too; true: read-only.
+    pub volumes_from: Vec<(String, bool)>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
     pub health: Option<HealthCheck>,

@@ -145,6 +145,19 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// Has processes that reach the memory limit wait rather than end; v2 knows no such thing.
+    ///
+    /// # Errors
+    /// Those of writing the file.
+    pub fn disable_oom_killer(&self) -> io::Result<()> {
+        match (Layout::of_this_machine(), self.dir("memory")) {
+            (Layout::V1(_), Some(dir)) => std::fs::write(dir.join("memory.oom_control"), "1"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A list of processors or memory nodes such as `0-2,4`; `None` when it is none.
 pub fn parse_list(text: &str) -> Option<Vec<u32>> {
     let mut all = Vec::new();

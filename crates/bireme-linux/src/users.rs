@@ -78,7 +78,7 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
         }
         self::number(text)?.ok_or_else(|| {
             let message = format!(
-                "unable to find group {text}: no matching entries in group file; use its number or add it to the image"
+                "Unable to find group {text}: no matching entries in group file; use its number or add it to the image"
             );
             Failure::new(ErrorKind::Invalid, message)
         })

@@ -225,7 +225,7 @@ fn check_resources(spec: &WorkloadSpec) -> Result<(), Failure> {
     let blkio = &resources.blkio;
     for (path, _) in blkio.read_bps.iter().chain(&blkio.write_bps).chain(&blkio.read_iops).chain(&blkio.write_iops) {
         if limits::device_number(path).is_none() {
-            return Err(invalid(format!("{path} is not a device whose reads and writes could be limited")));
+            return Err(invalid(format!("stat {path}: no such device: its reads and writes cannot be limited")));
         }
     }
     if resources.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
@@ -522,9 +522,6 @@ fn resources(spec: &WorkloadSpec, device_rules: Value) -> Value {
             memory["swap"] = json!(limits::memory_and_swap(limits));
         }
     }
-    if limits.oom_kill_disable && matches!(Layout::of_this_machine(), Layout::V1(_)) {
-        memory["disableOOMKiller"] = json!(true);
-    }
     if let Some(reservation) = limits.memory_reservation.filter(|bytes| *bytes > 0) {
         memory["reservation"] = json!(reservation);
     }
@@ -639,7 +636,9 @@ fn mounts(config: &RunnerConfig) -> Value {
                 }
                 None => {
                     let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
-                    mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
+                    let mut shm = mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]);
+                    shm["source"] = json!("shm");
+                    shm
                 }
             });
         }

@@ -61,7 +61,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
         stop_signal: match text(wire.stop_signal.clone()) {
             None => None,
             Some(text) => {
-                Some(Signal::parse(&text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?)
+                Some(Signal::parse(&text).ok_or_else(|| Refusal::invalid(format!("invalid signal: {text}")))?)
             }
         },
         stop_timeout: wire.stop_timeout.map(|seconds| u64::try_from(seconds).map_or(FOR_EVER, Duration::from_secs)),
@@ -93,6 +93,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
+    create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
             .map_err(|reason| Refusal::invalid(format!("invalid volume specification: '{volume}': {reason}")))?;
@@ -166,9 +167,8 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         )));
     }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 20] = [
+    let table: [(bool, &str, &str); 18] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
-        (some(&host.volumes_from), "VolumesFrom", "name the volumes in Binds or Mounts"),
         (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
         (some(&host.device_requests), "DeviceRequests", "name single devices in Devices"),
@@ -181,7 +181,6 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         (number(host.cpu_percent), "CpuPercent", "it is for Windows; use NanoCpus"),
         (number(host.io_maximum_iops), "IOMaximumIOps", "it is for Windows; leave it out"),
         (number(host.io_maximum_bandwidth), "IOMaximumBandwidth", "it is for Windows; leave it out"),
-        (map(&host.annotations), "Annotations", "use Labels"),
         (host.cgroup.as_deref().is_some_and(|cgroup| !cgroup.is_empty()), "Cgroup", "use CgroupParent"),
         (!["", "local"].contains(&driver), "VolumeDriver", "local is the only one"),
         (
@@ -617,6 +616,21 @@ fn all_mounts(host: &HostConfig) -> Result<Vec<MountRequest>, Refusal> {
     Ok(all)
 }
 
+/// `name[:ro|rw]`.
+fn volumes_from(list: Option<&[String]>) -> Result<Vec<(String, bool)>, Refusal> {
+    let one = |text: &String| match text.split_once(':') {
+        None => Ok((text.clone(), false)),
+        Some((name, mode)) => {
+            let words = || mode.split(',');
+            match words().find(|word| !["ro", "rw", "z", "Z", "nocopy"].contains(word)) {
+                Some(_) => Err(Refusal::invalid(format!("invalid mode: {mode}"))),
+                None => Ok((name.to_owned(), words().any(|word| word == "ro"))),
+            }
+        }
+    };
+    list.into_iter().flatten().map(one).collect()
+}
+
 /// The network mode, and the networks with what is wanted on each.
 fn networks(create: &mut Create, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
     let mut endpoints: BTreeMap<String, EndpointRequest> = BTreeMap::new();
@@ -773,10 +787,7 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused_by_its_name() {
         check(json!({}), "ok");
-        check(
-            json!({ "VolumesFrom": ["x"] }),
-            "Unsupported: VolumesFrom is not offered: name the volumes in Binds or Mounts",
-        );
+        check(json!({ "VolumesFrom": ["x:odd"] }), "Invalid: invalid mode: odd");
         check(
             json!({ "Links": ["a:b"] }),
             "Unsupported: Links is not offered: put both workloads on one network, where they find each other by name",
