@@ -356,7 +356,7 @@ const ROWS: &[Row] = &[
         subject: "network",
         input: "a static address outside its subnet",
         code: 125,
-        words: "no configured subnet contains IP address 10.1.1.1",
+        words: "no configured subnet or ip-range contain the IP address 10.1.1.1",
         run: |b| {
             b.docker(&["network", "create", "small"]).stdout();
             let refused = b.docker(&["run", "--rm", "--network", "small", "--ip", "10.1.1.1", "busybox", "true"]);
