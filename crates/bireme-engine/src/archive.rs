@@ -310,11 +310,15 @@ fn place<R: Read>(
 ) -> io::Result<()> {
     let header = entry.header();
     let kind = header.entry_type();
-    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
+    let mode = Mode::from_raw_mode(number(header.mode(), &header.as_old().mode)? & 0o7777);
+    // A field left blank is zero, as Go reads it: small archivers leave out what they do not know.
     let owner = |value: u64| {
         u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"))
     };
-    let (user, group) = (owner(header.uid()?)?, owner(header.gid()?)?);
+    let (user, group) = (
+        owner(number(header.uid(), &header.as_old().uid)?)?,
+        owner(number(header.gid(), &header.as_old().gid)?)?,
+    );
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
     let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -337,7 +341,7 @@ fn place<R: Read>(
             clear(kind)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
-            let modified = entry.header().mtime()?;
+            let modified = number(entry.header().mtime(), &entry.header().as_old().mtime)?;
             io::copy(entry, &mut file)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;
@@ -370,6 +374,14 @@ fn place<R: Read>(
             io::ErrorKind::InvalidData,
             format!("{} is a device or of an unknown type", base.to_string_lossy()),
         )),
+    }
+}
+
+/// A number of a header; blank is zero.
+fn number<T: Default>(read: io::Result<T>, field: &[u8]) -> io::Result<T> {
+    match field.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        true => Ok(T::default()),
+        false => read,
     }
 }
 

@@ -31,6 +31,7 @@ pub mod request;
 mod resolve;
 pub mod restart;
 mod rootfs;
+mod size;
 pub mod view;
 mod volume;
 

@@ -99,7 +99,7 @@ pub fn run(run: &Run<'_>, scripts: &[Script]) -> Vec<Outcome> {
 }
 
 fn run_case(run: &Run<'_>, script: &Script, case: &Case) -> Outcome {
-    let own = format!("x{}{}", case.line, script.name.replace('-', ""));
+    let own = format!("x{}{}x", case.line, script.name.replace('-', ""));
     let mut attempt = Attempt {
         run,
         variables: BTreeMap::from([("u".to_owned(), own.clone().into_bytes())]),
