@@ -15,6 +15,7 @@ pub mod distribution;
 pub mod error;
 pub mod events;
 mod layers;
+mod login;
 mod made;
 pub mod model;
 pub mod platform;
