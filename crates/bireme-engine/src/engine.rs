@@ -1133,8 +1133,7 @@ impl Engine {
     pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
         container.state.started_at?;
         let folder = self.dirs(&container.fixed.spec.id).run.join("etc");
-        matches!(container.fixed.program, Program::Layers { .. })
-            .then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+        matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
     }
 
     /// IDs of the workloads made from an image.

@@ -168,7 +168,9 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     let mut freed = 0;
     for container in app.engine.list(&ContainerFilter { status: ended, ..ContainerFilter::default() })? {
         let id = container.id();
-        if !wire.labels_match(&container.fixed.spec.labels) || until.is_some_and(|until| container.fixed.created > until) {
+        if !wire.labels_match(&container.fixed.spec.labels)
+            || until.is_some_and(|until| container.fixed.created > until)
+        {
             continue;
         }
         let written = app.engine.written(id).await.unwrap_or_default();
