@@ -16,6 +16,7 @@ mod task_guests;
 mod task_images;
 mod task_oracle;
 mod task_setup;
+mod task_soak;
 mod task_test;
 mod task_vm;
 mod task_whiskers;
@@ -47,6 +48,8 @@ enum Task {
     Test,
     /// Time the release build beside Docker's engine, podman and wasmtime
     Bench(task_bench::Args),
+    /// Many clients at once that create, start, listen and remove, for minutes; what is left over is a failure
+    Soak(task_soak::Args),
     /// Run the stories of containers in a virtual machine with cgroup v2 alone; arguments go to the tests
     Vm(task_vm::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
         Task::Bench(args) => task_bench::run(&args),
+        Task::Soak(args) => task_soak::run(&args),
         Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
         Task::Bollard(args) => task_bollard::run(&args),

@@ -23,7 +23,7 @@ use crate::event::{Event, EventQuery, Events};
 use crate::lifecycle::Ask;
 use crate::log::{self, LogStream};
 use crate::memory::Memory;
-use crate::network::Networks;
+use crate::network::{Networks, finds_names};
 use crate::owner::{Command, Owner};
 use crate::request::{
     Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
@@ -213,6 +213,14 @@ impl Engine {
             tracing::warn!(?forward, reason, "a published port could not be taken up again");
         }
         self.make_default_networks().await?;
+        for (handle, _, _, moving) in &found {
+            if !moving.state.status.is_alive() || !finds_names(&moving.endpoints) {
+                continue;
+            }
+            if let Err(error) = self.net().serve_inside(&handle.executor.sandbox(&handle.fixed.spec)).await {
+                tracing::warn!(workload.id = handle.id(), %error, "names are not served inside a workload");
+            }
+        }
         self.reattach(found).await;
         self.clear_strangers();
         for network in self.networks() {

@@ -30,6 +30,8 @@ pub(crate) const DEFAULT: &str = "bridge";
 const ICC: &str = "com.docker.network.bridge.enable_icc";
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// The address that ports are published on where none is asked for.
+const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 const MTU: &str = "com.docker.network.driver.mtu";
 
 /// The networks that exist, and who stands where.
@@ -163,13 +165,11 @@ fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
         let parse = |text: &String| {
             IpNet::from_str(text).map_err(|_| invalid(format!("{text:?} is not an address range such as 10.5.0.0/24")))
         };
-        let net = pool
-            .subnet
-            .as_ref()
-            .map(parse)
-            .transpose()?
-            .ok_or_else(|| invalid("a pool needs a subnet".to_owned()))?
-            .trunc();
+        let net =
+            pool.subnet.as_ref().map(parse).transpose()?.ok_or_else(|| invalid("a pool needs a subnet".to_owned()))?;
+        if net != net.trunc() {
+            return Err(invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
+        }
         let range = pool.ip_range.as_ref().map(parse).transpose()?;
         let gateway = match &pool.gateway {
             Some(text) => text.parse().map_err(|_| invalid(format!("gateway {text:?} is not an address")))?,
@@ -290,8 +290,13 @@ impl Engine {
                         .chain(keep)
                         .collect();
             }
+            let id = engine::random_hex();
+            let has_v6 = request.pools.iter().filter_map(|p| p.subnet.as_ref()).any(|s| s.contains(':'));
+            if request.ipv6 && !has_v6 {
+                request.pools.push(PoolRequest { subnet: Some(unique_local(&id)), ..PoolRequest::default() });
+            }
             let mut network = Network {
-                id: engine::random_hex(),
+                id,
                 name: request.name,
                 driver: "bridge".to_owned(),
                 created: engine::now(),
@@ -536,6 +541,9 @@ impl Engine {
                 if spec.namespaces.network == NetworkMode::None {
                     self.emit_endpoint("connect", "none", handle);
                 }
+                if finds_names(&moving.endpoints) {
+                    self.net().serve_inside(&id).await?;
+                }
                 let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
                 Some(NetworkPlace { dns: self.net().dns_servers(&id), sandbox: id, netns, addresses })
             }
@@ -705,7 +713,7 @@ impl Engine {
         if network.driver != "bridge" {
             return Err(EngineError::Denied {
                 message: format!(
-                    "container cannot be connected to network {}: it is only a network mode",
+                    "container cannot be disconnected from host network or connected to host network: {} is a network mode only",
                     network.name
                 ),
             });
@@ -725,6 +733,9 @@ impl Engine {
                 let _ = self.detach_endpoint(handle, &id, &mut new).await;
                 return Err(error);
             }
+            if finds_names(std::slice::from_ref(&new)) {
+                self.net().serve_inside(&id).await?;
+            }
         }
         moving.endpoints.push(new);
         handle.publish(name, moving);
@@ -739,7 +750,13 @@ impl Engine {
         network: &str,
     ) -> Result<(), EngineError> {
         let at = moving.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
-            EngineError::Denied { message: format!("container {} is not connected to network {network}", handle.id()) }
+            EngineError::Denied {
+                message: format!(
+                    "container {} is not connected to network {}",
+                    handle.id(),
+                    self.network(network).map_or_else(|_| network.to_owned(), |network| network.name)
+                ),
+            }
         })?;
         let mut old = moving.endpoints.remove(at);
         let id = handle.executor.sandbox(&handle.fixed.spec);
@@ -778,8 +795,11 @@ impl Engine {
             let view = handle.view();
             for endpoint in view.endpoints.iter().filter(|e| e.network == network) {
                 for name in &endpoint.names {
-                    let addresses = names.entry(name.to_ascii_lowercase()).or_default();
-                    addresses.extend(addresses_of(endpoint).iter().map(|net| net.addr()));
+                    // Docker knows each name with that of its network behind it too.
+                    for name in [name.clone(), format!("{name}.{}", endpoint.network_name)] {
+                        let addresses = names.entry(name.to_ascii_lowercase()).or_default();
+                        addresses.extend(addresses_of(endpoint).iter().map(|net| net.addr()));
+                    }
                 }
             }
         }
@@ -931,6 +951,7 @@ impl Engine {
                 network: network.clone(),
             })
         };
+        let publish = &Publish { host_ip: publish.host_ip.or_else(|| self.host_binding(endpoint)), ..publish.clone() };
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         // A port that the kernel chose for the first address may be taken on the second: then it chooses again.
         let tries = if first == 0 { 0..=8 } else { first..=last };
@@ -948,6 +969,12 @@ impl Engine {
             }
         }
         Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
+    }
+
+    fn host_binding(&self, endpoint: &Endpoint) -> Option<IpAddr> {
+        let list = self.network_list().list();
+        let address: IpAddr = list.get(&endpoint.network)?.network.options.get(HOST_BINDING)?.parse().ok()?;
+        (!address.is_unspecified()).then_some(address)
     }
 
     /// Publishes one port on the address asked for, or on every one of the host. An IPv6 that this machine lacks, or that
@@ -1002,6 +1029,17 @@ impl Engine {
         let id = endpoints.first().map(|endpoint| endpoint.network.clone())?;
         list.get(&id)?.bridge.as_ref()?.spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4)
     }
+}
+
+/// A subnet of IPv6 that is a network's own, by its ID. Source: RFC 4193 for the prefix and its 40 random bits.
+fn unique_local(id: &str) -> String {
+    let digits = |range| id.get(range).unwrap_or("0");
+    format!("fd{}:{}:{}::/64", digits(0..2), digits(2..6), digits(6..10))
+}
+
+/// Whether a workload with these endpoints finds others by their names.
+pub(crate) fn finds_names(endpoints: &[Endpoint]) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.network_name != DEFAULT)
 }
 
 /// The endpoint that published ports lead to.
@@ -1061,11 +1099,14 @@ fn etc_files(handle: &Handle, endpoints: &[Endpoint], place: Option<&NetworkPlac
             hosts.push_str(&format!("{address}\t{full}{}\n", spec.hostname));
         }
     }
-    let named = endpoints.iter().any(|endpoint| endpoint.network_name != DEFAULT);
+    let named = finds_names(endpoints);
     let ours: Vec<IpAddr> = place.map(|place| place.dns.clone()).unwrap_or_default();
     // Where there are no names of ours to be found, servers that were asked for are asked without a detour.
-    let servers = if named || spec.dns.servers.is_empty() { ours } else { Vec::new() };
-    let servers = if servers.is_empty() { spec.dns.servers.clone() } else { servers };
+    let servers = match (named, spec.dns.servers.is_empty()) {
+        (true, _) => vec![IpAddr::V4(bireme_net::DNS_INSIDE)],
+        (false, true) => ours,
+        (false, false) => spec.dns.servers.clone(),
+    };
     vec![
         (PathBuf::from("/etc/hosts"), hosts),
         (PathBuf::from("/etc/resolv.conf"), resolv_conf(&of_host("/etc/resolv.conf"), &servers, &spec.dns, named)),

@@ -1,7 +1,7 @@
 //! The DNS that workloads ask: names of their own networks are answered here, everything else is passed on.
 //!
-//! Who asks is known by the source address; strangers get no answer at all. Each network's gateway has one UDP and one
-//! TCP socket. Work is bounded: what exceeds [`AT_ONCE`] questions of one network is dropped, and asked again by the
+//! Who asks is known by the source address, or by the namespace in which he asks; strangers get no answer at all. Each
+//! network's gateway, and each sandbox with names to find, has one UDP and one TCP socket. Work is bounded: what exceeds [`AT_ONCE`] questions of one network is dropped, and asked again by the
 //! resolver.
 
 use std::collections::{HashMap, HashSet};
@@ -122,17 +122,16 @@ impl Directory {
         }
     }
 
-    fn is_client(&self, address: IpAddr) -> bool {
-        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).clients.contains_key(&address)
+    fn client(&self, address: IpAddr) -> Option<SandboxId> {
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).clients.get(&address).cloned()
     }
 
-    fn decide(&self, question: &[u8], client: IpAddr, limit: Option<u16>) -> Decision {
+    fn decide(&self, question: &[u8], sandbox: &SandboxId, limit: Option<u16>) -> Decision {
         let Ok(asked) = Message::from_vec(question) else { return Decision::Ignore };
         if asked.metadata.message_type != MessageType::Query {
             return Decision::Ignore;
         }
         let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(sandbox) = known.clients.get(&client) else { return Decision::Ignore };
         let (OpCode::Query, [query]) = (asked.metadata.op_code, &asked.queries[..]) else {
             return reply(&asked, ResponseCode::NotImp, vec![], limit);
         };
@@ -303,12 +302,13 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Serves one gateway until the answer is dropped.
+    /// Serves one gateway, or the workloads of one sandbox, until the answer is dropped.
     pub(crate) fn serve(
         self: &Arc<Self>,
         runtime: &tokio::runtime::Handle,
         udp: std::net::UdpSocket,
         tcp: std::net::TcpListener,
+        sandbox: Option<&SandboxId>,
     ) -> io::Result<JoinSet<()>> {
         let _inside = runtime.enter();
         udp.set_nonblocking(true)?;
@@ -316,12 +316,12 @@ impl Service {
         let (udp, tcp) = (Arc::new(UdpSocket::from_std(udp)?), TcpListener::from_std(tcp)?);
         let room = Arc::new(Semaphore::new(AT_ONCE));
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(Arc::clone(self).serve_udp(udp, Arc::clone(&room)), runtime);
-        tasks.spawn_on(Arc::clone(self).serve_tcp(tcp, room), runtime);
+        tasks.spawn_on(Arc::clone(self).serve_udp(udp, Arc::clone(&room), sandbox.cloned()), runtime);
+        tasks.spawn_on(Arc::clone(self).serve_tcp(tcp, room, sandbox.cloned()), runtime);
         Ok(tasks)
     }
 
-    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, room: Arc<Semaphore>) {
+    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, room: Arc<Semaphore>, inside: Option<SandboxId>) {
         let mut tasks = JoinSet::new();
         let mut buffer = vec![0; 4096];
         loop {
@@ -332,21 +332,19 @@ impl Service {
                 continue;
             };
             // The cheap checks come before anything is spent on the sender.
-            if !self.directory.is_client(client.ip()) {
-                continue;
-            }
+            let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
             let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
             let (service, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer[..count].to_vec());
             tasks.spawn(async move {
                 let _place = place;
-                if let Some(answer) = service.answer(&question, client.ip(), false).await {
+                if let Some(answer) = service.answer(&question, &asker, false).await {
                     let _ = socket.send_to(&answer, client).await;
                 }
             });
         }
     }
 
-    async fn serve_tcp(self: Arc<Self>, listener: TcpListener, room: Arc<Semaphore>) {
+    async fn serve_tcp(self: Arc<Self>, listener: TcpListener, room: Arc<Semaphore>, inside: Option<SandboxId>) {
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
@@ -355,15 +353,13 @@ impl Service {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            if !self.directory.is_client(client.ip()) {
-                continue;
-            }
+            let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
             let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
             let service = Arc::clone(&self);
             tasks.spawn(async move {
                 let _place = place;
                 while let Ok(Ok(question)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
-                    let Some(answer) = service.answer(&question, client.ip(), true).await else { break };
+                    let Some(answer) = service.answer(&question, &asker, true).await else { break };
                     if write_message(&mut stream, &answer).await.is_err() {
                         break;
                     }
@@ -372,8 +368,8 @@ impl Service {
         }
     }
 
-    async fn answer(&self, question: &[u8], client: IpAddr, over_tcp: bool) -> Option<Vec<u8>> {
-        match self.directory.decide(question, client, (!over_tcp).then_some(512)) {
+    async fn answer(&self, question: &[u8], asker: &SandboxId, over_tcp: bool) -> Option<Vec<u8>> {
+        match self.directory.decide(question, asker, (!over_tcp).then_some(512)) {
             Decision::Answer(answer) => Some(answer),
             Decision::Ignore => None,
             Decision::Forward(own) => match self.upstream.ask(own, question, over_tcp).await {

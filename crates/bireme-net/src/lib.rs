@@ -15,6 +15,7 @@
 pub mod addresses;
 mod dns;
 mod error;
+mod inside;
 mod rules;
 pub mod spec;
 mod state;
@@ -28,6 +29,7 @@ use bireme_core::{Names, SandboxId};
 use ipnet::IpNet;
 
 pub use error::NetError;
+pub use inside::DNS_INSIDE;
 pub use spec::{Attached, Driver, Endpoint, Forward, Keep, NetOptions, NetworkId, NetworkSpec, Subnet, SweepReport};
 
 use dns::{Directory, Service, Upstream};
@@ -158,6 +160,20 @@ impl Net {
     /// where there are none.
     pub fn set_upstream(&self, sandbox: &SandboxId, servers: &[IpAddr]) {
         self.inner.service.directory.set_upstream(sandbox, servers);
+    }
+
+    /// Answers at [`DNS_INSIDE`] for workloads in `sandbox`, until it is removed. Idempotent.
+    pub async fn serve_inside(&self, sandbox: &SandboxId) -> Result<(), NetError> {
+        let known = |state: &State| state.inside.contains_key(sandbox);
+        if known(&self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let (path, id) = (self.inner.sandboxes.path(sandbox), sandbox.clone());
+        let attempt = format!("serving names inside {id}");
+        // Without the lock: nobody else is waited for.
+        let opened = tokio::task::spawn_blocking(move || inside::open(&path)).await.map_err(|_| NetError::ShutDown)?;
+        let (udp, tcp) = opened.map_err(NetError::io(attempt))?;
+        self.with_state(move |state| state.serve_inside(id, udp, tcp)).await
     }
 
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) sandboxes: Sandboxes,
     pub(crate) service: Arc<Service>,
     runtime: Handle,
+    /// The DNS inside sandboxes; dropping one ends it.
+    pub(crate) inside: BTreeMap<SandboxId, JoinSet<()>>,
     pub(crate) networks: BTreeMap<NetworkId, Network>,
     pub(crate) links: BTreeMap<(SandboxId, NetworkId), Link>,
     pub(crate) forwards: Vec<Held>,
@@ -140,6 +142,7 @@ impl State {
             sandboxes,
             service,
             runtime,
+            inside: BTreeMap::new(),
             networks: BTreeMap::new(),
             links: BTreeMap::new(),
             forwards: Vec::new(),
@@ -242,7 +245,7 @@ impl State {
             udp: port(udp.local_addr()).map_err(NetError::io(attempt.clone()))?,
             tcp: port(tcp.local_addr()).map_err(NetError::io(attempt.clone()))?,
         };
-        let serving = self.service.serve(&self.runtime, udp, tcp).map_err(NetError::io(attempt))?;
+        let serving = self.service.serve(&self.runtime, udp, tcp, None).map_err(NetError::io(attempt))?;
         self.service.directory.set_network(&spec.id, spec.internal, gateway);
         Ok(Network { spec: spec.clone(), bridge: bridge.to_owned(), index, dns, _serving: serving })
     }
@@ -306,7 +309,23 @@ impl State {
         }
     }
 
+    pub(crate) fn serve_inside(
+        &mut self,
+        id: SandboxId,
+        udp: std::net::UdpSocket,
+        tcp: std::net::TcpListener,
+    ) -> Result<(), NetError> {
+        let attempt = format!("serving names inside {id}");
+        let serving = self.service.serve(&self.runtime, udp, tcp, Some(&id)).map_err(NetError::io(attempt))?;
+        self.inside.insert(id, serving);
+        Ok(())
+    }
+
     pub(crate) fn remove_sandbox(&mut self, id: &SandboxId) -> Result<(), NetError> {
+        if let Some(mut serving) = self.inside.remove(id) {
+            // Its sockets would keep the namespace alive.
+            self.runtime.block_on(serving.shutdown());
+        }
         let attached: Vec<_> = self.links.keys().filter(|(of, _)| of == id).cloned().collect();
         let mut first = None;
         for key in attached {

@@ -16,6 +16,7 @@ impl State {
         self.release(|_| true);
         self.settle(None);
         self.links.clear();
+        self.inside.clear();
 
         // Bridges first, so that what cannot be made again is known before anything is judged by it.
         self.networks.retain(|id, _| keep.networks.iter().any(|kept| kept.id == *id));

@@ -14,6 +14,7 @@ mod journal;
 mod output;
 mod payload;
 mod raw;
+mod rest;
 mod rootfs;
 mod serve;
 mod tracer;

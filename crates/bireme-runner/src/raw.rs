@@ -1,7 +1,7 @@
-//! The five system calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
+//! The few calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
 #![expect(
     unsafe_code,
-    reason = "fork, kill and sigwait with real-time signals, signal dispositions and seccomp have no safe wrapper"
+    reason = "fork, kill and sigwait with real-time signals, signal dispositions, seccomp and what gives memory back have no safe wrapper"
 )]
 
 use std::io;
@@ -66,4 +66,24 @@ pub(crate) fn load_filter(program: &[u8], flags: u32) -> io::Result<()> {
     // SAFETY: the kernel reads `len` instructions from `filter`, which lives until the call is over, and writes nothing.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives back to the kernel what the heap has free, wherever it lies.
+pub(crate) fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) touches free memory alone, and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Lets go of the pages of a mapping; whatever is touched later is read from its file again.
+///
+/// `mapping` is one that `/proc/self/smaps` calls mapped from a file, not writable, and without anonymous pages.
+pub(crate) fn let_go(mapping: std::ops::Range<usize>) {
+    // SAFETY: the pages hold what the file holds, since the mapping was never written to, so reading them again gives the
+    // same bytes.
+    unsafe {
+        libc::madvise(mapping.start as *mut libc::c_void, mapping.len(), libc::MADV_DONTNEED);
+    }
 }

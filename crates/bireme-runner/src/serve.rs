@@ -27,7 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::container::{self, Container, Streams};
 use crate::exec::{self, Pending};
-use crate::{journal, output, payload, raw};
+use crate::{journal, output, payload, raw, rest};
 
 /// Bytes a client may lag behind before the process has to wait for it.
 const CLIENT_BUFFER: usize = 256 << 10;
@@ -131,6 +131,8 @@ pub(crate) struct Server<'a> {
     exit: Option<Exit>,
     /// About to leave: wait for nothing.
     hurry: bool,
+    /// When a client was last heard, until it is time to rest.
+    awake: Option<Instant>,
     scratch: Vec<u8>,
 }
 
@@ -189,6 +191,7 @@ impl<'a> Server<'a> {
             ended: None,
             exit: None,
             hurry: false,
+            awake: Some(Instant::now()),
             scratch: vec![0; 32 << 10],
         })
     }
@@ -319,11 +322,16 @@ impl<'a> Server<'a> {
         let drained = self.ended.filter(|_| self.exit.is_none()).map(|ended| ended + DRAIN);
         let killing = (self.killing && self.ended.is_none()).then(|| Instant::now() + Duration::from_millis(10));
         let hurry = self.hurry.then(|| Instant::now() + Duration::from_millis(20));
-        let next = stalled.chain(drained).chain(killing).chain(hurry).min()?;
+        let rest = self.awake.map(|since| since + rest::AFTER);
+        let next = stalled.chain(drained).chain(killing).chain(hurry).chain(rest).min()?;
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
     fn keep_time(&mut self) {
+        if self.awake.is_some_and(|since| since.elapsed() >= rest::AFTER) {
+            self.awake = None;
+            rest::rest();
+        }
         if self.killing && self.ended.is_none() {
             self.cgroup.kill_once();
         }
@@ -350,6 +358,7 @@ impl<'a> Server<'a> {
 
     fn accept(&mut self) {
         while let Ok((socket, _)) = self.listener.accept() {
+            self.awake = Some(Instant::now());
             // Only who could do all of this anyway.
             let ours =
                 rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == rustix::process::geteuid());

@@ -42,6 +42,54 @@ async fn limits_are_set_and_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn limits_change_while_it_runs() {
+    let bench = Bench::new();
+    let mut spec = bench.spec(&["sleep", "1000"]);
+    spec.resources.memory = Some(64 << 20);
+    let workload = bench.start(&spec).await;
+    let limits = workload.as_limits().unwrap();
+    let mut more = spec.resources.clone();
+    (more.memory, more.memory_swap) = (Some(256 << 20), Some(512 << 20));
+    (more.pids, more.nano_cpus, more.cpu_shares) = (Some(33), Some(500_000_000), Some(512));
+    more.cpuset = Some("0".to_owned());
+    let limit = async || {
+        let stats = workload.stats().await.unwrap();
+        (stats.memory_limit, stats.pids_limit)
+    };
+    limits.limit(&spec.resources, &more).await.unwrap();
+    assert_eq!(limit().await, (Some(256 << 20), Some(33)));
+    // The kernel refuses the last of these: what came before it is put back.
+    let mut wrong = spec.resources.clone();
+    wrong.cpuset = Some("900".to_owned());
+    let refusal = limits.limit(&more, &wrong).await.unwrap_err();
+    assert!(refusal.message().contains("cpuset.cpus"), "{refusal:?}");
+    assert_eq!(limit().await, (Some(256 << 20), Some(33)));
+    limits.limit(&more, &spec.resources).await.unwrap();
+    assert_eq!(limit().await, (Some(64 << 20), None));
+    workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_at_rest_takes_little_memory() {
+    let bench = Bench::new();
+    let spec = bench.spec(&["sleep", "1000"]);
+    let workload = bench.start(&spec).await;
+    let status = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |text: &str, name: &str| -> u32 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let runner = field(&status(workload.pid().unwrap()), "PPid:");
+    until("it to rest", || (field(&status(runner), "VmRSS:") < 3 << 10).then_some(())).await;
+    // And it is as good as before.
+    let exec = bireme_core::ExecSpec { args: vec!["true".into()], ..Default::default() };
+    workload.as_exec().unwrap().exec("x", exec).await.unwrap();
+    assert_eq!(workload.as_exec().unwrap().exec_wait("x").await.unwrap(), 0);
+    until("it to rest again", || (field(&status(runner), "VmRSS:") < 3 << 10).then_some(())).await;
+    workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn processes_are_limited() {
     let bench = Bench::new();
     let mut spec = bench.sh("for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; echo ok");
@@ -68,7 +116,10 @@ async fn what_cannot_be_is_refused_with_a_reason() {
         "ulimit",
     )
     .await;
-    check(&|spec| spec.resources.cpuset = Some("900".into()), ErrorKind::Internal, "cpuset").await;
+    check(&|spec| spec.resources.cpuset = Some("900".into()), ErrorKind::Invalid, "Requested CPUs are not available")
+        .await;
+    check(&|spec| spec.resources.nano_cpus = Some(u64::MAX), ErrorKind::Invalid, "Range of CPUs is from 0.01 to").await;
+    check(&|spec| spec.security.device_rules = vec!["c 1".into()], ErrorKind::Invalid, "device cgroup rule").await;
     check(&|spec| spec.security.cap_add = vec!["FLY".into()], ErrorKind::Invalid, "FLY").await;
     check(
         &|spec| drop(spec.security.sysctls.insert("kernel.panic".into(), "1".into())),

@@ -1,0 +1,136 @@
+//! Networks as Docker's users know them: addresses, names, ports, options.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::Read as _;
+use std::net::TcpStream;
+
+use bireme_testing::{Engine, eventually, free_port};
+
+const SERVE: &str = "while true; do echo hi | nc -l -p 80; done";
+
+fn says_hi(address: &str, port: u16) -> bool {
+    let mut text = String::new();
+    let stream = TcpStream::connect((address, port));
+    stream.is_ok_and(|mut stream| stream.read_to_string(&mut text).is_ok() && text == "hi\n")
+}
+
+#[test]
+fn a_port_is_published_on_both_families() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    engine.docker(["run", "-d", "--name", "web", "-p", &publish, "busybox", "sh", "-c", SERVE]).stdout();
+    let both = format!("80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}\n");
+    assert_eq!(engine.docker(["port", "web"]).stdout(), both);
+    eventually("an answer over IPv4", || says_hi("127.0.0.1", port).then_some(()));
+    eventually("an answer over IPv6", || says_hi("::1", port).then_some(()));
+    engine.crash();
+    engine.come_back();
+    assert_eq!(engine.docker(["port", "web"]).stdout(), both);
+    eventually("an answer over IPv4 again", || says_hi("127.0.0.1", port).then_some(()));
+    eventually("an answer over IPv6 again", || says_hi("::1", port).then_some(()));
+    engine.docker(["run", "--rm", "-p", &publish, "busybox", "true"]).fails(125, "port is already allocated");
+    engine.docker(["rm", "-f", "web"]).stdout();
+    std::net::TcpListener::bind(("::", port)).expect("the port was given back");
+    // Any port, the same on both.
+    engine.docker(["run", "-d", "--name", "any", "-p", "80", "busybox", "sleep", "1000"]).stdout();
+    let ports = engine.docker(["port", "any"]).stdout().to_owned();
+    let mut numbers: Vec<&str> = ports.lines().filter_map(|line| line.rsplit(':').next()).collect();
+    assert_eq!(numbers.len(), 2, "{ports}");
+    numbers.dedup();
+    assert_eq!(numbers.len(), 1, "{ports}");
+    engine.finish();
+}
+
+#[test]
+fn a_network_speaks_ipv6() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let create = ["network", "create", "--ipv6", "--subnet", "fd00:7a::/64", "--subnet", "10.122.0.0/24", "six"];
+    engine.docker(create).stdout();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    engine
+        .docker(["run", "-d", "--name", "web", "--network", "six", "-p", &publish, "busybox", "sh", "-c", SERVE])
+        .stdout();
+    let look = "ip -6 route | grep -q '^default via fd00:7a::1' && nslookup -type=aaaa web | grep -c fd00:7a::";
+    assert_eq!(engine.docker(["run", "--rm", "--network", "six", "busybox", "sh", "-c", look]).stdout(), "1\n");
+    let fixed = ["run", "--rm", "--network", "six", "--ip6", "fd00:7a::99", "busybox", "sh", "-c"];
+    let shown = engine.docker(fixed.into_iter().chain(["ip -6 -o a show eth0 scope global"]));
+    assert!(shown.stdout().contains("fd00:7a::99/64"), "{shown}");
+    eventually("an answer over IPv6", || says_hi("::1", port).then_some(()));
+    // Without a subnet it gets one of its own.
+    engine.docker(["network", "create", "--ipv6", "own"]).stdout();
+    let subnets = engine.docker(["network", "inspect", "-f", "{{range .IPAM.Config}}{{.Subnet}} {{end}}", "own"]);
+    assert!(subnets.stdout().contains(" fd"), "{subnets}");
+    let has = ["run", "--rm", "--network", "own", "busybox", "sh", "-c", "ip -6 a show eth0 | grep -c 'inet6 fd'"];
+    assert_eq!(engine.docker(has).stdout(), "1\n");
+    engine.finish();
+}
+
+#[test]
+fn addresses_and_options_are_as_asked() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let range = ["--subnet", "10.123.0.0/24", "--ip-range", "10.123.0.128/25", "--gateway", "10.123.0.254"];
+    let create = ["network", "create"].into_iter().chain(range);
+    engine.docker(create.chain(["--aux-address", "taken=10.123.0.128", "range"])).stdout();
+    let look = "ip -4 -o a show eth0 | tr -s ' ' | cut -d' ' -f4; ip route | grep default";
+    let shown = engine.docker(["run", "--rm", "--network", "range", "busybox", "sh", "-c", look]);
+    assert_eq!(shown.stdout(), "10.123.0.129/24\ndefault via 10.123.0.254 dev eth0 \n");
+    engine.docker(["network", "create", "--subnet", "10.123.0.0/25", "x"]).fails(1, "Pool overlaps with other one");
+    engine.docker(["network", "create", "--subnet", "10.124.0.5/24", "x"]).fails(1, "it should be 10.124.0.0/24");
+    let options = ["bridge.host_binding_ipv4=127.0.0.1", "driver.mtu=1400", "bridge.enable_icc=false"];
+    let options = options.map(|option| format!("--opt=com.docker.network.{option}"));
+    let create = ["network", "create"].into_iter().chain(options.iter().map(String::as_str));
+    engine.docker(create.chain(["quiet"])).stdout();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    engine
+        .docker(["run", "-d", "--name", "web", "--network", "quiet", "-p", &publish, "busybox", "sleep", "9"])
+        .stdout();
+    assert_eq!(engine.docker(["port", "web"]).stdout(), format!("80/tcp -> 127.0.0.1:{port}\n"));
+    let look = "cat /sys/class/net/eth0/mtu; ping -c 1 -w 1 web >/dev/null || echo alone";
+    let shown = engine.docker(["run", "--rm", "--network", "quiet", "busybox", "sh", "-c", look]);
+    assert_eq!(shown.stdout(), "1400\nalone\n");
+    engine.finish();
+}
+
+#[test]
+fn names_follow_who_is_connected() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "--subnet", "10.125.0.0/24", "front"]).stdout();
+    engine.docker(["run", "-d", "--name", "db", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["network", "connect", "--alias", "store", "--ip", "10.125.0.50", "front", "db"]).stdout();
+    engine.docker(["network", "connect", "front", "db"]).fails(1, "endpoint with name db already exists");
+    let look = "for n in db store store.front; do nslookup -type=a $n | grep -c 10.125.0.50; done; grep nameserver /etc/resolv.conf";
+    let shown = engine.docker(["run", "--rm", "--network", "front", "busybox", "sh", "-c", look]);
+    assert_eq!(shown.stdout(), "1\n1\n1\nnameserver 127.0.0.11\n");
+    engine.docker(["network", "disconnect", "front", "db"]).stdout();
+    engine.docker(["network", "disconnect", "front", "db"]).fails(1, "is not connected to network front");
+    let look = "nslookup store 127.0.0.11 >/dev/null 2>&1 || echo gone";
+    assert_eq!(engine.docker(["run", "--rm", "--network", "front", "busybox", "sh", "-c", look]).stdout(), "gone\n");
+    engine.finish();
+}
+
+#[test]
+fn the_dns_inside_outlives_the_daemon_and_leaves_port_53_alone() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "front"]).stdout();
+    engine.docker(["run", "-d", "--name", "db", "--network", "front", "busybox", "sleep", "1000"]).stdout();
+    // A workload may serve DNS itself: nothing of ours holds its port.
+    let serve = "nc -l -p 53 & sleep 0.3; netstat -ltn | grep -c ':53 '; sleep 1000";
+    engine.docker(["run", "-d", "--name", "web", "--network", "front", "busybox", "sh", "-c", serve]).stdout();
+    eventually("it to hold its port", || (engine.docker(["logs", "web"]).stdout() == "1\n").then_some(()));
+    let finds = |engine: &Engine| engine.docker(["exec", "web", "nslookup", "-type=a", "db", "127.0.0.11"]);
+    let found = finds(&engine);
+    assert!(found.stdout().contains("Name:\tdb"), "{found}");
+    engine.crash();
+    engine.come_back();
+    eventually("names again", || finds(&engine).raw_stdout().contains("Name:\tdb").then_some(()));
+    engine.finish();
+}

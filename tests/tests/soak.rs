@@ -1,0 +1,172 @@
+//! Many clients at once: each creates, starts, listens to events, waits and removes, again and again. At the end nothing is
+//! left, and no request was stuck on the way.
+//!
+//! `./x soak --clients 200 --seconds 300` runs it in full; by itself it is short. `BIREME_SOAK=CLIENTSxSECONDS` says how
+//! long, which is what the chore sets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stdout, reason = "its figures are for people")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use bireme_testing::{Engine, eventually};
+use serde_json::{Value, json};
+
+/// A request that takes longer is stuck. Hundreds of clients share two processors, and each start is some work.
+const STUCK: Duration = Duration::from_secs(90);
+
+struct Answer {
+    status: u16,
+    body: Value,
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    // A listener's queue may be full for a moment.
+    let stream = eventually("a connection", || UnixStream::connect(socket).ok());
+    stream.set_read_timeout(Some(STUCK)).unwrap();
+    stream
+}
+
+/// One request on a connection of its own, and how long it took.
+fn ask(socket: &Path, method: &str, path: &str, body: &str) -> (Answer, Duration) {
+    let began = Instant::now();
+    let mut stream = connect(socket);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap_or_else(|error| panic!("{method} {path} is stuck: {error}"));
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap();
+    let json = text.find('{').zip(text.rfind('}')).and_then(|(from, to)| serde_json::from_str(&text[from..=to]).ok());
+    (Answer { status, body: json.unwrap_or_default() }, began.elapsed())
+}
+
+/// A connection on which events of one container come.
+fn listen(socket: &Path, id: &str) -> BufReader<UnixStream> {
+    let mut stream = connect(socket);
+    let path = format!("/events?filters=%7B%22container%22%3A%5B%22{id}%22%5D%7D");
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    while reader.read_line(&mut line).unwrap() > 2 {
+        line.clear();
+    }
+    reader
+}
+
+/// Reads events until the container is gone; answers what happened.
+fn actions(mut events: BufReader<UnixStream>) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut line = String::new();
+    while all.last().is_none_or(|last| last != "destroy") {
+        line.clear();
+        let read =
+            events.read_line(&mut line).unwrap_or_else(|error| panic!("events are stuck after {all:?}: {error}"));
+        assert!(read > 0, "the stream of events ended after {all:?}");
+        if let Ok(event) = serde_json::from_str::<Value>(&line)
+            && let Some(action) = event["Action"].as_str()
+        {
+            all.push(action.to_owned());
+        }
+    }
+    all
+}
+
+/// From create to removal; answers the longest that one request took.
+fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
+    let mut longest = Duration::ZERO;
+    let mut done = |method: &str, path: &str, body: &str, expected: &[u16]| {
+        let (answer, took) = ask(socket, method, path, body);
+        assert!(expected.contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
+        longest = longest.max(took);
+        answer.body
+    };
+    let long = kind % 3 != 0;
+    let command = if long { vec!["sleep", "1000"] } else { vec!["sh", "-c", "echo $0; exit 3"] };
+    let body = json!({ "Image": "busybox", "Cmd": command, "HostConfig": { "AutoRemove": kind % 3 == 2 } });
+    let created = done("POST", &format!("/containers/create?name={name}"), &body.to_string(), &[201]);
+    let id = created["Id"].as_str().unwrap().to_owned();
+    let events = listen(socket, &id);
+    done("POST", &format!("/containers/{id}/start"), "", &[204]);
+    match kind % 3 {
+        0 => {
+            let ended = done("POST", &format!("/containers/{id}/wait"), "", &[200]);
+            assert_eq!(ended["StatusCode"], 3, "{ended}");
+            done("DELETE", &format!("/containers/{id}"), "", &[204]);
+        }
+        1 => {
+            done("GET", "/containers/json?all=1", "", &[200]);
+            done("DELETE", &format!("/containers/{id}?force=1"), "", &[204]);
+        }
+        // It removes itself.
+        _ => drop(done("POST", &format!("/containers/{id}/kill"), "", &[204])),
+    }
+    let seen = actions(events);
+    let seen: Vec<&str> = seen.iter().map(String::as_str).filter(|a| ["start", "die", "destroy"].contains(a)).collect();
+    assert_eq!(seen, ["start", "die", "destroy"], "{name}");
+    longest
+}
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn many_clients_leave_nothing_and_wait_for_nothing() {
+    let asked = std::env::var("BIREME_SOAK").unwrap_or_else(|_| "24x15".to_owned());
+    let (clients, seconds) = asked.split_once('x').expect("CLIENTSxSECONDS");
+    let (clients, seconds): (usize, u64) = (clients.parse().unwrap(), seconds.parse().unwrap());
+    let engine = Engine::start();
+    engine.load("busybox");
+    let socket = engine.socket();
+    one_life(&socket, "first", 0);
+    let before = (descriptors(engine.pid()), resident_kib(engine.pid()));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let lives: Mutex<Vec<Duration>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for client in 0..clients {
+            let (socket, lives) = (&socket, &lives);
+            scope.spawn(move || {
+                for round in 0.. {
+                    if Instant::now() >= until {
+                        break;
+                    }
+                    let longest = one_life(socket, &format!("soak-{client}-{round}"), client + round);
+                    lives.lock().unwrap().push(longest);
+                }
+            });
+        }
+    });
+    let mut longest = lives.into_inner().unwrap();
+    longest.sort_unstable();
+    assert!(longest.len() >= clients, "every client went round: {}", longest.len());
+    assert_eq!(engine.docker(["ps", "-aq"]).stdout(), "");
+    let folders = |root: &Path, name: &str| std::fs::read_dir(root.join(name)).unwrap().count();
+    assert_eq!(folders(&engine.data_root(), "containers") + folders(&engine.exec_root(), "c"), 0);
+    eventually("closed descriptors", || (descriptors(engine.pid()) <= before.0 + 8).then_some(()));
+    let at = |part: usize| longest[(longest.len() - 1) * part / 100];
+    println!(
+        "{clients} clients, {seconds} s: {} lives, {:.1}/s; longest request of a life: median {:?}, p99 {:?}, most {:?}; \
+         memory {} -> {} KiB",
+        longest.len(),
+        longest.len() as f64 / seconds as f64,
+        at(50),
+        at(99),
+        at(100),
+        before.1,
+        resident_kib(engine.pid()),
+    );
+    engine.finish();
+}
