@@ -89,7 +89,8 @@ fn page(ours: &[Outcome], titles: &BTreeMap<String, String>) -> String {
             let title = titles.get(script).map_or(script, String::as_str);
             let flags = outcome.case.subject.starts_with(FLAGS);
             let subject = if flags { "flag" } else { "endpoint" };
-            let _ = write!(page, "\n## {title}\n\n| {subject} | what is expected | Docker | Bireme |\n|---|---|---|---|\n");
+            let _ =
+                write!(page, "\n## {title}\n\n| {subject} | what is expected | Docker | Bireme |\n|---|---|---|---|\n");
         }
         let case = &outcome.case;
         let subject = case.subject.strip_prefix(FLAGS).unwrap_or(&case.subject);

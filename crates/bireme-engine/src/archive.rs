@@ -61,6 +61,7 @@ impl Engine {
         out: impl Write + Send + 'static,
     ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
+        self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let copy = || {
@@ -85,14 +86,17 @@ impl Engine {
         archive: impl Read + Send + 'static,
     ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
+        let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
-        blocking(move || {
+        let unpack = move || {
             let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY)
                 .map_err(|error| at_path(&name, &path, error))?;
             drop(folder);
             extract(&root, Path::new(&path), archive).map_err(|error| at_path(&name, &path, error))
-        })
-        .await
+        };
+        blocking(unpack).await?;
+        handle.emit(self, "extract-to-dir", []);
+        Ok(())
     }
 
     fn root_of(&self, name: &str) -> Result<OwnedFd, EngineError> {
@@ -206,7 +210,8 @@ pub(crate) fn append<W: Write>(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             let mut header = header(&stat, EntryType::Directory);
-            archive.append_data(&mut header, as_name, io::empty())?;
+            // A slash at the end, as Go's writer has it and some readers look for.
+            archive.append_data(&mut header, as_name.join(""), io::empty())?;
             let folder =
                 fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             for entry in fs::Dir::read_from(&folder)? {
@@ -325,15 +330,18 @@ fn place<R: Read>(
 ) -> io::Result<()> {
     let header = entry.header();
     let kind = header.entry_type();
-    let mode = Mode::from_raw_mode(number(header.mode(), &header.as_old().mode)? & 0o7777);
-    // A field left blank is zero, as Go reads it: small archivers leave out what they do not know.
-    let owner = |value: u64| {
-        u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"))
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    // What a writer left out is 0, as for Go's reader.
+    let number = |field: &[u8], read: io::Result<u64>| match read {
+        Err(error) if !bireme_image::blank(field) => Err(bad(error.to_string())),
+        read => Ok(read.unwrap_or(0)),
     };
-    let (user, group) = (
-        owner(number(header.uid(), &header.as_old().uid)?)?,
-        owner(number(header.gid(), &header.as_old().gid)?)?,
-    );
+    let old = header.as_old();
+    let mode = number(&old.mode, header.mode().map(u64::from))?;
+    let mode = Mode::from_raw_mode(u32::try_from(mode & 0o7777).unwrap_or(0));
+    let owner = |value: u64| u32::try_from(value).map_err(|_| bad("an owner out of range".to_owned()));
+    let (user, group) = (owner(number(&old.uid, header.uid())?)?, owner(number(&old.gid, header.gid())?)?);
+    let modified = number(&old.mtime, header.mtime())?;
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
     let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -356,7 +364,6 @@ fn place<R: Read>(
             clear(kind)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
-            let modified = number(entry.header().mtime(), &entry.header().as_old().mtime)?;
             io::copy(entry, &mut file)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;
@@ -389,14 +396,6 @@ fn place<R: Read>(
             io::ErrorKind::InvalidData,
             format!("{} is a device or of an unknown type", base.to_string_lossy()),
         )),
-    }
-}
-
-/// A number of a header; blank is zero.
-fn number<T: Default>(read: io::Result<T>, field: &[u8]) -> io::Result<T> {
-    match field.iter().all(|byte| matches!(byte, 0 | b' ')) {
-        true => Ok(T::default()),
-        false => read,
     }
 }
 

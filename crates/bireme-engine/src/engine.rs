@@ -26,8 +26,8 @@ use crate::memory::Memory;
 use crate::network::Networks;
 use crate::owner::{Command, Owner};
 use crate::request::{
-    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove,
-    RestartPolicy, Stop, WaitCondition,
+    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, MountRequest, MountRequestSource,
+    NetworkModeRequest, Remove, RestartPolicy, Stop, WaitCondition,
 };
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
@@ -478,6 +478,10 @@ impl Engine {
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
+        if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
+            request.hostname = Some(self.find(other.as_str())?.fixed.spec.hostname.clone());
+        }
+        self.take_volumes(&mut request)?;
         let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, self.host_gateway(&endpoints))?;
         let mut spec = resolved.spec;
         if !executor.offers_exec() && health::runs_command(resolved.health.as_ref(), spec.bireme.health.is_some()) {
@@ -542,6 +546,37 @@ impl Engine {
         self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
         handle.emit(self, "create", []);
         Ok(Created { id, warnings: Vec::new() })
+    }
+
+    /// Adds the mounts of the workloads whose volumes it shall have, but for those at places that it uses otherwise.
+    fn take_volumes(&self, request: &mut Create) -> Result<(), EngineError> {
+        for (name, read_only) in std::mem::take(&mut request.volumes_from) {
+            for point in &self.find(&name)?.fixed.mounts {
+                let taken = request.mounts.iter().any(|mount| mount.target == point.target);
+                let source = match point.kind {
+                    MountKind::Volume => MountRequestSource::Volume {
+                        name: Some(point.name.clone()),
+                        no_copy: false,
+                        driver: None,
+                        options: BTreeMap::new(),
+                        labels: BTreeMap::new(),
+                    },
+                    MountKind::Bind => MountRequestSource::Bind {
+                        path: point.source.clone(),
+                        create: false,
+                        propagation: Default::default(),
+                        recursive: true,
+                    },
+                    MountKind::Tmpfs => continue,
+                };
+                if !taken {
+                    let read_only = read_only || point.read_only;
+                    request.mounts.push(MountRequest { source, target: point.target.clone(), read_only });
+                    request.volumes.retain(|target| *target != point.target);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
@@ -916,7 +951,10 @@ impl Engine {
 
     /// Changes the restart policy.
     pub async fn update_restart(&self, name: &str, restart: RestartPolicy) -> Result<(), EngineError> {
-        self.find(name)?.command(|reply| Command::Update { restart, reply }).await
+        let handle = self.find(name)?;
+        handle.command(|reply| Command::Update { restart, reply }).await?;
+        handle.emit(self, "update", []);
+        Ok(())
     }
 
     pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {
@@ -1010,7 +1048,9 @@ impl Engine {
 
     pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
         let handle = self.find(name)?;
-        Ok(self.running(&handle)?.processes(ps_args).await?)
+        let table = self.running(&handle)?.processes(ps_args).await?;
+        handle.emit(self, "top", []);
+        Ok(table)
     }
 
     /// `None` for kinds that start no instances.
@@ -1036,10 +1076,13 @@ impl Engine {
         let workload = self.running(&handle)?;
         match workload.as_attach() {
             // As Docker has it: what has no terminal has no size to change, and nobody is told off.
-            Some(_) if !handle.fixed.spec.tty => Ok(()),
-            Some(attach) => Ok(attach.resize(columns, rows).await?),
-            None => Err(EngineError::unsupported(format!("{name} has no terminal"))),
+            Some(_) if !handle.fixed.spec.tty => {}
+            Some(attach) => attach.resize(columns, rows).await?,
+            None => return Err(EngineError::unsupported(format!("{name} has no terminal"))),
         }
+        let (height, width) = (rows.to_string(), columns.to_string());
+        handle.emit(self, "resize", [("height", height.as_str()), ("width", width.as_str())]);
+        Ok(())
     }
 
     /// Attaches a client, also to a workload that does not run yet.
@@ -1085,8 +1128,7 @@ impl Engine {
     pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
         container.state.started_at?;
         let folder = self.dirs(&container.fixed.spec.id).run.join("etc");
-        matches!(container.fixed.program, Program::Layers { .. })
-            .then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+        matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
     }
 
     /// IDs of the workloads made from an image.

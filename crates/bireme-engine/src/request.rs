@@ -36,6 +36,8 @@ pub struct Create {
     /// Paths that get an anonymous volume.
     pub volumes: Vec<String>,
     pub mounts: Vec<MountRequest>,
+    /// Workloads whose volumes and bind mounts it has as well, and whether it may not write to them.
+    pub volumes_from: Vec<(String, bool)>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
     pub health: Option<HealthCheck>,

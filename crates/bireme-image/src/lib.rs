@@ -41,4 +41,4 @@ pub use pull::{Pulled, RegistryAuth};
 pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ImageStore, Limits, RegistrySettings, Removed};
-pub use unpack::open_any;
+pub use unpack::{blank, open_any};

@@ -63,12 +63,7 @@ impl ImageStore {
     /// `Registry` when it cannot be asked or answers nothing of sense.
     ///
     /// Source: `GET /v1/search` of the index, which Docker Hub and private indexes serve.
-    pub async fn search(
-        &self,
-        term: &str,
-        limit: usize,
-        auth: Option<RegistryAuth>,
-    ) -> Result<Vec<Value>, ImageError> {
+    pub async fn search(&self, term: &str, limit: usize, auth: Option<RegistryAuth>) -> Result<Vec<Value>, ImageError> {
         let (host, term) = match term.split_once('/') {
             Some((host, rest)) if host == "localhost" || host.contains(['.', ':']) => (host, rest),
             _ => (HUB_INDEX, term),
@@ -177,9 +172,12 @@ mod tests {
 
     #[test]
     fn a_server_is_its_host() {
-        for (text, host) in
-            [("https://index.docker.io/v1/", "index.docker.io"), ("a.b:5000", "a.b:5000"), ("http://a/v2", "a"), ("", "")]
-        {
+        for (text, host) in [
+            ("https://index.docker.io/v1/", "index.docker.io"),
+            ("a.b:5000", "a.b:5000"),
+            ("http://a/v2", "a"),
+            ("", ""),
+        ] {
             assert_eq!(host_of(text), host, "{text}");
         }
     }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use exchange::Exchange;
-pub use script::{Case, Script};
 use script::{Action, Check, Operator, Request, Step};
+pub use script::{Case, Script};
 use serde_json::Value;
 
 /// The version that both engines speak; requests name another where it matters.

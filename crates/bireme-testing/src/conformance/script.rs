@@ -67,13 +67,27 @@ pub(crate) struct Request {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Check {
-    Holds { place: String, operator: Operator, value: Value },
-    Let { name: String, place: String },
-    Shape { name: String },
+    Holds {
+        place: String,
+        operator: Operator,
+        value: Value,
+    },
+    Let {
+        name: String,
+        place: String,
+    },
+    Shape {
+        name: String,
+    },
     /// A place whose value may differ from Docker's, though not its type.
-    Varies { place: String },
+    Varies {
+        place: String,
+    },
     /// A place where this engine's answer is known to differ.
-    Differs { place: String, why: String },
+    Differs {
+        place: String,
+        why: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,7 +273,10 @@ mod tests {
         )
         .unwrap();
         let case = &script.cases[0];
-        assert_eq!((script.title.as_str(), case.subject.as_str(), case.says.as_str()), ("Title", "GET /a", "it is there"));
+        assert_eq!(
+            (script.title.as_str(), case.subject.as_str(), case.says.as_str()),
+            ("Title", "GET /a", "it is there")
+        );
         assert_eq!(case.known.as_deref(), Some("not yet"));
         let step = &case.steps[0];
         assert!(step.eventually && step.expect == Some(200) && step.checks.len() == 4);

@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn what_differs_from_run_to_run_is_put_into_one_form() {
         let id = "0123456789abcdef".repeat(4);
-        let value = json!({"Id": id, "Names": ["/case7a"], "At": "2026-11-21T15:00:00Z", "Never": "0001-01-01T00:00:00Z"});
+        let value =
+            json!({"Id": id, "Names": ["/case7a"], "At": "2026-11-21T15:00:00Z", "Never": "0001-01-01T00:00:00Z"});
         assert_eq!(
             settle(&value, "case7"),
             json!({"Id": "<id>", "Names": ["/<own>a"], "At": "<time>", "Never": "0001-01-01T00:00:00Z"})

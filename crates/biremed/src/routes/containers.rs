@@ -75,6 +75,7 @@ async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
 }
 
 async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
+    convert::create::check_processors(&body, app.host.processors)?;
     let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
     let created = app.change(|engine| async move { engine.create(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
@@ -168,7 +169,9 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     let mut freed = 0;
     for container in app.engine.list(&ContainerFilter { status: ended, ..ContainerFilter::default() })? {
         let id = container.id();
-        if !wire.labels_match(&container.fixed.spec.labels) || until.is_some_and(|until| container.fixed.created > until) {
+        if !wire.labels_match(&container.fixed.spec.labels)
+            || until.is_some_and(|until| container.fixed.created > until)
+        {
             continue;
         }
         let written = app.engine.written(id).await.unwrap_or_default();

@@ -44,7 +44,9 @@ async fn no_swarm() -> ApiError {
 
 /// To whoever would make it one: there "docker swarm init" is no help.
 async fn no_swarm_here() -> ApiError {
-    ApiError::unsupported("swarms are not offered: this engine runs what is on this machine; use Compose for several services")
+    ApiError::unsupported(
+        "swarms are not offered: this engine runs what is on this machine; use Compose for several services",
+    )
 }
 
 async fn no_part() -> ApiError {
