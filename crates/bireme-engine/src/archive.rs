@@ -89,9 +89,11 @@ impl Engine {
         let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         let unpack = move || {
-            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY)
-                .map_err(|error| at_path(&name, &path, error))?;
-            drop(folder);
+            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY);
+            drop(folder.map_err(|error| match error.kind() {
+                io::ErrorKind::NotADirectory => EngineError::invalid("extraction point is not a directory"),
+                _ => at_path(&name, &path, error),
+            })?);
             extract(&root, Path::new(&path), archive).map_err(|error| at_path(&name, &path, error))
         };
         blocking(unpack).await?;

@@ -295,7 +295,7 @@ impl Staged {
         match Document::parse(&bytes, &what)? {
             Document::Manifest(manifest) => {
                 let record = self.record(bytes, &manifest, listed)?;
-                let names = names.iter().map(|name| (name.clone(), Some(named.clone()))).collect();
+                let names = names.iter().map(|name| (name.clone(), None)).collect();
                 candidates.push(Candidate { record, names });
             }
             Document::Index(entries) => {

@@ -292,6 +292,7 @@ fn tmpfs(
 ) -> io::Result<()> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let fd = context.as_fd();
+    rustix::mount::fsconfig_set_string(fd, "source", "tmpfs")?;
     let mut set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     if read_only {
         set |= MOUNT_ATTR_RDONLY;
