@@ -27,6 +27,9 @@ pub(crate) struct VolumeNeed {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
+/// A mount of another workload, and how `inspect` shows it.
+pub(crate) type Inherited = (Mount, MountPoint);
+
 /// The mounts of a workload, before its volumes exist.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
@@ -123,8 +126,9 @@ pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -
     })
 }
 
-/// Sorts the wanted mounts by what they need. A path named twice is refused; a volume of the image gives way to any.
-pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, EngineError> {
+/// Sorts the wanted mounts by what they need. A path named twice is refused; what is inherited gives way to what was asked
+/// for, a volume of the image to any.
+pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inherited>) -> Result<Mounts, EngineError> {
     let mut resolved = Mounts::default();
     let mut targets = BTreeSet::new();
     for mount in &request.mounts {
@@ -175,6 +179,12 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, En
                     labels: labels.clone(),
                 })
             }
+        }
+    }
+    for (mount, point) in inherited {
+        if targets.insert(mount.target.clone()) {
+            resolved.mounts.push(mount);
+            resolved.points.push(point);
         }
     }
     for target in image.volumes.keys().chain(&request.volumes) {
@@ -228,6 +238,7 @@ pub(crate) fn resolve(
     name: &str,
     namespaces: Namespaces,
     host_gateway: Option<IpAddr>,
+    inherited: Vec<Inherited>,
 ) -> Result<Resolved, EngineError> {
     let kind = image.kind();
     let config = &image.config;
@@ -301,7 +312,7 @@ pub(crate) fn resolve(
         bireme,
     };
     let health = merge_health(request.health.as_ref(), config);
-    Ok(Resolved { spec, mounts: mounts(request, config)?, health, entrypoint, command })
+    Ok(Resolved { spec, mounts: mounts(request, config, inherited)?, health, entrypoint, command })
 }
 
 /// Makes the sources of bind mounts that may be made, and refuses those that are missing.

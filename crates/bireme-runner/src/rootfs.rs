@@ -256,7 +256,12 @@ impl Rootfs {
             bind(&file, place.as_fd(), false, Propagation::Private, config.spec.security.read_only_root)
                 .map_err(|error| failed(&format!("cannot mount {}", target.display()), error))?;
         }
-        Ok(())
+        // By this file programs tell that they are in a container.
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, ".dockerenv", flags, Mode::from_raw_mode(0o755)) {
+            Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(failed("cannot make /.dockerenv", error.into())),
+        }
     }
 }
 

@@ -75,7 +75,6 @@ async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
 }
 
 async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
-    convert::create::check_processors(&body, app.host.processors)?;
     let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
     let created = app.change(|engine| async move { engine.create(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
@@ -228,9 +227,7 @@ async fn resize(State(app): State<App>, Path(name): Path<String>, query: Query) 
 }
 
 async fn update(State(app): State<App>, Path(name): Path<String>, Json(body): Json<Value>) -> Answer {
-    app.engine.inspect(&name)?;
-    if let Some(policy) = convert::update::restart_policy(&body)? {
-        app.engine.update_restart(&name, policy).await?;
-    }
-    ok(&json!({ "Warnings": null }))
+    let change = convert::update::update(&body)?;
+    let warnings = app.change(|engine| async move { engine.update(&name, change).await }).await?;
+    ok(&json!({ "Warnings": (!warnings.is_empty()).then_some(warnings) }))
 }
