@@ -454,7 +454,7 @@ mod tests {
             .map(|e| e.unwrap().path().unwrap().display().to_string())
             .collect();
         names.sort();
-        assert_eq!(names, ["a", "a/b.txt", "a/link"]);
+        assert_eq!(names, ["a/", "a/b.txt", "a/link"]);
 
         let mut packed = std::process::Command::new("gzip")
             .stdin(std::process::Stdio::piped())

@@ -810,7 +810,7 @@ mod tests {
         check(json!({ "StorageOpt": { "size": "1g" } }), "Unsupported: StorageOpt is not offered: leave it out");
         check(
             json!({ "DeviceRequests": [{ "Count": -1 }] }),
-            "Unsupported: DeviceRequests is not offered: name single devices in Devices",
+            "Unsupported: could not select device driver \"\" with capabilities: []: name single devices in Devices",
         );
         check(
             json!({ "Runtime": "kata" }),
