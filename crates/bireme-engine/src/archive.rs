@@ -61,6 +61,7 @@ impl Engine {
         out: impl Write + Send + 'static,
     ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
+        self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let copy = || {
@@ -85,14 +86,19 @@ impl Engine {
         archive: impl Read + Send + 'static,
     ) -> Result<(), EngineError> {
         let root = self.root_of(name)?;
+        let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
-        blocking(move || {
-            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY)
-                .map_err(|error| at_path(&name, &path, error))?;
-            drop(folder);
+        let unpack = move || {
+            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY);
+            drop(folder.map_err(|error| match error.kind() {
+                io::ErrorKind::NotADirectory => EngineError::invalid("extraction point is not a directory"),
+                _ => at_path(&name, &path, error),
+            })?);
             extract(&root, Path::new(&path), archive).map_err(|error| at_path(&name, &path, error))
-        })
-        .await
+        };
+        blocking(unpack).await?;
+        handle.emit(self, "extract-to-dir", []);
+        Ok(())
     }
 
     fn root_of(&self, name: &str) -> Result<OwnedFd, EngineError> {
@@ -206,7 +212,8 @@ pub(crate) fn append<W: Write>(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             let mut header = header(&stat, EntryType::Directory);
-            archive.append_data(&mut header, as_name, io::empty())?;
+            // A slash at the end, as Go's writer has it and some readers look for.
+            archive.append_data(&mut header, as_name.join(""), io::empty())?;
             let folder =
                 fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             for entry in fs::Dir::read_from(&folder)? {
@@ -447,7 +454,7 @@ mod tests {
             .map(|e| e.unwrap().path().unwrap().display().to_string())
             .collect();
         names.sort();
-        assert_eq!(names, ["a", "a/b.txt", "a/link"]);
+        assert_eq!(names, ["a/", "a/b.txt", "a/link"]);
 
         let mut packed = std::process::Command::new("gzip")
             .stdin(std::process::Stdio::piped())

@@ -77,6 +77,7 @@ impl Engine {
     pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
         let (mut layers, upper) = self.folders_of(name)?;
         layers.push(upper.clone());
+        self.find(name)?.emit(self, "export", []);
         archive::blocking(move || {
             let write = || -> io::Result<()> {
                 // The container may be running on the same folders: read as layers, they are never written to.

@@ -493,6 +493,9 @@ impl Engine {
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
+        if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
+            request.hostname = Some(self.find(other.as_str())?.fixed.spec.hostname.clone());
+        }
         let gateway = self.host_gateway(&endpoints);
         let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, gateway, inherited)?;
         let mut spec = resolved.spec;
@@ -1066,7 +1069,9 @@ impl Engine {
 
     pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
         let handle = self.find(name)?;
-        Ok(self.running(&handle)?.processes(ps_args).await?)
+        let table = self.running(&handle)?.processes(ps_args).await?;
+        handle.emit(self, "top", []);
+        Ok(table)
     }
 
     /// `None` for kinds that start no instances.
@@ -1092,10 +1097,13 @@ impl Engine {
         let workload = self.running(&handle)?;
         match workload.as_attach() {
             // As Docker has it: what has no terminal has no size to change, and nobody is told off.
-            Some(_) if !handle.fixed.spec.tty => Ok(()),
-            Some(attach) => Ok(attach.resize(columns, rows).await?),
-            None => Err(EngineError::unsupported(format!("{name} has no terminal"))),
+            Some(_) if !handle.fixed.spec.tty => {}
+            Some(attach) => attach.resize(columns, rows).await?,
+            None => return Err(EngineError::unsupported(format!("{name} has no terminal"))),
         }
+        let (height, width) = (rows.to_string(), columns.to_string());
+        handle.emit(self, "resize", [("height", height.as_str()), ("width", width.as_str())]);
+        Ok(())
     }
 
     /// Attaches a client, also to a workload that does not run yet.

@@ -311,10 +311,7 @@ impl Engine {
             let subnets = bridge.as_ref().map_or(&[][..], |bridge| &bridge.spec.subnets);
             if let Some(clash) = subnets.iter().find(|subnet| used.iter().any(|other| overlap(&subnet.net, other))) {
                 return Err(EngineError::Denied {
-                    message: format!(
-                        "invalid pool request: Pool overlaps with other one on this address space: {}",
-                        clash.net
-                    ),
+                    message: format!("Pool overlaps with other one on this address space: {} is in use", clash.net),
                 });
             }
             for (pool, subnet) in network.pools.iter_mut().zip(subnets) {

@@ -59,6 +59,11 @@ impl Engine {
                 ),
             });
         }
+        if let Some(option) =
+            request.options.keys().find(|key| !matches!(key.as_str(), "type" | "device" | "o" | "size"))
+        {
+            return Err(EngineError::invalid(format!("create {}: invalid option: {option:?}", request.name)));
+        }
         if let Some(option) = request.options.keys().next() {
             return Err(EngineError::unsupported(format!(
                 "volume option {option:?} of driver local is not offered: mount the folder with a bind mount instead"

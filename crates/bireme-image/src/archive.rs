@@ -261,7 +261,7 @@ impl Staged {
             let mut candidates = Vec::new();
             for entry in &layout.manifests {
                 let names = layout_names(entry)?;
-                self.layout_entry(&entry.digest, None, &names, &entry.digest, MAX_DEPTH, &mut candidates)?;
+                self.layout_entry(&entry.digest, None, &names, MAX_DEPTH, &mut candidates)?;
             }
             if candidates.is_empty() {
                 return Err(bad("its index.json lists no image"));
@@ -286,7 +286,6 @@ impl Staged {
         digest: &Digest,
         listed: Option<&Platform>,
         names: &[Reference],
-        named: &Digest,
         depth: u32,
         candidates: &mut Vec<Candidate>,
     ) -> Result<(), ImageError> {
@@ -295,7 +294,7 @@ impl Staged {
         match Document::parse(&bytes, &what)? {
             Document::Manifest(manifest) => {
                 let record = self.record(bytes, &manifest, listed)?;
-                let names = names.iter().map(|name| (name.clone(), Some(named.clone()))).collect();
+                let names = names.iter().map(|name| (name.clone(), None)).collect();
                 candidates.push(Candidate { record, names });
             }
             Document::Index(entries) => {
@@ -309,7 +308,7 @@ impl Staged {
                     if platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
                         continue;
                     }
-                    match self.layout_entry(&entry.digest, platform.as_ref(), names, named, depth - 1, candidates) {
+                    match self.layout_entry(&entry.digest, platform.as_ref(), names, depth - 1, candidates) {
                         Err(error @ ImageError::MissingBlob { .. }) => missing = Some(error),
                         other => other?,
                     }

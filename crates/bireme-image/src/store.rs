@@ -270,6 +270,18 @@ impl ImageStore {
                 if !removed.contains(&line) {
                     removed.push(line);
                 }
+                // With the last tag of a repository goes what the image is called there by digest.
+                let repository = format!("{}/{}", reference.registry(), reference.repository());
+                let tagged = |name: &String| name.strip_prefix(&*repository).is_some_and(|rest| rest.starts_with(':'));
+                if reference.digest().is_none() && !db.names(id)?.iter().any(|(name, _)| tagged(name)) {
+                    for digest in db.repo_digests(id)? {
+                        let named = digest.strip_prefix(&*repository).is_some_and(|rest| rest.starts_with('@'));
+                        if let (true, Ok(by_digest)) = (named, Reference::parse(&digest)) {
+                            db.drop_repo_digest(&by_digest, id)?;
+                            removed.push(Removed::Untagged(by_digest.familiar()));
+                        }
+                    }
+                }
                 if db.names(id)?.is_empty() && in_use(id).is_none() {
                     self.delete(id, &mut removed, &mut garbage)?;
                 }

@@ -185,6 +185,29 @@ async fn shows_who_asks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn registries_are_asked_for_credentials() {
+    let closed = Registry::start(true).await;
+    let open = Registry::start(false).await;
+    let bearer = Proxy::start(&open, Mischief::Bearer).await;
+    let place = place().await;
+    for host in [&closed.host, &bearer.host] {
+        place.store.check_credentials(&format!("http://{host}/v2/"), USER.0, USER.1).await.unwrap();
+        let error = place.store.check_credentials(host, USER.0, "wrong").await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("Get \"http://{host}/v2/\": unauthorized: incorrect username or password")
+        );
+    }
+    // One that wants none takes any, as with Docker.
+    place.store.check_credentials(&open.host, "anybody", "").await.unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = place.store.check_credentials(&free.to_string(), USER.0, USER.1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let error = place.store.search(&format!("{}/x", open.host), 25, None).await.unwrap_err();
+    assert!(error.to_string().contains("Unexpected status code 404"), "a registry is no index: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn asks_mirrors_of_docker_hub_first() {
     let registry = Registry::start(false).await;
     registry.push("library/thing", "latest", &big_image()).await;

@@ -95,12 +95,14 @@ pub async fn say(client: Client, text: &str, tty: bool) {
 ///
 /// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
 ///
-/// The client's stream is closed when `before_close` is done, too.
+/// Of the output, `only` what the client asked for is passed on. The client's stream is closed when `before_close` is done,
+/// too.
 pub async fn carry(
     client: Client,
     workload: std::os::unix::net::UnixStream,
     input: bool,
     detach: Vec<u8>,
+    mut only: Only,
     before_close: impl Future<Output = ()>,
 ) {
     let Client { mut reader, mut writer, sent_ahead } = client;
@@ -143,6 +145,7 @@ pub async fn carry(
             match output.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
+                    only.keep(&mut buffer);
                     if writer.write_all(&buffer).await.is_err() {
                         return;
                     }
@@ -160,6 +163,54 @@ pub async fn carry(
                 downstream.await;
             }
         }
+    }
+}
+
+/// Which frames of a multiplexed stream a client asked for: one that did not ask for standard output has no use for it,
+/// and Docker's own command line breaks off when it comes.
+pub struct Only {
+    /// `None`: everything, in whatever form.
+    streams: Option<[bool; 2]>,
+    head: Vec<u8>,
+    /// Bytes of the frame that are still to come.
+    left: usize,
+}
+
+impl Only {
+    pub fn of(stdout: bool, stderr: bool, tty: bool) -> Self {
+        let all = tty || (stdout && stderr);
+        Self { streams: (!all).then_some([stdout, stderr]), head: Vec::with_capacity(8), left: 0 }
+    }
+
+    /// Takes out of `bytes` what is not wanted; frames may begin in one call and end in another.
+    fn keep(&mut self, bytes: &mut BytesMut) {
+        let Some([stdout, stderr]) = self.streams else { return };
+        let mut kept = BytesMut::new();
+        let mut rest = bytes.split();
+        while !rest.is_empty() {
+            if self.left == 0 {
+                let missing = 8 - self.head.len();
+                self.head.extend_from_slice(&rest.split_to(missing.min(rest.len())));
+                let [stream, _, _, _, a, b, c, d] = self.head[..] else { break };
+                self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                if if stream == 2 { stderr } else { stdout } {
+                    kept.extend_from_slice(&self.head);
+                }
+                if self.left == 0 {
+                    self.head.clear();
+                }
+                continue;
+            }
+            let piece = rest.split_to(self.left.min(rest.len()));
+            self.left -= piece.len();
+            if if self.head[0] == 2 { stderr } else { stdout } {
+                kept.extend_from_slice(&piece);
+            }
+            if self.left == 0 {
+                self.head.clear();
+            }
+        }
+        *bytes = kept;
     }
 }
 
@@ -238,6 +289,27 @@ impl DetachKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_is_kept() {
+        let frame = |stream: u8, text: &str| {
+            let mut bytes = vec![stream, 0, 0, 0];
+            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+            bytes
+        };
+        let all = [frame(1, "out"), frame(2, "err"), frame(2, ""), frame(1, "more")].concat();
+        for size in [1, 3, 8, 100] {
+            let mut only = Only::of(false, true, false);
+            let mut kept = Vec::new();
+            for piece in all.chunks(size) {
+                let mut piece = BytesMut::from(piece);
+                only.keep(&mut piece);
+                kept.extend_from_slice(&piece);
+            }
+            assert_eq!(kept, [frame(2, "err"), frame(2, "")].concat(), "in pieces of {size}");
+        }
+    }
 
     #[test]
     fn detach_keys_are_dockers() {

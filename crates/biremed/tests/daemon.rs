@@ -204,9 +204,9 @@ fn refusals_are_dockers() {
     check(
         "POST",
         "/containers/create",
-        Some(r#"{"Image":"x","HostConfig":{"Links":["y"]}}"#),
+        Some(r#"{"Image":"x","HostConfig":{"StorageOpt":{"size":"1G"}}}"#),
         501,
-        "Links is not offered",
+        "StorageOpt is not offered",
     );
     check("POST", "/containers/nope/kill?signal=foo", None, 400, "Invalid signal: foo");
     check("POST", "/containers/nope/wait?condition=foo", None, 400, "invalid condition: \"foo\"");
@@ -214,7 +214,13 @@ fn refusals_are_dockers() {
     check("GET", "/services", None, 503, "This node is not a swarm manager");
     check("POST", "/session", None, 404, "DOCKER_BUILDKIT=0");
     check("POST", "/build?version=2", None, 501, "DOCKER_BUILDKIT=0");
-    check("GET", "/images/search?term=x", None, 501, "searching Docker Hub is not offered");
+    check(
+        "GET",
+        "/images/search?term=127.0.0.1:1/x",
+        None,
+        400,
+        "invalid registry endpoint \"http://127.0.0.1:1/v1/\"",
+    );
     check("POST", "/images/create?fromImage=Bad%20Name", None, 400, "invalid reference format");
     let huge = "x".repeat(5 << 20);
     check("POST", "/networks/create", Some(&huge), 400, "request body too large");

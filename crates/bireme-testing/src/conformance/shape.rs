@@ -115,10 +115,10 @@ fn walk(theirs: &Value, ours: &Value, at: String, varies: &[String], found: &mut
         }
         (Value::Array(theirs), Value::Array(ours)) => {
             if free {
-                if let (Some(theirs), Some(ours)) = (theirs.first(), ours.first()) {
-                    if type_of(theirs) != type_of(ours) {
-                        tell(&at, format!("holds {}s; Docker's {}s", type_of(ours), type_of(theirs)));
-                    }
+                if let (Some(theirs), Some(ours)) = (theirs.first(), ours.first())
+                    && type_of(theirs) != type_of(ours)
+                {
+                    tell(&at, format!("holds {}s; Docker's {}s", type_of(ours), type_of(theirs)));
                 }
                 return;
             }

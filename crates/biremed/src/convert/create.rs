@@ -170,12 +170,21 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
             "unknown or invalid runtime name: {runtime}: leave it out, the image's platform says how it runs"
         )));
     }
+    if let Some(request) = host.device_requests.iter().flatten().next() {
+        // Docker's words on a machine that has no driver for them.
+        let capabilities = request.capabilities.clone().unwrap_or_default();
+        let capabilities: Vec<String> = capabilities.iter().map(|all| format!("[{}]", all.join(" "))).collect();
+        return Err(Refusal::unsupported(format!(
+            "could not select device driver \"{}\" with capabilities: [{}]: name single devices in Devices",
+            request.driver.as_deref().unwrap_or_default(),
+            capabilities.join(" ")
+        )));
+    }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 18] = [
+    let table: [(bool, &str, &str); 17] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
         (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
-        (some(&host.device_requests), "DeviceRequests", "name single devices in Devices"),
         (some(&host.blkio_weight_device), "BlkioWeightDevice", "leave it out"),
         (number(host.cpu_realtime_period), "CpuRealtimePeriod", "use NanoCpus"),
         (number(host.cpu_realtime_runtime), "CpuRealtimeRuntime", "use NanoCpus"),
@@ -801,7 +810,7 @@ mod tests {
         check(json!({ "StorageOpt": { "size": "1g" } }), "Unsupported: StorageOpt is not offered: leave it out");
         check(
             json!({ "DeviceRequests": [{ "Count": -1 }] }),
-            "Unsupported: DeviceRequests is not offered: name single devices in Devices",
+            "Unsupported: could not select device driver \"\" with capabilities: []: name single devices in Devices",
         );
         check(
             json!({ "Runtime": "kata" }),

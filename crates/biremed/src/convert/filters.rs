@@ -163,6 +163,8 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
 pub fn until(filters: &Filters, now: i64) -> Result<Option<i64>, Refusal> {
     match filters.get("until") {
         [] => Ok(None),
+        // Nothing back: now.
+        [text] if matches!(text.as_str(), "0s" | "0m" | "0h") => Ok(Some(now)),
         [text] => match bireme_core::labels::duration(text) {
             Ok(back) => Ok(Some(now.saturating_sub(i64::try_from(back.as_nanos()).unwrap_or(i64::MAX)))),
             Err(_) => super::time::parse(text).map(Some),

@@ -15,7 +15,7 @@ use super::{Answer, ok};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{Json, OptionalJson, Query};
-use crate::hijack::{self, Hijack};
+use crate::hijack::{self, Hijack, Only};
 use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
@@ -88,10 +88,11 @@ async fn start(
     };
     let tty = session.tty;
     let input = known.attach.stdin;
+    let only = Only::of(known.attach.stdout, known.attach.stderr, tty);
     let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
     // The client asks for the exit code as soon as the stream ends: it must stand by then.
     let recorded = app.engine.exec_recorded(&id);
-    let run = async move |client| hijack::carry(client, stream, input, keys, recorded).await;
+    let run = async move |client| hijack::carry(client, stream, input, keys, only, recorded).await;
     Ok(Hijack::new(&headers, version, tty, run).into_response())
 }
 
@@ -119,7 +120,7 @@ async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Answer {
         "OpenStdin": view.attach.stdin,
         "OpenStderr": view.attach.stderr,
         "OpenStdout": view.attach.stdout,
-        "CanRemove": view.exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": view.container_id,
         "DetachKeys": "",
         "Pid": view.pid.unwrap_or_default(),
