@@ -204,9 +204,9 @@ fn refusals_are_dockers() {
     check(
         "POST",
         "/containers/create",
-        Some(r#"{"Image":"x","HostConfig":{"Links":["y"]}}"#),
+        Some(r#"{"Image":"x","HostConfig":{"UsernsMode":"odd"}}"#),
         501,
-        "Links is not offered",
+        "UsernsMode is not offered",
     );
     check("POST", "/containers/nope/kill?signal=foo", None, 400, "Invalid signal: foo");
     check("POST", "/containers/nope/wait?condition=foo", None, 400, "invalid condition: \"foo\"");
