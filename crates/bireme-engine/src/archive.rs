@@ -325,11 +325,18 @@ fn place<R: Read>(
 ) -> io::Result<()> {
     let header = entry.header();
     let kind = header.entry_type();
-    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-    let owner = |value: u64| {
-        u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"))
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    // What a writer left out is 0, as for Go's reader.
+    let number = |field: &[u8], read: io::Result<u64>| match read {
+        Err(error) if !bireme_image::blank(field) => Err(bad(error.to_string())),
+        read => Ok(read.unwrap_or(0)),
     };
-    let (user, group) = (owner(header.uid()?)?, owner(header.gid()?)?);
+    let old = header.as_old();
+    let mode = number(&old.mode, header.mode().map(u64::from))?;
+    let mode = Mode::from_raw_mode(u32::try_from(mode & 0o7777).unwrap_or(0));
+    let owner = |value: u64| u32::try_from(value).map_err(|_| bad("an owner out of range".to_owned()));
+    let (user, group) = (owner(number(&old.uid, header.uid())?)?, owner(number(&old.gid, header.gid())?)?);
+    let modified = number(&old.mtime, header.mtime())?;
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
     let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -352,7 +359,6 @@ fn place<R: Read>(
             clear(kind)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
-            let modified = entry.header().mtime()?;
             io::copy(entry, &mut file)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;

@@ -164,7 +164,11 @@ impl Handle {
     ) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(make(reply)).await.map_err(|_| EngineError::no_container(self.id()))?;
-        answer.await.map_err(|_| EngineError::Stopping)?
+        // An owner that ended with its workload leaves what still queued unanswered.
+        answer.await.map_err(|_| match self.ends.borrow().gone {
+            true => EngineError::no_container(self.id()),
+            false => EngineError::Stopping,
+        })?
     }
 
     /// Sends a command that has no answer; false when the owner is gone.
@@ -174,7 +178,8 @@ impl Handle {
 
     pub(crate) fn publish(&self, name: &str, moving: &Moving) {
         self.view.send_modify(|view| {
-            *view = Arc::new(snapshot(&self.fixed, name, moving, view.execs.clone()));
+            let execs = if moving.state.status.is_alive() { view.execs.clone() } else { Vec::new() };
+            *view = Arc::new(snapshot(&self.fixed, name, moving, execs));
         });
     }
 

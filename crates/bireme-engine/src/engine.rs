@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
-use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Signal, WorkloadKind};
+use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
 use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
@@ -950,6 +950,9 @@ impl Engine {
         let to = to.strip_prefix('/').unwrap_or(to).to_owned();
         resolve::check_name(&to)?;
         let before = handle.view().name.clone();
+        if to == before {
+            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
+        }
         self.index_write(|index| match index.names.get(&to) {
             Some(other) => Err(EngineError::conflict(format!(
                 "Conflict. The container name \"/{to}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
@@ -1018,6 +1021,15 @@ impl Engine {
         let created =
             |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.fixed.created)).transpose();
         let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let mut names = Vec::new();
+        for text in &filter.names {
+            // Docker's names begin with a slash, and its expressions may say so or not.
+            let text = text.replacen("^/", "^", 1);
+            let text = text.strip_prefix('/').map_or(text.clone(), |rest| format!("^{rest}"));
+            names.push(regex::Regex::new(&text).map_err(|_| {
+                EngineError::invalid(format!("invalid filter 'name={text}': it is no regular expression"))
+            })?);
+        }
         let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
         let mut found: Vec<Container> = self
             .handles()
@@ -1026,6 +1038,7 @@ impl Engine {
             .filter(|view| {
                 before.is_none_or(|at| view.fixed.created < at) && since.is_none_or(|at| view.fixed.created > at)
             })
+            .filter(|view| names.is_empty() || names.iter().any(|name| name.is_match(&view.name)))
             .filter(|view| matches(filter, &ancestors, view))
             .map(|view| Container::clone(&view))
             .collect();
@@ -1034,19 +1047,6 @@ impl Engine {
             found.truncate(limit);
         }
         Ok(found)
-    }
-
-    /// Removes every workload that does not run and fulfils the filter; answers their IDs.
-    pub async fn prune(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadId>, EngineError> {
-        let mut removed = Vec::new();
-        for view in self.list(&ContainerFilter { all: true, ..filter.clone() })? {
-            if matches!(view.state.status, Status::Created | Status::Exited | Status::Dead)
-                && self.remove(view.id(), Remove::default()).await.is_ok()
-            {
-                removed.push(view.fixed.spec.id.clone());
-            }
-        }
-        Ok(removed)
     }
 
     /// # Errors
@@ -1138,6 +1138,14 @@ impl Engine {
         Ok(AttachSession { tty: handle.fixed.spec.tty, logged, stream })
     }
 
+    /// Where `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container lie on the host; `None` before its first
+    /// start, and for components. The runner puts them there in the order in which it is handed them.
+    pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
+        container.state.started_at?;
+        let folder = self.dirs(&container.fixed.spec.id).run.join("etc");
+        matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+    }
+
     /// IDs of the workloads made from an image.
     pub fn image_users(&self, image_id: &str) -> Vec<String> {
         self.handles()
@@ -1167,26 +1175,8 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         || !filter.exited.is_empty()
         || status.is_alive()
         || status == Status::Restarting;
-    let name = |wanted: &str| {
-        let inner = wanted.trim_start_matches('^').trim_start_matches('/').trim_end_matches('$');
-        match (wanted.starts_with('^'), wanted.ends_with('$')) {
-            (true, true) => view.name == inner,
-            (true, false) => view.name.starts_with(inner),
-            (false, true) => view.name.ends_with(inner),
-            (false, false) => view.name.contains(inner),
-        }
-    };
-    let port = |wanted: &str, published: bool| {
-        let wanted = resolve::parse_port(wanted);
-        if published {
-            view.ports.iter().any(|p| Some(p.container) == wanted)
-        } else {
-            spec.ports.iter().any(|p| Some(*p) == wanted)
-        }
-    };
     shown
         && any(&filter.ids, &|id| view.id().starts_with(id))
-        && any(&filter.names, &name)
         && filter.labels.iter().all(|label| has_label(&spec.labels, label))
         && any(&filter.status, &|wanted| wanted == status.as_str())
         && (filter.exited.is_empty()
@@ -1197,8 +1187,11 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         })
         && any(&filter.volumes, &|wanted| view.fixed.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
         && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
-        && any(&filter.publish, &|wanted| port(wanted, true))
-        && any(&filter.expose, &|wanted| port(wanted, false))
+        && (filter.publish.is_empty()
+            || view.ports.iter().any(|port| {
+                filter.publish.contains(&Port { number: port.host.port(), protocol: port.container.protocol })
+            }))
+        && (filter.expose.is_empty() || spec.ports.iter().any(|port| filter.expose.contains(port)))
 }
 
 fn is_ancestor(ancestors: &HashSet<String>, view: &Container) -> bool {

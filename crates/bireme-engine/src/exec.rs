@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::container::Handle;
 use crate::engine::Engine;
 use crate::lifecycle::Ask;
+use crate::view::Status;
 use crate::{EngineError, engine};
 
 /// Which streams the client asked for at create; echoed by inspect.
@@ -56,6 +57,11 @@ impl Engine {
     /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
     pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
         let handle = self.find(name)?;
+        if handle.view().state.status == Status::Paused {
+            return Err(EngineError::conflict(format!(
+                "Container {name} is paused, unpause the container before exec"
+            )));
+        }
         handle.require(Ask::Use)?;
         let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
         if workload.as_exec().is_none() {
@@ -85,6 +91,7 @@ impl Engine {
         for old in ended.iter().skip(KEPT) {
             execs.remove(old);
         }
+        handle.execs_changed(|known| known.push(id.clone()));
         execs.insert(id.clone(), Entry { view, handle, ended: watch::Sender::new(false) });
         Ok(id)
     }
@@ -104,7 +111,9 @@ impl Engine {
             let mut execs = self.execs();
             let entry = execs.get_mut(exec_id).ok_or_else(|| no_such(exec_id))?;
             if entry.view.running || entry.view.exit_code.is_some() {
-                return Err(EngineError::conflict(format!("exec {exec_id} has already run: create another one")));
+                return Err(EngineError::conflict(format!(
+                    "exec command {exec_id} has already run: create another one"
+                )));
             }
             entry.handle.require(Ask::Use)?;
             entry.view.running = true;
@@ -124,7 +133,6 @@ impl Engine {
                 if let Some(entry) = self.execs().get_mut(exec_id) {
                     entry.view.pid = Some(started.pid);
                 }
-                handle.execs_changed(|running| running.push(exec_id.to_owned()));
                 handle.emit(self, &format!("exec_start: {command}"), [("execID", exec_id)]);
                 self.watch_exec(handle, exec_id.to_owned());
                 Ok(ExecSession { tty, stream: (!detach).then_some(started.stream) })
@@ -135,6 +143,7 @@ impl Engine {
                     _ => 126,
                 };
                 self.exec_ended(exec_id, code);
+                handle.execs_changed(|known| known.retain(|id| id != exec_id));
                 Err(error)
             }
         }

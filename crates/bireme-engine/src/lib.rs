@@ -34,6 +34,7 @@ pub mod request;
 mod resolve;
 pub mod restart;
 mod rootfs;
+mod size;
 pub mod update;
 pub mod view;
 mod volume;

@@ -70,6 +70,8 @@ pub(crate) struct Owner {
     started: Option<Instant>,
     /// How often it was started or taken over, to tell probes of one run from those of the next.
     runs: u64,
+    /// Its volumes are in use by what runs.
+    mounted: bool,
 }
 
 impl Owner {
@@ -85,12 +87,14 @@ impl Owner {
             run: CancellationToken::new(),
             started: None,
             runs: 0,
+            mounted: false,
         }
     }
 
     /// Takes over a workload that an earlier daemon started.
     pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
         self.handle.set_workload(Some(workload.clone()));
+        self.mounted = true;
         self.watch_end(workload);
         let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
         self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
@@ -284,7 +288,7 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                self.engine.unplace(&self.handle, &mut self.moving).await;
+                self.give_back().await;
                 let state = &mut self.moving.state;
                 state.pid = None;
                 state.error = error.to_string();
@@ -307,6 +311,8 @@ impl Owner {
     async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
         self.handle.executor.announce();
         let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
+        self.engine.emit_mounts("mount", &self.handle);
+        self.mounted = true;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;
         let spec = self.spec();
@@ -333,6 +339,14 @@ impl Owner {
         Ok(workload)
     }
 
+    /// Gives back what [`Owner::launch`] took: its place on networks, its volumes.
+    async fn give_back(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            self.engine.emit_mounts("unmount", &self.handle);
+        }
+        self.engine.unplace(&self.handle, &mut self.moving).await;
+    }
+
     fn watch_end(&mut self, workload: Arc<dyn Workload>) {
         let (sender, receiver) = oneshot::channel();
         self.end = Some(receiver);
@@ -356,7 +370,8 @@ impl Owner {
             self.handle.publish(&self.name, &self.moving);
             let ran = self.started.map_or(Duration::ZERO, |at| at.elapsed());
             let (handle, run, number) = (self.handle.clone(), self.run.clone(), self.runs);
-            self.engine.spawn(async move { health::probe(handle, check, known, ran, run, number).await });
+            let engine = self.engine.clone();
+            self.engine.spawn(async move { health::probe(engine, handle, check, known, ran, run, number).await });
         } else {
             self.moving.health = None;
         }
@@ -368,7 +383,7 @@ impl Owner {
         self.run.cancel();
         let workload = self.handle.workload();
         self.handle.set_workload(None);
-        self.engine.unplace(&self.handle, &mut self.moving).await;
+        self.give_back().await;
         if let Some(workload) = workload
             && let Err(error) = workload.delete().await
         {

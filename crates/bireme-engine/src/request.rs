@@ -217,7 +217,7 @@ pub struct ContainerFilter {
     /// The last so many created, in any state.
     pub limit: Option<usize>,
     pub ids: Vec<String>,
-    /// Regular-expression-free: a name matches when it contains the value; `^/name$` matches exactly.
+    /// Regular expressions, with or without the slash that Docker's names begin with.
     pub names: Vec<String>,
     /// `key` or `key=value`; all must hold.
     pub labels: Vec<String>,
@@ -229,9 +229,9 @@ pub struct ContainerFilter {
     /// Volume name or mount target.
     pub volumes: Vec<String>,
     pub health: Vec<String>,
-    /// `80`, `80/tcp`: published or exposed ports.
-    pub publish: Vec<String>,
-    pub expose: Vec<String>,
+    /// Ports of the host that are published, and ports that are exposed.
+    pub publish: Vec<Port>,
+    pub expose: Vec<Port>,
     pub before: Option<String>,
     pub since: Option<String>,
 }

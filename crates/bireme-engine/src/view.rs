@@ -26,7 +26,7 @@ pub struct Container {
     pub health: Option<Health>,
     /// The limits, where they were changed since create; otherwise those of `fixed.spec` hold.
     pub resources: Option<Resources>,
-    /// IDs of exec sessions that still run.
+    /// IDs of exec sessions that run or are yet to run.
     pub execs: Vec<String>,
 }
 

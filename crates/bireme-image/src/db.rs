@@ -53,8 +53,8 @@ CREATE TABLE builds (
 ) STRICT;
 ",
     "
--- Steps of builds that were carried out: key is a digest of all that determines one. Those that ran a command have the
--- layer it made, which stays until the cache is cleared: it cannot be made again from files alone.
+-- Steps of builds that were carried out: key is a digest of all that determines one. Those that made a layer have it;
+-- it stays until the cache is cleared.
 CREATE TABLE steps (key TEXT PRIMARY KEY, diff_id TEXT, size INTEGER NOT NULL, last_used INTEGER NOT NULL) STRICT;
 CREATE INDEX steps_by_diff_id ON steps(diff_id);
 -- What layers that are stored as they are become when they are packed for a registry.
@@ -463,7 +463,7 @@ impl Db {
         })
     }
 
-    /// Whether that step of a build was carried out before, and the layer of its command where it ran one.
+    /// Whether that step of a build was carried out before, and the layer it made if it made one.
     pub(crate) fn step(&self, key: &Digest) -> Result<Option<Option<Layer>>, ImageError> {
         self.change("look up a step of a build", |change| {
             change.execute("UPDATE steps SET last_used = ?2 WHERE key = ?1", params![key.as_str(), now()])?;
@@ -492,10 +492,10 @@ impl Db {
     pub(crate) fn cached(&self) -> Result<Vec<CachedLayer>, ImageError> {
         self.read("list the cache of builds", |db| {
             let mut query = db.prepare_cached(
-                "SELECT s.diff_id, coalesce(u.size, s.size), s.last_used,
+                "SELECT s.diff_id, coalesce(u.size, max(s.size)), max(s.last_used),
                      EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = s.diff_id)
                  FROM steps s LEFT JOIN unpacked u ON u.diff_id = s.diff_id
-                 WHERE s.diff_id IS NOT NULL ORDER BY s.last_used",
+                 WHERE s.diff_id IS NOT NULL GROUP BY s.diff_id ORDER BY 3",
             )?;
             let rows = query.query_map([], |row| {
                 let size: i64 = row.get(1)?;
@@ -506,14 +506,20 @@ impl Db {
         })
     }
 
-    /// Forgets steps last used before `until`, all without it; answers the layers they had.
-    pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<Vec<CachedLayer>, ImageError> {
-        let doomed: Vec<CachedLayer> =
-            self.cached()?.into_iter().filter(|step| until.is_none_or(|until| step.last_used < until)).collect();
+    /// Forgets steps last used before `until`, all without it.
+    pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<(), ImageError> {
         self.change("clear the cache of builds", |change| {
             change.execute("DELETE FROM steps WHERE ?1 IS NULL OR last_used < ?1", [until])
         })?;
-        Ok(doomed)
+        Ok(())
+    }
+
+    /// Forgets the steps that made a layer.
+    pub(crate) fn forget_steps_of(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        self.change("clear the cache of builds", |change| {
+            change.execute("DELETE FROM steps WHERE diff_id = ?1", [diff_id.as_str()])
+        })?;
+        Ok(())
     }
 
     /// What a plain layer became when it was packed.

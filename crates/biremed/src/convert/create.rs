@@ -16,6 +16,7 @@ use bireme_engine::request::{
 };
 use serde_json::Value;
 
+use super::inspect::RUNTIME_COMPONENT;
 use super::{Refusal, mounts, network, ports};
 
 /// A time to stop that never runs out, for Docker's negative timeouts.
@@ -46,7 +47,10 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     let mut create = Create {
         name: name.map(|name| name.trim_start_matches('/').to_owned()).filter(|name| !name.is_empty()),
         image: wire.image.clone().unwrap_or_default(),
-        platform: platform.map(str::to_owned),
+        // Docker's own way to ask for a component, from before images said it themselves.
+        platform: platform
+            .or((host.runtime.as_deref() == Some(RUNTIME_COMPONENT)).then_some("wasi/wasm"))
+            .map(str::to_owned),
         entrypoint: wire.entrypoint.clone(),
         command: wire.cmd.clone(),
         env: environment(wire.env.clone().unwrap_or_default())?,
@@ -162,7 +166,7 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     }
     let host_number = |field: &str| body["HostConfig"][field].as_i64().is_some_and(|number| number != 0);
     let runtime = host.runtime.as_deref().unwrap_or_default();
-    if !["", "runc", "bireme", "io.containerd.runc.v2", "io.containerd.wasmtime.v1"].contains(&runtime) {
+    if !["", "runc", "bireme", "io.containerd.runc.v2", RUNTIME_COMPONENT].contains(&runtime) {
         return Err(Refusal::invalid(format!(
             "unknown or invalid runtime name: {runtime}: leave it out, the image's platform says how it runs"
         )));
