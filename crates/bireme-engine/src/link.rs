@@ -42,7 +42,7 @@ impl Engine {
     /// # Errors
     /// `Conflict` when one of them does not run, in Docker's words.
     pub(crate) fn linked(&self, name: &str, links: &[Link]) -> Result<Vec<Linked>, EngineError> {
-        links.iter().map(|link| stand(&*self.find(link.to.as_str())?.view(), link, name)).collect()
+        links.iter().map(|link| stand(&self.find(link.to.as_str())?.view(), link, name)).collect()
     }
 }
 
