@@ -123,6 +123,22 @@ fn who_it_is_and_where_is_as_asked() {
 }
 
 #[test]
+fn a_linked_container_is_found_by_its_alias() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine
+        .docker(["run", "-d", "--name", "db", "-e", "FOO=bar", "--expose", "80", "busybox", "sleep", "1000"])
+        .stdout();
+    let look = "ping -c 1 -w 2 store >/dev/null && echo $STORE_PORT_80_TCP_PROTO $STORE_ENV_FOO";
+    assert_eq!(run(&engine, &["--link", "db:store"], look), "tcp bar\n");
+    engine.docker(["run", "--rm", "--link", "nope:x", "busybox", "true"]).fails(125, "No such container: nope");
+    engine.docker(["stop", "-t", "0", "db"]).stdout();
+    let stopped = engine.docker(["run", "--rm", "--link", "db:x", "busybox", "true"]);
+    stopped.fails(125, "Cannot link to a non running container: /db AS");
+    engine.finish();
+}
+
+#[test]
 fn volumes_of_another_container_are_shared() {
     let engine = Engine::start();
     engine.load("busybox");

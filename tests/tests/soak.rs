@@ -87,14 +87,15 @@ fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
         longest = longest.max(took);
         answer.body
     };
-    let long = kind % 3 != 0;
+    let kind = kind % 4;
+    let long = kind == 1 || kind == 2;
     let command = if long { vec!["sleep", "1000"] } else { vec!["sh", "-c", "echo $0; exit 3"] };
-    let body = json!({ "Image": "busybox", "Cmd": command, "HostConfig": { "AutoRemove": kind % 3 == 2 } });
+    let body = json!({ "Image": "busybox", "Cmd": command, "HostConfig": { "AutoRemove": kind == 2 } });
     let created = done("POST", &format!("/containers/create?name={name}"), &body.to_string(), &[201]);
     let id = created["Id"].as_str().unwrap().to_owned();
     let events = listen(socket, &id);
     done("POST", &format!("/containers/{id}/start"), "", &[204]);
-    match kind % 3 {
+    match kind {
         0 => {
             let ended = done("POST", &format!("/containers/{id}/wait"), "", &[200]);
             assert_eq!(ended["StatusCode"], 3, "{ended}");
@@ -104,6 +105,8 @@ fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
             done("GET", "/containers/json?all=1", "", &[200]);
             done("DELETE", &format!("/containers/{id}?force=1"), "", &[204]);
         }
+        // It is removed while it ends by itself.
+        3 => drop(done("DELETE", &format!("/containers/{id}?force=1"), "", &[204])),
         // It removes itself.
         _ => drop(done("POST", &format!("/containers/{id}/kill"), "", &[204])),
     }

@@ -489,6 +489,7 @@ impl Engine {
             request.hostname = Some(other.fixed.spec.hostname.clone());
             request.domainname = Some(other.fixed.spec.domainname.clone());
         }
+        let links = self.links(&request.links)?;
         let inherited = self.inherited_mounts(&request.volumes_from)?;
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
@@ -542,6 +543,7 @@ impl Engine {
             log,
             log_path,
             as_asked: request.as_asked,
+            links,
             entrypoint: resolved.entrypoint,
             command: resolved.command,
         };

@@ -24,6 +24,7 @@ mod exec;
 mod health;
 mod layer;
 pub mod lifecycle;
+mod link;
 mod log;
 mod memory;
 mod names;

@@ -21,6 +21,7 @@ use crate::EngineError;
 use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
 use crate::event::Event;
+use crate::link::{self, Linked};
 use crate::request::{CreateNetwork, EndpointRequest, PoolRequest, Publish};
 use crate::view::{Endpoint, Network, NetworkMember, PublishedPort};
 
@@ -77,6 +78,8 @@ pub(crate) struct Placed {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) names: Names,
     pub(crate) etc: Vec<(PathBuf, String)>,
+    /// Variables about what it is linked to.
+    pub(crate) env: Vec<String>,
 }
 
 impl Networks {
@@ -548,11 +551,18 @@ impl Engine {
         let listeners = self.open_ports(handle, moving).await?;
         handle.publish(name, moving);
         self.names_changed(&moving.endpoints).await;
+        let linked = self.linked(name, &handle.fixed.links)?;
         let etc = match &host {
-            Some(other) => etc_files(other, &other.view().endpoints, place.as_ref()),
-            None => etc_files(handle, &moving.endpoints, place.as_ref()),
+            Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
+            None => etc_files(handle, &moving.endpoints, place.as_ref(), &linked),
         };
-        Ok(Placed { etc, network: place, listeners, names: self.names_of(&moving.endpoints) })
+        Ok(Placed {
+            etc,
+            env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
+            network: place,
+            listeners,
+            names: self.names_of(&moving.endpoints),
+        })
     }
 
     async fn attach_endpoint(
@@ -1079,7 +1089,12 @@ fn parse_mac(text: &str) -> Result<[u8; 6], EngineError> {
 }
 
 /// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
-fn etc_files(handle: &Handle, endpoints: &[Endpoint], place: Option<&NetworkPlace>) -> Vec<(PathBuf, String)> {
+fn etc_files(
+    handle: &Handle,
+    endpoints: &[Endpoint],
+    place: Option<&NetworkPlace>,
+    linked: &[Linked],
+) -> Vec<(PathBuf, String)> {
     let spec = &handle.fixed.spec;
     let of_host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut hosts = match spec.namespaces.network {
@@ -1088,6 +1103,9 @@ fn etc_files(handle: &Handle, endpoints: &[Endpoint], place: Option<&NetworkPlac
     };
     for (name, address) in &spec.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
+    }
+    for one in linked {
+        hosts.push_str(&format!("{}\t{}\n", one.address, one.names()));
     }
     let full =
         if spec.domainname.is_empty() { String::new() } else { format!("{}.{} ", spec.hostname, spec.domainname) };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::spec::{Exit, Signal};
-use bireme_core::{Prepared, Workload, WorkloadSpec};
+use bireme_core::{ErrorKind, Prepared, Workload, WorkloadSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -315,8 +315,9 @@ impl Owner {
         self.mounted = true;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;
+        let spec = self.spec();
         let prepared = Prepared {
-            spec: self.spec(),
+            spec: WorkloadSpec { env: [placed.env, spec.env].concat(), ..spec },
             program: self.handle.fixed.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),
@@ -540,7 +541,11 @@ impl Owner {
         if self.moving.state.status.is_alive() {
             self.moving.stopped = true;
             if let Some(workload) = self.handle.workload() {
-                workload.signal(Signal::KILL).await?;
+                match workload.signal(Signal::KILL).await {
+                    // It ends in this very moment: what was wanted.
+                    Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                    other => other?,
+                }
             }
             self.handle.emit(&self.engine, "kill", [("signal", "9")]);
             let exit = ended(&mut self.end).await;

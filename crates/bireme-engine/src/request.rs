@@ -38,6 +38,8 @@ pub struct Create {
     pub mounts: Vec<MountRequest>,
     /// Names or IDs of workloads whose mounts it gets too; true: read-only.
     pub volumes_from: Vec<(String, bool)>,
+    /// Names or IDs of other workloads, and what they are called in this one.
+    pub links: Vec<(String, String)>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
     pub health: Option<HealthCheck>,

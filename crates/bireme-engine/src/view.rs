@@ -58,9 +58,18 @@ pub struct Fixed {
     /// Where the log file is; `None` with the `none` driver.
     pub log_path: Option<PathBuf>,
     pub as_asked: serde_json::Value,
+    #[serde(default)]
+    pub links: Vec<Link>,
     /// Entrypoint and command as resolved from the request and the image.
     pub entrypoint: Vec<String>,
     pub command: Vec<String>,
+}
+
+/// Another workload that is known by a name of one's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub to: bireme_core::WorkloadId,
+    pub alias: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

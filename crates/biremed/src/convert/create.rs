@@ -97,6 +97,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
+    create.links = links(host.links.as_deref())?;
     create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
@@ -183,7 +184,6 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     let driver = host.volume_driver.as_deref().unwrap_or_default();
     let table: [(bool, &str, &str); 17] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
-        (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
         (some(&host.blkio_weight_device), "BlkioWeightDevice", "leave it out"),
         (number(host.cpu_realtime_period), "CpuRealtimePeriod", "use NanoCpus"),
@@ -629,6 +629,19 @@ fn all_mounts(host: &HostConfig) -> Result<Vec<MountRequest>, Refusal> {
     Ok(all)
 }
 
+/// `name[:alias]`.
+fn links(list: Option<&[String]>) -> Result<Vec<(String, String)>, Refusal> {
+    let one = |text: &String| match text.split(':').collect::<Vec<_>>()[..] {
+        [name] if !name.is_empty() => Ok((name.to_owned(), name.trim_start_matches('/').to_owned())),
+        // As inspect shows it, the alias has the workload's own name before it: `/db:/web/alias`.
+        [name, alias] if !name.is_empty() && !alias.is_empty() => {
+            Ok((name.to_owned(), alias.rsplit('/').next().unwrap_or(alias).to_owned()))
+        }
+        _ => Err(Refusal::invalid(format!("bad format for links: {text}"))),
+    };
+    list.into_iter().flatten().map(one).collect()
+}
+
 /// `name[:ro|rw]`.
 fn volumes_from(list: Option<&[String]>) -> Result<Vec<(String, bool)>, Refusal> {
     let one = |text: &String| match text.split_once(':') {
@@ -801,10 +814,7 @@ mod tests {
     fn what_is_not_offered_is_refused_by_its_name() {
         check(json!({}), "ok");
         check(json!({ "VolumesFrom": ["x:odd"] }), "Invalid: invalid mode: odd");
-        check(
-            json!({ "Links": ["a:b"] }),
-            "Unsupported: Links is not offered: put both workloads on one network, where they find each other by name",
-        );
+        check(json!({ "Links": ["a:b:c"] }), "Invalid: bad format for links: a:b:c");
         check(json!({ "KernelMemory": 7 }), "Unsupported: KernelMemory is not offered: use Memory");
         check(json!({ "BlkioWeight": 5 }), "Invalid: Range of blkio weight is from 10 to 1000");
         check(json!({ "StorageOpt": { "size": "1g" } }), "Unsupported: StorageOpt is not offered: leave it out");

@@ -128,6 +128,7 @@ pub(crate) mod tests {
             propagation: propagation.to_owned(),
         };
         let fixed = Fixed {
+            links: Vec::new(),
             spec,
             program: bireme_core::Program::Component { path: "/x.wasm".into(), digest: String::new() },
             image_id: format!("sha256:{}", "a".repeat(64)),
