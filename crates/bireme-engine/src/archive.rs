@@ -203,15 +203,9 @@ pub(crate) fn append<W: Write>(
         return Err(io::Error::other("the tree is nested too deeply to copy"));
     }
     let stat = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(stat.st_mode & 0o7777);
-    header.set_uid(u64::from(stat.st_uid));
-    header.set_gid(u64::from(stat.st_gid));
-    header.set_mtime(stat.st_mtime.max(0) as u64);
-    header.set_size(0);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
-            header.set_entry_type(EntryType::Directory);
+            let mut header = header(&stat, EntryType::Directory);
             archive.append_data(&mut header, as_name, io::empty())?;
             let folder =
                 fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -224,25 +218,46 @@ pub(crate) fn append<W: Write>(
             }
             Ok(())
         }
+        // Sockets and devices are not copied out, as they mean nothing elsewhere.
+        _ => append_one(archive, parent, base, as_name, &stat),
+    }
+}
+
+/// What an archive says of a file, its size aside.
+pub(crate) fn header(stat: &fs::Stat, kind: EntryType) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(stat.st_mode & 0o7777);
+    header.set_uid(u64::from(stat.st_uid));
+    header.set_gid(u64::from(stat.st_gid));
+    header.set_mtime(stat.st_mtime.max(0) as u64);
+    header.set_size(0);
+    header
+}
+
+/// Adds a file, link or pipe; what is none of these is left out.
+pub(crate) fn append_one<W: Write>(
+    archive: &mut tar::Builder<W>,
+    parent: BorrowedFd<'_>,
+    base: &OsStr,
+    as_name: &Path,
+    stat: &fs::Stat,
+) -> io::Result<()> {
+    match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = std::fs::File::from(fs::openat(parent, base, flags, Mode::empty())?);
             let size = file.metadata()?.len();
-            header.set_entry_type(EntryType::Regular);
+            let mut header = header(stat, EntryType::Regular);
             header.set_size(size);
             // A file that shrinks meanwhile is filled up, one that grows is cut: the header's size holds.
             archive.append_data(&mut header, as_name, file.take(size).chain(io::repeat(0)).take(size))
         }
         FileType::Symlink => {
             let target = fs::readlinkat(parent, base, Vec::new())?;
-            header.set_entry_type(EntryType::Symlink);
-            archive.append_link(&mut header, as_name, OsStr::from_bytes(target.to_bytes()))
+            archive.append_link(&mut header(stat, EntryType::Symlink), as_name, OsStr::from_bytes(target.to_bytes()))
         }
-        FileType::Fifo => {
-            header.set_entry_type(EntryType::Fifo);
-            archive.append_data(&mut header, as_name, io::empty())
-        }
-        // Sockets and devices are not copied out, as they mean nothing elsewhere.
+        FileType::Fifo => archive.append_data(&mut header(stat, EntryType::Fifo), as_name, io::empty()),
         _ => Ok(()),
     }
 }

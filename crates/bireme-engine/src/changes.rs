@@ -64,19 +64,7 @@ impl Engine {
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
         let (lower, upper) = self.folders_of(name)?;
         archive::blocking(move || {
-            let failed = |source| EngineError::File { path: upper.clone(), source };
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            let below = rootfs::open_merged(&lower).map_err(failed)?;
-            let below = fs::openat(&below, ".", flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-            let above = match fs::open(&upper, flags, Mode::empty()) {
-                Ok(above) => above,
-                Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
-                Err(error) => return Err(failed(error.into())),
-            };
-            let mut found = Vec::new();
-            compare(above.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found).map_err(failed)?;
-            found.sort_by(|one: &Change, other| one.path.cmp(&other.path));
-            Ok(found)
+            changes_of(&lower, &upper).map_err(|source| EngineError::File { path: upper, source })
         })
         .await
     }
@@ -91,9 +79,7 @@ impl Engine {
         archive::blocking(move || {
             let write = || -> io::Result<()> {
                 // The container may be running on the same folders: read as layers, they are never written to.
-                let root = rootfs::open_merged(&layers)?;
-                // Names the folder only; listing it takes one that is open.
-                let root = fs::openat(&root, ".", OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+                let root = open_listed(&layers)?;
                 let mut archive = tar::Builder::new(out);
                 for name in names(root.as_fd())? {
                     archive::append(
@@ -111,7 +97,7 @@ impl Engine {
         .await
     }
 
-    fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
+    pub(crate) fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
         let handle = self.find(name)?;
         match &handle.fixed.program {
             Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
@@ -121,6 +107,28 @@ impl Engine {
             ))),
         }
     }
+}
+
+const LISTED: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+
+/// The merged tree, open for listing.
+fn open_listed(layers: &[PathBuf]) -> io::Result<OwnedFd> {
+    let root = rootfs::open_merged(layers)?;
+    Ok(fs::openat(&root, ".", LISTED, Mode::empty())?)
+}
+
+/// Every path that `upper` adds to, modifies in or deletes from `lower`, in order.
+pub(crate) fn changes_of(lower: &[PathBuf], upper: &Path) -> io::Result<Vec<Change>> {
+    let below = open_listed(lower)?;
+    let above = match fs::open(upper, LISTED, Mode::empty()) {
+        Ok(above) => above,
+        Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found = Vec::new();
+    compare(above.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found)?;
+    found.sort_by(|one: &Change, other| one.path.cmp(&other.path));
+    Ok(found)
 }
 
 /// The entries of a folder, in order.

@@ -241,6 +241,15 @@ impl Engine {
         let mut known: HashMap<WorkloadKind, Vec<WorkloadId>> = HashMap::new();
         for (handle, commands, name, moving, workload) in attempts {
             let mut owner = Owner::new(self.clone(), handle.clone(), name, moving.clone());
+            if handle.fixed.of_build {
+                // Its build ended with the engine that ran it.
+                let (engine, id) = (self.clone(), handle.id().to_owned());
+                self.spawn(async move {
+                    if let Err(error) = engine.remove(&id, Remove { force: true, volumes: true }).await {
+                        tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
+                    }
+                });
+            }
             match workload {
                 Some(Ok(workload)) => {
                     known.entry(handle.fixed.spec.kind).or_default().push(handle.fixed.spec.id.clone());
@@ -447,7 +456,11 @@ impl Engine {
         name: &str,
         made: &mut Made,
     ) -> Result<Created, EngineError> {
-        let image = self.image_for(&request).await?;
+        let (image, unfinished) = match request.unfinished.take() {
+            Some(unfinished) => (unfinished.image, Some(unfinished.layers)),
+            None => (self.image_for(&request).await?, None),
+        };
+        let of_build = unfinished.is_some();
         let kind = image.kind();
         let executor = self.executor(kind).ok_or_else(|| {
             EngineError::unsupported(format!(
@@ -476,7 +489,7 @@ impl Engine {
         self.check_routes(&spec, &executor, &request)?;
         resolve::check_binds(&resolved.mounts.binds)?;
         let dirs = self.dirs(&id);
-        let program = self.program(&image, &spec.args, &dirs).await?;
+        let program = self.program(&image, unfinished, &spec.args, &dirs).await?;
         spec.mounts = resolved.mounts.mounts;
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
@@ -500,6 +513,7 @@ impl Engine {
             platform: image.platform.to_string(),
             created: now(),
             auto_remove: request.auto_remove,
+            of_build,
             mounts: points,
             publish: request.publish,
             publish_all: request.publish_all,
@@ -543,10 +557,22 @@ impl Engine {
         Ok(self.images().resolve(&request.image, platform.as_ref()).await?)
     }
 
-    async fn program(&self, image: &Image, args: &[String], dirs: &Dirs) -> Result<Program, EngineError> {
+    async fn program(
+        &self,
+        image: &Image,
+        unfinished: Option<Vec<PathBuf>>,
+        args: &[String],
+        dirs: &Dirs,
+    ) -> Result<Program, EngineError> {
         match image.kind() {
+            WorkloadKind::Component if unfinished.is_some() => Err(EngineError::unsupported(
+                "commands are run in Linux images: RUN in a stage of one, and COPY --from it",
+            )),
             WorkloadKind::Container => Ok(Program::Layers {
-                lower: self.images().layers(&image.id).await?,
+                lower: match unfinished {
+                    Some(layers) => layers,
+                    None => self.images().layers(&image.id).await?,
+                },
                 upper: dirs.state.join("diff"),
                 work: dirs.state.join("work"),
             }),

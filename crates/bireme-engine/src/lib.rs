@@ -14,6 +14,7 @@
 
 mod archive;
 mod attach;
+mod build;
 mod changes;
 mod container;
 mod engine;
@@ -21,6 +22,7 @@ mod error;
 mod event;
 mod exec;
 mod health;
+mod layer;
 pub mod lifecycle;
 mod log;
 mod memory;
@@ -36,6 +38,7 @@ mod volume;
 
 pub use archive::PathStat;
 pub use attach::AttachSession;
+pub use build::CommitRequest;
 pub use changes::{Change, ChangeKind};
 pub use engine::{Created, Engine, EngineOptions};
 pub use error::EngineError;

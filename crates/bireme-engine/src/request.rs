@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bireme_core::spec::{Dns, Port, Propagation, Resources, Security, Signal};
+use bireme_image::Image;
 use serde::{Deserialize, Serialize};
 
 /// A workload to be created. `None` and empty mean that the image's value holds, then the default.
@@ -14,6 +15,9 @@ pub struct Create {
     /// Without a leading slash; `None` lets the engine choose one.
     pub name: Option<String>,
     pub image: String,
+    /// An image in the making, to be used in place of a stored one; `image` is only its name then. The workload is
+    /// removed when the engine starts again.
+    pub unfinished: Option<Unfinished>,
     /// `os/arch[/variant]`, such as `wasi/wasm`.
     pub platform: Option<String>,
     pub entrypoint: Option<Vec<String>>,
@@ -55,6 +59,14 @@ pub struct Create {
     pub log: LogRequest,
     /// The client's own request, kept verbatim and given back by [`crate::view::Container::as_asked`].
     pub as_asked: serde_json::Value,
+}
+
+/// An image that is being built: no stored one.
+#[derive(Clone, Debug)]
+pub struct Unfinished {
+    pub image: Image,
+    /// The folders of its layers, lowest first. They must stay as long as the workload does.
+    pub layers: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug)]

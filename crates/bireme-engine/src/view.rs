@@ -43,6 +43,9 @@ pub struct Fixed {
     pub platform: String,
     pub created: i64,
     pub auto_remove: bool,
+    /// It runs a command of a build, and ends with it.
+    #[serde(default)]
+    pub of_build: bool,
     pub mounts: Vec<MountPoint>,
     pub publish: Vec<crate::request::Publish>,
     pub publish_all: bool,

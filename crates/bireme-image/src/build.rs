@@ -1,22 +1,28 @@
-//! Building images from Dockerfiles, without running anything.
+//! Building images from Dockerfiles.
 //!
 //! ```text
 //! Dockerfile ──parse──> stages ──those the target needs──> FROM: resolve or pull, instructions in order ──> record
 //! context ──unpacked aside, read through .dockerignore──> COPY, ADD: one layer each, written, unpacked
+//! RUN ──on the layers so far, by whoever asked for the build (see [`run`])──> what it changed: one layer
 //! ```
 //!
-//! The same files, arguments and base give the same image: layers are written in a fixed order, and a build whose result
-//! would differ from a stored image only in its times answers with that image.
+//! The same files, arguments and base give the same image: layers are written in a fixed order, a command is not run
+//! again where nothing before it changed, and a build whose result would differ from a stored image only in its times
+//! answers with that image.
 
+mod cache;
 mod copy;
 mod dockerfile;
+mod onbuild;
 mod patterns;
-mod stage;
+pub mod run;
+pub(crate) mod stage;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{SubsecRound as _, Utc};
 use tempfile::TempDir;
@@ -24,21 +30,23 @@ use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
 use crate::admit::{Candidate, Claim};
-use crate::archive::make_record;
 use crate::db::Layer;
-use crate::digest::{Digest, ImageId};
+use crate::digest::ImageId;
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};
-use crate::model::{ConfigFile, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, RootFs};
+use crate::made::NewLayer;
+use crate::model::{ConfigFile, RootFs};
 use crate::platform::Platform;
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::store::{ImageStore, blocking};
 use crate::unpack::{Options, open_any, unpack};
 use crate::view::View;
-use copy::{NewLayer, Order};
+use cache::Cache;
+use copy::Order;
 use dockerfile::{Dockerfile, Instruction, StageText};
 use patterns::Ignore;
+use run::RunSteps;
 use stage::{Stage, given};
 
 /// Largest Dockerfile or `.dockerignore` that is read, in bytes.
@@ -61,8 +69,12 @@ pub struct BuildRequest {
     pub target: Option<String>,
     /// Ask the registry for newer base images even if they are stored.
     pub pull: bool,
-    /// Never take an image from an earlier build of the same.
+    /// Never take an image or a step from an earlier build.
     pub no_cache: bool,
+    /// Take steps of earlier builds only where one of these images has them, stored names or IDs; empty is any.
+    pub cache_from: Vec<String>,
+    /// Carries out RUN; `None` refuses it.
+    pub runner: Option<Arc<dyn RunSteps>>,
     /// Credentials by registry host, `docker.io` for Docker Hub.
     pub auth: BTreeMap<String, RegistryAuth>,
 }
@@ -88,6 +100,8 @@ impl BuildRequest {
             target: None,
             pull: false,
             no_cache: false,
+            cache_from: Vec::new(),
+            runner: None,
             auth: BTreeMap::new(),
         }
     }
@@ -116,6 +130,7 @@ impl ImageStore {
             ignore,
             globals: BTreeMap::new(),
             stages: Vec::new(),
+            cache: Cache::open(self, &request)?,
             claim: Claim::new(&self.inner),
             log,
             step: 0,
@@ -205,6 +220,7 @@ struct Build<'a> {
     globals: BTreeMap<String, Option<String>>,
     /// By position in the Dockerfile; `None` for those not needed.
     stages: Vec<Option<Stage>>,
+    cache: Cache,
     /// Keeps new layers until they are recorded.
     claim: Claim,
     log: OnBuildEvent<'a>,
@@ -288,28 +304,52 @@ impl Build<'_> {
         self.announce(&text.from);
         let mut stage = self.from(dockerfile, text).await?;
         self.show(&stage)?;
+        let triggers = std::mem::take(&mut stage.config.config.on_build);
+        if !triggers.is_empty() {
+            let plural = if triggers.len() == 1 { "" } else { "s" };
+            self.say(format!("# Executing {} build trigger{plural}\n", triggers.len()));
+            for trigger in &triggers {
+                let instruction = onbuild::read(&text.from, trigger)?;
+                self.carry_out(dockerfile, &mut stage, &instruction).await?;
+                self.show(&stage)?;
+            }
+        }
         for instruction in &text.body {
             self.announce(instruction);
-            match instruction.keyword.as_str() {
-                "COPY" | "ADD" => self.copy(dockerfile, &mut stage, instruction).await?,
-                "WORKDIR" => {
-                    stage.apply(instruction, &self.request.args, &self.globals)?;
-                    let made = self.work_folder(&mut stage).await?;
-                    stage.note(&instruction.text(), made);
-                }
-                _ => {
-                    stage.apply(instruction, &self.request.args, &self.globals)?;
-                    stage.note(&instruction.text(), false);
-                }
-            }
+            self.carry_out(dockerfile, &mut stage, instruction).await?;
             self.show(&stage)?;
         }
         Ok(stage)
     }
 
+    async fn carry_out(
+        &mut self,
+        dockerfile: &Dockerfile,
+        stage: &mut Stage,
+        instruction: &Instruction,
+    ) -> Result<(), ImageError> {
+        match instruction.keyword.as_str() {
+            "COPY" | "ADD" => self.copy(dockerfile, stage, instruction).await?,
+            "RUN" => return self.run_command(stage, instruction).await,
+            "WORKDIR" => {
+                stage.apply(instruction, &self.request.args, &self.globals)?;
+                let made = self.work_folder(stage).await?;
+                stage.note(&instruction.text(), made);
+            }
+            _ => {
+                stage.apply(instruction, &self.request.args, &self.globals)?;
+                stage.note(&instruction.text(), false);
+            }
+        }
+        if self.cache.knows(&self.store.inner, stage)? {
+            self.say(cache::USING);
+        }
+        Ok(())
+    }
+
     /// Prints what stands for the state so far, as Docker does after each step.
     fn show(&self, stage: &Stage) -> Result<(), ImageError> {
-        self.say(format!(" ---> {}\n", Digest::of(&to_json(&stage.config)?).short()));
+        self.say(format!(" ---> {}\n", stage.digest()?.short()));
         Ok(())
     }
 
@@ -353,9 +393,6 @@ impl Build<'_> {
             return Err(from.fault(format!("{base} is a Wasm artifact, which has no root filesystem to build on; COPY its file into an image FROM scratch")));
         }
         let mut config = record.config_file()?;
-        if !config.config.on_build.is_empty() {
-            return Err(from.lacking("ONBUILD", format!("{base} has triggers, which this builder does not carry out")));
-        }
         config.created = None;
         config.comment = None;
         Ok(Stage::new(config, record.layers, dockerfile.escape))
@@ -486,18 +523,8 @@ impl Build<'_> {
 
     /// Puts a new layer on top of a stage.
     async fn add_layer(&mut self, stage: &mut Stage, new: NewLayer) -> Result<(), ImageError> {
-        let blob = Descriptor { media_type: OCI_LAYER.to_owned(), digest: new.digest.clone(), size: new.size };
-        // Not packed: what it unpacks to is what it is.
-        let layer = Layer { diff_id: new.digest.clone(), blob };
-        self.claim.blob(&new.digest);
-        self.claim.layer(&new.digest);
-        let path = self.store.inner.blob_path(&new.digest);
-        if !path.exists() {
-            new.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;
-        }
-        self.store.inner.unpacked(&layer).await?;
-        stage.config.rootfs.diff_ids.push(layer.diff_id.clone());
-        stage.layers.push(layer);
+        let layer = self.store.take_in(new, &mut self.claim).await?;
+        stage.push(layer);
         Ok(())
     }
 
@@ -526,7 +553,7 @@ impl Build<'_> {
     /// Records the image.
     async fn finish(mut self, mut stage: Stage) -> Result<ImageId, ImageError> {
         stage.config.config.labels.extend(self.request.labels.clone());
-        let key = Digest::of(&to_json(&stage.config)?);
+        let key = stage.digest()?;
         let stored = if self.request.no_cache { None } else { self.store.inner.db.built(&key)? };
         let names: Vec<_> = self.request.tags.iter().map(|tag| (tag.clone(), None)).collect();
         let record = match stored {
@@ -537,17 +564,7 @@ impl Build<'_> {
                 for step in &mut stage.config.history {
                     step.created.get_or_insert(now);
                 }
-                let config = to_json(&stage.config)?;
-                let manifest = Manifest {
-                    config: Descriptor {
-                        media_type: OCI_CONFIG.to_owned(),
-                        digest: Digest::of(&config),
-                        size: config.len() as u64,
-                    },
-                    layers: stage.layers.iter().map(|layer| layer.blob.clone()).collect(),
-                    artifact_type: None,
-                };
-                make_record(manifest.to_json(), &manifest, config, None)?
+                stage.record()?
             }
         };
         let id = record.id.clone();
@@ -560,10 +577,6 @@ impl Build<'_> {
         }
         Ok(id)
     }
-}
-
-fn to_json(config: &ConfigFile) -> Result<Vec<u8>, ImageError> {
-    serde_json::to_vec(config).map_err(|error| ImageError::malformed("configuration being built", error))
 }
 
 /// Which of the first `before` stages has that name.

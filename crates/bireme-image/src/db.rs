@@ -10,15 +10,16 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
+use crate::build::run::CachedLayer;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Descriptor};
+use crate::model::{ConfigFile, Descriptor, OCI_LAYER};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
-const SCHEMA_VERSION: i64 = 1;
-
-const SCHEMA: &str = "
+/// What each version of the tables adds to the one before; the number of the last is that of the whole.
+const SCHEMA: [&str; 2] = [
+    "
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
     config_media_type TEXT NOT NULL, artifact_type TEXT, platform TEXT NOT NULL, last_used INTEGER NOT NULL
@@ -50,7 +51,16 @@ CREATE TABLE components (
 CREATE TABLE builds (
     key TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images(id) ON DELETE CASCADE
 ) STRICT;
-";
+",
+    "
+-- Steps of builds that were carried out: key is a digest of all that determines one. Those that ran a command have the
+-- layer it made, which stays until the cache is cleared: it cannot be made again from files alone.
+CREATE TABLE steps (key TEXT PRIMARY KEY, diff_id TEXT, size INTEGER NOT NULL, last_used INTEGER NOT NULL) STRICT;
+CREATE INDEX steps_by_diff_id ON steps(diff_id);
+-- What layers that are stored as they are become when they are packed for a registry.
+CREATE TABLE packed (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
+",
+];
 
 /// An image as it is recorded.
 #[derive(Clone, Debug)]
@@ -77,6 +87,14 @@ impl Record {
 pub(crate) struct Layer {
     pub(crate) diff_id: Digest,
     pub(crate) blob: Descriptor,
+}
+
+impl Layer {
+    /// A layer that is stored as it is, so that it unpacks to what its blob's name says.
+    pub(crate) fn plain(digest: Digest, size: u64) -> Self {
+        let blob = Descriptor { media_type: OCI_LAYER.to_owned(), digest: digest.clone(), size };
+        Self { diff_id: digest, blob }
+    }
 }
 
 /// What nothing refers to any more after a removal; its files are to be deleted.
@@ -111,18 +129,19 @@ impl Db {
             Ok((connection, version))
         };
         let (mut connection, version) = open().map_err(fault("open the tables"))?;
-        match version {
-            0 => {
-                let create = |connection: &mut Connection| {
-                    let change = connection.transaction()?;
-                    change.execute_batch(SCHEMA)?;
-                    change.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-                    change.commit()
-                };
-                create(&mut connection).map_err(fault("create the tables"))?;
-            }
-            SCHEMA_VERSION => {}
-            found => return Err(ImageError::Schema { found, known: SCHEMA_VERSION }),
+        let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
+        let missing = match usize::try_from(version) {
+            Ok(have) if have <= SCHEMA.len() => &SCHEMA[have..],
+            _ => return Err(ImageError::Schema { found: version, known }),
+        };
+        let add = |connection: &mut Connection| {
+            let change = connection.transaction()?;
+            missing.iter().try_for_each(|part| change.execute_batch(part))?;
+            change.pragma_update(None, "user_version", known)?;
+            change.commit()
+        };
+        if !missing.is_empty() {
+            add(&mut connection).map_err(fault("create the tables"))?;
         }
         Ok(Self { connection: Mutex::new(connection) })
     }
@@ -224,6 +243,19 @@ impl Db {
         })
     }
 
+    /// Every name of a reference's repository.
+    pub(crate) fn tags_of(&self, reference: &Reference) -> Result<Vec<Reference>, ImageError> {
+        let start = format!("{}/{}:", reference.registry(), reference.repository());
+        let names: Vec<String> = self.read("list the tags of a repository", |db| {
+            let mut query = db.prepare_cached(
+                "SELECT DISTINCT name FROM names WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name",
+            )?;
+            let rows = query.query_map([&start], |row| row.get(0))?;
+            rows.collect()
+        })?;
+        names.iter().map(|name| Reference::parse(name).map_err(ImageError::from)).collect()
+    }
+
     /// The digest recorded with a name and an image, if it came from a registry.
     pub(crate) fn name_digest(&self, reference: &Reference, id: &ImageId) -> Result<Option<String>, ImageError> {
         self.read("look up a name", |db| {
@@ -302,13 +334,15 @@ impl Db {
                 blobs: digests(
                     change,
                     "SELECT DISTINCT blob FROM layers WHERE image = ?1
-                     AND blob NOT IN (SELECT blob FROM layers WHERE image <> ?1)",
+                     AND blob NOT IN (SELECT blob FROM layers WHERE image <> ?1)
+                     AND NOT EXISTS (SELECT 1 FROM steps WHERE steps.diff_id = blob)",
                     id,
                 )?,
                 diff_ids: digests(
                     change,
                     "SELECT DISTINCT diff_id FROM layers WHERE image = ?1
-                     AND diff_id NOT IN (SELECT diff_id FROM layers WHERE image <> ?1)",
+                     AND diff_id NOT IN (SELECT diff_id FROM layers WHERE image <> ?1)
+                     AND NOT EXISTS (SELECT 1 FROM steps WHERE steps.diff_id = layers.diff_id)",
                     id,
                 )?,
                 components: digests(
@@ -330,8 +364,10 @@ impl Db {
                 db.prepare(sql)?.query_map([], |row| parsed(row, 0))?.collect()
             };
             Ok(Garbage {
-                blobs: all("SELECT DISTINCT blob FROM layers")?,
-                diff_ids: all("SELECT diff_id FROM unpacked WHERE diff_id IN (SELECT diff_id FROM layers)")?,
+                // A layer that a build made is stored as it is: its blob has its name.
+                blobs: all("SELECT blob FROM layers UNION SELECT diff_id FROM steps WHERE diff_id IS NOT NULL")?,
+                diff_ids: all("SELECT diff_id FROM unpacked WHERE diff_id IN
+                     (SELECT diff_id FROM layers UNION SELECT diff_id FROM steps WHERE diff_id IS NOT NULL)")?,
                 components: all("SELECT DISTINCT digest FROM components")?,
             })
         })
@@ -340,19 +376,24 @@ impl Db {
     /// Forgets unpacked layers that no image has.
     pub(crate) fn forget_unused(&self) -> Result<(), ImageError> {
         self.change("forget unused layers", |change| {
-            change.execute("DELETE FROM unpacked WHERE diff_id NOT IN (SELECT diff_id FROM layers)", [])
+            change.execute(
+                "DELETE FROM unpacked WHERE diff_id NOT IN
+                 (SELECT diff_id FROM layers UNION SELECT diff_id FROM steps WHERE diff_id IS NOT NULL)",
+                [],
+            )?;
+            change.execute("DELETE FROM packed WHERE diff_id NOT IN (SELECT diff_id FROM layers)", [])
         })?;
         Ok(())
     }
 
-    /// Whether any image has this blob as a layer.
+    /// Whether any image or kept step of a build has this blob as a layer.
     pub(crate) fn uses_blob(&self, digest: &Digest) -> Result<bool, ImageError> {
-        self.exists("SELECT 1 FROM layers WHERE blob = ?1", digest)
+        self.exists("SELECT 1 FROM layers WHERE blob = ?1 UNION ALL SELECT 1 FROM steps WHERE diff_id = ?1", digest)
     }
 
-    /// Whether any image has this unpacked layer.
+    /// Whether any image or kept step of a build has this unpacked layer.
     pub(crate) fn uses_diff_id(&self, digest: &Digest) -> Result<bool, ImageError> {
-        self.exists("SELECT 1 FROM layers WHERE diff_id = ?1", digest)
+        self.exists("SELECT 1 FROM layers WHERE diff_id = ?1 UNION ALL SELECT 1 FROM steps WHERE diff_id = ?1", digest)
     }
 
     fn exists(&self, sql: &str, digest: &Digest) -> Result<bool, ImageError> {
@@ -420,6 +461,97 @@ impl Db {
         self.read("look up a build", |db| {
             db.query_row("SELECT image FROM builds WHERE key = ?1", [key.as_str()], |row| parsed(row, 0)).optional()
         })
+    }
+
+    /// Whether that step of a build was carried out before, and the layer of its command where it ran one.
+    pub(crate) fn step(&self, key: &Digest) -> Result<Option<Option<Layer>>, ImageError> {
+        self.change("look up a step of a build", |change| {
+            change.execute("UPDATE steps SET last_used = ?2 WHERE key = ?1", params![key.as_str(), now()])?;
+            change
+                .query_row("SELECT diff_id, size FROM steps WHERE key = ?1", [key.as_str()], |row| {
+                    let size: i64 = row.get(1)?;
+                    let made = row.get::<_, Option<String>>(0)?.is_some().then(|| parsed(row, 0)).transpose()?;
+                    Ok(made.map(|diff_id| Layer::plain(diff_id, size.unsigned_abs())))
+                })
+                .optional()
+        })
+    }
+
+    pub(crate) fn set_step(&self, key: &Digest, layer: Option<&Layer>) -> Result<(), ImageError> {
+        self.change("record a step of a build", |change| {
+            let size = layer.map_or(0, |layer| i64::try_from(layer.blob.size).unwrap_or(i64::MAX));
+            change.execute(
+                "INSERT OR REPLACE INTO steps VALUES (?1, ?2, ?3, ?4)",
+                params![key.as_str(), layer.map(|layer| layer.diff_id.as_str()), size, now()],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// The layers that the cache of builds keeps, the longest unused first.
+    pub(crate) fn cached(&self) -> Result<Vec<CachedLayer>, ImageError> {
+        self.read("list the cache of builds", |db| {
+            let mut query = db.prepare_cached(
+                "SELECT s.diff_id, coalesce(u.size, s.size), s.last_used,
+                     EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = s.diff_id)
+                 FROM steps s LEFT JOIN unpacked u ON u.diff_id = s.diff_id
+                 WHERE s.diff_id IS NOT NULL ORDER BY s.last_used",
+            )?;
+            let rows = query.query_map([], |row| {
+                let size: i64 = row.get(1)?;
+                let (id, size) = (parsed(row, 0)?, size.unsigned_abs());
+                Ok(CachedLayer { id, size, last_used: row.get(2)?, shared: row.get(3)? })
+            })?;
+            rows.collect()
+        })
+    }
+
+    /// Forgets steps last used before `until`, all without it; answers the layers they had.
+    pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<Vec<CachedLayer>, ImageError> {
+        let doomed: Vec<CachedLayer> =
+            self.cached()?.into_iter().filter(|step| until.is_none_or(|until| step.last_used < until)).collect();
+        self.change("clear the cache of builds", |change| {
+            change.execute("DELETE FROM steps WHERE ?1 IS NULL OR last_used < ?1", [until])
+        })?;
+        Ok(doomed)
+    }
+
+    /// What a plain layer became when it was packed.
+    pub(crate) fn packed(&self, diff_id: &Digest) -> Result<Option<(Digest, u64)>, ImageError> {
+        self.read("look up a packed layer", |db| {
+            db.query_row("SELECT digest, size FROM packed WHERE diff_id = ?1", [diff_id.as_str()], |row| {
+                let size: i64 = row.get(1)?;
+                Ok((parsed(row, 0)?, size.unsigned_abs()))
+            })
+            .optional()
+        })
+    }
+
+    pub(crate) fn set_packed(&self, diff_id: &Digest, digest: &Digest, size: u64) -> Result<(), ImageError> {
+        self.change("record a packed layer", |change| {
+            change.execute(
+                "INSERT OR REPLACE INTO packed VALUES (?1, ?2, ?3)",
+                params![diff_id.as_str(), digest.as_str(), i64::try_from(size).unwrap_or(i64::MAX)],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Records that a registry knows an image by `digest` under the name's repository.
+    pub(crate) fn add_repo_digest(
+        &self,
+        reference: &Reference,
+        id: &ImageId,
+        digest: &Digest,
+    ) -> Result<(), ImageError> {
+        let repository = format!("{}/{}", reference.registry(), reference.repository());
+        self.change("record a digest", |change| {
+            change.execute(
+                "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
+                [id.as_str(), &repository, digest.as_str()],
+            )
+        })?;
+        Ok(())
     }
 
     pub(crate) fn set_built(&self, key: &Digest, id: &ImageId) -> Result<(), ImageError> {

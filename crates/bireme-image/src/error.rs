@@ -64,6 +64,12 @@ pub enum ImageError {
         /// The repository asked for.
         repository: String,
     },
+    /// A push of what is not stored.
+    #[error("{reason}")]
+    NothingToPush {
+        /// In Docker's words.
+        reason: String,
+    },
     /// The registry did not answer, or not sensibly, after all retries.
     #[error("cannot {attempt} from registry {registry}: {reason}")]
     Registry {
@@ -71,6 +77,14 @@ pub enum ImageError {
         registry: String,
         /// What was tried.
         attempt: String,
+        /// What happened, with the causes below it.
+        reason: String,
+    },
+    /// What stands at an address could not be had.
+    #[error("cannot fetch {url}: {reason}")]
+    Fetch {
+        /// As it was given.
+        url: String,
         /// What happened, with the causes below it.
         reason: String,
     },
@@ -192,6 +206,27 @@ pub enum ImageError {
         /// Why, and what to do instead.
         reason: String,
     },
+    /// A command of a build that ended badly.
+    #[error("The command '{command}' returned a non-zero code: {code}")]
+    Run {
+        /// Program and arguments.
+        command: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// A command of a build that could not be run.
+    #[error("RUN cannot be carried out: {reason}")]
+    RunRefused {
+        /// What stood against it.
+        reason: String,
+    },
+    /// What was to become a layer could not be read.
+    #[error("the files for a new layer cannot be read")]
+    Pack {
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A COPY or ADD that cannot be done.
     #[error("{instruction} failed on line {line}: {reason}")]
     Copy {
@@ -278,14 +313,16 @@ impl ImageError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. }
+            | Self::NothingToPush { .. }
             | Self::NoPlatform { .. }
             | Self::ManifestUnknown { .. }
             | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::Unauthorized { .. } => ErrorKind::Denied,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Registry { .. } | Self::NoSpace { .. } => ErrorKind::Unavailable,
+            Self::Registry { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => ErrorKind::Unavailable,
             Self::MediaType { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
             Self::Store { .. }
+            | Self::Pack { .. }
             | Self::Output { .. }
             | Self::Database { .. }
             | Self::Schema { .. }
@@ -305,6 +342,8 @@ impl ImageError {
             | Self::BadArchive { .. }
             | Self::NoComponent { .. }
             | Self::Dockerfile { .. }
+            | Self::Run { .. }
+            | Self::RunRefused { .. }
             | Self::Copy { .. }
             | Self::BuildRequest { .. }
             | Self::Input { .. } => ErrorKind::Invalid,

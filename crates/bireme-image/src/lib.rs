@@ -1,4 +1,4 @@
-//! The image library: references, registries, the content store, unpacking, and builds without `RUN`.
+//! The image library: references, registries, the content store, unpacking, and builds.
 //!
 //! [`ImageStore`] is the one door: it pulls, loads, builds, lists and removes images, hands out the unpacked layers of a
 //! Linux image and the component of a Wasm one. What it keeps lies under one folder (see [`store`]); what it reads was
@@ -8,15 +8,18 @@ mod admit;
 pub mod archive;
 mod blob;
 pub mod build;
+mod commit;
 mod db;
 pub mod digest;
 pub mod distribution;
 pub mod error;
 pub mod events;
 mod layers;
+mod made;
 pub mod model;
 pub mod platform;
 pub mod pull;
+mod push;
 pub mod reference;
 mod registry;
 pub mod store;
@@ -24,7 +27,9 @@ mod unpack;
 mod view;
 
 pub use archive::Loaded;
+pub use build::run::{CachedLayer, Changes, RunStep, RunSteps};
 pub use build::{BuildContext, BuildRequest};
+pub use commit::{Commit, fetch};
 pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;
@@ -32,6 +37,7 @@ pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
 pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::Platform;
 pub use pull::{Pulled, RegistryAuth};
+pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ImageStore, Limits, RegistrySettings, Removed};
 pub use unpack::open_any;

@@ -41,6 +41,15 @@ impl Platform {
         Self { os: "wasi".to_owned(), architecture: "wasm".to_owned(), variant: String::new() }
     }
 
+    /// As an index lists it.
+    pub(crate) fn to_oci(&self) -> serde_json::Value {
+        let mut listed = serde_json::json!({ "architecture": self.architecture, "os": self.os });
+        if !self.variant.is_empty() {
+            listed["variant"] = self.variant.clone().into();
+        }
+        listed
+    }
+
     /// A component for `wasi/wasm` in any of its spellings, a container for all else.
     pub fn kind(&self) -> WorkloadKind {
         let wasm = self.architecture.starts_with("wasm") || self.os.starts_with("wasi");

@@ -1,4 +1,4 @@
-//! One place where an image may be fetched from: a registry, or a mirror of one.
+//! One place where an image may be fetched from or brought to: a registry, or a mirror of one.
 //!
 //! `oci_client` does authentication and opens blob streams at any offset. What stands here is what it leaves to its
 //! user: how much of a manifest is read, what is tried again, and errors in the words Docker's clients know.
@@ -23,8 +23,8 @@ use crate::store::RegistrySettings;
 pub(crate) const ATTEMPTS: u32 = 5;
 
 /// Silence after which a connection counts as broken.
-const SILENCE: Duration = Duration::from_secs(30);
-const CONNECT: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(30);
+pub(crate) const CONNECT: Duration = Duration::from_secs(15);
 
 /// Time before the next attempt, doubling from a quarter of a second.
 pub(crate) async fn back_off(attempt: u32) {
@@ -38,6 +38,7 @@ pub(crate) struct Remote {
     http: bool,
     repository: String,
     auth: RegistryAuth,
+    operation: RegistryOperation,
     client: Client,
     plain: reqwest::Client,
     /// What the user asked for, for errors.
@@ -53,7 +54,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    fn last(error: ImageError) -> Self {
+    pub(crate) fn last(error: ImageError) -> Self {
         Self { error, retry: false, unauthorized: false }
     }
 }
@@ -102,16 +103,40 @@ impl Remote {
         Ok(remotes)
     }
 
+    /// Where `reference` is brought to.
+    pub(crate) fn to_push(
+        settings: &RegistrySettings,
+        reference: &Reference,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Self, ImageError> {
+        let host = reference.registry();
+        let auth = auth.unwrap_or(RegistryAuth::Anonymous);
+        Self::for_operation(host, is_plain(settings, host), reference, auth, RegistryOperation::Push)
+    }
+
     fn new(host: &str, http: bool, wanted: &Reference, auth: RegistryAuth) -> Result<Self, ImageError> {
+        Self::for_operation(host, http, wanted, auth, RegistryOperation::Pull)
+    }
+
+    fn for_operation(
+        host: &str,
+        http: bool,
+        wanted: &Reference,
+        auth: RegistryAuth,
+        operation: RegistryOperation,
+    ) -> Result<Self, ImageError> {
         let failed = |error: &dyn std::error::Error| ImageError::Registry {
             registry: host.to_owned(),
             attempt: "prepare a connection".to_owned(),
             reason: chain(error),
         };
+        // While a layer is sent, the registry has nothing to say, however long that takes.
+        let silence = matches!(operation, RegistryOperation::Pull).then_some(SILENCE);
         let config = ClientConfig {
             protocol: if http { ClientProtocol::Http } else { ClientProtocol::Https },
             connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
+            read_timeout: silence,
+            use_monolithic_push: true,
             user_agent: concat!("bireme/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
@@ -123,7 +148,7 @@ impl Remote {
             .build()
             .map_err(|error| failed(&error))?;
         let repository = wanted.repository().to_owned();
-        Ok(Self { host: host.to_owned(), http, repository, auth, client, plain, wanted: wanted.clone() })
+        Ok(Self { host: host.to_owned(), http, repository, auth, operation, client, plain, wanted: wanted.clone() })
     }
 
     pub(crate) fn host(&self) -> &str {
@@ -137,10 +162,7 @@ impl Remote {
     /// Gets a token, if the registry hands out any. The client keeps it for what follows.
     pub(crate) async fn log_in(&self) -> Result<Option<String>, Failure> {
         let place = self.place("");
-        self.client
-            .auth(&place, &self.auth, RegistryOperation::Pull)
-            .await
-            .map_err(|error| self.failure("authenticate", error))
+        self.client.auth(&place, &self.auth, self.operation).await.map_err(|error| self.failure("authenticate", error))
     }
 
     /// Fetches a manifest or index by tag or digest, with retries.
@@ -260,6 +282,36 @@ impl Remote {
             return Err(Failure::last(error));
         }
         Ok(bytes)
+    }
+
+    /// Whether the registry has a blob.
+    pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, Failure> {
+        let found = self.client.blob_exists(&self.place(digest.as_str()), digest.as_str()).await;
+        found.map_err(|error| self.failure("look for a layer", error))
+    }
+
+    /// Sends a blob of `size` bytes.
+    pub(crate) async fn send_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        bytes: impl Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
+    ) -> Result<(), Failure> {
+        let bytes = bytes.map(|piece| piece.map_err(OciDistributionError::from));
+        let sent = self.client.push_blob_stream(&self.place(digest.as_str()), bytes, digest.as_str(), Some(size)).await;
+        sent.map(|_| ()).map_err(|error| self.failure("send a layer", error))
+    }
+
+    /// Sends a manifest or index; it is known by `version` from then on, a tag or its digest.
+    pub(crate) async fn send_manifest(&self, version: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), Failure> {
+        let place = match version.parse::<Digest>() {
+            Ok(digest) => self.place(digest.as_str()),
+            Err(_) => oci_client::Reference::with_tag(self.host.clone(), self.repository.clone(), version.to_owned()),
+        };
+        let bad = |_| Failure::last(ImageError::malformed("media type of the manifest", media_type));
+        let kind = reqwest::header::HeaderValue::from_str(media_type).map_err(bad)?;
+        let sent = self.client.push_manifest_raw(&place, bytes, kind).await;
+        sent.map(|_| ()).map_err(|error| self.failure("send the manifest", error))
     }
 
     /// A connection that could not be made or did not last.

@@ -401,7 +401,7 @@ impl Inner {
         Ok(found)
     }
 
-    fn image(&self, record: Record) -> Result<Image, ImageError> {
+    pub(crate) fn image(&self, record: Record) -> Result<Image, ImageError> {
         let config = record.config_file()?;
         let names = self.db.names(&record.id)?;
         let mut layer_sizes = Vec::with_capacity(record.layers.len());

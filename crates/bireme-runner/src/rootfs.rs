@@ -124,6 +124,9 @@ fn overlay_by_handle(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, no
     }
     rustix::mount::fsconfig_set_string(fd, "upperdir", upper)?;
     rustix::mount::fsconfig_set_string(fd, "workdir", work)?;
+    // What changed is read from the upper folder: a kernel built to leave notes there in place of files must not.
+    rustix::mount::fsconfig_set_string(fd, "redirect_dir", "off")?;
+    rustix::mount::fsconfig_set_string(fd, "metacopy", "off")?;
     rustix::mount::fsconfig_create(fd)?;
     let attributes = if nodev { MountAttrFlags::MOUNT_ATTR_NODEV } else { MountAttrFlags::empty() };
     let mount = rustix::mount::fsmount(fd, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;

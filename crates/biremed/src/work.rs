@@ -77,7 +77,7 @@ impl Work {
             }
             let error = work.outcome().await.err()?;
             tracing::warn!(error = %chain(&error), "long work failed");
-            Some((image::failure(&chain(&error)), None))
+            Some((image::failure(&error), None))
         })
     }
 }

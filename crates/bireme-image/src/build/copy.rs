@@ -11,12 +11,11 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
-use tempfile::{TempDir, TempPath};
+use tempfile::TempDir;
 
 use super::patterns::{Ignore, Pattern, is_pattern};
-use crate::blob::Ingest;
-use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
+use crate::made::{self, NewLayer};
 use crate::store::Inner;
 use crate::unpack::{Options, open_any, unpack};
 use crate::view::{Found, View};
@@ -33,13 +32,6 @@ pub(super) struct Order {
     pub(super) chmod: Option<u32>,
     /// The sources are a context: owners are not taken from it, and parts may be hidden.
     pub(super) context: bool,
-}
-
-/// A layer that was written, aside.
-pub(super) struct NewLayer {
-    pub(super) path: TempPath,
-    pub(super) digest: Digest,
-    pub(super) size: u64,
 }
 
 /// Attributes of something in the new layer.
@@ -495,19 +487,11 @@ fn write(
     entries: &BTreeMap<PathBuf, (Content, Attributes)>,
     trees: &[View],
 ) -> Result<NewLayer, ImageError> {
-    let mut sink = Sink { file: Ingest::new(inner)?, error: None };
-    let written = write_entries(&mut sink, entries, trees);
-    if let Some(error) = sink.error {
-        return Err(error);
-    }
-    written?;
-    let size = sink.file.written();
-    let (path, digest) = sink.file.aside()?;
-    Ok(NewLayer { path, digest, size })
+    made::layer(inner, |out| write_entries(out, entries, trees))
 }
 
 fn write_entries(
-    sink: &mut Sink,
+    out: &mut dyn Write,
     entries: &BTreeMap<PathBuf, (Content, Attributes)>,
     trees: &[View],
 ) -> Result<(), ImageError> {
@@ -515,7 +499,7 @@ fn write_entries(
         let path = path.to_owned();
         move |error: io::Error| ImageError::BuildRequest { reason: format!("cannot copy {}: {error}", path.display()) }
     };
-    let mut tar = tar::Builder::new(sink);
+    let mut tar = tar::Builder::new(out);
     tar.sparse(false);
     for (path, (content, attributes)) in entries {
         let failed = failed(path);
@@ -559,26 +543,4 @@ fn write_entries(
         }
     }
     tar.into_inner().map(|_| ()).map_err(failed(Path::new("/")))
-}
-
-/// Lends an [`Ingest`] to the tar writer, and keeps its own error.
-struct Sink {
-    file: Ingest,
-    error: Option<ImageError>,
-}
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.file.write(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(error) => {
-                self.error = Some(error);
-                Err(io::Error::other("the layer could not be written"))
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

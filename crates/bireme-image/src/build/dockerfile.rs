@@ -184,7 +184,8 @@ fn logical_lines(text: &str, escape: char) -> Vec<(usize, String)> {
     lines
 }
 
-fn instruction(line: usize, text: &str) -> Result<Instruction, ImageError> {
+/// Reads one instruction from its logical line.
+pub(super) fn instruction(line: usize, text: &str) -> Result<Instruction, ImageError> {
     let (keyword, mut rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     let keyword = keyword.to_ascii_uppercase();
     let fault = |reason: String| ImageError::Dockerfile { line, reason };
@@ -210,20 +211,10 @@ fn instruction(line: usize, text: &str) -> Result<Instruction, ImageError> {
     }
     let instruction = Instruction { line, keyword, flags, rest: rest.trim().to_owned() };
     match instruction.keyword.as_str() {
-        "RUN" => {
-            return Err(instruction.lacking(
-                "RUN",
-                "commands cannot be run while building; make the files outside and COPY them, or start FROM an image that has them",
-            ));
-        }
-        "ONBUILD" => {
-            return Err(instruction
-                .lacking("ONBUILD", "triggers are not kept; write the instruction in the Dockerfile that needs it"));
-        }
-        "ADD" | "COPY" if has_heredoc(&instruction.rest) => {
+        "ADD" | "COPY" | "RUN" if has_heredoc(&instruction.rest) => {
             return Err(instruction.lacking(
                 &format!("{} <<", instruction.keyword),
-                "heredocs are not read; put the text into a file of the context",
+                "heredocs are BuildKit's; put the text into a file of the context",
             ));
         }
         keyword if instruction.rest.is_empty() => {
@@ -299,8 +290,7 @@ mod tests {
             assert_eq!(Dockerfile::parse(text).unwrap_err().to_string(), error, "{text}");
         }
         for (text, start) in [
-            ("FROM a\nRUN make", "line 2: RUN is not offered by this builder: commands cannot be run"),
-            ("FROM a\nONBUILD ENV a=1", "line 2: ONBUILD is not offered"),
+            ("FROM a\nRUN <<EOF\nmake\nEOF", "line 2: RUN << is not offered by this builder: heredocs"),
             ("FROM a\nCOPY <<EOF /x\nhi\nEOF", "line 2: COPY << is not offered by this builder: heredocs"),
         ] {
             let error = Dockerfile::parse(text).unwrap_err();

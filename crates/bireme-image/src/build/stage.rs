@@ -5,14 +5,17 @@ use std::path::{Component, Path, PathBuf};
 
 use bireme_core::spec::Signal;
 
-use super::dockerfile::Instruction;
+use super::dockerfile::{self, Instruction};
+use super::onbuild;
 use super::words::{expand, split};
-use crate::db::Layer;
+use crate::archive::make_record;
+use crate::db::{Layer, Record};
+use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Empty, Healthcheck, History};
+use crate::model::{ConfigFile, Descriptor, Empty, Healthcheck, History, Manifest, OCI_CONFIG};
 
 /// Arguments that need no `ARG`. Source: Dockerfile reference, "Predefined ARGs".
-const PREDEFINED: [&str; 10] = [
+pub(super) const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
@@ -25,6 +28,21 @@ const PREDEFINED: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Instructions that change the configuration of an image alone. Source: moby, `builder/dockerfile`, commit commands.
+const CHANGES: [&str; 11] = [
+    "CMD",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "HEALTHCHECK",
+    "LABEL",
+    "ONBUILD",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
 /// Values of arguments as given with the build.
 pub(super) type BuildArgs = BTreeMap<String, Option<String>>;
 
@@ -35,9 +53,9 @@ pub(super) fn given(args: &BuildArgs, name: &str) -> Option<String> {
 
 /// A stage so far.
 #[derive(Clone, Debug)]
-pub(super) struct Stage {
-    pub(super) config: ConfigFile,
-    pub(super) layers: Vec<Layer>,
+pub(crate) struct Stage {
+    pub(crate) config: ConfigFile,
+    pub(crate) layers: Vec<Layer>,
     /// Arguments declared in this stage, with their values.
     args: BTreeMap<String, Option<String>>,
     cmd_set: bool,
@@ -45,8 +63,45 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
+    pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
         Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape }
+    }
+
+    /// Puts a layer on top.
+    pub(crate) fn push(&mut self, layer: Layer) {
+        self.config.rootfs.diff_ids.push(layer.diff_id.clone());
+        self.layers.push(layer);
+    }
+
+    /// What stands for the state so far.
+    pub(super) fn digest(&self) -> Result<Digest, ImageError> {
+        Ok(Digest::of(&self.json()?))
+    }
+
+    fn json(&self) -> Result<Vec<u8>, ImageError> {
+        serde_json::to_vec(&self.config).map_err(|error| ImageError::malformed("configuration being built", error))
+    }
+
+    /// The image that it is so far.
+    pub(crate) fn record(&self) -> Result<Record, ImageError> {
+        let config = self.json()?;
+        let manifest = Manifest {
+            config: Descriptor {
+                media_type: OCI_CONFIG.to_owned(),
+                digest: Digest::of(&config),
+                size: config.len() as u64,
+            },
+            layers: self.layers.iter().map(|layer| layer.blob.clone()).collect(),
+            artifact_type: None,
+        };
+        make_record(manifest.to_json(), &manifest, config, None)
+    }
+
+    /// Arguments with a value that the environment does not hide: those this stage declares, by name.
+    pub(super) fn declared(&self) -> BTreeMap<&str, &str> {
+        let hidden = |name: &str| self.config.config.env.iter().any(|pair| pair.split('=').next() == Some(name));
+        let values = self.args.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)));
+        values.filter(|(name, _)| !hidden(name)).collect()
     }
 
     /// The value of a variable: the environment before arguments.
@@ -73,10 +128,14 @@ impl Stage {
         words.iter().map(|word| self.word(at, args, word)).collect()
     }
 
-    /// Notes what an instruction did, and whether it made a layer.
+    /// Notes what an instruction did without running anything, and whether it made a layer.
     pub(super) fn note(&mut self, text: &str, made_layer: bool) {
+        self.note_as(format!("/bin/sh -c #(nop)  {text}"), made_layer);
+    }
+
+    pub(super) fn note_as(&mut self, created_by: String, made_layer: bool) {
         self.config.history.push(History {
-            created_by: Some(format!("/bin/sh -c #(nop)  {text}")),
+            created_by: Some(created_by),
             empty_layer: !made_layer,
             author: self.config.author.clone(),
             ..History::default()
@@ -153,9 +212,28 @@ impl Stage {
                 }
                 self.config.config.stop_signal = Some(signal);
             }
+            "ONBUILD" => {
+                onbuild::read(at, &at.rest)?;
+                self.config.config.on_build.push(at.rest.clone());
+            }
             "MAINTAINER" => self.config.author = Some(at.rest.clone()),
             "HEALTHCHECK" => self.config.config.healthcheck = Some(self.healthcheck(at)?),
             keyword => return Err(at.lacking(keyword, "it is not known here")),
+        }
+        Ok(())
+    }
+
+    /// Carries out instructions that change the configuration alone.
+    ///
+    /// # Errors
+    /// `Dockerfile` for those that are wrong or do more.
+    pub(crate) fn change(&mut self, changes: &[String]) -> Result<(), ImageError> {
+        for (at, line) in changes.iter().enumerate() {
+            let instruction = dockerfile::instruction(at + 1, line.trim())?;
+            if !CHANGES.contains(&instruction.keyword.as_str()) {
+                return Err(instruction.fault(format!("{} is not a valid change command", instruction.keyword)));
+            }
+            self.apply(&instruction, &BuildArgs::new(), &BTreeMap::new())?;
         }
         Ok(())
     }
@@ -199,7 +277,7 @@ impl Stage {
     }
 
     /// The exec form as it is, or the shell form given to the shell.
-    fn command(&self, at: &Instruction) -> Vec<String> {
+    pub(super) fn command(&self, at: &Instruction) -> Vec<String> {
         at.json().unwrap_or_else(|| {
             let mut command = match &self.config.config.shell {
                 Some(shell) => shell.clone(),

@@ -1,9 +1,10 @@
 //! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
 
-use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageSummary, Progress, Reference};
+use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
 use serde_json::{Map, Value, json};
 
 use super::{Filters, Refusal, time};
+use crate::error::chain;
 use crate::version::ApiVersion;
 
 /// The filters of `GET /images/json`.
@@ -236,8 +237,13 @@ pub fn build_event(event: &BuildEvent) -> Value {
 }
 
 /// The line that ends a stream whose status went out long ago.
-pub fn failure(message: &str) -> Value {
-    json!({ "errorDetail": { "message": message }, "error": message })
+pub fn failure(error: &ImageError) -> Value {
+    let message = chain(error);
+    let mut wire = json!({ "errorDetail": { "message": message }, "error": message });
+    if let ImageError::Run { code, .. } = error {
+        wire["errorDetail"]["code"] = json!(code);
+    }
+    wire
 }
 
 /// The name of `fromImage` and `tag` together: a tag may be a digest.

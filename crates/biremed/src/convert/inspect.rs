@@ -211,7 +211,8 @@ fn host_defaults() -> Value {
     })
 }
 
-fn config(container: &Container) -> Value {
+/// What it was created with, the image's part included.
+pub fn config(container: &Container) -> Value {
     let fixed = &container.fixed;
     let (spec, asked) = (&fixed.spec, &fixed.as_asked);
     let flag = |field: &str| asked[field].as_bool().unwrap_or(false);

@@ -126,6 +126,7 @@ pub(crate) mod tests {
             platform: "linux/amd64".to_owned(),
             created: CREATED,
             auto_remove: false,
+            of_build: false,
             mounts: vec![
                 mount(MountKind::Bind, "", "/tmp", "/t", true, "rprivate"),
                 mount(MountKind::Volume, "data", "/volumes/data/_data", "/v", false, ""),

@@ -8,15 +8,16 @@ use axum::extract::State;
 use axum::routing::post;
 use base64::Engine as _;
 use bireme_api::models::AuthConfig;
+use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest};
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::{Answer, images, ok};
+use super::{Answer, images, now, ok};
 use crate::app::App;
-use crate::convert::image;
+use crate::convert::{self, filters, image};
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::stream;
@@ -28,6 +29,7 @@ pub(super) fn router() -> Router<App> {
 
 async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: Body) -> Answer {
     let request = request(&headers, &query, body)?;
+    let steps = steps(&query)?;
     let quiet = query.flag("q");
     let stop = app.stop.clone();
     let work = work::start(async move |report| {
@@ -36,7 +38,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
                 report.line(image::build_event(&event));
             }
         };
-        let id = app.images.build(request, &log).await?;
+        let id = app.engine.build(request, steps, &log).await?;
         if quiet {
             // What `docker build -q` prints.
             report.line(json!({ "stream": format!("{id}\n") }));
@@ -54,14 +56,9 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     if query.get("remote").is_some() {
         return refuse("a remote build context", "send the context as an archive");
     }
-    for (name, instead) in [
-        ("squash", "leave it out"),
-        ("outputs", "save the image after the build"),
-        ("extrahosts", "nothing is run during a build"),
-        ("networkmode", "nothing is run during a build"),
-        ("cpusetcpus", "nothing is run during a build"),
-        ("isolation", "leave it out"),
-    ] {
+    for (name, instead) in
+        [("squash", "leave it out"), ("outputs", "save the image after the build"), ("isolation", "leave it out")]
+    {
         let set = query.get(name).is_some_and(|value| !matches!(value, "default" | "null" | "[]"));
         if set && (name != "squash" || query.flag(name)) {
             return refuse(&format!("the build option {name}"), instead);
@@ -78,8 +75,38 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     request.target = query.get("target").map(str::to_owned);
     request.pull = query.flag("pull");
     request.no_cache = query.flag("nocache");
+    request.cache_from = json_parameter(query, "cachefrom")?;
     request.auth = registry_config(headers)?;
     Ok(request)
+}
+
+/// How the commands of the build are run: what the query says of it, read as the host configuration of a container.
+fn steps(query: &Query) -> Result<Create, ApiError> {
+    let mut host = Map::new();
+    for (parameter, field) in
+        [("networkmode", "NetworkMode"), ("cpusetcpus", "CpusetCpus"), ("cgroupparent", "CgroupParent")]
+    {
+        if let Some(text) = query.get(parameter) {
+            host.insert(field.to_owned(), json!(text));
+        }
+    }
+    for (parameter, field) in [
+        ("memory", "Memory"),
+        ("memswap", "MemorySwap"),
+        ("cpushares", "CpuShares"),
+        ("cpuperiod", "CpuPeriod"),
+        ("cpuquota", "CpuQuota"),
+        ("shmsize", "ShmSize"),
+    ] {
+        if let Some(number) = query.number::<i64>(parameter)?.filter(|number| *number != 0) {
+            host.insert(field.to_owned(), json!(number));
+        }
+    }
+    let hosts: Vec<&str> = query.all("extrahosts").flat_map(|hosts| hosts.split(',')).collect();
+    host.insert("ExtraHosts".to_owned(), json!(hosts));
+    host.insert("Ulimits".to_owned(), json_parameter::<Value>(query, "ulimits")?);
+    // The image and the command are each step's own.
+    Ok(convert::create::create(json!({ "Image": "", "HostConfig": host }), None, None)?)
 }
 
 fn json_parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> Result<T, ApiError> {
@@ -114,9 +141,14 @@ fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>
     Ok(known.collect())
 }
 
-/// Nothing is kept between builds but the images themselves.
-async fn prune(_: Query) -> Answer {
-    ok(&json!({ "CachesDeleted": null, "SpaceReclaimed": 0 }))
+/// Layers of commands that earlier builds ran.
+async fn prune(State(app): State<App>, query: Query) -> Answer {
+    let filters = query.filters(&["until"])?;
+    let until = filters::until(&filters, now())?;
+    let cleared = app.images.clear_build_cache(until.map(|nanos| nanos / 1_000_000)).await?;
+    let ids: Vec<String> = cleared.iter().map(|layer| layer.id.hex().to_owned()).collect();
+    let freed: u64 = cleared.iter().filter(|layer| !layer.shared).map(|layer| layer.size).sum();
+    ok(&json!({ "CachesDeleted": (!ids.is_empty()).then_some(ids), "SpaceReclaimed": freed }))
 }
 
 async fn cancel(_: Query) -> ApiError {

@@ -13,14 +13,14 @@ use axum::routing::{get, post};
 use bireme_core::ErrorKind;
 use bireme_engine::Event;
 use bireme_image::pull::RegistryAuth;
-use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Platform, Progress, Reference, Removed};
+use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Platform, Progress, Pushed, Reference, Removed};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::{Answer, now, ok};
+use super::{Answer, commit, now, ok};
 use crate::app::App;
 use crate::convert::{Filters, filters, image};
 use crate::error::{ApiError, chain};
@@ -39,7 +39,6 @@ pub(super) fn router() -> Router<App> {
         .route("/images/prune", post(prune))
         // Names have slashes in them, so what follows a name is found by hand.
         .route("/images/{*rest}", get(of_one).post(change_one).delete(remove))
-        .route("/commit", post(commit))
         .route("/distribution/{*rest}", get(distribution))
 }
 
@@ -92,10 +91,6 @@ async fn search() -> ApiError {
     ApiError::unsupported("searching Docker Hub is not offered: search on its site and pull by name")
 }
 
-async fn commit() -> ApiError {
-    ApiError::unsupported("making an image of a container is not offered: build it from a Dockerfile")
-}
-
 /// The platform of a query: `os/arch[/variant]`, or as JSON since 1.48.
 pub(super) fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
     let Some(text) = query.get("platform") else { return Ok(None) };
@@ -115,12 +110,11 @@ fn basic(auth: Option<(String, String)>) -> Option<RegistryAuth> {
     auth.map(|(name, password)| RegistryAuth::Basic(name, password))
 }
 
-/// Pulls. Refusals that come before the first layer have a status of their own; later ones stand in the stream.
-async fn create(State(app): State<App>, headers: HeaderMap, query: Query) -> Answer {
-    if query.get("fromSrc").is_some() {
-        return Err(ApiError::unsupported(
-            "importing a file system is not offered: build an image with FROM scratch and ADD",
-        ));
+/// Pulls, or imports. Refusals that come before the first layer have a status of their own; later ones stand in the
+/// stream.
+async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: Body) -> Answer {
+    if let Some(source) = query.get("fromSrc").map(str::to_owned) {
+        return commit::import(app, query, source, body).await;
     }
     let Some(name) = query.get("fromImage") else {
         return Err(ApiError::invalid("the parameter fromImage is missing: name the image to pull"));
@@ -156,7 +150,7 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query) -> Ans
     Ok(stream::json_lines(futures::stream::iter(held).chain(work.into_lines()), &app.stop))
 }
 
-fn emit(app: &App, action: &str, id: &str, name: &str) {
+pub(super) fn emit(app: &App, action: &str, id: &str, name: &str) {
     app.engine.emit(Event {
         kind: "image",
         action: action.to_owned(),
@@ -234,9 +228,30 @@ async fn of_one(State(app): State<App>, Path(rest): Path<String>, version: ApiVe
     Err(ApiError::no_such_page())
 }
 
-async fn change_one(State(app): State<App>, Path(rest): Path<String>, query: Query) -> Answer {
-    if rest.ends_with("/push") {
-        return Err(ApiError::unsupported("pushing is not offered yet: save the image and push it with another tool"));
+/// Pushes. As with Docker, everything but a malformed name is told in the stream.
+fn push(app: App, name: &str, headers: &HeaderMap, query: &Query) -> Answer {
+    let tag = query.get("tag");
+    let reference = image::pull_reference(name, tag.unwrap_or_default())?;
+    let auth = basic(registry_auth(headers)?);
+    let all_tags = tag.is_none();
+    let stop = app.stop.clone();
+    let work = work::start(async move |report| {
+        let progress = |line: Progress| report.line(image::progress(&line));
+        let done = |pushed: &Pushed| {
+            let (tag, digest, size) = (&pushed.tag, pushed.digest.to_string(), pushed.size);
+            report.line(json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));
+            report.line(json!({ "progressDetail": {}, "aux": { "Tag": tag, "Digest": digest, "Size": size } }));
+            let name = reference.with_tag(tag).familiar();
+            emit(&app, "push", &name, &name);
+        };
+        app.images.push(&reference, all_tags, auth, &progress, &done).await
+    });
+    Ok(stream::json_lines(work.into_lines(), &stop))
+}
+
+async fn change_one(State(app): State<App>, Path(rest): Path<String>, headers: HeaderMap, query: Query) -> Answer {
+    if let Some(name) = rest.strip_suffix("/push") {
+        return push(app, name, &headers, &query);
     }
     let Some(name) = rest.strip_suffix("/tag") else { return Err(ApiError::no_such_page()) };
     let Some(repository) = query.get("repo") else {

@@ -5,6 +5,7 @@ mod archive;
 mod attach;
 mod bireme;
 mod build;
+mod commit;
 mod containers;
 mod events;
 mod exec;
@@ -39,6 +40,7 @@ pub fn router(app: App) -> Router {
         .merge(exec::router())
         .merge(images::router())
         .merge(build::router())
+        .merge(commit::router())
         .merge(networks::router())
         .merge(volumes::router())
         .merge(events::router())

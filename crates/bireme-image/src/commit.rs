@@ -1,0 +1,209 @@
+//! Images of what is there already: what a container changed, or a whole file tree from elsewhere.
+
+use chrono::{SubsecRound as _, Utc};
+use futures::TryStreamExt as _;
+use tokio::io::AsyncRead;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::admit::{Candidate, Claim};
+use crate::build::run::Changes;
+use crate::build::stage::Stage;
+use crate::digest::ImageId;
+use crate::error::{ImageError, chain};
+use crate::model::{ConfigFile, History, ImageConfig, RootFs};
+use crate::platform::Platform;
+use crate::reference::Reference;
+use crate::registry::{CONNECT, SILENCE};
+use crate::store::ImageStore;
+use crate::unpack::open_any;
+
+/// An image to be made.
+pub struct Commit {
+    /// The image that the new layer lies on; `None` for a layer on nothing.
+    pub parent: Option<ImageId>,
+    /// `None` is the parent's, else Linux on this machine.
+    pub platform: Option<Platform>,
+    pub layer: Changes,
+    /// What the image shall start with; `changes` come on top.
+    pub config: ImageConfig,
+    /// Fills what `config` and `changes` leave open.
+    pub defaults: ImageConfig,
+    /// Instructions as in a Dockerfile: those that change the configuration alone.
+    pub changes: Vec<String>,
+    pub author: Option<String>,
+    pub comment: Option<String>,
+    /// What the history says of the new layer.
+    pub created_by: Option<String>,
+    pub name: Option<Reference>,
+}
+
+impl Commit {
+    /// A file tree as an image.
+    ///
+    /// `archive` may be compressed. Reads it while it is packed, so that it is never whole in memory.
+    pub fn import(archive: impl AsyncRead + Send + Unpin + 'static, changes: Vec<String>) -> Self {
+        let archive = SyncIoBridge::new(archive);
+        let layer: Changes = Box::new(move |out| {
+            let mut archive = open_any(archive)?;
+            std::io::copy(&mut archive, out).map(|_| ())
+        });
+        Self {
+            parent: None,
+            platform: None,
+            layer,
+            config: ImageConfig::default(),
+            defaults: ImageConfig::default(),
+            changes,
+            author: None,
+            comment: None,
+            created_by: None,
+            name: None,
+        }
+    }
+}
+
+/// Opens what stands at an address, `http://` where it names no scheme.
+///
+/// # Errors
+/// `Fetch`.
+pub async fn fetch(source: &str) -> Result<impl AsyncRead + Send + Unpin + 'static, ImageError> {
+    let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
+    let failed = |error: reqwest::Error| ImageError::Fetch { url: source.to_owned(), reason: chain(&error) };
+    let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(failed)?;
+    let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    Ok(StreamReader::new(Box::pin(answer.bytes_stream().map_err(std::io::Error::other))))
+}
+
+impl ImageStore {
+    /// Makes an image of a layer and, if there is one, the image below it.
+    ///
+    /// # Errors
+    /// `Dockerfile` for a change that is wrong; `NotFound` for the parent; `NoComponent` for one without files; whatever
+    /// unpacking the layer refuses; `NoSpace`. Nothing is recorded then.
+    /// # Cancel safety
+    /// Dropping the future records nothing and deletes what was made.
+    ///
+    /// Source: Docker Engine API, `ImageCommit` and `ImageCreate` with `fromSrc`.
+    pub async fn commit(&self, commit: Commit) -> Result<ImageId, ImageError> {
+        let mut claim = Claim::new(&self.inner);
+        let (mut file, layers) = match &commit.parent {
+            Some(parent) => {
+                let record = self.inner.record(parent)?;
+                if record.artifact_type.is_some() {
+                    return Err(ImageError::NoComponent {
+                        image: parent.to_string(),
+                        reason: "it is a Wasm artifact, which has no root filesystem to commit on".to_owned(),
+                    });
+                }
+                for layer in &record.layers {
+                    claim.blob(&layer.blob.digest);
+                    claim.layer(&layer.diff_id);
+                }
+                (record.config_file()?, record.layers)
+            }
+            None => {
+                let platform = commit.platform.unwrap_or_else(Platform::host);
+                let file = ConfigFile {
+                    os: platform.os,
+                    architecture: platform.architecture,
+                    variant: platform.variant,
+                    rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+                    ..ConfigFile::default()
+                };
+                (file, Vec::new())
+            }
+        };
+        file.config = commit.config;
+        let mut stage = Stage::new(file, layers, '\\');
+        stage.change(&commit.changes)?;
+        stage.config.config.fill(commit.defaults);
+
+        let now = Utc::now().trunc_subsecs(3);
+        let layer = self.pack(commit.layer, &mut claim).await?;
+        stage.config.history.push(History {
+            created: Some(now),
+            created_by: commit.created_by,
+            author: commit.author.clone(),
+            comment: commit.comment.clone(),
+            empty_layer: layer.is_none(),
+        });
+        if let Some(layer) = layer {
+            stage.push(layer);
+        }
+        stage.config.created = Some(now);
+        stage.config.author = commit.author;
+        stage.config.comment = commit.comment;
+        let record = stage.record()?;
+        let id = record.id.clone();
+        let names = commit.name.into_iter().map(|name| (name, None)).collect();
+        self.admit(vec![Candidate { record, names }], &mut claim).await?;
+        Ok(id)
+    }
+}
+
+impl ImageConfig {
+    /// Takes over what is not set. Source: moby, `daemon/commit.go`, `merge`.
+    fn fill(&mut self, other: Self) {
+        if self.user.is_empty() {
+            self.user = other.user;
+        }
+        for (port, empty) in other.exposed_ports {
+            self.exposed_ports.entry(port).or_insert(empty);
+        }
+        let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+        for pair in other.env {
+            if !self.env.iter().any(|own| name(own) == name(&pair)) {
+                self.env.push(pair);
+            }
+        }
+        for (key, value) in other.labels {
+            self.labels.entry(key).or_insert(value);
+        }
+        // A command of the other's is for the other's entrypoint.
+        if self.entrypoint.is_none() {
+            if self.cmd.as_ref().is_none_or(Vec::is_empty) {
+                self.cmd = other.cmd;
+            }
+            self.entrypoint = other.entrypoint;
+        }
+        self.healthcheck = self.healthcheck.take().or(other.healthcheck);
+        if self.working_dir.is_empty() {
+            self.working_dir = other.working_dir;
+        }
+        self.volumes.extend(other.volumes);
+        self.stop_signal = self.stop_signal.take().or(other.stop_signal);
+        self.shell = self.shell.take().or(other.shell);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Option<Vec<String>> {
+        Some(words.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_set_stays_and_the_rest_is_filled() {
+        let container = ImageConfig {
+            user: "1000".to_owned(),
+            env: vec!["A=1".to_owned(), "B=2".to_owned()],
+            cmd: words(&["sh"]),
+            entrypoint: words(&["/entry"]),
+            ..ImageConfig::default()
+        };
+        let mut plain = ImageConfig::default();
+        plain.fill(container.clone());
+        assert_eq!(plain, container);
+
+        let mut command = ImageConfig { cmd: words(&["other"]), env: vec!["B=3".to_owned()], ..ImageConfig::default() };
+        command.fill(container.clone());
+        assert_eq!((command.cmd, command.entrypoint), (words(&["other"]), words(&["/entry"])));
+        assert_eq!(command.env, ["B=3", "A=1"]);
+
+        let mut entrypoint = ImageConfig { entrypoint: words(&["/new"]), ..ImageConfig::default() };
+        entrypoint.fill(container);
+        assert_eq!((entrypoint.cmd, entrypoint.entrypoint), (None, words(&["/new"])));
+    }
+}

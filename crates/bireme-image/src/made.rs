@@ -1,0 +1,97 @@
+//! Layers that are made here rather than fetched: written aside, named by their content, unpacked like any other.
+
+use std::io::{self, Write};
+
+use tempfile::TempPath;
+
+use crate::admit::Claim;
+use crate::blob::Ingest;
+use crate::build::run::Changes;
+use crate::db::Layer;
+use crate::digest::Digest;
+use crate::error::ImageError;
+use crate::store::{ImageStore, Inner, blocking};
+
+/// A layer that was written, aside.
+pub(crate) struct NewLayer {
+    pub(crate) path: TempPath,
+    pub(crate) digest: Digest,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+/// The end of an archive: what one without entries consists of.
+const NOTHING: [u8; 1024] = [0; 1024];
+
+impl NewLayer {
+    /// Whether there is nothing in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.size == NOTHING.len() as u64 && self.digest == Digest::of(&NOTHING)
+    }
+}
+
+/// Writes a layer's archive.
+pub(crate) fn layer(
+    inner: &Inner,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
+) -> Result<NewLayer, ImageError> {
+    let mut sink = Sink { file: Ingest::new(inner)?, error: None };
+    let written = write(&mut sink);
+    if let Some(error) = sink.error {
+        return Err(error);
+    }
+    written?;
+    let size = sink.file.written();
+    let (path, digest) = sink.file.aside()?;
+    Ok(NewLayer { path, digest, size })
+}
+
+impl ImageStore {
+    /// Packs what was changed into a layer and takes it in; `None` when that is nothing.
+    pub(crate) async fn pack(&self, changes: Changes, claim: &mut Claim) -> Result<Option<Layer>, ImageError> {
+        let inner = self.inner.clone();
+        let new = blocking("pack a layer", move || {
+            layer(&inner, |out| changes(out).map_err(|source| ImageError::Pack { source }))
+        })
+        .await?;
+        if new.is_empty() {
+            return Ok(None);
+        }
+        self.take_in(new, claim).await.map(Some)
+    }
+
+    /// Puts a new layer among the others and unpacks it.
+    pub(crate) async fn take_in(&self, new: NewLayer, claim: &mut Claim) -> Result<Layer, ImageError> {
+        let layer = Layer::plain(new.digest.clone(), new.size);
+        claim.blob(&new.digest);
+        claim.layer(&new.digest);
+        let path = self.inner.blob_path(&new.digest);
+        if !path.exists() {
+            new.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;
+        }
+        self.inner.unpacked(&layer).await?;
+        Ok(layer)
+    }
+}
+
+/// Lends an [`Ingest`] to the tar writer, and keeps its own error.
+struct Sink {
+    file: Ingest,
+    error: Option<ImageError>,
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.file.write(bytes) {
+            Ok(()) => Ok(bytes.len()),
+            Err(error) => {
+                self.error = Some(error);
+                Err(io::Error::other("the layer could not be written"))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
