@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
-use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Signal, WorkloadKind};
+use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Propagation, Signal, WorkloadKind};
 use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
@@ -26,8 +26,8 @@ use crate::memory::Memory;
 use crate::network::Networks;
 use crate::owner::{Command, Owner};
 use crate::request::{
-    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove,
-    RestartPolicy, Stop, WaitCondition,
+    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, MountRequest, MountRequestSource,
+    NetworkModeRequest, Remove, RestartPolicy, Stop, WaitCondition,
 };
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
@@ -461,6 +461,7 @@ impl Engine {
             None => (self.image_for(&request).await?, None),
         };
         let of_build = unfinished.is_some();
+        self.inherit_mounts(&mut request)?;
         let kind = image.kind();
         let executor = self.executor(kind).ok_or_else(|| {
             EngineError::unsupported(format!(
@@ -582,6 +583,39 @@ impl Engine {
                 Ok(Program::Component { path, digest })
             }
         }
+    }
+
+    fn inherit_mounts(&self, request: &mut Create) -> Result<(), EngineError> {
+        for from in std::mem::take(&mut request.mounts_of) {
+            for point in &self.find(&from.workload)?.fixed.mounts {
+                if request.mounts.iter().any(|own| own.target == point.target) {
+                    continue;
+                }
+                let source = match point.kind {
+                    MountKind::Volume => MountRequestSource::Volume {
+                        name: Some(point.name.clone()),
+                        no_copy: true,
+                        driver: None,
+                        options: BTreeMap::new(),
+                        labels: BTreeMap::new(),
+                    },
+                    MountKind::Bind => MountRequestSource::Bind {
+                        path: point.source.clone(),
+                        create: false,
+                        propagation: match point.propagation.as_str() {
+                            "rshared" => Propagation::Shared,
+                            "rslave" => Propagation::Slave,
+                            _ => Propagation::Private,
+                        },
+                        recursive: true,
+                    },
+                    MountKind::Tmpfs => continue,
+                };
+                let read_only = point.read_only || from.read_only;
+                request.mounts.push(MountRequest { source, target: point.target.clone(), read_only });
+            }
+        }
+        Ok(())
     }
 
     async fn mount_volume(

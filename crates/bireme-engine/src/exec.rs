@@ -49,6 +49,17 @@ pub(crate) struct Entry {
     ended: watch::Sender<bool>,
 }
 
+impl Entry {
+    fn ready(&self) -> Result<ExecView, EngineError> {
+        if self.view.running || self.view.exit_code.is_some() {
+            let id = &self.view.id;
+            return Err(EngineError::conflict(format!("exec command {id} has already run: create another one")));
+        }
+        self.handle.require(Ask::Use)?;
+        Ok(self.view.clone())
+    }
+}
+
 impl Engine {
     /// Prepares a session; nothing runs yet.
     ///
@@ -89,6 +100,15 @@ impl Engine {
         Ok(id)
     }
 
+    /// The session, when it may be started now.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session; `Conflict` when it was started before or its workload does not run.
+    pub fn exec_ready(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        let execs = self.execs();
+        execs.get(exec_id).ok_or_else(|| no_such(exec_id))?.ready()
+    }
+
     /// Starts a session once.
     ///
     /// # Errors
@@ -103,10 +123,7 @@ impl Engine {
         let (handle, mut spec) = {
             let mut execs = self.execs();
             let entry = execs.get_mut(exec_id).ok_or_else(|| no_such(exec_id))?;
-            if entry.view.running || entry.view.exit_code.is_some() {
-                return Err(EngineError::conflict(format!("exec {exec_id} has already run: create another one")));
-            }
-            entry.handle.require(Ask::Use)?;
+            entry.ready()?;
             entry.view.running = true;
             (entry.handle.clone(), entry.view.spec.clone())
         };

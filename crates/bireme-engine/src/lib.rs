@@ -35,6 +35,7 @@ pub mod restart;
 mod rootfs;
 pub mod view;
 mod volume;
+mod volume_source;
 
 pub use archive::PathStat;
 pub use attach::AttachSession;

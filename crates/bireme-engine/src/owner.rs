@@ -83,6 +83,7 @@ impl Owner {
     /// Takes over a workload that an earlier daemon started.
     pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
         self.handle.set_workload(Some(workload.clone()));
+        self.engine.has_mounted(&self.handle);
         self.watch_end(workload);
         let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
         self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
@@ -271,6 +272,7 @@ impl Owner {
             }
             Err(error) => {
                 self.engine.unplace(&self.handle, &mut self.moving).await;
+                self.engine.unmount_volumes(&self.handle).await;
                 let state = &mut self.moving.state;
                 state.pid = None;
                 state.error = error.to_string();
@@ -295,6 +297,7 @@ impl Owner {
         let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;
+        self.engine.mount_volumes(&self.handle).await?;
         let prepared = Prepared {
             spec: self.handle.fixed.spec.clone(),
             program: self.handle.fixed.program.clone(),
@@ -347,6 +350,7 @@ impl Owner {
         let workload = self.handle.workload();
         self.handle.set_workload(None);
         self.engine.unplace(&self.handle, &mut self.moving).await;
+        self.engine.unmount_volumes(&self.handle).await;
         if let Some(workload) = workload
             && let Err(error) = workload.delete().await
         {

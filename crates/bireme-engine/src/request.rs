@@ -36,6 +36,8 @@ pub struct Create {
     /// Paths that get an anonymous volume.
     pub volumes: Vec<String>,
     pub mounts: Vec<MountRequest>,
+    /// Workloads whose volumes and bind mounts it gets too, where it has none of its own.
+    pub mounts_of: Vec<MountsOf>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
     pub health: Option<HealthCheck>,
@@ -73,6 +75,15 @@ pub struct Unfinished {
 pub struct MountRequest {
     pub source: MountRequestSource,
     pub target: String,
+    pub read_only: bool,
+}
+
+/// The mounts of another workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountsOf {
+    /// Its name or ID.
+    pub workload: String,
+    /// Even those that it may write to.
     pub read_only: bool,
 }
 
@@ -127,6 +138,9 @@ pub struct EndpointRequest {
     pub ipv4: Option<IpAddr>,
     pub ipv6: Option<IpAddr>,
     pub mac: Option<String>,
+    /// Names that this workload alone finds others under: its own word for another's name.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     pub driver_options: BTreeMap<String, String>,
 }
 

@@ -95,11 +95,12 @@ pub async fn say(client: Client, text: &str, tty: bool) {
 ///
 /// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
 ///
-/// The client's stream is closed when `before_close` is done, too.
+/// The client's stream is closed when `before_close` is done, too. `wanted` leaves frames of the other streams out.
 pub async fn carry(
     client: Client,
     workload: std::os::unix::net::UnixStream,
     input: bool,
+    wanted: Option<Frames>,
     detach: Vec<u8>,
     before_close: impl Future<Output = ()>,
 ) {
@@ -138,12 +139,17 @@ pub async fn carry(
     };
     let downstream = async {
         let mut buffer = BytesMut::with_capacity(32 * 1024);
+        let mut wanted = wanted;
         loop {
             buffer.clear();
             match output.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
-                    if writer.write_all(&buffer).await.is_err() {
+                    let written = match &mut wanted {
+                        Some(frames) => writer.write_all(&frames.pass(&buffer)).await,
+                        None => writer.write_all(&buffer).await,
+                    };
+                    if written.is_err() {
                         return;
                     }
                 }
@@ -160,6 +166,51 @@ pub async fn carry(
                 downstream.await;
             }
         }
+    }
+}
+
+/// Passes the frames of some streams and drops those of the others, across the pieces that they arrive in.
+pub struct Frames {
+    stdout: bool,
+    stderr: bool,
+    header: Vec<u8>,
+    /// Of the frame under way.
+    left: usize,
+    passes: bool,
+}
+
+impl Frames {
+    /// `None` where all frames pass.
+    pub fn of(stdout: bool, stderr: bool) -> Option<Self> {
+        let frames = Self { stdout, stderr, header: Vec::with_capacity(8), left: 0, passes: false };
+        (!(stdout && stderr)).then_some(frames)
+    }
+
+    fn pass(&mut self, mut chunk: &[u8]) -> Vec<u8> {
+        let mut passed = Vec::with_capacity(chunk.len());
+        while !chunk.is_empty() {
+            if self.left == 0 {
+                let (more, rest) = chunk.split_at(chunk.len().min(8 - self.header.len()));
+                self.header.extend_from_slice(more);
+                chunk = rest;
+                if let [stream, _, _, _, a, b, c, d] = self.header[..] {
+                    self.left = u32::from_be_bytes([a, b, c, d]) as usize;
+                    self.passes = if stream == 2 { self.stderr } else { self.stdout };
+                    if self.passes {
+                        passed.append(&mut self.header);
+                    }
+                    self.header.clear();
+                }
+                continue;
+            }
+            let (body, rest) = chunk.split_at(chunk.len().min(self.left));
+            self.left -= body.len();
+            if self.passes {
+                passed.extend_from_slice(body);
+            }
+            chunk = rest;
+        }
+        passed
     }
 }
 
@@ -244,6 +295,23 @@ mod tests {
         assert_eq!(parse_detach_keys("ctrl-p,ctrl-q").unwrap(), DEFAULT_DETACH);
         assert_eq!(parse_detach_keys("ctrl-@,a,ctrl-]").unwrap(), [0, b'a', 29]);
         assert!(parse_detach_keys("ctrl-pp").is_err());
+    }
+
+    #[test]
+    fn frames_of_one_stream_pass_whatever_pieces_they_come_in() {
+        let stream =
+            [&[1, 0, 0, 0, 0, 0, 0, 3][..], b"out", &[2, 0, 0, 0, 0, 0, 0, 2], b"er", &[1, 0, 0, 0, 0, 0, 0, 0]]
+                .concat();
+        let passed = |stdout, stderr, piece: usize| {
+            let mut frames = Frames::of(stdout, stderr).unwrap();
+            stream.chunks(piece).flat_map(|chunk| frames.pass(chunk)).collect::<Vec<u8>>()
+        };
+        for piece in 1..=stream.len() {
+            assert_eq!(passed(true, false, piece), [&stream[..11], &stream[21..]].concat());
+            assert_eq!(passed(false, true, piece), stream[11..21]);
+            assert!(passed(false, false, piece).is_empty());
+        }
+        assert!(Frames::of(true, true).is_none());
     }
 
     #[test]

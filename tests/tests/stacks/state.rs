@@ -199,6 +199,10 @@ fn container_state(container: &Value, number: usize, networks: &BTreeMap<String,
         Value::Object(kept)
     };
     let mut config_kept = some(config, CONFIG);
+    // Compose sends it in no order.
+    if let Some(env) = config_kept["Env"].as_array_mut() {
+        env.sort_by_key(Value::to_string);
+    }
     config_kept["Labels"] = labels(&config["Labels"]);
     config_kept["Hostname"] = match text(&config["Hostname"]) {
         own if own == short => json!("<id>"),
@@ -211,7 +215,7 @@ fn container_state(container: &Value, number: usize, networks: &BTreeMap<String,
             "ExitCode": state["ExitCode"],
             "Health": state["Health"]["Status"],
             "OOMKilled": state["OOMKilled"],
-            "Error": state["Error"],
+            "Error": !text(&state["Error"]).is_empty(),
         },
         "RestartCount": container["RestartCount"],
         "Config": config_kept,

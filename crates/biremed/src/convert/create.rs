@@ -92,6 +92,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
+    create.mounts_of = host.volumes_from.iter().flatten().map(|text| mounts::of(text)).collect::<Result<_, _>>()?;
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
             .map_err(|reason| Refusal::invalid(format!("invalid volume specification: '{volume}': {reason}")))?;
@@ -165,9 +166,8 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         )));
     }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 29] = [
+    let table: [(bool, &str, &str); 28] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
-        (some(&host.volumes_from), "VolumesFrom", "name the volumes in Binds or Mounts"),
         (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
         (some(&host.device_requests), "DeviceRequests", "name single devices in Devices"),
@@ -738,8 +738,8 @@ mod tests {
     fn what_is_not_offered_is_refused_by_its_name() {
         check(json!({}), "ok");
         check(
-            json!({ "VolumesFrom": ["x"] }),
-            "Unsupported: VolumesFrom is not offered: name the volumes in Binds or Mounts",
+            json!({ "VolumesFrom": ["x:odd"] }),
+            "Invalid: invalid volumes-from specification: 'x:odd': invalid mode: odd",
         );
         check(
             json!({ "Links": ["a:b"] }),

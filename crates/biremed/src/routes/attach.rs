@@ -58,7 +58,7 @@ async fn attach(
             return;
         }
         match session.stream.await {
-            Ok(Some(stream)) => hijack::carry(client, stream, how.stdin, keys, std::future::ready(())).await,
+            Ok(Some(stream)) => hijack::carry(client, stream, how.stdin, None, keys, std::future::ready(())).await,
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(error = %crate::error::chain(&error), "attach ended before the workload began")
