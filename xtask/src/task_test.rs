@@ -7,7 +7,9 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::steps::Steps;
-use crate::{house, task_deny, task_deps, task_docs, task_guests, task_images, task_setup, task_vm, task_whiskers};
+use crate::{
+    house, task_bollard, task_deny, task_deps, task_docs, task_guests, task_images, task_setup, task_vm, task_whiskers,
+};
 
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
@@ -73,6 +75,7 @@ fn all(steps: &mut Steps) -> Result<String> {
             other => other,
         }
     })?;
+    steps.step("bollard's tests", || task_bollard::run(&task_bollard::Args::default()))?;
     steps.step("tests", tests)
 }
 

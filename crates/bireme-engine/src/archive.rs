@@ -72,6 +72,7 @@ impl Engine {
         out: impl Write + Send + 'static,
     ) -> Result<(), EngineError> {
         let Place { root, inside, called, .. } = self.place_of(name, path)?;
+        self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let copy = || {
@@ -100,8 +101,9 @@ impl Engine {
         if read_only {
             return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
         }
+        let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
-        blocking(move || {
+        let unpack = move || {
             match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     return Err(EngineError::invalid("extraction point is not a directory"));
@@ -109,8 +111,10 @@ impl Engine {
                 other => drop(other.map_err(|error| at_path(&name, &path, error))?),
             }
             extract(&root, Path::new(&inside), archive).map_err(|error| at_path(&name, &path, error))
-        })
-        .await
+        };
+        blocking(unpack).await?;
+        handle.emit(self, "extract-to-dir", []);
+        Ok(())
     }
 
     /// Where a path leads: into the container's own tree, or, where it does not run, into a volume or a folder of the
@@ -254,7 +258,8 @@ pub(crate) fn append<W: Write>(
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             let mut header = header(&stat, EntryType::Directory);
-            archive.append_data(&mut header, as_name, io::empty())?;
+            // A slash at the end, as Go's writer has it and some readers look for.
+            archive.append_data(&mut header, as_name.join(""), io::empty())?;
             let folder =
                 fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             for entry in fs::Dir::read_from(&folder)? {
@@ -373,11 +378,18 @@ fn place<R: Read>(
 ) -> io::Result<()> {
     let header = entry.header();
     let kind = header.entry_type();
-    let mode = Mode::from_raw_mode(header.mode()? & 0o7777);
-    let owner = |value: u64| {
-        u32::try_from(value).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "an owner out of range"))
+    let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+    // What a writer left out is 0, as for Go's reader.
+    let number = |field: &[u8], read: io::Result<u64>| match read {
+        Err(error) if !bireme_image::blank(field) => Err(bad(error.to_string())),
+        read => Ok(read.unwrap_or(0)),
     };
-    let (user, group) = (owner(header.uid()?)?, owner(header.gid()?)?);
+    let old = header.as_old();
+    let mode = number(&old.mode, header.mode().map(u64::from))?;
+    let mode = Mode::from_raw_mode(u32::try_from(mode & 0o7777).unwrap_or(0));
+    let owner = |value: u64| u32::try_from(value).map_err(|_| bad("an owner out of range".to_owned()));
+    let (user, group) = (owner(number(&old.uid, header.uid())?)?, owner(number(&old.gid, header.gid())?)?);
+    let modified = number(&old.mtime, header.mtime())?;
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
     let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -400,7 +412,6 @@ fn place<R: Read>(
             clear(kind)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
-            let modified = entry.header().mtime()?;
             io::copy(entry, &mut file)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;

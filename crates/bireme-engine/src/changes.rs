@@ -45,6 +45,7 @@ const GIVEN: &[&str] = &[
     "/dev/console",
     "/dev/pts",
     "/dev/shm",
+    "/etc",
     "/etc/hostname",
     "/etc/hosts",
     "/etc/mtab",
@@ -76,6 +77,7 @@ impl Engine {
     pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
         let (mut layers, upper) = self.folders_of(name)?;
         layers.push(upper.clone());
+        self.find(name)?.emit(self, "export", []);
         archive::blocking(move || {
             let write = || -> io::Result<()> {
                 // The container may be running on the same folders: read as layers, they are never written to.
@@ -190,7 +192,7 @@ fn compare(
         let differs = was.is_none_or(|was| {
             !was_folder || (was.st_mode, was.st_uid, was.st_gid) != (now.st_mode, now.st_uid, now.st_gid)
         });
-        if changed || (differs && !given) {
+        if changed || (differs && !(given && was.is_none())) {
             let kind = if was.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
             found.insert(at, Change { path: text, kind });
         }
@@ -258,6 +260,12 @@ mod tests {
             std::fs::write(upper.join("etc/hosts"), "").unwrap();
         });
         assert_eq!(found, Vec::<String>::new());
+        let bare = changes(|lower, upper| {
+            std::fs::remove_dir_all(lower.join("etc")).unwrap();
+            std::fs::create_dir_all(upper.join("etc")).unwrap();
+            std::fs::write(upper.join("etc/resolv.conf"), "").unwrap();
+        });
+        assert_eq!(bare, Vec::<String>::new(), "an image without /etc gets one for what the engine mounts there");
     }
 
     #[test]

@@ -157,13 +157,19 @@ impl Handle {
     ) -> Result<T, EngineError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(make(reply)).await.map_err(|_| EngineError::no_container(self.id()))?;
-        answer.await.map_err(|_| EngineError::Stopping)?
+        // An owner that ended with its workload leaves what still queued unanswered.
+        answer.await.map_err(|_| match self.ends.borrow().gone {
+            true => EngineError::no_container(self.id()),
+            false => EngineError::Stopping,
+        })?
     }
 
     pub(crate) fn publish(&self, name: &str, moving: &Moving) {
         self.view.send_modify(|view| {
-            let health = view.health.clone().filter(|_| moving.state.status.is_alive());
-            *view = Arc::new(snapshot(&self.fixed, name, moving, health, view.execs.clone()));
+            let alive = moving.state.status.is_alive();
+            let health = view.health.clone().filter(|_| alive);
+            let execs = if alive { view.execs.clone() } else { Vec::new() };
+            *view = Arc::new(snapshot(&self.fixed, name, moving, health, execs));
         });
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
-use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Propagation, Signal, WorkloadKind};
+use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
 use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
@@ -461,7 +461,6 @@ impl Engine {
             None => (self.image_for(&request).await?, None),
         };
         let of_build = unfinished.is_some();
-        self.inherit_mounts(&mut request)?;
         let kind = image.kind();
         let executor = self.executor(kind).ok_or_else(|| {
             EngineError::unsupported(format!(
@@ -479,6 +478,10 @@ impl Engine {
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
+        if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
+            request.hostname = Some(self.find(other.as_str())?.fixed.spec.hostname.clone());
+        }
+        self.take_volumes(&mut request)?;
         let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, self.host_gateway(&endpoints))?;
         let mut spec = resolved.spec;
         if !executor.offers_exec() && health::runs_command(resolved.health.as_ref(), spec.bireme.health.is_some()) {
@@ -545,6 +548,37 @@ impl Engine {
         Ok(Created { id, warnings: Vec::new() })
     }
 
+    /// Adds the mounts of the workloads whose volumes it shall have, but for those at places that it uses otherwise.
+    fn take_volumes(&self, request: &mut Create) -> Result<(), EngineError> {
+        for (name, read_only) in std::mem::take(&mut request.volumes_from) {
+            for point in &self.find(&name)?.fixed.mounts {
+                let taken = request.mounts.iter().any(|mount| mount.target == point.target);
+                let source = match point.kind {
+                    MountKind::Volume => MountRequestSource::Volume {
+                        name: Some(point.name.clone()),
+                        no_copy: false,
+                        driver: None,
+                        options: BTreeMap::new(),
+                        labels: BTreeMap::new(),
+                    },
+                    MountKind::Bind => MountRequestSource::Bind {
+                        path: point.source.clone(),
+                        create: false,
+                        propagation: Default::default(),
+                        recursive: true,
+                    },
+                    MountKind::Tmpfs => continue,
+                };
+                if !taken {
+                    let read_only = read_only || point.read_only;
+                    request.mounts.push(MountRequest { source, target: point.target.clone(), read_only });
+                    request.volumes.retain(|target| *target != point.target);
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
         let platform = match request.platform.as_deref().filter(|platform| !platform.is_empty()) {
             Some(text) => Some(text.parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?),
@@ -583,39 +617,6 @@ impl Engine {
                 Ok(Program::Component { path, digest })
             }
         }
-    }
-
-    fn inherit_mounts(&self, request: &mut Create) -> Result<(), EngineError> {
-        for from in std::mem::take(&mut request.mounts_of) {
-            for point in &self.find(&from.workload)?.fixed.mounts {
-                if request.mounts.iter().any(|own| own.target == point.target) {
-                    continue;
-                }
-                let source = match point.kind {
-                    MountKind::Volume => MountRequestSource::Volume {
-                        name: Some(point.name.clone()),
-                        no_copy: true,
-                        driver: None,
-                        options: BTreeMap::new(),
-                        labels: BTreeMap::new(),
-                    },
-                    MountKind::Bind => MountRequestSource::Bind {
-                        path: point.source.clone(),
-                        create: false,
-                        propagation: match point.propagation.as_str() {
-                            "rshared" => Propagation::Shared,
-                            "rslave" => Propagation::Slave,
-                            _ => Propagation::Private,
-                        },
-                        recursive: true,
-                    },
-                    MountKind::Tmpfs => continue,
-                };
-                let read_only = point.read_only || from.read_only;
-                request.mounts.push(MountRequest { source, target: point.target.clone(), read_only });
-            }
-        }
-        Ok(())
     }
 
     async fn mount_volume(
@@ -930,6 +931,9 @@ impl Engine {
         let to = to.strip_prefix('/').unwrap_or(to).to_owned();
         resolve::check_name(&to)?;
         let before = handle.view().name.clone();
+        if to == before {
+            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
+        }
         self.index_write(|index| match index.names.get(&to) {
             Some(other) => Err(EngineError::conflict(format!(
                 "Conflict. The container name \"/{to}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
@@ -947,7 +951,10 @@ impl Engine {
 
     /// Changes the restart policy.
     pub async fn update_restart(&self, name: &str, restart: RestartPolicy) -> Result<(), EngineError> {
-        self.find(name)?.command(|reply| Command::Update { restart, reply }).await
+        let handle = self.find(name)?;
+        handle.command(|reply| Command::Update { restart, reply }).await?;
+        handle.emit(self, "update", []);
+        Ok(())
     }
 
     pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {
@@ -994,6 +1001,15 @@ impl Engine {
         let created =
             |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.fixed.created)).transpose();
         let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let mut names = Vec::new();
+        for text in &filter.names {
+            // Docker's names begin with a slash, and its expressions may say so or not.
+            let text = text.replacen("^/", "^", 1);
+            let text = text.strip_prefix('/').map_or(text.clone(), |rest| format!("^{rest}"));
+            names.push(regex::Regex::new(&text).map_err(|_| {
+                EngineError::invalid(format!("invalid filter 'name={text}': it is no regular expression"))
+            })?);
+        }
         let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
         let mut found: Vec<Container> = self
             .handles()
@@ -1002,6 +1018,7 @@ impl Engine {
             .filter(|view| {
                 before.is_none_or(|at| view.fixed.created < at) && since.is_none_or(|at| view.fixed.created > at)
             })
+            .filter(|view| names.is_empty() || names.iter().any(|name| name.is_match(&view.name)))
             .filter(|view| matches(filter, &ancestors, view))
             .map(|view| Container::clone(&view))
             .collect();
@@ -1010,19 +1027,6 @@ impl Engine {
             found.truncate(limit);
         }
         Ok(found)
-    }
-
-    /// Removes every workload that does not run and fulfils the filter; answers their IDs.
-    pub async fn prune(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadId>, EngineError> {
-        let mut removed = Vec::new();
-        for view in self.list(&ContainerFilter { all: true, ..filter.clone() })? {
-            if matches!(view.state.status, Status::Created | Status::Exited | Status::Dead)
-                && self.remove(view.id(), Remove::default()).await.is_ok()
-            {
-                removed.push(view.fixed.spec.id.clone());
-            }
-        }
-        Ok(removed)
     }
 
     /// # Errors
@@ -1044,7 +1048,9 @@ impl Engine {
 
     pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
         let handle = self.find(name)?;
-        Ok(self.running(&handle)?.processes(ps_args).await?)
+        let table = self.running(&handle)?.processes(ps_args).await?;
+        handle.emit(self, "top", []);
+        Ok(table)
     }
 
     /// `None` for kinds that start no instances.
@@ -1070,10 +1076,13 @@ impl Engine {
         let workload = self.running(&handle)?;
         match workload.as_attach() {
             // As Docker has it: what has no terminal has no size to change, and nobody is told off.
-            Some(_) if !handle.fixed.spec.tty => Ok(()),
-            Some(attach) => Ok(attach.resize(columns, rows).await?),
-            None => Err(EngineError::unsupported(format!("{name} has no terminal"))),
+            Some(_) if !handle.fixed.spec.tty => {}
+            Some(attach) => attach.resize(columns, rows).await?,
+            None => return Err(EngineError::unsupported(format!("{name} has no terminal"))),
         }
+        let (height, width) = (rows.to_string(), columns.to_string());
+        handle.emit(self, "resize", [("height", height.as_str()), ("width", width.as_str())]);
+        Ok(())
     }
 
     /// Attaches a client, also to a workload that does not run yet.
@@ -1114,6 +1123,14 @@ impl Engine {
         Ok(AttachSession { tty: handle.fixed.spec.tty, logged, stream })
     }
 
+    /// Where `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container lie on the host; `None` before its first
+    /// start, and for components. The runner puts them there in the order in which it is handed them.
+    pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
+        container.state.started_at?;
+        let folder = self.dirs(&container.fixed.spec.id).run.join("etc");
+        matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+    }
+
     /// IDs of the workloads made from an image.
     pub fn image_users(&self, image_id: &str) -> Vec<String> {
         self.handles()
@@ -1143,26 +1160,8 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         || !filter.exited.is_empty()
         || status.is_alive()
         || status == Status::Restarting;
-    let name = |wanted: &str| {
-        let inner = wanted.trim_start_matches('^').trim_start_matches('/').trim_end_matches('$');
-        match (wanted.starts_with('^'), wanted.ends_with('$')) {
-            (true, true) => view.name == inner,
-            (true, false) => view.name.starts_with(inner),
-            (false, true) => view.name.ends_with(inner),
-            (false, false) => view.name.contains(inner),
-        }
-    };
-    let port = |wanted: &str, published: bool| {
-        let wanted = resolve::parse_port(wanted);
-        if published {
-            view.ports.iter().any(|p| Some(p.container) == wanted)
-        } else {
-            spec.ports.iter().any(|p| Some(*p) == wanted)
-        }
-    };
     shown
         && any(&filter.ids, &|id| view.id().starts_with(id))
-        && any(&filter.names, &name)
         && filter.labels.iter().all(|label| has_label(&spec.labels, label))
         && any(&filter.status, &|wanted| wanted == status.as_str())
         && (filter.exited.is_empty()
@@ -1173,8 +1172,11 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         })
         && any(&filter.volumes, &|wanted| view.fixed.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
         && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
-        && any(&filter.publish, &|wanted| port(wanted, true))
-        && any(&filter.expose, &|wanted| port(wanted, false))
+        && (filter.publish.is_empty()
+            || view.ports.iter().any(|port| {
+                filter.publish.contains(&Port { number: port.host.port(), protocol: port.container.protocol })
+            }))
+        && (filter.expose.is_empty() || spec.ports.iter().any(|port| filter.expose.contains(port)))
 }
 
 fn is_ancestor(ancestors: &HashSet<String>, view: &Container) -> bool {

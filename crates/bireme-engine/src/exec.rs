@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::container::Handle;
 use crate::engine::Engine;
 use crate::lifecycle::Ask;
+use crate::view::Status;
 use crate::{EngineError, engine};
 
 /// Which streams the client asked for at create; echoed by inspect.
@@ -67,6 +68,11 @@ impl Engine {
     /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
     pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
         let handle = self.find(name)?;
+        if handle.view().state.status == Status::Paused {
+            return Err(EngineError::conflict(format!(
+                "Container {name} is paused, unpause the container before exec"
+            )));
+        }
         handle.require(Ask::Use)?;
         let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
         if workload.as_exec().is_none() {
@@ -96,6 +102,7 @@ impl Engine {
         for old in ended.iter().skip(KEPT) {
             execs.remove(old);
         }
+        handle.execs_changed(|known| known.push(id.clone()));
         execs.insert(id.clone(), Entry { view, handle, ended: watch::Sender::new(false) });
         Ok(id)
     }
@@ -141,7 +148,6 @@ impl Engine {
                 if let Some(entry) = self.execs().get_mut(exec_id) {
                     entry.view.pid = Some(started.pid);
                 }
-                handle.execs_changed(|running| running.push(exec_id.to_owned()));
                 handle.emit(self, &format!("exec_start: {command}"), [("execID", exec_id)]);
                 self.watch_exec(handle, exec_id.to_owned());
                 Ok(ExecSession { tty, stream: (!detach).then_some(started.stream) })
@@ -152,6 +158,7 @@ impl Engine {
                     _ => 126,
                 };
                 self.exec_ended(exec_id, code);
+                handle.execs_changed(|known| known.retain(|id| id != exec_id));
                 Err(error)
             }
         }

@@ -86,7 +86,7 @@ pub(crate) async fn probe(engine: Engine, handle: Arc<Handle>, check: Check, run
         let start = engine::now();
         let outcome = tokio::select! {
             () = run.cancelled() => return,
-            outcome = tokio::time::timeout(check.timeout, once(&handle, &check.test)) => outcome,
+            outcome = tokio::time::timeout(check.timeout, once(&engine, &handle, &check.test)) => outcome,
         };
         let (exit_code, output) =
             outcome.unwrap_or_else(|_| (-1, format!("Health check exceeded timeout ({:?})", check.timeout)));
@@ -117,18 +117,23 @@ fn judge(health: &mut Health, passed: bool, in_start_period: bool, retries: u32)
     }
 }
 
-async fn once(handle: &Handle, test: &Test) -> (i32, String) {
+async fn once(engine: &Engine, handle: &Handle, test: &Test) -> (i32, String) {
     match test {
-        Test::Command(args) => command(handle, args).await,
+        Test::Command(args) => command(engine, handle, args).await,
         Test::Http { path, port } => http(handle, path, *port).await.unwrap_or_else(|error| (1, error.to_string())),
     }
 }
 
-async fn command(handle: &Handle, args: &[String]) -> (i32, String) {
+async fn command(engine: &Engine, handle: &Handle, args: &[String]) -> (i32, String) {
     let id = engine::random_hex();
     let Some(workload) = handle.workload() else { return (1, "not running".to_owned()) };
     let Some(exec) = workload.as_exec() else { return (1, "cannot run commands".to_owned()) };
     let spec = ExecSpec { args: args.to_vec(), ..ExecSpec::default() };
+    // A probe is told of as any session is.
+    let words = args.join(" ");
+    let tell = |action: &str| handle.emit(engine, &format!("{action}: {words}"), [("execID", id.as_str())]);
+    tell("exec_create");
+    tell("exec_start");
     let started = match exec.exec(&id, spec).await {
         Ok(started) => started,
         Err(error) => return (error.exit_code().unwrap_or(1), error.to_string()),
@@ -150,7 +155,10 @@ async fn command(handle: &Handle, args: &[String]) -> (i32, String) {
     };
     let output = output.await.unwrap_or_else(|error| error.to_string());
     match exec.exec_wait(&id).await {
-        Ok(code) => (code, output),
+        Ok(code) => {
+            handle.emit(engine, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
+            (code, output)
+        }
         Err(error) => (1, error.to_string()),
     }
 }

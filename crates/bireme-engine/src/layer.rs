@@ -151,13 +151,13 @@ mod tests {
         assert_eq!(
             entries,
             [
-                "Regular .wh.old 600 ",
                 "Directory bin 755 ",
                 "Regular bin/tool 4755 SCHILY.xattr.user.colour",
                 "Directory etc 755 ",
                 "Symlink etc/link 777 ",
                 "Regular etc/new 644 ",
                 "Link etc/same 644 ",
+                "Regular .wh.old 600 ",
             ]
         );
     }

@@ -33,6 +33,7 @@ pub mod request;
 mod resolve;
 pub mod restart;
 mod rootfs;
+mod size;
 pub mod view;
 mod volume;
 mod volume_source;

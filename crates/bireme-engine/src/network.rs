@@ -255,13 +255,13 @@ impl Engine {
     pub async fn create_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
         if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
             return Err(EngineError::Denied {
-                message: format!("operation is not permitted on predefined {} network", request.name),
+                message: format!("operation is not permitted on predefined {} network ", request.name),
             });
         }
         if !matches!(request.driver.as_str(), "" | "bridge" | "default") {
             return Err(EngineError::NotFound {
                 message: format!(
-                    "could not find plugin {} in v1 plugin registry: only the bridge driver is offered",
+                    "plugin \"{}\" not found: of the drivers for new networks, bridge is offered",
                     request.driver
                 ),
             });
@@ -317,10 +317,7 @@ impl Engine {
             let subnets = bridge.as_ref().map_or(&[][..], |bridge| &bridge.spec.subnets);
             if let Some(clash) = subnets.iter().find(|subnet| used.iter().any(|other| overlap(&subnet.net, other))) {
                 return Err(EngineError::Denied {
-                    message: format!(
-                        "invalid pool request: Pool overlaps with other one on this address space: {}",
-                        clash.net
-                    ),
+                    message: format!("Pool overlaps with other one on this address space: {} is in use", clash.net),
                 });
             }
             for (pool, subnet) in network.pools.iter_mut().zip(subnets) {
@@ -405,8 +402,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes networks that no workload is on, running or not. `labels` as in filters.
-    pub async fn prune_networks(&self, labels: &[String]) -> Result<Vec<String>, EngineError> {
+    /// Removes those of the `wanted` networks that no workload is on, running or not.
+    pub async fn prune_networks(&self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
         let used: HashSet<String> = self
             .handles()
             .iter()
@@ -415,10 +412,7 @@ impl Engine {
         let mut removed = Vec::new();
         for network in self.networks() {
             let predefined = matches!(network.name.as_str(), "bridge" | "host" | "none");
-            if !predefined
-                && !used.contains(&network.id)
-                && labels.iter().all(|label| engine::has_label(&network.labels, label))
-            {
+            if !predefined && !used.contains(&network.id) && wanted(&network) {
                 self.remove_network(&network.id).await?;
                 removed.push(network.name);
             }
@@ -430,11 +424,8 @@ impl Engine {
     pub async fn connect(&self, network: &str, workload: &str, request: EndpointRequest) -> Result<(), EngineError> {
         let network = self.network(network)?;
         let handle = self.find(workload)?;
-        let id = handle.id().to_owned();
-        let record = Box::new(network.clone());
-        handle.command(|reply| crate::owner::Command::Connect { network: record, request, reply }).await?;
-        self.emit_network("connect", &network, Some(&id));
-        Ok(())
+        let record = Box::new(network);
+        handle.command(|reply| crate::owner::Command::Connect { network: record, request, reply }).await
     }
 
     /// Takes a workload off a network. `force` also forgets a workload that is gone.
@@ -445,11 +436,14 @@ impl Engine {
             Err(_) if force => return Ok(()),
             Err(error) => return Err(error),
         };
-        let id = handle.id().to_owned();
-        let network_id = network.id.clone();
-        handle.command(|reply| crate::owner::Command::Disconnect { network: network_id, reply }).await?;
-        self.emit_network("disconnect", &network, Some(&id));
-        Ok(())
+        handle.command(|reply| crate::owner::Command::Disconnect { network: network.id, reply }).await
+    }
+
+    /// Tells that a workload came to a network or left it.
+    fn emit_endpoint(&self, action: &str, network: &str, handle: &Handle) {
+        if let Ok(network) = self.network(network) {
+            self.emit_network(action, &network, Some(handle.id()));
+        }
     }
 
     fn emit_network(&self, action: &str, network: &Network, workload: Option<&str>) {
@@ -518,7 +512,10 @@ impl Engine {
     ) -> Result<Placed, EngineError> {
         let spec = &handle.fixed.spec;
         let place = match &spec.namespaces.network {
-            NetworkMode::Host => None,
+            NetworkMode::Host => {
+                self.emit_endpoint("connect", "host", handle);
+                None
+            }
             NetworkMode::Workload(other) => {
                 let other = self.find(other.as_str())?;
                 if other.workload().is_none() {
@@ -539,6 +536,9 @@ impl Engine {
                 sandbox.members.insert(handle.id().to_owned());
                 for endpoint in &mut moving.endpoints {
                     self.attach_endpoint(handle, name, &id, &mut sandbox, endpoint).await?;
+                }
+                if spec.namespaces.network == NetworkMode::None {
+                    self.emit_endpoint("connect", "none", handle);
                 }
                 let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
                 Some(NetworkPlace { dns: self.net().dns_servers(&id), sandbox: id, netns, addresses })
@@ -605,6 +605,7 @@ impl Engine {
             let unique: BTreeSet<String> = own.into_iter().chain(endpoint.request.aliases.iter().cloned()).collect();
             endpoint.names = unique.into_iter().collect();
         }
+        self.emit_endpoint("connect", &endpoint.network, handle);
         Ok(())
     }
 
@@ -618,6 +619,11 @@ impl Engine {
             report("published ports", &error);
         }
         moving.ports.clear();
+        match handle.fixed.spec.namespaces.network {
+            NetworkMode::Host => self.emit_endpoint("disconnect", "host", handle),
+            NetworkMode::None => self.emit_endpoint("disconnect", "none", handle),
+            NetworkMode::Attached | NetworkMode::Workload(_) => {}
+        }
         if matches!(handle.fixed.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
             let id = handle.executor.sandbox(&handle.fixed.spec);
             let entry = self.network_list().sandbox(&id);
@@ -681,8 +687,11 @@ impl Engine {
         }
         endpoint.ipv4 = None;
         endpoint.ipv6 = None;
+        endpoint.gateway = None;
+        endpoint.ipv6_gateway = None;
         endpoint.mac = None;
         endpoint.endpoint_id = String::new();
+        self.emit_endpoint("disconnect", &endpoint.network, handle);
         Ok(detached?)
     }
 

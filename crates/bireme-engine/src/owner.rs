@@ -63,6 +63,8 @@ pub(crate) struct Owner {
     /// Ends what accompanies a run: health probes.
     run: CancellationToken,
     started: Option<Instant>,
+    /// Its volumes are in use by what runs.
+    mounted: bool,
 }
 
 impl Owner {
@@ -77,6 +79,7 @@ impl Owner {
             end: None,
             run: CancellationToken::new(),
             started: None,
+            mounted: false,
         }
     }
 
@@ -84,6 +87,7 @@ impl Owner {
     pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
         self.handle.set_workload(Some(workload.clone()));
         self.engine.has_mounted(&self.handle);
+        self.mounted = true;
         self.watch_end(workload);
         let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
         self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
@@ -271,8 +275,7 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                self.engine.unplace(&self.handle, &mut self.moving).await;
-                self.engine.unmount_volumes(&self.handle).await;
+                self.give_back().await;
                 let state = &mut self.moving.state;
                 state.pid = None;
                 state.error = error.to_string();
@@ -295,6 +298,8 @@ impl Owner {
     async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
         self.handle.executor.announce();
         let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
+        self.engine.emit_mounts("mount", &self.handle);
+        self.mounted = true;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;
         self.engine.mount_volumes(&self.handle).await?;
@@ -319,6 +324,15 @@ impl Owner {
             return Err(error.into());
         }
         Ok(workload)
+    }
+
+    /// Gives back what [`Owner::launch`] took: its place on networks, its volumes.
+    async fn give_back(&mut self) {
+        if std::mem::take(&mut self.mounted) {
+            self.engine.emit_mounts("unmount", &self.handle);
+        }
+        self.engine.unplace(&self.handle, &mut self.moving).await;
+        self.engine.unmount_volumes(&self.handle).await;
     }
 
     fn watch_end(&mut self, workload: Arc<dyn Workload>) {
@@ -349,8 +363,7 @@ impl Owner {
         self.run.cancel();
         let workload = self.handle.workload();
         self.handle.set_workload(None);
-        self.engine.unplace(&self.handle, &mut self.moving).await;
-        self.engine.unmount_volumes(&self.handle).await;
+        self.give_back().await;
         if let Some(workload) = workload
             && let Err(error) = workload.delete().await
         {

@@ -36,8 +36,8 @@ pub struct Create {
     /// Paths that get an anonymous volume.
     pub volumes: Vec<String>,
     pub mounts: Vec<MountRequest>,
-    /// Workloads whose volumes and bind mounts it gets too, where it has none of its own.
-    pub mounts_of: Vec<MountsOf>,
+    /// Workloads whose volumes and bind mounts it has as well, and whether it may not write to them.
+    pub volumes_from: Vec<(String, bool)>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
     pub health: Option<HealthCheck>,
@@ -75,15 +75,6 @@ pub struct Unfinished {
 pub struct MountRequest {
     pub source: MountRequestSource,
     pub target: String,
-    pub read_only: bool,
-}
-
-/// The mounts of another workload.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountsOf {
-    /// Its name or ID.
-    pub workload: String,
-    /// Even those that it may write to.
     pub read_only: bool,
 }
 
@@ -217,7 +208,7 @@ pub struct ContainerFilter {
     /// The last so many created, in any state.
     pub limit: Option<usize>,
     pub ids: Vec<String>,
-    /// Regular-expression-free: a name matches when it contains the value; `^/name$` matches exactly.
+    /// Regular expressions, with or without the slash that Docker's names begin with.
     pub names: Vec<String>,
     /// `key` or `key=value`; all must hold.
     pub labels: Vec<String>,
@@ -229,9 +220,9 @@ pub struct ContainerFilter {
     /// Volume name or mount target.
     pub volumes: Vec<String>,
     pub health: Vec<String>,
-    /// `80`, `80/tcp`: published or exposed ports.
-    pub publish: Vec<String>,
-    pub expose: Vec<String>,
+    /// Ports of the host that are published, and ports that are exposed.
+    pub publish: Vec<Port>,
+    pub expose: Vec<Port>,
     pub before: Option<String>,
     pub since: Option<String>,
 }

@@ -46,19 +46,22 @@ pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     Err(EngineError::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
 }
 
-/// Environment of the image, overlaid by that of the request; each name once, in order of first appearance.
+/// Environment of the request, then what the image has beside it; each name once, in order of first appearance.
 pub(crate) fn merge_env(image: &[String], request: &[String]) -> Vec<String> {
+    fn name(entry: &str) -> &str {
+        entry.split('=').next().unwrap_or(entry)
+    }
     let mut merged: Vec<String> = Vec::new();
-    for entry in image.iter().chain(request) {
-        let name = entry.split('=').next().unwrap_or(entry);
-        let at = merged.iter().position(|known| known.split('=').next() == Some(name));
-        match (entry.contains('='), at) {
-            (true, Some(at)) => merged[at] = entry.clone(),
-            (true, None) => merged.push(entry.clone()),
-            (false, Some(at)) => drop(merged.remove(at)),
-            (false, None) => {}
+    for entry in request {
+        match merged.iter().position(|known| name(known) == name(entry)) {
+            Some(at) => merged[at] = entry.clone(),
+            None => merged.push(entry.clone()),
         }
     }
+    let missing = image.iter().filter(|entry| !request.iter().any(|asked| name(asked) == name(entry)));
+    merged.extend(missing.cloned());
+    // A name alone removes the image's.
+    merged.retain(|entry| entry.contains('='));
     merged
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn merge_command(request: &Create, image: &ImageConfig) -> (Vec<Strin
 }
 
 /// Reads `80`, `80/udp`.
-pub(crate) fn parse_port(text: &str) -> Option<Port> {
+fn parse_port(text: &str) -> Option<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol.to_ascii_lowercase().as_str() {
         "tcp" => Protocol::Tcp,
@@ -333,7 +336,7 @@ mod tests {
             let own = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
             assert_eq!(merge_env(&own(image), &own(request)), own(expected));
         };
-        check(&["A=1", "B=2"], &["A=3", "C=4"], &["A=3", "B=2", "C=4"]);
+        check(&["A=1", "B=2"], &["C=4", "A=3"], &["C=4", "A=3", "B=2"]);
         check(&["A=1", "B=2"], &["A"], &["B=2"]);
         check(&[], &["A="], &["A="]);
     }

@@ -24,7 +24,7 @@ pub struct Container {
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
     pub health: Option<Health>,
-    /// IDs of exec sessions that still run.
+    /// IDs of exec sessions that run or are yet to run.
     pub execs: Vec<String>,
 }
 

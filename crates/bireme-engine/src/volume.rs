@@ -14,7 +14,10 @@ use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
 use crate::view::{MountKind, Volume};
-use crate::{EngineError, rootfs, volume_source};
+use crate::{EngineError, rootfs, size, volume_source};
+
+/// The label of volumes that were made without a name.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// The volumes that exist, by name.
 pub(crate) struct Volumes {
@@ -54,10 +57,12 @@ impl Engine {
         anonymous: bool,
     ) -> Result<(Volume, bool), EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
-            return Err(EngineError::unsupported(format!(
-                "volume driver {:?} is not installed: only \"local\" is offered",
-                request.driver
-            )));
+            return Err(EngineError::NotFound {
+                message: format!(
+                    "error looking up volume plugin {0}: plugin \"{0}\" not found: only the driver local is offered",
+                    request.driver
+                ),
+            });
         }
         volume_source::check(&request.options)?;
         let name = if request.name.is_empty() { engine::random_hex() } else { request.name };
@@ -71,6 +76,11 @@ impl Engine {
         if let Some(existing) = self.volume_list().list().get(&name) {
             return Ok((existing.clone(), false));
         }
+        let mut labels = request.labels;
+        if anonymous {
+            // By this label Docker's clients know it.
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        }
         let mountpoint = self.volume_path(&name).join("_data");
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -83,7 +93,7 @@ impl Engine {
             mountpoint,
             created: engine::now(),
             options: request.options,
-            labels: request.labels,
+            labels,
             anonymous,
         };
         self.memory().put_volume(&volume).await?;
@@ -237,20 +247,49 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes volumes that nobody mounts: the anonymous ones, with `all` named ones too. `labels` as in filters.
-    pub async fn prune_volumes(&self, all: bool, wanted: impl Fn(&Volume) -> bool) -> Result<Vec<String>, EngineError> {
+    /// Removes those of the `wanted` volumes that nobody mounts: the anonymous ones, with `all` named ones too. Answers
+    /// their names, and how many bytes they held.
+    pub async fn prune_volumes(
+        &self,
+        all: bool,
+        wanted: impl Fn(&Volume) -> bool,
+    ) -> Result<(Vec<String>, u64), EngineError> {
         let mut removed = Vec::new();
+        let mut freed = 0;
         for volume in self.volumes() {
             if (all || volume.anonymous) && wanted(&volume) && self.volume_users(&volume.name).is_empty() {
+                freed += size::of(&volume.mountpoint).await;
                 self.remove_volume(&volume.name, false).await?;
                 removed.push(volume.name);
             }
         }
-        Ok(removed)
+        Ok((removed, freed))
+    }
+
+    /// Bytes in the files of a volume.
+    pub async fn volume_size(&self, volume: &Volume) -> u64 {
+        size::of(&volume.mountpoint).await
     }
 
     fn volume_path(&self, name: &str) -> PathBuf {
         self.data_root().join("volumes").join(name)
+    }
+
+    /// Tells that a workload's volumes come into use or out of it.
+    pub(crate) fn emit_mounts(&self, action: &str, handle: &Handle) {
+        for point in handle.fixed.mounts.iter().filter(|point| point.kind == MountKind::Volume) {
+            let mut attributes = BTreeMap::from([
+                ("container".to_owned(), handle.id().to_owned()),
+                ("driver".to_owned(), "local".to_owned()),
+            ]);
+            if action == "mount" {
+                attributes.insert("destination".to_owned(), point.target.clone());
+                attributes.insert("propagation".to_owned(), point.propagation.clone());
+                attributes.insert("read/write".to_owned(), (!point.read_only).to_string());
+            }
+            let time = engine::now();
+            self.emit(Event { kind: "volume", action: action.to_owned(), id: point.name.clone(), attributes, time });
+        }
     }
 
     fn emit_volume(&self, action: &str, volume: &Volume) {

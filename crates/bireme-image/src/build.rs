@@ -21,17 +21,18 @@ mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{SubsecRound as _, Utc};
 use tempfile::TempDir;
-use tokio::io::AsyncRead;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::SyncIoBridge;
 
 use crate::admit::{Candidate, Claim};
 use crate::db::Layer;
-use crate::digest::ImageId;
+use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};
 use crate::made::NewLayer;
@@ -329,7 +330,7 @@ impl Build<'_> {
         instruction: &Instruction,
     ) -> Result<(), ImageError> {
         match instruction.keyword.as_str() {
-            "COPY" | "ADD" => self.copy(dockerfile, stage, instruction).await?,
+            "COPY" | "ADD" => return self.copy(dockerfile, stage, instruction).await,
             "RUN" => return self.run_command(stage, instruction).await,
             "WORKDIR" => {
                 stage.apply(instruction, &self.request.args, &self.globals)?;
@@ -447,16 +448,14 @@ impl Build<'_> {
         let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
             return Err(at.fault(format!("{} requires at least two arguments, a source and a destination", at.keyword)));
         };
-        if let Some(url) = sources.iter().find(|source| at.keyword == "ADD" && is_remote(source)) {
-            return Err(
-                at.lacking(&format!("ADD {url}"), "nothing is fetched while building; fetch it first and COPY it")
-            );
-        }
-        let context = from.is_none();
-        let source: Vec<PathBuf> = match &from {
-            None => vec![self.context.path().to_owned()],
-            Some(name) => self.other_stage(dockerfile, at, name).await?,
+        let remote = if at.keyword == "ADD" { self.remote(at, &mut sources, &target).await? } else { None };
+        let context = from.is_none() && remote.is_none();
+        let source: Vec<PathBuf> = match (&from, &remote) {
+            (Some(name), _) => self.other_stage(dockerfile, at, name).await?,
+            (None, Some(fetched)) => vec![fetched.path().to_owned()],
+            (None, None) => vec![self.context.path().to_owned()],
         };
+        let shown = target.clone();
         let order = Order {
             keyword: at.keyword.clone(),
             line: at.line,
@@ -470,15 +469,80 @@ impl Build<'_> {
         let below = self.folders(&stage.layers);
         let inner = self.store.inner.clone();
         let ignore = std::mem::take(&mut self.ignore);
-        let (layer, ignore) = blocking("copy files into a layer", move || {
-            let layer = copy::copy(&inner, &order, View::new(source)?, &ignore, &View::new(below)?)?;
-            Ok((layer, ignore))
+        let (copied, ignore) = blocking("copy files into a layer", move || {
+            let copied = copy::copy(&inner, &order, View::new(source)?, &ignore, &View::new(below)?)?;
+            Ok((copied, ignore))
         })
         .await?;
         self.ignore = ignore;
-        self.add_layer(stage, layer).await?;
-        stage.note(&at.text(), true);
+        let created_by = format!("/bin/sh -c #(nop) {} {} in {shown} ", at.keyword, copied.what);
+        let key = Digest::of(format!("copy {} {created_by}", stage.digest()?).as_bytes());
+        let layer = match self.cache.made(&self.store.inner, stage, &key, &created_by, &mut self.claim)? {
+            Some(Some(layer)) => {
+                self.say(cache::USING);
+                self.store.inner.unpacked(&layer).await?;
+                layer
+            }
+            _ => {
+                let layer = self.store.take_in(copied.layer, &mut self.claim).await?;
+                self.store.inner.db.set_step(&key, Some(&layer))?;
+                layer
+            }
+        };
+        stage.push(layer);
+        stage.note_as(created_by, true);
         Ok(())
+    }
+
+    /// Fetches what ADD names by address; the sources become the names of the files in the answer.
+    async fn remote(
+        &self,
+        at: &Instruction,
+        sources: &mut [String],
+        target: &str,
+    ) -> Result<Option<TempDir>, ImageError> {
+        match sources.iter().filter(|source| is_remote(source)).count() {
+            0 => return Ok(None),
+            count if count < sources.len() => {
+                return Err(at.lacking("ADD of files and addresses together", "use an instruction for each"));
+            }
+            _ => {}
+        }
+        let ingest = self.store.inner.ingest();
+        let folder =
+            tempfile::Builder::new().prefix("fetched-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        for source in sources {
+            if !["http://", "https://"].iter().any(|scheme| source.to_ascii_lowercase().starts_with(scheme)) {
+                return Err(at.lacking(&format!("ADD {source}"), "clone the repository first and COPY it"));
+            }
+            let path = source.split(['?', '#']).next().unwrap_or_default();
+            let name = path.rsplit_once("://").and_then(|(_, path)| path.split_once('/')).map_or("", |(_, path)| path);
+            let name = match (name.rsplit('/').next().unwrap_or_default(), target.rsplit('/').next()) {
+                ("", None | Some("")) => {
+                    return Err(at.fault(format!("cannot determine filename from url: {source}")));
+                }
+                ("", Some(name)) | (name, _) => name.to_owned(),
+            };
+            let fetched = folder.path().join(&name);
+            self.download(source, &fetched).await?;
+            *source = name;
+        }
+        Ok(Some(folder))
+    }
+
+    /// Fetches a file; it is for its owner alone, as Docker has it.
+    async fn download(&self, source: &str, to: &Path) -> Result<(), ImageError> {
+        let limit = self.store.inner.settings.limits.layer_bytes;
+        self.say("Downloading\n");
+        let mut from = crate::commit::fetch(source).await?.take(limit + 1);
+        let mut file = tokio::fs::File::from_std(
+            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).during("create", to)?,
+        );
+        let failed = |error: std::io::Error| ImageError::Fetch { url: source.to_owned(), reason: error.to_string() };
+        if tokio::io::copy(&mut from, &mut file).await.map_err(failed)? > limit {
+            return Err(ImageError::TooLarge { what: source.to_owned(), limit });
+        }
+        file.flush().await.during("write", to)
     }
 
     /// The folders of the stage or image that COPY --from names.

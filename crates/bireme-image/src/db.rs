@@ -53,8 +53,8 @@ CREATE TABLE builds (
 ) STRICT;
 ",
     "
--- Steps of builds that were carried out: key is a digest of all that determines one. Those that ran a command have the
--- layer it made, which stays until the cache is cleared: it cannot be made again from files alone.
+-- Steps of builds that were carried out: key is a digest of all that determines one. Those that made a layer have it;
+-- it stays until the cache is cleared.
 CREATE TABLE steps (key TEXT PRIMARY KEY, diff_id TEXT, size INTEGER NOT NULL, last_used INTEGER NOT NULL) STRICT;
 CREATE INDEX steps_by_diff_id ON steps(diff_id);
 -- What layers that are stored as they are become when they are packed for a registry.
@@ -463,7 +463,7 @@ impl Db {
         })
     }
 
-    /// Whether that step of a build was carried out before, and the layer of its command where it ran one.
+    /// Whether that step of a build was carried out before, and the layer it made if it made one.
     pub(crate) fn step(&self, key: &Digest) -> Result<Option<Option<Layer>>, ImageError> {
         self.change("look up a step of a build", |change| {
             change.execute("UPDATE steps SET last_used = ?2 WHERE key = ?1", params![key.as_str(), now()])?;

@@ -70,6 +70,20 @@ pub enum ImageError {
         /// In Docker's words.
         reason: String,
     },
+    /// A registry does not take somebody's credentials.
+    #[error("Get \"{url}\": unauthorized: incorrect username or password")]
+    Login {
+        /// Where they were shown.
+        url: String,
+    },
+    /// An index could not be searched.
+    #[error("invalid registry endpoint \"{url}\": {reason}")]
+    Index {
+        /// Where it is.
+        url: String,
+        /// What happened, with the causes below it.
+        reason: String,
+    },
     /// The registry did not answer, or not sensibly, after all retries.
     #[error("cannot {attempt} from registry {registry}: {reason}")]
     Registry {
@@ -317,7 +331,7 @@ impl ImageError {
             | Self::NoPlatform { .. }
             | Self::ManifestUnknown { .. }
             | Self::PullDenied { .. } => ErrorKind::NotFound,
-            Self::Unauthorized { .. } => ErrorKind::Denied,
+            Self::Unauthorized { .. } | Self::Login { .. } => ErrorKind::Denied,
             Self::Conflict { .. } => ErrorKind::Conflict,
             Self::Registry { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => ErrorKind::Unavailable,
             Self::MediaType { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
@@ -346,6 +360,7 @@ impl ImageError {
             | Self::RunRefused { .. }
             | Self::Copy { .. }
             | Self::BuildRequest { .. }
+            | Self::Index { .. }
             | Self::Input { .. } => ErrorKind::Invalid,
         }
     }

@@ -408,7 +408,7 @@ fn bad_mirror(mirror: &str) -> ImageError {
 }
 
 /// Whether a registry is spoken to without TLS.
-fn is_plain(settings: &RegistrySettings, registry: &str) -> bool {
+pub(crate) fn is_plain(settings: &RegistrySettings, registry: &str) -> bool {
     if settings.insecure.iter().any(|insecure| insecure == registry) {
         return true;
     }

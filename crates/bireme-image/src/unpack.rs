@@ -203,7 +203,7 @@ pub(crate) fn is_cut_off(error: &io::Error) -> bool {
 }
 
 /// Whether a number of a header was left out, as some writers do for links.
-fn blank(field: &[u8]) -> bool {
+pub fn blank(field: &[u8]) -> bool {
     field.iter().all(|byte| matches!(byte, 0 | b' '))
 }
 

@@ -234,13 +234,18 @@ async fn builds_a_wasm_image_from_an_archive_of_the_client() {
 async fn refuses_with_a_line_and_a_reason() {
     let place = place().await;
     for (dockerfile, expected, kind) in [
-        ("FROM scratch\nRUN make", "line 2: RUN is not offered", ErrorKind::Unsupported),
-        ("FROM scratch\nONBUILD ENV a=b", "line 2: ONBUILD is not offered", ErrorKind::Unsupported),
         (
-            "FROM scratch\nADD https://example.org/x /x",
-            "line 2: ADD https://example.org/x is not offered",
+            "FROM scratch\nADD git@example.org:x /x",
+            "line 2: ADD git@example.org:x is not offered",
             ErrorKind::Unsupported,
         ),
+        ("FROM scratch\nADD a http://127.0.0.1:1/x /x/", "files and addresses together", ErrorKind::Unsupported),
+        ("FROM scratch\nADD http://127.0.0.1:1/ /", "cannot determine filename", ErrorKind::Invalid),
+        ("FROM scratch\nADD http://127.0.0.1:1/x /x", "cannot fetch http://127.0.0.1:1/x", ErrorKind::Unavailable),
+        ("FROM scratch\nRUN make", "RUN is not offered by this builder: nothing runs", ErrorKind::Unsupported),
+        ("FROM scratch\nRUN --mount=type=cache make", "RUN --mount is not offered", ErrorKind::Unsupported),
+        ("FROM scratch\nONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger", ErrorKind::Invalid),
+        ("FROM scratch\nONBUILD ONBUILD USER x", "Chaining ONBUILD", ErrorKind::Invalid),
         ("FROM scratch\nCOPY --parents a /x", "line 2: COPY --parents is not offered", ErrorKind::Unsupported),
         (
             "FROM scratch\nCOPY gone /x",

@@ -11,6 +11,7 @@
 //! from `target/guests`.
 
 pub mod client;
+pub mod conformance;
 mod engine;
 mod leftovers;
 mod output;

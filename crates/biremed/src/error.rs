@@ -83,7 +83,13 @@ impl From<EngineError> for ApiError {
 
 impl From<ImageError> for ApiError {
     fn from(error: ImageError) -> Self {
-        Self::from_library(status_of(error.kind()), &error)
+        let status = match &error {
+            // As Docker has it: 503 would be the engine itself.
+            ImageError::Registry { .. } | ImageError::Fetch { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ImageError::Login { .. } => StatusCode::UNAUTHORIZED,
+            other => status_of(other.kind()),
+        };
+        Self::from_library(status, &error)
     }
 }
 

@@ -95,13 +95,14 @@ pub async fn say(client: Client, text: &str, tty: bool) {
 ///
 /// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
 ///
-/// The client's stream is closed when `before_close` is done, too. `wanted` leaves frames of the other streams out.
+/// Of the output, `only` what the client asked for is passed on. The client's stream is closed when `before_close` is done,
+/// too.
 pub async fn carry(
     client: Client,
     workload: std::os::unix::net::UnixStream,
     input: bool,
-    wanted: Option<Frames>,
     detach: Vec<u8>,
+    mut only: Only,
     before_close: impl Future<Output = ()>,
 ) {
     let Client { mut reader, mut writer, sent_ahead } = client;
@@ -139,17 +140,13 @@ pub async fn carry(
     };
     let downstream = async {
         let mut buffer = BytesMut::with_capacity(32 * 1024);
-        let mut wanted = wanted;
         loop {
             buffer.clear();
             match output.read_buf(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
-                    let written = match &mut wanted {
-                        Some(frames) => writer.write_all(&frames.pass(&buffer)).await,
-                        None => writer.write_all(&buffer).await,
-                    };
-                    if written.is_err() {
+                    only.keep(&mut buffer);
+                    if writer.write_all(&buffer).await.is_err() {
                         return;
                     }
                 }
@@ -169,48 +166,51 @@ pub async fn carry(
     }
 }
 
-/// Passes the frames of some streams and drops those of the others, across the pieces that they arrive in.
-pub struct Frames {
-    stdout: bool,
-    stderr: bool,
-    header: Vec<u8>,
-    /// Of the frame under way.
+/// Which frames of a multiplexed stream a client asked for: one that did not ask for standard output has no use for it,
+/// and Docker's own command line breaks off when it comes.
+pub struct Only {
+    /// `None`: everything, in whatever form.
+    streams: Option<[bool; 2]>,
+    head: Vec<u8>,
+    /// Bytes of the frame that are still to come.
     left: usize,
-    passes: bool,
 }
 
-impl Frames {
-    /// `None` where all frames pass.
-    pub fn of(stdout: bool, stderr: bool) -> Option<Self> {
-        let frames = Self { stdout, stderr, header: Vec::with_capacity(8), left: 0, passes: false };
-        (!(stdout && stderr)).then_some(frames)
+impl Only {
+    pub fn of(stdout: bool, stderr: bool, tty: bool) -> Self {
+        let all = tty || (stdout && stderr);
+        Self { streams: (!all).then_some([stdout, stderr]), head: Vec::with_capacity(8), left: 0 }
     }
 
-    fn pass(&mut self, mut chunk: &[u8]) -> Vec<u8> {
-        let mut passed = Vec::with_capacity(chunk.len());
-        while !chunk.is_empty() {
+    /// Takes out of `bytes` what is not wanted; frames may begin in one call and end in another.
+    fn keep(&mut self, bytes: &mut BytesMut) {
+        let Some([stdout, stderr]) = self.streams else { return };
+        let mut kept = BytesMut::new();
+        let mut rest = bytes.split();
+        while !rest.is_empty() {
             if self.left == 0 {
-                let (more, rest) = chunk.split_at(chunk.len().min(8 - self.header.len()));
-                self.header.extend_from_slice(more);
-                chunk = rest;
-                if let [stream, _, _, _, a, b, c, d] = self.header[..] {
-                    self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-                    self.passes = if stream == 2 { self.stderr } else { self.stdout };
-                    if self.passes {
-                        passed.append(&mut self.header);
-                    }
-                    self.header.clear();
+                let missing = 8 - self.head.len();
+                self.head.extend_from_slice(&rest.split_to(missing.min(rest.len())));
+                let [stream, _, _, _, a, b, c, d] = self.head[..] else { break };
+                self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+                if if stream == 2 { stderr } else { stdout } {
+                    kept.extend_from_slice(&self.head);
+                }
+                if self.left == 0 {
+                    self.head.clear();
                 }
                 continue;
             }
-            let (body, rest) = chunk.split_at(chunk.len().min(self.left));
-            self.left -= body.len();
-            if self.passes {
-                passed.extend_from_slice(body);
+            let piece = rest.split_to(self.left.min(rest.len()));
+            self.left -= piece.len();
+            if if self.head[0] == 2 { stderr } else { stdout } {
+                kept.extend_from_slice(&piece);
             }
-            chunk = rest;
+            if self.left == 0 {
+                self.head.clear();
+            }
         }
-        passed
+        *bytes = kept;
     }
 }
 
@@ -291,27 +291,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_what_was_asked_for_is_kept() {
+        let frame = |stream: u8, text: &str| {
+            let mut bytes = vec![stream, 0, 0, 0];
+            bytes.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+            bytes
+        };
+        let all = [frame(1, "out"), frame(2, "err"), frame(2, ""), frame(1, "more")].concat();
+        for size in [1, 3, 8, 100] {
+            let mut only = Only::of(false, true, false);
+            let mut kept = Vec::new();
+            for piece in all.chunks(size) {
+                let mut piece = BytesMut::from(piece);
+                only.keep(&mut piece);
+                kept.extend_from_slice(&piece);
+            }
+            assert_eq!(kept, [frame(2, "err"), frame(2, "")].concat(), "in pieces of {size}");
+        }
+    }
+
+    #[test]
     fn detach_keys_are_dockers() {
         assert_eq!(parse_detach_keys("ctrl-p,ctrl-q").unwrap(), DEFAULT_DETACH);
         assert_eq!(parse_detach_keys("ctrl-@,a,ctrl-]").unwrap(), [0, b'a', 29]);
         assert!(parse_detach_keys("ctrl-pp").is_err());
-    }
-
-    #[test]
-    fn frames_of_one_stream_pass_whatever_pieces_they_come_in() {
-        let stream =
-            [&[1, 0, 0, 0, 0, 0, 0, 3][..], b"out", &[2, 0, 0, 0, 0, 0, 0, 2], b"er", &[1, 0, 0, 0, 0, 0, 0, 0]]
-                .concat();
-        let passed = |stdout, stderr, piece: usize| {
-            let mut frames = Frames::of(stdout, stderr).unwrap();
-            stream.chunks(piece).flat_map(|chunk| frames.pass(chunk)).collect::<Vec<u8>>()
-        };
-        for piece in 1..=stream.len() {
-            assert_eq!(passed(true, false, piece), [&stream[..11], &stream[21..]].concat());
-            assert_eq!(passed(false, true, piece), stream[11..21]);
-            assert!(passed(false, false, piece).is_empty());
-        }
-        assert!(Frames::of(true, true).is_none());
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod convert;
 pub mod daemon;
 pub mod error;
 pub mod extract;
+pub mod heard;
 pub mod hijack;
 pub mod host;
 pub mod routes;

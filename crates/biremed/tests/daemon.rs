@@ -204,9 +204,9 @@ fn refusals_are_dockers() {
     check(
         "POST",
         "/containers/create",
-        Some(r#"{"Image":"x","HostConfig":{"VolumesFrom":["y"]}}"#),
+        Some(r#"{"Image":"x","HostConfig":{"Links":["y"]}}"#),
         501,
-        "VolumesFrom is not offered",
+        "Links is not offered",
     );
     check("POST", "/containers/nope/kill?signal=foo", None, 400, "Invalid signal: foo");
     check("POST", "/containers/nope/wait?condition=foo", None, 400, "invalid condition: \"foo\"");

@@ -1,7 +1,8 @@
 //! What earlier builds did and need not be done again.
 //!
-//! A step is known by a digest of the whole state it leads to, so that the same state is found however it was reached. A
-//! command is known by the state before it, itself and its arguments: its layer cannot be foretold.
+//! A step is known by a digest of the whole state it leads to, so that the same state is found however it was reached.
+//! One that makes a layer is known by the state before it and what it is made of: a command by its words and arguments,
+//! for what it makes cannot be foretold; files by their content, for their times do not matter.
 
 use crate::admit::Claim;
 use crate::db::Layer;
@@ -59,7 +60,7 @@ impl Cache {
         Ok(known)
     }
 
-    /// What a command made when it was run on this state before: `Some(None)` when it changed nothing.
+    /// What a step made when it was carried out on this state before: `Some(None)` when it changed nothing.
     pub(super) fn made(
         &self,
         inner: &Inner,

@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read as _, Seek as _, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::patterns::{Ignore, Pattern, is_pattern};
+use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::made::{self, NewLayer};
 use crate::store::Inner;
@@ -32,6 +34,13 @@ pub(super) struct Order {
     pub(super) chmod: Option<u32>,
     /// The sources are a context: owners are not taken from it, and parts may be hidden.
     pub(super) context: bool,
+}
+
+/// What a COPY or ADD made.
+pub(super) struct Copied {
+    pub(super) layer: NewLayer,
+    /// What was copied, by its content: `file:…`, `dir:…` or `multi:…` and a digest that times do not change.
+    pub(super) what: String,
 }
 
 /// Attributes of something in the new layer.
@@ -64,7 +73,7 @@ pub(super) fn copy(
     source: View,
     ignore: &Ignore,
     below: &View,
-) -> Result<NewLayer, ImageError> {
+) -> Result<Copied, ImageError> {
     let job = Job { inner, order, ignore };
     job.run(source, below)
 }
@@ -84,7 +93,7 @@ pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Op
     let mut plan = Plan { below, entries: BTreeMap::new() };
     plan.parents(&place, 0, 0).map_err(failed)?;
     plan.entries.insert(place, (Content::Folder, Attributes::made(0, 0)));
-    write(inner, &plan.entries, &[]).map(Some)
+    write(inner, &plan.entries, &[]).map(|(layer, _)| Some(layer))
 }
 
 struct Job<'a> {
@@ -102,13 +111,18 @@ impl Job<'_> {
         move |error| self.fault(format!("{}: {error}", path.display()))
     }
 
-    fn run(&self, source: View, below: &View) -> Result<NewLayer, ImageError> {
+    fn run(&self, source: View, below: &View) -> Result<Copied, ImageError> {
         let order = self.order;
         let owner = order.chown.as_deref().map(|text| self.owner(text, below)).transpose()?;
         let mut found = Vec::new();
         for pattern in &order.sources {
             self.sources(&source, pattern, &mut found)?;
         }
+        let kind = match &found[..] {
+            [(_, only)] if only.kind() == FileType::Directory => "dir",
+            [_] => "file",
+            _ => "multi",
+        };
         let to_folder =
             order.target.ends_with('/') || order.target == "." || order.target.ends_with("/.") || order.target == "..";
         if found.len() > 1 && !to_folder {
@@ -158,7 +172,8 @@ impl Job<'_> {
                 _ => return Err(self.fault(format!("{}: it is neither a file nor a folder", item.path.display()))),
             }
         }
-        write(self.inner, &plan.entries, &trees)
+        let (layer, sum) = write(self.inner, &plan.entries, &trees)?;
+        Ok(Copied { layer, what: format!("{kind}:{}", sum.hex()) })
     }
 
     /// What a source means: one path, or all that fit a pattern; each with the name it was asked for by.
@@ -486,14 +501,17 @@ fn write(
     inner: &Inner,
     entries: &BTreeMap<PathBuf, (Content, Attributes)>,
     trees: &[View],
-) -> Result<NewLayer, ImageError> {
-    made::layer(inner, |out| write_entries(out, entries, trees))
+) -> Result<(NewLayer, Digest), ImageError> {
+    let mut sum = Sha256::new();
+    let layer = made::layer(inner, |out| write_entries(out, entries, trees, &mut sum))?;
+    Ok((layer, Digest::from_hash(sum)))
 }
 
 fn write_entries(
     out: &mut dyn Write,
     entries: &BTreeMap<PathBuf, (Content, Attributes)>,
     trees: &[View],
+    sum: &mut Sha256,
 ) -> Result<(), ImageError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -510,6 +528,9 @@ fn write_entries(
         if !pairs.is_empty() {
             tar.append_pax_extensions(pairs.iter().map(|(name, value)| (name.as_str(), *value))).map_err(&failed)?;
         }
+        // Everything but the time: a file that was written again is the same file.
+        let (mode, uid, gid) = (attributes.mode, attributes.uid, attributes.gid);
+        sum.update(format!("{path:?} {mode:o} {uid} {gid} {:?} ", attributes.extended));
         let mut header = tar::Header::new_gnu();
         header.set_mode(attributes.mode);
         header.set_uid(attributes.uid.into());
@@ -525,6 +546,7 @@ fn write_entries(
                 tar.append_data(&mut header, &name, io::empty()).map_err(&failed)?;
             }
             Content::Link(target) => {
+                sum.update(target.as_bytes());
                 header.set_entry_type(tar::EntryType::Symlink);
                 tar.append_link(&mut header, name, target).map_err(&failed)?;
             }
@@ -534,13 +556,28 @@ fn write_entries(
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_size(size);
                 // A file that grows or shrinks meanwhile must not spoil the archive.
-                let mut content = file.take(size);
+                sum.update(size.to_le_bytes());
+                let mut content = Summed { from: file.take(size), sum };
                 tar.append_data(&mut header, name, &mut content).map_err(&failed)?;
-                if content.limit() > 0 {
+                if content.from.limit() > 0 {
                     return Err(failed(io::Error::other("it changed while it was read")));
                 }
             }
         }
     }
     tar.into_inner().map(|_| ()).map_err(failed(Path::new("/")))
+}
+
+/// Sums up what is read through it.
+struct Summed<'a, R> {
+    from: R,
+    sum: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Summed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.from.read(buffer)?;
+        self.sum.update(&buffer[..got]);
+        Ok(got)
+    }
 }

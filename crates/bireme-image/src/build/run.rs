@@ -106,7 +106,7 @@ pub struct CachedLayer {
 }
 
 impl crate::ImageStore {
-    /// The layers that commands of builds made and that the cache keeps, the longest unused first.
+    /// The layers that the cache of builds keeps, the longest unused first.
     ///
     /// # Errors
     /// `Database`.

@@ -92,7 +92,13 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
-    create.mounts_of = host.volumes_from.iter().flatten().map(|text| mounts::of(text)).collect::<Result<_, _>>()?;
+    for text in host.volumes_from.clone().unwrap_or_default() {
+        let (name, mode) = text.split_once(':').unwrap_or((&text, "rw"));
+        if !matches!(mode, "ro" | "rw" | "z" | "Z") {
+            return Err(Refusal::invalid(format!("invalid mode for volumes-from: {mode}")));
+        }
+        create.volumes_from.push((name.to_owned(), mode == "ro"));
+    }
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
             .map_err(|reason| Refusal::invalid(format!("invalid volume specification: '{volume}': {reason}")))?;
@@ -104,6 +110,25 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     networks(&mut create, &wire, &host)?;
     check_modes(&create)?;
     Ok(create)
+}
+
+/// Refuses more processors than the machine has.
+pub fn check_processors(body: &Value, processors: u32) -> Result<(), Refusal> {
+    let host = &body["HostConfig"];
+    if host["NanoCpus"].as_i64().is_some_and(|wanted| wanted > i64::from(processors) * 1_000_000_000) {
+        return Err(Refusal::invalid(format!(
+            "Range of CPUs is from 0.01 to {processors}.00, as there are only {processors} CPUs available"
+        )));
+    }
+    let wanted = host["CpusetCpus"].as_str().unwrap_or_default();
+    let last = wanted.split([',', '-']).filter_map(|number| number.trim().parse::<u32>().ok()).max();
+    if last.is_some_and(|last| last >= processors) {
+        return Err(Refusal::invalid(format!(
+            "Requested CPUs are not available - requested {wanted}, available: 0-{}",
+            processors.saturating_sub(1)
+        )));
+    }
+    Ok(())
 }
 
 fn text(text: Option<String>) -> Option<String> {
@@ -165,12 +190,21 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
             "unknown or invalid runtime name: {runtime}: leave it out, the image's platform says how it runs"
         )));
     }
+    if let Some(request) = host.device_requests.iter().flatten().next() {
+        // Docker's words on a machine that has no driver for them.
+        let capabilities = request.capabilities.clone().unwrap_or_default();
+        let capabilities: Vec<String> = capabilities.iter().map(|all| format!("[{}]", all.join(" "))).collect();
+        return Err(Refusal::unsupported(format!(
+            "could not select device driver \"{}\" with capabilities: [{}]: name single devices in Devices",
+            request.driver.as_deref().unwrap_or_default(),
+            capabilities.join(" ")
+        )));
+    }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 28] = [
+    let table: [(bool, &str, &str); 26] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
         (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
-        (some(&host.device_requests), "DeviceRequests", "name single devices in Devices"),
         (some(&host.device_cgroup_rules), "DeviceCgroupRules", "name single devices in Devices"),
         (host.blkio_weight.is_some_and(|weight| weight != 0), "BlkioWeight", "leave it out"),
         (some(&host.blkio_weight_device), "BlkioWeightDevice", "leave it out"),
@@ -188,7 +222,6 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         (number(host.cpu_percent), "CpuPercent", "it is for Windows; use NanoCpus"),
         (number(host.io_maximum_iops), "IOMaximumIOps", "it is for Windows; leave it out"),
         (number(host.io_maximum_bandwidth), "IOMaximumBandwidth", "it is for Windows; leave it out"),
-        (map(&host.annotations), "Annotations", "use Labels"),
         (host.cgroup.as_deref().is_some_and(|cgroup| !cgroup.is_empty()), "Cgroup", "use CgroupParent"),
         (!["", "local"].contains(&driver), "VolumeDriver", "local is the only one"),
         (
@@ -739,7 +772,7 @@ mod tests {
         check(json!({}), "ok");
         check(
             json!({ "VolumesFrom": ["x:odd"] }),
-            "Invalid: invalid volumes-from specification: 'x:odd': invalid mode: odd",
+            "Invalid: invalid mode for volumes-from: odd",
         );
         check(
             json!({ "Links": ["a:b"] }),

@@ -5,24 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Filters, time};
 
-/// The filters of `GET /events`.
-pub const FILTERS: &[&str] = &[
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-];
-
 /// One event.
 pub fn show(event: &Event) -> Value {
     let mut wire = json!({
@@ -48,28 +30,23 @@ pub fn show(event: &Event) -> Value {
 ///
 /// Source: `Filter.Include` of moby.
 pub fn passes(event: &Event, filters: &Filters) -> bool {
-    let is = |kind: &str| event.kind == kind;
     let named = |filter: &str, matches: &dyn Fn(&str) -> bool| {
         let values = filters.get(filter);
         values.is_empty() || values.iter().any(|value| matches(value))
     };
-    let actor = |kind: &str| {
-        named(kind, &|value| {
-            is(kind)
-                && (event.id == value
-                    || event.attributes.get("name").is_some_and(|name| name == value)
-                    || (!value.is_empty() && event.id.starts_with(value)))
+    // In the ID and at the beginning of the name, of whatever type the event is.
+    let actor = |filter: &str| {
+        named(filter, &|value| {
+            event.id.starts_with(value) || event.attributes.get("name").is_some_and(|name| name.starts_with(value))
         })
     };
     named("event", &|value| event.action == value || event.action.split(':').next() == Some(value))
         && filters.admits("type", event.kind)
         && filters.admits("scope", "local")
-        && actor("container")
-        && actor("network")
-        && actor("volume")
+        && ["config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume"]
+            .iter()
+            .all(|filter| actor(filter))
         && named("image", &|value| image_matches(event, value))
-        // None of these has events here.
-        && ["config", "daemon", "node", "plugin", "secret", "service"].iter().all(|kind| filters.get(kind).is_empty())
         && filters.labels_match(&event.attributes)
 }
 
@@ -105,7 +82,7 @@ mod tests {
     }
 
     fn check(filters: &str, expected: bool) {
-        assert_eq!(passes(&event(), &Filters::parse(filters, FILTERS).unwrap()), expected, "{filters}");
+        assert_eq!(passes(&event(), &Filters::any(filters).unwrap()), expected, "{filters}");
     }
 
     #[test]
@@ -116,7 +93,8 @@ mod tests {
         check(r#"{"container":["web"]}"#, true);
         check(r#"{"container":["abc"]}"#, true);
         check(r#"{"container":["other","web"],"type":["container"]}"#, true);
-        check(r#"{"network":["web"]}"#, false);
+        check(r#"{"network":["we"]}"#, true);
+        check(r#"{"network":["eb"]}"#, false);
         check(r#"{"image":["busybox"]}"#, true);
         check(r#"{"image":["redis"]}"#, false);
         check(r#"{"label":["a=b"]}"#, true);

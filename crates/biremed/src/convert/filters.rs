@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bireme_core::spec::Port;
 use bireme_engine::request::ContainerFilter;
 use serde::Deserialize;
 
@@ -21,15 +22,21 @@ enum Values {
 impl Filters {
     /// An empty text is no filter at all.
     pub fn parse(text: &str, known: &[&str]) -> Result<Self, Refusal> {
+        let filters = Self::any(text)?;
+        match filters.0.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => Err(Refusal::invalid(format!("invalid filter '{unknown}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// As [`Self::parse`], with filters of any name.
+    pub fn any(text: &str) -> Result<Self, Refusal> {
         if text.is_empty() {
             return Ok(Self::default());
         }
         let wire: BTreeMap<String, Values> = serde_json::from_str(text).map_err(|error| {
             Refusal::invalid(format!("invalid filters: expected JSON such as {{\"label\":[\"key=value\"]}}: {error}"))
         })?;
-        if let Some(unknown) = wire.keys().find(|name| !known.contains(&name.as_str())) {
-            return Err(Refusal::invalid(format!("invalid filter '{unknown}'")));
-        }
         let lists = wire.into_iter().map(|(name, values)| match values {
             Values::List(list) => (name, list),
             Values::Set(set) => (name, set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect()),
@@ -119,6 +126,18 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
             return Err(Refusal::invalid(format!("invalid filter 'health={health}'")));
         }
     }
+    for text in filters.get("is-task") {
+        if !matches!(text.as_str(), "true" | "false") {
+            return Err(Refusal::invalid(format!("invalid filter 'is-task={text}'")));
+        }
+    }
+    let ports = |name: &str| -> Result<Vec<Port>, Refusal> {
+        let mut all = Vec::new();
+        for text in filters.get(name) {
+            all.extend(super::ports::parse(text)?);
+        }
+        Ok(all)
+    };
     let first = |name: &str| filters.get(name).first().cloned();
     Ok(ContainerFilter {
         // Docker looks at every state as soon as states or exit codes are asked for.
@@ -133,8 +152,8 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
         networks: filters.list("network"),
         volumes: filters.list("volume"),
         health: filters.list("health"),
-        publish: filters.list("publish"),
-        expose: filters.list("expose"),
+        publish: ports("publish")?,
+        expose: ports("expose")?,
         before: first("before"),
         since: first("since"),
     })
@@ -144,6 +163,8 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
 pub fn until(filters: &Filters, now: i64) -> Result<Option<i64>, Refusal> {
     match filters.get("until") {
         [] => Ok(None),
+        // Nothing back: now.
+        [text] if matches!(text.as_str(), "0s" | "0m" | "0h") => Ok(Some(now)),
         [text] => match bireme_core::labels::duration(text) {
             Ok(back) => Ok(Some(now.saturating_sub(i64::try_from(back.as_nanos()).unwrap_or(i64::MAX)))),
             Err(_) => super::time::parse(text).map(Some),

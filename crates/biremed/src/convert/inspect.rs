@@ -4,6 +4,7 @@
 //! the image's. The former is the request laid over [`host_defaults`]; the latter comes from the specification.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bireme_core::WorkloadKind;
 use bireme_core::spec::NetworkMode;
@@ -12,16 +13,18 @@ use bireme_engine::view::{Container, Health, MountKind, MountPoint, State, Statu
 use serde_json::{Map, Value, json};
 
 use super::{network, ports, time};
+use crate::version::ApiVersion;
 
 /// The runtimes under whose names our two kinds of workload are known to Docker's clients.
 pub const RUNTIME_CONTAINER: &str = "runc";
 /// See [`RUNTIME_CONTAINER`].
 pub const RUNTIME_COMPONENT: &str = "io.containerd.wasmtime.v1";
 
-/// The whole answer.
-pub fn inspect(container: &Container) -> Value {
+/// The whole answer. `etc` is where the files for names and hosts lie.
+pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVersion) -> Value {
     let fixed = &container.fixed;
     let spec = &fixed.spec;
+    let etc = |at: usize| etc.map(|files| files[at].display().to_string()).unwrap_or_default();
     let (path, args) = spec.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
     json!({
         "Id": container.id(),
@@ -30,9 +33,9 @@ pub fn inspect(container: &Container) -> Value {
         "Args": args,
         "State": state(&container.state, container.health.as_ref()),
         "Image": fixed.image_id,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": etc(1),
+        "HostnamePath": etc(2),
+        "HostsPath": etc(0),
         "LogPath": fixed.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", container.name),
         "RestartCount": container.restart_count,
@@ -46,7 +49,7 @@ pub fn inspect(container: &Container) -> Value {
         "GraphDriver": { "Data": {}, "Name": "overlay2" },
         "Mounts": mounts(container),
         "Config": config(container),
-        "NetworkSettings": network_settings(container),
+        "NetworkSettings": network_settings(container, version),
     })
 }
 
@@ -115,6 +118,10 @@ fn host_config(container: &Container) -> Value {
             }
         }
     }
+    // With a limit of memory alone, as much swap is allowed again.
+    if let (Some(memory @ 1..), Some(0)) = (wire["Memory"].as_i64(), wire["MemorySwap"].as_i64()) {
+        wire.insert("MemorySwap".to_owned(), json!(memory.saturating_mul(2)));
+    }
     let (name, count) = match container.restart {
         RestartPolicy::No => ("no", 0),
         RestartPolicy::Always => ("always", 0),
@@ -145,7 +152,7 @@ fn host_defaults() -> Value {
         "ContainerIDFile": "",
         "LogConfig": { "Type": "json-file", "Config": {} },
         "NetworkMode": "bridge",
-        "PortBindings": {},
+        "PortBindings": null,
         "RestartPolicy": { "Name": "no", "MaximumRetryCount": 0 },
         "AutoRemove": false,
         "VolumeDriver": "",
@@ -154,9 +161,9 @@ fn host_defaults() -> Value {
         "CapAdd": null,
         "CapDrop": null,
         "CgroupnsMode": "private",
-        "Dns": [],
-        "DnsOptions": [],
-        "DnsSearch": [],
+        "Dns": null,
+        "DnsOptions": null,
+        "DnsSearch": null,
         "ExtraHosts": null,
         "GroupAdd": null,
         "IpcMode": "private",
@@ -178,18 +185,18 @@ fn host_defaults() -> Value {
         "NanoCpus": 0,
         "CgroupParent": "",
         "BlkioWeight": 0,
-        "BlkioWeightDevice": [],
-        "BlkioDeviceReadBps": [],
-        "BlkioDeviceWriteBps": [],
-        "BlkioDeviceReadIOps": [],
-        "BlkioDeviceWriteIOps": [],
+        "BlkioWeightDevice": null,
+        "BlkioDeviceReadBps": null,
+        "BlkioDeviceWriteBps": null,
+        "BlkioDeviceReadIOps": null,
+        "BlkioDeviceWriteIOps": null,
         "CpuPeriod": 0,
         "CpuQuota": 0,
         "CpuRealtimePeriod": 0,
         "CpuRealtimeRuntime": 0,
         "CpusetCpus": "",
         "CpusetMems": "",
-        "Devices": [],
+        "Devices": null,
         "DeviceCgroupRules": null,
         "DeviceRequests": null,
         "MemoryReservation": 0,
@@ -197,7 +204,7 @@ fn host_defaults() -> Value {
         "MemorySwappiness": null,
         "OomKillDisable": false,
         "PidsLimit": null,
-        "Ulimits": [],
+        "Ulimits": null,
         "CpuCount": 0,
         "CpuPercent": 0,
         "IOMaximumIOps": 0,
@@ -298,10 +305,20 @@ pub fn mounts(container: &Container) -> Value {
                 map.keys().any(|target| super::mounts::clean_target(target).is_ok_and(|clean| clean == mount.target))
             })
     });
-    shown.map(mount).collect()
+    let asked = container.fixed.as_asked["HostConfig"]["Binds"].as_array();
+    let mode = |mount: &MountPoint| {
+        let mut binds = asked.into_iter().flatten().filter_map(Value::as_str);
+        binds.find_map(|bind| {
+            let (_, rest) = bind.split_once(':')?;
+            let (target, mode) = rest.split_once(':')?;
+            super::mounts::clean_target(target).is_ok_and(|clean| clean == mount.target).then_some(mode)
+        })
+    };
+    shown.map(|point| mount(point, mode(point))).collect()
 }
 
-fn mount(mount: &MountPoint) -> Value {
+/// `mode` is what stood behind the last colon of `-v`.
+fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
     let mut wire = Map::new();
     let mut put = |key: &str, value: Value| wire.insert(key.to_owned(), value);
     put(
@@ -320,11 +337,10 @@ fn mount(mount: &MountPoint) -> Value {
     put("Destination", json!(mount.target));
     put(
         "Mode",
-        json!(match mount.kind {
+        json!(mode.unwrap_or(match mount.kind {
             MountKind::Volume => "z",
-            _ if mount.read_only => "ro",
-            _ => "",
-        }),
+            MountKind::Bind | MountKind::Tmpfs => "",
+        })),
     );
     put("RW", json!(!mount.read_only));
     put("Propagation", json!(mount.propagation));
@@ -332,20 +348,25 @@ fn mount(mount: &MountPoint) -> Value {
 }
 
 /// `Networks`, the two that nobody is attached to included.
-pub fn networks(container: &Container) -> Value {
+pub fn networks(container: &Container, version: ApiVersion) -> Value {
     let mut networks = network::endpoints(&container.endpoints);
     let mode = network_mode(container);
     if networks.is_empty() && matches!(mode, "host" | "none") {
         networks.insert(mode, network::nowhere());
     }
+    if version < network::SINCE_28 {
+        for endpoint in networks.values_mut().filter_map(Value::as_object_mut) {
+            endpoint.remove("GwPriority");
+        }
+    }
     json!(networks)
 }
 
-fn network_settings(container: &Container) -> Value {
+fn network_settings(container: &Container, version: ApiVersion) -> Value {
     let alive = container.state.status.is_alive();
     let exposed = if alive { container.fixed.spec.ports.as_slice() } else { &[] };
     let sandbox = if alive { container.id() } else { "" };
-    let networks = networks(container);
+    let networks = networks(container, version);
     let mut wire = json!({
         "Bridge": "",
         "SandboxID": sandbox,
@@ -384,7 +405,7 @@ mod tests {
 
     #[test]
     fn an_inspection_has_dockers_shape() {
-        let wire = inspect(&container());
+        let wire = inspect(&container(), None, ApiVersion::MAX);
         serde_json::from_value::<ContainerInspectResponse>(wire.clone()).unwrap();
         insta::assert_json_snapshot!(wire);
     }

@@ -4,10 +4,18 @@ use bireme_engine::view::{Container, State, Status};
 use serde_json::{Value, json};
 
 use super::{inspect, ports, time};
+use crate::version::ApiVersion;
 
 /// One entry. `now` is the time that "Up 2 hours" counts to.
-pub fn entry(container: &Container, now: i64) -> Value {
+pub fn entry(container: &Container, now: i64, version: ApiVersion) -> Value {
     let fixed = &container.fixed;
+    let mut networks = inspect::networks(container, version);
+    for endpoint in networks.as_object_mut().into_iter().flat_map(|networks| networks.values_mut()) {
+        // Lists are made of less than inspections.
+        endpoint["Aliases"] = Value::Null;
+        endpoint["DNSNames"] = Value::Null;
+    }
+    let exposed = if container.state.status.is_alive() { fixed.spec.ports.as_slice() } else { &[] };
     json!({
         "Id": container.id(),
         "Names": [format!("/{}", container.name)],
@@ -15,12 +23,12 @@ pub fn entry(container: &Container, now: i64) -> Value {
         "ImageID": fixed.image_id,
         "Command": command(&fixed.spec.args),
         "Created": time::seconds(fixed.created),
-        "Ports": ports::listed(&fixed.spec.ports, &container.ports),
+        "Ports": ports::listed(exposed, &container.ports),
         "Labels": fixed.spec.labels,
         "State": container.state.status.as_str(),
         "Status": status(container, now),
         "HostConfig": { "NetworkMode": inspect::network_mode(container) },
-        "NetworkSettings": { "Networks": inspect::networks(container) },
+        "NetworkSettings": { "Networks": networks },
         "Mounts": inspect::mounts(container),
     })
 }
@@ -188,7 +196,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_entry_has_dockers_shape() {
-        let wire = entry(&container(), CREATED + 3_000_000_000);
+        let wire = entry(&container(), CREATED + 3_000_000_000, ApiVersion::MAX);
         serde_json::from_value::<ContainerSummary>(wire.clone()).unwrap();
         insta::assert_json_snapshot!(wire);
     }

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use bireme_api::models::{Mount, MountBindOptionsPropagationEnum, MountType};
 use bireme_core::spec::Propagation;
-use bireme_engine::request::{MountRequest, MountRequestSource, MountsOf};
+use bireme_engine::request::{MountRequest, MountRequestSource};
 
 use super::Refusal;
 
@@ -58,21 +58,6 @@ pub fn bind(text: &str) -> Result<MountRequest, Refusal> {
         },
     };
     Ok(MountRequest { source, target, read_only: read_only.unwrap_or(false) })
-}
-
-/// One entry of `VolumesFrom`: a workload, and `ro` or `rw`.
-pub fn of(text: &str) -> Result<MountsOf, Refusal> {
-    let (workload, mode) = text.split_once(':').unwrap_or((text, "rw"));
-    let refuse = |reason: &str| Refusal::invalid(format!("invalid volumes-from specification: '{text}': {reason}"));
-    if workload.is_empty() {
-        return Err(refuse("no container is named"));
-    }
-    let read_only = match mode {
-        "ro" => true,
-        "rw" | "z" | "Z" => false,
-        other => return Err(refuse(&format!("invalid mode: {other}"))),
-    };
-    Ok(MountsOf { workload: workload.to_owned(), read_only })
 }
 
 fn volume_name(name: &str) -> Result<String, Refusal> {

@@ -8,6 +8,7 @@ use bireme_engine::view::{Endpoint, Network, NetworkMember};
 use serde_json::{Map, Value, json};
 
 use super::{Refusal, time};
+use crate::version::ApiVersion;
 
 /// A network to be created.
 pub fn create(wire: NetworkCreateRequest) -> Result<CreateNetwork, Refusal> {
@@ -102,12 +103,28 @@ fn link(text: &str) -> Result<(String, String), Refusal> {
     Ok((alias.trim_start_matches('/').to_owned(), name.trim_start_matches('/').to_owned()))
 }
 
+/// The version whose networks may be without IPv4, and whose endpoints have an order.
+pub const SINCE_28: ApiVersion = ApiVersion(48);
+
 /// A network as lists and inspections show it; `members` is `None` in lists, where Docker leaves them out.
-pub fn show(network: &Network, members: Option<&[NetworkMember]>) -> Value {
+pub fn show(network: &Network, members: Option<&[NetworkMember]>, version: ApiVersion) -> Value {
     let pools: Vec<Value> = network.pools.iter().map(pool).collect();
     let containers: Map<String, Value> =
         members.unwrap_or_default().iter().map(|member| (member.workload_id.clone(), self::member(member))).collect();
-    json!({
+    let mut options = network.options.clone();
+    if network.name == "bridge" {
+        // What Docker tells of its own, and clients look for.
+        for (key, value) in [
+            ("com.docker.network.bridge.default_bridge", "true"),
+            ("com.docker.network.bridge.enable_icc", "true"),
+            ("com.docker.network.bridge.enable_ip_masquerade", "true"),
+            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0"),
+            ("com.docker.network.driver.mtu", "1500"),
+        ] {
+            options.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+    let mut wire = json!({
         "Name": network.name,
         "Id": network.id,
         "Created": time::rfc3339(network.created),
@@ -115,16 +132,20 @@ pub fn show(network: &Network, members: Option<&[NetworkMember]>) -> Value {
         "Driver": network.driver,
         "EnableIPv4": true,
         "EnableIPv6": network.ipv6,
-        "IPAM": { "Driver": "default", "Options": {}, "Config": pools },
+        "IPAM": { "Driver": "default", "Options": null, "Config": (network.driver == "bridge").then_some(pools) },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": containers,
-        "Options": network.options,
+        "Options": options,
         "Labels": network.labels,
-    })
+    });
+    if version < SINCE_28 {
+        wire.as_object_mut().map(|wire| wire.remove("EnableIPv4"));
+    }
+    wire
 }
 
 fn pool(pool: &PoolRequest) -> Value {

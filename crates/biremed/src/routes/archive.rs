@@ -33,8 +33,9 @@ fn path(query: &Query) -> Result<String, ApiError> {
 }
 
 async fn stat(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
-    let found = app.engine.stat_path(&name, &path(&query)?).await?;
-    Ok(with_stat(StatusCode::OK.into_response(), &found))
+    let path = path(&query)?;
+    let found = app.engine.stat_path(&name, &path).await?;
+    Ok(with_stat(StatusCode::OK.into_response(), &path, &found))
 }
 
 async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
@@ -43,8 +44,9 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     let found = app.engine.stat_path(&name, &path).await?;
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
+    let asked = path.clone();
     let reading = async move { engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await };
-    Ok(with_stat(archive(reader, reading, "application/x-tar"), &found))
+    Ok(with_stat(archive(reader, reading, "application/x-tar"), &asked, &found))
 }
 
 /// `A`, `C` and `D` of `docker diff`.
@@ -98,19 +100,36 @@ async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, b
     Ok(Response::new(Body::empty()))
 }
 
-fn with_stat(mut response: Response, stat: &PathStat) -> Response {
+fn with_stat(mut response: Response, path: &str, stat: &PathStat) -> Response {
     let (seconds, nanos) = stat.modified;
     let wire = json!({
         "name": stat.name,
         "size": stat.size,
         "mode": go_mode(stat.mode),
         "mtime": time::rfc3339(seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos))),
-        "linkTarget": stat.link,
+        "linkTarget": link_target(path, &stat.link),
     });
     let text = base64::engine::general_purpose::STANDARD.encode(wire.to_string());
     let value = HeaderValue::try_from(text).expect("base64 is plain text");
     response.headers_mut().insert("x-docker-container-path-stat", value);
     response
+}
+
+/// Where a link at `path` leads, from the root; empty for what is none.
+fn link_target(path: &str, link: &str) -> String {
+    if link.is_empty() {
+        return String::new();
+    }
+    let folder = path.trim_end_matches('/').rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut parts: Vec<&str> = Vec::new();
+    for part in folder.split('/').filter(|_| !link.starts_with('/')).chain(link.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Go's `os.FileMode`, which the wire has, from the kernel's. Source: `fillFileStatFromSys` of Go's os package.
@@ -131,6 +150,15 @@ fn go_mode(mode: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_lead_from_the_root() {
+        for (path, link, expected) in
+            [("/a/b", "c", "/a/c"), ("/a/b/", "../../../c", "/c"), ("b", "/x/./y", "/x/y"), ("/a", "", "")]
+        {
+            assert_eq!(link_target(path, link), expected);
+        }
+    }
 
     #[test]
     fn modes_are_gos() {

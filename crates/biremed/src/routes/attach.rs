@@ -13,7 +13,7 @@ use super::{Answer, logs};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::Query;
-use crate::hijack::{self, Client, Hijack};
+use crate::hijack::{self, Client, Hijack, Only};
 use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
@@ -58,7 +58,10 @@ async fn attach(
             return;
         }
         match session.stream.await {
-            Ok(Some(stream)) => hijack::carry(client, stream, how.stdin, None, keys, std::future::ready(())).await,
+            Ok(Some(stream)) => {
+                let only = Only::of(how.stdout, how.stderr, tty);
+                hijack::carry(client, stream, how.stdin, keys, only, std::future::ready(())).await;
+            }
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(error = %crate::error::chain(&error), "attach ended before the workload began")

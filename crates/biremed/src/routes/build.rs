@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
+use axum::response::IntoResponse as _;
 use axum::routing::post;
 use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest};
-use http::HeaderMap;
+use futures::StreamExt as _;
+use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -34,7 +36,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let stop = app.stop.clone();
     let work = work::start(async move |report| {
         let log = |event: BuildEvent| {
-            if !quiet || matches!(event, BuildEvent::Built(_)) {
+            if !quiet {
                 report.line(image::build_event(&event));
             }
         };
@@ -45,7 +47,18 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
         }
         Ok(())
     });
-    Ok(stream::json_lines(work.into_lines(), &stop))
+    // What is wrong before the first step has a status of its own.
+    let mut work = work;
+    match work.line().await {
+        Some(line) => {
+            let lines = futures::stream::once(std::future::ready(line)).chain(work.into_lines());
+            Ok(stream::json_lines(lines, &stop))
+        }
+        None => {
+            work.outcome().await?;
+            Ok(stream::json_lines(futures::stream::empty(), &stop))
+        }
+    }
 }
 
 fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {
@@ -151,6 +164,10 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     ok(&json!({ "CachesDeleted": (!ids.is_empty()).then_some(ids), "SpaceReclaimed": freed }))
 }
 
-async fn cancel(_: Query) -> ApiError {
-    ApiError::unsupported("cancelling a build by its ID is not offered: close the connection of the build")
+/// Only BuildKit gives builds the IDs that this takes; the classic builder ends with its connection, also in Docker.
+async fn cancel(query: Query) -> Answer {
+    match query.get("id") {
+        Some(_) => Ok(StatusCode::OK.into_response()),
+        None => Err(ApiError::invalid("build ID not provided")),
+    }
 }

@@ -18,6 +18,7 @@ use crate::convert::{self, filters};
 use crate::error::{ApiError, chain};
 use crate::extract::{Json, Query};
 use crate::stream;
+use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -39,15 +40,21 @@ pub(super) fn router() -> Router<App> {
         .route("/containers/{name}", delete(remove))
 }
 
-async fn list(State(app): State<App>, query: Query) -> Answer {
+async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
     let wire = query.filters(filters::CONTAINERS)?;
     // Docker's clients send -1 for "no limit".
     let limit = query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-    let filter = filters::containers(&wire, query.flag("all"), limit)?;
+    let mut filter = filters::containers(&wire, query.flag("all"), limit)?;
+    for at in 0..filter.ancestors.len() {
+        // By any name of the image, not only the one it was created from.
+        if let Ok(image) = app.images.resolve(&filter.ancestors[at], None).await {
+            filter.ancestors.push(image.id.to_string());
+        }
+    }
     let now = now();
     let mut entries = Vec::new();
     for container in app.engine.list(&filter)? {
-        let mut entry = convert::list::entry(&container, now);
+        let mut entry = convert::list::entry(&container, now, version);
         if query.flag("size") {
             add_sizes(&app, &container, &mut entry).await;
         }
@@ -56,26 +63,31 @@ async fn list(State(app): State<App>, query: Query) -> Answer {
     ok(&Value::Array(entries))
 }
 
-/// `SizeRootFs`. `SizeRw` is left out, as Docker leaves it out when it is zero: the engine does not count what a
-/// workload has written.
+/// `SizeRw` and `SizeRootFs`. Docker leaves out of lists what is zero.
 async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
+    let written = app.engine.written(container.id()).await.unwrap_or_default();
+    if written > 0 {
+        wire["SizeRw"] = json!(written);
+    }
     if let Ok(image) = app.images.resolve(&container.fixed.image_id, None).await {
-        wire["SizeRootFs"] = json!(image.size);
+        wire["SizeRootFs"] = json!(image.size + written);
     }
 }
 
 async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
+    convert::create::check_processors(&body, app.host.processors)?;
     let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
     let created = app.change(|engine| async move { engine.create(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
 }
 
-async fn inspect(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+async fn inspect(State(app): State<App>, Path(name): Path<String>, version: ApiVersion, query: Query) -> Answer {
     let container = app.engine.inspect(&name)?;
-    let mut wire = convert::inspect::inspect(&container);
+    let etc = app.engine.etc_files(&container);
+    let mut wire = convert::inspect::inspect(&container, etc.as_ref(), version);
     if query.flag("size") {
-        add_sizes(&app, &container, &mut wire).await;
         wire["SizeRw"] = json!(0);
+        add_sizes(&app, &container, &mut wire).await;
     }
     ok(&wire)
 }
@@ -151,28 +163,26 @@ async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) 
 
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let wire = query.filters(&["label", "label!", "until"])?;
-    if !wire.get("label!").is_empty() {
-        return Err(ApiError::unsupported("the filter label! is not offered here: name the containers to remove"));
-    }
     let until = filters::until(&wire, now())?;
-    let filter = ContainerFilter { labels: wire.get("label").to_vec(), all: true, ..ContainerFilter::default() };
-    let removed = match until {
-        None => app.engine.prune(&filter).await?.iter().map(ToString::to_string).collect(),
-        Some(until) => prune_older(&app, filter, until).await?,
-    };
-    ok(&json!({ "ContainersDeleted": (!removed.is_empty()).then_some(removed), "SpaceReclaimed": 0 }))
-}
-
-async fn prune_older(app: &App, filter: ContainerFilter, until: i64) -> Result<Vec<String>, ApiError> {
     let ended = ["created", "exited", "dead"].map(str::to_owned).to_vec();
     let mut removed = Vec::new();
-    for container in app.engine.list(&ContainerFilter { status: ended, ..filter })? {
+    let mut freed = 0;
+    for container in app.engine.list(&ContainerFilter { status: ended, ..ContainerFilter::default() })? {
+        let id = container.id();
+        if !wire.labels_match(&container.fixed.spec.labels)
+            || until.is_some_and(|until| container.fixed.created > until)
+        {
+            continue;
+        }
+        let written = app.engine.written(id).await.unwrap_or_default();
         // One that was started or removed meanwhile stays or is gone: neither is an error of a prune.
-        if container.fixed.created <= until && app.engine.remove(container.id(), Remove::default()).await.is_ok() {
-            removed.push(container.id().to_owned());
+        if app.engine.remove(id, Remove::default()).await.is_ok() {
+            removed.push(id.to_owned());
+            freed += written;
         }
     }
-    Ok(removed)
+    super::pruned(&app, "container", freed);
+    ok(&json!({ "ContainersDeleted": (!removed.is_empty()).then_some(removed), "SpaceReclaimed": freed }))
 }
 
 /// The head goes out at once, the body when the workload ended: `docker run` waits before it starts.

@@ -8,7 +8,8 @@ use futures::StreamExt as _;
 
 use super::Answer;
 use crate::app::App;
-use crate::convert::event;
+use crate::convert::{Filters, event};
+use crate::error::ApiError;
 use crate::extract::Query;
 use crate::stream;
 
@@ -18,13 +19,19 @@ pub(super) fn router() -> Router<App> {
 
 /// Past events, then live ones as they happen; the head goes out at once.
 async fn events(State(app): State<App>, query: Query) -> Answer {
-    let filters = query.filters(event::FILTERS)?;
+    // Docker takes filters of any name here.
+    let filters = Filters::any(query.get("filters").unwrap_or_default())?;
     // Zero is a time here: everything that is kept.
     let since = match query.get("since") {
         Some("0") => Some(0),
         _ => query.time("since")?,
     };
     let asked = EventQuery { since, until: query.time("until")? };
+    if let (Some(since), Some(until)) = (asked.since, asked.until)
+        && since > until
+    {
+        return Err(ApiError::invalid("`since` time cannot be after `until` time"));
+    }
     let lines = app.engine.events(asked).filter_map(move |event| {
         let line = event::passes(&event, &filters).then(|| event::show(&event));
         async { line }

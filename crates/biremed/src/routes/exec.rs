@@ -15,7 +15,7 @@ use super::{Answer, ok};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{Json, OptionalJson, Query};
-use crate::hijack::{self, Frames, Hijack};
+use crate::hijack::{self, Hijack, Only};
 use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
@@ -95,10 +95,10 @@ async fn start(
         let Some(stream) = session.stream else { return };
         let input = known.attach.stdin;
         let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
-        let wanted = if tty { None } else { Frames::of(known.attach.stdout, known.attach.stderr) };
+        let only = Only::of(known.attach.stdout, known.attach.stderr, tty);
         // The client asks for the exit code as soon as the stream ends: it must stand by then.
         let recorded = app.engine.exec_recorded(&id);
-        hijack::carry(client, stream, input, wanted, keys, recorded).await;
+        hijack::carry(client, stream, input, keys, only, recorded).await;
     };
     Ok(Hijack::new(&headers, version, tty, run).into_response())
 }
@@ -127,7 +127,7 @@ async fn inspect(State(app): State<App>, Path(id): Path<String>) -> Answer {
         "OpenStdin": view.attach.stdin,
         "OpenStderr": view.attach.stderr,
         "OpenStdout": view.attach.stdout,
-        "CanRemove": view.exit_code.is_some(),
+        "CanRemove": false,
         "ContainerID": view.container_id,
         "DetachKeys": "",
         "Pid": view.pid.unwrap_or_default(),

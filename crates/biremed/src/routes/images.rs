@@ -1,12 +1,9 @@
 //! `/images`, `/auth` and `/distribution`.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -87,8 +84,37 @@ async fn bound(app: &App, filters: &Filters, name: &str) -> Result<Option<i64>, 
     }
 }
 
-async fn search() -> ApiError {
-    ApiError::unsupported("searching Docker Hub is not offered: search on its site and pull by name")
+/// What an index finds. The index knows nothing of most filters: they narrow what it found.
+async fn search(State(app): State<App>, headers: HeaderMap, query: Query) -> Answer {
+    let filters = query.filters(&["is-automated", "is-official", "stars"])?;
+    let limit: i64 = query.number("limit")?.filter(|limit| *limit != 0).unwrap_or(25);
+    let limit = match usize::try_from(limit) {
+        Ok(limit @ 1..=100) => limit,
+        _ => return Err(ApiError::invalid(format!("limit {limit} is outside the range of [1, 100]"))),
+    };
+    let official = filters.flag("is-official")?;
+    let automated = filters.flag("is-automated")?;
+    let mut stars = 0;
+    for text in filters.get("stars") {
+        stars = stars.max(text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'stars={text}'")))?);
+    }
+    let auth = basic(registry_auth(&headers)?);
+    let found = app.images.search(query.get("term").unwrap_or_default(), limit, auth).await?;
+    let passes = |one: &Value| {
+        official.is_none_or(|wanted| one["is_official"].as_bool().unwrap_or(false) == wanted)
+            && automated.is_none_or(|wanted| one["is_automated"].as_bool().unwrap_or(false) == wanted)
+            && one["star_count"].as_i64().unwrap_or(0) >= stars
+    };
+    let shown = found.into_iter().filter(passes).map(|one| {
+        json!({
+            "star_count": one["star_count"].as_i64().unwrap_or(0),
+            "is_official": one["is_official"].as_bool().unwrap_or(false),
+            "name": one["name"].as_str().unwrap_or_default(),
+            "is_automated": one["is_automated"].as_bool().unwrap_or(false),
+            "description": one["description"].as_str().unwrap_or_default(),
+        })
+    });
+    ok(&shown.collect())
 }
 
 /// The platform of a query: `os/arch[/variant]`, or as JSON since 1.48.
@@ -177,8 +203,8 @@ async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
             line => report.line(image::progress(line)),
         };
         for image in app.images.load(archive, &progress).await? {
-            let name = image.references.first().cloned().unwrap_or_else(|| image.id.to_string());
-            emit(&app, "load", &image.id.to_string(), &name);
+            let id = image.id.to_string();
+            emit(&app, "load", &id, &id);
         }
         Ok(())
     });
@@ -195,8 +221,12 @@ async fn save_many(State(app): State<App>, query: Query) -> Answer {
 
 async fn save(app: &App, names: Vec<String>) -> Answer {
     // Found first, so that a missing one has its status.
+    let mut ids = Vec::new();
     for name in &names {
-        app.images.resolve(name, None).await?;
+        ids.push(app.images.resolve(name, None).await?.id.to_string());
+    }
+    for id in ids {
+        emit(app, "save", &id, &id);
     }
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let images: ImageStore = app.images.clone();
@@ -280,7 +310,7 @@ async fn remove_image(app: &App, name: &str, force: bool) -> Result<Vec<Removed>
     let removed = app.images.remove(name, force, &user).await?;
     for one in &removed {
         match one {
-            Removed::Untagged(reference) => emit(app, "untag", &id.to_string(), reference),
+            Removed::Untagged(_) => emit(app, "untag", &id.to_string(), &id.to_string()),
             Removed::Deleted(id) => emit(app, "delete", id, id),
         }
     }
@@ -329,51 +359,14 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
             }
         }
     }
+    super::pruned(&app, "image", freed);
     ok(&json!({ "ImagesDeleted": (!removed.is_empty()).then(|| tell(&removed)), "SpaceReclaimed": freed }))
 }
 
 /// The bytes of a body as a reader, for archives.
 pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
-    let pieces = Heard(Some(body.into_data_stream()));
+    let pieces = body.into_data_stream();
     StreamReader::new(pieces.map(|piece: Result<Bytes, axum::Error>| piece.map_err(std::io::Error::other)))
-}
-
-/// A body that is heard to its end even when whoever read it has had enough: a client that is still sending when the
-/// connection closes loses the answer that says why.
-struct Heard(Option<BodyDataStream>);
-
-/// How long, and for how many bytes, an archive that was refused is listened to.
-const PATIENCE: Duration = Duration::from_secs(30);
-const UNHEARD: usize = 4 << 30;
-
-impl futures::Stream for Heard {
-    type Item = Result<Bytes, axum::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(body) = &mut self.0 else { return Poll::Ready(None) };
-        let next = body.poll_next_unpin(cx);
-        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            self.0 = None;
-        }
-        next
-    }
-}
-
-impl Drop for Heard {
-    fn drop(&mut self) {
-        let Some(mut rest) = self.0.take() else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let drain = async move {
-                let mut left = UNHEARD;
-                while let Some(Ok(piece)) = rest.next().await {
-                    let Some(still) = left.checked_sub(piece.len()) else { return };
-                    left = still;
-                }
-            };
-            // Bounded in time and bytes, and ends with the connection.
-            drop(runtime.spawn(tokio::time::timeout(PATIENCE, drain)));
-        }
-    }
 }
 
 /// Names to give to what is built.

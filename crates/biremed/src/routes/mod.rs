@@ -19,6 +19,7 @@ mod volumes;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
+use bireme_engine::Event;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
 
@@ -67,6 +68,12 @@ fn ok(value: &Value) -> Answer {
 /// `204`.
 fn done() -> Answer {
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Tells that what was unused of a kind is gone.
+fn pruned(app: &App, kind: &'static str, freed: u64) {
+    let attributes = [("reclaimed".to_owned(), freed.to_string())].into();
+    app.engine.emit(Event { kind, action: "prune".to_owned(), id: String::new(), attributes, time: now() });
 }
 
 /// Nanoseconds since the Unix epoch.

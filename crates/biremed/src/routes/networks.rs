@@ -10,11 +10,12 @@ use bireme_engine::view::Network;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, done, ok};
+use super::{Answer, done, now, ok};
 use crate::app::App;
-use crate::convert::{Filters, network};
+use crate::convert::{Filters, filters, network};
 use crate::error::ApiError;
 use crate::extract::{Json, Query};
+use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -30,12 +31,12 @@ const FILTERS: &[&str] = &["dangling", "driver", "id", "label", "label!", "name"
 /// The networks that are always there.
 const PREDEFINED: [&str; 3] = ["bridge", "host", "none"];
 
-async fn list(State(app): State<App>, query: Query) -> Answer {
+async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
     let filters = query.filters(FILTERS)?;
     let mut shown = Vec::new();
     for network in app.engine.networks() {
         if passes(&app, &network, &filters)? {
-            shown.push(network::show(&network, None));
+            shown.push(network::show(&network, None, version));
         }
     }
     ok(&Value::Array(shown))
@@ -48,7 +49,7 @@ fn passes(app: &App, network: &Network, filters: &Filters) -> Result<bool, ApiEr
     };
     let builtin = PREDEFINED.contains(&network.name.as_str());
     if let Some(unknown) = filters.get("type").iter().find(|kind| !matches!(kind.as_str(), "builtin" | "custom")) {
-        return Err(ApiError::invalid(format!("invalid filter 'type={unknown}'")));
+        return Err(ApiError::invalid(format!("invalid filter: 'type'='{unknown}'")));
     }
     let dangling = match filters.flag("dangling")? {
         None => true,
@@ -69,13 +70,13 @@ async fn create(State(app): State<App>, Json(wire): Json<NetworkCreateRequest>) 
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id, "Warning": "" })))
 }
 
-async fn inspect(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
+async fn inspect(State(app): State<App>, Path(name): Path<String>, version: ApiVersion, query: Query) -> Answer {
     if query.get("scope").is_some_and(|scope| scope != "local") {
         return Err(ApiError::new(bireme_core::ErrorKind::NotFound, format!("network {name} not found")));
     }
     let network = app.engine.network(&name)?;
     let members = app.engine.network_members(&network.id);
-    ok(&network::show(&network, Some(&members)))
+    ok(&network::show(&network, Some(&members), version))
 }
 
 async fn remove(State(app): State<App>, Path(name): Path<String>) -> Answer {
@@ -101,14 +102,11 @@ async fn disconnect(
 
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let filters = query.filters(&["label", "label!", "until"])?;
-    for filter in ["label!", "until"] {
-        if !filters.get(filter).is_empty() {
-            return Err(ApiError::unsupported(format!(
-                "the filter {filter} is not offered here: name the networks to remove"
-            )));
-        }
-    }
-    let labels = filters.get("label").to_vec();
-    let removed = app.change(|engine| async move { engine.prune_networks(&labels).await }).await?;
+    let until = filters::until(&filters, now())?;
+    let wanted = move |network: &Network| {
+        filters.labels_match(&network.labels) && until.is_none_or(|until| network.created <= until)
+    };
+    let removed = app.change(|engine| async move { engine.prune_networks(wanted).await }).await?;
+    super::pruned(&app, "network", 0);
     ok(&json!({ "NetworksDeleted": (!removed.is_empty()).then_some(removed) }))
 }

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::Path;
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use bireme_core::ErrorKind;
 use serde_json::json;
 
@@ -13,12 +13,18 @@ use crate::error::ApiError;
 pub(super) fn router() -> Router<App> {
     let mut router = Router::new()
         .route("/plugins", get(plugins))
-        .route("/plugins/{*rest}", get(no_such_plugin).fallback(no_plugins))
-        .route("/session", any(no_buildkit))
+        .route("/plugins/privileges", get(no_plugins))
+        .route("/plugins/pull", post(no_plugins))
+        .route("/plugins/create", post(no_plugins))
+        .route("/plugins/{*rest}", any(no_such_plugin))
+        .route("/session", post(no_buildkit))
         .route("/grpc", any(no_buildkit))
         .route("/containers/{name}/checkpoints", any(checkpoints))
         .route("/containers/{name}/checkpoints/{*rest}", any(checkpoints))
         .route("/swarm", any(no_swarm))
+        .route("/swarm/init", post(no_swarm_here))
+        .route("/swarm/join", post(no_swarm_here))
+        .route("/swarm/leave", post(no_part))
         .route("/swarm/{*rest}", any(no_swarm));
     for resource in ["services", "nodes", "tasks", "secrets", "configs"] {
         router = router
@@ -36,13 +42,24 @@ async fn no_swarm() -> ApiError {
     )
 }
 
+/// To whoever would make it one: there "docker swarm init" is no help.
+async fn no_swarm_here() -> ApiError {
+    ApiError::unsupported(
+        "swarms are not offered: this engine runs what is on this machine; use Compose for several services",
+    )
+}
+
+async fn no_part() -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, "This node is not part of a swarm")
+}
+
 async fn plugins() -> Answer {
     ok(&json!([]))
 }
 
 /// `docker inspect` looks here last: what is not found anywhere must be not found here.
 async fn no_such_plugin(Path(rest): Path<String>) -> ApiError {
-    let name = rest.strip_suffix("/json").unwrap_or(&rest);
+    let name = rest.rsplit_once('/').map_or(rest.as_str(), |(name, _)| name);
     ApiError::new(ErrorKind::NotFound, format!("plugin \"{name}\" not found"))
 }
 
@@ -58,5 +75,7 @@ async fn no_buildkit() -> ApiError {
 }
 
 async fn checkpoints() -> ApiError {
-    ApiError::unsupported("checkpoints are not offered: stop and start the container")
+    ApiError::unsupported(
+        "This experimental feature is disabled by default. Checkpoints are not offered: stop and start the container",
+    )
 }

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use bireme_api::models::AuthConfig;
 use bireme_core::WorkloadKind;
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Status;
@@ -16,7 +17,7 @@ use super::{Answer, now, ok};
 use crate::app::App;
 use crate::convert::{self, time};
 use crate::error::ApiError;
-use crate::extract::Query;
+use crate::extract::{Json, Query};
 use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
@@ -85,7 +86,11 @@ async fn info(State(app): State<App>) -> Answer {
     let components = containers.iter().filter(|one| one.fixed.spec.kind == WorkloadKind::Component).count();
     let host = &app.host;
     let settings = &app.settings;
-    let insecure: Vec<&String> = settings.insecure_registries.iter().collect();
+    let warnings: Vec<String> = settings
+        .insecure_registries
+        .iter()
+        .map(|name| format!("WARNING: registry {name} is reached without TLS"))
+        .collect();
     let driver = if settings.log.driver.is_empty() { "json-file" } else { &settings.log.driver };
     ok(&json!({
         "ID": settings.instance,
@@ -96,6 +101,7 @@ async fn info(State(app): State<App>) -> Answer {
         "Images": app.images.list().await?.len(),
         "Driver": "overlay2",
         "DriverStatus": [["Components", components.to_string()]],
+        "CDISpecDirs": [],
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
@@ -109,7 +115,10 @@ async fn info(State(app): State<App>) -> Answer {
         "CPUShares": true,
         "CPUSet": true,
         "PidsLimit": true,
+        "KernelMemoryTCP": false,
         "IPv4Forwarding": true,
+        "BridgeNfIptables": false,
+        "BridgeNfIp6tables": false,
         "Debug": false,
         "NFd": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
         "OomKillDisable": host.cgroup_version == "1",
@@ -126,9 +135,11 @@ async fn info(State(app): State<App>) -> Answer {
         "Architecture": host.machine,
         "IndexServerAddress": "https://index.docker.io/v1/",
         "RegistryConfig": {
+            "AllowNondistributableArtifactsCIDRs": null,
+            "AllowNondistributableArtifactsHostnames": null,
             "InsecureRegistryCIDRs": ["127.0.0.0/8"],
             "IndexConfigs": index_configs(&settings.registry_mirrors, &settings.insecure_registries),
-            "Mirrors": settings.registry_mirrors,
+            "Mirrors": (!settings.registry_mirrors.is_empty()).then_some(&settings.registry_mirrors),
         },
         "NCPU": host.processors,
         "MemTotal": host.memory,
@@ -157,7 +168,7 @@ async fn info(State(app): State<App>) -> Answer {
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
         "SecurityOptions": ["name=seccomp,profile=builtin"],
-        "Warnings": insecure.iter().map(|name| format!("WARNING: registry {name} is reached without TLS")).collect::<Vec<_>>(),
+        "Warnings": (!warnings.is_empty()).then_some(warnings),
     }))
 }
 
@@ -179,7 +190,9 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
     let wants = |kind: &str| asked.is_empty() || asked.contains(&kind);
     let mut images = Vec::new();
     let (mut images_size, mut images_free, mut images_used) = (0, 0, 0);
+    let mut sizes = BTreeMap::new();
     for summary in app.images.list().await? {
+        sizes.insert(summary.id.to_string(), summary.size);
         let users = app.engine.image_users(&summary.id.to_string()).len();
         images_size += summary.size;
         if users == 0 {
@@ -195,26 +208,50 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
     let now = now();
     let listed = app.engine.list(&ContainerFilter { all: true, ..ContainerFilter::default() })?;
     let active = listed.iter().filter(|one| one.state.status.is_alive()).count();
-    let containers: Vec<Value> = listed.iter().map(|container| convert::list::entry(container, now)).collect();
+    let (mut containers_size, mut containers_free) = (0, 0);
+    let mut containers = Vec::new();
+    if wants("container") {
+        for container in &listed {
+            let mut entry = convert::list::entry(container, now, version);
+            let written = app.engine.written(container.id()).await.unwrap_or_default();
+            containers_size += written;
+            if !container.state.status.is_alive() {
+                containers_free += written;
+            }
+            if written > 0 {
+                entry["SizeRw"] = json!(written);
+            }
+            if let Some(size) = sizes.get(&container.fixed.image_id) {
+                entry["SizeRootFs"] = json!(size + written);
+            }
+            containers.push(entry);
+        }
+    }
     let mut volumes = Vec::new();
     let mut volumes_used = 0;
-    for volume in app.engine.volumes() {
-        let users = app.engine.volume_users(&volume.name).len();
-        volumes_used += usize::from(users > 0);
-        let mut entry = convert::volume::show(&volume);
-        // Docker's -1: not counted. Walking every volume for one answer would stall the disk.
-        entry["UsageData"] = json!({ "RefCount": users, "Size": -1 });
-        volumes.push(entry);
+    let (mut volumes_size, mut volumes_free) = (0, 0);
+    if wants("volume") {
+        for volume in app.engine.volumes() {
+            let users = app.engine.volume_users(&volume.name).len();
+            let size = app.engine.volume_size(&volume).await;
+            volumes_used += usize::from(users > 0);
+            volumes_size += size;
+            if users == 0 {
+                volumes_free += size;
+            }
+            let mut entry = convert::volume::show(&volume);
+            entry["UsageData"] = json!({ "RefCount": users, "Size": size });
+            volumes.push(entry);
+        }
     }
-    let none = Vec::new();
-    let of = |kind: &str, list: Vec<Value>| if wants(kind) { list } else { none.clone() };
-    let (images, containers, volumes) = (of("image", images), of("container", containers), of("volume", volumes));
+    // What was not asked for is null, not empty.
+    let of = |kind: &str, list: &[Value]| if wants(kind) { json!(list) } else { Value::Null };
     let mut wire = json!({
         "LayersSize": if wants("image") { images_size } else { 0 },
-        "Images": images,
-        "Containers": containers,
-        "Volumes": volumes,
-        "BuildCache": [],
+        "Images": of("image", &images),
+        "Containers": of("container", &containers),
+        "Volumes": of("volume", &volumes),
+        "BuildCache": of("build-cache", &[]),
         "BuilderSize": 0,
     });
     if version >= ApiVersion(52) {
@@ -223,16 +260,16 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
             json!({ "TotalCount": total, "ActiveCount": active, "TotalSize": size, "Reclaimable": free, "Items": items })
         };
         wire["ImageUsage"] = usage(images.len(), images_used, images_size, images_free, &images);
-        wire["ContainerUsage"] = usage(containers.len(), active, 0, 0, &containers);
-        wire["VolumeUsage"] = usage(volumes.len(), volumes_used, 0, 0, &volumes);
+        wire["ContainerUsage"] = usage(containers.len(), active, containers_size, containers_free, &containers);
+        wire["VolumeUsage"] = usage(volumes.len(), volumes_used, volumes_size, volumes_free, &volumes);
         wire["BuildCacheUsage"] = usage(0, 0, 0, 0, &[]);
     }
     ok(&wire)
 }
 
-/// Credentials are used with each pull and stored by the client; there is nothing here that could check them ahead.
-async fn auth() -> ApiError {
-    ApiError::unsupported(
-        "checking credentials ahead of a pull is not offered: put them into Docker's configuration file; they are sent with each pull",
-    )
+async fn auth(State(app): State<App>, Json(wire): Json<AuthConfig>) -> Answer {
+    let server = wire.serveraddress.unwrap_or_default();
+    let (name, password) = (wire.username.unwrap_or_default(), wire.password.unwrap_or_default());
+    app.images.check_credentials(&server, &name, &password).await?;
+    ok(&json!({ "Status": "Login Succeeded", "IdentityToken": "" }))
 }

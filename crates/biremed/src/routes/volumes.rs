@@ -58,7 +58,10 @@ async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) 
 }
 
 async fn update(Path(_): Path<String>) -> ApiError {
-    ApiError::unsupported("only cluster volumes can be updated, and they are not offered")
+    ApiError::new(
+        bireme_core::ErrorKind::Unavailable,
+        "volume update only valid for cluster volumes, but swarm is unavailable",
+    )
 }
 
 async fn prune(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
@@ -66,6 +69,7 @@ async fn prune(State(app): State<App>, version: ApiVersion, query: Query) -> Ans
     // Since 1.42 only anonymous volumes go unless all are asked for.
     let all = filters.flag("all")?.unwrap_or(version < ApiVersion(42));
     let wanted = move |volume: &bireme_engine::view::Volume| filters.labels_match(&volume.labels);
-    let removed = app.change(|engine| async move { engine.prune_volumes(all, wanted).await }).await?;
-    ok(&json!({ "VolumesDeleted": removed, "SpaceReclaimed": 0 }))
+    let (removed, freed) = app.change(|engine| async move { engine.prune_volumes(all, wanted).await }).await?;
+    super::pruned(&app, "volume", freed);
+    ok(&json!({ "VolumesDeleted": removed, "SpaceReclaimed": freed }))
 }

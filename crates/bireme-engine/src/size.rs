@@ -1,0 +1,66 @@
+//! How many bytes lie in a folder, as `docker ps -s` and `docker system df` count them.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use bireme_core::Program;
+
+use crate::EngineError;
+use crate::engine::Engine;
+
+/// Bytes of the files below a folder, each file with several names once. What cannot be read, or goes meanwhile, is not
+/// counted.
+///
+/// Source: `directory.Size` of containerd's `fs` and moby's `directory`.
+pub(crate) async fn of(folder: &Path) -> u64 {
+    let folder = folder.to_owned();
+    // A task that was cut short at the end of the runtime has counted nothing.
+    tokio::task::spawn_blocking(move || below(folder)).await.unwrap_or_default()
+}
+
+fn below(folder: PathBuf) -> u64 {
+    let mut total = 0;
+    let mut several = HashSet::new();
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(about) = entry.metadata() else { continue };
+            if about.is_dir() {
+                folders.push(entry.path());
+            } else if about.nlink() < 2 || several.insert((about.dev(), about.ino())) {
+                total += about.len();
+            }
+        }
+    }
+    total
+}
+
+impl Engine {
+    /// Bytes that a workload has written over its image; of a component, none.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
+        match &self.find(name)?.fixed.program {
+            Program::Layers { upper, .. } => Ok(of(upper).await),
+            Program::Component { .. } => Ok(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_count_once_and_folders_not() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
+        std::fs::write(temp.path().join("a/b/one"), "12345").unwrap();
+        std::fs::hard_link(temp.path().join("a/b/one"), temp.path().join("two")).unwrap();
+        std::os::unix::fs::symlink("1234567", temp.path().join("three")).unwrap();
+        assert_eq!(of(temp.path()).await, 5 + 7);
+        assert_eq!(of(&temp.path().join("nowhere")).await, 0);
+    }
+}

@@ -1,0 +1,184 @@
+//! Asking registries what is not about one image: whether they take somebody's credentials, and what they find.
+
+use oci_client::secrets::RegistryAuth;
+use reqwest::{Response, StatusCode, header};
+use serde_json::Value;
+
+use crate::error::{ImageError, chain};
+use crate::registry::{CONNECT, SILENCE, is_plain};
+use crate::store::ImageStore;
+
+/// Where Docker Hub is asked for images, and where for whatever else.
+const HUB_REGISTRY: &str = "registry-1.docker.io";
+const HUB_INDEX: &str = "index.docker.io";
+
+/// Bytes of an answer that are read.
+const ANSWER_LIMIT: u64 = 4 << 20;
+
+impl ImageStore {
+    /// Asks the registry at `server` whether it takes these credentials; empty is Docker Hub.
+    ///
+    /// # Errors
+    /// `Login` when it does not, `Registry` when it cannot be asked.
+    ///
+    /// Source: `loginV2` of moby; Docker Registry v2 authentication, token and basic.
+    pub async fn check_credentials(&self, server: &str, name: &str, password: &str) -> Result<(), ImageError> {
+        let host = host_of(server);
+        let host = if matches!(host, "" | "docker.io" | HUB_INDEX) { HUB_REGISTRY } else { host };
+        let scheme = if is_plain(&self.inner.settings, host) { "http" } else { "https" };
+        let url = format!("{scheme}://{host}/v2/");
+        let failed = |error: &reqwest::Error| unreachable(host, "log in", error);
+        let client = client().map_err(|error| failed(&error))?;
+        let first = client.get(&url).send().await.map_err(|error| failed(&error))?;
+        if first.status().is_success() {
+            return Ok(());
+        }
+        let challenge = first.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
+        let request = match challenge.map(Challenge::parse) {
+            Some(Challenge::Basic) => client.get(&url).basic_auth(name, Some(password)),
+            Some(Challenge::Bearer { realm, service }) => {
+                let mut asked = reqwest::Url::parse(&realm).map_err(|error| {
+                    refused(host, &format!("it sends for tokens to {realm:?}, which is no address: {error}"))
+                })?;
+                asked.query_pairs_mut().append_pair("account", name).append_pair("client_id", "docker");
+                if !service.is_empty() {
+                    asked.query_pairs_mut().append_pair("service", &service);
+                }
+                let answer = client.get(asked).basic_auth(name, Some(password)).send().await;
+                let answer = answer.map_err(|error| failed(&error))?;
+                judge(&url, host, answer.status())?;
+                let answer = json(host, answer).await?;
+                let token = ["token", "access_token"].iter().find_map(|key| answer[*key].as_str()).unwrap_or_default();
+                client.get(&url).bearer_auth(token)
+            }
+            None => return judge(&url, host, first.status()),
+        };
+        let second = request.send().await.map_err(|error| failed(&error))?;
+        judge(&url, host, second.status())
+    }
+
+    /// What an index finds for `term`, which may begin with the index's host; Docker Hub's otherwise.
+    ///
+    /// # Errors
+    /// `Registry` when it cannot be asked or answers nothing of sense.
+    ///
+    /// Source: `GET /v1/search` of the index, which Docker Hub and private indexes serve.
+    pub async fn search(&self, term: &str, limit: usize, auth: Option<RegistryAuth>) -> Result<Vec<Value>, ImageError> {
+        let (host, term) = match term.split_once('/') {
+            Some((host, rest)) if host == "localhost" || host.contains(['.', ':']) => (host, rest),
+            _ => (HUB_INDEX, term),
+        };
+        let host = if host == "docker.io" { HUB_INDEX } else { host };
+        let scheme = if is_plain(&self.inner.settings, host) { "http" } else { "https" };
+        let base = format!("{scheme}://{host}/v1/");
+        let failed = |error: &reqwest::Error| ImageError::Index { url: base.clone(), reason: chain(error) };
+        let mut url = reqwest::Url::parse(&format!("{base}search"))
+            .map_err(|error| ImageError::Index { url: base.clone(), reason: error.to_string() })?;
+        url.query_pairs_mut().append_pair("q", term).append_pair("n", &limit.to_string());
+        let mut request = client().map_err(|error| failed(&error))?.get(url);
+        if let Some(RegistryAuth::Basic(name, password)) = auth {
+            request = request.basic_auth(name, Some(password));
+        }
+        let answer = request.send().await.map_err(|error| failed(&error))?;
+        if !answer.status().is_success() {
+            let reason = format!("Unexpected status code {}", answer.status().as_u16());
+            return Err(ImageError::Index { url: base, reason });
+        }
+        let mut answer = json(host, answer).await?;
+        match answer["results"].take() {
+            Value::Array(found) => Ok(found),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The host and port of what people write for a registry.
+fn host_of(server: &str) -> &str {
+    let rest = server.split_once("://").map_or(server, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
+fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .user_agent(concat!("bireme/", env!("CARGO_PKG_VERSION")))
+        .build()
+}
+
+fn unreachable(host: &str, attempt: &str, error: &reqwest::Error) -> ImageError {
+    ImageError::Registry { registry: host.to_owned(), attempt: attempt.to_owned(), reason: chain(error) }
+}
+
+fn refused(host: &str, reason: &str) -> ImageError {
+    ImageError::Registry { registry: host.to_owned(), attempt: "log in".to_owned(), reason: reason.to_owned() }
+}
+
+fn judge(url: &str, host: &str, status: StatusCode) -> Result<(), ImageError> {
+    match status {
+        status if status.is_success() => Ok(()),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(ImageError::Login { url: url.to_owned() }),
+        status => Err(refused(host, &format!("it answered with status {}", status.as_u16()))),
+    }
+}
+
+async fn json(host: &str, mut answer: Response) -> Result<Value, ImageError> {
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|error| unreachable(host, "read the answer", &error))? {
+        body.extend_from_slice(&piece);
+        if body.len() as u64 > ANSWER_LIMIT {
+            return Err(ImageError::TooLarge { what: format!("the answer of {host}"), limit: ANSWER_LIMIT });
+        }
+    }
+    serde_json::from_slice(&body).map_err(|error| refused(host, &format!("it answered no JSON: {error}")))
+}
+
+/// What a registry asks for in `WWW-Authenticate`.
+#[derive(Debug, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: String },
+}
+
+impl Challenge {
+    fn parse(text: &str) -> Self {
+        let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Basic;
+        }
+        let field = |name: &str| {
+            let after = rest.split_once(&format!("{name}=\"")).map_or("", |(_, after)| after);
+            after.split('"').next().unwrap_or_default().to_owned()
+        };
+        Self::Bearer { realm: field("realm"), service: field("service") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        assert_eq!(Challenge::parse(r#"Basic realm="x""#), Challenge::Basic);
+        assert_eq!(
+            Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry.example",scope="a""#),
+            Challenge::Bearer {
+                realm: "https://auth.example/token".to_owned(),
+                service: "registry.example".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn a_server_is_its_host() {
+        for (text, host) in [
+            ("https://index.docker.io/v1/", "index.docker.io"),
+            ("a.b:5000", "a.b:5000"),
+            ("http://a/v2", "a"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(text), host, "{text}");
+        }
+    }
+}

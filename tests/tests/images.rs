@@ -1,0 +1,227 @@
+//! Images made here: builds that run commands, commits, imports.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use bireme_testing::{Engine, Output, eventually};
+
+struct Story {
+    engine: Engine,
+}
+
+impl Story {
+    fn begin() -> Self {
+        let engine = Engine::start();
+        engine.load("busybox");
+        Self { engine }
+    }
+
+    /// Builds with the classic builder, from a folder with these files.
+    fn build(&self, files: &[(&str, &str)], args: &[&str]) -> Output {
+        let context = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            std::fs::write(context.path().join(name), content).unwrap();
+        }
+        let mut command = self.engine.command("docker", ["build"].iter().chain(args));
+        command.arg(context.path()).env("DOCKER_BUILDKIT", "0");
+        self.engine.run(command)
+    }
+
+    fn dockerfile(&self, text: &str, args: &[&str]) -> Output {
+        self.build(&[("Dockerfile", text)], args)
+    }
+
+    fn prints(&self, args: &[&str], expected: &str) {
+        assert_eq!(self.engine.docker(args).stdout(), expected, "{args:?}");
+    }
+
+    fn end(self) {
+        self.prints(&["ps", "-aq"], "");
+        self.engine.finish();
+    }
+}
+
+#[test]
+fn commands_of_a_build_run_on_what_came_before() {
+    let story = Story::begin();
+    let dockerfile = r#"FROM busybox AS base
+ARG WHO=nobody
+ENV GREETING=hello
+RUN echo "$GREETING $WHO" > /greeting && ln /greeting /same && rm /etc/passwd; echo out; echo err >&2
+SHELL ["/bin/sh", "-ec"]
+RUN mkdir /deep && chown 7:8 /deep && chmod 1711 /deep
+RUN ["sh", "-c", "echo exec > /deep/form"]
+RUN true
+USER 1000:1001
+WORKDIR /work
+RUN id -u > /tmp/who; pwd >> /tmp/who
+FROM busybox
+COPY --from=base /greeting /tmp/who /
+RUN cat /greeting /who > /both
+"#;
+    let args = ["-t", "stages", "--build-arg", "WHO=you", "--target", "base"];
+    let log = story.dockerfile(dockerfile, &args);
+    let text = log.stdout();
+    assert!(text.contains(" ---> Running in ") && text.contains(" ---> Removed intermediate container "), "{text}");
+    assert!(text.contains("out\n") && text.contains("\u{1b}[91merr\n\u{1b}[0m"), "{text}");
+    story.prints(&["run", "--rm", "stages", "cat", "/greeting", "/deep/form"], "hello you\nexec\n");
+    story.prints(&["run", "--rm", "stages", "stat", "-c", "%a %u %g", "/deep"], "1711 7 8\n");
+    story.prints(&["run", "--rm", "stages", "stat", "-c", "%h", "/same"], "2\n");
+    story.engine.docker(["run", "--rm", "stages", "ls", "/etc/passwd"]).fails(1, "No such file");
+    story.prints(&["run", "--rm", "stages", "cat", "/tmp/who"], "1000\n/work\n");
+    let history = story.engine.docker(["history", "--no-trunc", "--format", "{{.CreatedBy}}", "stages"]);
+    assert!(history.stdout().contains("|1 WHO=you /bin/sh -c echo \"$GREETING $WHO\" > /greeting"), "{history}");
+
+    story.dockerfile(dockerfile, &["-t", "whole"]).stdout();
+    story.prints(&["run", "--rm", "whole", "cat", "/both"], "hello nobody\n1000\n/work\n");
+    story.end();
+}
+
+#[test]
+fn a_command_is_run_again_only_when_something_before_it_changed() {
+    let story = Story::begin();
+    // Says something new each time it runs.
+    let dockerfile = "FROM busybox\nCOPY input /\nRUN cat /input /proc/sys/kernel/random/uuid > /made\nRUN true\n";
+    let build = |input: &str, args: &[&str]| {
+        let all = [&["-t", "cached"], args].concat();
+        let log = story.build(&[("Dockerfile", dockerfile), ("input", input)], &all);
+        let made = story.engine.docker(["run", "--rm", "cached", "cat", "/made"]).stdout().to_owned();
+        (log.stdout().matches("Using cache").count(), made)
+    };
+    let (hits, first) = build("one\n", &[]);
+    assert_eq!(hits, 0);
+    assert_eq!(build("one\n", &[]), (3, first.clone()), "as it was");
+    let (hits, other) = build("two\n", &[]);
+    assert_eq!(hits, 0);
+    assert_ne!(other, first);
+    assert_eq!(build("one\n", &[]), (3, first.clone()), "both are kept");
+    assert_ne!(build("one\n", &["--no-cache"]).1, first);
+    let latest = build("one\n", &[]).1;
+    assert_eq!(build("one\n", &["--cache-from", "cached"]), (3, latest), "of that image");
+    assert_eq!(build("one\n", &["--cache-from", "nosuch"]).0, 0, "and of no other");
+
+    // The cache alone keeps what a build left behind that failed later.
+    story.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN exit 9\n", &[]).fails(9, "returned a non-zero code: 9");
+    let log = story.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN cat /kept; exit 9\n", &[]);
+    log.fails(9, "returned a non-zero code: 9");
+    assert!(log.raw_stdout().contains("Using cache") && log.raw_stdout().contains("kept\n"), "{log}");
+    let layers = || std::fs::read_dir(story.engine.data_root().join("images/layers/sha256")).unwrap().count();
+    let before = layers();
+    assert!(story.engine.docker(["builder", "prune", "-f"]).stdout().contains("Total reclaimed space"));
+    eventually("layers that nothing needs are gone", || (layers() < before).then_some(()));
+    story.engine.docker(["run", "--rm", "cached", "cat", "/made"]).stdout();
+    story.end();
+}
+
+#[test]
+fn commands_are_run_as_the_build_was_told() {
+    let story = Story::begin();
+    let dockerfile = "FROM busybox\nRUN cat /proc/net/dev /etc/hosts; stat -c mem=%s /dev/shm; df -m /dev/shm; \
+                      cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; ulimit -n\n";
+    let args = [
+        "--network",
+        "none",
+        "--add-host",
+        "other:10.1.2.3",
+        "--memory",
+        "64m",
+        "--shm-size",
+        "8m",
+        "--ulimit",
+        "nofile=77:77",
+    ];
+    let log = story.dockerfile(dockerfile, &args);
+    let text = log.stdout();
+    assert!(!text.contains("eth0") && text.contains("10.1.2.3\tother"), "{text}");
+    assert!(text.contains("\n77\n"), "{text}");
+    assert!(text.lines().any(|line| line.contains("/dev/shm") && line.contains(" 8 ")), "{text}");
+    let log = story.dockerfile("FROM busybox\nRUN grep eth0 /proc/net/dev\n", &[]);
+    assert!(log.stdout().contains("eth0"), "on a network by default: {log}");
+    story.engine.docker(["network", "create", "yard"]).stdout();
+    story.dockerfile("FROM busybox\nRUN ip addr\n", &["--network", "yard"]).stdout();
+    story.dockerfile("FROM busybox\nRUN true\n", &["--network", "nosuch"]).fails(1, "network nosuch not found");
+    story.dockerfile("FROM busybox\nRUN /no/such\n", &[]).fails(127, "returned a non-zero code: 127");
+    story.end();
+}
+
+#[test]
+fn what_an_image_leaves_to_others_is_done_when_they_are_built() {
+    let story = Story::begin();
+    let log = story.dockerfile("FROM busybox\nONBUILD COPY word /\nONBUILD RUN cat /word > /done\n", &["-t", "base"]);
+    log.stdout();
+    let log = story.build(&[("Dockerfile", "FROM base\nRUN cat /done > /twice\n"), ("word", "said")], &["-t", "child"]);
+    assert!(log.stdout().contains("# Executing 2 build triggers"), "{log}");
+    story.prints(&["run", "--rm", "child", "cat", "/twice"], "said");
+    story.prints(&["inspect", "-f", "{{.Config.OnBuild}}", "child"], "[]\n");
+    story.end();
+}
+
+#[test]
+fn a_build_that_is_given_up_leaves_nothing_running() {
+    let mut story = Story::begin();
+    let context = tempfile::tempdir().unwrap();
+    std::fs::write(context.path().join("Dockerfile"), "FROM busybox\nRUN echo begun; sleep 1000\n").unwrap();
+    let start = |story: &Story| {
+        let mut command = story.engine.command("docker", ["build", "-q"]);
+        command.arg(context.path()).env("DOCKER_BUILDKIT", "0").stdout(std::process::Stdio::null());
+        let child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        eventually("the command runs", || (story.engine.docker(["ps", "-q"]).stdout() != "").then_some(()));
+        child
+    };
+    let mut client = start(&story);
+    client.kill().unwrap();
+    client.wait().unwrap();
+    eventually("its container is gone", || (story.engine.docker(["ps", "-aq"]).stdout() == "").then_some(()));
+
+    // The engine dies with a build under way.
+    let mut client = start(&story);
+    story.engine.crash();
+    client.wait().unwrap();
+    story.engine.come_back();
+    eventually("its container is gone", || (story.engine.docker(["ps", "-aq"]).stdout() == "").then_some(()));
+    story.end();
+}
+
+#[test]
+fn a_container_becomes_an_image() {
+    let story = Story::begin();
+    let changed = ["run", "--name", "made", "-e", "A=1", "-w", "/srv", "-v", "/volume", "busybox", "sh", "-c"];
+    let script = "echo data > /data; echo lost > /volume/x; rm /etc/group; mkdir -p /etc/deep";
+    story.engine.docker(changed.iter().chain(&[script])).stdout();
+    let commit =
+        ["commit", "-m", "why", "-a", "who", "-c", "CMD [\"cat\", \"/data\"]", "-c", "ENV B=2", "made", "took:1"];
+    let id = story.engine.docker(commit).stdout().trim().to_owned();
+    story.prints(&["run", "--rm", "took:1"], "data\n");
+    story.prints(
+        &["run", "--rm", "took:1", "sh", "-c", "echo $A$B; pwd; ls /volume /etc/deep"],
+        "12\n/srv\n/etc/deep:\n\n/volume:\n",
+    );
+    story.engine.docker(["run", "--rm", "took:1", "ls", "/etc/group"]).fails(1, "No such file");
+    story.prints(&["inspect", "-f", "{{.Id}} {{.Comment}} {{.Author}}", "took:1"], &format!("{id} why who\n"));
+    story.engine.docker(["commit", "-c", "RUN x", "made"]).fails(1, "RUN is not a valid change command");
+    story.engine.docker(["commit", "nosuch"]).fails(1, "No such container: nosuch");
+
+    story.engine.docker(["run", "-d", "--name", "busy", "busybox", "sleep", "1000"]).stdout();
+    story.engine.docker(["commit", "busy", "still"]).stdout();
+    story.prints(&["inspect", "-f", "{{.State.Status}}", "busy"], "running\n");
+
+    let archive = story.engine.folder().join("tree.tar");
+    let path = archive.to_str().unwrap();
+    story.engine.docker(["export", "-o", path, "made"]).stdout();
+    story.engine.docker(["import", "-c", "CMD [\"cat\", \"/data\"]", "-m", "brought", path, "brought:1"]).stdout();
+    story.prints(&["run", "--rm", "brought:1"], "data\n");
+    story.prints(&["inspect", "-f", "{{.Comment}} {{len .RootFS.Layers}}", "brought:1"], "brought 1\n");
+    story.engine.docker(["rm", "-fv", "made", "busy"]).stdout();
+    story.end();
+}
+
+#[test]
+fn components_have_no_files_to_commit_and_run_no_commands() {
+    let story = Story::begin();
+    story.engine.build_guest("hello", "hello");
+    story.engine.docker(["create", "--platform", "wasi/wasm", "--name", "component", "hello"]).stdout();
+    story.engine.docker(["commit", "component"]).fails(1, "is a WebAssembly component and has no files of its own");
+    story.engine.docker(["rm", "component"]).stdout();
+    let log = story.dockerfile("FROM --platform=wasi/wasm scratch\nCOPY Dockerfile /\nRUN make\n", &[]);
+    log.fails(1, "commands are run in Linux images");
+    story.end();
+}
