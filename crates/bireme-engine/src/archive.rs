@@ -183,9 +183,9 @@ fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             EngineError::invalid(format!("the archive for {path} in container {name} cannot be unpacked: {error}"))
         }
-        io::ErrorKind::ReadOnlyFilesystem => EngineError::Denied {
-            message: format!("container {name} is read-only at {path}: mount a volume there to copy into"),
-        },
+        io::ErrorKind::ReadOnlyFilesystem => {
+            EngineError::Denied { message: "container rootfs is marked read-only".to_owned() }
+        }
         _ => EngineError::File { path: PathBuf::from(path), source: error },
     }
 }

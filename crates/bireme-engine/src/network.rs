@@ -744,7 +744,8 @@ impl Engine {
         network: &str,
     ) -> Result<(), EngineError> {
         let at = moving.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
-            EngineError::Denied { message: format!("container {} is not connected to network {network}", handle.id()) }
+            let name = self.network(network).map_or_else(|_| network.to_owned(), |found| found.name);
+            EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
         })?;
         let mut old = moving.endpoints.remove(at);
         let id = handle.executor.sandbox(&handle.fixed.spec);

@@ -20,6 +20,7 @@ use crate::view::{MountKind, MountPoint};
 pub(crate) struct VolumeNeed {
     pub(crate) name: Option<String>,
     pub(crate) target: String,
+    pub(crate) declared: bool,
     pub(crate) read_only: bool,
     pub(crate) no_copy: bool,
     pub(crate) driver: String,
@@ -136,6 +137,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, En
             kind,
             name: String::new(),
             anonymous: false,
+            declared: image.volumes.contains_key(&mount.target),
             source,
             target: target.clone(),
             read_only: mount.read_only,
@@ -167,6 +169,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, En
             MountRequestSource::Volume { name, no_copy, driver, options, labels } => {
                 resolved.volumes.push(VolumeNeed {
                     name: name.clone(),
+                    declared: image.volumes.contains_key(&target),
                     target,
                     read_only: mount.read_only,
                     no_copy: *no_copy,
@@ -183,6 +186,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, En
             resolved.volumes.push(VolumeNeed {
                 name: None,
                 target,
+                declared: true,
                 read_only: false,
                 no_copy: false,
                 driver: String::new(),

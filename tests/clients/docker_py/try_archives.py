@@ -25,7 +25,7 @@ class Archives(Case):
     def test_in_and_out(self):
         box = self.run_it(SLEEP)
         self.assertTrue(box.put_archive("/tmp", archive(one=(0o640, 70, b"one\n"), two=(0o755, 0, b"#!/bin/sh\necho two\n"))))
-        self.assertEqual(box.exec_run(["sh", "-c", "stat -c '%a %u %g %Y' /tmp/one; cat /tmp/one; /tmp/two"]).output, b"640 70 70 1000000000\none\ntwo\n")
+        self.assertEqual(self.exec(box, "stat -c '%a %u %g %Y' /tmp/one; cat /tmp/one; /tmp/two").output, b"640 70 70 1000000000\none\ntwo\n")
         chunks, stat = box.get_archive("/tmp/one")
         self.assertEqual((stat["name"], stat["size"], stat["mode"] & 0o777, stat["linkTarget"]), ("one", 4, 0o640, ""))
         with opened(chunks) as tar:
@@ -35,7 +35,7 @@ class Archives(Case):
 
     def test_a_folder(self):
         box = self.run_it(SLEEP)
-        box.exec_run(["sh", "-c", "mkdir -p /tmp/tree/deep; echo x > /tmp/tree/deep/file; ln -s deep/file /tmp/tree/link"])
+        self.exec(box, "mkdir -p /tmp/tree/deep; echo x > /tmp/tree/deep/file; ln -s deep/file /tmp/tree/link")
         chunks, stat = box.get_archive("/tmp/tree")
         self.assertEqual(stat["name"], "tree")
         with opened(chunks) as tar:
@@ -56,12 +56,12 @@ class Archives(Case):
         box = self.client.containers.create("busybox", SLEEP, init=True, labels=self.labels(), volumes={volume.name: {"bind": "/data", "mode": "rw"}})
         box.put_archive("/data", archive(kept=(0o644, 0, b"kept\n")))
         box.start()
-        self.assertEqual(box.exec_run(["cat", "/data/kept"]).output, b"kept\n")
+        self.assertEqual(self.exec(box, "cat /data/kept").output, b"kept\n")
         box.remove(force=True)
 
     def test_links_lead_nowhere_else(self):
         box = self.run_it(SLEEP)
-        box.exec_run(["ln", "-s", "/etc", "/tmp/link"])
+        self.exec(box, "ln -s /etc /tmp/link")
         with opened(box.get_archive("/tmp/link")[0]) as tar:
             self.assertTrue(tar.getmember("link").issym())
         with opened(box.get_archive("/tmp/link/passwd")[0]) as tar:

@@ -23,7 +23,7 @@ class Networks(Case):
         box.reload()
         address = box.attrs["NetworkSettings"]["Networks"][self.mark]["IPAddress"]
         self.assertIn(int(address.split(".")[3]), set(range(128, 255)) - {129})
-        self.assertEqual(box.exec_run(["cat", "/sys/class/net/eth0/mtu"]).output, b"1400\n")
+        self.assertEqual(self.exec(box, "cat /sys/class/net/eth0/mtu").output, b"1400\n")
         box.remove(force=True)
 
     def test_connect(self):
@@ -39,9 +39,9 @@ class Networks(Case):
         self.assertLessEqual({"www", "other"}, set(endpoint["Aliases"]))
         self.assertEqual(endpoint["IPAMConfig"], {"IPv4Address": "10.210.2.42"})
         for name in ("www", "other", server.name, server.short_id, "10.210.2.42"):
-            self.assertEqual(client.exec_run(["wget", "-q", "-O", "/dev/null", f"http://{name}/passwd"]), (0, b""), name)
+            self.assertEqual(self.exec(client, f"wget -q -O /dev/null http://{name}/passwd"), (0, b""), name)
         network.disconnect(server)
-        self.assertNotEqual(client.exec_run(["wget", "-T", "2", "-q", "-O", "/dev/null", "http://10.210.2.42/passwd"])[0], 0)
+        self.assertNotEqual(self.exec(client, "wget -T 2 -q -O /dev/null http://10.210.2.42/passwd")[0], 0)
         with self.assertRaises(docker.errors.APIError) as twice:
             network.disconnect(server)
         self.assertIn(f"container {server.id} is not connected to network {self.mark}", twice.exception.explanation)
@@ -52,9 +52,9 @@ class Networks(Case):
         box = self.client.containers.create("busybox", SLEEP, init=True, labels=self.labels())
         network.connect(box, ipv4_address="10.210.3.9")
         box.start()
-        self.assertIn(b"10.210.3.9/24", box.exec_run(["ip", "-o", "-4", "addr"]).output)
+        self.assertIn(b"10.210.3.9/24", self.exec(box, "ip -o -4 addr").output)
         box.restart(timeout=1)
-        self.assertIn(b"10.210.3.9/24", box.exec_run(["ip", "-o", "-4", "addr"]).output)
+        self.assertIn(b"10.210.3.9/24", self.exec(box, "ip -o -4 addr").output)
         box.remove(force=True)
 
     def test_at_create(self):
@@ -65,7 +65,7 @@ class Networks(Case):
         endpoint = box.attrs["NetworkSettings"]["Networks"][self.mark]
         self.assertEqual((endpoint["IPAddress"], endpoint["MacAddress"]), ("10.210.4.7", "02:42:0a:d2:04:07"))
         self.assertIn("given", endpoint["Aliases"])
-        self.assertEqual(box.exec_run(["cat", "/sys/class/net/eth0/address"]).output, b"02:42:0a:d2:04:07\n")
+        self.assertEqual(self.exec(box, "cat /sys/class/net/eth0/address").output, b"02:42:0a:d2:04:07\n")
         box.remove(force=True)
 
     def test_modes(self):
@@ -108,9 +108,9 @@ class Networks(Case):
         server = self.run_it(["httpd", "-f", "-h", "/etc"], network=self.mark)
         wanted = self.client.api.create_endpoint_config(links={server.name: "linked"})
         box = self.run_it(SLEEP, network=self.mark, networking_config={self.mark: wanted})
-        self.assertEqual(box.exec_run(["wget", "-q", "-O", "/dev/null", "http://linked/passwd"]), (0, b""))
+        self.assertEqual(self.exec(box, "wget -q -O /dev/null http://linked/passwd"), (0, b""))
         stranger = self.run_it(SLEEP, network=self.mark)
-        self.assertNotEqual(stranger.exec_run(["wget", "-q", "-O", "/dev/null", "http://linked/passwd"])[0], 0)
+        self.assertNotEqual(self.exec(stranger, "wget -q -O /dev/null http://linked/passwd")[0], 0)
         for one in (server, box, stranger):
             one.remove(force=True)
 

@@ -76,7 +76,7 @@ class Volumes(Case):
         mounts = {mount["Destination"]: mount for mount in box.attrs["Mounts"]}
         self.assertEqual((mounts["/data"]["Name"], mounts["/data"]["RW"], mounts["/data"]["Type"]), (self.mark, False, "volume"))
         self.assertRegex(mounts["/anonymous"]["Name"], r"^[0-9a-f]{64}$")
-        self.assertEqual(box.exec_run(["sh", "-c", "df -k /scratch | tail -1 | awk '{print $2}'; stat -c %a /scratch"]).output, b"2048\n700\n")
+        self.assertEqual(self.exec(box, "df -k /scratch | tail -1 | awk '{print $2}'; stat -c %a /scratch").output, b"2048\n700\n")
         box.remove(force=True, v=True)
         with self.assertRaises(docker.errors.NotFound):
             self.client.volumes.get(mounts["/anonymous"]["Name"])

@@ -182,6 +182,12 @@ fn labels(labels: &Value) -> Value {
     let mut kept = labels.clone();
     if let Some(kept) = kept.as_object_mut() {
         kept.retain(|key, _| !PASSING_LABELS.contains(&key.as_str()));
+        // In no order either.
+        if let Some(depends) = kept.get_mut("com.docker.compose.depends_on") {
+            let mut sorted: Vec<&str> = text(depends).split(',').collect();
+            sorted.sort_unstable();
+            *depends = json!(sorted.join(","));
+        }
     }
     kept
 }

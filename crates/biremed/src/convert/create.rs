@@ -173,6 +173,12 @@ pub(super) fn check_restart_name(name: &str) -> Result<(), Refusal> {
 }
 
 /// Refuses what is known and not offered, by its name. `body` has what the generated types left behind.
+/// Whether the default network is one of the user's: links there stand with the endpoints, and Docker passes over these.
+fn of_own_network(host: &HostConfig) -> bool {
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    !matches!(mode, "" | "default" | "bridge" | "host" | "none") && !mode.starts_with("container:")
+}
+
 fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
     fn some<T>(list: &Option<Vec<T>>) -> bool {
         list.as_ref().is_some_and(|list| !list.is_empty())
@@ -203,7 +209,7 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     let driver = host.volume_driver.as_deref().unwrap_or_default();
     let table: [(bool, &str, &str); 26] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
-        (some(&host.links), "Links", "put both workloads on one network, where they find each other by name"),
+        (some(&host.links) && !of_own_network(host), "Links", "put both workloads on one network, where they find each other by name"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
         (some(&host.device_cgroup_rules), "DeviceCgroupRules", "name single devices in Devices"),
         (host.blkio_weight.is_some_and(|weight| weight != 0), "BlkioWeight", "leave it out"),
@@ -770,10 +776,7 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused_by_its_name() {
         check(json!({}), "ok");
-        check(
-            json!({ "VolumesFrom": ["x:odd"] }),
-            "Invalid: invalid mode for volumes-from: odd",
-        );
+        check(json!({ "VolumesFrom": ["x:odd"] }), "Invalid: invalid mode for volumes-from: odd");
         check(
             json!({ "Links": ["a:b"] }),
             "Unsupported: Links is not offered: put both workloads on one network, where they find each other by name",
