@@ -210,10 +210,60 @@ const ROWS: &[Row] = &[
     },
     Row {
         subject: "build",
-        input: "an instruction that is not done",
+        input: "a flag that is not done",
         code: 1,
-        words: "RUN",
-        run: |b| b.build("FROM scratch\nRUN make\n"),
+        words: "RUN --mount is not offered by this builder: leave the flag out, it is BuildKit's",
+        run: |b| b.build("FROM busybox\nRUN --mount=type=cache,target=/c make\n"),
+    },
+    Row {
+        subject: "build",
+        input: "a command that fails",
+        code: 3,
+        words: "The command '/bin/sh -c exit 3' returned a non-zero code: 3",
+        run: |b| b.build("FROM busybox\nRUN exit 3\n"),
+    },
+    Row {
+        subject: "build",
+        input: "a command in an image for components",
+        code: 1,
+        words: "commands are run in Linux images: RUN in a stage of one, and COPY --from it",
+        run: |b| b.build("FROM --platform=wasi/wasm scratch\nCOPY Dockerfile /\nRUN make\n"),
+    },
+    Row {
+        subject: "build",
+        input: "an address that does not answer",
+        code: 1,
+        words: "cannot fetch http://127.0.0.1:1/x",
+        run: |b| b.build("FROM scratch\nADD http://127.0.0.1:1/x /x\n"),
+    },
+    Row {
+        subject: "commit",
+        input: "a component",
+        code: 1,
+        words: "is a WebAssembly component and has no files of its own",
+        run: |b| {
+            b.docker(&["create", "--platform", "wasi/wasm", "--name", "filed", "hello"]).stdout();
+            let refused = b.docker(&["commit", "filed"]);
+            b.docker(&["rm", "filed"]).stdout();
+            refused
+        },
+    },
+    Row {
+        subject: "import",
+        input: "an archive that is noise",
+        code: 1,
+        words: "cannot be read",
+        run: |b| {
+            let noise = b.file("noise.tar", &[7; 4096]);
+            b.docker(&["import", &noise])
+        },
+    },
+    Row {
+        subject: "push",
+        input: "a name that is not here",
+        code: 1,
+        words: "An image does not exist locally with the tag: localhost:1/absent",
+        run: |b| b.docker(&["push", "localhost:1/absent"]),
     },
     Row {
         subject: "build",
@@ -306,7 +356,7 @@ const ROWS: &[Row] = &[
         subject: "network",
         input: "a static address outside its subnet",
         code: 125,
-        words: "no configured subnet contains IP address 10.1.1.1",
+        words: "no configured subnet or ip-range contain the IP address 10.1.1.1",
         run: |b| {
             b.docker(&["network", "create", "small"]).stdout();
             let refused = b.docker(&["run", "--rm", "--network", "small", "--ip", "10.1.1.1", "busybox", "true"]);

@@ -51,10 +51,10 @@ enum Task {
     Vm(task_vm::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
     Oracle(task_oracle::Args),
-    /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
-    Compat(task_compat::Args),
     /// Run the tests of the client library bollard, from its published package
     Bollard(task_bollard::Args),
+    /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
+    Compat(task_compat::Args),
     /// Check that the crates use each other as the house allows
     Deps,
     /// Check licences, sources and advisories of the dependencies
@@ -74,8 +74,8 @@ fn main() -> ExitCode {
         Task::Bench(args) => task_bench::run(&args),
         Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
-        Task::Compat(args) => task_compat::run(&args),
         Task::Bollard(args) => task_bollard::run(&args),
+        Task::Compat(args) => task_compat::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),
         Task::Docs(args) => task_docs::run(&args),

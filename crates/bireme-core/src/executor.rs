@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{Exit, Port, Protocol, Signal, WorkloadKind, WorkloadSpec};
+use crate::spec::{Exit, Port, Protocol, Resources, Signal, WorkloadKind, WorkloadSpec};
 use crate::{BoxFuture, ExecError, SandboxId};
 
 /// Runs workloads of one kind. Must be able to find them again after the daemon restarts.
@@ -36,6 +36,12 @@ pub trait Executor: Send + Sync {
     /// # Errors
     /// `Invalid` or `Unsupported` with a sentence naming what is refused.
     fn check<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>>;
+
+    /// What of `spec` has no effect on this machine, or is likely to do harm; a sentence each, for whoever creates it.
+    fn warnings(&self, spec: &WorkloadSpec) -> Vec<String> {
+        let _ = spec;
+        Vec::new()
+    }
 
     /// The network place `spec` runs in. Pure.
     fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId;
@@ -119,6 +125,10 @@ pub trait Workload: Send + Sync {
     fn as_pause(&self) -> Option<&dyn Pause> {
         None
     }
+    /// Limits that change while it runs: only Linux containers.
+    fn as_limits(&self) -> Option<&dyn Limits> {
+        None
+    }
     /// Instances started per request: only components.
     fn as_invocations(&self) -> Option<&dyn Invocations> {
         None
@@ -150,6 +160,16 @@ pub trait ExecInto: Send + Sync {
 pub trait Pause: Send + Sync {
     fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>>;
     fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+}
+
+pub trait Limits: Send + Sync {
+    /// Changes the limits of what runs from `from` to `to`, which [`Executor::check`] has passed. What is the same in both
+    /// is not touched.
+    ///
+    /// # Errors
+    /// `Conflict` when the kernel refuses, for example a memory limit below what is in use. What was changed before is
+    /// put back.
+    fn limit<'a>(&'a self, from: &'a Resources, to: &'a Resources) -> BoxFuture<'a, Result<(), ExecError>>;
 }
 
 pub trait Invocations: Send + Sync {

@@ -104,6 +104,7 @@ pub enum Propagation {
 
 /// Limits. `None` means not limited.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Resources {
     /// Bytes. For a component: the linear memory of one instance.
     pub memory: Option<u64>,
@@ -118,12 +119,30 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     /// Processors, such as `0-2,4`.
     pub cpuset: Option<String>,
+    /// Memory nodes, such as `0,1`.
+    pub cpuset_mems: Option<String>,
     pub pids: Option<i64>,
+    /// How readily memory is swapped out, 0 to 100.
+    pub memory_swappiness: Option<u64>,
+    pub blkio: Blkio,
     pub oom_kill_disable: bool,
     pub oom_score_adj: Option<i32>,
     pub ulimits: Vec<Ulimit>,
     /// Parent cgroup; `None` is the engine's own.
     pub cgroup_parent: Option<String>,
+}
+
+/// Shares and limits of block devices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Blkio {
+    /// 10 to 1000, relative to others'.
+    pub weight: Option<u16>,
+    /// Bytes and operations a second; each a device's path and its rate.
+    pub read_bps: Vec<(String, u64)>,
+    pub write_bps: Vec<(String, u64)>,
+    pub read_iops: Vec<(String, u64)>,
+    pub write_iops: Vec<(String, u64)>,
 }
 
 /// `name` without the `RLIMIT_` prefix and in lower case, such as `nofile`.
@@ -135,6 +154,7 @@ pub struct Ulimit {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Security {
     pub privileged: bool,
     /// Without the `CAP_` prefix, upper case; `ALL` stands for every one.
@@ -148,6 +168,8 @@ pub struct Security {
     pub masked_paths: Option<Vec<String>>,
     pub readonly_paths: Option<Vec<String>>,
     pub devices: Vec<Device>,
+    /// Further rules of the cgroup, such as `c 1:3 mr`.
+    pub device_rules: Vec<String>,
     pub sysctls: BTreeMap<String, String>,
 }
 
@@ -171,11 +193,13 @@ pub struct Device {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Namespaces {
     pub network: NetworkMode,
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
     pub uts: NamespaceMode,
+    pub cgroup: NamespaceMode,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

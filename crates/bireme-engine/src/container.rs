@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,6 +30,12 @@ pub(crate) struct Moving {
     pub(crate) ports: Vec<PublishedPort>,
     /// Somebody asked for its end; `unless-stopped` leaves it alone then.
     pub(crate) stopped: bool,
+    /// The limits, where they were changed since create.
+    #[serde(default)]
+    pub(crate) resources: Option<Resources>,
+    /// Of what runs; the next engine goes on from here.
+    #[serde(default)]
+    pub(crate) health: Option<Health>,
 }
 
 /// How often it ended, how the last time, and whether it is gone for good.
@@ -64,7 +71,7 @@ impl Handle {
         executor: Arc<dyn Executor>,
     ) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(64);
-        let view = snapshot(&fixed, name, moving, None, Vec::new());
+        let view = snapshot(&fixed, name, moving, Vec::new());
         let handle = Self {
             fixed,
             executor,
@@ -164,17 +171,16 @@ impl Handle {
         })?
     }
 
-    pub(crate) fn publish(&self, name: &str, moving: &Moving) {
-        self.view.send_modify(|view| {
-            let alive = moving.state.status.is_alive();
-            let health = view.health.clone().filter(|_| alive);
-            let execs = if alive { view.execs.clone() } else { Vec::new() };
-            *view = Arc::new(snapshot(&self.fixed, name, moving, health, execs));
-        });
+    /// Sends a command that has no answer; false when the owner is gone.
+    pub(crate) async fn tell(&self, command: Command) -> bool {
+        self.commands.send(command).await.is_ok()
     }
 
-    pub(crate) fn set_health(&self, health: Option<Health>) {
-        self.view.send_modify(|view| Arc::make_mut(view).health = health);
+    pub(crate) fn publish(&self, name: &str, moving: &Moving) {
+        self.view.send_modify(|view| {
+            let execs = if moving.state.status.is_alive() { view.execs.clone() } else { Vec::new() };
+            *view = Arc::new(snapshot(&self.fixed, name, moving, execs));
+        });
     }
 
     pub(crate) fn execs_changed(&self, change: impl FnOnce(&mut Vec<String>)) {
@@ -221,7 +227,7 @@ async fn open_streams(workload: &dyn Workload, stdin: bool, name: &str) -> Resul
     }
 }
 
-fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, health: Option<Health>, execs: Vec<String>) -> Container {
+fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, execs: Vec<String>) -> Container {
     Container {
         fixed: fixed.clone(),
         name: name.to_owned(),
@@ -230,7 +236,8 @@ fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, health: Option<Heal
         restart_count: moving.restart_count,
         endpoints: moving.endpoints.clone(),
         ports: moving.ports.clone(),
-        health,
+        health: moving.health.clone(),
+        resources: moving.resources.clone(),
         execs,
     }
 }

@@ -26,8 +26,8 @@ use crate::memory::Memory;
 use crate::network::Networks;
 use crate::owner::{Command, Owner};
 use crate::request::{
-    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, MountRequest, MountRequestSource,
-    NetworkModeRequest, Remove, RestartPolicy, Stop, WaitCondition,
+    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
+    Update, WaitCondition,
 };
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
@@ -196,6 +196,7 @@ impl Engine {
             });
             if moving.state.status.is_alive() {
                 let endpoints = self.network_list().adopt_place(&handle, &moving).await;
+                self.net().set_upstream(&handle.executor.sandbox(&handle.fixed.spec), &handle.fixed.spec.dns.servers);
                 match endpoints.first() {
                     Some(_) => keep.endpoints.extend(endpoints),
                     None if handle.fixed.spec.namespaces.network == NetworkMode::None => {
@@ -203,7 +204,7 @@ impl Engine {
                     }
                     None => {}
                 }
-                keep.forwards.extend(Self::forwards_of(&handle, &moving));
+                keep.forwards.extend(self.forwards_of(&handle, &moving));
             }
             found.push((handle, commands, name, moving));
         }
@@ -475,14 +476,20 @@ impl Engine {
             NetworkMode::Attached => self.wanted_endpoints(&request.networks)?,
             _ => Vec::new(),
         };
+        if let NetworkMode::Workload(other) = &namespaces.network {
+            let other = self.find(other.as_str())?;
+            request.hostname = Some(other.fixed.spec.hostname.clone());
+            request.domainname = Some(other.fixed.spec.domainname.clone());
+        }
+        let inherited = self.inherited_mounts(&request.volumes_from)?;
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
         if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
             request.hostname = Some(self.find(other.as_str())?.fixed.spec.hostname.clone());
         }
-        self.take_volumes(&mut request)?;
-        let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, self.host_gateway(&endpoints))?;
+        let gateway = self.host_gateway(&endpoints);
+        let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, gateway, inherited)?;
         let mut spec = resolved.spec;
         if !executor.offers_exec() && health::runs_command(resolved.health.as_ref(), spec.bireme.health.is_some()) {
             return Err(EngineError::unsupported(format!(
@@ -498,6 +505,7 @@ impl Engine {
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
         executor.check(&spec, &program).await?;
+        let warnings = executor.warnings(&spec);
         for need in resolved.mounts.volumes {
             let (mount, point) = self.mount_volume(need, &program, made).await?;
             spec.mounts.push(mount);
@@ -538,45 +546,22 @@ impl Engine {
             started_at: None,
             finished_at: None,
         };
-        let moving =
-            Moving { state, restart: request.restart, restart_count: 0, endpoints, ports: Vec::new(), stopped: false };
+        let moving = Moving {
+            state,
+            restart: request.restart,
+            restart_count: 0,
+            endpoints,
+            ports: Vec::new(),
+            stopped: false,
+            resources: None,
+            health: None,
+        };
         self.memory().insert_workload(id.as_str(), name, &fixed, &moving).await?;
         let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
         self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
         handle.emit(self, "create", []);
-        Ok(Created { id, warnings: Vec::new() })
-    }
-
-    /// Adds the mounts of the workloads whose volumes it shall have, but for those at places that it uses otherwise.
-    fn take_volumes(&self, request: &mut Create) -> Result<(), EngineError> {
-        for (name, read_only) in std::mem::take(&mut request.volumes_from) {
-            for point in &self.find(&name)?.fixed.mounts {
-                let taken = request.mounts.iter().any(|mount| mount.target == point.target);
-                let source = match point.kind {
-                    MountKind::Volume => MountRequestSource::Volume {
-                        name: Some(point.name.clone()),
-                        no_copy: false,
-                        driver: None,
-                        options: BTreeMap::new(),
-                        labels: BTreeMap::new(),
-                    },
-                    MountKind::Bind => MountRequestSource::Bind {
-                        path: point.source.clone(),
-                        create: false,
-                        propagation: Default::default(),
-                        recursive: true,
-                    },
-                    MountKind::Tmpfs => continue,
-                };
-                if !taken {
-                    let read_only = read_only || point.read_only;
-                    request.mounts.push(MountRequest { source, target: point.target.clone(), read_only });
-                    request.volumes.retain(|target| *target != point.target);
-                }
-            }
-        }
-        Ok(())
+        Ok(Created { id, warnings })
     }
 
     async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
@@ -653,8 +638,30 @@ impl Engine {
         Ok((bireme_core::spec::Mount { source, target: need.target, read_only: need.read_only }, point))
     }
 
+    /// The mounts of other workloads that a new one gets too. What they keep in memory stays theirs.
+    fn inherited_mounts(&self, from: &[(String, bool)]) -> Result<Vec<resolve::Inherited>, EngineError> {
+        let mut all = Vec::new();
+        for (name, read_only) in from {
+            let handle = self.find(name).map_err(|error| EngineError::invalid(error.to_string()))?;
+            for point in handle.fixed.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
+                let Some(mount) = handle.fixed.spec.mounts.iter().find(|mount| mount.target == point.target) else {
+                    continue;
+                };
+                let (mut mount, mut point) = (mount.clone(), point.clone());
+                mount.read_only |= read_only;
+                point.read_only |= read_only;
+                all.push((mount, point));
+            }
+        }
+        Ok(all)
+    }
+
     fn namespaces(&self, request: &Create) -> Result<Namespaces, EngineError> {
-        let join = |name: &str| self.find(name).map(|handle| handle.fixed.spec.id.clone());
+        // Not "not found": Docker's client takes that for a missing image, and pulls it.
+        let join = |name: &str| match self.find(name) {
+            Ok(handle) => Ok(handle.fixed.spec.id.clone()),
+            Err(error) => Err(EngineError::invalid(error.to_string())),
+        };
         let mode = |wanted: &ModeRequest| {
             Ok::<_, EngineError>(match wanted {
                 ModeRequest::Private => NamespaceMode::Private,
@@ -678,6 +685,7 @@ impl Engine {
             pid: mode(&request.pid_mode)?,
             ipc: mode(&request.ipc_mode)?,
             uts: mode(&request.uts_mode)?,
+            cgroup: if request.cgroup_host { NamespaceMode::Host } else { NamespaceMode::Private },
         })
     }
 
@@ -694,18 +702,22 @@ impl Engine {
             )));
         }
         for (key, value) in &log.options {
-            let valid = match key.as_str() {
-                "max-size" => parse_size(value).is_some(),
-                "max-file" => value.parse::<u32>().is_ok_and(|count| count > 0),
-                _ => {
-                    return Err(EngineError::invalid(format!(
-                        "unknown log opt '{key}' for {driver} log driver: max-size and max-file are offered"
-                    )));
+            let fits = match key.as_str() {
+                "max-size" if parse_size(value).is_none() => Err(format!("invalid size: '{value}'")),
+                "max-file" if !value.parse::<u32>().is_ok_and(|count| count > 0) => {
+                    Err("max-file cannot be less than 1".to_owned())
                 }
+                "max-size" | "max-file" => Ok(()),
+                // Output never waits for the log here, and what is rotated is kept as it is: nothing is to be set.
+                "mode" if !matches!(value.as_str(), "blocking" | "non-blocking") => {
+                    Err(format!("logging mode not supported: {value}"))
+                }
+                "mode" | "max-buffer-size" | "compress" => Ok(()),
+                _ => Err(format!(
+                    "unknown log opt '{key}' for {driver} log driver: max-size, max-file, mode, max-buffer-size and compress are offered"
+                )),
             };
-            if !valid {
-                return Err(EngineError::invalid(format!("invalid value '{value}' for log opt '{key}'")));
-            }
+            fits.map_err(EngineError::invalid)?;
         }
         Ok(LogRequest { driver, options: log.options })
     }
@@ -950,12 +962,13 @@ impl Engine {
         result
     }
 
-    /// Changes the restart policy.
-    pub async fn update_restart(&self, name: &str, restart: RestartPolicy) -> Result<(), EngineError> {
-        let handle = self.find(name)?;
-        handle.command(|reply| Command::Update { restart, reply }).await?;
-        handle.emit(self, "update", []);
-        Ok(())
+    /// Changes limits and the restart policy: of what runs at once, otherwise from the next start on. Answers warnings.
+    ///
+    /// # Errors
+    /// `Conflict` in Docker's words for what contradicts itself or what the kernel refuses; nothing has changed then.
+    /// `Unsupported` for limits of a workload that runs and whose kind takes them at its start alone.
+    pub async fn update(&self, name: &str, change: Update) -> Result<Vec<String>, EngineError> {
+        self.find(name)?.command(|reply| Command::Update { change: Box::new(change), reply }).await
     }
 
     pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {

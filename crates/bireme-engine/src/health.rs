@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::container::Handle;
 use crate::engine::{self, Engine};
+use crate::owner::Command;
 use crate::request::HealthCheck;
 use crate::view::{Fixed, Health, HealthProbe};
 
@@ -71,13 +72,21 @@ pub(crate) fn runs_command(check: Option<&HealthCheck>, http: bool) -> bool {
     !http && check.is_some_and(|check| matches!(check.test.first().map(String::as_str), Some("CMD" | "CMD-SHELL")))
 }
 
-/// Probes until `run` is cancelled.
-pub(crate) async fn probe(engine: Engine, handle: Arc<Handle>, check: Check, run: CancellationToken) {
-    let mut health = Health { status: "starting".to_owned(), ..Health::default() };
-    handle.set_health(Some(health.clone()));
+/// Probes until `run` is cancelled, and tells the owner after each. `health` is what is known so far of a workload that
+/// has run for `ran`; `number` says which run it is.
+pub(crate) async fn probe(
+    engine: Engine,
+    handle: Arc<Handle>,
+    check: Check,
+    mut health: Health,
+    ran: Duration,
+    run: CancellationToken,
+    number: u64,
+) {
     let began = tokio::time::Instant::now();
+    let early = || ran + began.elapsed() < check.start_period;
     loop {
-        let starting = health.status == "starting" && began.elapsed() < check.start_period;
+        let starting = health.status == "starting" && early();
         let pause = if starting { check.start_interval.min(check.interval) } else { check.interval };
         tokio::select! {
             () = run.cancelled() => return,
@@ -90,16 +99,14 @@ pub(crate) async fn probe(engine: Engine, handle: Arc<Handle>, check: Check, run
         };
         let (exit_code, output) =
             outcome.unwrap_or_else(|_| (-1, format!("Health check exceeded timeout ({:?})", check.timeout)));
-        let in_start_period = began.elapsed() < check.start_period;
+        let in_start_period = early();
         health.log.push(HealthProbe { start, end: engine::now(), exit_code, output });
         if health.log.len() > LOG_LENGTH {
             health.log.remove(0);
         }
-        let before = health.status.clone();
         judge(&mut health, exit_code == 0, in_start_period, check.retries);
-        handle.set_health(Some(health.clone()));
-        if health.status != before {
-            handle.emit(&engine, &format!("health_status: {}", health.status), []);
+        if !handle.tell(Command::Probed { run: number, health: health.clone() }).await {
+            return;
         }
     }
 }

@@ -10,7 +10,7 @@
 //! Requests come in as the plain types of [`request`], answers go out as those of [`view`]; neither is ever sent to a
 //! client as it stands. The engine never learns which kind a workload is beyond choosing its executor once, at create.
 //! Decisions are pure and live in their own modules: [`lifecycle`] (what may follow what), [`restart`] (policies and
-//! back-off), `resolve` (request and image to specification).
+//! back-off), [`update`] (limits that change), `resolve` (request and image to specification).
 
 mod archive;
 mod attach;
@@ -34,6 +34,7 @@ mod resolve;
 pub mod restart;
 mod rootfs;
 mod size;
+pub mod update;
 pub mod view;
 mod volume;
 mod volume_source;

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bireme_core::spec::{NetworkMode, Protocol};
+use bireme_core::spec::{Dns, NetworkMode, Protocol};
 use bireme_core::{Listener, Names, NetworkPlace, SandboxId};
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
@@ -490,7 +490,7 @@ impl Engine {
         for address in request.ipv4.iter().chain(&request.ipv6) {
             if !bridge.spec.subnets.iter().any(|subnet| subnet.net.contains(address)) {
                 return Err(EngineError::invalid(format!(
-                    "invalid endpoint settings: no configured subnet contains IP address {address}: network {} has {}",
+                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {address}: it has {}",
                     network.name,
                     bridge.spec.subnets.iter().map(|s| s.net.to_string()).collect::<Vec<_>>().join(", ")
                 )));
@@ -511,6 +511,8 @@ impl Engine {
         moving: &mut Moving,
     ) -> Result<Placed, EngineError> {
         let spec = &handle.fixed.spec;
+        // Whose network it shares, and with it the names of its hosts.
+        let mut host = None;
         let place = match &spec.namespaces.network {
             NetworkMode::Host => {
                 self.emit_endpoint("connect", "host", handle);
@@ -526,6 +528,7 @@ impl Engine {
                 }
                 let sandbox = other.executor.sandbox(&other.fixed.spec);
                 let netns = self.net().ensure_sandbox(&sandbox).await?;
+                host = Some(other);
                 Some(NetworkPlace { dns: self.net().dns_servers(&sandbox), sandbox, netns, addresses: Vec::new() })
             }
             NetworkMode::None | NetworkMode::Attached => {
@@ -534,6 +537,7 @@ impl Engine {
                 let mut sandbox = entry.lock().await;
                 let netns = self.net().ensure_sandbox(&id).await?;
                 sandbox.members.insert(handle.id().to_owned());
+                self.net().set_upstream(&id, &spec.dns.servers);
                 for endpoint in &mut moving.endpoints {
                     self.attach_endpoint(handle, name, &id, &mut sandbox, endpoint).await?;
                 }
@@ -547,12 +551,11 @@ impl Engine {
         let listeners = self.open_ports(handle, moving).await?;
         handle.publish(name, moving);
         self.names_changed(&moving.endpoints).await;
-        Ok(Placed {
-            etc: etc_files(handle, moving, place.as_ref()),
-            network: place,
-            listeners,
-            names: self.names_of(&moving.endpoints),
-        })
+        let etc = match &host {
+            Some(other) => etc_files(other, &other.view().endpoints, place.as_ref()),
+            None => etc_files(handle, &moving.endpoints, place.as_ref()),
+        };
+        Ok(Placed { etc, network: place, listeners, names: self.names_of(&moving.endpoints) })
     }
 
     async fn attach_endpoint(
@@ -937,59 +940,86 @@ impl Engine {
     }
 
     async fn open_forward(&self, handle: &Handle, publish: &Publish, moving: &mut Moving) -> Result<(), EngineError> {
-        let endpoint = moving
-            .endpoints
-            .iter()
-            .find(|e| e.ipv4.is_some() && self.network(&e.network).is_ok_and(|n| !n.internal))
-            .ok_or_else(|| {
-                EngineError::invalid(format!(
-                    "{} publishes a port and is on no network that has a way out",
-                    handle.view().name
-                ))
-            })?;
-        let Some((target, _)) = endpoint.ipv4 else { return Ok(()) };
+        let endpoint = way_in(self, &moving.endpoints).ok_or_else(|| {
+            EngineError::invalid(format!(
+                "{} publishes a port and is on no network that has a way out",
+                handle.view().name
+            ))
+        })?;
         let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
-        let (first, last) = publish.host_ports.unwrap_or((0, 0));
-        let ip = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let mut refusal = None;
-        for number in first..=last {
-            let forward = Forward {
+        let forward = |host: SocketAddr| {
+            let target = target(endpoint, host.ip())?;
+            Some(Forward {
                 owner: handle.id().to_owned(),
                 protocol: publish.container.protocol,
-                host: SocketAddr::new(ip, number),
+                host,
                 target: SocketAddr::new(target, publish.container.number),
                 network: network.clone(),
-            };
-            match self.net().publish(&forward).await {
-                Ok(host) => {
-                    moving.ports.push(PublishedPort { container: publish.container, host });
+            })
+        };
+        let (first, last) = publish.host_ports.unwrap_or((0, 0));
+        // A port that the kernel chose for the first address may be taken on the second: then it chooses again.
+        let tries = if first == 0 { 0..=8 } else { first..=last };
+        let mut refusal = None;
+        for number in tries {
+            let number = if first == 0 { 0 } else { number };
+            match self.forward_all(handle, publish, number, &forward).await {
+                Ok(hosts) => {
+                    moving
+                        .ports
+                        .extend(hosts.into_iter().map(|host| PublishedPort { container: publish.container, host }));
                     return Ok(());
                 }
                 Err(error) => refusal = Some(error),
             }
         }
-        Err(refusal.map_or_else(|| EngineError::invalid("an empty range of host ports"), EngineError::from))
+        Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
+    }
+
+    /// Publishes one port on the address asked for, or on every one of the host. An IPv6 that this machine lacks, or that
+    /// nothing can lead from, is no error when every address was meant.
+    async fn forward_all(
+        &self,
+        handle: &Handle,
+        publish: &Publish,
+        number: u16,
+        forward: &impl Fn(SocketAddr) -> Option<Forward>,
+    ) -> Result<Vec<SocketAddr>, EngineError> {
+        let invalid = || EngineError::invalid(format!("{} has no address to forward to", handle.view().name));
+        let host = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let first = self.net().publish(&forward(SocketAddr::new(host, number)).ok_or_else(invalid)?).await?;
+        let mut hosts = vec![first];
+        let second = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), first.port());
+        if let (None, Some(forward)) = (publish.host_ip, forward(second)) {
+            match self.net().publish(&forward).await {
+                Ok(host) => hosts.push(host),
+                Err(error) if error.kind() == bireme_core::ErrorKind::Conflict => {
+                    self.net().unpublish_one(handle.id(), first).await?;
+                    return Err(error.into());
+                }
+                Err(error) => tracing::debug!(workload.id = handle.id(), %error, "a port is not published over IPv6"),
+            }
+        }
+        Ok(hosts)
     }
 
     /// The forwards of a workload that runs on, for the network to take up again.
-    pub(crate) fn forwards_of(handle: &Handle, moving: &Moving) -> Vec<Forward> {
+    pub(crate) fn forwards_of(&self, handle: &Handle, moving: &Moving) -> Vec<Forward> {
         if handle.executor.takes_listeners() {
             return Vec::new();
         }
-        let Some(endpoint) = moving.endpoints.iter().find(|endpoint| endpoint.ipv4.is_some()) else {
-            return Vec::new();
+        let Some(endpoint) = way_in(self, &moving.endpoints) else { return Vec::new() };
+        let Ok(network) = NetworkId::parse(&endpoint.network) else { return Vec::new() };
+        let forward = |port: &PublishedPort| {
+            Some(Forward {
+                owner: handle.id().to_owned(),
+                protocol: port.container.protocol,
+                host: port.host,
+                target: SocketAddr::new(target(endpoint, port.host.ip())?, port.container.number),
+                network: network.clone(),
+            })
         };
-        let (Some((target, _)), Ok(network)) = (endpoint.ipv4, NetworkId::parse(&endpoint.network)) else {
-            return Vec::new();
-        };
-        let forward = |port: &PublishedPort| Forward {
-            owner: handle.id().to_owned(),
-            protocol: port.container.protocol,
-            host: port.host,
-            target: SocketAddr::new(target, port.container.number),
-            network: network.clone(),
-        };
-        moving.ports.iter().map(forward).collect()
+        moving.ports.iter().filter_map(forward).collect()
     }
 
     /// The host as seen from the workloads of these networks.
@@ -998,6 +1028,17 @@ impl Engine {
         let id = endpoints.first().map(|endpoint| endpoint.network.clone())?;
         list.get(&id)?.bridge.as_ref()?.spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4)
     }
+}
+
+/// The endpoint that published ports lead to.
+fn way_in<'a>(engine: &Engine, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+    endpoints.iter().find(|e| e.ipv4.is_some() && engine.network(&e.network).is_ok_and(|n| !n.internal))
+}
+
+/// The address that a port of `host` leads to: of the same family where there is one.
+fn target(endpoint: &Endpoint, host: IpAddr) -> Option<IpAddr> {
+    let of_family = if host.is_ipv6() { endpoint.ipv6 } else { None };
+    of_family.or(endpoint.ipv4).map(|(address, _)| address)
 }
 
 fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint {
@@ -1029,38 +1070,75 @@ fn parse_mac(text: &str) -> Result<[u8; 6], EngineError> {
 }
 
 /// `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname`.
-fn etc_files(handle: &Handle, moving: &Moving, place: Option<&NetworkPlace>) -> Vec<(PathBuf, String)> {
+fn etc_files(handle: &Handle, endpoints: &[Endpoint], place: Option<&NetworkPlace>) -> Vec<(PathBuf, String)> {
     let spec = &handle.fixed.spec;
-    let mut hosts = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
+    let of_host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let mut hosts = match spec.namespaces.network {
+        NetworkMode::Host => of_host("/etc/hosts"),
+        _ => "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n".to_owned(),
+    };
     for (name, address) in &spec.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    for (address, _) in moving.endpoints.iter().filter_map(|endpoint| endpoint.ipv4) {
-        let full =
-            if spec.domainname.is_empty() { String::new() } else { format!("{}.{} ", spec.hostname, spec.domainname) };
-        hosts.push_str(&format!("{address}\t{full}{}\n", spec.hostname));
+    let full =
+        if spec.domainname.is_empty() { String::new() } else { format!("{}.{} ", spec.hostname, spec.domainname) };
+    for endpoint in endpoints {
+        for (address, _) in [endpoint.ipv4, endpoint.ipv6].into_iter().flatten() {
+            hosts.push_str(&format!("{address}\t{full}{}\n", spec.hostname));
+        }
     }
+    let named = endpoints.iter().any(|endpoint| endpoint.network_name != DEFAULT);
     let ours: Vec<IpAddr> = place.map(|place| place.dns.clone()).unwrap_or_default();
-    let servers: Vec<IpAddr> = ours.into_iter().chain(spec.dns.servers.iter().copied()).collect();
-    let mut resolv = String::new();
-    if servers.is_empty() {
-        resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    }
-    for server in servers {
-        resolv.push_str(&format!("nameserver {server}\n"));
-    }
-    if !spec.dns.search.is_empty() {
-        resolv.push_str(&format!("search {}\n", spec.dns.search.join(" ")));
-    }
-    let options: Vec<&str> = spec.dns.options.iter().map(String::as_str).collect();
-    if !options.is_empty() {
-        resolv.push_str(&format!("options {}\n", options.join(" ")));
-    }
+    // Where there are no names of ours to be found, servers that were asked for are asked without a detour.
+    let servers = if named || spec.dns.servers.is_empty() { ours } else { Vec::new() };
+    let servers = if servers.is_empty() { spec.dns.servers.clone() } else { servers };
     vec![
         (PathBuf::from("/etc/hosts"), hosts),
-        (PathBuf::from("/etc/resolv.conf"), resolv),
+        (PathBuf::from("/etc/resolv.conf"), resolv_conf(&of_host("/etc/resolv.conf"), &servers, &spec.dns, named)),
         (PathBuf::from("/etc/hostname"), format!("{}\n", spec.hostname)),
     ]
+}
+
+/// The `/etc/resolv.conf` of a workload: what was not asked for is the host's. With names of ours, one without a dot is
+/// looked for as it stands first, as with Docker. Pure.
+fn resolv_conf(of_host: &str, servers: &[IpAddr], asked: &Dns, named: bool) -> String {
+    let lines = |key: &str| -> Vec<String> {
+        let words = of_host.lines().filter_map(|line| line.trim().strip_prefix(key)?.strip_prefix([' ', '\t']));
+        words.flat_map(str::split_whitespace).map(str::to_owned).collect()
+    };
+    let or = |asked: Vec<String>, key: &str| if asked.is_empty() { lines(key) } else { asked };
+    let servers = or(servers.iter().map(ToString::to_string).collect(), "nameserver");
+    let mut search = or(asked.search.clone(), "search");
+    // A single dot asks for none.
+    search.retain(|domain| domain != ".");
+    let mut options = or(asked.options.clone(), "options");
+    if named && !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    for (key, words) in [("search", search), ("options", options)] {
+        if !words.is_empty() {
+            text.push_str(&format!("{key} {}\n", words.join(" ")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolv_conf_is_the_hosts_but_for_what_was_asked() {
+        let host = "# by hand\nnameserver 10.0.0.1\nsearch corp lan\noptions timeout:1\n";
+        let check = |servers: &[&str], search: &[&str], options: &[&str], named, expected: &str| {
+            let own = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+            let servers: Vec<IpAddr> = servers.iter().map(|text| text.parse().unwrap()).collect();
+            let asked = Dns { servers: Vec::new(), search: own(search), options: own(options) };
+            assert_eq!(resolv_conf(host, &servers, &asked, named), expected);
+        };
+        check(&[], &[], &[], false, "nameserver 10.0.0.1\nsearch corp lan\noptions timeout:1\n");
+        check(&["1.2.3.4"], &["."], &["ndots:3"], true, "nameserver 1.2.3.4\noptions ndots:3\n");
+        check(&["1.2.3.4"], &["a.b"], &[], true, "nameserver 1.2.3.4\nsearch a.b\noptions timeout:1 ndots:0\n");
+    }
 }

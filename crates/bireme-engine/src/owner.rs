@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::spec::{Exit, Signal};
-use bireme_core::{Prepared, Workload};
+use bireme_core::{Prepared, Workload, WorkloadSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
 use crate::lifecycle::{self, Answer, Ask, Happened};
-use crate::request::{EndpointRequest, Remove, RestartPolicy};
+use crate::request::{EndpointRequest, Remove, RestartPolicy, Update};
 use crate::restart::BackOff;
-use crate::view::{Ended, Status};
-use crate::{EngineError, health};
+use crate::view::{Ended, Health, Status};
+use crate::{EngineError, health, update};
 
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -33,8 +33,13 @@ pub(crate) enum Command {
         reply: Reply<()>,
     },
     Update {
-        restart: RestartPolicy,
-        reply: Reply<()>,
+        change: Box<Update>,
+        reply: Reply<Vec<String>>,
+    },
+    /// A probe of the run with this number came to a conclusion.
+    Probed {
+        run: u64,
+        health: Health,
     },
     Connect {
         network: Box<crate::view::Network>,
@@ -63,6 +68,8 @@ pub(crate) struct Owner {
     /// Ends what accompanies a run: health probes.
     run: CancellationToken,
     started: Option<Instant>,
+    /// How often it was started or taken over, to tell probes of one run from those of the next.
+    runs: u64,
     /// Its volumes are in use by what runs.
     mounted: bool,
 }
@@ -79,6 +86,7 @@ impl Owner {
             end: None,
             run: CancellationToken::new(),
             started: None,
+            runs: 0,
             mounted: false,
         }
     }
@@ -191,9 +199,14 @@ impl Owner {
                 }
                 let _ = reply.send(result);
             }
-            Command::Update { restart, reply } => {
-                self.moving.restart = restart;
-                let _ = reply.send(self.remember().await);
+            Command::Update { change, reply } => {
+                let _ = reply.send(self.update(*change).await);
+            }
+            // A probe that began before the end has nothing to say about what came after it.
+            Command::Probed { run, health } => {
+                if run == self.runs && self.moving.state.status.is_alive() {
+                    self.on_probe(health).await;
+                }
             }
             Command::Connect { network, request, reply } => {
                 let alive = self.moving.state.status.is_alive();
@@ -260,6 +273,7 @@ impl Owner {
                 state.error = String::new();
                 state.oom_killed = false;
                 state.started_at = Some(engine::now());
+                self.moving.health = None;
                 self.started = Some(Instant::now());
                 self.happened(Happened::Started);
                 let remembered = self.remember().await;
@@ -304,7 +318,7 @@ impl Owner {
         dirs.make().await?;
         self.engine.mount_volumes(&self.handle).await?;
         let prepared = Prepared {
-            spec: self.handle.fixed.spec.clone(),
+            spec: self.spec(),
             program: self.handle.fixed.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),
@@ -349,11 +363,19 @@ impl Owner {
         });
     }
 
+    /// Goes on from what is known of its health, which is nothing after a start.
     fn begin_probes(&mut self) {
         self.run = CancellationToken::new();
+        self.runs += 1;
         if let Some(check) = health::effective(&self.handle.fixed) {
-            let (engine, handle, run) = (self.engine.clone(), self.handle.clone(), self.run.clone());
-            self.engine.spawn(async move { health::probe(engine, handle, check, run).await });
+            let known = self.moving.health.get_or_insert_with(Health::starting).clone();
+            self.handle.publish(&self.name, &self.moving);
+            let ran = self.started.map_or(Duration::ZERO, |at| at.elapsed());
+            let (handle, run, number) = (self.handle.clone(), self.run.clone(), self.runs);
+            let engine = self.engine.clone();
+            self.engine.spawn(async move { health::probe(engine, handle, check, known, ran, run, number).await });
+        } else {
+            self.moving.health = None;
         }
     }
 
@@ -368,6 +390,10 @@ impl Owner {
             && let Err(error) = workload.delete().await
         {
             tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
+        }
+        // What does not run is not well. Source: moby's `CloseMonitorChannel`.
+        if let Some(health) = &mut self.moving.health {
+            health.status = "unhealthy".to_owned();
         }
         let state = &mut self.moving.state;
         state.pid = None;
@@ -423,6 +449,69 @@ impl Owner {
                 self.happened(Happened::EndedToRestart);
                 self.remember_or_log().await;
             }
+        }
+    }
+
+    /// What it runs as: as created, but for the limits that were changed since.
+    fn spec(&self) -> WorkloadSpec {
+        let mut spec = self.handle.fixed.spec.clone();
+        if let Some(resources) = &self.moving.resources {
+            spec.resources = resources.clone();
+        }
+        spec
+    }
+
+    async fn update(&mut self, change: Update) -> Result<Vec<String>, EngineError> {
+        let id = self.handle.id();
+        let cannot = |why: &str| EngineError::conflict(format!("Cannot update container {id}: {why}"));
+        if matches!(self.moving.state.status, Status::Removing | Status::Dead) {
+            return Err(cannot("container is marked for removal and cannot be \"update\""));
+        }
+        if self.handle.fixed.auto_remove && change.restart.is_some_and(|restart| restart != RestartPolicy::No) {
+            return Err(cannot("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+        }
+        let mut spec = self.spec();
+        let before = spec.resources.clone();
+        spec.resources = update::merge(&before, &change.resources).map_err(cannot)?;
+        if spec.resources != before {
+            self.handle.executor.check(&spec, &self.handle.fixed.program).await?;
+        }
+        let running = self.handle.workload().filter(|_| self.moving.state.status.is_alive());
+        if let Some(workload) = running.filter(|_| spec.resources != before) {
+            let limits = workload.as_limits().ok_or_else(|| {
+                EngineError::unsupported(format!(
+                    "{} takes its limits when it starts: stop it, update it, and start it again",
+                    self.name
+                ))
+            })?;
+            limits.limit(&before, &spec.resources).await.map_err(|error| cannot(error.message()))?;
+        }
+        // Of what was asked now; what was set before has been told before.
+        let asked = WorkloadSpec { resources: change.resources.clone(), ..spec.clone() };
+        let warnings = self.handle.executor.warnings(&asked);
+        let (resources, restart) = (self.moving.resources.clone(), self.moving.restart);
+        self.moving.resources = Some(spec.resources);
+        self.moving.restart = change.restart.unwrap_or(restart);
+        if let Err(error) = self.remember().await {
+            (self.moving.resources, self.moving.restart) = (resources, restart);
+            return Err(error);
+        }
+        self.handle.emit(&self.engine, "update", []);
+        Ok(warnings)
+    }
+
+    async fn on_probe(&mut self, health: Health) {
+        let (status, streak) = (health.status.clone(), health.failing_streak);
+        let before = self.moving.health.replace(health);
+        let changed = before.as_ref().is_none_or(|before| before.status != status);
+        // Each probe is shown, but only what a next engine would judge by is worth a write.
+        if changed || before.is_none_or(|before| before.failing_streak != streak) {
+            self.remember_or_log().await;
+        } else {
+            self.handle.publish(&self.name, &self.moving);
+        }
+        if changed {
+            self.handle.emit(&self.engine, &format!("health_status: {status}"), []);
         }
     }
 

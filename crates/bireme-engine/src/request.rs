@@ -36,7 +36,7 @@ pub struct Create {
     /// Paths that get an anonymous volume.
     pub volumes: Vec<String>,
     pub mounts: Vec<MountRequest>,
-    /// Workloads whose volumes and bind mounts it has as well, and whether it may not write to them.
+    /// Names or IDs of workloads whose mounts it gets too; true: read-only.
     pub volumes_from: Vec<(String, bool)>,
     pub stop_signal: Option<Signal>,
     pub stop_timeout: Option<Duration>,
@@ -49,6 +49,8 @@ pub struct Create {
     pub pid_mode: ModeRequest,
     pub ipc_mode: ModeRequest,
     pub uts_mode: ModeRequest,
+    /// In the host's cgroup namespace: it sees where its own cgroup lies.
+    pub cgroup_host: bool,
     /// Name and address; the address `host-gateway` is the host as seen from the workload.
     pub extra_hosts: Vec<(String, String)>,
     pub dns: Dns,
@@ -173,6 +175,14 @@ pub struct LogRequest {
     pub driver: String,
     /// `max-size`, `max-file`.
     pub options: BTreeMap<String, String>,
+}
+
+/// What shall change of a workload.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Update {
+    pub restart: Option<RestartPolicy>,
+    /// Only what is set changes; `pids` of zero or less is without limit.
+    pub resources: Resources,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -28,6 +28,9 @@ pub(crate) struct VolumeNeed {
     pub(crate) labels: BTreeMap<String, String>,
 }
 
+/// A mount of another workload, and how `inspect` shows it.
+pub(crate) type Inherited = (Mount, MountPoint);
+
 /// The mounts of a workload, before its volumes exist.
 #[derive(Debug, Default)]
 pub(crate) struct Mounts {
@@ -124,8 +127,9 @@ pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -
     })
 }
 
-/// Sorts the wanted mounts by what they need. A path named twice is refused; a volume of the image gives way to any.
-pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, EngineError> {
+/// Sorts the wanted mounts by what they need. A path named twice is refused; what is inherited gives way to what was asked
+/// for, a volume of the image to any.
+pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inherited>) -> Result<Mounts, EngineError> {
     let mut resolved = Mounts::default();
     let mut targets = BTreeSet::new();
     for mount in &request.mounts {
@@ -180,6 +184,12 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig) -> Result<Mounts, En
             }
         }
     }
+    for (mount, point) in inherited {
+        if targets.insert(mount.target.clone()) {
+            resolved.mounts.push(mount);
+            resolved.points.push(point);
+        }
+    }
     for target in image.volumes.keys().chain(&request.volumes) {
         let target = clean_target(target)?;
         if targets.insert(target.clone()) {
@@ -232,6 +242,7 @@ pub(crate) fn resolve(
     name: &str,
     namespaces: Namespaces,
     host_gateway: Option<IpAddr>,
+    inherited: Vec<Inherited>,
 ) -> Result<Resolved, EngineError> {
     let kind = image.kind();
     let config = &image.config;
@@ -305,7 +316,7 @@ pub(crate) fn resolve(
         bireme,
     };
     let health = merge_health(request.health.as_ref(), config);
-    Ok(Resolved { spec, mounts: mounts(request, config)?, health, entrypoint, command })
+    Ok(Resolved { spec, mounts: mounts(request, config, inherited)?, health, entrypoint, command })
 }
 
 /// Makes the sources of bind mounts that may be made, and refuses those that are missing.

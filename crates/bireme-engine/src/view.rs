@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use bireme_core::Program;
-use bireme_core::spec::{Port, WorkloadSpec};
+use bireme_core::spec::{Port, Resources, WorkloadSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::request::{EndpointRequest, HealthCheck, LogRequest, PoolRequest, RestartPolicy};
@@ -24,6 +24,8 @@ pub struct Container {
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
     pub health: Option<Health>,
+    /// The limits, where they were changed since create; otherwise those of `fixed.spec` hold.
+    pub resources: Option<Resources>,
     /// IDs of exec sessions that run or are yet to run.
     pub execs: Vec<String>,
 }
@@ -163,6 +165,13 @@ pub struct Health {
     pub failing_streak: u32,
     /// The last five probes, oldest first.
     pub log: Vec<HealthProbe>,
+}
+
+impl Health {
+    /// Before the first probe.
+    pub(crate) fn starting() -> Self {
+        Self { status: "starting".to_owned(), ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

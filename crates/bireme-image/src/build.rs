@@ -200,8 +200,11 @@ fn read_texts(context: &Path, name: &str) -> Result<(Dockerfile, Ignore), ImageE
         Ok(Some(text))
     };
     let Some(text) = read(name)? else {
-        return Err(ImageError::BuildRequest { reason: format!("Cannot locate specified Dockerfile: {name}") });
+        return Err(ImageError::NoDockerfile { name: name.to_owned() });
     };
+    if text.trim().is_empty() {
+        return Err(ImageError::BuildRequest { reason: format!("the Dockerfile ({name}) cannot be empty") });
+    }
     let own = format!("{name}.dockerignore");
     let ignore = match read(&own)? {
         Some(text) => Some(text),

@@ -492,10 +492,10 @@ impl Db {
     pub(crate) fn cached(&self) -> Result<Vec<CachedLayer>, ImageError> {
         self.read("list the cache of builds", |db| {
             let mut query = db.prepare_cached(
-                "SELECT s.diff_id, coalesce(u.size, s.size), s.last_used,
+                "SELECT s.diff_id, coalesce(u.size, max(s.size)), max(s.last_used),
                      EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = s.diff_id)
                  FROM steps s LEFT JOIN unpacked u ON u.diff_id = s.diff_id
-                 WHERE s.diff_id IS NOT NULL ORDER BY s.last_used",
+                 WHERE s.diff_id IS NOT NULL GROUP BY s.diff_id ORDER BY 3",
             )?;
             let rows = query.query_map([], |row| {
                 let size: i64 = row.get(1)?;
@@ -506,14 +506,20 @@ impl Db {
         })
     }
 
-    /// Forgets steps last used before `until`, all without it; answers the layers they had.
-    pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<Vec<CachedLayer>, ImageError> {
-        let doomed: Vec<CachedLayer> =
-            self.cached()?.into_iter().filter(|step| until.is_none_or(|until| step.last_used < until)).collect();
+    /// Forgets steps last used before `until`, all without it.
+    pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<(), ImageError> {
         self.change("clear the cache of builds", |change| {
             change.execute("DELETE FROM steps WHERE ?1 IS NULL OR last_used < ?1", [until])
         })?;
-        Ok(doomed)
+        Ok(())
+    }
+
+    /// Forgets the steps that made a layer.
+    pub(crate) fn forget_steps_of(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        self.change("clear the cache of builds", |change| {
+            change.execute("DELETE FROM steps WHERE diff_id = ?1", [diff_id.as_str()])
+        })?;
+        Ok(())
     }
 
     /// What a plain layer became when it was packed.

@@ -202,6 +202,12 @@ pub enum ImageError {
         /// What is missing.
         reason: String,
     },
+    /// The context has no Dockerfile of that name.
+    #[error("Cannot locate specified Dockerfile: {name}")]
+    NoDockerfile {
+        /// Its path in the context.
+        name: String,
+    },
     /// A Dockerfile or build request that is wrong.
     #[error("dockerfile parse error on line {line}: {reason}")]
     Dockerfile {
@@ -337,6 +343,8 @@ impl ImageError {
             Self::MediaType { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
             Self::Store { .. }
             | Self::Pack { .. }
+            // Docker's status for it.
+            | Self::NoDockerfile { .. }
             | Self::Output { .. }
             | Self::Database { .. }
             | Self::Schema { .. }

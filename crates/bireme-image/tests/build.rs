@@ -283,7 +283,7 @@ async fn refuses_with_a_line_and_a_reason() {
         assert_eq!(error.kind(), kind, "{dockerfile}");
     }
     let error = build(&place, &[("x", "")], no_change).await.unwrap_err();
-    assert_eq!(error.to_string(), "cannot build: Cannot locate specified Dockerfile: Dockerfile");
+    assert_eq!(error.to_string(), "Cannot locate specified Dockerfile: Dockerfile");
     let target = |request: &mut BuildRequest| request.target = Some("nope".to_owned());
     let error = build(&place, &[("Dockerfile", "FROM scratch")], target).await.unwrap_err();
     assert!(error.to_string().contains("target stage \"nope\" could not be found"), "{error}");

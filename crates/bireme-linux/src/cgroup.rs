@@ -1,6 +1,6 @@
 //! The few things we do with cgroups ourselves, on v1, hybrid and v2: read counters, freeze, end, remove.
 //!
-//! Limits are set by libcontainer when it makes the container. What is here works from plain files, so the daemon may
+//! Limits are set by libcontainer when it makes the container, and changed by [`crate::limits`]. What is here works from plain files, so the daemon may
 //! use it too, for example to end what a killed runner left.
 
 use std::fs;
@@ -107,7 +107,7 @@ impl Cgroup {
     }
 
     /// The folder of one v1 controller, or v2's folder whatever the controller.
-    fn dir(&self, controller: &str) -> Option<PathBuf> {
+    pub(crate) fn dir(&self, controller: &str) -> Option<PathBuf> {
         match self.layout {
             Layout::V1(hierarchies) => hierarchies
                 .iter()

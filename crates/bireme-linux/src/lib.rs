@@ -10,11 +10,12 @@
 //! - [`spec`]: from a `WorkloadSpec` to an OCI runtime specification, Docker's defaults included;
 
 //! - [`users`]: `user[:group]` looked up in the container's own files;
-//! - [`cgroup`]: the few things we do with cgroups ourselves, on v1, hybrid and v2;
+//! - [`cgroup`] and [`limits`]: the few things we do with cgroups ourselves, on v1, hybrid and v2;
 //! - [`LinuxExecutor`] (feature `executor`): the daemon's side. It never calls libcontainer, which must not be called
 //!   from a process with threads.
 
 pub mod cgroup;
+pub mod limits;
 pub mod protocol;
 pub mod spec;
 pub mod users;

@@ -78,7 +78,7 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
         }
         self::number(text)?.ok_or_else(|| {
             let message = format!(
-                "unable to find group {text}: no matching entries in group file; use its number or add it to the image"
+                "Unable to find group {text}: no matching entries in group file; use its number or add it to the image"
             );
             Failure::new(ErrorKind::Invalid, message)
         })
@@ -102,6 +102,8 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
     for text in extra {
         supplementary.push(gid_of(text)?);
     }
+    // The first group is among the others too, as runc and Docker have it.
+    supplementary.push(gid);
     supplementary.sort_unstable();
     supplementary.dedup();
     let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
@@ -173,19 +175,19 @@ mod tests {
 
     #[test]
     fn finds_users_as_docker_does() {
-        check("", Ok((0, 0, &[], "/root")));
-        check("bob", Ok((1000, 1001, &[10], "/home/bob")));
-        check("1000", Ok((1000, 1001, &[10], "/home/bob")));
-        check("bob:audio", Ok((1000, 11, &[], "/home/bob")));
-        check("bob:33", Ok((1000, 33, &[], "/home/bob")));
-        check("4000", Ok((4000, 0, &[], "/")));
-        check("4000:wheel", Ok((4000, 10, &[], "/")));
-        check("77", Ok((5, 5, &[], "/")));
+        check("", Ok((0, 0, &[0], "/root")));
+        check("bob", Ok((1000, 1001, &[10, 1001], "/home/bob")));
+        check("1000", Ok((1000, 1001, &[10, 1001], "/home/bob")));
+        check("bob:audio", Ok((1000, 11, &[11], "/home/bob")));
+        check("bob:33", Ok((1000, 33, &[33], "/home/bob")));
+        check("4000", Ok((4000, 0, &[0], "/")));
+        check("4000:wheel", Ok((4000, 10, &[10], "/")));
+        check("77", Ok((5, 5, &[5], "/")));
         check("eve", Err(()));
         check("bob:nobody", Err(()));
         check("4294967295", Err(()));
-        check(":wheel", Ok((0, 10, &[], "/root")));
-        assert_eq!(lookup(PASSWD, GROUP, "4000", &["audio".into(), "5".into()]).unwrap().groups, [5, 11]);
+        check(":wheel", Ok((0, 10, &[10], "/root")));
+        assert_eq!(lookup(PASSWD, GROUP, "4000", &["audio".into(), "5".into()]).unwrap().groups, [0, 5, 11]);
     }
 
     #[test]

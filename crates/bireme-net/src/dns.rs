@@ -49,12 +49,15 @@ struct Known {
     linked: HashMap<NetworkId, HashMap<IpAddr, Names>>,
     gateways: HashMap<NetworkId, IpAddr>,
     internal: HashSet<NetworkId>,
+    /// Of sandboxes that have servers of their own.
+    upstream: HashMap<SandboxId, Vec<SocketAddr>>,
 }
 
 /// What shall be done with a question.
 enum Decision {
     Answer(Vec<u8>),
-    Forward,
+    /// To these servers; to the machine's where there are none.
+    Forward(Vec<SocketAddr>),
     Ignore,
 }
 
@@ -75,6 +78,16 @@ impl Directory {
         known.names.remove(network);
         known.linked.remove(network);
         known.gateways.remove(network);
+    }
+
+    pub(crate) fn set_upstream(&self, sandbox: &SandboxId, servers: &[IpAddr]) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if servers.is_empty() {
+            known.upstream.remove(sandbox);
+        } else {
+            let servers = servers.iter().map(|server| SocketAddr::new(*server, 53)).collect();
+            known.upstream.insert(sandbox.clone(), servers);
+        }
     }
 
     pub(crate) fn servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
@@ -113,6 +126,7 @@ impl Directory {
             places.retain(|place| place != network);
             if places.is_empty() {
                 known.places.remove(sandbox);
+                known.upstream.remove(sandbox);
             }
         }
     }
@@ -168,7 +182,7 @@ impl Directory {
         if places.iter().all(|place| known.internal.contains(place)) {
             return reply(&asked, ResponseCode::Refused, vec![], limit);
         }
-        Decision::Forward
+        Decision::Forward(known.upstream.get(sandbox).cloned().unwrap_or_default())
     }
 }
 
@@ -230,8 +244,8 @@ impl Upstream {
     }
 
     /// The first answer of the servers in their order; of a server that answers nothing the next one is asked.
-    async fn ask(&self, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
-        for server in self.servers() {
+    async fn ask(&self, own: Vec<SocketAddr>, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        for server in if own.is_empty() { self.servers() } else { own } {
             let asked =
                 async { if over_tcp { ask_tcp(server, question).await } else { ask_udp(server, question).await } };
             match tokio::time::timeout(UPSTREAM_TIMEOUT, asked).await {
@@ -375,7 +389,7 @@ impl Service {
         match self.directory.decide(question, client, (!over_tcp).then_some(512)) {
             Decision::Answer(answer) => Some(answer),
             Decision::Ignore => None,
-            Decision::Forward => match self.upstream.ask(question, over_tcp).await {
+            Decision::Forward(own) => match self.upstream.ask(own, question, over_tcp).await {
                 Some(answer) => Some(answer),
                 None => match reply(&Message::from_vec(question).ok()?, ResponseCode::ServFail, vec![], None) {
                     Decision::Answer(answer) => Some(answer),

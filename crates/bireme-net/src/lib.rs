@@ -149,6 +149,18 @@ impl Net {
         self.with_state(move |state| state.unpublish(&owner)).await
     }
 
+    /// Takes back one port of `owner`, by its address on the host. Idempotent.
+    pub async fn unpublish_one(&self, owner: &str, host: SocketAddr) -> Result<(), NetError> {
+        let owner = owner.to_owned();
+        self.with_state(move |state| state.unpublish_one(&owner, host)).await
+    }
+
+    /// The servers that are asked, in their order, what is no name of ours for workloads in `sandbox`; those of the machine
+    /// where there are none.
+    pub fn set_upstream(&self, sandbox: &SandboxId, servers: &[IpAddr]) {
+        self.inner.service.directory.set_upstream(sandbox, servers);
+    }
+
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several
     /// networks see the names of each. `linked` are further names for single members, by their addresses there.
     pub fn set_network_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {

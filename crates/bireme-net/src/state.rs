@@ -570,6 +570,16 @@ impl State {
         Ok(())
     }
 
+    pub(crate) fn unpublish_one(&mut self, owner: &str, host: SocketAddr) -> Result<(), NetError> {
+        let which = |held: &Held| held.forward.owner == owner && held.forward.host == host;
+        let ruled: Vec<_> =
+            self.forwards.iter().filter(|held| which(held) && held.ruled()).map(|held| held.forward.clone()).collect();
+        let attempt = format!("taking back the published port {host} of {owner}");
+        self.rules.remove_forwards(&ruled).map_err(NetError::kernel(attempt))?;
+        self.release(which);
+        Ok(())
+    }
+
     /// Lets go of reserved ports; they are free when this returns.
     pub(crate) fn release(&mut self, which: impl Fn(&Held) -> bool) {
         for held in self.forwards.extract_if(.., |held| which(held)) {

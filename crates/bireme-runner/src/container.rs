@@ -116,7 +116,11 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
         .map_err(|error| failed("cannot write the specification", error))?;
     let container = build(config, &rootfs, &user, capabilities, (filter, lent))?;
     // Init stands in its cgroup and has executed nothing of the container's.
-    devices::confine(&Cgroup::new(&config.cgroup), &spec["linux"]["resources"]["devices"])?;
+    let cgroup = Cgroup::new(&config.cgroup);
+    devices::confine(&cgroup, &spec["linux"]["resources"]["devices"])?;
+    if config.spec.resources.oom_kill_disable {
+        cgroup.disable_oom_killer().map_err(|error| failed("cannot disable the OOM killer", error))?;
+    }
     Ok(container)
 }
 

@@ -256,7 +256,12 @@ impl Rootfs {
             bind(&file, place.as_fd(), false, Propagation::Private, config.spec.security.read_only_root)
                 .map_err(|error| failed(&format!("cannot mount {}", target.display()), error))?;
         }
-        Ok(())
+        // By this file programs tell that they are in a container.
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, ".dockerenv", flags, Mode::from_raw_mode(0o755)) {
+            Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
+            Err(error) => Err(failed("cannot make /.dockerenv", error.into())),
+        }
     }
 }
 
@@ -292,6 +297,7 @@ fn tmpfs(
 ) -> io::Result<()> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let fd = context.as_fd();
+    rustix::mount::fsconfig_set_string(fd, "source", "tmpfs")?;
     let mut set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
     if read_only {
         set |= MOUNT_ATTR_RDONLY;

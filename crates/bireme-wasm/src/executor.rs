@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
 
-use bireme_core::spec::{NetworkMode, Protocol};
+use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadKind,
     WorkloadSpec, executor::Known,
@@ -212,6 +212,25 @@ impl Executor for WasmExecutor {
                 )),
             }
         })
+    }
+
+    fn warnings(&self, spec: &WorkloadSpec) -> Vec<String> {
+        let limits = &spec.resources;
+        let without_effect = [
+            (limits.nano_cpus.is_some() || limits.cpu_quota.is_some(), "a limit of processor time per period"),
+            (limits.cpu_shares.is_some(), "CPU shares"),
+            (limits.cpuset.is_some() || limits.cpuset_mems.is_some(), "a set of processors"),
+            (limits.memory_reservation.is_some(), "a memory reservation"),
+            (limits.pids.is_some(), "a limit of processes"),
+            (limits.blkio != Blkio::default(), "a share of block devices"),
+        ];
+        let told = without_effect.iter().filter(|(set, _)| *set).map(|(_, what)| {
+            format!(
+                "{what} has no effect on a component: use the memory limit (of one instance), bireme.cpu-time and \
+                 bireme.instances"
+            )
+        });
+        told.collect()
     }
 
     fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {

@@ -1,4 +1,4 @@
-//! Progress of pulls, loads and builds: bars on a terminal, plain lines otherwise, always on standard error.
+//! Progress of pulls, pushes, loads and builds: bars on a terminal, plain lines otherwise, always on standard error.
 
 use std::collections::HashMap;
 
@@ -75,7 +75,9 @@ impl Bars {
             };
         }
         if !self.terminal {
-            let settled = !matches!(status, "Downloading" | "Extracting" | "Waiting" | "Verifying Checksum");
+            let passing =
+                ["Downloading", "Extracting", "Waiting", "Verifying Checksum", "Preparing", "Packing", "Pushing"];
+            let settled = !passing.contains(&status);
             if settled && self.said.get(id).is_none_or(|said| said != status) {
                 self.said.insert(id.to_owned(), status.to_owned());
                 self.printer.note(format!("{}{id}: {status}", self.prefix))?;
@@ -93,7 +95,7 @@ impl Bars {
             _ => bar.set_style(waiting()),
         }
         bar.set_message(status.to_owned());
-        if matches!(status, "Pull complete" | "Already exists" | "Loaded") {
+        if matches!(status, "Pull complete" | "Already exists" | "Loaded" | "Pushed" | "Layer already exists") {
             bar.abandon();
         }
         Ok(())
@@ -128,7 +130,10 @@ impl Bars {
 /// The error a message of a stream carries, if it does.
 pub fn stream_error(message: &Value) -> Option<anyhow::Error> {
     let text = message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str())?;
-    Some(Failure::new(format!("Error response from daemon: {text}")).into())
+    let failure = Failure::new(format!("Error response from daemon: {text}"));
+    // A command of a build that ended badly: its code is ours.
+    let code = message["errorDetail"]["code"].as_u64().and_then(|code| u8::try_from(code).ok());
+    Some(failure.code(code.unwrap_or(1)).into())
 }
 
 fn waiting() -> ProgressStyle {

@@ -114,15 +114,25 @@ impl crate::ImageStore {
         self.inner.db.cached()
     }
 
-    /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch; all without it. Answers
-    /// what was cleared away; layers that images have stay, as theirs.
+    /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch; with `chosen`, those alone
+    /// whose layer it chooses. Answers what was cleared away; layers that images have stay, as theirs.
     ///
     /// # Errors
     /// `Database`.
-    pub async fn clear_build_cache(&self, until: Option<i64>) -> Result<Vec<CachedLayer>, ImageError> {
+    pub async fn clear_build_cache(
+        &self,
+        until: Option<i64>,
+        chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)>,
+    ) -> Result<Vec<CachedLayer>, ImageError> {
         let mut claim = Claim::new(&self.inner);
-        let cleared = self.inner.db.forget_steps(until)?;
+        let old = |layer: &CachedLayer| until.is_none_or(|until| layer.last_used < until);
+        let mut cleared = self.inner.db.cached()?;
+        cleared.retain(|layer| old(layer) && chosen.is_none_or(|chosen| chosen(layer)));
+        if chosen.is_none() {
+            self.inner.db.forget_steps(until)?;
+        }
         for layer in &cleared {
+            self.inner.db.forget_steps_of(&layer.id)?;
             // Dropping the claim deletes what nothing else needs.
             claim.blob(&layer.id);
             claim.layer(&layer.id);

@@ -257,6 +257,10 @@ impl Executor for LinuxExecutor {
         })
     }
 
+    fn warnings(&self, spec: &WorkloadSpec) -> Vec<String> {
+        crate::spec::warnings(spec)
+    }
+
     fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {
         match &spec.namespaces.network {
             NetworkMode::Workload(other) => SandboxId::from(other),

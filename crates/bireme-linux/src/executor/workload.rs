@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bireme_core::executor::Pause;
-use bireme_core::spec::Signal;
+use bireme_core::spec::{Resources, Signal};
 use bireme_core::{
-    Attach, BoxFuture, ErrorKind, ExecError, ExecInto, ExecSpec, ExecStarted, Exit, ProcessTable, Stats, Workload,
-    WorkloadId, WorkloadSpec,
+    Attach, BoxFuture, ErrorKind, ExecError, ExecInto, ExecSpec, ExecStarted, Exit, Limits, ProcessTable, Stats,
+    Workload, WorkloadId, WorkloadSpec,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -264,6 +264,24 @@ impl Workload for LinuxWorkload {
 
     fn as_pause(&self) -> Option<&dyn Pause> {
         Some(self)
+    }
+
+    fn as_limits(&self) -> Option<&dyn Limits> {
+        Some(self)
+    }
+}
+
+impl Limits for LinuxWorkload {
+    fn limit<'a>(&'a self, from: &'a Resources, to: &'a Resources) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            let (cgroup, from, to) = (self.shared.cgroup.clone(), from.clone(), to.clone());
+            let done = tokio::task::spawn_blocking(move || cgroup.limit(&from, &to));
+            match done.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(ExecError::new(ErrorKind::Conflict, error.to_string())),
+                Err(error) => Err(ExecError::new(ErrorKind::Internal, "changing the limits failed").caused_by(error)),
+            }
+        })
     }
 }
 

@@ -87,7 +87,33 @@ pub(super) fn of(security: &Security) -> Result<Devices, Failure> {
             }
         }
     }
+    for rule in &security.device_rules {
+        rules.push(parse_rule(rule)?);
+    }
     Ok(Devices { nodes: Value::Array(nodes.into_values().collect()), rules: Value::Array(rules) })
+}
+
+/// Reads `c 1:3 mr`, `a *:* rwm`.
+///
+/// # Errors
+/// `Invalid` in Docker's words.
+pub(super) fn parse_rule(rule: &str) -> Result<Value, Failure> {
+    let invalid = || Failure::new(ErrorKind::Invalid, format!("invalid device cgroup rule format: '{rule}'"));
+    let [kind, numbers, access] = rule.split(' ').collect::<Vec<_>>()[..] else { return Err(invalid()) };
+    let (major, minor) = numbers.split_once(':').ok_or_else(invalid)?;
+    let fits = ["a", "b", "c"].contains(&kind)
+        && (1..=3).contains(&access.len())
+        && access.bytes().all(|letter| b"rwm".contains(&letter));
+    if !fits {
+        return Err(invalid());
+    }
+    let mut out = json!({ "allow": true, "type": kind, "access": access });
+    for (key, text) in [("major", major), ("minor", minor)] {
+        if text != "*" {
+            out[key] = json!(text.parse::<u32>().map_err(|_| invalid())?);
+        }
+    }
+    Ok(out)
 }
 
 /// The node for a device of the host, and a rule that allows it.

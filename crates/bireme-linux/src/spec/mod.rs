@@ -9,11 +9,12 @@ mod seccomp;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Seccomp, Security};
+use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Resources, Seccomp, Security};
 use bireme_core::{ErrorKind, WorkloadSpec};
 use serde_json::{Value, json};
 
 use crate::cgroup::Layout;
+use crate::limits;
 use crate::protocol::{Failure, RunnerConfig};
 use crate::users::User;
 
@@ -185,6 +186,9 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), Failure> {
             return Err(invalid(format!("device target {:?} must be a path below /dev", device.target)));
         }
     }
+    for rule in &spec.security.device_rules {
+        devices::parse_rule(rule)?;
+    }
     for name in spec.security.sysctls.keys() {
         check_sysctl(name, spec)?;
     }
@@ -211,6 +215,19 @@ fn check_resources(spec: &WorkloadSpec) -> Result<(), Failure> {
     {
         return Err(invalid("Conflicting options: Nano CPUs and CPU Quota or Period cannot both be set"));
     }
+    check_processors(resources)?;
+    if resources.blkio.weight.is_some_and(|weight| !(10..=1000).contains(&weight)) {
+        return Err(invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    if let Some(swappiness) = resources.memory_swappiness.filter(|swappiness| *swappiness > 100) {
+        return Err(invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
+    }
+    let blkio = &resources.blkio;
+    for (path, _) in blkio.read_bps.iter().chain(&blkio.write_bps).chain(&blkio.read_iops).chain(&blkio.write_iops) {
+        if limits::device_number(path).is_none() {
+            return Err(invalid(format!("stat {path}: no such device: its reads and writes cannot be limited")));
+        }
+    }
     if resources.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
         return Err(invalid("OOM score adjustment must be between -1000 and 1000"));
     }
@@ -220,6 +237,59 @@ fn check_resources(spec: &WorkloadSpec) -> Result<(), Failure> {
         return Err(invalid(format!("parent cgroup {parent:?} must be a plain path without . or .. in it")));
     }
     Ok(())
+}
+
+/// What this machine's processors and memory nodes allow.
+///
+/// Source: `verifyPlatformContainerResources` of moby for the words.
+fn check_processors(resources: &Resources) -> Result<(), Failure> {
+    if let (Some(nanos), Some(most)) = (resources.nano_cpus.filter(|nanos| *nanos > 0), limits::processors())
+        && !(10_000_000..=most * 1_000_000_000).contains(&nanos)
+    {
+        return Err(invalid(format!(
+            "Range of CPUs is from 0.01 to {most}.00, as there are only {most} CPUs available"
+        )));
+    }
+    for (wanted, file, name) in [(&resources.cpuset, "cpus", "CPUs"), (&resources.cpuset_mems, "mems", "memory nodes")]
+    {
+        let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.is_empty()) else { continue };
+        let list = limits::parse_list(wanted)
+            .ok_or_else(|| invalid(format!("Invalid value {wanted} for cpuset {file}: invalid format: {wanted}")))?;
+        let Some(available) = limits::available(file) else { continue };
+        let have = limits::parse_list(&available).unwrap_or_default();
+        if list.iter().any(|one| !have.contains(one)) {
+            return Err(invalid(format!(
+                "Requested {name} are not available - requested {wanted}, available: {available}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What of `spec` has no effect on this machine, or is likely to do harm, in Docker's words.
+pub fn warnings(spec: &WorkloadSpec) -> Vec<String> {
+    let limits = &spec.resources;
+    let v2 = matches!(Layout::of_this_machine(), Layout::V2(_));
+    let mut all = Vec::new();
+    let mut warn = |holds: bool, text: &str| all.extend(holds.then(|| text.to_owned()));
+    warn(
+        limits.memory.is_some() && !limits::counts_swap(),
+        "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+    );
+    warn(
+        limits.memory_swappiness.is_some() && v2,
+        "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+    );
+    warn(limits.oom_kill_disable && v2, "Your kernel does not support OomKillDisable. OomKillDisable discarded.");
+    warn(
+        limits.oom_kill_disable && !v2 && limits.memory.is_none(),
+        "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.",
+    );
+    warn(
+        limits.blkio.weight.is_some() && !limits::has_weights(),
+        "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
+    );
+    all
 }
 
 fn has_dots(path: &str) -> bool {
@@ -423,7 +493,10 @@ fn paths(chosen: Option<&[String]>, default: &[&str], privileged: bool) -> Vec<S
 
 fn namespaces(config: &RunnerConfig, found: &Found<'_>) -> Value {
     let modes = &config.spec.namespaces;
-    let mut list = vec![json!({ "type": "mount" }), json!({ "type": "cgroup" })];
+    let mut list = vec![json!({ "type": "mount" })];
+    if modes.cgroup == NamespaceMode::Private {
+        list.push(json!({ "type": "cgroup" }));
+    }
     let mut add = |kind: &str, file: &str, mode: &NamespaceMode, joined: Option<u32>| match (mode, joined) {
         (NamespaceMode::Host, _) => {}
         (_, Some(pid)) => list.push(json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") })),
@@ -444,38 +517,26 @@ fn resources(spec: &WorkloadSpec, device_rules: Value) -> Value {
     let mut memory = json!({});
     if let Some(limit) = limits.memory.filter(|limit| *limit > 0) {
         memory["limit"] = json!(limit);
-        // Docker's default is as much swap again. Kernels without swap accounting have no such file.
-        let swap = match limits.memory_swap {
-            None | Some(0) => i64::try_from(limit.saturating_mul(2)).unwrap_or(i64::MAX),
-            Some(swap) => swap,
-        };
-        if counts_swap() {
-            memory["swap"] = json!(swap);
-        }
-        if limits.oom_kill_disable {
-            memory["disableOOMKiller"] = json!(true);
+        // Kernels without swap accounting have no such file.
+        if limits::counts_swap() {
+            memory["swap"] = json!(limits::memory_and_swap(limits));
         }
     }
     if let Some(reservation) = limits.memory_reservation.filter(|bytes| *bytes > 0) {
         memory["reservation"] = json!(reservation);
     }
+    if let (Some(swappiness), Layout::V1(_)) = (limits.memory_swappiness, Layout::of_this_machine()) {
+        memory["swappiness"] = json!(swappiness);
+    }
     if memory.as_object().is_some_and(|object| !object.is_empty()) {
         out["memory"] = memory;
     }
     let mut cpu = json!({});
-    match limits.nano_cpus.filter(|cpus| *cpus > 0) {
-        Some(nanos) => {
-            cpu["period"] = json!(100_000);
-            cpu["quota"] = json!((nanos / 10_000).max(1000));
-        }
-        None => {
-            if let Some(quota) = limits.cpu_quota.filter(|quota| *quota != 0) {
-                cpu["quota"] = json!(quota);
-            }
-            if let Some(period) = limits.cpu_period.filter(|period| *period != 0) {
-                cpu["period"] = json!(period);
-            }
-        }
+    let timed = [limits.nano_cpus.unwrap_or(0), limits.cpu_period.unwrap_or(0)];
+    if timed.iter().any(|set| *set != 0) || limits.cpu_quota.is_some_and(|quota| quota != 0) {
+        let (period, quota) = limits::processor_time(limits);
+        cpu["period"] = json!(period);
+        cpu["quota"] = json!(quota);
     }
     if let Some(shares) = limits.cpu_shares.filter(|shares| *shares > 0) {
         cpu["shares"] = json!(shares);
@@ -483,23 +544,40 @@ fn resources(spec: &WorkloadSpec, device_rules: Value) -> Value {
     if let Some(cpus) = limits.cpuset.as_deref().filter(|cpus| !cpus.is_empty()) {
         cpu["cpus"] = json!(cpus);
     }
+    if let Some(mems) = limits.cpuset_mems.as_deref().filter(|mems| !mems.is_empty()) {
+        cpu["mems"] = json!(mems);
+    }
     if cpu.as_object().is_some_and(|object| !object.is_empty()) {
         out["cpu"] = cpu;
     }
     if let Some(pids) = limits.pids.filter(|pids| *pids > 0) {
         out["pids"] = json!({ "limit": pids });
     }
-    out
-}
-
-fn counts_swap() -> bool {
-    match Layout::of_this_machine() {
-        Layout::V1(hierarchies) => hierarchies
-            .iter()
-            .filter(|(controllers, _)| controllers.iter().any(|name| name == "memory"))
-            .any(|(_, at)| at.join("memory.memsw.limit_in_bytes").exists()),
-        Layout::V2(_) => true,
+    let mut blkio = json!({});
+    if let Some(weight) = limits.blkio.weight.filter(|_| limits::has_weights()) {
+        blkio["weight"] = json!(weight);
     }
+    for (key, rates) in [
+        ("throttleReadBpsDevice", &limits.blkio.read_bps),
+        ("throttleWriteBpsDevice", &limits.blkio.write_bps),
+        ("throttleReadIOPSDevice", &limits.blkio.read_iops),
+        ("throttleWriteIOPSDevice", &limits.blkio.write_iops),
+    ] {
+        let list: Vec<Value> = rates
+            .iter()
+            .filter_map(|(path, rate)| {
+                let (major, minor) = limits::device_number(path)?;
+                Some(json!({ "major": major, "minor": minor, "rate": rate }))
+            })
+            .collect();
+        if !list.is_empty() {
+            blkio[key] = json!(list);
+        }
+    }
+    if blkio.as_object().is_some_and(|object| !object.is_empty()) {
+        out["blockIO"] = blkio;
+    }
+    out
 }
 
 /// What every container has; see the module's head for what is missing here.
@@ -558,7 +636,9 @@ fn mounts(config: &RunnerConfig) -> Value {
                 }
                 None => {
                     let size = format!("size={}", if spec.shm_size == 0 { 64 << 20 } else { spec.shm_size });
-                    mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size])
+                    let mut shm = mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]);
+                    shm["source"] = json!("shm");
+                    shm
                 }
             });
         }

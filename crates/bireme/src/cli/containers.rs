@@ -334,3 +334,41 @@ pub struct PruneArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
 }
+
+/// Make an image of a container's changes
+#[derive(Clone, Debug, Args)]
+pub struct CommitArgs {
+    /// Author of the image
+    #[arg(short = 'a', long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// Instruction as in a Dockerfile: CMD, ENV and others that change the configuration alone
+    #[arg(short = 'c', long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// Comment of the image
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Pause the container meanwhile
+    #[arg(short = 'p', long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pause: bool,
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+}
+
+/// Show what a container changed of its image's files: A added, C changed, D deleted
+#[derive(Clone, Debug, Args)]
+pub struct DiffArgs {
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}
+
+/// Write all files of a container into an archive
+#[derive(Clone, Debug, Args)]
+pub struct ExportArgs {
+    /// File to write, instead of standard output
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<String>,
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+}

@@ -43,6 +43,53 @@ pub struct PullArgs {
     pub image: String,
 }
 
+/// Bring an image to its registry
+#[derive(Clone, Debug, Args)]
+pub struct PushArgs {
+    /// Push every tag of the repository
+    #[arg(short = 'a', long)]
+    pub all_tags: bool,
+    /// Print no progress
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    #[arg(value_name = "NAME[:TAG]")]
+    pub image: String,
+}
+
+/// Make an image of a file tree in an archive
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// Instruction as in a Dockerfile: CMD, ENV and others that change the configuration alone
+    #[arg(short = 'c', long, value_name = "INSTRUCTION")]
+    pub change: Vec<String>,
+    /// Comment of the image
+    #[arg(short = 'm', long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Platform, such as linux/amd64
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// File, address, or - for standard input
+    #[arg(value_name = "ARCHIVE")]
+    pub source: String,
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+}
+
+/// Show how an image was made, the newest step first
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Show ids only
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
 /// Build an image from a Dockerfile
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {

@@ -74,6 +74,9 @@ pub enum Command {
     Pause(PauseArgs),
     Unpause(UnpauseArgs),
     Cp(CpArgs),
+    Diff(DiffArgs),
+    Commit(CommitArgs),
+    Export(ExportArgs),
     // Apps
     Up(Box<UpArgs>),
     Down(DownArgs),
@@ -81,11 +84,14 @@ pub enum Command {
     // Images
     Images(ImagesArgs),
     Pull(PullArgs),
+    Push(PushArgs),
     Build(BuildArgs),
     Tag(TagArgs),
     Rmi(RmiArgs),
+    History(HistoryArgs),
     Save(SaveArgs),
     Load(LoadArgs),
+    Import(ImportArgs),
     // Groups
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -127,6 +133,9 @@ pub enum ContainerCommand {
     Pause(PauseArgs),
     Unpause(UnpauseArgs),
     Cp(CpArgs),
+    Diff(DiffArgs),
+    Commit(CommitArgs),
+    Export(ExportArgs),
     /// Remove every stopped container
     Prune(PruneArgs),
 }
@@ -137,12 +146,15 @@ pub enum ImageCommand {
     #[command(visible_alias = "list")]
     Ls(ImagesArgs),
     Pull(PullArgs),
+    Push(PushArgs),
     Build(BuildArgs),
     Tag(TagArgs),
     #[command(visible_alias = "remove")]
     Rm(RmiArgs),
+    History(HistoryArgs),
     Save(SaveArgs),
     Load(LoadArgs),
+    Import(ImportArgs),
     Inspect(InspectArgs),
     /// Remove unused images
     Prune(ImagePruneArgs),
@@ -155,10 +167,10 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Workloads",
         &[
             "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect",
-            "stats", "wait", "port", "rename", "pause", "unpause", "cp",
+            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export",
         ],
     ),
-    ("Images", &["images", "pull", "build", "tag", "rmi", "save", "load"]),
+    ("Images", &["images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import"]),
     ("Groups", &["container", "image", "network", "volume"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];

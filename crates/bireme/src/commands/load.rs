@@ -1,4 +1,4 @@
-//! `bireme load` and `save`.
+//! `bireme load`, `save` and `export`.
 
 use std::io::{IsTerminal, Write};
 
@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
-use crate::cli::{LoadArgs, SaveArgs};
+use crate::cli::{ExportArgs, LoadArgs, SaveArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::progress::stream_error;
@@ -41,17 +41,27 @@ pub(super) async fn load(context: &Context, args: &LoadArgs) -> Outcome {
 }
 
 pub(super) async fn save(context: &Context, args: &SaveArgs) -> Outcome {
-    if args.output.is_none() && context.printer.out_is_terminal {
-        return Err(Failure::new("cowardly refusing to save to a terminal")
-            .hint("name a file with --output, or redirect")
-            .into());
-    }
     let mut call = context.client.get("/images/get");
     for image in &args.images {
         call = call.query("names", image);
     }
+    receive(context, call, args.output.as_deref(), "save").await
+}
+
+pub(super) async fn export(context: &Context, args: &ExportArgs) -> Outcome {
+    let call = context.client.get(format!("/containers/{}/export", args.container));
+    receive(context, call, args.output.as_deref(), "export").await
+}
+
+/// Writes an archive to a file, or to standard output.
+async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>, what: &str) -> Outcome {
+    if output.is_none() && context.printer.out_is_terminal {
+        return Err(Failure::new(format!("cowardly refusing to {what} to a terminal"))
+            .hint("name a file with --output, or redirect")
+            .into());
+    }
     let mut chunks = call.stream().await?;
-    match &args.output {
+    match output {
         None => {
             while let Some(chunk) = chunks.try_next().await? {
                 context.printer.raw(&chunk)?;

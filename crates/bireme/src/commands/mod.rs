@@ -2,11 +2,13 @@
 
 mod attach;
 pub(crate) mod build;
+mod commit;
 mod config;
 mod cp;
 mod down;
 mod each;
 mod exec;
+mod history;
 mod images;
 mod inspect;
 mod load;
@@ -16,6 +18,7 @@ mod port;
 mod prune;
 mod ps;
 pub(crate) mod pull;
+mod push;
 mod rm;
 mod run;
 mod start;
@@ -64,10 +67,16 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Pause(args) => stop::pause(context, &args).await,
         Command::Unpause(args) => stop::unpause(context, &args).await,
         Command::Cp(args) => cp::cp(context, &args).await,
+        Command::Diff(args) => commit::diff(context, &args).await,
+        Command::Commit(args) => commit::commit(context, &args).await,
+        Command::Export(args) => load::export(context, &args).await,
         Command::Up(args) => up::up(context, &args).await,
         Command::Down(args) => down::down(context, &args).await,
         Command::Images(args) => images::images(context, &args).await,
         Command::Pull(args) => pull::pull(context, &args).await,
+        Command::Push(args) => push::push(context, &args).await,
+        Command::History(args) => history::history(context, &args).await,
+        Command::Import(args) => commit::import(context, &args).await,
         Command::Build(args) => build::build(context, &args).await,
         Command::Tag(args) => images::tag(context, &args).await,
         Command::Rmi(args) => images::rmi(context, &args).await,
@@ -108,6 +117,9 @@ async fn container(context: &Context, command: ContainerCommand) -> Outcome {
         ContainerCommand::Pause(args) => stop::pause(context, &args).await,
         ContainerCommand::Unpause(args) => stop::unpause(context, &args).await,
         ContainerCommand::Cp(args) => cp::cp(context, &args).await,
+        ContainerCommand::Diff(args) => commit::diff(context, &args).await,
+        ContainerCommand::Commit(args) => commit::commit(context, &args).await,
+        ContainerCommand::Export(args) => load::export(context, &args).await,
         ContainerCommand::Prune(args) => prune::containers(context, &args).await,
     }
 }
@@ -116,6 +128,9 @@ async fn image(context: &Context, command: ImageCommand) -> Outcome {
     match command {
         ImageCommand::Ls(args) => images::images(context, &args).await,
         ImageCommand::Pull(args) => pull::pull(context, &args).await,
+        ImageCommand::Push(args) => push::push(context, &args).await,
+        ImageCommand::History(args) => history::history(context, &args).await,
+        ImageCommand::Import(args) => commit::import(context, &args).await,
         ImageCommand::Build(args) => build::build(context, &args).await,
         ImageCommand::Tag(args) => images::tag(context, &args).await,
         ImageCommand::Rm(args) => images::rmi(context, &args).await,

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use bireme_api::models::{
     ContainerCreateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigIsolationEnum,
-    HostConfigLogConfig, ResourcesUlimits, RestartPolicy as WireRestart, RestartPolicyNameEnum,
+    HostConfigLogConfig, ResourcesUlimits, RestartPolicy as WireRestart, RestartPolicyNameEnum, ThrottleDevice,
 };
-use bireme_core::spec::{Device, Dns, Resources, Seccomp, Security, Signal, Ulimit};
+use bireme_core::spec::{Blkio, Device, Dns, Resources, Seccomp, Security, Signal, Ulimit};
 use bireme_engine::request::{
     Create, EndpointRequest, HealthCheck, LogRequest, ModeRequest, MountRequest, NetworkModeRequest, RestartPolicy,
 };
 use serde_json::Value;
 
+use super::inspect::RUNTIME_COMPONENT;
 use super::{Refusal, mounts, network, ports};
 
 /// A time to stop that never runs out, for Docker's negative timeouts.
@@ -46,7 +47,10 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     let mut create = Create {
         name: name.map(|name| name.trim_start_matches('/').to_owned()).filter(|name| !name.is_empty()),
         image: wire.image.clone().unwrap_or_default(),
-        platform: platform.map(str::to_owned),
+        // Docker's own way to ask for a component, from before images said it themselves.
+        platform: platform
+            .or((host.runtime.as_deref() == Some(RUNTIME_COMPONENT)).then_some("wasi/wasm"))
+            .map(str::to_owned),
         entrypoint: wire.entrypoint.clone(),
         command: wire.cmd.clone(),
         env: environment(wire.env.clone().unwrap_or_default())?,
@@ -61,16 +65,17 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
         stop_signal: match text(wire.stop_signal.clone()) {
             None => None,
             Some(text) => {
-                Some(Signal::parse(&text).ok_or_else(|| Refusal::invalid(format!("Invalid signal: {text}")))?)
+                Some(Signal::parse(&text).ok_or_else(|| Refusal::invalid(format!("invalid signal: {text}")))?)
             }
         },
         stop_timeout: wire.stop_timeout.map(|seconds| u64::try_from(seconds).map_or(FOR_EVER, Duration::from_secs)),
         health: wire.healthcheck.clone().map(health).transpose()?,
-        resources: resources(&host)?,
+        resources: resources(&host, For::Create)?,
         security: security(&host)?,
         pid_mode: pid_mode(host.pid_mode.as_deref())?,
         ipc_mode: ipc_mode(host.ipc_mode.as_deref())?,
         uts_mode: uts_mode(host.uts_mode.as_deref())?,
+        cgroup_host: host.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::HOST),
         extra_hosts: extra_hosts(host.extra_hosts.clone().unwrap_or_default())?,
         dns: dns(&host)?,
         shm_size: match host.shm_size {
@@ -92,13 +97,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
-    for text in host.volumes_from.clone().unwrap_or_default() {
-        let (name, mode) = text.split_once(':').unwrap_or((&text, "rw"));
-        if !matches!(mode, "ro" | "rw" | "z" | "Z") {
-            return Err(Refusal::invalid(format!("invalid mode for volumes-from: {mode}")));
-        }
-        create.volumes_from.push((name.to_owned(), mode == "ro"));
-    }
+    create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
             .map_err(|reason| Refusal::invalid(format!("invalid volume specification: '{volume}': {reason}")))?;
@@ -191,7 +190,7 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     }
     let host_number = |field: &str| body["HostConfig"][field].as_i64().is_some_and(|number| number != 0);
     let runtime = host.runtime.as_deref().unwrap_or_default();
-    if !["", "runc", "bireme", "io.containerd.runc.v2", "io.containerd.wasmtime.v1"].contains(&runtime) {
+    if !["", "runc", "bireme", "io.containerd.runc.v2", RUNTIME_COMPONENT].contains(&runtime) {
         return Err(Refusal::invalid(format!(
             "unknown or invalid runtime name: {runtime}: leave it out, the image's platform says how it runs"
         )));
@@ -207,23 +206,19 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         )));
     }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 26] = [
+    let table: [(bool, &str, &str); 17] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
-        (some(&host.links) && !of_own_network(host), "Links", "put both workloads on one network, where they find each other by name"),
+        (
+            some(&host.links) && !of_own_network(host),
+            "Links",
+            "put both workloads on one network, where they find each other by name",
+        ),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
-        (some(&host.device_cgroup_rules), "DeviceCgroupRules", "name single devices in Devices"),
-        (host.blkio_weight.is_some_and(|weight| weight != 0), "BlkioWeight", "leave it out"),
         (some(&host.blkio_weight_device), "BlkioWeightDevice", "leave it out"),
-        (some(&host.blkio_device_read_bps), "BlkioDeviceReadBps", "leave it out"),
-        (some(&host.blkio_device_write_bps), "BlkioDeviceWriteBps", "leave it out"),
-        (some(&host.blkio_device_read_iops), "BlkioDeviceReadIOps", "leave it out"),
-        (some(&host.blkio_device_write_iops), "BlkioDeviceWriteIOps", "leave it out"),
         (number(host.cpu_realtime_period), "CpuRealtimePeriod", "use NanoCpus"),
         (number(host.cpu_realtime_runtime), "CpuRealtimeRuntime", "use NanoCpus"),
-        (host.cpuset_mems.as_deref().is_some_and(|mems| !mems.is_empty()), "CpusetMems", "use CpusetCpus"),
         (host_number("KernelMemory"), "KernelMemory", "use Memory"),
         (host_number("KernelMemoryTCP"), "KernelMemoryTCP", "use Memory"),
-        (host.memory_swappiness.is_some_and(|value| value != -1), "MemorySwappiness", "use MemorySwap"),
         (number(host.cpu_count), "CpuCount", "it is for Windows; use NanoCpus"),
         (number(host.cpu_percent), "CpuPercent", "it is for Windows; use NanoCpus"),
         (number(host.io_maximum_iops), "IOMaximumIOps", "it is for Windows; leave it out"),
@@ -234,11 +229,6 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
             !["", "host"].contains(&host.userns_mode.as_deref().unwrap_or_default()),
             "UsernsMode",
             "user namespaces are not used; leave it out",
-        ),
-        (
-            host.cgroupns_mode == Some(HostConfigCgroupnsModeEnum::HOST),
-            "CgroupnsMode host",
-            "leave it out: a workload sees its own cgroup only",
         ),
         (
             !matches!(host.isolation, None | Some(HostConfigIsolationEnum::EMPTY | HostConfigIsolationEnum::DEFAULT)),
@@ -315,8 +305,15 @@ fn log(wire: HostConfigLogConfig) -> LogRequest {
     LogRequest { driver: wire.typ.unwrap_or_default(), options: wire.config.unwrap_or_default().into_iter().collect() }
 }
 
+/// What limits are read for: some rules hold for a new container alone, since an update may complete what is set already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum For {
+    Create,
+    Update,
+}
+
 /// Source: `verifyPlatformContainerResources` of moby for the rules and their words.
-fn resources(host: &HostConfig) -> Result<Resources, Refusal> {
+pub(super) fn resources(host: &HostConfig, what_for: For) -> Result<Resources, Refusal> {
     let positive = |value: Option<i64>, field: &str| match value {
         None | Some(0) => Ok(None),
         Some(value) => match u64::try_from(value) {
@@ -325,14 +322,14 @@ fn resources(host: &HostConfig) -> Result<Resources, Refusal> {
         },
     };
     let memory = host.memory.unwrap_or_default();
-    if memory > 0 && memory < MEMORY_FLOOR {
+    if memory != 0 && memory < MEMORY_FLOOR {
         return Err(Refusal::invalid("Minimum memory limit allowed is 6MB"));
     }
     let swap = host.memory_swap.unwrap_or_default();
     if memory > 0 && swap > 0 && swap < memory {
         return Err(Refusal::invalid("Minimum memoryswap limit should be larger than memory limit, see usage"));
     }
-    if memory == 0 && swap > 0 {
+    if memory == 0 && swap > 0 && what_for == For::Create {
         return Err(Refusal::invalid("You should always set the Memory limit when using Memoryswap limit, see usage"));
     }
     let reservation = host.memory_reservation.unwrap_or_default();
@@ -358,6 +355,14 @@ fn resources(host: &HostConfig) -> Result<Resources, Refusal> {
     if cpu_quota.is_some_and(|quota| quota > 0 && quota < 1000) {
         return Err(Refusal::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
     }
+    let weight = host.blkio_weight.unwrap_or_default();
+    if weight != 0 && !(10..=1000).contains(&weight) {
+        return Err(Refusal::invalid("Range of blkio weight is from 10 to 1000"));
+    }
+    let swappiness = host.memory_swappiness.filter(|swappiness| *swappiness != -1);
+    if let Some(swappiness) = swappiness.filter(|swappiness| !(0..=100).contains(swappiness)) {
+        return Err(Refusal::invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
+    }
     let score = host.oom_score_adj.unwrap_or_default();
     if !(-1000..=1000).contains(&score) {
         return Err(Refusal::invalid(format!("Invalid value {score}, range for oom score adj is [-1000, 1000]")));
@@ -371,12 +376,35 @@ fn resources(host: &HostConfig) -> Result<Resources, Refusal> {
         cpu_period,
         cpu_shares: positive(host.cpu_shares, "CPU shares")?,
         cpuset: text(host.cpuset_cpus.clone()),
+        cpuset_mems: text(host.cpuset_mems.clone()),
+        memory_swappiness: swappiness.map(i64::unsigned_abs),
+        blkio: Blkio {
+            weight: u16::try_from(weight).ok().filter(|weight| *weight != 0),
+            read_bps: throttle(host.blkio_device_read_bps.as_deref())?,
+            write_bps: throttle(host.blkio_device_write_bps.as_deref())?,
+            read_iops: throttle(host.blkio_device_read_iops.as_deref())?,
+            write_iops: throttle(host.blkio_device_write_iops.as_deref())?,
+        },
         pids: host.pids_limit.filter(|limit| *limit > 0),
         oom_kill_disable: host.oom_kill_disable == Some(true),
         oom_score_adj: (score != 0).then(|| i32::try_from(score).expect("checked above")),
         ulimits: host.ulimits.clone().unwrap_or_default().into_iter().map(ulimit).collect::<Result<_, _>>()?,
         cgroup_parent: text(host.cgroup_parent.clone()),
     })
+}
+
+fn throttle(devices: Option<&[ThrottleDevice]>) -> Result<Vec<(String, u64)>, Refusal> {
+    devices
+        .into_iter()
+        .flatten()
+        .map(|device| {
+            let path = device.path.clone().unwrap_or_default();
+            let rate = device.rate.unwrap_or_default();
+            let rate = u64::try_from(rate)
+                .map_err(|_| Refusal::invalid(format!("the rate {rate} of device {path} cannot be negative")))?;
+            Ok((path, rate))
+        })
+        .collect()
 }
 
 fn ulimit(wire: ResourcesUlimits) -> Result<Ulimit, Refusal> {
@@ -422,6 +450,7 @@ fn security(host: &HostConfig) -> Result<Security, Refusal> {
         masked_paths: host.masked_paths.clone(),
         readonly_paths: host.readonly_paths.clone(),
         devices: host.devices.clone().unwrap_or_default().into_iter().map(device).collect::<Result<_, _>>()?,
+        device_rules: device_rules(host.device_cgroup_rules.as_deref())?,
         sysctls: host.sysctls.clone().unwrap_or_default().into_iter().collect(),
         ..Security::default()
     };
@@ -429,6 +458,15 @@ fn security(host: &HostConfig) -> Result<Security, Refusal> {
         security_option(option, &mut security)?;
     }
     Ok(security)
+}
+
+/// Source: `deviceCgroupRuleRegex` of moby; what the executor says about the parts comes on top.
+fn device_rules(rules: Option<&[String]>) -> Result<Vec<String>, Refusal> {
+    let rules = rules.unwrap_or_default();
+    match rules.iter().find(|rule| rule.split(' ').count() != 3) {
+        Some(bad) => Err(Refusal::invalid(format!("invalid device cgroup rule format: '{bad}'"))),
+        None => Ok(rules.to_vec()),
+    }
 }
 
 /// `key=value`, in old clients `key:value`.
@@ -620,6 +658,21 @@ fn all_mounts(host: &HostConfig) -> Result<Vec<MountRequest>, Refusal> {
     Ok(all)
 }
 
+/// `name[:ro|rw]`.
+fn volumes_from(list: Option<&[String]>) -> Result<Vec<(String, bool)>, Refusal> {
+    let one = |text: &String| match text.split_once(':') {
+        None => Ok((text.clone(), false)),
+        Some((name, mode)) => {
+            let words = || mode.split(',');
+            match words().find(|word| !["ro", "rw", "z", "Z", "nocopy"].contains(word)) {
+                Some(_) => Err(Refusal::invalid(format!("invalid mode: {mode}"))),
+                None => Ok((name.to_owned(), words().any(|word| word == "ro"))),
+            }
+        }
+    };
+    list.into_iter().flatten().map(one).collect()
+}
+
 /// The network mode, and the networks with what is wanted on each.
 fn networks(create: &mut Create, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
     let mut endpoints: BTreeMap<String, EndpointRequest> = BTreeMap::new();
@@ -776,13 +829,13 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused_by_its_name() {
         check(json!({}), "ok");
-        check(json!({ "VolumesFrom": ["x:odd"] }), "Invalid: invalid mode for volumes-from: odd");
+        check(json!({ "VolumesFrom": ["x:odd"] }), "Invalid: invalid mode: odd");
         check(
             json!({ "Links": ["a:b"] }),
             "Unsupported: Links is not offered: put both workloads on one network, where they find each other by name",
         );
         check(json!({ "KernelMemory": 7 }), "Unsupported: KernelMemory is not offered: use Memory");
-        check(json!({ "BlkioWeight": 500 }), "Unsupported: BlkioWeight is not offered: leave it out");
+        check(json!({ "BlkioWeight": 5 }), "Invalid: Range of blkio weight is from 10 to 1000");
         check(json!({ "StorageOpt": { "size": "1g" } }), "Unsupported: StorageOpt is not offered: leave it out");
         check(
             json!({ "DeviceRequests": [{ "Count": -1 }] }),

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bireme_core::WorkloadKind;
-use bireme_core::spec::NetworkMode;
+use bireme_core::spec::{NetworkMode, Resources};
 use bireme_engine::request::{HealthCheck, RestartPolicy};
+use bireme_engine::update::with_swap;
 use bireme_engine::view::{Container, Health, MountKind, MountPoint, State, Status};
 use serde_json::{Map, Value, json};
 
@@ -133,6 +134,7 @@ fn host_config(container: &Container) -> Value {
         WorkloadKind::Container => RUNTIME_CONTAINER,
         WorkloadKind::Component => RUNTIME_COMPONENT,
     };
+    limits(wire, container.resources.as_ref().unwrap_or(&fixed.spec.resources));
     for (key, value) in [
         ("NetworkMode", json!(network_mode(container))),
         ("RestartPolicy", json!({ "Name": name, "MaximumRetryCount": count })),
@@ -143,6 +145,25 @@ fn host_config(container: &Container) -> Value {
         wire.insert(key.to_owned(), value);
     }
     config
+}
+
+/// The limits that may change after create, as they are now.
+fn limits(wire: &mut Map<String, Value>, limits: &Resources) {
+    for (key, value) in [
+        ("Memory", json!(limits.memory.unwrap_or_default())),
+        ("MemorySwap", json!(with_swap(limits))),
+        ("MemoryReservation", json!(limits.memory_reservation.unwrap_or_default())),
+        ("NanoCpus", json!(limits.nano_cpus.unwrap_or_default())),
+        ("CpuPeriod", json!(limits.cpu_period.unwrap_or_default())),
+        ("CpuQuota", json!(limits.cpu_quota.unwrap_or_default())),
+        ("CpuShares", json!(limits.cpu_shares.unwrap_or_default())),
+        ("CpusetCpus", json!(limits.cpuset.as_deref().unwrap_or_default())),
+        ("CpusetMems", json!(limits.cpuset_mems.as_deref().unwrap_or_default())),
+        ("BlkioWeight", json!(limits.blkio.weight.unwrap_or_default())),
+        ("PidsLimit", json!(limits.pids)),
+    ] {
+        wire.insert(key.to_owned(), value);
+    }
 }
 
 /// `HostConfig` of a container that asked for nothing, as dockerd answers it.

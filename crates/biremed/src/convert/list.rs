@@ -168,6 +168,7 @@ pub(crate) mod tests {
             },
             restart: RestartPolicy::No,
             restart_count: 0,
+            resources: None,
             endpoints: vec![Endpoint {
                 network: "b".repeat(64),
                 network_name: "front".to_owned(),

@@ -103,8 +103,10 @@ pub fn clean_target(target: &str) -> Result<String, String> {
 /// One entry of `Mounts`.
 pub fn mount(mount: &Mount) -> Result<MountRequest, Refusal> {
     let asked = mount.target.as_deref().unwrap_or_default();
-    let refuse = |reason: String| Refusal::invalid(format!("invalid mount config for target \"{asked}\": {reason}"));
-    let Some(kind) = mount.typ else { return Err(refuse("field Type must not be empty".to_owned())) };
+    let Some(kind) = mount.typ else {
+        return Err(Refusal::invalid(format!("mount {asked}: field Type must not be empty")));
+    };
+    let refuse = |reason: String| Refusal::invalid(format!("invalid mount config for type \"{kind}\": {reason}"));
     if asked.is_empty() {
         return Err(Refusal::invalid(format!(
             "invalid mount config for type \"{kind}\": field Target must not be empty"
@@ -120,6 +122,9 @@ pub fn mount(mount: &Mount) -> Result<MountRequest, Refusal> {
     only(mount.tmpfs_options.is_some() && kind != MountType::TMPFS, "TmpfsOptions", "tmpfs")?;
     let made = match kind {
         MountType::BIND => {
+            if source.is_empty() {
+                return Err(refuse("field Source must not be empty".to_owned()));
+            }
             if !source.starts_with('/') {
                 return Err(refuse(format!("invalid mount path: '{source}' mount path must be absolute")));
             }
@@ -180,6 +185,9 @@ pub fn mount(mount: &Mount) -> Result<MountRequest, Refusal> {
     Ok(MountRequest { source: made, target, read_only: mount.read_only == Some(true) })
 }
 
+/// Options of a tmpfs that have no value.
+const TMPFS_FLAGS: [&str; 6] = ["exec", "noexec", "suid", "nosuid", "dev", "nodev"];
+
 /// One entry of `Tmpfs`: target and mount options such as `size=64m,mode=1777,noexec`.
 pub fn tmpfs(target: &str, text: &str) -> Result<MountRequest, Refusal> {
     let refuse = |reason: String| Refusal::invalid(format!("invalid tmpfs {target}: {reason}"));
@@ -198,7 +206,9 @@ pub fn tmpfs(target: &str, text: &str) -> Result<MountRequest, Refusal> {
             }
             _ if option == "ro" => read_only = true,
             _ if option == "rw" => read_only = false,
-            _ => options.push(option.to_owned()),
+            Some(("uid" | "gid" | "nr_inodes" | "nr_blocks" | "mpol", _)) => options.push(option.to_owned()),
+            None if TMPFS_FLAGS.contains(&option) => options.push(option.to_owned()),
+            _ => return Err(Refusal::invalid(format!("invalid tmpfs option \"{option}\""))),
         }
     }
     Ok(MountRequest { source: MountRequestSource::Tmpfs { size, mode, options }, target: clean, read_only })

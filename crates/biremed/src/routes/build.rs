@@ -11,7 +11,7 @@ use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
-use bireme_image::{BuildContext, BuildEvent, BuildRequest};
+use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
@@ -34,7 +34,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let steps = steps(&query)?;
     let quiet = query.flag("q");
     let stop = app.stop.clone();
-    let work = work::start(async move |report| {
+    let mut work = work::start(async move |report| {
         let log = |event: BuildEvent| {
             if !quiet {
                 report.line(image::build_event(&event));
@@ -47,13 +47,9 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
         }
         Ok(())
     });
-    // What is wrong before the first step has a status of its own.
-    let mut work = work;
+    // What is wrong with the Dockerfile is found before the first step, and has a status of its own.
     match work.line().await {
-        Some(line) => {
-            let lines = futures::stream::once(std::future::ready(line)).chain(work.into_lines());
-            Ok(stream::json_lines(lines, &stop))
-        }
+        Some(line) => Ok(stream::json_lines(futures::stream::iter([line]).chain(work.into_lines()), &stop)),
         None => {
             work.outcome().await?;
             Ok(stream::json_lines(futures::stream::empty(), &stop))
@@ -154,17 +150,37 @@ fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>
     Ok(known.collect())
 }
 
-/// Layers of commands that earlier builds ran.
+/// Layers that earlier builds made.
 async fn prune(State(app): State<App>, query: Query) -> Answer {
-    let filters = query.filters(&["until"])?;
-    let until = filters::until(&filters, now())?;
-    let cleared = app.images.clear_build_cache(until.map(|nanos| nanos / 1_000_000)).await?;
+    let filters = query.filters(PRUNED_BY)?;
+    let until = filters::until(&filters, now())?.map(|nanos| nanos / 1_000_000);
+    let any = |name: &str, holds: &dyn Fn(&str) -> bool| {
+        let wanted = filters.get(name);
+        wanted.is_empty() || wanted.iter().any(|value| holds(value))
+    };
+    let chosen = |layer: &CachedLayer| {
+        let flag = |value: &str, is: bool| matches!(value, "1" | "true") == is;
+        any("id", &|id| layer.id.hex().starts_with(id))
+            && any("type", &|kind| kind == "regular")
+            && any("shared", &|value| flag(value, layer.shared))
+            && any("private", &|value| flag(value, !layer.shared))
+            // Nothing that a build is using is cleared, and nothing here has a parent or is described.
+            && any("inuse", &|value| flag(value, false))
+            && any("parent", &|_| false)
+            && any("description", &|_| false)
+    };
+    let narrowed = PRUNED_BY.iter().any(|name| *name != "until" && !filters.get(name).is_empty());
+    let chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)> = if narrowed { Some(&chosen) } else { None };
+    let cleared = app.images.clear_build_cache(until, chosen).await?;
     let ids: Vec<String> = cleared.iter().map(|layer| layer.id.hex().to_owned()).collect();
     let freed: u64 = cleared.iter().filter(|layer| !layer.shared).map(|layer| layer.size).sum();
     ok(&json!({ "CachesDeleted": (!ids.is_empty()).then_some(ids), "SpaceReclaimed": freed }))
 }
 
-/// Only BuildKit gives builds the IDs that this takes; the classic builder ends with its connection, also in Docker.
+/// Source: Docker Engine API, `BuildPrune`.
+const PRUNED_BY: &[&str] = &["description", "id", "inuse", "parent", "private", "shared", "type", "until"];
+
+/// As in Docker, where it is BuildKit's: a classic build ends with its connection.
 async fn cancel(query: Query) -> Answer {
     match query.get("id") {
         Some(_) => Ok(StatusCode::OK.into_response()),

@@ -228,9 +228,7 @@ async fn resize(State(app): State<App>, Path(name): Path<String>, query: Query) 
 }
 
 async fn update(State(app): State<App>, Path(name): Path<String>, Json(body): Json<Value>) -> Answer {
-    app.engine.inspect(&name)?;
-    if let Some(policy) = convert::update::restart_policy(&body)? {
-        app.engine.update_restart(&name, policy).await?;
-    }
-    ok(&json!({ "Warnings": null }))
+    let change = convert::update::update(&body)?;
+    let warnings = app.change(|engine| async move { engine.update(&name, change).await }).await?;
+    ok(&json!({ "Warnings": (!warnings.is_empty()).then_some(warnings) }))
 }

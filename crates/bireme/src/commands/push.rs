@@ -1,0 +1,27 @@
+//! `bireme push`.
+
+use serde_json::Value;
+
+use crate::cli::PushArgs;
+use crate::context::Context;
+use crate::error::Outcome;
+use crate::progress::Bars;
+use crate::registry;
+
+pub(super) async fn push(context: &Context, args: &PushArgs) -> Outcome {
+    let tagged = registry::with_tag(&args.image);
+    if tagged != args.image && !args.quiet && !args.all_tags {
+        context.printer.note("Using default tag: latest")?;
+    }
+    let (name, tag) = tagged.rsplit_once(':').unwrap_or((&tagged, "latest"));
+    let messages = context
+        .client
+        .post(format!("/images/{name}/push"))
+        .query_some("tag", (!args.all_tags).then_some(tag))
+        .header("x-registry-auth", registry::auth_header(&tagged))
+        .objects::<Value>()
+        .await?;
+    Bars::new(&context.printer, None, "", args.quiet).follow(messages).await?;
+    context.printer.line(if args.all_tags { name } else { &tagged })?;
+    Ok(0)
+}
