@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 use crate::debian::Suite;
 use crate::house;
 
-/// Docker 26.1.5 and its containerd; their runc comes from the suite whose C library is the older one.
-const PACKAGES: [(&str, &[&str]); 2] = [("trixie", &["docker.io", "containerd"]), ("bookworm", &["runc"])];
+/// Docker 26.1.5, its containerd and the init of `--init`; their runc comes from the suite whose C library is the older one.
+const PACKAGES: [(&str, &[&str]); 2] = [("trixie", &["docker.io", "containerd", "tini"]), ("bookworm", &["runc"])];
 
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
@@ -32,17 +32,39 @@ enum Action {
     Start,
     /// Stop it and clear away what it stored
     Stop,
+    /// Start it and run on it the tests that stand on either engine
+    Test {
+        /// Keep what it answers as what is expected of ours
+        #[arg(long)]
+        record: bool,
+        /// Of their names, as the test runner takes them
+        filters: Vec<String>,
+    },
 }
 
+/// The tests that stand on either engine.
+const ON_EITHER: &str = "package(bireme-tests) and (binary(stacks) or binary(clients))";
+
 pub(crate) fn run(args: &Args) -> Result<()> {
-    match args.action {
+    match &args.action {
         Action::Start => {
             start()?;
             println!("unix://{}", socket().display());
             Ok(())
         }
         Action::Stop => stop(),
+        Action::Test { record, filters } => test(*record, filters),
     }
+}
+
+fn test(record: bool, filters: &[String]) -> Result<()> {
+    start()?;
+    let mut command = house::cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-E", ON_EITHER]);
+    command.args(filters).env("BIREME_TEST_ON_DOCKER", "1");
+    if record {
+        command.env("BIREME_TEST_RECORD", "1");
+    }
+    house::run(&mut command)
 }
 
 fn folder() -> PathBuf {

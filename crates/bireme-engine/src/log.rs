@@ -167,7 +167,7 @@ impl Reader {
         self.sender.send(Ok(record)).await.map_err(|_| Stopped::Enough)
     }
 
-    /// Sends the last `count` records that are wanted and answers the live file, read to its end.
+    /// Sends what is wanted of the last `count` records, as Docker counts: of either stream, of any time. Answers the live file, read to its end.
     async fn tail(&self, count: usize) -> Result<Option<LogFile>, Stopped> {
         let mut last: VecDeque<Record> = VecDeque::new();
         let mut live = None;
@@ -176,7 +176,7 @@ impl Reader {
             std::iter::once(self.path.clone()).chain(rotated(&self.path).into_iter().rev()).collect();
         for (at, path) in files.iter().enumerate() {
             let Some(mut file) = open(path).map_err(|e| self.failed(e))? else { continue };
-            let records = file.last_records(count - last.len(), |r| self.counts(r)).map_err(|e| self.failed(e))?;
+            let records = file.last_records(count - last.len()).map_err(|e| self.failed(e))?;
             for record in records.into_iter().rev() {
                 last.push_front(record);
             }
@@ -191,14 +191,6 @@ impl Reader {
             self.deliver(record).await?;
         }
         Ok(live)
-    }
-
-    /// Whether a record counts for `tail`: Docker counts lines of the wanted streams, whatever their time.
-    fn counts(&self, record: &Record) -> bool {
-        match record.stream {
-            Output::Stdout => self.query.stdout,
-            Output::Stderr => self.query.stderr,
-        }
     }
 
     fn failed(&self, source: io::Error) -> Stopped {
@@ -234,8 +226,8 @@ impl LogFile {
         Ok(Some(records))
     }
 
-    /// The last `count` records for which `counts` holds, oldest first; the position is then the end.
-    fn last_records(&mut self, count: usize, counts: impl Fn(&Record) -> bool) -> io::Result<Vec<Record>> {
+    /// The last `count` records, oldest first; the position is then the end.
+    fn last_records(&mut self, count: usize) -> io::Result<Vec<Record>> {
         let length = self.file.metadata()?.len();
         let mut step = CHUNK as u64;
         loop {
@@ -244,7 +236,7 @@ impl LogFile {
             self.pending.clear();
             let mut all = Vec::new();
             while let Some(records) = self.next_records()? {
-                all.extend(records.into_iter().filter(|r| counts(r)));
+                all.extend(records);
             }
             if from > 0 && !all.is_empty() {
                 // The first may have been cut; it could not have been decoded then, but neither is it known whole.

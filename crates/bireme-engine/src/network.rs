@@ -145,6 +145,17 @@ impl Networks {
     }
 }
 
+/// The links of one endpoint whose other ends are on the network now.
+fn linked_names(endpoint: &Endpoint, names: &Names) -> Names {
+    let links = endpoint.request.links.iter();
+    let found = links.filter_map(|(alias, name)| {
+        // A whole id is known by its beginning.
+        let name = if name.len() == 64 { &name[..12] } else { name.as_str() };
+        Some((alias.to_ascii_lowercase(), names.get(&name.to_ascii_lowercase())?.clone()))
+    });
+    found.collect()
+}
+
 fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
     [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().filter_map(|(ip, bits)| IpNet::new(ip, bits).ok()).collect()
 }
@@ -757,13 +768,8 @@ impl Engine {
         network: &str,
     ) -> Result<(), EngineError> {
         let at = moving.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
-            EngineError::Denied {
-                message: format!(
-                    "container {} is not connected to network {}",
-                    handle.id(),
-                    self.network(network).map_or_else(|_| network.to_owned(), |network| network.name)
-                ),
-            }
+            let name = self.network(network).map_or_else(|_| network.to_owned(), |found| found.name);
+            EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
         })?;
         let mut old = moving.endpoints.remove(at);
         let id = handle.executor.sandbox(&handle.fixed.spec);
@@ -783,7 +789,9 @@ impl Engine {
         let _one_at_a_time = self.network_list().naming.lock().await;
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
             if let Ok(id) = NetworkId::parse(&endpoint.network) {
-                self.net().set_network_names(&id, self.names_on(&endpoint.network));
+                let names = self.names_on(&endpoint.network);
+                let linked = self.linked_on(&endpoint.network, &names);
+                self.net().set_network_names(&id, names, linked);
             }
         }
         let touched: HashSet<&str> = endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect();
@@ -814,10 +822,25 @@ impl Engine {
         names
     }
 
+    /// What single workloads call others, by the address that they ask from.
+    fn linked_on(&self, network: &str, names: &Names) -> HashMap<IpAddr, Names> {
+        let mut linked = HashMap::new();
+        for handle in self.handles() {
+            let view = handle.view();
+            for endpoint in view.endpoints.iter().filter(|e| e.network == network && !e.request.links.is_empty()) {
+                let own = linked_names(endpoint, names);
+                linked.extend(addresses_of(endpoint).iter().map(|net| (net.addr(), own.clone())));
+            }
+        }
+        linked
+    }
+
     fn names_of(&self, endpoints: &[Endpoint]) -> Names {
         let mut names = Names::new();
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
-            for (name, addresses) in self.names_on(&endpoint.network) {
+            let all = self.names_on(&endpoint.network);
+            let linked = linked_names(endpoint, &all);
+            for (name, addresses) in all.into_iter().chain(linked) {
                 names.entry(name).or_default().extend(addresses);
             }
         }

@@ -94,6 +94,7 @@ impl Owner {
     /// Takes over a workload that an earlier daemon started.
     pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
         self.handle.set_workload(Some(workload.clone()));
+        self.engine.has_mounted(&self.handle);
         self.mounted = true;
         self.watch_end(workload);
         let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
@@ -315,6 +316,7 @@ impl Owner {
         self.mounted = true;
         let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
         dirs.make().await?;
+        self.engine.mount_volumes(&self.handle).await?;
         let spec = self.spec();
         let prepared = Prepared {
             spec: WorkloadSpec { env: [placed.env, spec.env].concat(), ..spec },
@@ -345,6 +347,7 @@ impl Owner {
             self.engine.emit_mounts("unmount", &self.handle);
         }
         self.engine.unplace(&self.handle, &mut self.moving).await;
+        self.engine.unmount_volumes(&self.handle).await;
     }
 
     fn watch_end(&mut self, workload: Arc<dyn Workload>) {

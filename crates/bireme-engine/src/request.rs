@@ -133,6 +133,9 @@ pub struct EndpointRequest {
     pub ipv4: Option<IpAddr>,
     pub ipv6: Option<IpAddr>,
     pub mac: Option<String>,
+    /// Names that this workload alone finds others under: its own word for another's name.
+    #[serde(default)]
+    pub links: BTreeMap<String, String>,
     pub driver_options: BTreeMap<String, String>,
 }
 

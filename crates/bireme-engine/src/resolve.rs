@@ -20,6 +20,7 @@ use crate::view::{MountKind, MountPoint};
 pub(crate) struct VolumeNeed {
     pub(crate) name: Option<String>,
     pub(crate) target: String,
+    pub(crate) declared: bool,
     pub(crate) read_only: bool,
     pub(crate) no_copy: bool,
     pub(crate) driver: String,
@@ -140,6 +141,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inher
             kind,
             name: String::new(),
             anonymous: false,
+            declared: image.volumes.contains_key(&mount.target),
             source,
             target: target.clone(),
             read_only: mount.read_only,
@@ -171,6 +173,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inher
             MountRequestSource::Volume { name, no_copy, driver, options, labels } => {
                 resolved.volumes.push(VolumeNeed {
                     name: name.clone(),
+                    declared: image.volumes.contains_key(&target),
                     target,
                     read_only: mount.read_only,
                     no_copy: *no_copy,
@@ -193,6 +196,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inher
             resolved.volumes.push(VolumeNeed {
                 name: None,
                 target,
+                declared: true,
                 read_only: false,
                 no_copy: false,
                 driver: String::new(),

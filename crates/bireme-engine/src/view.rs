@@ -150,6 +150,9 @@ pub struct MountPoint {
     pub name: String,
     /// Made for this workload alone, and removed with it on request.
     pub anonymous: bool,
+    /// The image says that there is a volume here.
+    #[serde(default)]
+    pub declared: bool,
     pub source: PathBuf,
     pub target: String,
     pub read_only: bool,

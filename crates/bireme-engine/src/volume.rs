@@ -4,17 +4,17 @@
 //! <data_root>/volumes/<name>/_data
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::container::Handle;
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
 use crate::view::{MountKind, Volume};
-use crate::{EngineError, rootfs, size};
+use crate::{EngineError, rootfs, size, volume_source};
 
 /// The label of volumes that were made without a name.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
@@ -22,11 +22,16 @@ const ANONYMOUS: &str = "com.docker.volume.anonymous";
 /// The volumes that exist, by name.
 pub(crate) struct Volumes {
     list: Mutex<BTreeMap<String, Volume>>,
+    /// The workloads for which a volume that is a mount is mounted, by its name. Held while mounting and unmounting.
+    mounted: Arc<Mutex<HashMap<String, HashSet<String>>>>,
 }
 
 impl Volumes {
     pub(crate) fn new(volumes: Vec<Volume>) -> Self {
-        Self { list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()) }
+        Self {
+            list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
+            mounted: Arc::default(),
+        }
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
@@ -59,16 +64,7 @@ impl Engine {
                 ),
             });
         }
-        if let Some(option) =
-            request.options.keys().find(|key| !matches!(key.as_str(), "type" | "device" | "o" | "size"))
-        {
-            return Err(EngineError::invalid(format!("create {}: invalid option: {option:?}", request.name)));
-        }
-        if let Some(option) = request.options.keys().next() {
-            return Err(EngineError::unsupported(format!(
-                "volume option {option:?} of driver local is not offered: mount the folder with a bind mount instead"
-            )));
-        }
+        volume_source::check(&request.options)?;
         let name = if request.name.is_empty() { engine::random_hex() } else { request.name };
         let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if name.len() < 2 || name.len() > 255 || !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(inner)
@@ -115,11 +111,84 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let (into, layers, target) = (volume.mountpoint.clone(), layers.to_vec(), target.to_owned());
         let path = into.clone();
+        let (copying, user) = (vec![volume.clone()], engine::random_hex());
+        self.mount_for(&user, copying.clone()).await?;
         let copy = tokio::task::spawn_blocking(move || {
             let empty = std::fs::read_dir(&into)?.next().is_none();
             if empty { rootfs::copy_up(&layers, &target, &into) } else { Ok(()) }
         });
-        copy.await.map_err(|_| EngineError::Stopping)?.map_err(|source| EngineError::File { path, source })
+        let copied = copy.await;
+        self.unmount_for(&user, copying).await;
+        copied.map_err(|_| EngineError::Stopping)?.map_err(|source| EngineError::File { path, source })
+    }
+
+    /// The volumes of a workload that are mounts.
+    fn mounts_of(&self, handle: &Handle) -> Vec<Volume> {
+        let points = handle.fixed.mounts.iter().filter(|point| point.kind == MountKind::Volume);
+        points.filter_map(|point| self.volume(&point.name).ok()).filter(|volume| !volume.options.is_empty()).collect()
+    }
+
+    /// Mounts what a workload's volumes are mounts of, before it starts.
+    pub(crate) async fn mount_volumes(&self, handle: &Handle) -> Result<(), EngineError> {
+        self.mount_for(handle.id(), self.mounts_of(handle)).await
+    }
+
+    /// Undoes [`Engine::mount_volumes`] for those volumes that nobody else has.
+    pub(crate) async fn unmount_volumes(&self, handle: &Handle) {
+        self.unmount_for(handle.id(), self.mounts_of(handle)).await;
+    }
+
+    async fn mount_for(&self, user: &str, volumes: Vec<Volume>) -> Result<(), EngineError> {
+        let volumes: Vec<Volume> = volumes.into_iter().filter(|volume| !volume.options.is_empty()).collect();
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
+        let mount = tokio::task::spawn_blocking(move || {
+            let mut mounted = mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            for volume in volumes {
+                volume_source::mount(&volume.options, &volume.mountpoint).map_err(|error| {
+                    let device = volume.options.get("device").map(String::as_str).unwrap_or_default();
+                    EngineError::invalid(format!(
+                        "error while mounting volume '{}': failed to mount local volume: mount {device}: {error}",
+                        volume.mountpoint.display()
+                    ))
+                })?;
+                mounted.entry(volume.name).or_default().insert(user.clone());
+            }
+            Ok(())
+        });
+        mount.await.map_err(|_| EngineError::Stopping)?
+    }
+
+    async fn unmount_for(&self, user: &str, volumes: Vec<Volume>) {
+        let volumes: Vec<Volume> = volumes.into_iter().filter(|volume| !volume.options.is_empty()).collect();
+        if volumes.is_empty() {
+            return;
+        }
+        let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
+        let unmount = tokio::task::spawn_blocking(move || {
+            let mut mounted = mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            for volume in volumes {
+                let users = mounted.entry(volume.name.clone()).or_default();
+                users.remove(&user);
+                if users.is_empty() {
+                    mounted.remove(&volume.name);
+                    if let Err(error) = volume_source::unmount(&volume.mountpoint) {
+                        tracing::warn!(volume = volume.name, %error, "a volume could not be unmounted");
+                    }
+                }
+            }
+        });
+        let _ = unmount.await;
+    }
+
+    /// Knows again for whom volumes are mounted, after the engine was started anew.
+    pub(crate) fn has_mounted(&self, handle: &Handle) {
+        let mut mounted = self.volume_list().mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for volume in self.mounts_of(handle) {
+            mounted.entry(volume.name).or_default().insert(handle.id().to_owned());
+        }
     }
 
     pub fn volumes(&self) -> Vec<Volume> {
@@ -161,6 +230,9 @@ impl Engine {
         if !users.is_empty() {
             return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
+        // What is mounted there is not the volume's own, and must not be removed with it.
+        volume_source::unmount(&volume.mountpoint)
+            .map_err(|source| EngineError::File { path: volume.mountpoint.clone(), source })?;
         // Forgotten first: a folder without a record is swept at the next start, a record without a folder is a lie.
         self.memory().delete_volume(name).await?;
         self.volume_list().list().remove(name);

@@ -45,6 +45,8 @@ struct Known {
     /// In the order of being attached.
     places: HashMap<SandboxId, Vec<NetworkId>>,
     names: HashMap<NetworkId, Names>,
+    /// Names that one client alone uses.
+    linked: HashMap<NetworkId, HashMap<IpAddr, Names>>,
     gateways: HashMap<NetworkId, IpAddr>,
     internal: HashSet<NetworkId>,
     /// Of sandboxes that have servers of their own.
@@ -74,6 +76,7 @@ impl Directory {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.internal.remove(network);
         known.names.remove(network);
+        known.linked.remove(network);
         known.gateways.remove(network);
     }
 
@@ -93,9 +96,15 @@ impl Directory {
         places.filter_map(|place| known.gateways.get(place)).copied().collect()
     }
 
-    pub(crate) fn set_names(&self, network: &NetworkId, names: Names) {
+    pub(crate) fn set_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {
         let names = names.into_iter().map(|(name, to)| (name.trim_end_matches('.').to_lowercase(), to)).collect();
-        self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner).names.insert(network.clone(), names);
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.names.insert(network.clone(), names);
+        if linked.is_empty() {
+            known.linked.remove(network);
+        } else {
+            known.linked.insert(network.clone(), linked);
+        }
     }
 
     pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
@@ -136,11 +145,15 @@ impl Directory {
             return reply(&asked, ResponseCode::NotImp, vec![], limit);
         };
         let places = known.places.get(sandbox).map(Vec::as_slice).unwrap_or_default();
+        // It may ask from its address on another network than the one where it has the link.
+        let linked = places.iter().filter_map(|place| known.linked.get(place)).flatten();
+        let linked = linked.filter(|(from, _)| known.clients.get(from) == Some(sandbox)).map(|(_, names)| names);
         let names = places.iter().filter_map(|place| known.names.get(place));
         if query.query_class == DNSClass::IN {
             let text = query.name.to_ascii().trim_end_matches('.').to_lowercase();
-            let mut found = names.clone().filter_map(|names| names.get(&text)).flatten().copied().peekable();
-            if found.peek().is_some() || names.clone().any(|names| names.contains_key(&text)) {
+            let all = linked.chain(names.clone());
+            let mut found = all.clone().filter_map(|names| names.get(&text)).flatten().copied().peekable();
+            if found.peek().is_some() || all.clone().any(|names| names.contains_key(&text)) {
                 let mut addresses: Vec<IpAddr> = vec![];
                 for address in found {
                     if !addresses.contains(&address) {

@@ -21,6 +21,7 @@ pub mod spec;
 mod state;
 mod sweep;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -177,9 +178,9 @@ impl Net {
     }
 
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several
-    /// networks see the names of each.
-    pub fn set_network_names(&self, network: &NetworkId, names: Names) {
-        self.inner.service.directory.set_names(network, names);
+    /// networks see the names of each. `linked` are further names for single members, by their addresses there.
+    pub fn set_network_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {
+        self.inner.service.directory.set_names(network, names, linked);
     }
 
     /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order in which it was attached.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
@@ -111,8 +112,9 @@ fn names_are_answered_by_the_clients_networks() {
         net.set_network_names(
             &one.id,
             names(&[("redis", &["10.1.0.2"]), ("cache", &["10.1.0.2"]), ("web", &["10.1.0.3", "10.1.0.4"])]),
+            HashMap::from([("10.1.0.2".parse().unwrap(), names(&[("mine", &["10.1.0.3"])]))]),
         );
-        net.set_network_names(&two.id, names(&[("Tally", &["10.2.0.2"])]));
+        net.set_network_names(&two.id, names(&[("Tally", &["10.2.0.2"])]), HashMap::new());
         let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
         let c = place(&net, &endpoint("c", &two, "10.2.0.2")).await;
         assert_eq!(net.dns_servers(&sandbox("a")), ["10.1.0.1".parse::<IpAddr>().unwrap()]);
@@ -123,6 +125,9 @@ fn names_are_answered_by_the_clients_networks() {
                 |codes: &[&str]| Some((ResponseCode::NoError, codes.iter().map(|one| (*one).to_owned()).collect()));
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::A), found(&["10.1.0.2"]));
             assert_eq!(ask(&a, "10.1.0.1", "CaChe.", RecordType::A), found(&["10.1.0.2"]));
+            // A name that one alone uses.
+            assert_eq!(ask(&a, "10.1.0.1", "mine.", RecordType::A), found(&["10.1.0.3"]));
+            assert_eq!(ask(&c, "10.2.0.1", "mine.", RecordType::A), found(&["192.0.2.7"]));
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::AAAA), found(&[]));
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::MX), found(&[]));
             assert_eq!(ask(&a, "10.1.0.1", "web.", RecordType::A).unwrap().1.len(), 2);
@@ -142,7 +147,7 @@ fn names_are_answered_by_the_clients_networks() {
                 assert!(socket.recv(&mut [0; 512]).is_err());
             })
             .unwrap();
-            net_of_test.set_network_names(&network_one.id, names(&[("redis", &["10.1.0.9"])]));
+            net_of_test.set_network_names(&network_one.id, names(&[("redis", &["10.1.0.9"])]), HashMap::new());
             assert_eq!(ask(&a, "10.1.0.1", "redis.", RecordType::A), found(&["10.1.0.9"]));
         })
         .await;
@@ -158,7 +163,7 @@ fn a_dead_upstream_is_servfail_and_internal_networks_ask_nobody() {
         inside.internal = true;
         net.ensure_network(&one).await.unwrap();
         net.ensure_network(&inside).await.unwrap();
-        net.set_network_names(&inside.id, names(&[("db", &["10.2.0.2"])]));
+        net.set_network_names(&inside.id, names(&[("db", &["10.2.0.2"])]), HashMap::new());
         let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
         let b = place(&net, &endpoint("b", &inside, "10.2.0.2")).await;
         beside(move || {

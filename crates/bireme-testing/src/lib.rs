@@ -15,10 +15,12 @@ pub mod conformance;
 mod engine;
 mod leftovers;
 mod output;
+mod subject;
 
 pub use client::Answer;
 pub use engine::Engine;
 pub use output::Output;
+pub use subject::Subject;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -104,7 +104,8 @@ impl Columns {
             "stime" | "start" | "start_time" | "lstart" => ("STIME", C::Stime),
             "tty" | "tt" | "tname" => ("TTY", C::Tty),
             "time" | "cputime" => ("TIME", C::Time),
-            "cmd" | "args" | "command" => ("CMD", C::Cmd),
+            "cmd" => ("CMD", C::Cmd),
+            "args" | "command" => ("COMMAND", C::Cmd),
             "comm" | "ucmd" | "ucomm" => ("COMMAND", C::Comm),
             "stat" | "state" | "s" => ("STAT", C::State),
             "%cpu" | "pcpu" => ("%CPU", C::CpuPercent),
@@ -312,7 +313,7 @@ mod tests {
         check("", Some(&["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]));
         check("-o pid,cmd", Some(&["PID", "CMD"]));
         check("-eo pid,ppid,comm", Some(&["PID", "PPID", "COMMAND"]));
-        check("-opid,args", Some(&["PID", "CMD"]));
+        check("-opid,args", Some(&["PID", "COMMAND"]));
         check("-o pid -o user", Some(&["PID", "USER"]));
         check("-o cmd", None);
         check("-o pid,nonsense", None);

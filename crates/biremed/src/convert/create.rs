@@ -97,7 +97,9 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
-    create.links = links(host.links.as_deref())?;
+    if !of_own_network(&host) {
+        create.links = links(host.links.as_deref())?;
+    }
     create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
@@ -153,6 +155,12 @@ pub(super) fn check_restart_name(name: &str) -> Result<(), Refusal> {
     )))
 }
 
+/// Whether the default network is one of the user's: links there stand with the endpoints, and Docker passes over these.
+fn of_own_network(host: &HostConfig) -> bool {
+    let mode = host.network_mode.as_deref().unwrap_or_default();
+    !matches!(mode, "" | "default" | "bridge" | "host" | "none") && !mode.starts_with("container:")
+}
+
 /// Refuses what is known and not offered, by its name. `body` has what the generated types left behind.
 fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
     fn some<T>(list: &Option<Vec<T>>) -> bool {
@@ -182,7 +190,7 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
         )));
     }
     let driver = host.volume_driver.as_deref().unwrap_or_default();
-    let table: [(bool, &str, &str); 17] = [
+    let table: [(bool, &str, &str); 16] = [
         (some(&wire.shell), "Shell", "name the shell in Cmd or in the health check itself"),
         (map(&host.storage_opt), "StorageOpt", "leave it out"),
         (some(&host.blkio_weight_device), "BlkioWeightDevice", "leave it out"),

@@ -309,11 +309,11 @@ fn healthcheck(health: &HealthCheck) -> Value {
     Value::Object(wire)
 }
 
-/// Paths of anonymous volumes, the image's included.
+/// Paths that were declared to be volumes, by the image or by the request.
 fn volumes(mounts: &[MountPoint], asked: &Value) -> Value {
     let mut paths: BTreeMap<&str, Value> =
         asked.as_object().into_iter().flatten().map(|(path, _)| (path.as_str(), json!({}))).collect();
-    paths.extend(mounts.iter().filter(|mount| mount.anonymous).map(|mount| (mount.target.as_str(), json!({}))));
+    paths.extend(mounts.iter().filter(|mount| mount.declared).map(|mount| (mount.target.as_str(), json!({}))));
     if paths.is_empty() { Value::Null } else { json!(paths) }
 }
 
@@ -359,8 +359,9 @@ fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
     put(
         "Mode",
         json!(mode.unwrap_or(match mount.kind {
-            MountKind::Volume => "z",
-            MountKind::Bind | MountKind::Tmpfs => "",
+            // One of the image's, or by `Volumes`, is as it comes.
+            MountKind::Volume if !(mount.anonymous && mount.declared) => "z",
+            _ => "",
         })),
     );
     put("RW", json!(!mount.read_only));

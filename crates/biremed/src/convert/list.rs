@@ -122,6 +122,7 @@ pub(crate) mod tests {
             kind,
             name: name.to_owned(),
             anonymous: false,
+            declared: false,
             source: source.into(),
             target: target.to_owned(),
             read_only,

@@ -68,9 +68,6 @@ pub fn endpoint(network: &str, wire: EndpointSettings) -> Result<EndpointRequest
     let refuse = |what: &str, instead: &str| {
         Err(Refusal::unsupported(format!("network {network}: {what} is not offered: {instead}")))
     };
-    if wire.links.is_some_and(|links| !links.is_empty()) {
-        return refuse("Links", "workloads on one network find each other by name; use Aliases for more names");
-    }
     if wire.gw_priority.is_some_and(|priority| priority != 0) {
         return refuse("GwPriority", "the first network in the order of their names leads out");
     }
@@ -92,8 +89,18 @@ pub fn endpoint(network: &str, wire: EndpointSettings) -> Result<EndpointRequest
         ipv4: address(ipam.ipv4_address, "IPv4")?,
         ipv6: address(ipam.ipv6_address, "IPv6")?,
         mac: wire.mac_address.filter(|mac| !mac.is_empty()),
+        links: wire.links.unwrap_or_default().iter().map(|link| self::link(link)).collect::<Result<_, _>>()?,
         driver_options: wire.driver_opts.unwrap_or_default().into_iter().collect(),
     })
+}
+
+/// `name:alias`, or a name that is its own alias.
+fn link(text: &str) -> Result<(String, String), Refusal> {
+    let (name, alias) = text.split_once(':').unwrap_or((text, text));
+    if name.is_empty() || alias.is_empty() || alias.contains(':') {
+        return Err(Refusal::invalid(format!("bad format for links: {text}")));
+    }
+    Ok((alias.trim_start_matches('/').to_owned(), name.trim_start_matches('/').to_owned()))
 }
 
 /// The version whose networks may be without IPv4, and whose endpoints have an order.
@@ -181,6 +188,9 @@ fn show_endpoint(endpoint: &Endpoint) -> Value {
     let gateway = |gateway: Option<std::net::IpAddr>| gateway.map(|gateway| gateway.to_string()).unwrap_or_default();
     let (ipv4, ipv4_length) = address(endpoint.ipv4);
     let (ipv6, ipv6_length) = address(endpoint.ipv6);
+    let links = |request: &EndpointRequest| -> Vec<String> {
+        request.links.iter().map(|(alias, name)| format!("{name}:{alias}")).collect()
+    };
     let mut ipam = Map::new();
     for (key, value) in [("IPv4Address", request.ipv4), ("IPv6Address", request.ipv6)] {
         if let Some(value) = value {
@@ -189,7 +199,7 @@ fn show_endpoint(endpoint: &Endpoint) -> Value {
     }
     json!({
         "IPAMConfig": (!ipam.is_empty()).then_some(ipam),
-        "Links": null,
+        "Links": (!request.links.is_empty()).then(|| links(request)),
         "Aliases": (!request.aliases.is_empty()).then_some(&request.aliases),
         "MacAddress": endpoint.mac.clone().unwrap_or_default(),
         "DriverOpts": (!request.driver_options.is_empty()).then_some(&request.driver_options),
@@ -256,6 +266,10 @@ mod tests {
         assert_eq!(good.ipv4, Some("10.0.0.5".parse().unwrap()));
         assert_eq!((good.aliases.len(), good.mac), (2, None));
         assert!(read(r#"{"IPAMConfig":{"IPv4Address":"ten"}}"#).unwrap_err().message.contains("invalid IPv4 address"));
-        assert!(read(r#"{"Links":["a:b"]}"#).unwrap_err().message.starts_with("network n: Links is not offered"));
+        assert_eq!(
+            read(r#"{"Links":["/a:b","c"]}"#).unwrap().links.into_iter().collect::<Vec<_>>(),
+            [("b".to_owned(), "a".to_owned()), ("c".to_owned(), "c".to_owned())]
+        );
+        assert_eq!(read(r#"{"Links":["a:"]}"#).unwrap_err().message, "bad format for links: a:");
     }
 }

@@ -73,26 +73,33 @@ async fn start(
     OptionalJson(wire): OptionalJson<ExecStartConfig>,
 ) -> Answer {
     let detach = wire.detach == Some(true);
-    let known = app.engine.exec_inspect(&id)?;
-    let session = match app.engine.exec_start(&id, detach, size(wire.console_size)?).await {
-        // The command's own fault is told in the stream, as Docker does: its client then asks for the exit code.
-        Err(EngineError::Exec(error)) if !detach && error.exit_code().is_some() => {
-            let (text, tty) = (format!("{error}\r\n"), known.spec.tty);
-            let run = async move |client| hijack::say(client, &text, tty).await;
-            return Ok(Hijack::new(&headers, version, tty, run).into_response());
-        }
-        other => other?,
-    };
-    let Some(stream) = session.stream else {
+    let size = size(wire.console_size)?;
+    let known = app.engine.exec_ready(&id)?;
+    if detach {
+        app.engine.exec_start(&id, detach, size).await?;
         return Ok(Response::new(Body::empty()));
+    }
+    let tty = known.spec.tty;
+    // Begun when the client has the head of the answer: some read it together with what follows, and lose that.
+    let run = async move |client| {
+        let session = match app.engine.exec_start(&id, detach, size).await {
+            Ok(session) => session,
+            // Told in the stream, as Docker does: its client then asks for the exit code.
+            Err(error) => {
+                if !matches!(&error, EngineError::Exec(error) if error.exit_code().is_some()) {
+                    tracing::warn!(exec = id, error = %crate::error::chain(&error), "a session did not start");
+                }
+                return hijack::say(client, &format!("{error}\r\n"), tty).await;
+            }
+        };
+        let Some(stream) = session.stream else { return };
+        let input = known.attach.stdin;
+        let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
+        let only = Only::of(known.attach.stdout, known.attach.stderr, tty);
+        // The client asks for the exit code as soon as the stream ends: it must stand by then.
+        let recorded = app.engine.exec_recorded(&id);
+        hijack::carry(client, stream, input, keys, only, recorded).await;
     };
-    let tty = session.tty;
-    let input = known.attach.stdin;
-    let only = Only::of(known.attach.stdout, known.attach.stderr, tty);
-    let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
-    // The client asks for the exit code as soon as the stream ends: it must stand by then.
-    let recorded = app.engine.exec_recorded(&id);
-    let run = async move |client| hijack::carry(client, stream, input, keys, only, recorded).await;
     Ok(Hijack::new(&headers, version, tty, run).into_response())
 }
 
