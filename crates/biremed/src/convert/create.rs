@@ -358,7 +358,7 @@ pub(super) fn resources(host: &HostConfig, what_for: For) -> Result<Resources, R
         cpuset_mems: text(host.cpuset_mems.clone()),
         memory_swappiness: swappiness.map(i64::unsigned_abs),
         blkio: Blkio {
-            weight: u16::try_from(weight).ok().filter(|weight| *weight != 0),
+            weight: Some(weight).filter(|weight| *weight != 0),
             read_bps: throttle(host.blkio_device_read_bps.as_deref())?,
             write_bps: throttle(host.blkio_device_write_bps.as_deref())?,
             read_iops: throttle(host.blkio_device_read_iops.as_deref())?,
