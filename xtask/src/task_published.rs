@@ -31,6 +31,8 @@ struct Suite {
     published: &'static [(&'static str, &'static str)],
     /// Files beside the package's folder, which the package leaves out.
     beside: &'static [(&'static str, &'static str)],
+    /// Folders among those that some tests build and others take for built.
+    first: &'static [&'static str],
     /// Tests that may run at once.
     threads: &'static str,
     /// The registry is a mirror of Docker Hub.
@@ -47,6 +49,13 @@ const BOLLARD: Suite = Suite {
     beyond: &[
         ("integration_test_search_images", "searches Docker Hub, which is not to be reached from where tests run"),
         ("test_downversioning", "speaks to /var/run/docker.sock, whatever DOCKER_HOST says"),
+        (
+            "integration_test_get_plugin_privileges",
+            "installs a plugin from Docker Hub; Docker's engine fails it here too",
+        ),
+        ("integration_test_plugin_lifecycle", "installs a plugin from Docker Hub; Docker's engine fails it here too"),
+        ("integration_test_plugin_push", "installs a plugin from Docker Hub; Docker's engine fails it here too"),
+        ("integration_test_plugin_upgrade", "installs a plugin from Docker Hub; Docker's engine fails it here too"),
     ],
     built: &[(
         "uhttpd",
@@ -63,6 +72,7 @@ EXPOSE 80
         ("hello-world", "hello-world:linux"),
     ],
     beside: &[],
+    first: &[],
     threads: "1",
     mirror: false,
 };
@@ -87,12 +97,25 @@ const TESTCONTAINERS: Suite = Suite {
     version: "0.28.0",
     features: "blocking,http_wait_plain,reusable-containers",
     of_swarms: &[],
-    beyond: &[],
+    beyond: &[
+        (
+            "core::client::tests::test_client_pull_image_with_platform",
+            "pulls hello-world for linux/386, which is made for this machine's processor alone",
+        ),
+        (
+            "runners::async_runner::tests::async_run_command_should_map_exposed_port_udp_sctp",
+            "publishes a port of SCTP, which the kernel may not have; Docker's engine fails it here too",
+        ),
+        (
+            "runners::async_runner::tests::async_run_command_should_map_ports_udp_sctp",
+            "publishes a port of SCTP, which the kernel may not have; Docker's engine fails it here too",
+        ),
+    ],
     built: &[
         (
             "helloworld",
             r#"FROM alpine
-RUN printf '#!/bin/sh\ntrap "exit 0" TERM\nmkdir -p /www && echo hello > /www/index.html\nhttpd -p 8080 -h /www; httpd -p 8081 -h /www\necho "Ready, listening on 8080 and 8081" >&2\nwhile true; do sleep 1 & wait $!; done\n' > /server \
+RUN printf '#!/bin/sh\ntrap "exit 0" TERM\nmkdir -p /www && echo hello > /www/index.html && echo PONG > /www/ping\nhttpd -p 8080 -h /www; httpd -p 8081 -h /www\nfor line in "DELAY_START_MSEC: 0" "Sleeping for 0 ms" "Starting server on port 8080" "Starting server on port 8081"; do echo "$line" >&2; done\necho "Ready, listening on 8080 and 8081" >&2\nwhile true; do sleep 1 & wait $!; done\n' > /server \
  && chmod 755 /server
 EXPOSE 8080 8081
 CMD ["/server"]
@@ -109,6 +132,7 @@ CMD ["/server"]
         ("alpine", "library/alpine:3.20"),
         ("busybox", "library/busybox:latest"),
         ("hello-world", "library/hello-world:latest"),
+        ("hello-world", "library/hello-world:linux"),
         ("helloworld", "testcontainers/helloworld:1.2.0"),
         ("helloworld", "testcontainers/helloworld:1.3.0"),
         ("curl", "curlimages/curl:latest"),
@@ -134,7 +158,8 @@ CMD ["/server"]
         ),
         ("testimages/no_expose_port/serve", server!("8080", "hidden", "echo listening on 0.0.0.0:8080")),
     ],
-    threads: "2",
+    first: &["testimages/simple_web_server"],
+    threads: "4",
     mirror: true,
 };
 
@@ -345,6 +370,11 @@ fn publish(suite: &Suite, host: &str, registry: &Registry) -> Result<()> {
         let context = suite.folder().join("images").join(name);
         house::write(&context.join("Dockerfile"), dockerfile)?;
         let context = context.display().to_string();
+        house::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
+    }
+    for folder in suite.first {
+        let name = folder.rsplit('/').next().unwrap_or(folder);
+        let context = suite.folder().join(folder).display().to_string();
         house::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
     }
     let address = &registry.address;
