@@ -59,8 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn test(record: bool, filters: &[String]) -> Result<()> {
     start()?;
-    let mut command = house::cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-E", ON_EITHER]);
-    command.args(filters).env("BIREME_TEST_ON_DOCKER", "1");
+    // One after the other: all share the one engine and its images.
+    let mut command = house::cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-j", "1"]);
+    command.args(["-E", ON_EITHER]).args(filters).env("BIREME_TEST_ON_DOCKER", "1");
     if record {
         command.env("BIREME_TEST_RECORD", "1");
     }

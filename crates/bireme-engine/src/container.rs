@@ -104,7 +104,7 @@ impl Handle {
     pub(crate) fn require(&self, ask: Ask) -> Result<(), EngineError> {
         match lifecycle::may(self.view().state.status, ask) {
             Answer::Go | Answer::Already => Ok(()),
-            Answer::Refused(why) => Err(EngineError::conflict(format!("container {} {why}", self.id()))),
+            Answer::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.id(), why))),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
 use crate::volume::Volumes;
-use crate::{EngineError, exec, health};
+use crate::{EngineError, exec, health, log_details};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -639,6 +639,7 @@ impl Engine {
             name: volume.name.clone(),
             anonymous,
             declared: need.declared,
+            inherited: false,
             source: volume.mountpoint.clone(),
             target: need.target.clone(),
             read_only: need.read_only,
@@ -660,6 +661,7 @@ impl Engine {
                 let (mut mount, mut point) = (mount.clone(), point.clone());
                 mount.read_only |= read_only;
                 point.read_only |= read_only;
+                (point.declared, point.inherited) = (false, true);
                 all.push((mount, point));
             }
         }
@@ -723,8 +725,12 @@ impl Engine {
                     Err(format!("logging mode not supported: {value}"))
                 }
                 "mode" | "max-buffer-size" | "compress" => Ok(()),
+                option if driver == "json-file" && log_details::OPTIONS.contains(&option) => {
+                    log_details::check(option, value)
+                }
                 _ => Err(format!(
-                    "unknown log opt '{key}' for {driver} log driver: max-size, max-file, mode, max-buffer-size and compress are offered"
+                    "unknown log opt '{key}' for {driver} log driver: max-size, max-file, mode, max-buffer-size and compress are offered, with json-file also {}",
+                    log_details::OPTIONS.join(", ")
                 )),
             };
             fits.map_err(EngineError::invalid)?;
@@ -1063,6 +1069,14 @@ impl Engine {
             )));
         };
         Ok(log::read(path, query, handle.watch()))
+    }
+
+    /// What stands before each line of its log where details are wanted: empty, or `key=value,key=value`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn log_details(&self, name: &str) -> Result<String, EngineError> {
+        log_details::of(&self.find(name)?.view())
     }
 
     pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {

@@ -26,6 +26,7 @@ mod layer;
 pub mod lifecycle;
 mod link;
 mod log;
+mod log_details;
 mod memory;
 mod names;
 mod network;

@@ -56,6 +56,12 @@ pub enum Happened {
     RemovalFailed,
 }
 
+/// A refusal of workload `id` in Docker's words, which begin in capitals here and there.
+pub(crate) fn refusal(id: &str, why: &str) -> String {
+    let docker_shouts = ["is already paused", "is not paused"].contains(&why) || why.contains(", ");
+    format!("{} {id} {why}", if docker_shouts { "Container" } else { "container" })
+}
+
 /// Whether `ask` may be done to a workload in `status`.
 pub fn may(status: Status, ask: Ask) -> Answer {
     use Answer::{Already, Go, Refused};

@@ -40,8 +40,10 @@ impl Stream for LogStream {
 const CHUNK: usize = 64 * 1024;
 
 /// Starts reading `path` as `query` asks; `state` tells when nothing more will come.
-pub(crate) fn read(path: PathBuf, query: LogQuery, state: watch::Receiver<Arc<Container>>) -> LogStream {
+/// A workload that does not run is not followed.
+pub(crate) fn read(path: PathBuf, mut query: LogQuery, state: watch::Receiver<Arc<Container>>) -> LogStream {
     let (sender, records) = mpsc::channel(256);
+    query.follow &= state.borrow().state.status != Status::Created;
     // Ends by itself when the receiver is dropped, the log is at its end, or the workload is gone.
     tokio::spawn(async move {
         let reader = Reader { path, query, state, sender };

@@ -290,6 +290,7 @@ impl Engine {
                 .filter_map(|entry| entry.bridge.as_ref())
                 .flat_map(|b| b.spec.subnets.iter().map(|s| s.net))
                 .collect();
+            let asked = request.pools.clone();
             let has_v4 = request.pools.iter().filter_map(|p| p.subnet.as_ref()).any(|s| !s.contains(':'));
             if !has_v4 {
                 let taken: Vec<IpNet> = used.iter().chain(&routes).copied().collect();
@@ -326,7 +327,10 @@ impl Engine {
                 });
             }
             for (pool, subnet) in network.pools.iter_mut().zip(subnets) {
-                pool.gateway = Some(subnet.gateway.to_string());
+                // Of a subnet that was asked for, Docker shows what was asked for.
+                if !asked.contains(pool) {
+                    pool.gateway = Some(subnet.gateway.to_string());
+                }
             }
             list.insert(network.id.clone(), Entry { network: network.clone(), bridge });
             network
@@ -619,8 +623,10 @@ impl Engine {
         let attached = self.net().attach(&request).await?;
         endpoint.mac = Some(attached.mac);
         if endpoint.network_name != DEFAULT {
-            let own = [name.to_owned(), handle.fixed.spec.id.short().to_owned()];
-            let unique: BTreeSet<String> = own.into_iter().chain(endpoint.request.aliases.iter().cloned()).collect();
+            let spec = &handle.fixed.spec;
+            let own = [name.to_owned(), spec.id.short().to_owned(), spec.hostname.clone()];
+            let all = own.into_iter().chain(endpoint.request.aliases.iter().cloned());
+            let unique: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
             endpoint.names = unique.into_iter().collect();
         }
         self.emit_endpoint("connect", &endpoint.network, handle);
@@ -722,6 +728,13 @@ impl Engine {
         request: EndpointRequest,
         alive: bool,
     ) -> Result<(), EngineError> {
+        if handle.fixed.spec.namespaces.network == NetworkMode::None {
+            return Err(EngineError::Denied {
+                message:
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                        .to_owned(),
+            });
+        }
         if handle.fixed.spec.namespaces.network != NetworkMode::Attached {
             return Err(EngineError::Denied { message: "container sharing network namespace with another container or host cannot be connected to any other network".to_owned() });
         }

@@ -234,7 +234,7 @@ impl Owner {
 
     fn may(&self, ask: Ask) -> Result<Answer, EngineError> {
         match lifecycle::may(self.moving.state.status, ask) {
-            Answer::Refused(why) => Err(EngineError::conflict(format!("container {} {why}", self.handle.id()))),
+            Answer::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.handle.id(), why))),
             answer => Ok(answer),
         }
     }

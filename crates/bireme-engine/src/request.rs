@@ -135,7 +135,7 @@ pub struct EndpointRequest {
     pub mac: Option<String>,
     /// Names that this workload alone finds others under: its own word for another's name.
     #[serde(default)]
-    pub links: BTreeMap<String, String>,
+    pub links: Vec<(String, String)>,
     pub driver_options: BTreeMap<String, String>,
 }
 

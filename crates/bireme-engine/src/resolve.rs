@@ -142,6 +142,7 @@ pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inher
             name: String::new(),
             anonymous: false,
             declared: image.volumes.contains_key(&mount.target),
+            inherited: false,
             source,
             target: target.clone(),
             read_only: mount.read_only,

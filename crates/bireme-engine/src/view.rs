@@ -153,6 +153,9 @@ pub struct MountPoint {
     /// The image says that there is a volume here.
     #[serde(default)]
     pub declared: bool,
+    /// Of `--volumes-from`.
+    #[serde(default)]
+    pub inherited: bool,
     pub source: PathBuf,
     pub target: String,
     pub read_only: bool,

@@ -208,7 +208,7 @@ fn refusals_are_dockers() {
         501,
         "StorageOpt is not offered",
     );
-    check("POST", "/containers/nope/kill?signal=foo", None, 400, "Invalid signal: foo");
+    check("POST", "/containers/nope/kill?signal=foo", None, 400, "invalid signal: foo");
     check("POST", "/containers/nope/wait?condition=foo", None, 400, "invalid condition: \"foo\"");
     check("GET", "/containers/nope/logs", None, 400, "you must choose at least one stream");
     check("GET", "/services", None, 503, "This node is not a swarm manager");

@@ -1,8 +1,9 @@
 //! Compose stacks of every sort, run by the real Compose, and what Docker's own engine made of them.
 //!
 //! A stack is a folder `tests/compose/NAME` with a Compose file and `steps`, one shell command a line; in them `compose`
-//! is the real Compose, `docker` the real command line, and `eventually COMMAND` tries it for ten seconds. What the steps print, how they end and what they leave is
-//! kept in `expected`, which only Docker's engine writes (`./x oracle test --record`), and which ours must reach.
+//! is the real Compose, `docker` the real command line, and `eventually COMMAND` tries it for ten seconds. What the
+//! steps print, how they end and what they leave is kept in `expected`, which only Docker's engine writes
+//! (`./x oracle test --record`), and which ours must reach.
 //!
 //! Three lines in `steps` are not commands: `load IMAGE…` names the test images that the stack needs, `guest NAME…` the
 //! components (Docker's engine leaves such a stack out), `state` has what the engine holds now written down.
@@ -89,7 +90,8 @@ fn check(name: &'static str) {
         return;
     }
     // Compose calls a project after its folder.
-    let folder = subject.folder().join(name);
+    let folder = subject.folder().join("stack").join(name);
+    std::fs::create_dir(folder.parent().unwrap()).unwrap();
     let copied = Command::new("cp").arg("-r").arg(&source).arg(&folder).status().unwrap();
     assert!(copied.success(), "{} cannot be copied", source.display());
     let stack = Stack { name, folder, ports: [free_port(), free_port()], subject };
@@ -154,12 +156,7 @@ impl Stack {
             .env("IMAGES", workspace().join("target/images"))
             .env("DOCKER_BUILDKIT", "0")
             .env_remove("COMPOSE_PROJECT_NAME");
-        let since = std::time::Instant::now();
-        let output = self.subject.run(command);
-        if std::env::var_os("BIREME_TEST_TIMES").is_some() {
-            eprintln!("{:>6} ms  {line}", since.elapsed().as_millis());
-        }
-        output
+        self.subject.run(command)
     }
 
     fn tell(&self, told: &mut String, output: &Output) {

@@ -97,7 +97,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     create.exposed.sort();
     create.exposed.dedup();
     create.mounts = all_mounts(&host)?;
-    if !of_own_network(&host) {
+    if !of_own_network(host.network_mode.as_deref().unwrap_or_default()) {
         create.links = links(host.links.as_deref())?;
     }
     create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
@@ -156,8 +156,7 @@ pub(super) fn check_restart_name(name: &str) -> Result<(), Refusal> {
 }
 
 /// Whether the default network is one of the user's: links there stand with the endpoints, and Docker passes over these.
-fn of_own_network(host: &HostConfig) -> bool {
-    let mode = host.network_mode.as_deref().unwrap_or_default();
+pub(super) fn of_own_network(mode: &str) -> bool {
     !matches!(mode, "" | "default" | "bridge" | "host" | "none") && !mode.starts_with("container:")
 }
 

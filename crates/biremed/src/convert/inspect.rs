@@ -37,7 +37,8 @@ pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVe
         "ResolvConfPath": etc(1),
         "HostnamePath": etc(2),
         "HostsPath": etc(0),
-        "LogPath": fixed.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+        // Docker has no word for where its driver `local` writes.
+        "LogPath": fixed.log_path.as_ref().filter(|_| fixed.log.driver != "local").map(|path| path.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", container.name),
         "RestartCount": container.restart_count,
         "Driver": "overlay2",
@@ -118,6 +119,15 @@ fn host_config(container: &Container) -> Value {
                 wire.insert(key.clone(), value.clone());
             }
         }
+    }
+    // These stand with the endpoints.
+    if super::create::of_own_network(network_mode(container)) {
+        wire.insert("Links".to_owned(), Value::Null);
+    }
+    let of_host = |key: &str| fixed.as_asked["HostConfig"][key] == "host";
+    let open = fixed.as_asked["HostConfig"]["Privileged"] == true || of_host("PidMode") || of_host("IpcMode");
+    if open && wire["SecurityOpt"].is_null() {
+        wire.insert("SecurityOpt".to_owned(), json!(["label=disable"]));
     }
     // With a limit of memory alone, as much swap is allowed again.
     if let (Some(memory @ 1..), Some(0)) = (wire["Memory"].as_i64(), wire["MemorySwap"].as_i64()) {
@@ -359,8 +369,8 @@ fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
     put(
         "Mode",
         json!(mode.unwrap_or(match mount.kind {
-            // One of the image's, or by `Volumes`, is as it comes.
-            MountKind::Volume if !(mount.anonymous && mount.declared) => "z",
+            // One of the image's, by `Volumes` or of another workload, is as it comes.
+            MountKind::Volume if !mount.inherited && !(mount.anonymous && mount.declared) => "z",
             _ => "",
         })),
     );

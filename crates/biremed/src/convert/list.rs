@@ -123,6 +123,7 @@ pub(crate) mod tests {
             name: name.to_owned(),
             anonymous: false,
             declared: false,
+            inherited: false,
             source: source.into(),
             target: target.to_owned(),
             read_only,

@@ -49,7 +49,7 @@ async fn attach(
     let run = async move |mut client: Client| {
         if let Some(mut logged) = session.logged {
             while let Some(Ok(record)) = logged.next().await {
-                if client.writer.write_all(&logs::piece(&record, tty, false)).await.is_err() {
+                if client.writer.write_all(&logs::piece(&record, tty, false, None)).await.is_err() {
                     return;
                 }
             }

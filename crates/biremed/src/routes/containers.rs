@@ -104,7 +104,7 @@ fn signal(query: &Query) -> Result<Option<Signal>, ApiError> {
         None => Ok(None),
         Some(text) => match Signal::parse(text) {
             Some(signal) => Ok(Some(signal)),
-            None => Err(ApiError::invalid(format!("Invalid signal: {text}"))),
+            None => Err(ApiError::invalid(format!("invalid signal: {text}"))),
         },
     }
 }

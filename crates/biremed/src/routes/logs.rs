@@ -30,6 +30,7 @@ async fn logs(State(app): State<App>, Path(name): Path<String>, version: ApiVers
         Some(text) => text.parse::<usize>().ok(),
     };
     let timestamps = query.flag("timestamps");
+    let details = if query.flag("details") { Some(app.engine.log_details(&name)?) } else { None };
     let tty = app.engine.inspect(&name)?.fixed.spec.tty;
     let records = app
         .engine
@@ -50,7 +51,7 @@ async fn logs(State(app): State<App>, Path(name): Path<String>, version: ApiVers
         false => "application/vnd.docker.multiplexed-stream",
     };
     let pieces = records.map(move |record| match record {
-        Ok(record) => piece(&record, tty, timestamps),
+        Ok(record) => piece(&record, tty, timestamps, details.as_deref()),
         Err(error) => {
             let message = format!("Error grabbing logs: {}\n", crate::error::chain(&error));
             // Stream 3 is Docker's for errors of the system.
@@ -61,10 +62,14 @@ async fn logs(State(app): State<App>, Path(name): Path<String>, version: ApiVers
 }
 
 /// A record as it goes out: framed, or raw where a terminal has mixed the streams anyway.
-pub(super) fn piece(record: &Record, tty: bool, timestamps: bool) -> Bytes {
+pub(super) fn piece(record: &Record, tty: bool, timestamps: bool, details: Option<&str>) -> Bytes {
     let mut text = String::with_capacity(record.text.len() + 32);
     if timestamps {
         text.push_str(&format_time(record.time));
+        text.push(' ');
+    }
+    if let Some(details) = details {
+        text.push_str(details);
         text.push(' ');
     }
     text.push_str(&record.text);
