@@ -115,7 +115,7 @@ const TESTCONTAINERS: Suite = Suite {
         (
             "helloworld",
             r#"FROM alpine
-RUN printf '#!/bin/sh\ntrap "exit 0" TERM\nmkdir -p /www && echo hello > /www/index.html && echo PONG > /www/ping\nhttpd -p 8080 -h /www; httpd -p 8081 -h /www\nfor line in "DELAY_START_MSEC: 0" "Sleeping for 0 ms" "Starting server on port 8080" "Starting server on port 8081"; do echo "$line" >&2; done\necho "Ready, listening on 8080 and 8081" >&2\nwhile true; do sleep 1 & wait $!; done\n' > /server \
+RUN printf '#!/bin/sh\ntrap "exit 0" TERM\nmkdir -p /www && echo hello > /www/index.html && echo PONG > /www/ping\nhttpd -p 8080 -h /www; httpd -p 8081 -h /www\nfor line in "DELAY_START_MSEC: 0" "Sleeping for 0 ms" "Starting server on port 8080" "Sleeping for 0 ms" "Starting server on port 8081"; do echo "$line" >&2; done\necho "Ready, listening on 8080 and 8081" >&2\nwhile true; do sleep 1 & wait $!; done\n' > /server \
  && chmod 755 /server
 EXPOSE 8080 8081
 CMD ["/server"]
