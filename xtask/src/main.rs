@@ -6,7 +6,6 @@ mod debian;
 mod house;
 mod steps;
 mod task_bench;
-mod task_bollard;
 mod task_compat;
 mod task_demo;
 mod task_deny;
@@ -15,6 +14,7 @@ mod task_docs;
 mod task_guests;
 mod task_images;
 mod task_oracle;
+mod task_published;
 mod task_setup;
 mod task_soak;
 mod task_test;
@@ -54,8 +54,8 @@ enum Task {
     Vm(task_vm::Args),
     /// Docker's own engine, for comparison: `start` it, `stop` it
     Oracle(task_oracle::Args),
-    /// Run the tests of the client library bollard, from its published package
-    Bollard(task_bollard::Args),
+    /// Run the tests of client libraries (bollard, testcontainers) from their published packages
+    Published(task_published::Args),
     /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
     Compat(task_compat::Args),
     /// Check that the crates use each other as the house allows
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Task::Soak(args) => task_soak::run(&args),
         Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),
-        Task::Bollard(args) => task_bollard::run(&args),
+        Task::Published(args) => task_published::run(&args),
         Task::Compat(args) => task_compat::run(&args),
         Task::Deps => task_deps::run(),
         Task::Deny => task_deny::run(),

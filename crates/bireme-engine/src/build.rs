@@ -152,7 +152,7 @@ struct StepRunner {
 
 impl RunSteps for StepRunner {
     fn run<'a>(&'a self, step: RunStep, log: OnBuildEvent<'a>) -> BoxFuture<'a, Result<Changes, ImageError>> {
-        Box::pin(async move { self.run_step(step, log).await })
+        Box::pin(self.run_step(step, log))
     }
 }
 
@@ -224,10 +224,9 @@ impl Drop for Scaffold {
                 tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
             }
         };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(self.removals.spawn_on(removal, &runtime)),
-            // The engine is ending; the next one clears it away.
-            Err(_) => {}
+        // Without a runtime the engine is ending; the next one clears it away.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            drop(self.removals.spawn_on(removal, &runtime));
         }
     }
 }

@@ -275,12 +275,9 @@ impl Engine {
     }
 
     async fn make_network(&self, mut request: CreateNetwork) -> Result<Network, EngineError> {
-        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if request.name.is_empty() || !request.name.bytes().all(valid) {
-            return Err(EngineError::invalid(format!(
-                "invalid network name {:?}: use letters, digits, _, . and -",
-                request.name
-            )));
+        // As in Docker, all else may be a name.
+        if request.name.trim().is_empty() {
+            return Err(EngineError::invalid("invalid name: name is empty"));
         }
         let routes = bireme_net::host_routes()?;
         let network = {

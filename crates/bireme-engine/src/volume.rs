@@ -64,8 +64,11 @@ impl Engine {
                 ),
             });
         }
-        volume_source::check(&request.options)?;
         let name = if request.name.is_empty() { engine::random_hex() } else { request.name };
+        volume_source::check(&request.options).map_err(|error| match error {
+            EngineError::Invalid { message } => EngineError::invalid(format!("create {name}: {message}")),
+            other => other,
+        })?;
         let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if name.len() < 2 || name.len() > 255 || !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(inner)
         {

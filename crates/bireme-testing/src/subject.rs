@@ -15,7 +15,6 @@ const ON_DOCKER: &str = "BIREME_TEST_ON_DOCKER";
 const RECORD: &str = "BIREME_TEST_RECORD";
 
 /// An engine with Docker's API, whoever made it.
-#[expect(clippy::large_enum_variant, reason = "one a test")]
 pub enum Subject {
     Ours(Engine),
     /// Shared by all tests that run on it, so that each must keep to names of its own.

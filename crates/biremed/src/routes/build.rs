@@ -33,11 +33,17 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let request = request(&headers, &query, body)?;
     let steps = steps(&query)?;
     let quiet = query.flag("q");
+    let buildkit = query.get("version") == Some("2");
     let stop = app.stop.clone();
     let mut work = work::start(async move |report| {
         let log = |event: BuildEvent| {
             if !quiet {
-                report.line(image::build_event(&event));
+                let mut line = image::build_event(&event);
+                if let (BuildEvent::Built(_), true) = (&event, buildkit) {
+                    // Where BuildKit's clients look for it; what else it would say is only for people.
+                    line["id"] = json!("moby.image.id");
+                }
+                report.line(line);
             }
         };
         let id = app.engine.build(request, steps, &log).await?;
@@ -59,11 +65,13 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
 
 fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {
     let refuse = |what: &str, instead: &str| Err(ApiError::unsupported(format!("{what} is not offered: {instead}")));
-    if query.get("version") == Some("2") || query.get("session").is_some() {
-        return refuse("building with BuildKit", "set DOCKER_BUILDKIT=0 for the classic builder");
-    }
-    if query.get("remote").is_some() {
-        return refuse("a remote build context", "send the context as an archive");
+    match query.get("remote") {
+        // A session is a server at the client's end, which BuildKit asks for files; a context in the body needs none.
+        Some("client-session") => {
+            return refuse("a build whose context BuildKit asks for", "set DOCKER_BUILDKIT=0 for the classic builder");
+        }
+        Some(_) => return refuse("a remote build context", "send the context as an archive"),
+        None => {}
     }
     for (name, instead) in
         [("squash", "leave it out"), ("outputs", "save the image after the build"), ("isolation", "leave it out")]
