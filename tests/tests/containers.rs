@@ -52,7 +52,7 @@ fn a_running_container_is_looked_into() {
     eventually("the first line of the log", || (engine.docker(["logs", "web"]).stdout() == "begun\n").then_some(()));
     assert_eq!(engine.docker(["exec", "web", "sh", "-c", "echo $COLOUR; exit 4"]).raw_stdout(), "blue\n");
     engine.docker(["exec", "web", "sh", "-c", "exit 4"]).fails(4, "");
-    engine.docker(["exec", "web", "nope"]).fails(127, "executable file not found in $PATH");
+    engine.docker(["exec", "web", "nope"]).fails(126, "executable file not found in $PATH");
     assert!(engine.docker(["ps", "--format", "{{.Names}} {{.Status}}"]).stdout().starts_with("web Up"));
     assert!(engine.docker(["top", "web"]).stdout().contains("sleep 300"));
     assert_eq!(

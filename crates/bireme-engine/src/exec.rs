@@ -129,7 +129,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Conflict` when it was started before or its workload does not run; what the executor answers otherwise, with exit
-    /// code 126 or 127 recorded.
+    /// code 126 recorded.
     pub async fn exec_start(
         &self,
         exec_id: &str,
@@ -163,11 +163,8 @@ impl Engine {
                 Ok(ExecSession { tty, stream: (!detach).then_some(started.stream) })
             }
             Err(error) => {
-                let code = match &error {
-                    EngineError::Exec(error) => error.exit_code().unwrap_or(126),
-                    _ => 126,
-                };
-                self.exec_ended(exec_id, code);
+                // Docker's engine tells one that is not there from one that cannot be run at `run` alone.
+                self.exec_ended(exec_id, 126);
                 handle.execs_changed(|known| known.retain(|id| id != exec_id));
                 Err(error)
             }

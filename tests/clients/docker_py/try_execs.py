@@ -97,7 +97,7 @@ class Execs(Case):
 
     def test_no_such_command(self):
         code, _ = self.box.exec_run("/no/such/command")
-        self.assertIn(code, (126, 127))
+        self.assertEqual(code, 126)
 
     def test_many_at_once(self):
         streams = [self.box.exec_run(["sh", "-c", f"sleep 0.2; echo {n}"], stream=True).output for n in range(10)]
