@@ -213,7 +213,7 @@ fn refusals_are_dockers() {
     check("GET", "/containers/nope/logs", None, 400, "you must choose at least one stream");
     check("GET", "/services", None, 503, "This node is not a swarm manager");
     check("POST", "/session", None, 404, "DOCKER_BUILDKIT=0");
-    check("POST", "/build?version=2", None, 501, "DOCKER_BUILDKIT=0");
+    check("POST", "/build?version=2&remote=client-session", None, 501, "DOCKER_BUILDKIT=0");
     check(
         "GET",
         "/images/search?term=127.0.0.1:1/x",
