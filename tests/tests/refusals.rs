@@ -328,6 +328,20 @@ const ROWS: &[Row] = &[
     },
     Row {
         subject: "container",
+        input: "a tag of its log that is not offered",
+        code: 125,
+        words: "log opt 'tag': \".Odd\" is not offered: .ID,",
+        run: |b| b.docker(&["run", "--rm", "--log-opt", "tag={{.Odd}}", "busybox", "true"]),
+    },
+    Row {
+        subject: "container",
+        input: "a link to one that is not there",
+        code: 125,
+        words: "could not get container for absent",
+        run: |b| b.docker(&["run", "--rm", "--link", "absent:x", "busybox", "true"]),
+    },
+    Row {
+        subject: "container",
         input: "outbound permissions",
         code: 1,
         words: "label bireme.allow is not offered for containers yet",
@@ -376,6 +390,13 @@ const ROWS: &[Row] = &[
             b.docker(&["volume", "rm", "held"]).stdout();
             refused
         },
+    },
+    Row {
+        subject: "volume",
+        input: "an option that nobody knows",
+        code: 1,
+        words: "create odd: invalid option: \"colour\"",
+        run: |b| b.docker(&["volume", "create", "--opt", "colour=red", "odd"]),
     },
     Row {
         subject: "Compose file",
