@@ -370,7 +370,7 @@ fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
         "Mode",
         json!(mode.unwrap_or(match mount.kind {
             // One of the image's, by `Volumes` or of another workload, is as it comes.
-            MountKind::Volume if !mount.inherited && !(mount.anonymous && mount.declared) => "z",
+            MountKind::Volume if !(mount.inherited || mount.anonymous && mount.declared) => "z",
             _ => "",
         })),
     );
