@@ -91,6 +91,8 @@ enum Role {
     Waiting,
     /// Answered when that exec stands.
     Joining(u64),
+    /// Answered when no process is being started any more, and all that run are paused.
+    Pausing,
     /// Answered at the end of that process.
     WaitingFor(u64),
     /// The streams of that process.
@@ -463,6 +465,7 @@ impl<'a> Server<'a> {
                 None => Err(unknown_exec(&id)),
                 Some(process) => self.resize(process, columns, rows).map(|()| Reply::Done),
             },
+            Request::Pause if !self.pending.is_empty() => return self.turn_into(key, Role::Pausing),
             Request::Pause => self.pause(true).map(|()| Reply::Done),
             Request::Resume => self.pause(false).map(|()| Reply::Done),
             Request::Delete => {
@@ -712,9 +715,6 @@ impl<'a> Server<'a> {
             let message = if pause { "the container is already paused" } else { "the container is not paused" };
             return Err(Failure::new(ErrorKind::Conflict, message));
         }
-        if !self.pending.is_empty() {
-            return Err(Failure::new(ErrorKind::Conflict, "a process is being started in the container; try again"));
-        }
         if let Err(error) = self.cgroup.freeze(pause) {
             if pause {
                 let _ = self.cgroup.freeze(false);
@@ -802,6 +802,17 @@ impl<'a> Server<'a> {
         }
         if self.pending.is_empty() {
             self.unclaimed.clear();
+            self.pause_for_who_waits();
+        }
+    }
+
+    fn pause_for_who_waits(&mut self) {
+        let waiting = self.clients.iter().filter(|(_, client)| matches!(client.role, Role::Pausing));
+        let keys: Vec<u64> = waiting.map(|(key, _)| *key).collect();
+        for key in keys {
+            let answer = self.pause(true).map(|()| Reply::Done);
+            self.turn_into(key, Role::Leaving);
+            self.answer(key, &answer.unwrap_or_else(Reply::Failed));
         }
     }
 
@@ -868,7 +879,7 @@ impl<'a> Server<'a> {
         self.exit = Some(exit.clone());
         self.answer_all(|role| matches!(role, Role::Waiting), &Reply::Exit(exit), false);
         let ended = Reply::Failed(Failure::new(ErrorKind::Conflict, "the container has ended"));
-        self.answer_all(|role| matches!(role, Role::Starting | Role::Joining(_)), &ended, true);
+        self.answer_all(|role| matches!(role, Role::Starting | Role::Joining(_) | Role::Pausing), &ended, true);
         // Processes beside init ended with it.
         self.answer_all(|role| matches!(role, Role::WaitingFor(_)), &Reply::ExecExit { code: 137 }, true);
         let keys: Vec<u64> = self.processes.keys().copied().collect();

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -45,6 +45,20 @@ pub fn send(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd<'_>]) -> io::Resul
         }
     }
     Ok(())
+}
+
+/// Whether the other end of a Unix socket has read all that was written to it.
+///
+/// # Errors
+/// What ioctl(2) answers.
+///
+/// Source: `unix_outq_len` of Linux, SIOCOUTQ.
+#[expect(unsafe_code, reason = "rustix has no TIOCOUTQ")]
+pub fn all_read(socket: impl AsFd) -> io::Result<bool> {
+    let mut unread: libc::c_int = 0;
+    // SAFETY: the descriptor is borrowed for the call, which writes one int to the pointer, that of a local.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(unread == 0) }
 }
 
 /// Receives up to `data.len()` bytes and the descriptors that came with them, close-on-exec.
@@ -100,6 +114,16 @@ mod tests {
         let mut byte = [0];
         received.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn what_the_other_end_has_not_read_is_known() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(all_read(&ours).unwrap());
+        ours.write_all(b"head").unwrap();
+        assert!(!all_read(&ours).unwrap());
+        theirs.read_exact(&mut [0; 4]).unwrap();
+        assert!(all_read(&ours).unwrap());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! altogether, takes the socket back and writes the head itself.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bireme_core::BoxFuture;
@@ -32,6 +33,24 @@ pub struct Client {
     pub writer: OwnedWriteHalf,
     /// What the client sent ahead.
     pub sent_ahead: Bytes,
+}
+
+/// How long a client may take to read the head. One that never does so gets its output all the same.
+const HEAD_READ_WITHIN: Duration = Duration::from_millis(500);
+
+impl Client {
+    /// Waits until the client has read all that was written. Some libraries read the head through a buffer, and lose what
+    /// lies in it behind the head: Docker's SDK for Python does.
+    pub async fn has_read(&self) {
+        let socket: &UnixStream = self.writer.as_ref();
+        let read = async {
+            // No event tells this one.
+            while bireme_sys::fds::all_read(socket).is_ok_and(|all| !all) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _ = tokio::time::timeout(HEAD_READ_WITHIN, read).await;
+    }
 }
 
 impl Hijack {

@@ -81,7 +81,8 @@ async fn start(
     }
     let tty = known.spec.tty;
     // Begun when the client has the head of the answer: some read it together with what follows, and lose that.
-    let run = async move |client| {
+    let run = async move |client: hijack::Client| {
+        client.has_read().await;
         let session = match app.engine.exec_start(&id, detach, size).await {
             Ok(session) => session,
             // Told in the stream, as Docker does: its client then asks for the exit code.
