@@ -222,6 +222,9 @@ fn build(suite: &Suite) -> Result<BTreeMap<String, PathBuf>> {
             .arg(suite.features)
             .arg("--target-dir")
             .arg(&target)
+            // Nobody steps through them: what a debugger would want takes most of the disk.
+            .env("CARGO_PROFILE_DEV_DEBUG", "0")
+            .env("CARGO_INCREMENTAL", "0")
             .current_dir(&source),
     )?;
     let mut tests = BTreeMap::new();
