@@ -543,15 +543,21 @@ impl Owner {
         self.restart_at = None;
         if self.moving.state.status.is_alive() {
             self.moving.stopped = true;
+            let mut unreached = None;
             if let Some(workload) = self.handle.workload() {
                 match workload.signal(Signal::KILL).await {
                     // It ends in this very moment: what was wanted.
                     Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                    // Whoever stands for it leaves at its end, too: whether it has come, is known in a moment.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => unreached = Some(error),
                     other => other?,
                 }
             }
             self.handle.emit(&self.engine, "kill", [("signal", "9")]);
-            let exit = ended(&mut self.end).await;
+            let exit = match unreached {
+                None => ended(&mut self.end).await,
+                Some(error) => tokio::time::timeout(LEAVING, ended(&mut self.end)).await.map_err(|_| error)?,
+            };
             let auto_removed = Box::pin(self.on_end(exit)).await;
             if auto_removed {
                 return Ok(());
@@ -575,6 +581,9 @@ impl Owner {
         }
     }
 }
+
+/// How long the end of what cannot be reached any more is waited for.
+const LEAVING: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The end of what runs; pending for ever while nothing does.
 async fn ended(end: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
