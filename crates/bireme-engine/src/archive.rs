@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use bireme_core::Program;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 use tar::EntryType;
 
 use crate::EngineError;
 use crate::container::Handle;
 use crate::engine::Engine;
+use crate::rootfs;
 use crate::view::{MountKind, Status};
 
 /// What stands at a path, without following a final link.
@@ -159,7 +159,7 @@ impl Engine {
         let opened = match (view.state.status, view.state.pid) {
             (Status::Running | Status::Paused, Some(pid)) => root_of_process(pid),
             (Status::Removing | Status::Dead, _) => return Err(busy(&handle)),
-            _ => merged(lower, upper, work),
+            _ => rootfs::open_writable(lower, upper, work),
         };
         opened.map_err(|source| EngineError::File { path: upper.clone(), source })
     }
@@ -192,17 +192,6 @@ fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
 
 fn root_of_process(pid: u32) -> io::Result<OwnedFd> {
     Ok(fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-fn merged(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower.iter().rev() {
-        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
-    }
-    mount::fsconfig_set_string(context.as_fd(), "upperdir", upper)?;
-    mount::fsconfig_set_string(context.as_fd(), "workdir", work)?;
-    mount::fsconfig_create(context.as_fd())?;
-    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 fn in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {

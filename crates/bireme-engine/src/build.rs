@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bireme_core::BoxFuture;
 use bireme_image::{BuildEvent, BuildRequest, Changes, Commit, ImageConfig, ImageError, ImageId, Reference};
 use bireme_image::{OnBuildEvent, RunStep, RunSteps};
-use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::frames;
 use crate::layer;
 use crate::request::{Attach, Create, HealthCheck, LogRequest, Remove, Unfinished, WaitCondition};
 use crate::view::Status;
@@ -58,6 +58,13 @@ impl Engine {
         removals.close();
         removals.wait().await;
         built
+    }
+
+    /// Removes the container of a step, whatever it does.
+    pub(crate) async fn remove_of_build(&self, id: &str) {
+        if let Err(error) = self.remove(id, Remove { force: true, volumes: true }).await {
+            tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
+        }
     }
 
     /// Makes an image of a container: its image's layers, and one of what it changed.
@@ -219,11 +226,7 @@ struct Scaffold {
 impl Drop for Scaffold {
     fn drop(&mut self) {
         let (engine, id) = (self.runner.clone(), std::mem::take(&mut self.id));
-        let removal = async move {
-            if let Err(error) = engine.remove(&id, Remove { force: true, volumes: true }).await {
-                tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
-            }
-        };
+        let removal = async move { engine.remove_of_build(&id).await };
         // Without a runtime the engine is ending; the next one clears it away.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             drop(self.removals.spawn_on(removal, &runtime));
@@ -237,17 +240,8 @@ async fn tell(stream: std::os::unix::net::UnixStream, say: &(dyn Fn(String) + Sy
     let mut stream = UnixStream::from_std(stream)?;
     // A character may come in two pieces: by stream, what is still to be completed.
     let mut rest: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
-    loop {
-        let mut head = [0_u8; 8];
-        match stream.read_exact(&mut head).await {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(error) => return Err(error),
-        }
-        let length = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        let mut piece = vec![0; length];
-        stream.read_exact(&mut piece).await?;
-        let complaint = head[0] == 2;
+    while let Some((number, piece)) = frames::next(&mut stream).await? {
+        let complaint = number == frames::STDERR;
         let open = &mut rest[usize::from(complaint)];
         open.extend(piece);
         let whole = match std::str::from_utf8(open) {

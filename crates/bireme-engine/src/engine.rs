@@ -253,11 +253,7 @@ impl Engine {
             if handle.fixed.of_build {
                 // Its build ended with the engine that ran it.
                 let (engine, id) = (self.clone(), handle.id().to_owned());
-                self.spawn(async move {
-                    if let Err(error) = engine.remove(&id, Remove { force: true, volumes: true }).await {
-                        tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
-                    }
-                });
+                self.spawn(async move { engine.remove_of_build(&id).await });
             }
             match workload {
                 Some(Ok(workload)) => {

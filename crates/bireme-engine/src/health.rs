@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::container::Handle;
 use crate::engine::{self, Engine};
+use crate::frames;
 use crate::owner::Command;
 use crate::request::HealthCheck;
 use crate::view::{Fixed, Health, HealthProbe};
@@ -149,12 +150,7 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String]) -> (i32, Str
         let mut bytes = Vec::new();
         started.stream.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(started.stream)?;
-        // Each frame: an 8-byte header whose last four bytes are the length.
-        let mut header = [0u8; 8];
-        while stream.read_exact(&mut header).await.is_ok() {
-            let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let mut frame = Vec::new();
-            (&mut stream).take(u64::from(length)).read_to_end(&mut frame).await?;
+        while let Some((_, frame)) = frames::next(&mut stream).await? {
             let room = OUTPUT_LIMIT.saturating_sub(bytes.len());
             bytes.extend_from_slice(&frame[..frame.len().min(room)]);
         }

@@ -21,6 +21,7 @@ mod engine;
 mod error;
 mod event;
 mod exec;
+mod frames;
 mod health;
 mod layer;
 pub mod lifecycle;

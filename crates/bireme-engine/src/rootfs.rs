@@ -36,12 +36,26 @@ pub(crate) fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     if let [only] = layers {
         return Ok(fs::open(only, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     }
+    overlay(layers, None)
+}
+
+/// A container's tree as one folder that can be written to, on the same terms: what is written lands in `upper`.
+pub(crate) fn open_writable(layers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+    overlay(layers, Some((upper, work)))
+}
+
+fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
     let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for layer in layers.iter().rev() {
         mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
     }
+    if let Some((upper, work)) = writable {
+        mount::fsconfig_set_string(context.as_fd(), "upperdir", upper)?;
+        mount::fsconfig_set_string(context.as_fd(), "workdir", work)?;
+    }
     mount::fsconfig_create(context.as_fd())?;
-    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)?)
+    let attributes = if writable.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Deeper than any real tree; keeps a hostile one from exhausting descriptors.

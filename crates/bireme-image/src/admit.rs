@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::db::{Db, Garbage, Naming, Record};
+use crate::db::{Db, Garbage, Layer, Naming, Record};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::platform::Platform;
@@ -37,6 +37,12 @@ impl Claim {
     pub(crate) fn layer(&mut self, diff_id: &Digest) {
         self.pins.push(self.inner.pin(diff_id));
         self.claimed.diff_ids.push(diff_id.clone());
+    }
+
+    /// A layer as it was fetched or made, and as it is unpacked.
+    pub(crate) fn both(&mut self, layer: &Layer) {
+        self.blob(&layer.blob.digest);
+        self.layer(&layer.diff_id);
     }
 }
 

@@ -36,7 +36,7 @@ use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};
 use crate::made::NewLayer;
-use crate::model::{ConfigFile, RootFs};
+use crate::model::ConfigFile;
 use crate::platform::Platform;
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
@@ -375,14 +375,7 @@ impl Build<'_> {
             return Err(from.fault(format!("base name ({}) should not be blank", from.rest)));
         }
         if base == "scratch" {
-            let platform = platform.unwrap_or_else(Platform::host);
-            let config = ConfigFile {
-                os: platform.os,
-                architecture: platform.architecture,
-                variant: platform.variant,
-                rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
-                ..ConfigFile::default()
-            };
+            let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
             return Ok(Stage::new(config, Vec::new(), dockerfile.escape));
         }
         if let Some(at) = position(dockerfile, &base, self.stages.len()) {

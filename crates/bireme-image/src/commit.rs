@@ -10,7 +10,7 @@ use crate::build::run::Changes;
 use crate::build::stage::Stage;
 use crate::digest::ImageId;
 use crate::error::{ImageError, chain};
-use crate::model::{ConfigFile, History, ImageConfig, RootFs};
+use crate::model::{ConfigFile, History, ImageConfig};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{CONNECT, SILENCE};
@@ -95,23 +95,10 @@ impl ImageStore {
                         reason: "it is a Wasm artifact, which has no root filesystem to commit on".to_owned(),
                     });
                 }
-                for layer in &record.layers {
-                    claim.blob(&layer.blob.digest);
-                    claim.layer(&layer.diff_id);
-                }
+                record.layers.iter().for_each(|layer| claim.both(layer));
                 (record.config_file()?, record.layers)
             }
-            None => {
-                let platform = commit.platform.unwrap_or_else(Platform::host);
-                let file = ConfigFile {
-                    os: platform.os,
-                    architecture: platform.architecture,
-                    variant: platform.variant,
-                    rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
-                    ..ConfigFile::default()
-                };
-                (file, Vec::new())
-            }
+            None => (ConfigFile::empty(commit.platform.unwrap_or_else(Platform::host)), Vec::new()),
         };
         file.config = commit.config;
         let mut stage = Stage::new(file, layers, '\\');

@@ -550,14 +550,7 @@ impl Db {
         id: &ImageId,
         digest: &Digest,
     ) -> Result<(), ImageError> {
-        let repository = format!("{}/{}", reference.registry(), reference.repository());
-        self.change("record a digest", |change| {
-            change.execute(
-                "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
-                [id.as_str(), &repository, digest.as_str()],
-            )
-        })?;
-        Ok(())
+        self.change("record a digest", |change| insert_repo_digest(change, reference, id, digest))
     }
 
     pub(crate) fn set_built(&self, key: &Digest, id: &ImageId) -> Result<(), ImageError> {
@@ -582,11 +575,7 @@ pub(crate) struct Naming<'a> {
 impl Naming<'_> {
     fn apply(&self, change: &Transaction<'_>) -> rusqlite::Result<()> {
         if let Some(digest) = self.digest {
-            let repository = format!("{}/{}", self.reference.registry(), self.reference.repository());
-            change.execute(
-                "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
-                [self.image.as_str(), &repository, digest.as_str()],
-            )?;
+            insert_repo_digest(change, self.reference, self.image, digest)?;
         }
         // As in Docker, a tag beside a digest is not given: the digest says what is meant.
         if self.reference.digest().is_some() {
@@ -605,6 +594,20 @@ impl Naming<'_> {
         )?;
         Ok(())
     }
+}
+
+fn insert_repo_digest(
+    change: &Transaction<'_>,
+    reference: &Reference,
+    image: &ImageId,
+    digest: &Digest,
+) -> rusqlite::Result<()> {
+    let repository = format!("{}/{}", reference.registry(), reference.repository());
+    change.execute(
+        "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
+        [image.as_str(), &repository, digest.as_str()],
+    )?;
+    Ok(())
 }
 
 fn insert_image(change: &Transaction<'_>, image: &Record) -> rusqlite::Result<()> {

@@ -116,8 +116,7 @@ impl Inner {
     fn unpack_blocking(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
         // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
         let mut claim = Claim::new(self);
-        claim.blob(&layer.blob.digest);
-        claim.layer(&layer.diff_id);
+        claim.both(layer);
         let target = self.layer_path(&layer.diff_id);
         // Another caller may have finished between the question and the turn.
         if let Some(size) = self.db.unpacked(&layer.diff_id)?

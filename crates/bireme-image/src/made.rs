@@ -63,8 +63,7 @@ impl ImageStore {
     /// Puts a new layer among the others and unpacks it.
     pub(crate) async fn take_in(&self, new: NewLayer, claim: &mut Claim) -> Result<Layer, ImageError> {
         let layer = Layer::plain(new.digest.clone(), new.size);
-        claim.blob(&new.digest);
-        claim.layer(&new.digest);
+        claim.both(&layer);
         let path = self.inner.blob_path(&new.digest);
         if !path.exists() {
             new.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;

@@ -238,6 +238,17 @@ impl ConfigFile {
         serde_json::from_slice(bytes).map_err(|error| ImageError::malformed(format!("configuration of {what}"), error))
     }
 
+    /// Of an image that has nothing yet.
+    pub(crate) fn empty(platform: Platform) -> Self {
+        Self {
+            os: platform.os,
+            architecture: platform.architecture,
+            variant: platform.variant,
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids: Vec::new() },
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, &self.variant)
     }

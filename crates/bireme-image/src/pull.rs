@@ -114,8 +114,7 @@ impl ImageStore {
         let mut seen = HashSet::new();
         let mut layers: Vec<&Layer> = Vec::new();
         for layer in &record.layers {
-            claim.blob(&layer.blob.digest);
-            claim.layer(&layer.diff_id);
+            claim.both(layer);
             if seen.insert(&layer.blob.digest) {
                 layers.push(layer);
             }

@@ -162,10 +162,8 @@ impl Engine {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, mut command: Command) -> Output {
-        let name = format!("{command:?}");
-        let output = command.output().unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
-        Output::new(name, &output)
+    pub fn run(&self, command: Command) -> Output {
+        Output::of(command)
     }
 
     /// One request by hand.

@@ -10,11 +10,14 @@ pub struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(command: String, output: &std::process::Output) -> Self {
+    /// Runs a command to its end.
+    pub(crate) fn of(mut command: std::process::Command) -> Self {
         use std::os::unix::process::ExitStatusExt as _;
+        let name = format!("{command:?}");
+        let output = command.output().unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
         let code = output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Self { command, code, out: text(&output.stdout), err: text(&output.stderr) }
+        Self { command: name, code, out: text(&output.stdout), err: text(&output.stderr) }
     }
 
     /// Standard output of a command that succeeded.

@@ -93,10 +93,8 @@ impl Subject {
     }
 
     /// Runs a command to its end.
-    pub fn run(&self, mut command: Command) -> Output {
-        let name = format!("{command:?}");
-        let output = command.output().unwrap_or_else(|error| panic!("{name} cannot be run: {error}"));
-        Output::new(name, &output)
+    pub fn run(&self, command: Command) -> Output {
+        Output::of(command)
     }
 
     #[track_caller]

@@ -4,14 +4,16 @@
 //! moving between threads. When the answer is dropped, because the client is gone or the daemon stops, the work is
 //! dropped too.
 
+use axum::response::Response;
 use bireme_image::ImageError;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::convert::image;
 use crate::error::chain;
+use crate::stream;
 
 /// Where work leaves its lines. Not bounded: reports are made from plain functions that cannot wait, and there are few of
 /// them, one for each half megabyte at most.
@@ -57,6 +59,24 @@ where
 }
 
 impl Work {
+    /// The answer, once `first` lines are there or all there will be: a refusal before them has a status of its own.
+    ///
+    /// # Errors
+    /// Those of work that fails before it has reported `first` lines.
+    pub async fn answer(mut self, first: usize, stop: &CancellationToken) -> Result<Response, ImageError> {
+        let mut held = Vec::new();
+        while held.len() < first {
+            match self.line().await {
+                Some(line) => held.push(line),
+                None => {
+                    self.outcome().await?;
+                    return Ok(stream::json_lines(futures::stream::iter(held), stop));
+                }
+            }
+        }
+        Ok(stream::json_lines(futures::stream::iter(held).chain(self.into_lines()), stop))
+    }
+
     /// The next line, or `None` when there will be none.
     pub async fn line(&mut self) -> Option<Value> {
         self.lines.recv().await

@@ -82,8 +82,7 @@ impl Cache {
             }
         };
         if let Some(Some(layer)) = &found {
-            claim.blob(&layer.blob.digest);
-            claim.layer(&layer.diff_id);
+            claim.both(layer);
             // Pinned first, then looked for: it may have been cleared away meanwhile.
             if !inner.blob_path(&layer.blob.digest).is_file() {
                 return Ok(None);

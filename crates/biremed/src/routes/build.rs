@@ -35,7 +35,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let quiet = query.flag("q");
     let buildkit = query.get("version") == Some("2");
     let stop = app.stop.clone();
-    let mut work = work::start(async move |report| {
+    let work = work::start(async move |report| {
         let log = |event: BuildEvent| {
             if !quiet {
                 let mut line = image::build_event(&event);
@@ -54,13 +54,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
         Ok(())
     });
     // What is wrong with the Dockerfile is found before the first step, and has a status of its own.
-    match work.line().await {
-        Some(line) => Ok(stream::json_lines(futures::stream::iter([line]).chain(work.into_lines()), &stop)),
-        None => {
-            work.outcome().await?;
-            Ok(stream::json_lines(futures::stream::empty(), &stop))
-        }
-    }
+    Ok(work.answer(1, &stop).await?)
 }
 
 fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {

@@ -15,7 +15,6 @@ use crate::app::App;
 use crate::convert::{image, inspect};
 use crate::error::ApiError;
 use crate::extract::{OptionalJson, Query};
-use crate::stream;
 use crate::work;
 
 pub(super) fn router() -> Router<App> {
@@ -63,20 +62,14 @@ pub(super) async fn import(app: App, query: Query, source: String, body: Body) -
     commit.name.clone_from(&name);
     commit.comment = Some(query.get("message").map_or_else(|| format!("Imported from {source}"), str::to_owned));
     let stop = app.stop.clone();
-    let mut work = work::start(async move |report| {
+    let work = work::start(async move |report| {
         let id = app.images.commit(commit).await?;
         report.line(json!({ "status": id.to_string() }));
         emit(&app, "import", &id.to_string(), &name.map(|name| name.familiar()).unwrap_or_default());
         Ok(())
     });
     // There is one line, at the end: until then a refusal has a status of its own.
-    match work.line().await {
-        Some(line) => Ok(stream::json_lines(futures::stream::iter([line]), &stop)),
-        None => {
-            work.outcome().await?;
-            Ok(stream::json_lines(futures::stream::empty(), &stop))
-        }
-    }
+    Ok(work.answer(1, &stop).await?)
 }
 
 /// The name that `repo` and `tag` give.

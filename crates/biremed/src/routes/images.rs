@@ -152,7 +152,7 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
     let reference = image::pull_reference(name, tag)?;
     let platform = platform(&query)?;
     let auth = basic(registry_auth(&headers)?);
-    let mut work = {
+    let work = {
         let app = app.clone();
         work::start(async move |report| {
             let progress = |line: Progress| report.line(image::progress(&line));
@@ -163,17 +163,7 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
         })
     };
     // The first line only names what is asked for. With the second one the registry has answered.
-    let mut held = Vec::new();
-    while held.len() < 2 {
-        match work.line().await {
-            Some(line) => held.push(line),
-            None => {
-                work.outcome().await?;
-                return Ok(stream::json_lines(futures::stream::iter(held), &app.stop));
-            }
-        }
-    }
-    Ok(stream::json_lines(futures::stream::iter(held).chain(work.into_lines()), &app.stop))
+    Ok(work.answer(2, &app.stop).await?)
 }
 
 pub(super) fn emit(app: &App, action: &str, id: &str, name: &str) {
