@@ -1,0 +1,1 @@
+//! From a component: the second fence, and what a guest may ask of the host.

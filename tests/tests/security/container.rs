@@ -1,0 +1,1 @@
+//! From inside a container: the kernel's doors, and paths that lead out.

@@ -1,0 +1,1 @@
+//! From a container's network: spoofed frames, the host's loopback, names of others.
