@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
-use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
+use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, Stats, Workload, WorkloadId};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
 use futures::StreamExt as _;
@@ -23,7 +23,7 @@ use crate::event::{Event, EventQuery, Events};
 use crate::lifecycle::Ask;
 use crate::log::{self, LogStream};
 use crate::memory::Memory;
-use crate::network::{Networks, finds_names};
+use crate::network::{Networks, finds_names, named_networks};
 use crate::owner::{Command, Owner};
 use crate::request::{
     Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
@@ -221,16 +221,13 @@ impl Engine {
                 tracing::warn!(workload.id = handle.id(), %error, "names are not served inside a workload");
             }
         }
+        for (handle, _, _, moving) in &found {
+            self.adopt_names(handle.id(), &moving.endpoints);
+        }
+        // Before anything is found again: a process that runs on is told what changed while no daemon was there.
+        self.tell_all_names().await;
         self.reattach(found).await;
         self.clear_strangers();
-        for network in self.networks() {
-            if let (Ok(id), true) = (bireme_net::NetworkId::parse(&network.id), network.driver == "bridge") {
-                let members: Vec<_> =
-                    self.network_members(&network.id).into_iter().map(|member| member.endpoint).collect();
-                self.names_changed(&members).await;
-                tracing::debug!(%id, members = members.len(), "network taken up again");
-            }
-        }
         Ok(())
     }
 
@@ -239,7 +236,8 @@ impl Engine {
             let alive = moving.state.status.is_alive();
             let workload = if alive {
                 let dirs = self.dirs(&handle.fixed.spec.id);
-                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run };
+                let networks = named_networks(&moving.endpoints);
+                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run, networks };
                 Some(handle.executor.reattach(known).await.map(Arc::<dyn Workload>::from))
             } else {
                 None
@@ -374,6 +372,11 @@ impl Engine {
             // Short: sockets live here, and their paths may have 108 bytes.
             run: self.inner.options.exec_root.join("c").join(id.short()),
         }
+    }
+
+    /// Executors whose workloads resolve names themselves.
+    pub(crate) fn resolvers(&self) -> impl Iterator<Item = &dyn Resolver> {
+        self.inner.options.executors.iter().filter_map(|executor| executor.as_resolver())
     }
 
     fn executor(&self, kind: WorkloadKind) -> Option<Arc<dyn Executor>> {

@@ -29,6 +29,7 @@ mod link;
 mod log;
 mod log_details;
 mod memory;
+mod name_table;
 mod names;
 mod network;
 mod owner;

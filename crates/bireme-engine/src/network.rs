@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bireme_core::spec::{Dns, NetworkMode, Protocol};
-use bireme_core::{Listener, Names, NetworkPlace, SandboxId};
+use bireme_core::{Listener, NamedNetwork, Names, NamesChange, NetworkPlace, SandboxId};
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::link::{self, Linked};
+use crate::name_table::{Entry as NameEntry, NameTable};
 use crate::request::{CreateNetwork, EndpointRequest, PoolRequest, Publish};
 use crate::view::{Endpoint, Network, NetworkMember, PublishedPort};
 
@@ -41,7 +42,9 @@ pub(crate) struct Networks {
     list: Mutex<BTreeMap<String, Entry>>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<Sandbox>>>>,
     ports: Mutex<HashMap<SocketAddr, SharedPort>>,
-    /// Names are computed and told under this, so that an older table never follows a newer one.
+    /// Who is found under which name, by network.
+    tables: Mutex<HashMap<String, NameTable>>,
+    /// Names are changed and told under this, so that an older change never follows a newer one.
     naming: tokio::sync::Mutex<()>,
 }
 
@@ -76,7 +79,7 @@ struct SharedPort {
 pub(crate) struct Placed {
     pub(crate) network: Option<NetworkPlace>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) names: Names,
+    pub(crate) networks: Vec<NamedNetwork>,
     pub(crate) etc: Vec<(PathBuf, String)>,
     /// Variables about what it is linked to.
     pub(crate) env: Vec<String>,
@@ -85,6 +88,10 @@ pub(crate) struct Placed {
 impl Networks {
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn tables(&self) -> MutexGuard<'_, HashMap<String, NameTable>> {
+        self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn ports(&self) -> MutexGuard<'_, HashMap<SocketAddr, SharedPort>> {
@@ -145,15 +152,34 @@ impl Networks {
     }
 }
 
-/// The links of one endpoint whose other ends are on the network now.
-fn linked_names(endpoint: &Endpoint, names: &Names) -> Names {
+/// The networks on which a workload with these endpoints finds others by their names.
+pub(crate) fn named_networks(endpoints: &[Endpoint]) -> Vec<NamedNetwork> {
+    let named = endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT);
+    named.map(|endpoint| NamedNetwork { id: endpoint.network.clone(), links: links_of(endpoint) }).collect()
+}
+
+fn links_of(endpoint: &Endpoint) -> BTreeMap<String, String> {
     let links = endpoint.request.links.iter();
-    let found = links.filter_map(|(alias, name)| {
+    let link = |(alias, name): (&String, &String)| {
         // A whole id is known by its beginning.
         let name = if name.len() == 64 { &name[..12] } else { name.as_str() };
-        Some((alias.to_ascii_lowercase(), names.get(&name.to_ascii_lowercase())?.clone()))
-    });
-    found.collect()
+        (alias.to_ascii_lowercase(), name.to_ascii_lowercase())
+    };
+    links.map(|(alias, name)| link((alias, name))).collect()
+}
+
+/// What the workload of an endpoint is called there. Docker knows each name with that of its network behind it too.
+fn entry_of(endpoint: &Endpoint) -> NameEntry {
+    let names: BTreeSet<String> = endpoint
+        .names
+        .iter()
+        .flat_map(|name| [name.to_ascii_lowercase(), format!("{name}.{}", endpoint.network_name).to_ascii_lowercase()])
+        .collect();
+    NameEntry {
+        names: names.into_iter().collect(),
+        addresses: addresses_of(endpoint).iter().map(IpNet::addr).collect(),
+        links: links_of(endpoint),
+    }
 }
 
 fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
@@ -407,6 +433,7 @@ impl Engine {
         }
         self.memory().delete_network(&network.id).await?;
         self.network_list().list().remove(&network.id);
+        self.forget_names(&network.id).await;
         self.emit_network("destroy", &network, None);
         Ok(())
     }
@@ -562,7 +589,7 @@ impl Engine {
         };
         let listeners = self.open_ports(handle, moving).await?;
         handle.publish(name, moving);
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), &moving.endpoints).await;
         let linked = self.linked(name, &handle.fixed.links)?;
         let etc = match &host {
             Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
@@ -573,7 +600,7 @@ impl Engine {
             env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
             network: place,
             listeners,
-            names: self.names_of(&moving.endpoints),
+            networks: named_networks(&moving.endpoints),
         })
     }
 
@@ -767,8 +794,16 @@ impl Engine {
         }
         moving.endpoints.push(new);
         handle.publish(name, moving);
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), &moving.endpoints).await;
+        self.tell_networks(handle, &moving.endpoints).await;
         Ok(())
+    }
+
+    /// Tells a workload that runs on which networks it finds names now.
+    async fn tell_networks(&self, handle: &Handle, endpoints: &[Endpoint]) {
+        if let Some(workload) = handle.workload() {
+            workload.networks_changed(named_networks(endpoints)).await;
+        }
     }
 
     pub(crate) async fn disconnect_endpoint(
@@ -789,72 +824,66 @@ impl Engine {
         drop(sandbox);
         let name = handle.view().name.clone();
         handle.publish(&name, moving);
-        self.names_changed(std::slice::from_ref(&old)).await;
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), std::slice::from_ref(&old)).await;
+        self.tell_networks(handle, &moving.endpoints).await;
         result
     }
 
-    /// Tells the DNS, and workloads that resolve names themselves, who is found where on these networks.
-    pub(crate) async fn names_changed(&self, endpoints: &[Endpoint]) {
+    /// Tells the DNS, and executors whose workloads resolve names themselves, what became of the names of `workload` on
+    /// these networks: the change alone, once a network.
+    pub(crate) async fn names_changed(&self, workload: &str, endpoints: &[Endpoint]) {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            let Ok(id) = NetworkId::parse(&endpoint.network) else { continue };
+            // An older change never follows a newer one.
+            let _one_at_a_time = self.network_list().naming.lock().await;
+            let (changed, linked) = {
+                let mut tables = self.network_list().tables();
+                let table = tables.entry(endpoint.network.clone()).or_default();
+                (table.set(workload, entry_of(endpoint)), table.linked())
+            };
+            if changed.is_empty() {
+                continue;
+            }
+            self.net().change_network_names(&id, &changed, linked);
+            for resolver in self.resolvers() {
+                resolver.names_changed(&endpoint.network, NamesChange::Some(changed.clone())).await;
+            }
+        }
+    }
+
+    /// Takes up the names of what an earlier daemon left running.
+    pub(crate) fn adopt_names(&self, workload: &str, endpoints: &[Endpoint]) {
+        let mut tables = self.network_list().tables();
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            tables.entry(endpoint.network.clone()).or_default().set(workload, entry_of(endpoint));
+        }
+    }
+
+    /// Tells everyone concerned all names that were taken up.
+    pub(crate) async fn tell_all_names(&self) {
         let _one_at_a_time = self.network_list().naming.lock().await;
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
-            if let Ok(id) = NetworkId::parse(&endpoint.network) {
-                let names = self.names_on(&endpoint.network);
-                let linked = self.linked_on(&endpoint.network, &names);
-                self.net().set_network_names(&id, names, linked);
+        let all: Vec<_> = {
+            let tables = self.network_list().tables();
+            tables.iter().map(|(network, table)| (network.clone(), table.all(), table.linked())).collect()
+        };
+        for (network, names, linked) in all {
+            if let Ok(id) = NetworkId::parse(&network) {
+                self.net().set_network_names(&id, names.clone(), linked);
             }
-        }
-        let touched: HashSet<&str> = endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect();
-        for handle in self.handles() {
-            let Some(workload) = handle.workload().filter(|workload| workload.wants_names()) else { continue };
-            let view = handle.view();
-            if view.endpoints.iter().any(|endpoint| touched.contains(endpoint.network.as_str())) {
-                workload.names_changed(self.names_of(&view.endpoints)).await;
+            for resolver in self.resolvers() {
+                resolver.names_changed(&network, NamesChange::All(names.clone())).await;
             }
         }
     }
 
-    fn names_on(&self, network: &str) -> Names {
-        let mut names = Names::new();
-        for handle in self.handles() {
-            let view = handle.view();
-            for endpoint in view.endpoints.iter().filter(|e| e.network == network) {
-                for name in &endpoint.names {
-                    // Docker knows each name with that of its network behind it too.
-                    for name in [name.clone(), format!("{name}.{}", endpoint.network_name)] {
-                        let addresses = names.entry(name.to_ascii_lowercase()).or_default();
-                        addresses.extend(addresses_of(endpoint).iter().map(|net| net.addr()));
-                    }
-                }
+    /// Forgets the names of a network that is removed.
+    async fn forget_names(&self, network: &str) {
+        let _one_at_a_time = self.network_list().naming.lock().await;
+        if self.network_list().tables().remove(network).is_some() {
+            for resolver in self.resolvers() {
+                resolver.names_changed(network, NamesChange::All(Names::new())).await;
             }
         }
-        names.retain(|_, addresses| !addresses.is_empty());
-        names
-    }
-
-    /// What single workloads call others, by the address that they ask from.
-    fn linked_on(&self, network: &str, names: &Names) -> HashMap<IpAddr, Names> {
-        let mut linked = HashMap::new();
-        for handle in self.handles() {
-            let view = handle.view();
-            for endpoint in view.endpoints.iter().filter(|e| e.network == network && !e.request.links.is_empty()) {
-                let own = linked_names(endpoint, names);
-                linked.extend(addresses_of(endpoint).iter().map(|net| (net.addr(), own.clone())));
-            }
-        }
-        linked
-    }
-
-    fn names_of(&self, endpoints: &[Endpoint]) -> Names {
-        let mut names = Names::new();
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
-            let all = self.names_on(&endpoint.network);
-            let linked = linked_names(endpoint, &all);
-            for (name, addresses) in all.into_iter().chain(linked) {
-                names.entry(name).or_default().extend(addresses);
-            }
-        }
-        names
     }
 
     async fn open_ports(&self, handle: &Arc<Handle>, moving: &mut Moving) -> Result<Vec<Listener>, EngineError> {

@@ -107,6 +107,24 @@ impl Directory {
         }
     }
 
+    pub(crate) fn change_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names = known.names.entry(network.clone()).or_default();
+        for (name, to) in changed {
+            let name = name.trim_end_matches('.').to_lowercase();
+            if to.is_empty() {
+                names.remove(&name);
+            } else {
+                names.insert(name, to.clone());
+            }
+        }
+        if linked.is_empty() {
+            known.linked.remove(network);
+        } else {
+            known.linked.insert(network.clone(), linked);
+        }
+    }
+
     pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.clients.extend(addresses.iter().map(|address| (*address, sandbox.clone())));

@@ -179,8 +179,16 @@ impl Net {
 
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several
     /// networks see the names of each. `linked` are further names for single members, by their addresses there.
+    ///
+    /// With many members, use [`Self::change_network_names`] for what changes.
     pub fn set_network_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {
         self.inner.service.directory.set_names(network, names, linked);
+    }
+
+    /// Which of the names on `network` resolve to something else from now on; a name without addresses is gone. `linked`
+    /// replaces what was set before.
+    pub fn change_network_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
+        self.inner.service.directory.change_names(network, changed, linked);
     }
 
     /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order in which it was attached.
