@@ -33,6 +33,7 @@ mod name_table;
 mod names;
 mod network;
 mod owner;
+mod records;
 pub mod request;
 mod resolve;
 pub mod restart;

@@ -24,6 +24,8 @@ use serde_json::Value;
 
 use crate::raw;
 
+/// Which `compile` made a kept program; another number where the same profile has to become another program.
+const COMPILER: u8 = 2;
 /// One instruction of a classic BPF program, in bytes.
 const INSTRUCTION: usize = 8;
 
@@ -46,7 +48,7 @@ impl Filter {
         let parsed: LinuxSeccomp = serde_json::from_value(profile.clone()).map_err(|error| refused(&error))?;
         let flags = flags(&parsed)?;
         let version = ScmpVersion::current().map_err(|error| refused(&error))?;
-        let mut title = format!("libseccomp {version} {profile}").into_bytes();
+        let mut title = format!("{COMPILER} libseccomp {version} {profile}").into_bytes();
         title.push(b'\n');
         let mut hasher = DefaultHasher::new();
         title.hash(&mut hasher);
@@ -122,7 +124,8 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Failure> {
                 .flatten()
                 .map(|one| {
                     let index = u32::try_from(one.index()).unwrap_or(u32::MAX);
-                    ScmpArgCompare::new(index, comparison(one.op(), one.value_two()), one.value())
+                    let (operator, datum) = comparison(one.op(), one.value(), one.value_two().unwrap_or(0));
+                    ScmpArgCompare::new(index, operator, datum)
                 })
                 .collect();
             let indexes: BTreeSet<_> = rule.args().iter().flatten().map(|one| one.index()).collect();
@@ -174,16 +177,19 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, 
     })
 }
 
-fn comparison(operator: LinuxSeccompOperator, second: Option<u64>) -> ScmpCompareOp {
+/// The comparison of a specification's condition, and the datum that it compares with.
+///
+/// Source: the OCI runtime specification, `linux.seccomp.syscalls.args`, as runc hands it to libseccomp: of a masked
+/// comparison `value` is the mask, and `valueTwo` what the masked argument is to equal.
+fn comparison(operator: LinuxSeccompOperator, value: u64, second: u64) -> (ScmpCompareOp, u64) {
     match operator {
-        LinuxSeccompOperator::ScmpCmpNe => ScmpCompareOp::NotEqual,
-        LinuxSeccompOperator::ScmpCmpLt => ScmpCompareOp::Less,
-        LinuxSeccompOperator::ScmpCmpLe => ScmpCompareOp::LessOrEqual,
-        LinuxSeccompOperator::ScmpCmpEq => ScmpCompareOp::Equal,
-        LinuxSeccompOperator::ScmpCmpGe => ScmpCompareOp::GreaterEqual,
-        LinuxSeccompOperator::ScmpCmpGt => ScmpCompareOp::Greater,
-        // The value is the mask and the second what is to be left of it.
-        LinuxSeccompOperator::ScmpCmpMaskedEq => ScmpCompareOp::MaskedEqual(second.unwrap_or(0)),
+        LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, value),
+        LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, value),
+        LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, value),
+        LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, value),
+        LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, value),
+        LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, value),
+        LinuxSeccompOperator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(value), second),
     }
 }
 
