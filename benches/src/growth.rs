@@ -63,11 +63,15 @@ fn components(rows: &mut Rows, size: usize) {
     rows.time("`bireme up -d` of N components in one app", || {
         engine.bireme(["up", "-f", path, "-d"]).stdout();
     });
-    rows.time("`up` again, with nothing to do", || engine.bireme(["up", "-f", path, "-d"]).stdout());
+    rows.time("`up` again, with nothing to do", || {
+        engine.bireme(["up", "-f", path, "-d"]).stdout();
+    });
     rows.time("the list of N components", || list(&engine));
     engine.crash();
     rows.time("a daemon killed and started again, N components running", || engine.come_back());
-    rows.time("`bireme down` of N components", || engine.bireme(["down", "-f", path]).stdout());
+    rows.time("`bireme down` of N components", || {
+        engine.bireme(["down", "-f", path]).stdout();
+    });
     engine.finish();
 }
 

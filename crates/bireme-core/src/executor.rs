@@ -178,7 +178,10 @@ pub trait Attach: Send + Sync {
 pub trait ExecInto: Send + Sync {
     /// Runs one more process inside. `exec_id` is the caller's, unique per workload.
     fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>>;
-    /// Waits for the process of `exec_id`; answers its exit code. The record lives as long as the workload runs.
+    /// Ends the process of `exec_id` at once, and what it started in its session. Nothing happens to one that has ended.
+    fn exec_kill<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<(), ExecError>>;
+    /// Waits for the process of `exec_id`; answers its exit code. The last few hundred that ended are remembered for as long
+    /// as the workload runs.
     fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>>;
     fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>>;
 }

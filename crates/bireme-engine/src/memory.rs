@@ -80,10 +80,6 @@ impl Memory {
         Ok(memory)
     }
 
-    pub(crate) fn records(&self) -> &Records {
-        &self.records
-    }
-
     /// Takes up what lies below the data root and the database does not know.
     fn adopt(&self) -> Result<(), EngineError> {
         let known = |query: &str| -> Result<HashSet<String>, EngineError> {

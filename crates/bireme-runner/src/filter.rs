@@ -153,11 +153,54 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Failure> {
             rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map(Into::into)?;
         filter.export_bpf(&file).map_err(io::Error::other)?;
         file.seek(SeekFrom::Start(0))?;
-        let mut program = Vec::new();
+        let mut program = socketcall_guard(profile);
         file.read_to_end(&mut program)?;
         Ok(program)
     };
     written().map_err(|error| refused(&error))
+}
+
+/// Instructions before all others that deny socketcall(2) to 32-bit programs, where the profile does not allow it by name.
+///
+/// libseccomp takes a rule for `socket` on x86 to be one for `socketcall` too, and leaves its conditions out there: the
+/// address family is behind a pointer. So whoever may open some families could open all of them.
+fn socketcall_guard(profile: &LinuxSeccomp) -> Vec<u8> {
+    const I386: u32 = 0x4000_0003;
+    const SOCKETCALL: u32 = 102;
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let named = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .any(|rule| rule.names().iter().any(|name| name == "socketcall"));
+    let errno = profile.default_errno_ret().unwrap_or(libc::EPERM.unsigned_abs());
+    let answer = match profile.default_action() {
+        LinuxSeccompAction::ScmpActErrno => libc::SECCOMP_RET_ERRNO | (errno & libc::SECCOMP_RET_DATA),
+        LinuxSeccompAction::ScmpActKillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => libc::SECCOMP_RET_KILL_THREAD,
+        LinuxSeccompAction::ScmpActTrap => libc::SECCOMP_RET_TRAP,
+        _ => return Vec::new(),
+    };
+    if named || cfg!(not(target_arch = "x86_64")) {
+        return Vec::new();
+    }
+    // Source: seccomp(2), `struct seccomp_data`: the number is at 0, the architecture at 4. Jumps count from the next one.
+    let instructions: [(u16, u8, u8, u32); 5] = [
+        (LOAD, 0, 0, 4),
+        (JUMP_IF_EQUAL, 0, 3, I386),
+        (LOAD, 0, 0, 0),
+        (JUMP_IF_EQUAL, 0, 1, SOCKETCALL),
+        (RETURN, 0, 0, answer),
+    ];
+    let mut bytes = Vec::with_capacity(instructions.len() * INSTRUCTION);
+    for (code, if_true, if_false, operand) in instructions {
+        bytes.extend_from_slice(&code.to_ne_bytes());
+        bytes.extend_from_slice(&[if_true, if_false]);
+        bytes.extend_from_slice(&operand.to_ne_bytes());
+    }
+    bytes
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, String> {

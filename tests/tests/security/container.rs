@@ -133,8 +133,8 @@ fn masked_comparisons_of_a_profile_are_the_kernels() {
     let answers = |value: u64, second: u64| {
         let asked = [("clone", 0), ("clone", UTS), ("clone", IPC), ("clone", UTS | IPC)];
         let flags = ["--cap-add", "SYS_ADMIN", "--security-opt", &profile(value, second)];
-        let said = run(&engine, &flags, &asked).stdout();
-        said.lines().map(|line| line.ends_with(&format!(": {EACCES}"))).collect::<Vec<_>>()
+        let output = run(&engine, &flags, &asked);
+        output.stdout().lines().map(|line| line.ends_with(&format!(": {EACCES}"))).collect::<Vec<_>>()
     };
     assert_eq!(answers(UTS, UTS), [false, true, false, true], "one bit is set");
     assert_eq!(answers(UTS | IPC, 0), [true, false, false, false], "none of two bits is set");
@@ -200,7 +200,7 @@ fn links_of_an_image_in_place_of_the_kernels_folders_lead_nowhere() {
     let flags: [&[&str]; 3] =
         [&[], &["--read-only", "--cap-drop", "ALL", "-u", "1000"], &["--privileged", "--tmpfs", "/dev/shm"]];
     for flags in flags {
-        let run = ["run", "--rm"].iter().chain(flags).chain(&["altered", "sh", "-c", script]);
+        let run = [&["run", "--rm"], flags, &["altered", "sh", "-c", script]].concat();
         assert_eq!(engine.docker(run).stdout(), "real\n", "{flags:?}");
         check(&format!("run {flags:?}"));
     }

@@ -80,8 +80,8 @@ fn nothing_stored_is_open_to_other_users() {
     let mut engine = Engine::start();
     engine.load("busybox");
     let script = "cp /bin/busybox /v/root; chmod 4755 /v/root /bin/busybox; echo done; sleep 100000";
-    engine.docker(["run", "-d", "--name", "c", "-e", "SECRET=x", "-v", "vol:/v", "busybox", "sh", "-c", script]).stdout();
-    eventually("the log", || engine.docker(["logs", "c"]).raw_stdout().contains("done").then_some(()));
+    engine.docker(["run", "-d", "--name", "secret", "-e", "SECRET=x", "-v", "vol:/v", "busybox", "sh", "-c", script]).stdout();
+    eventually("the log", || engine.docker(["logs", "secret"]).raw_stdout().contains("done").then_some(()));
     // What an older engine left open is closed at the next start.
     engine.crash();
     let root = engine.data_root();
