@@ -39,7 +39,7 @@ const UPSTREAM_ANSWER: usize = 8192;
 /// For one upstream server; the next one is asked then.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
 /// A TCP connection whose client does not say a whole question in this time, or does not take the answer, is closed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 /// Seconds. Short, because workloads move; long enough for a burst of requests.
 const TTL: u32 = 5;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
