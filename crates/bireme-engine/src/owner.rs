@@ -194,6 +194,7 @@ impl Owner {
                 if result.is_err() {
                     self.name = before;
                 } else {
+                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
                     self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
                 }
