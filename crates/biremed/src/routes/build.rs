@@ -12,7 +12,6 @@ use bireme_api::models::AuthConfig;
 use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer};
-use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -22,7 +21,6 @@ use crate::app::App;
 use crate::convert::{self, filters, image};
 use crate::error::ApiError;
 use crate::extract::Query;
-use crate::stream;
 use crate::work;
 
 pub(super) fn router() -> Router<App> {
