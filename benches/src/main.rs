@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
 
 mod containers;
+mod growth;
 mod http;
 mod rest;
 mod sample;
@@ -33,6 +34,9 @@ struct Peers {
     /// Only these tables: run, start, http, rest
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// The table of growth instead, for these numbers
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=2000))]
+    growth: Vec<u16>,
 }
 
 impl Peers {
@@ -44,6 +48,10 @@ impl Peers {
 fn main() {
     let peers = Peers::parse();
     println!("{}\n", machine());
+    if !peers.growth.is_empty() {
+        growth::run(&peers.growth.iter().map(|size| usize::from(*size)).collect::<Vec<_>>());
+        return;
+    }
     if peers.wants("run") {
         containers::run(&peers);
     }

@@ -11,6 +11,7 @@ mod task_demo;
 mod task_deny;
 mod task_deps;
 mod task_docs;
+mod task_growth;
 mod task_guests;
 mod task_images;
 mod task_oracle;
@@ -48,6 +49,8 @@ enum Task {
     Test,
     /// Time the release build beside Docker's engine, podman and wasmtime
     Bench(task_bench::Args),
+    /// Time 10, 100 and 1,000 of each thing
+    Growth(task_growth::Args),
     /// Many clients at once that create, start, listen and remove, for minutes; what is left over is a failure
     Soak(task_soak::Args),
     /// Run the stories of containers in a virtual machine with cgroup v2 alone; arguments go to the tests
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => task_demo::run(&args),
         Task::Test => task_test::run(),
         Task::Bench(args) => task_bench::run(&args),
+        Task::Growth(args) => task_growth::run(&args),
         Task::Soak(args) => task_soak::run(&args),
         Task::Vm(args) => task_vm::run(&args),
         Task::Oracle(args) => task_oracle::run(&args),

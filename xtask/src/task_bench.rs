@@ -50,16 +50,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     task_oracle::stop()?;
     let tables = tables?;
     println!("{tables}");
-    if args.write { write(&tables) } else { Ok(()) }
+    if args.write { write(MARKS, &tables) } else { Ok(()) }
 }
 
-fn write(tables: &str) -> Result<()> {
+/// Puts tables into docs/performance.md, between two marks.
+pub(crate) fn write(marks: (&str, &str), tables: &str) -> Result<()> {
     let page = house::root().join("docs/performance.md");
     let text = house::read(&page)?;
-    let (Some((before, _)), Some((_, after))) = (text.split_once(MARKS.0), text.split_once(MARKS.1)) else {
-        bail!("{} has no place for the tables: {} … {}", page.display(), MARKS.0, MARKS.1);
+    let place = text.split_once(marks.0).and_then(|(before, rest)| Some((before, rest.split_once(marks.1)?.1)));
+    let Some((before, after)) = place else {
+        bail!("{} has no place for the tables: {} … {}", page.display(), marks.0, marks.1);
     };
-    house::write(&page, format!("{before}{}\n\n{}\n\n{}{after}", MARKS.0, tables.trim(), MARKS.1))
+    house::write(&page, format!("{before}{}\n\n{}\n\n{}{after}", marks.0, tables.trim(), marks.1))
 }
 
 /// The peer for components: wasmtime's own command line, of the version that we embed.

@@ -72,6 +72,36 @@ pub trait Executor: Send + Sync {
     /// Ends and clears away whatever belongs to this engine and is not in `known` (IDs of workloads that shall run).
     /// Called once when the daemon starts, after every `reattach`.
     fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId]) -> BoxFuture<'a, ()>;
+
+    /// Its workloads resolve names by tables that it is told of, and not by the engine's DNS: only components.
+    fn as_resolver(&self) -> Option<&dyn Resolver> {
+        None
+    }
+}
+
+/// Keeps the names of networks for workloads that resolve names themselves.
+pub trait Resolver: Send + Sync {
+    /// The names on `network` changed. Called for each change in its order, also before any workload is there. Returns once
+    /// every process concerned knows; one that does not answer within a second is told later and holds up nobody.
+    fn names_changed<'a>(&'a self, network: &'a str, change: NamesChange) -> BoxFuture<'a, ()>;
+}
+
+/// What changed among the names of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NamesChange {
+    /// These are all names there are.
+    All(Names),
+    /// These have these addresses now; a name without addresses is gone. The others are as they were.
+    Some(Names),
+}
+
+/// A network whose names a workload resolves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedNetwork {
+    pub id: String,
+    /// Further names for this workload alone, and the names on the network that they stand for. Lower case.
+    pub links: BTreeMap<String, String>,
 }
 
 /// A workload that [`Executor::create`] or [`Executor::reattach`] answered with.
@@ -103,14 +133,10 @@ pub trait Workload: Send + Sync {
     /// Ends it at once if it still runs and releases what [`Executor::create`] made. Collects errors and goes on.
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>>;
 
-    /// Whether it resolves names by [`Workload::names_changed`] and not by the engine's DNS.
-    fn wants_names(&self) -> bool {
-        false
-    }
-
-    /// The names this workload can resolve changed. Called only where [`Workload::wants_names`].
-    fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
-        let _ = names;
+    /// The networks whose names this workload resolves changed, while it runs: it was connected or disconnected. Of
+    /// interest only where its executor offers [`Executor::as_resolver`].
+    fn networks_changed(&self, networks: Vec<NamedNetwork>) -> BoxFuture<'_, ()> {
+        let _ = networks;
         Box::pin(async {})
     }
 
@@ -152,7 +178,10 @@ pub trait Attach: Send + Sync {
 pub trait ExecInto: Send + Sync {
     /// Runs one more process inside. `exec_id` is the caller's, unique per workload.
     fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>>;
-    /// Waits for the process of `exec_id`; answers its exit code. The record lives as long as the workload runs.
+    /// Ends the process of `exec_id` at once, and what it started in its session. Nothing happens to one that has ended.
+    fn exec_kill<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<(), ExecError>>;
+    /// Waits for the process of `exec_id`; answers its exit code. The last few hundred that ended are remembered for as long
+    /// as the workload runs.
     fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>>;
     fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>>;
 }
@@ -190,7 +219,8 @@ pub struct Prepared {
     /// Listening sockets of published ports, if [`Executor::takes_listeners`]. A socket that this sandbox already holds
     /// for another workload comes with `socket: None`.
     pub listeners: Vec<Listener>,
-    pub names: Names,
+    /// Where it finds others by their names; for executors that offer [`Executor::as_resolver`].
+    pub networks: Vec<NamedNetwork>,
     /// Files the engine wrote for it, to be put at the given paths inside: `/etc/hosts`, `/etc/resolv.conf`,
     /// `/etc/hostname`.
     pub etc: Vec<(PathBuf, String)>,
@@ -201,6 +231,8 @@ pub struct Known<'a> {
     pub spec: &'a WorkloadSpec,
     pub state_dir: PathBuf,
     pub run_dir: PathBuf,
+    /// As [`Prepared::networks`].
+    pub networks: Vec<NamedNetwork>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

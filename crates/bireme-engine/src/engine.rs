@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
-use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Stats, Workload, WorkloadId};
+use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, Stats, Workload, WorkloadId};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
 use futures::StreamExt as _;
@@ -23,7 +23,7 @@ use crate::event::{Event, EventQuery, Events};
 use crate::lifecycle::Ask;
 use crate::log::{self, LogStream};
 use crate::memory::Memory;
-use crate::network::{Networks, finds_names};
+use crate::network::{Networks, finds_names, named_networks};
 use crate::owner::{Command, Owner};
 use crate::request::{
     Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
@@ -33,7 +33,7 @@ use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
 use crate::volume::Volumes;
-use crate::{EngineError, exec, health, log_details};
+use crate::{EngineError, exec, health, log_details, rootfs};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -104,6 +104,13 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), EngineError> {
         .map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
+/// Makes a folder that only the engine's user enters, also where an older engine left it open.
+fn closed_dir(path: &Path) -> Result<(), EngineError> {
+    make_dir(path, 0o700)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+        .map_err(|source| EngineError::File { path: path.to_owned(), source })
+}
+
 /// Nanoseconds since the Unix epoch.
 pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -153,11 +160,17 @@ impl Engine {
     /// When the database, the folders or the networks cannot be used. A single workload that cannot be found again is
     /// recorded as ended, never an error.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
-        make_dir(&options.data_root.join("containers"), 0o710)?;
-        make_dir(&options.data_root.join("volumes"), 0o711)?;
+        // What lies in them is reached through mounts and open descriptors alone: a setuid program that a container left in
+        // a volume must be out of reach of this machine's users. Source: CVE-2021-41091.
+        for name in ["containers", "volumes", "networks"] {
+            closed_dir(&options.data_root.join(name))?;
+        }
         make_dir(&options.exec_root.join("c"), 0o711)?;
         let memory = Memory::open(&options.data_root)?;
         let volumes = Volumes::new(memory.volumes()?);
+        for volume in volumes.missing() {
+            tracing::warn!(volume = volume.name, path = %volume.mountpoint.display(), "the folder of a volume is gone");
+        }
         let inner = Inner {
             options,
             volumes,
@@ -221,16 +234,13 @@ impl Engine {
                 tracing::warn!(workload.id = handle.id(), %error, "names are not served inside a workload");
             }
         }
+        for (handle, _, _, moving) in &found {
+            self.adopt_names(handle.id(), &moving.endpoints);
+        }
+        // Before anything is found again: a process that runs on is told what changed while no daemon was there.
+        self.tell_all_names().await;
         self.reattach(found).await;
         self.clear_strangers();
-        for network in self.networks() {
-            if let (Ok(id), true) = (bireme_net::NetworkId::parse(&network.id), network.driver == "bridge") {
-                let members: Vec<_> =
-                    self.network_members(&network.id).into_iter().map(|member| member.endpoint).collect();
-                self.names_changed(&members).await;
-                tracing::debug!(%id, members = members.len(), "network taken up again");
-            }
-        }
         Ok(())
     }
 
@@ -239,7 +249,8 @@ impl Engine {
             let alive = moving.state.status.is_alive();
             let workload = if alive {
                 let dirs = self.dirs(&handle.fixed.spec.id);
-                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run };
+                let networks = named_networks(&moving.endpoints);
+                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run, networks };
                 Some(handle.executor.reattach(known).await.map(Arc::<dyn Workload>::from))
             } else {
                 None
@@ -284,25 +295,29 @@ impl Engine {
         }
     }
 
-    /// Removes folders that belong to no workload: a create or a removal was cut short.
+    /// Removes what a create or a removal left that was cut short. Whatever may be a user's stays: volumes, and folders of
+    /// containers that have a record, or changes of a container; those are told.
     fn clear_strangers(&self) {
         let known: HashSet<String> = self.handles().iter().map(|handle| handle.id().to_owned()).collect();
         let short: HashSet<String> =
             self.handles().iter().map(|handle| handle.fixed.spec.id.short().to_owned()).collect();
-        let volumes: HashSet<String> = self.volumes().into_iter().map(|volume| volume.name).collect();
-        let folders = [
-            (self.data_root().join("containers"), &known),
-            (self.inner.options.exec_root.join("c"), &short),
-            (self.data_root().join("volumes"), &volumes),
-        ];
+        let folders =
+            [(self.data_root().join("containers"), &known), (self.inner.options.exec_root.join("c"), &short)];
         for (folder, keep) in folders {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
             for entry in entries.flatten() {
-                if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
-                    tracing::info!(path = %entry.path().display(), "clearing away a folder that nothing remembered uses");
-                    if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                        tracing::warn!(path = %entry.path().display(), %error, "a leftover folder could not be removed");
-                    }
+                if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+                    continue;
+                }
+                let path = entry.path();
+                let changed = std::fs::read_dir(path.join("diff")).is_ok_and(|mut diff| diff.next().is_some());
+                if changed || path.join("record.json").exists() {
+                    tracing::warn!(path = %path.display(), "the folder of a container that is not known is kept; remove it by hand if nothing in it is wanted");
+                    continue;
+                }
+                tracing::info!(path = %path.display(), "clearing away a folder that nothing remembered uses");
+                if let Err(error) = rootfs::remove_tree(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a leftover folder could not be removed");
                 }
             }
         }
@@ -374,6 +389,11 @@ impl Engine {
             // Short: sockets live here, and their paths may have 108 bytes.
             run: self.inner.options.exec_root.join("c").join(id.short()),
         }
+    }
+
+    /// Executors whose workloads resolve names themselves.
+    pub(crate) fn resolvers(&self) -> impl Iterator<Item = &dyn Resolver> {
+        self.inner.options.executors.iter().filter_map(|executor| executor.as_resolver())
     }
 
     fn executor(&self, kind: WorkloadKind) -> Option<Arc<dyn Executor>> {
@@ -811,7 +831,7 @@ impl Engine {
         let view = handle.view();
         let removal = tokio::task::spawn_blocking(move || {
             for path in [dirs.run, dirs.state] {
-                match std::fs::remove_dir_all(&path) {
+                match rootfs::remove_tree(&path) {
                     Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                         return Err(EngineError::File { path, source });
                     }

@@ -44,6 +44,8 @@ pub struct ExecSession {
 
 /// How many ended sessions of one workload are remembered.
 const KEPT: usize = 64;
+/// How many sessions of one workload may wait to be started; of more, the oldest is forgotten.
+const WAITING: usize = 256;
 
 /// How long a change of the terminal's size waits for a session that is about to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(3);
@@ -51,6 +53,8 @@ const BEGINS_WITHIN: Duration = Duration::from_secs(3);
 pub(crate) struct Entry {
     view: ExecView,
     handle: Arc<Handle>,
+    /// Counts up over all sessions.
+    number: u64,
     /// Also true when it could not begin.
     begun: watch::Sender<bool>,
     ended: watch::Sender<bool>,
@@ -99,19 +103,28 @@ impl Engine {
             attach,
         };
         let mut execs = self.execs();
-        let mut ended: Vec<String> = execs
-            .iter()
-            .filter(|(_, e)| e.view.container_id == handle.id() && e.view.exit_code.is_some())
-            .map(|(id, _)| id.clone())
-            .collect();
-        ended.sort();
-        for old in ended.iter().skip(KEPT) {
-            execs.remove(old);
+        let of_this = execs.values().filter(|entry| entry.view.container_id == handle.id());
+        let (mut ended, mut waiting): (Vec<_>, Vec<_>) = of_this
+            .filter(|entry| !entry.view.running)
+            .map(|entry| (entry.number, entry.view.id.clone()))
+            .partition(|(_, id)| execs.get(id).is_some_and(|entry| entry.view.exit_code.is_some()));
+        if waiting.len() >= WAITING {
+            // Whoever creates so many and starts none has forgotten the first.
+            waiting.sort_unstable();
+            let forgotten = waiting.swap_remove(0).1;
+            execs.remove(&forgotten);
+            handle.execs_changed(|known| known.retain(|id| *id != forgotten));
         }
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(KEPT);
+        for (_, old) in ended.drain(..surplus) {
+            execs.remove(&old);
+        }
+        let number = execs.values().map(|entry| entry.number).max().map_or(0, |last| last + 1);
         handle.execs_changed(|known| known.push(id.clone()));
         execs.insert(
             id.clone(),
-            Entry { view, handle, begun: watch::Sender::new(false), ended: watch::Sender::new(false) },
+            Entry { view, handle, number, begun: watch::Sender::new(false), ended: watch::Sender::new(false) },
         );
         Ok(id)
     }

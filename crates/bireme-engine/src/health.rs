@@ -20,6 +20,8 @@ use crate::view::{Fixed, Health, HealthProbe};
 /// How much of a probe's output is kept. Source: Docker's `maxOutputLen`.
 const OUTPUT_LIMIT: usize = 4096;
 const LOG_LENGTH: usize = 5;
+/// How long the end of a probe that was killed is waited for.
+const KILLED: Duration = Duration::from_secs(5);
 
 /// A health check with every default applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,10 +98,9 @@ pub(crate) async fn probe(
         let start = engine::now();
         let outcome = tokio::select! {
             () = run.cancelled() => return,
-            outcome = tokio::time::timeout(check.timeout, once(&engine, &handle, &check.test)) => outcome,
+            outcome = once(&engine, &handle, &check) => outcome,
         };
-        let (exit_code, output) =
-            outcome.unwrap_or_else(|_| (-1, format!("Health check exceeded timeout ({:?})", check.timeout)));
+        let (exit_code, output) = outcome;
         let in_start_period = early();
         health.log.push(HealthProbe { start, end: engine::now(), exit_code, output });
         if health.log.len() > LOG_LENGTH {
@@ -125,14 +126,24 @@ fn judge(health: &mut Health, passed: bool, in_start_period: bool, retries: u32)
     }
 }
 
-async fn once(engine: &Engine, handle: &Handle, test: &Test) -> (i32, String) {
-    match test {
-        Test::Command(args) => command(engine, handle, args).await,
-        Test::Http { path, port } => http(handle, path, *port).await.unwrap_or_else(|error| (1, error.to_string())),
+async fn once(engine: &Engine, handle: &Handle, check: &Check) -> (i32, String) {
+    match &check.test {
+        Test::Command(args) => command(engine, handle, args, check.timeout).await,
+        Test::Http { path, port } => match tokio::time::timeout(check.timeout, http(handle, path, *port)).await {
+            Ok(answer) => answer.unwrap_or_else(|error| (1, error.to_string())),
+            Err(_) => (-1, exceeded(check.timeout, "")),
+        },
     }
 }
 
-async fn command(engine: &Engine, handle: &Handle, args: &[String]) -> (i32, String) {
+/// What is told of a probe that took too long; what it had said by then follows. Source: moby's `cmdProbe.run`.
+fn exceeded(timeout: Duration, said: &str) -> String {
+    let text = format!("Health check exceeded timeout ({timeout:?})");
+    if said.is_empty() { text } else { format!("{text}: {said}") }
+}
+
+/// Runs a probe inside. One that takes longer than `timeout` is killed with all that it started.
+async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Duration) -> (i32, String) {
     let id = engine::random_hex();
     let Some(workload) = handle.workload() else { return (1, "not running".to_owned()) };
     let Some(exec) = workload.as_exec() else { return (1, "cannot run commands".to_owned()) };
@@ -146,23 +157,38 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String]) -> (i32, Str
         Ok(started) => started,
         Err(error) => return (error.exit_code().unwrap_or(1), error.to_string()),
     };
-    let output = async {
-        let mut bytes = Vec::new();
-        started.stream.set_nonblocking(true)?;
-        let mut stream = tokio::net::UnixStream::from_std(started.stream)?;
-        while let Some((_, frame)) = frames::next(&mut stream).await? {
-            let room = OUTPUT_LIMIT.saturating_sub(bytes.len());
-            bytes.extend_from_slice(&frame[..frame.len().min(room)]);
-        }
-        std::io::Result::Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let mut bytes = Vec::new();
+    let end = async {
+        let said = async {
+            started.stream.set_nonblocking(true)?;
+            let mut stream = tokio::net::UnixStream::from_std(started.stream)?;
+            while let Some((_, frame)) = frames::next(&mut stream).await? {
+                let room = OUTPUT_LIMIT.saturating_sub(bytes.len());
+                bytes.extend_from_slice(&frame[..frame.len().min(room)]);
+            }
+            std::io::Result::Ok(())
+        };
+        // What it said counts also where the rest cannot be read.
+        let _ = said.await;
+        exec.exec_wait(&id).await
     };
-    let output = output.await.unwrap_or_else(|error| error.to_string());
-    match exec.exec_wait(&id).await {
-        Ok(code) => {
-            handle.emit(engine, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
-            (code, output)
+    let ended = tokio::time::timeout(timeout, end).await;
+    let said = String::from_utf8_lossy(&bytes).into_owned();
+    let died = |code: i32| handle.emit(engine, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
+    match ended {
+        Ok(Ok(code)) => {
+            died(code);
+            (code, said)
         }
-        Err(error) => (1, error.to_string()),
+        Ok(Err(error)) => (1, error.to_string()),
+        Err(_) => {
+            if let Err(error) = exec.exec_kill(&id).await {
+                tracing::warn!(workload.id = handle.id(), %error, "a health probe that took too long could not be killed");
+            }
+            let code = tokio::time::timeout(KILLED, exec.exec_wait(&id)).await;
+            died(code.ok().and_then(Result::ok).unwrap_or(137));
+            (-1, exceeded(timeout, &said))
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bireme_core::spec::{Dns, NetworkMode, Protocol};
-use bireme_core::{Listener, Names, NetworkPlace, SandboxId};
+use bireme_core::spec::{Dns, NetworkMode, Protocol, WorkloadSpec};
+use bireme_core::{Listener, NamedNetwork, Names, NamesChange, NetworkPlace, SandboxId};
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
@@ -22,6 +22,7 @@ use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::link::{self, Linked};
+use crate::name_table::{Entry as NameEntry, NameTable};
 use crate::request::{CreateNetwork, EndpointRequest, PoolRequest, Publish};
 use crate::view::{Endpoint, Network, NetworkMember, PublishedPort};
 
@@ -33,6 +34,9 @@ const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// The address that ports are published on where none is asked for.
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// How members reach the world and are reached from it.
+const GATEWAY_MODES: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
 const MTU: &str = "com.docker.network.driver.mtu";
 
 /// The networks that exist, and who stands where.
@@ -41,7 +45,9 @@ pub(crate) struct Networks {
     list: Mutex<BTreeMap<String, Entry>>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<Sandbox>>>>,
     ports: Mutex<HashMap<SocketAddr, SharedPort>>,
-    /// Names are computed and told under this, so that an older table never follows a newer one.
+    /// Who is found under which name, by network.
+    tables: Mutex<HashMap<String, NameTable>>,
+    /// Names are changed and told under this, so that an older change never follows a newer one.
     naming: tokio::sync::Mutex<()>,
 }
 
@@ -76,7 +82,7 @@ struct SharedPort {
 pub(crate) struct Placed {
     pub(crate) network: Option<NetworkPlace>,
     pub(crate) listeners: Vec<Listener>,
-    pub(crate) names: Names,
+    pub(crate) networks: Vec<NamedNetwork>,
     pub(crate) etc: Vec<(PathBuf, String)>,
     /// Variables about what it is linked to.
     pub(crate) env: Vec<String>,
@@ -85,6 +91,10 @@ pub(crate) struct Placed {
 impl Networks {
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn tables(&self) -> MutexGuard<'_, HashMap<String, NameTable>> {
+        self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn ports(&self) -> MutexGuard<'_, HashMap<SocketAddr, SharedPort>> {
@@ -114,11 +124,11 @@ impl Networks {
             let Some(bridge) = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) else {
                 continue;
             };
-            let addresses = addresses_of(endpoint);
+            let addresses = all_addresses_of(endpoint);
             if addresses.is_empty() {
                 continue;
             }
-            for address in &addresses {
+            for address in addresses_of(endpoint) {
                 let pool = if address.addr().is_ipv4() { Some(&mut bridge.pool) } else { bridge.pool6.as_mut() };
                 if let Some(Err(error)) = pool.map(|pool| pool.take(address.addr())) {
                     tracing::warn!(%address, %error, "an address in use could not be taken up again");
@@ -129,8 +139,10 @@ impl Networks {
                 sandbox: sandbox_id.clone(),
                 network: bridge.spec.id.clone(),
                 addresses,
-                mac: None,
+                mac: endpoint.mac.as_deref().and_then(|mac| parse_mac(mac).ok()),
                 default_route,
+                routes: administers_network(&handle.fixed.spec),
+                name: reverse_name(&handle.view().name, endpoint),
                 owner: handle.id().to_owned(),
             });
         }
@@ -145,19 +157,76 @@ impl Networks {
     }
 }
 
-/// The links of one endpoint whose other ends are on the network now.
-fn linked_names(endpoint: &Endpoint, names: &Names) -> Names {
+/// The networks on which a workload with these endpoints finds others by their names.
+pub(crate) fn named_networks(endpoints: &[Endpoint]) -> Vec<NamedNetwork> {
+    let named = endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT);
+    named.map(|endpoint| NamedNetwork { id: endpoint.network.clone(), links: links_of(endpoint) }).collect()
+}
+
+fn links_of(endpoint: &Endpoint) -> BTreeMap<String, String> {
     let links = endpoint.request.links.iter();
-    let found = links.filter_map(|(alias, name)| {
+    let link = |(alias, name): (&String, &String)| {
         // A whole id is known by its beginning.
         let name = if name.len() == 64 { &name[..12] } else { name.as_str() };
-        Some((alias.to_ascii_lowercase(), names.get(&name.to_ascii_lowercase())?.clone()))
-    });
-    found.collect()
+        (alias.to_ascii_lowercase(), name.to_ascii_lowercase())
+    };
+    links.map(|(alias, name)| link((alias, name))).collect()
+}
+
+/// What the workload of an endpoint is called there. Docker knows each name with that of its network behind it too.
+fn entry_of(endpoint: &Endpoint) -> NameEntry {
+    let names: BTreeSet<String> = endpoint
+        .names
+        .iter()
+        .flat_map(|name| [name.to_ascii_lowercase(), format!("{name}.{}", endpoint.network_name).to_ascii_lowercase()])
+        .collect();
+    NameEntry {
+        names: names.into_iter().collect(),
+        addresses: addresses_of(endpoint).iter().map(IpNet::addr).collect(),
+        links: links_of(endpoint),
+    }
 }
 
 fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
     [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().filter_map(|(ip, bits)| IpNet::new(ip, bits).ok()).collect()
+}
+
+/// What the interface has: the addresses by which it is found, and those asked for beside them.
+fn all_addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
+    let mut addresses = addresses_of(endpoint);
+    if !addresses.is_empty() {
+        let length = |address: IpAddr| if address.is_ipv4() { 16 } else { 64 };
+        let further = endpoint.request.link_local.iter();
+        addresses.extend(further.filter_map(|address| IpNet::new(*address, length(*address)).ok()));
+    }
+    addresses
+}
+
+/// What a reverse lookup of its addresses answers, as with Docker. On the default network there are no names.
+fn reverse_name(name: &str, endpoint: &Endpoint) -> Option<String> {
+    (endpoint.network_name != DEFAULT).then(|| format!("{name}.{}", endpoint.network_name))
+}
+
+/// The names that a workload has on a network.
+fn names_on_network(spec: &WorkloadSpec, name: &str, endpoint: &Endpoint) -> Vec<String> {
+    if endpoint.network_name == DEFAULT {
+        return Vec::new();
+    }
+    let own = [name.to_owned(), spec.id.short().to_owned(), spec.hostname.clone()];
+    let all = own.into_iter().chain(endpoint.request.aliases.iter().cloned());
+    let unique: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
+    unique.into_iter().collect()
+}
+
+/// Whether it has `CAP_NET_ADMIN`, and may thus give itself addresses and pass on packets of others.
+fn administers_network(spec: &WorkloadSpec) -> bool {
+    let has = |list: &[String], wanted: &str| {
+        list.iter().any(|name| name.to_ascii_uppercase().trim_start_matches("CAP_") == wanted)
+    };
+    let security = &spec.security;
+    security.privileged
+        || has(&security.cap_add, "NET_ADMIN")
+        || (has(&security.cap_add, "ALL") && !has(&security.cap_drop, "NET_ADMIN"))
 }
 
 fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
@@ -268,6 +337,17 @@ impl Engine {
                     request.driver
                 ),
             });
+        }
+        for key in GATEWAY_MODES {
+            match request.options.get(key).map_or("", String::as_str) {
+                "" | "nat" => {}
+                mode @ ("routed" | "nat-unprotected" | "isolated") => {
+                    return Err(EngineError::unsupported(format!(
+                        "gateway mode {mode} is not offered ({key}): leave it out for nat, or make the network internal"
+                    )));
+                }
+                mode => return Err(EngineError::invalid(format!("unknown gateway mode {mode}"))),
+            }
         }
         let network = self.make_network(request).await?;
         self.emit_network("create", &network, None);
@@ -407,6 +487,7 @@ impl Engine {
         }
         self.memory().delete_network(&network.id).await?;
         self.network_list().list().remove(&network.id);
+        self.forget_names(&network.id).await;
         self.emit_network("destroy", &network, None);
         Ok(())
     }
@@ -505,6 +586,12 @@ impl Engine {
                 )));
             }
         }
+        if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
+            return Err(EngineError::invalid(format!(
+                "invalid config for network {}: invalid endpoint settings:\ninvalid link-local IP address: {address}",
+                network.name
+            )));
+        }
         if let Some(mac) = &request.mac {
             parse_mac(mac)?;
         }
@@ -557,12 +644,18 @@ impl Engine {
                     self.net().serve_inside(&id).await?;
                 }
                 let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
-                Some(NetworkPlace { dns: self.net().dns_servers(&id), sandbox: id, netns, addresses })
+                // At the gateway of an internal network nobody is led outside, though another network may lead there.
+                let dns = if finds_names(&moving.endpoints) {
+                    vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
+                } else {
+                    self.net().dns_servers(&id)
+                };
+                Some(NetworkPlace { dns, sandbox: id, netns, addresses })
             }
         };
         let listeners = self.open_ports(handle, moving).await?;
         handle.publish(name, moving);
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), &moving.endpoints).await;
         let linked = self.linked(name, &handle.fixed.links)?;
         let etc = match &host {
             Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
@@ -573,7 +666,7 @@ impl Engine {
             env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
             network: place,
             listeners,
-            names: self.names_of(&moving.endpoints),
+            networks: named_networks(&moving.endpoints),
         })
     }
 
@@ -613,24 +706,32 @@ impl Engine {
             bireme_net::Endpoint {
                 sandbox: id.clone(),
                 network: bridge.spec.id.clone(),
-                addresses: addresses_of(endpoint),
+                addresses: all_addresses_of(endpoint),
                 mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
                 default_route: wants_way_out(sandbox, bridge),
+                routes: administers_network(&handle.fixed.spec),
+                name: reverse_name(name, endpoint),
                 owner: handle.id().to_owned(),
             }
         };
         endpoint.endpoint_id = engine::random_hex();
         let attached = self.net().attach(&request).await?;
         endpoint.mac = Some(attached.mac);
-        if endpoint.network_name != DEFAULT {
-            let spec = &handle.fixed.spec;
-            let own = [name.to_owned(), spec.id.short().to_owned(), spec.hostname.clone()];
-            let all = own.into_iter().chain(endpoint.request.aliases.iter().cloned());
-            let unique: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
-            endpoint.names = unique.into_iter().collect();
-        }
+        endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
         self.emit_endpoint("connect", &endpoint.network, handle);
         Ok(())
+    }
+
+    /// Has a workload that was renamed be found by its new name, and no longer by the old one.
+    pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, moving: &mut Moving) {
+        for endpoint in moving.endpoints.iter_mut().filter(|endpoint| endpoint.ipv4.is_some()) {
+            endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
+            if let Some(reverse) = reverse_name(name, endpoint) {
+                let addresses: Vec<_> = addresses_of(endpoint).iter().map(IpNet::addr).collect();
+                self.net().set_reverse_name(&addresses, &reverse);
+            }
+        }
+        handle.publish(name, moving);
     }
 
     /// Gives back everything that [`Engine::place`] made; goes on over errors.
@@ -689,9 +790,11 @@ impl Engine {
         let request = bireme_net::Endpoint {
             sandbox: id.clone(),
             network,
-            addresses: addresses.clone(),
+            addresses: all_addresses_of(endpoint),
             mac: None,
             default_route: false,
+            routes: false,
+            name: None,
             owner: handle.id().to_owned(),
         };
         let detached = self.net().detach(&request).await;
@@ -767,8 +870,16 @@ impl Engine {
         }
         moving.endpoints.push(new);
         handle.publish(name, moving);
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), &moving.endpoints).await;
+        self.tell_networks(handle, &moving.endpoints).await;
         Ok(())
+    }
+
+    /// Tells a workload that runs on which networks it finds names now.
+    async fn tell_networks(&self, handle: &Handle, endpoints: &[Endpoint]) {
+        if let Some(workload) = handle.workload() {
+            workload.networks_changed(named_networks(endpoints)).await;
+        }
     }
 
     pub(crate) async fn disconnect_endpoint(
@@ -789,72 +900,66 @@ impl Engine {
         drop(sandbox);
         let name = handle.view().name.clone();
         handle.publish(&name, moving);
-        self.names_changed(std::slice::from_ref(&old)).await;
-        self.names_changed(&moving.endpoints).await;
+        self.names_changed(handle.id(), std::slice::from_ref(&old)).await;
+        self.tell_networks(handle, &moving.endpoints).await;
         result
     }
 
-    /// Tells the DNS, and workloads that resolve names themselves, who is found where on these networks.
-    pub(crate) async fn names_changed(&self, endpoints: &[Endpoint]) {
+    /// Tells the DNS, and executors whose workloads resolve names themselves, what became of the names of `workload` on
+    /// these networks: the change alone, once a network.
+    pub(crate) async fn names_changed(&self, workload: &str, endpoints: &[Endpoint]) {
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            let Ok(id) = NetworkId::parse(&endpoint.network) else { continue };
+            // An older change never follows a newer one.
+            let _one_at_a_time = self.network_list().naming.lock().await;
+            let (changed, linked) = {
+                let mut tables = self.network_list().tables();
+                let table = tables.entry(endpoint.network.clone()).or_default();
+                (table.set(workload, entry_of(endpoint)), table.linked())
+            };
+            if changed.is_empty() {
+                continue;
+            }
+            self.net().change_network_names(&id, &changed, linked);
+            for resolver in self.resolvers() {
+                resolver.names_changed(&endpoint.network, NamesChange::Some(changed.clone())).await;
+            }
+        }
+    }
+
+    /// Takes up the names of what an earlier daemon left running.
+    pub(crate) fn adopt_names(&self, workload: &str, endpoints: &[Endpoint]) {
+        let mut tables = self.network_list().tables();
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
+            tables.entry(endpoint.network.clone()).or_default().set(workload, entry_of(endpoint));
+        }
+    }
+
+    /// Tells everyone concerned all names that were taken up.
+    pub(crate) async fn tell_all_names(&self) {
         let _one_at_a_time = self.network_list().naming.lock().await;
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
-            if let Ok(id) = NetworkId::parse(&endpoint.network) {
-                let names = self.names_on(&endpoint.network);
-                let linked = self.linked_on(&endpoint.network, &names);
-                self.net().set_network_names(&id, names, linked);
+        let all: Vec<_> = {
+            let tables = self.network_list().tables();
+            tables.iter().map(|(network, table)| (network.clone(), table.all(), table.linked())).collect()
+        };
+        for (network, names, linked) in all {
+            if let Ok(id) = NetworkId::parse(&network) {
+                self.net().set_network_names(&id, names.clone(), linked);
             }
-        }
-        let touched: HashSet<&str> = endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect();
-        for handle in self.handles() {
-            let Some(workload) = handle.workload().filter(|workload| workload.wants_names()) else { continue };
-            let view = handle.view();
-            if view.endpoints.iter().any(|endpoint| touched.contains(endpoint.network.as_str())) {
-                workload.names_changed(self.names_of(&view.endpoints)).await;
+            for resolver in self.resolvers() {
+                resolver.names_changed(&network, NamesChange::All(names.clone())).await;
             }
         }
     }
 
-    fn names_on(&self, network: &str) -> Names {
-        let mut names = Names::new();
-        for handle in self.handles() {
-            let view = handle.view();
-            for endpoint in view.endpoints.iter().filter(|e| e.network == network) {
-                for name in &endpoint.names {
-                    // Docker knows each name with that of its network behind it too.
-                    for name in [name.clone(), format!("{name}.{}", endpoint.network_name)] {
-                        let addresses = names.entry(name.to_ascii_lowercase()).or_default();
-                        addresses.extend(addresses_of(endpoint).iter().map(|net| net.addr()));
-                    }
-                }
+    /// Forgets the names of a network that is removed.
+    async fn forget_names(&self, network: &str) {
+        let _one_at_a_time = self.network_list().naming.lock().await;
+        if self.network_list().tables().remove(network).is_some() {
+            for resolver in self.resolvers() {
+                resolver.names_changed(network, NamesChange::All(Names::new())).await;
             }
         }
-        names.retain(|_, addresses| !addresses.is_empty());
-        names
-    }
-
-    /// What single workloads call others, by the address that they ask from.
-    fn linked_on(&self, network: &str, names: &Names) -> HashMap<IpAddr, Names> {
-        let mut linked = HashMap::new();
-        for handle in self.handles() {
-            let view = handle.view();
-            for endpoint in view.endpoints.iter().filter(|e| e.network == network && !e.request.links.is_empty()) {
-                let own = linked_names(endpoint, names);
-                linked.extend(addresses_of(endpoint).iter().map(|net| (net.addr(), own.clone())));
-            }
-        }
-        linked
-    }
-
-    fn names_of(&self, endpoints: &[Endpoint]) -> Names {
-        let mut names = Names::new();
-        for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
-            let all = self.names_on(&endpoint.network);
-            let linked = linked_names(endpoint, &all);
-            for (name, addresses) in all.into_iter().chain(linked) {
-                names.entry(name).or_default().extend(addresses);
-            }
-        }
-        names
     }
 
     async fn open_ports(&self, handle: &Arc<Handle>, moving: &mut Moving) -> Result<Vec<Listener>, EngineError> {
@@ -895,6 +1000,10 @@ impl Engine {
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {
+            if let Err(error) = not_twice(handle, publish, number, moving) {
+                refusal = Some(error);
+                continue;
+            }
             match self.listen(handle, publish, number) {
                 Ok(listeners) => {
                     moving
@@ -998,6 +1107,10 @@ impl Engine {
         let mut refusal = None;
         for number in tries {
             let number = if first == 0 { 0 } else { number };
+            if let Err(error) = not_twice(handle, publish, number, moving) {
+                refusal = Some(error);
+                continue;
+            }
             match self.forward_all(handle, publish, number, &forward).await {
                 Ok(hosts) => {
                     moving
@@ -1082,6 +1195,30 @@ pub(crate) fn finds_names(endpoints: &[Endpoint]) -> bool {
     endpoints.iter().any(|endpoint| endpoint.network_name != DEFAULT)
 }
 
+/// That a workload has not published the port before, to itself: nobody could tell the two apart.
+///
+/// # Errors
+/// `Conflict` in Docker's words.
+fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -> Result<(), EngineError> {
+    let wanted = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let same_address = |other: IpAddr| {
+        other.is_ipv4() == wanted.is_ipv4() && (other == wanted || other.is_unspecified() || wanted.is_unspecified())
+    };
+    let same = |port: &PublishedPort| {
+        port.container.protocol == publish.container.protocol
+            && port.host.port() == number
+            && same_address(port.host.ip())
+    };
+    if number == 0 || !moving.ports.iter().any(same) {
+        return Ok(());
+    }
+    Err(EngineError::conflict(format!(
+        "driver failed programming external connectivity on endpoint {}: Bind for {} failed: port is already allocated",
+        handle.view().name,
+        SocketAddr::new(wanted, number)
+    )))
+}
+
 /// The endpoint that published ports lead to.
 fn way_in<'a>(engine: &Engine, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
     endpoints.iter().find(|e| e.ipv4.is_some() && engine.network(&e.network).is_ok_and(|n| !n.internal))
@@ -1105,6 +1242,13 @@ fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint {
         ipv6_gateway: None,
         mac: None,
         names: Vec::new(),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

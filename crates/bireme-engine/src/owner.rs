@@ -194,8 +194,9 @@ impl Owner {
                 if result.is_err() {
                     self.name = before;
                 } else {
+                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
-                    self.engine.names_changed(&self.moving.endpoints).await;
+                    self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
                 }
                 let _ = reply.send(result);
             }
@@ -284,7 +285,6 @@ impl Owner {
                     return Err(error);
                 }
                 self.handle.emit(&self.engine, "start", []);
-                self.engine.names_changed(&self.moving.endpoints).await;
                 self.begin_probes();
                 Ok(())
             }
@@ -326,7 +326,7 @@ impl Owner {
             log: engine::log_target(&self.handle.fixed),
             network: placed.network,
             listeners: placed.listeners,
-            names: placed.names,
+            networks: placed.networks,
             etc: placed.etc,
         };
         let workload: Arc<dyn Workload> = Arc::from(self.handle.executor.create(prepared).await?);
@@ -347,6 +347,7 @@ impl Owner {
             self.engine.emit_mounts("unmount", &self.handle);
         }
         self.engine.unplace(&self.handle, &mut self.moving).await;
+        self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
         self.engine.unmount_volumes(&self.handle).await;
     }
 
@@ -425,7 +426,6 @@ impl Owner {
             self.remember_or_log().await;
         }
         self.handle.ended(Ended { code: exit.code, error: exit.error });
-        self.engine.names_changed(&self.moving.endpoints).await;
         if remove {
             match self.remove(Remove { force: false, volumes: true }).await {
                 Ok(()) => return true,

@@ -34,6 +34,11 @@ impl Volumes {
         }
     }
 
+    /// Those whose folder is gone.
+    pub(crate) fn missing(&self) -> Vec<Volume> {
+        self.list().values().filter(|volume| !volume.mountpoint.is_dir()).cloned().collect()
+    }
+
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -85,11 +90,13 @@ impl Engine {
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
         let mountpoint = self.volume_path(&name).join("_data");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&mountpoint)
-            .map_err(|source| EngineError::File { path: mountpoint.clone(), source })?;
+        for (path, mode) in [(self.volume_path(&name), 0o700), (mountpoint.clone(), 0o755)] {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(mode)
+                .create(&path)
+                .map_err(|source| EngineError::File { path, source })?;
+        }
         let volume = Volume {
             name: name.clone(),
             driver: "local".to_owned(),
@@ -236,16 +243,16 @@ impl Engine {
         // What is mounted there is not the volume's own, and must not be removed with it.
         volume_source::unmount(&volume.mountpoint)
             .map_err(|source| EngineError::File { path: volume.mountpoint.clone(), source })?;
-        // Forgotten first: a folder without a record is swept at the next start, a record without a folder is a lie.
-        self.memory().delete_volume(name).await?;
-        self.volume_list().list().remove(name);
+        // The folder goes first: what is left of one that is not removed whole is still a volume, and can be removed again.
         let path = self.volume_path(name);
         let folder = path.clone();
-        tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder))
+        tokio::task::spawn_blocking(move || rootfs::remove_tree(&folder))
             .await
             .map_err(|_| EngineError::Stopping)?
             .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
             .map_err(|source| EngineError::File { path, source })?;
+        self.memory().delete_volume(name).await?;
+        self.volume_list().list().remove(name);
         self.emit_volume("destroy", &volume);
         Ok(())
     }

@@ -135,18 +135,18 @@ impl ImageStore {
 /// A file of the archive, put aside.
 struct Part {
     path: TempPath,
-    digest: Digest,
     size: u64,
     form: LayerForm,
 }
 
-/// The whole archive, put aside, by path.
+/// The whole archive, put aside. A file is known by what was hashed while it was read, and a path is no more than a way to
+/// say which: an archive may have a path twice.
 struct Staged {
-    parts: HashMap<String, Part>,
+    parts: HashMap<Digest, Part>,
+    /// What lies at a path: of several, the last.
+    paths: HashMap<String, Digest>,
     /// Old archives share layers through links: path to path.
     links: HashMap<String, String>,
-    /// Path of one file with that content.
-    by_digest: HashMap<Digest, String>,
 }
 
 fn bad(reason: impl Into<String>) -> ImageError {
@@ -184,12 +184,14 @@ impl Staged {
             true => bad("it is cut off"),
             false => bad(format!("it is not a tar archive: {}", crate::error::chain(&error))),
         };
-        let mut staged = Self { parts: HashMap::new(), links: HashMap::new(), by_digest: HashMap::new() };
+        let mut staged = Self { parts: HashMap::new(), paths: HashMap::new(), links: HashMap::new() };
+        let mut files = 0;
         let mut tar = tar::Archive::new(open_any(archive).map_err(unreadable)?);
         for entry in tar.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
             let path = normal(&entry.path_bytes())?;
-            if staged.parts.len() + staged.links.len() >= MAX_FILES {
+            files += 1;
+            if files > MAX_FILES {
                 return Err(bad(format!("it has more than {MAX_FILES} files")));
             }
             let kind = entry.header().entry_type();
@@ -212,19 +214,20 @@ impl Staged {
             })?;
             let size = file.written();
             let (path_on_disk, digest) = file.aside()?;
-            staged.by_digest.insert(digest.clone(), path.clone());
-            staged.parts.insert(path, Part { path: path_on_disk, digest, size, form: sniff(&start) });
+            staged.paths.insert(path, digest.clone());
+            staged.parts.insert(digest, Part { path: path_on_disk, size, form: sniff(&start) });
         }
         // To the end, so that the client is not cut off while it still sends.
         io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(unreadable)?;
         Ok(staged)
     }
 
-    fn part(&self, path: &str) -> Option<&Part> {
+    /// What lies at a path, and its digest.
+    fn part(&self, path: &str) -> Option<(&Digest, &Part)> {
         let mut path = path;
         for _ in 0..8 {
-            if let Some(part) = self.parts.get(path) {
-                return Some(part);
+            if let Some(digest) = self.paths.get(path) {
+                return Some((digest, self.parts.get(digest)?));
             }
             path = self.links.get(path)?;
         }
@@ -233,14 +236,14 @@ impl Staged {
 
     /// A blob of the layout, by its name; that its content is what the name says is checked here.
     fn blob(&self, digest: &Digest, what: &str) -> Result<&Part, ImageError> {
-        let Some(part) = self.part(&format!("blobs/sha256/{}", digest.hex())) else {
+        let Some((actual, part)) = self.part(&format!("blobs/sha256/{}", digest.hex())) else {
             return Err(ImageError::MissingBlob { what: what.to_owned(), digest: digest.to_string() });
         };
-        if part.digest != *digest {
+        if actual != digest {
             return Err(ImageError::DigestMismatch {
                 what: format!("{what} {digest}"),
                 expected: digest.clone(),
-                actual: part.digest.clone(),
+                actual: actual.clone(),
             });
         }
         Ok(part)
@@ -254,7 +257,7 @@ impl Staged {
     }
 
     fn plan(&self) -> Result<Vec<Candidate>, ImageError> {
-        if let (Some(_), Some(index)) = (self.part("oci-layout"), self.part("index.json")) {
+        if let (Some(_), Some((_, index))) = (self.part("oci-layout"), self.part("index.json")) {
             let bytes = Self::document(index, "index.json")?;
             let layout: LayoutIndex =
                 serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed("index.json", error))?;
@@ -268,7 +271,7 @@ impl Staged {
             }
             return Ok(candidates);
         }
-        let Some(manifest) = self.part("manifest.json") else {
+        let Some((_, manifest)) = self.part("manifest.json") else {
             return Err(bad("it has neither a manifest.json nor an oci-layout with an index.json"));
         };
         let bytes = Self::document(manifest, "manifest.json")?;
@@ -342,17 +345,17 @@ impl Staged {
             let absent = || ImageError::MissingBlob { what: what.to_owned(), digest: path.clone() };
             self.part(&normal(path.as_bytes())?).ok_or_else(absent)
         };
-        let config_part = part(&entry.config, "configuration")?;
+        let (config_digest, config_part) = part(&entry.config, "configuration")?;
         let config = Self::document(config_part, "the configuration")?;
         let mut layers = Vec::new();
         for path in entry.layers.iter().flatten() {
-            let part = part(path, "layer")?;
+            let (digest, part) = part(path, "layer")?;
             let media_type = media_type(part.form);
-            layers.push(Descriptor { media_type: media_type.to_owned(), digest: part.digest.clone(), size: part.size });
+            layers.push(Descriptor { media_type: media_type.to_owned(), digest: digest.clone(), size: part.size });
         }
         let config_descriptor = Descriptor {
             media_type: OCI_CONFIG.to_owned(),
-            digest: config_part.digest.clone(),
+            digest: config_digest.clone(),
             size: config_part.size,
         };
         let manifest = Manifest { config: config_descriptor, layers, artifact_type: None };
@@ -361,13 +364,17 @@ impl Staged {
         Ok(Candidate { record: make_record(manifest.to_json(), &manifest, config, None)?, names })
     }
 
-    /// Moves a layer into the store.
+    /// Moves a layer into the store. One that is there is hashed again, and replaced if it is not what its name says: the
+    /// honest archive is at hand.
     fn settle(&mut self, inner: &Inner, digest: &Digest) -> Result<(), ImageError> {
         let path = inner.blob_path(digest);
         if path.exists() {
-            return Ok(());
+            if Digest::of_file(&path).during("read", &path)? == *digest {
+                return Ok(());
+            }
+            tracing::warn!(%digest, "a blob was not what its name says, and is replaced");
         }
-        let Some(part) = self.by_digest.get(digest).and_then(|path| self.parts.remove(path)) else {
+        let Some(part) = self.parts.remove(digest) else {
             return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: digest.to_string() });
         };
         part.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))

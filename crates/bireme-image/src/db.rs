@@ -3,12 +3,13 @@
 //! Manifests and configurations are small and stand in the database itself, so that an image is either there whole or
 //! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::build::run::CachedLayer;
 use crate::digest::{Digest, ImageId};
@@ -107,6 +108,41 @@ pub(crate) struct Garbage {
 
 pub(crate) struct Db {
     connection: Mutex<Connection>,
+    /// They do not tell of every image that was stored: what they do not name may be in use, and is not swept.
+    pub(crate) incomplete: bool,
+}
+
+/// In the tables' header where they were lost once. Source: sqlite.org, `PRAGMA application_id`.
+const INCOMPLETE: i64 = 0x6c6f_7374;
+
+/// Creates the file closed to other users, and closes one that is open.
+fn close_to_others(path: &Path) {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    let closed = made.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)));
+    if let Err(error) = closed {
+        tracing::warn!(path = %path.display(), %error, "the tables of images cannot be closed to other users");
+    }
+}
+
+/// Puts the copy of an earlier start into the place of tables that are lost, and those aside.
+fn restore(path: &Path, why: &str) {
+    let backup = path.with_extension("db.backup");
+    let renamed = |ending: &str, to: &str| {
+        let (mut from, mut aside) = (path.as_os_str().to_owned(), path.as_os_str().to_owned());
+        from.push(ending);
+        aside.push(to);
+        std::fs::rename(from, aside)
+    };
+    let done = renamed("", &format!(".{why}"));
+    for ending in ["-wal", "-shm"] {
+        let _ = renamed(ending, &format!(".{why}{ending}"));
+    }
+    match done.and_then(|()| if backup.is_file() { std::fs::copy(&backup, path).map(Some) } else { Ok(None) }) {
+        Ok(Some(_)) => tracing::warn!(path = %path.display(), "the tables of images are those of an earlier start"),
+        Ok(None) => {}
+        Err(error) => tracing::error!(path = %path.display(), %error, "the tables of images cannot be restored"),
+    }
 }
 
 fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
@@ -118,15 +154,41 @@ fn now() -> i64 {
 }
 
 impl Db {
-    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
+    /// Opens the tables. Those that are gone or damaged are taken from the copy of an earlier start, where there is one; a
+    /// damaged file is kept beside it. `stored` says whether anything is stored, so that empty tables are lost ones.
+    pub(crate) fn open(path: &Path, stored: bool) -> Result<Self, ImageError> {
+        let lost = Cell::new(false);
         let open = || {
+            close_to_others(path);
             let connection = Connection::open(path)?;
             connection.busy_timeout(Duration::from_secs(10))?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "foreign_keys", true)?;
+            let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if sound != "ok" {
+                let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+                return Err(rusqlite::Error::SqliteFailure(corrupt, Some(sound)));
+            }
             let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
+        };
+        let open = || match open() {
+            Ok((connection, 0)) if stored => {
+                drop(connection);
+                lost.set(true);
+                restore(path, "empty");
+                open()
+            }
+            Err(rusqlite::Error::SqliteFailure(failure, text))
+                if matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) =>
+            {
+                tracing::error!(path = %path.display(), reason = text, "the tables of images are damaged, and are kept aside");
+                lost.set(true);
+                restore(path, "damaged");
+                open()
+            }
+            other => other,
         };
         let (mut connection, version) = open().map_err(fault("open the tables"))?;
         let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
@@ -143,7 +205,23 @@ impl Db {
         if !missing.is_empty() {
             add(&mut connection).map_err(fault("create the tables"))?;
         }
-        Ok(Self { connection: Mutex::new(connection) })
+        let backup = path.with_extension("db.backup");
+        let unfinished = path.with_extension("db.backup.new");
+        let _ = std::fs::remove_file(&unfinished);
+        let copied = connection
+            .execute("VACUUM INTO ?1", [unfinished.to_string_lossy()])
+            .map_err(std::io::Error::other)
+            .and_then(|_| std::fs::rename(&unfinished, &backup));
+        if let Err(error) = copied {
+            tracing::warn!(path = %backup.display(), %error, "the tables of images cannot be backed up; is the disk full?");
+        }
+        if lost.get() {
+            connection.pragma_update(None, "application_id", INCOMPLETE).map_err(fault("mark the tables"))?;
+        }
+        let mark: i64 = connection
+            .pragma_query_value(None, "application_id", |row| row.get(0))
+            .map_err(fault("read the tables' mark"))?;
+        Ok(Self { connection: Mutex::new(connection), incomplete: mark == INCOMPLETE })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

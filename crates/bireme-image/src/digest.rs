@@ -22,6 +22,16 @@ impl Digest {
         Self::from_hash(Sha256::new_with_prefix(bytes))
     }
 
+    /// The digest of a file's content.
+    ///
+    /// # Errors
+    /// Those of opening and reading it.
+    pub(crate) fn of_file(path: &std::path::Path) -> std::io::Result<Self> {
+        let mut hash = Sha256::new();
+        std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+        Ok(Self::from_hash(hash))
+    }
+
     pub(crate) fn from_hash(hash: Sha256) -> Self {
         Self(format!("sha256:{}", hex::encode(hash.finalize())))
     }

@@ -137,7 +137,9 @@ impl ImageStore {
                 let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
                 std::fs::set_permissions(folder, closed).during("set the mode of", folder)?;
             }
-            let db = Db::open(&root.join("images.db"))?;
+            let holds = |folder: &str| std::fs::read_dir(root.join(folder)).is_ok_and(|mut all| all.next().is_some());
+            let stored = holds("blobs/sha256") || holds("layers/sha256");
+            let db = Db::open(&root.join("images.db"), stored)?;
             let processors = std::thread::available_parallelism().map_or(2, usize::from);
             let inner = Inner {
                 root,
@@ -148,7 +150,14 @@ impl ImageStore {
                 unpack_slots: Semaphore::new(processors),
                 download_slots: Semaphore::new(4),
             };
-            inner.sweep()?;
+            if inner.db.incomplete {
+                tracing::warn!(
+                    path = %inner.root.display(),
+                    "the tables of images were lost once: files that they do not name may be in use and are kept; get the missing images again, and save, remove and load all to free the space"
+                );
+            } else {
+                inner.sweep()?;
+            }
             Ok(Self { inner: Arc::new(inner) })
         })
         .await

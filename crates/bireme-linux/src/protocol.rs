@@ -81,6 +81,10 @@ pub enum Request {
     ExecWait {
         id: String,
     },
+    /// Kills the process of an exec and what it started in its session.
+    ExecKill {
+        id: String,
+    },
     ExecResize {
         id: String,
         columns: u16,

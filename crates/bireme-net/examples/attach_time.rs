@@ -36,6 +36,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             addresses: vec!["10.1.0.2/16".parse()?],
             mac: None,
             default_route: true,
+            routes: false,
+            name: None,
             owner: "bench".into(),
         };
         let forward = Forward {

@@ -1,8 +1,12 @@
 //! The DNS that workloads ask: names of their own networks are answered here, everything else is passed on.
 //!
-//! Who asks is known by the source address, or by the namespace in which he asks; strangers get no answer at all. Each
-//! network's gateway, and each sandbox with names to find, has one UDP and one TCP socket. Work is bounded: what exceeds [`AT_ONCE`] questions of one network is dropped, and asked again by the
-//! resolver.
+//! Who asks is known by the namespace in which he asks; at a gateway by the source address, which the rules hold to the
+//! port of the bridge that it belongs to. Strangers get no answer at all. Each network's gateway, and each sandbox with
+//! names to find, has one UDP and one TCP socket. Work is bounded, for each asker and for all: what exceeds it is dropped,
+//! and asked again by the resolver.
+//!
+//! At the gateway of an internal network nobody is led outside, whoever he is: one who is on another network too asks
+//! inside his namespace.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,12 +26,20 @@ use tokio::task::JoinSet;
 
 use crate::NetworkId;
 
-/// Questions of one network being worked on at once.
+/// Questions over UDP being worked on at once, at one gateway and of one asker.
 const AT_ONCE: usize = 512;
+const AT_ONCE_EACH: usize = 64;
+/// Connections open at once, at one gateway and of one asker.
+const CONNECTIONS: usize = 256;
+const CONNECTIONS_EACH: usize = 16;
+/// Questions that wait for upstream servers at once, of the whole engine: each holds a socket.
+const UPSTREAM_AT_ONCE: usize = 1024;
+/// An upstream server's answer over UDP, in bytes; a longer one is asked for again over TCP by the resolver.
+const UPSTREAM_ANSWER: usize = 8192;
 /// For one upstream server; the next one is asked then.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(2);
-/// A TCP connection without a question is closed.
-const IDLE: Duration = Duration::from_secs(10);
+/// A TCP connection whose client does not say a whole question in this time, or does not take the answer, is closed.
+const IDLE: Duration = Duration::from_secs(5);
 /// Seconds. Short, because workloads move; long enough for a burst of requests.
 const TTL: u32 = 5;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -42,6 +54,9 @@ pub(crate) struct Directory {
 #[derive(Default)]
 struct Known {
     clients: HashMap<IpAddr, SandboxId>,
+    /// On which network a client has an address, and what a reverse lookup answers.
+    homes: HashMap<IpAddr, NetworkId>,
+    reverse: HashMap<IpAddr, String>,
     /// In the order of being attached.
     places: HashMap<SandboxId, Vec<NetworkId>>,
     names: HashMap<NetworkId, Names>,
@@ -51,6 +66,14 @@ struct Known {
     internal: HashSet<NetworkId>,
     /// Of sandboxes that have servers of their own.
     upstream: HashMap<SandboxId, Vec<SocketAddr>>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+struct Asker {
+    sandbox: SandboxId,
+    /// From its address on which network; `None` where it asks inside its namespace.
+    over: Option<NetworkId>,
 }
 
 /// What shall be done with a question.
@@ -107,9 +130,28 @@ impl Directory {
         }
     }
 
+    pub(crate) fn change_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let names = known.names.entry(network.clone()).or_default();
+        for (name, to) in changed {
+            let name = name.trim_end_matches('.').to_lowercase();
+            if to.is_empty() {
+                names.remove(&name);
+            } else {
+                names.insert(name, to.clone());
+            }
+        }
+        if linked.is_empty() {
+            known.linked.remove(network);
+        } else {
+            known.linked.insert(network.clone(), linked);
+        }
+    }
+
     pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.clients.extend(addresses.iter().map(|address| (*address, sandbox.clone())));
+        known.homes.extend(addresses.iter().map(|address| (*address, network.clone())));
         let places = known.places.entry(sandbox.clone()).or_default();
         if !places.contains(network) {
             places.push(network.clone());
@@ -121,6 +163,8 @@ impl Directory {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for address in addresses {
             known.clients.remove(address);
+            known.homes.remove(address);
+            known.reverse.remove(address);
         }
         if left && let Some(places) = known.places.get_mut(sandbox) {
             places.retain(|place| place != network);
@@ -131,11 +175,25 @@ impl Directory {
         }
     }
 
-    fn client(&self, address: IpAddr) -> Option<SandboxId> {
-        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).clients.get(&address).cloned()
+    pub(crate) fn set_reverse(&self, addresses: &[IpAddr], name: Option<&str>) {
+        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for address in addresses {
+            match name {
+                Some(name) => known.reverse.insert(*address, name.to_owned()),
+                None => known.reverse.remove(address),
+            };
+        }
     }
 
-    fn decide(&self, question: &[u8], sandbox: &SandboxId, limit: Option<u16>) -> Decision {
+    /// Who asks at a gateway from `address`.
+    fn client(&self, address: IpAddr) -> Option<Asker> {
+        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sandbox = known.clients.get(&address)?.clone();
+        Some(Asker { sandbox, over: known.homes.get(&address).cloned() })
+    }
+
+    fn decide(&self, question: &[u8], asker: &Asker, limit: Option<u16>) -> Decision {
+        let sandbox = &asker.sandbox;
         let Ok(asked) = Message::from_vec(question) else { return Decision::Ignore };
         if asked.metadata.message_type != MessageType::Query {
             return Decision::Ignore;
@@ -169,8 +227,11 @@ impl Directory {
                 return reply(&asked, ResponseCode::NoError, records, limit);
             }
             if let Some(address) = reverse(&query.name) {
-                let mut called = names.flatten().filter(|(_, to)| to.contains(&address));
-                if let Some(name) = called.next().and_then(|(name, _)| Name::from_ascii(format!("{name}.")).ok()) {
+                // The workload's own name comes before other names that lead to it.
+                let near = known.homes.get(&address).is_some_and(|home| places.contains(home));
+                let own = known.reverse.get(&address).filter(|_| near);
+                let mut called = own.into_iter().map(String::as_str).chain(called(names, address));
+                if let Some(name) = called.next().and_then(|name| Name::from_ascii(format!("{name}.")).ok()) {
                     let record = Record::from_rdata(query.name.clone(), TTL, RData::PTR(PTR(name)));
                     let wanted = matches!(query.query_type, RecordType::PTR);
                     return reply(&asked, ResponseCode::NoError, if wanted { vec![record] } else { vec![] }, limit);
@@ -178,11 +239,17 @@ impl Directory {
             }
         }
         // A name can carry data out: who may reach nothing outside may not ask outside either (CVE-2024-29018).
-        if places.iter().all(|place| known.internal.contains(place)) {
+        let closed = |place: &NetworkId| known.internal.contains(place);
+        if asker.over.as_ref().is_some_and(closed) || places.iter().all(closed) {
             return reply(&asked, ResponseCode::Refused, vec![], limit);
         }
         Decision::Forward(known.upstream.get(sandbox).cloned().unwrap_or_default())
     }
+}
+
+/// The names that lead to `address`.
+fn called<'a>(tables: impl Iterator<Item = &'a Names>, address: IpAddr) -> impl Iterator<Item = &'a str> {
+    tables.flatten().filter(move |(_, to)| to.contains(&address)).map(|(name, _)| name.as_str())
 }
 
 fn record(name: &Name, kind: RecordType, to: IpAddr) -> Option<Record> {
@@ -223,11 +290,12 @@ fn reply(asked: &Message, code: ResponseCode, records: Vec<Record>, limit: Optio
 pub(crate) struct Upstream {
     fixed: Option<Vec<SocketAddr>>,
     read: Mutex<(Option<SystemTime>, Vec<SocketAddr>)>,
+    room: Semaphore,
 }
 
 impl Upstream {
     pub(crate) fn new(fixed: Option<Vec<SocketAddr>>) -> Self {
-        Self { fixed, read: Mutex::default() }
+        Self { fixed, read: Mutex::default(), room: Semaphore::new(UPSTREAM_AT_ONCE) }
     }
 
     fn servers(&self) -> Vec<SocketAddr> {
@@ -244,6 +312,7 @@ impl Upstream {
 
     /// The first answer of the servers in their order; of a server that answers nothing the next one is asked.
     async fn ask(&self, own: Vec<SocketAddr>, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
+        let _place = self.room.try_acquire().ok()?;
         for server in if own.is_empty() { self.servers() } else { own } {
             let asked =
                 async { if over_tcp { ask_tcp(server, question).await } else { ask_udp(server, question).await } };
@@ -278,13 +347,25 @@ async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(question).await?;
-    let mut answer = vec![0; 65535];
+    let mut answer = vec![0; UPSTREAM_ANSWER];
     loop {
         let count = socket.recv(&mut answer).await?;
         if count >= 12 && answer.get(..2) == question.get(..2) {
+            if count == UPSTREAM_ANSWER {
+                // The rest is lost: its head says that it is cut short, with no records behind it.
+                return cut_short(question);
+            }
             answer.truncate(count);
             return Ok(answer);
         }
+    }
+}
+
+fn cut_short(question: &[u8]) -> io::Result<Vec<u8>> {
+    let asked = Message::from_vec(question).map_err(|_| io::ErrorKind::InvalidData)?;
+    match reply(&asked, ResponseCode::NoError, vec![], Some(0)) {
+        Decision::Answer(answer) => Ok(answer),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -308,6 +389,47 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
     stream.write_all(&framed).await
 }
 
+/// How much is done at once: in all, and for each asker.
+struct Room {
+    all: usize,
+    each: usize,
+    taken: Mutex<HashMap<SandboxId, usize>>,
+}
+
+/// A place in a [`Room`], given back when dropped.
+struct Place {
+    room: Arc<Room>,
+    of: SandboxId,
+}
+
+impl Room {
+    fn new(all: usize, each: usize) -> Arc<Self> {
+        Arc::new(Self { all, each, taken: Mutex::default() })
+    }
+
+    /// `None` where there is none left.
+    fn place(self: &Arc<Self>, of: &SandboxId) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if taken.values().sum::<usize>() >= self.all || taken.get(of).is_some_and(|own| *own >= self.each) {
+            return None;
+        }
+        *taken.entry(of.clone()).or_default() += 1;
+        Some(Place { room: Arc::clone(self), of: of.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.room.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(own) = taken.get_mut(&self.of) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.of);
+            }
+        }
+    }
+}
+
 /// What all sockets of the DNS share.
 pub(crate) struct Service {
     pub(crate) directory: Directory,
@@ -327,14 +449,15 @@ impl Service {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let (udp, tcp) = (Arc::new(UdpSocket::from_std(udp)?), TcpListener::from_std(tcp)?);
-        let room = Arc::new(Semaphore::new(AT_ONCE));
+        let inside = sandbox.map(|sandbox| Asker { sandbox: sandbox.clone(), over: None });
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(Arc::clone(self).serve_udp(udp, Arc::clone(&room), sandbox.cloned()), runtime);
-        tasks.spawn_on(Arc::clone(self).serve_tcp(tcp, room, sandbox.cloned()), runtime);
+        tasks.spawn_on(Arc::clone(self).serve_udp(udp, inside.clone()), runtime);
+        tasks.spawn_on(Arc::clone(self).serve_tcp(tcp, inside), runtime);
         Ok(tasks)
     }
 
-    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, room: Arc<Semaphore>, inside: Option<SandboxId>) {
+    async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, inside: Option<Asker>) {
+        let room = Room::new(AT_ONCE, AT_ONCE_EACH);
         let mut tasks = JoinSet::new();
         let mut buffer = vec![0; 4096];
         loop {
@@ -346,7 +469,7 @@ impl Service {
             };
             // The cheap checks come before anything is spent on the sender.
             let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let Some(place) = room.place(&asker.sandbox) else { continue };
             let (service, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer[..count].to_vec());
             tasks.spawn(async move {
                 let _place = place;
@@ -357,7 +480,8 @@ impl Service {
         }
     }
 
-    async fn serve_tcp(self: Arc<Self>, listener: TcpListener, room: Arc<Semaphore>, inside: Option<SandboxId>) {
+    async fn serve_tcp(self: Arc<Self>, listener: TcpListener, inside: Option<Asker>) {
+        let room = Room::new(CONNECTIONS, CONNECTIONS_EACH);
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
@@ -367,13 +491,15 @@ impl Service {
                 continue;
             };
             let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
-            let Ok(place) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let Some(place) = room.place(&asker.sandbox) else { continue };
             let service = Arc::clone(&self);
             tasks.spawn(async move {
                 let _place = place;
                 while let Ok(Ok(question)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
                     let Some(answer) = service.answer(&question, &asker, true).await else { break };
-                    if write_message(&mut stream, &answer).await.is_err() {
+                    // One that never reads holds no place for good.
+                    let written = tokio::time::timeout(IDLE, write_message(&mut stream, &answer)).await;
+                    if !matches!(written, Ok(Ok(()))) {
                         break;
                     }
                 }
@@ -381,7 +507,7 @@ impl Service {
         }
     }
 
-    async fn answer(&self, question: &[u8], asker: &SandboxId, over_tcp: bool) -> Option<Vec<u8>> {
+    async fn answer(&self, question: &[u8], asker: &Asker, over_tcp: bool) -> Option<Vec<u8>> {
         match self.directory.decide(question, asker, (!over_tcp).then_some(512)) {
             Decision::Answer(answer) => Some(answer),
             Decision::Ignore => None,

@@ -3,7 +3,7 @@
 //! ```text
 //!   host ──┬── bridge br<instance>xxxxx (gateway, DNS) ──┬── veth ── eth0 of a sandbox (network namespace)
 //!          │                                             └── veth ── eth0 of another
-//!          └── nf_tables table inet bireme_<instance>: isolation, masquerade, published ports
+//!          └── nf_tables tables bireme_<instance>: inet: isolation, masquerade, published ports; bridge: no spoofing
 //! ```
 //! [`Net`] does the work, all of it by netlink in this process. [`addresses`] chooses addresses and is pure. What is to
 //! be remembered across restarts is the caller's: [`Net::sweep`] takes it and finds everything again, while workloads
@@ -15,7 +15,10 @@
 pub mod addresses;
 mod dns;
 mod error;
+mod forwarding;
+mod guard;
 mod inside;
+mod proxy;
 mod rules;
 pub mod spec;
 mod state;
@@ -55,8 +58,7 @@ struct Inner {
 }
 
 impl Net {
-    /// Opens the networks of `options.instance`, in the network namespace of the caller, and has the host forward
-    /// packets (`net.ipv4.ip_forward`).
+    /// Opens the networks of `options.instance`, in the network namespace of the caller.
     ///
     /// What an earlier daemon left is in force, unchanged: call [`Self::sweep`] before anything else.
     ///
@@ -80,7 +82,8 @@ impl Net {
         Ok(Self { inner: Arc::new(Inner { state: Mutex::new(state), sandboxes, service }) })
     }
 
-    /// Makes the network's bridge, its rules and its DNS. Idempotent; a changed spec is applied as far as it concerns
+    /// Makes the network's bridge, its rules and its DNS, and has the host forward packets if the network has a way out.
+    /// Idempotent; a changed spec is applied as far as it concerns
     /// new endpoints.
     ///
     /// # Errors
@@ -179,8 +182,21 @@ impl Net {
 
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several
     /// networks see the names of each. `linked` are further names for single members, by their addresses there.
+    ///
+    /// With many members, use [`Self::change_network_names`] for what changes.
     pub fn set_network_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {
         self.inner.service.directory.set_names(network, names, linked);
+    }
+
+    /// Which of the names on `network` resolve to something else from now on; a name without addresses is gone. `linked`
+    /// replaces what was set before.
+    pub fn change_network_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
+        self.inner.service.directory.change_names(network, changed, linked);
+    }
+
+    /// What reverse lookups of `addresses`, which a workload has already, answer from now on.
+    pub fn set_reverse_name(&self, addresses: &[IpAddr], name: &str) {
+        self.inner.service.directory.set_reverse(addresses, Some(name));
     }
 
     /// The gateways at which `sandbox` reaches the DNS (port 53, UDP and TCP), in the order in which it was attached.

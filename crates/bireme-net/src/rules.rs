@@ -1,14 +1,19 @@
-//! The nf_tables table of one engine: `inet bireme_<instance>`.
+//! The nf_tables tables of one engine: `inet bireme_<instance>`, and of the family `bridge` the one of [`guard`].
 //!
 //! ```text
+//! raw          to or from a loopback address, not by `lo` -> dropped
 //! prerouting   from a bridge of ours to a gateway's port 53      -> the port our DNS really listens on
 //! output       a published port on an address of the host        -> the workload
 //! postrouting  from 127.0.0.0/8 into a bridge                    -> the bridge's address, so that answers come back
 //!              published, from a member of ours to one           -> the same (hairpin)
 //!              from a bridge of a network that masquerades, out  -> the host's address
-//! forward      replies pass; within one bridge as `same` says; nothing leaves `sealed`; into a bridge of ours only
-//!              what came by a published port
+//! input        from a bridge of ours with a source that is not behind it -> dropped; from `sealed` only to that
+//!              bridge's own addresses, and to no published port
+//! forward      replies pass; within one bridge as `same` says; from a bridge of ours with a source that is not behind
+//!              it -> dropped; nothing leaves `sealed`; into a bridge of ours only what came by a published port
 //! ```
+//! The first is needed because bridges of ours have `route_localnet`, so that 127.0.0.1 of the host reaches published
+//! ports: without it a frame to 127.0.0.1 would come to what the host serves to itself alone (CVE-2020-8558).
 //! Rules never change while the engine runs: networks and ports are elements of sets and maps, so that publishing a
 //! port costs the same beside one other port or a thousand. Other tables' chains see every packet too: two engines,
 //! or ours and Docker, each guard what is theirs.
@@ -18,11 +23,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket};
 use bireme_sys::nft::{
-    Answers, Batch, Element, Field, Hook, Key, Register, STATE_ESTABLISHED_RELATED, STATUS_DNAT, Step, Value, Verdict,
-    table_exists,
+    Answers, Batch, Element, Family, Field, Hook, Key, Register, STATE_ESTABLISHED_RELATED, STATUS_DNAT, Step, Value,
+    Verdict, table_exists,
 };
 use rustix::io::Errno;
 
+use crate::guard::{self, Port};
 use crate::{Forward, NetworkSpec};
 
 const IPV4: u8 = 2;
@@ -44,11 +50,29 @@ pub(crate) struct DnsPorts {
 pub(crate) struct Ruled<'a> {
     pub(crate) spec: &'a NetworkSpec,
     pub(crate) bridge: &'a str,
+    pub(crate) mac: [u8; 6],
     pub(crate) dns: DnsPorts,
 }
 
+/// All that the rules are about.
+#[derive(Default)]
+pub(crate) struct Content<'a> {
+    pub(crate) networks: Vec<Ruled<'a>>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) forwards: Vec<Forward>,
+    /// Published ports that a socket of ours passes on.
+    pub(crate) proxied: Vec<Proxied>,
+}
+
+/// A port that a socket of ours passes on.
+pub(crate) type Proxied = (Protocol, u16);
+
 pub(crate) struct Rules {
     table: String,
+    /// What the names of our ports begin with.
+    port_names: String,
+    /// Whether this kernel filters what passes a bridge.
+    guards: bool,
     socket: Socket,
 }
 
@@ -56,39 +80,89 @@ pub(crate) struct Rules {
 type Elements = Vec<(&'static str, Element)>;
 
 impl Rules {
-    /// Makes the table unless an earlier daemon left it, which then stays as it is until [`Self::rebuild`].
-    pub(crate) fn open(table: String, mut socket: Socket) -> Result<Self, Refused> {
-        let exists = table_exists(&mut socket, &table)?;
-        let mut rules = Self { table, socket };
+    /// Makes the tables unless an earlier daemon left them, which then stay as they are until [`Self::rebuild`].
+    pub(crate) fn open(instance: &str, mut socket: Socket) -> Result<Self, Refused> {
+        let table = format!("bireme_{instance}");
+        let exists = table_exists(&mut socket, Family::Inet, &table)?;
+        let guards = can_guard(&mut socket, &table)?;
+        let mut rules = Self { table, port_names: format!("ve{instance}"), guards, socket };
         if !exists {
-            rules.rebuild(&[], &[])?;
+            rules.rebuild(&Content::default())?;
         }
         Ok(rules)
     }
 
-    /// Puts the whole table anew in one transaction: no packet meets the host without it.
-    pub(crate) fn rebuild(&mut self, networks: &[Ruled<'_>], forwards: &[Forward]) -> Result<(), Refused> {
+    /// Puts the whole of both tables anew in one transaction: no packet meets the host without them.
+    pub(crate) fn rebuild(&mut self, content: &Content<'_>) -> Result<(), Refused> {
         let mut batch = Batch::new(&self.table);
         // Removing needs a table to be there.
         batch.add_table().delete_table().add_table();
         skeleton(&mut batch);
-        let networks = networks.iter().flat_map(network_elements);
-        let all: Elements = networks.chain(forwards.iter().map(forward_element)).collect();
-        for set in SETS {
-            let of_set: Vec<_> = all.iter().filter(|(name, _)| *name == set).map(|(_, one)| one.clone()).collect();
-            batch.add_elements(set, &of_set);
+        if self.guards {
+            batch.on(Family::Bridge, &self.table).add_table().delete_table().add_table();
+            guard::skeleton(&mut batch, &self.port_names);
+        }
+        let networks = content.networks.iter().flat_map(network_elements);
+        let ports = content.ports.iter().flat_map(Port::elements);
+        let forwards = content.forwards.iter().map(forward_element);
+        let proxied = content.proxied.iter().map(proxied_element);
+        let all: Elements = networks.chain(ports).chain(forwards).chain(proxied).collect();
+        for set in SETS.into_iter().chain(guard::SETS) {
+            if let Some(family) = self.family_of(set) {
+                let of_set: Vec<_> = all.iter().filter(|(name, _)| *name == set).map(|(_, one)| one.clone()).collect();
+                batch.on(family, &self.table).add_elements(set, &of_set);
+            }
         }
         batch.commit(&mut self.socket)
     }
 
-    /// Takes every rule away, the table itself included.
+    /// Takes every rule away, the tables themselves included.
     pub(crate) fn clear(&mut self) -> Result<(), Refused> {
-        if bireme_sys::nft::table_exists(&mut self.socket, &self.table)? {
-            let mut batch = Batch::new(&self.table);
-            batch.delete_table();
-            batch.commit(&mut self.socket)?;
+        for family in [Family::Inet, Family::Bridge] {
+            if (family == Family::Inet || self.guards) && table_exists(&mut self.socket, family, &self.table)? {
+                let mut batch = Batch::new(&self.table);
+                batch.on(family, &self.table).delete_table();
+                batch.commit(&mut self.socket)?;
+            }
         }
         Ok(())
+    }
+
+    pub(crate) fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// `None` for a set that this kernel has no table for.
+    fn family_of(&self, set: &str) -> Option<Family> {
+        match guard::SETS.contains(&set) {
+            true => self.guards.then_some(Family::Bridge),
+            false => Some(Family::Inet),
+        }
+    }
+
+    pub(crate) fn add_port(&mut self, port: &Port) -> Result<(), Refused> {
+        self.add(&port.elements())
+    }
+
+    /// From now on nothing passes the port.
+    pub(crate) fn remove_port(&mut self, port: &Port) -> Result<(), Refused> {
+        self.remove(&port.elements())
+    }
+
+    pub(crate) fn add_addresses(&mut self, port: &Port, addresses: &[IpAddr]) -> Result<(), Refused> {
+        self.add(&port.address_elements(addresses))
+    }
+
+    pub(crate) fn remove_addresses(&mut self, port: &Port, addresses: &[IpAddr]) -> Result<(), Refused> {
+        self.remove(&port.address_elements(addresses))
+    }
+
+    pub(crate) fn add_proxied(&mut self, proxied: Proxied) -> Result<(), Refused> {
+        self.add(&[proxied_element(&proxied)])
+    }
+
+    pub(crate) fn remove_proxied(&mut self, proxied: &[Proxied]) -> Result<(), Refused> {
+        self.remove(&proxied.iter().map(proxied_element).collect::<Vec<_>>())
     }
 
     pub(crate) fn add_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
@@ -132,6 +206,8 @@ impl Rules {
     fn commit(&mut self, elements: &[(&'static str, Element)], change: Change) -> Result<(), Refused> {
         let mut batch = Batch::new(&self.table);
         for (set, element) in elements {
+            let Some(family) = self.family_of(set) else { continue };
+            batch.on(family, &self.table);
             let element = std::slice::from_ref(element);
             match change {
                 Change::Add => batch.add_elements(set, element),
@@ -148,7 +224,22 @@ enum Change {
     Remove,
 }
 
-const SETS: [&str; 11] = [
+/// Whether the kernel has tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
+fn can_guard(socket: &mut Socket, table: &str) -> Result<bool, Refused> {
+    let name = format!("{table}_probe");
+    let mut batch = Batch::new(&name);
+    batch.on(Family::Bridge, &name).add_table().delete_table();
+    match batch.commit(socket) {
+        Ok(()) => Ok(true),
+        Err(refused) if refused.is_permission() => Err(refused),
+        Err(error) => {
+            tracing::warn!(%error, "this kernel does not filter bridges: members of a network can pass themselves off as others");
+            Ok(false)
+        }
+    }
+}
+
+const SETS: [&str; 12] = [
     "bridges",
     "sealed",
     "masquerade",
@@ -160,6 +251,7 @@ const SETS: [&str; 11] = [
     "ports6_at",
     "members",
     "members6",
+    "proxied",
 ];
 
 fn network_elements(network: &Ruled<'_>) -> Elements {
@@ -182,7 +274,9 @@ fn network_elements(network: &Ruled<'_>) -> Elements {
         let to = Key::new().address(network.dns.gateway).port(port);
         elements.push(("dns", Element { key, value: Some(Value::Fields(to)), ends_range: false }));
     }
+    elements.push(guard::known_mac(network.mac));
     for subnet in &network.spec.subnets {
+        elements.push(guard::known(subnet.gateway));
         let set = if subnet.net.addr().is_ipv4() { "members" } else { "members6" };
         let start = Key::new().address(subnet.net.network());
         elements.push((set, Element { key: start, value: None, ends_range: false }));
@@ -201,12 +295,21 @@ fn after(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn forward_element(forward: &Forward) -> (&'static str, Element) {
-    let protocol = match forward.protocol {
+fn number_of(protocol: Protocol) -> u8 {
+    match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
         Protocol::Sctp => 132,
-    };
+    }
+}
+
+fn proxied_element((protocol, port): &Proxied) -> (&'static str, Element) {
+    let key = Key::new().protocol(number_of(*protocol)).port(*port);
+    ("proxied", Element { key, value: None, ends_range: false })
+}
+
+fn forward_element(forward: &Forward) -> (&'static str, Element) {
+    let protocol = number_of(forward.protocol);
     let (host, all) = (forward.host.ip(), forward.host.ip().is_unspecified());
     let set = match (host.is_ipv4(), all) {
         (true, true) => "ports",
@@ -226,6 +329,7 @@ fn skeleton(batch: &mut Batch<'_>) {
         .add_set("bridges", &[Interface], None)
         .add_set("sealed", &[Interface], None)
         .add_set("masquerade", &[Interface], None)
+        .add_set("proxied", &[Protocol, Port], None)
         .add_range_set("members", Ipv4)
         .add_range_set("members6", Ipv6)
         .add_set("same", &[Interface, Interface], Some(Answers::Verdict))
@@ -235,6 +339,7 @@ fn skeleton(batch: &mut Batch<'_>) {
         .add_set("ports6", &[Protocol, Port], Some(Answers::Fields(&[Ipv6, Port])))
         .add_set("ports6_at", &[Ipv6, Protocol, Port], Some(Answers::Fields(&[Ipv6, Port])));
 
+    raw(batch);
     batch.add_chain("published").add_base_chain("prerouting", Hook::NatPrerouting);
     batch.add_base_chain("output", Hook::NatOutput).add_base_chain("postrouting", Hook::NatPostrouting);
 
@@ -321,7 +426,51 @@ fn skeleton(batch: &mut Batch<'_>) {
     let sealed =
         [Step::LoadInInterface(first), Step::InSet { from: first, set: "sealed" }, Step::Verdict(Verdict::Drop)];
     let goto = vec![Step::Verdict(Verdict::Goto("published"))];
+    let astray =
+        [Step::LoadWayBack(first), Step::Equals(first, 0u32.to_ne_bytes().to_vec()), Step::Verdict(Verdict::Drop)];
+    let astray = [&from_ours[..], &astray].concat();
     batch.add_base_chain("forward", Hook::FilterForward);
-    batch.add_rule("forward", &reply).add_rule("forward", &same).add_rule("forward", &sealed);
+    batch.add_rule("forward", &reply).add_rule("forward", &same).add_rule("forward", &astray);
+    batch.add_rule("forward", &sealed);
     batch.add_rule("forward", &[into_ours.to_vec(), goto].concat());
+
+    let from_sealed = [Step::LoadInInterface(first), Step::InSet { from: first, set: "sealed" }];
+    let local = LOCAL.to_ne_bytes().to_vec();
+    let elsewhere = [
+        Step::LoadDestinationKind(first),
+        Step::Equals(first, local.clone()),
+        Step::LoadDestinationKindHere(first),
+        Step::Differs(first, local),
+        Step::Verdict(Verdict::Drop),
+    ];
+    let passed_on = [
+        Step::LoadTransport(first),
+        Step::LoadPort(Register::word(1)),
+        Step::InSet { from: first, set: "proxied" },
+        Step::Verdict(Verdict::Drop),
+    ];
+    batch.add_base_chain("input", Hook::FilterInput).add_rule("input", &astray);
+    batch.add_rule("input", &[&from_sealed[..], &elsewhere].concat());
+    batch.add_rule("input", &[&from_sealed[..], &passed_on].concat());
+}
+
+/// Nothing but `lo` carries loopback addresses.
+fn raw(batch: &mut Batch<'_>) {
+    let first = Register::FIRST;
+    let mut lo = b"lo".to_vec();
+    lo.resize(16, 0);
+    let not_lo = [Step::LoadInInterface(first), Step::Differs(first, lo)];
+    batch.add_base_chain("raw", Hook::RawPrerouting);
+    let (net, host) = (vec![127], Ipv6Addr::LOCALHOST.octets().to_vec());
+    for (family, offset, value) in [(IPV4, 12, &net), (IPV4, 16, &net), (IPV6, 8, &host), (IPV6, 24, &host)] {
+        let length = if family == IPV4 { 1 } else { 16 };
+        let loopback = [
+            Step::LoadFamily(first),
+            Step::Equals(first, vec![family]),
+            Step::LoadNetwork { to: first, offset, length },
+            Step::Equals(first, value.clone()),
+            Step::Verdict(Verdict::Drop),
+        ];
+        batch.add_rule("raw", &[&not_lo[..], &loopback].concat());
+    }
 }

@@ -108,13 +108,20 @@ pub struct Subnet {
 pub struct Endpoint {
     pub sandbox: SandboxId,
     pub network: NetworkId,
-    /// With the prefix length of the subnet.
+    /// With the prefix length of the subnet. Link-local ones may be among them, in addition.
     pub addresses: Vec<IpNet>,
     /// `None`: made from the first address. Ignored when the sandbox is on the network already.
     pub mac: Option<[u8; 6]>,
     /// Whether the way out of the sandbox goes over this network; without effect on an internal one. At most one
     /// network of a sandbox.
     pub default_route: bool,
+    /// Whether it may have further addresses and pass on packets of others: whoever has `CAP_NET_ADMIN`. Addresses of
+    /// others here are nobody's but theirs.
+    #[serde(default)]
+    pub routes: bool,
+    /// What a reverse lookup of the addresses answers to members of the network.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The workload; one owner has at most one endpoint per sandbox and network.
     pub owner: String,
 }

@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
@@ -22,7 +21,10 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::addresses::overlap;
 use crate::dns::Service;
-use crate::rules::{DnsPorts, Ruled, Rules};
+use crate::forwarding;
+use crate::guard::Port;
+use crate::proxy::{self, Passing};
+use crate::rules::{DnsPorts, Proxied, Ruled, Rules};
 use crate::{Attached, Endpoint, Forward, NetError, NetworkId, NetworkSpec};
 
 /// Longest name of a network interface.
@@ -49,6 +51,7 @@ pub(crate) struct Network {
     pub(crate) spec: NetworkSpec,
     pub(crate) bridge: String,
     pub(crate) index: u32,
+    mac: [u8; 6],
     pub(crate) dns: DnsPorts,
     /// Dropping it ends the DNS of this gateway.
     _serving: JoinSet<()>,
@@ -56,15 +59,30 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn ruled(&self) -> Ruled<'_> {
-        Ruled { spec: &self.spec, bridge: &self.bridge, dns: self.dns }
+        Ruled { spec: &self.spec, bridge: &self.bridge, mac: self.mac, dns: self.dns }
     }
 }
 
 /// The one interface of a sandbox on a network.
 pub(crate) struct Link {
     pub(crate) attached: Attached,
+    /// As it was given; a workload with the right to may have changed it.
+    pub(crate) mac: [u8; 6],
+    pub(crate) routes: bool,
     /// By owner.
     pub(crate) endpoints: BTreeMap<String, Endpoint>,
+}
+
+impl Link {
+    /// What the rules know of it.
+    pub(crate) fn port(&self) -> Port {
+        Port {
+            interface: self.attached.host_interface.clone(),
+            mac: self.mac,
+            addresses: self.endpoints.values().flat_map(|one| &one.addresses).map(IpNet::addr).collect(),
+            routes: self.routes,
+        }
+    }
 }
 
 /// A published port and the socket that keeps others from it.
@@ -76,6 +94,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// What the rules are to know of the socket.
+    pub(crate) fn proxied(&self) -> Option<Proxied> {
+        matches!(self.reservation, Reservation::Passed(_)).then_some((self.forward.protocol, self.forward.host.port()))
+    }
+
     /// Whether the kernel forwards it; otherwise all of it goes through the socket.
     pub(crate) fn ruled(&self) -> bool {
         self.forward.host.is_ipv4() == self.forward.target.is_ipv4()
@@ -86,40 +109,9 @@ impl Held {
 pub(crate) enum Reservation {
     /// Nobody ever connects to it: the rules come before.
     Held(#[expect(dead_code, reason = "it is there to be open")] OwnedFd),
-    /// Passes on what the rules cannot: connections to `::1`, and from IPv6 to an IPv4 workload. Stands still while the
+    /// Passes on what the rules cannot: what comes to `::1`, and from IPv6 to an IPv4 workload. Stands still while the
     /// daemon does.
-    Proxy(JoinSet<()>),
-}
-
-/// Connections passed on at once for one port.
-const PROXIED_AT_ONCE: usize = 1024;
-
-fn proxy(runtime: &Handle, listener: std::net::TcpListener, target: SocketAddr) -> io::Result<JoinSet<()>> {
-    let _inside = runtime.enter();
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut tasks = JoinSet::new();
-    let serve = async move {
-        let mut connections = JoinSet::new();
-        loop {
-            while connections.try_join_next().is_some() {}
-            if connections.len() >= PROXIED_AT_ONCE {
-                connections.join_next().await;
-            }
-            let Ok((mut client, _)) = listener.accept().await else {
-                // Out of descriptors: wait for some connection to end rather than spin.
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            };
-            connections.spawn(async move {
-                if let Ok(mut workload) = tokio::net::TcpStream::connect(target).await {
-                    let _ = tokio::io::copy_bidirectional(&mut client, &mut workload).await;
-                }
-            });
-        }
-    };
-    tasks.spawn_on(serve, runtime);
-    Ok(tasks)
+    Passed(Passing),
 }
 
 impl State {
@@ -131,10 +123,8 @@ impl State {
     ) -> Result<Self, NetError> {
         let route = Socket::open(Subsystem::Route).map_err(NetError::io("opening a netlink socket"))?;
         let filter = Socket::open(Subsystem::Netfilter).map_err(NetError::io("opening a netfilter socket"))?;
-        let table = format!("bireme_{instance}");
-        let attempt = format!("setting up nf_tables table {table}");
-        let rules = Rules::open(table, filter).map_err(NetError::kernel(attempt))?;
-        set_sysctl("net/ipv4/ip_forward", "1").map_err(NetError::io("enabling net.ipv4.ip_forward"))?;
+        let attempt = format!("setting up nf_tables table bireme_{instance}");
+        let rules = Rules::open(instance, filter).map_err(NetError::kernel(attempt))?;
         Ok(Self {
             instance: instance.to_owned(),
             route,
@@ -197,8 +187,7 @@ impl State {
                 IpAddr::V4(gateway) => Some(gateway.octets()),
                 IpAddr::V6(_) => None,
             });
-            let mac = mac_of(gateway.unwrap_or_default());
-            let add = route::add_bridge(&bridge, mac, spec.mtu.unwrap_or(DEFAULT_MTU));
+            let add = route::add_bridge(&bridge, mac_of(gateway.unwrap_or_default()), spec.mtu.unwrap_or(DEFAULT_MTU));
             self.route
                 .request(&[add, route::set_link(&bridge, &alias, None)])
                 .map_err(NetError::kernel(attempt("making")))?;
@@ -216,17 +205,25 @@ impl State {
     fn finish_network(&mut self, spec: &NetworkSpec, bridge: &str) -> Result<Network, NetError> {
         let failed = |what: &str| format!("{what} of the bridge of network {}", spec.name);
         let link = route::link(&mut self.route, bridge).map_err(NetError::kernel(failed("asking for the index")))?;
-        let index = link.map(|link| link.index).ok_or_else(|| NetError::NoNetwork(spec.id.clone()))?;
+        let link = link.ok_or_else(|| NetError::NoNetwork(spec.id.clone()))?;
+        let (index, mac) = (link.index, link.mac.try_into().unwrap_or_default());
 
         // 127.0.0.1 of the host reaches published ports; see rules.rs for what keeps others from it.
         let sysctl = |name: &str, value: &str| set_sysctl(&format!("net/{}", name.replace('*', bridge)), value);
         sysctl("ipv4/conf/*/route_localnet", "1").map_err(NetError::io(failed("setting route_localnet")))?;
         if spec.subnets.iter().any(|subnet| subnet.net.addr().is_ipv6()) {
-            let set = sysctl("ipv6/conf/*/disable_ipv6", "0").and_then(|()| sysctl("ipv6/conf/all/forwarding", "1"));
+            // Workloads are no routers to the host (CVE-2020-13401).
+            let set = ["accept_ra", "accept_redirects", "disable_ipv6"]
+                .iter()
+                .try_for_each(|name| sysctl(&format!("ipv6/conf/*/{name}"), "0"));
             set.map_err(NetError::io(failed("enabling IPv6")))?;
         } else {
             // Absent where the kernel has no IPv6.
             let _ = sysctl("ipv6/conf/*/disable_ipv6", "1");
+        }
+
+        if !spec.internal {
+            forwarding::open(self.rules.socket(), spec.subnets.iter().map(|subnet| subnet.gateway))?;
         }
 
         let wanted = spec.subnets.iter().map(|subnet| (subnet.gateway, subnet.net.prefix_len()));
@@ -247,7 +244,7 @@ impl State {
         };
         let serving = self.service.serve(&self.runtime, udp, tcp, None).map_err(NetError::io(attempt))?;
         self.service.directory.set_network(&spec.id, spec.internal, gateway);
-        Ok(Network { spec: spec.clone(), bridge: bridge.to_owned(), index, dns, _serving: serving })
+        Ok(Network { spec: spec.clone(), bridge: bridge.to_owned(), index, mac, dns, _serving: serving })
     }
 
     /// The name asked for, or the first of ours that is free or already this network's.
@@ -345,6 +342,9 @@ impl State {
         let addresses: Vec<_> = link.endpoints.values().flat_map(|one| &one.addresses).map(IpNet::addr).collect();
         self.service.directory.remove_client(&key.0, &key.1, &addresses, true);
         let name = &link.attached.host_interface;
+        self.rules
+            .remove_port(&link.port())
+            .map_err(NetError::kernel(format!("taking interface {name} of {} out of the rules", key.0)))?;
         let failed = || NetError::kernel(format!("removing interface {name} of {}", key.0));
         let Some(found) = route::link(&mut self.route, name).map_err(failed())? else { return Ok(()) };
         // The kernel takes some 30 ms over it, waiting for every processor to let go. All that others could notice ends
@@ -398,10 +398,14 @@ impl State {
             let held: BTreeSet<_> = link.endpoints.values().flat_map(|other| &other.addresses).copied().collect();
             let new: Vec<_> = endpoint.addresses.iter().filter(|address| !held.contains(address)).copied().collect();
             if !new.is_empty() || endpoint.default_route {
+                let added: Vec<_> = new.iter().map(IpNet::addr).collect();
+                let attempt = format!("adding addresses of {} to the rules", endpoint.sandbox);
+                self.rules.add_addresses(&link.port(), &added).map_err(NetError::kernel(attempt))?;
                 configure(&path, endpoint, &spec.name, &link.attached.interface, &new, &gateways)?;
             }
             link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
             self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+            self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
             return Ok(link.attached.clone());
         }
 
@@ -412,13 +416,12 @@ impl State {
         let alias = format!("bireme:{}:{}:{}", self.instance, endpoint.network, endpoint.sandbox);
         let seed = format!("{}{}", endpoint.sandbox, endpoint.network);
         let name = self.free_name("ve", &seed, |_| false).map_err(NetError::kernel(failed("choosing a name for")))?;
-        let mac = endpoint.mac.unwrap_or_else(|| {
-            let first = addresses.iter().find_map(|address| match address {
-                IpAddr::V4(address) => Some(address.octets()),
-                IpAddr::V6(_) => None,
-            });
-            mac_of(first.unwrap_or_default())
-        });
+        let mac = mac_for(endpoint);
+        let attached = Attached { interface: interface.clone(), mac: mac_text(&mac), host_interface: name.clone() };
+        let endpoints = BTreeMap::from([(endpoint.owner.clone(), endpoint.clone())]);
+        let link = Link { attached: attached.clone(), mac, routes: endpoint.routes, endpoints };
+        // Before there is an interface: a workload that runs already could use it at once.
+        self.rules.add_port(&link.port()).map_err(NetError::kernel(failed("adding to the rules")))?;
         let veth = route::Veth {
             name: &name,
             peer_name: &interface,
@@ -440,12 +443,22 @@ impl State {
             if let Ok(Some(link)) = route::link(&mut self.route, &name) {
                 let _ = self.delete_link(link.index);
             }
+            let _ = self.rules.remove_port(&link.port());
+            if let NetError::Kernel { source, .. } = &error
+                && source.errno == Errno::XFULL
+            {
+                let reason = "the kernel's bridge takes no more than 1023 members: make a further network".to_owned();
+                return Err(NetError::EndpointConflict {
+                    sandbox: endpoint.sandbox.clone(),
+                    network: spec.name,
+                    reason,
+                });
+            }
             return Err(error);
         }
-        let attached = Attached { interface, mac: mac_text(&mac), host_interface: name };
-        let endpoints = BTreeMap::from([(endpoint.owner.clone(), endpoint.clone())]);
-        self.links.insert(key, Link { attached: attached.clone(), endpoints });
+        self.links.insert(key, link);
         self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+        self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
         Ok(attached)
     }
 
@@ -455,10 +468,13 @@ impl State {
         if endpoint.addresses.is_empty() {
             return Err(invalid("it has no address: give at least one of the network's subnet".into()));
         }
+        if endpoint.addresses.iter().all(|address| is_link_local(address.addr())) {
+            return Err(invalid("it has no address of the network's subnet: give at least one".into()));
+        }
         for address in &endpoint.addresses {
             let within =
                 |subnet: &crate::Subnet| subnet.net.contains(&address.addr()) && subnet.gateway != address.addr();
-            if !spec.subnets.iter().any(within) {
+            if !is_link_local(address.addr()) && !spec.subnets.iter().any(within) {
                 return Err(invalid(format!("address {address} is not a free one of the network's subnets")));
             }
             let others = self.links.iter().filter(|((_, of), _)| *of == endpoint.network);
@@ -496,15 +512,19 @@ impl State {
         }
         let Some(left) = link.endpoints.remove(&endpoint.owner) else { return Ok(()) };
         let addresses: Vec<_> = left.addresses.iter().map(IpNet::addr).collect();
-        let interface = link.attached.interface.clone();
+        let (interface, port) = (link.attached.interface.clone(), link.port());
         self.service.directory.remove_client(&key.0, &key.1, &addresses, false);
+        let attempt = format!("taking addresses of {} out of the rules", endpoint.sandbox);
+        self.rules.remove_addresses(&port, &addresses).map_err(NetError::kernel(attempt))?;
         take_addresses(&self.sandboxes.path(&endpoint.sandbox), &endpoint.sandbox, &interface, &left.addresses)
     }
 
     pub(crate) fn publish(&mut self, forward: &Forward) -> Result<SocketAddr, NetError> {
         let same = |held: &&Held| {
             let of = &held.forward;
-            of.owner == forward.owner && of.protocol == forward.protocol && of.target == forward.target
+            // Of ports that the kernel chooses, each is another one.
+            let asked = forward.host.port() != 0;
+            asked && of.owner == forward.owner && of.protocol == forward.protocol && of.target == forward.target
         };
         if let Some(held) = self.forwards.iter().filter(same).find(|held| held.asked == forward.host) {
             return Ok(held.forward.host);
@@ -513,7 +533,10 @@ impl State {
         let address = held.forward.host;
         let attempt = format!("publishing {address}/{}", forward.protocol.as_str());
         if held.ruled() {
-            self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt))?;
+            self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt.clone()))?;
+        }
+        if let Some(proxied) = held.proxied() {
+            self.rules.add_proxied(proxied).map_err(NetError::kernel(attempt))?;
         }
         self.forwards.push(held);
         Ok(address)
@@ -529,10 +552,10 @@ impl State {
         if network.spec.internal {
             return refuse("its network is internal; attach the workload to another network to publish its ports");
         }
-        let proxied = forward.host.is_ipv6() && forward.protocol == Protocol::Tcp;
+        let proxied = forward.host.is_ipv6() && forward.protocol != Protocol::Sctp;
         if forward.host.is_ipv4() != forward.target.is_ipv4() && !proxied {
             return refuse(
-                "only TCP can lead from IPv6 to an IPv4 workload, and nothing the other way; publish it on an address of the workload's family",
+                "SCTP does not lead from IPv6 to an IPv4 workload, and nothing the other way; publish it on an address of the workload's family",
             );
         }
         let (host, target) = (forward.host, forward.target);
@@ -570,10 +593,11 @@ impl State {
         })?;
         let forward = Forward { host: SocketAddr::new(host.ip(), actual.port()), ..forward.clone() };
         let reservation = if proxied {
-            let listener = std::net::TcpListener::from(reservation);
-            Reservation::Proxy(
-                proxy(&self.runtime, listener, target).map_err(NetError::io("serving a published port"))?,
-            )
+            let passing = match forward.protocol {
+                Protocol::Udp => proxy::udp(&self.runtime, reservation.into(), target),
+                Protocol::Tcp | Protocol::Sctp => proxy::tcp(&self.runtime, reservation.into(), target),
+            };
+            Reservation::Passed(passing.map_err(NetError::io("serving a published port"))?)
         } else {
             Reservation::Held(reservation)
         };
@@ -601,11 +625,18 @@ impl State {
 
     /// Lets go of reserved ports; they are free when this returns.
     pub(crate) fn release(&mut self, which: impl Fn(&Held) -> bool) {
+        let mut proxied = Vec::new();
         for held in self.forwards.extract_if(.., |held| which(held)) {
-            if let Reservation::Proxy(mut tasks) = held.reservation {
+            proxied.extend(held.proxied());
+            if let Reservation::Passed(passing) = held.reservation {
                 // Dropping would end the task some time later, and keep the port until then.
-                self.runtime.block_on(tasks.shutdown());
+                self.runtime.block_on(passing.end());
             }
+        }
+        // The same number may be published on another address.
+        proxied.retain(|one| !self.forwards.iter().any(|held| held.proxied().as_ref() == Some(one)));
+        if let Err(error) = self.rules.remove_proxied(&proxied) {
+            tracing::warn!(%error, "a port that is no longer published stays closed to internal networks");
         }
     }
 }
@@ -740,6 +771,23 @@ fn check_network(spec: &NetworkSpec) -> Result<(), NetError> {
 fn open_dns(gateway: IpAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
     let at = SocketAddr::new(gateway, 0);
     Ok((listen::udp(at)?.into(), listen::tcp(at)?.into()))
+}
+
+/// Addresses that a network need not have in its subnets.
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// The one asked for, or one made from the first address.
+pub(crate) fn mac_for(endpoint: &Endpoint) -> [u8; 6] {
+    let first = endpoint.addresses.iter().find_map(|address| match address.addr() {
+        IpAddr::V4(address) => Some(address.octets()),
+        IpAddr::V6(_) => None,
+    });
+    endpoint.mac.unwrap_or_else(|| mac_of(first.unwrap_or_default()))
 }
 
 /// Docker's way: the same address always has the same MAC, so that neighbours need not learn anew.

@@ -7,7 +7,9 @@ use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 use ipnet::IpNet;
 
-use crate::state::{Link, State, mac_text};
+use crate::forwarding;
+use crate::rules::Content;
+use crate::state::{Link, State, mac_for, mac_text};
 use crate::{Attached, Endpoint, Forward, Keep, NetError, NetworkId, SweepReport};
 
 impl State {
@@ -40,8 +42,13 @@ impl State {
                 Err(error) => report.refused.push((forward, error.to_string())),
             }
         }
-        let networks: Vec<_> = self.networks.values().map(crate::state::Network::ruled).collect();
-        self.rules.rebuild(&networks, &forwards).map_err(NetError::kernel("setting the rules of nf_tables"))?;
+        let content = Content {
+            networks: self.networks.values().map(crate::state::Network::ruled).collect(),
+            ports: self.links.values().map(Link::port).collect(),
+            forwards,
+            proxied: self.forwards.iter().filter_map(crate::state::Held::proxied).collect(),
+        };
+        self.rules.rebuild(&content).map_err(NetError::kernel("setting the rules of nf_tables"))?;
 
         self.remove_links(&links, &mut report);
         let kept = keep.sandboxes.into_iter().chain(keep.endpoints.into_iter().map(|endpoint| endpoint.sandbox));
@@ -53,6 +60,7 @@ impl State {
     pub(crate) fn clear(&mut self) -> Result<SweepReport, NetError> {
         let report = self.sweep(Keep::default())?;
         self.rules.clear().map_err(NetError::kernel("removing the rules of nf_tables"))?;
+        forwarding::close(self.rules.socket())?;
         Ok(report)
     }
 
@@ -63,7 +71,9 @@ impl State {
             if !found.contains_key(&key)
                 && let Some(attached) = self.find_attached(endpoint, links)
             {
-                found.insert(key.clone(), Link { attached, endpoints: BTreeMap::new() });
+                let link =
+                    Link { attached, mac: mac_for(endpoint), routes: endpoint.routes, endpoints: BTreeMap::new() };
+                found.insert(key.clone(), link);
             }
             let Some(link) = found.get_mut(&key) else {
                 report.lost.push(endpoint.clone());
@@ -72,6 +82,7 @@ impl State {
             link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
             let addresses: Vec<_> = endpoint.addresses.iter().map(IpNet::addr).collect();
             self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
+            self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
             report.adopted.push(endpoint.clone());
         }
         self.links = found;

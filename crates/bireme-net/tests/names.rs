@@ -177,3 +177,118 @@ fn a_dead_upstream_is_servfail_and_internal_networks_ask_nobody() {
         .await;
     });
 }
+
+#[test]
+fn reverse_lookups_tell_the_name_and_its_network() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000022").await;
+        let (one, two) = (network(1), network(2));
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&two).await.unwrap();
+        net.set_network_names(
+            &one.id,
+            names(&[("0123456789ab", &["10.1.0.2"]), ("alias", &["10.1.0.2"])]),
+            HashMap::new(),
+        );
+        let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
+        let b = place(&net, &endpoint("b", &one, "10.1.0.3")).await;
+        let c = place(&net, &endpoint("c", &two, "10.2.0.2")).await;
+        let renamed = net.clone();
+        beside(move || {
+            let asked = |netns: &Path, gateway: &str| ask(netns, gateway, "2.0.1.10.in-addr.arpa.", RecordType::PTR);
+            assert_eq!(asked(&b, "10.1.0.1"), Some((ResponseCode::NoError, vec!["a.net1.".into()])));
+            assert_ne!(asked(&c, "10.2.0.1"), Some((ResponseCode::NoError, vec!["a.net1.".into()])), "no member");
+            renamed.set_reverse_name(&["10.1.0.2".parse().unwrap()], "z.net1");
+            assert_eq!(asked(&a, "10.1.0.1"), Some((ResponseCode::NoError, vec!["z.net1.".into()])));
+        })
+        .await;
+    });
+}
+
+/// CVE-2024-29018.
+#[test]
+fn over_an_internal_network_nobody_is_led_outside() {
+    on_machine(|machine| async move {
+        let net = machine.open_with("00000023", Some(vec![world()])).await;
+        let (open, mut internal) = (network(1), network(2));
+        internal.internal = true;
+        net.ensure_network(&open).await.unwrap();
+        net.ensure_network(&internal).await.unwrap();
+        // On both, so that it may ask outside; a neighbour that could ask in its name would have a way out.
+        let both = place(&net, &endpoint("both", &open, "10.1.0.2")).await;
+        let mut second = endpoint("both", &internal, "10.2.0.2");
+        second.default_route = false;
+        net.attach(&second).await.unwrap();
+        net.serve_inside(&sandbox("both")).await.unwrap();
+        beside(move || {
+            let refused = Some((ResponseCode::Refused, vec![]));
+            let answered = Some((ResponseCode::NoError, vec!["192.0.2.7".into()]));
+            assert_eq!(ask(&both, "10.2.0.1", "example.org.", RecordType::A), refused);
+            assert_eq!(ask(&both, "10.1.0.1", "example.org.", RecordType::A), answered);
+            assert_eq!(ask(&both, "127.0.0.11", "example.org.", RecordType::A), answered);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn one_who_asks_too_much_leaves_room_for_others() {
+    on_machine(|machine| async move {
+        // Takes every question and answers none.
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let net = machine.open_with("00000024", Some(vec![silent.local_addr().unwrap()])).await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        net.set_network_names(&one.id, names(&[("db", &["10.1.0.2"])]), HashMap::new());
+        let greedy = place(&net, &endpoint("greedy", &one, "10.1.0.3")).await;
+        let modest = place(&net, &endpoint("modest", &one, "10.1.0.2")).await;
+        beside(move || {
+            let found = (ResponseCode::NoError, vec!["10.1.0.2".to_owned()]);
+            let held = netns::run_in_netns(&greedy, || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                for _ in 0..20_000 {
+                    let _ = socket.send_to(&question("example.org.", RecordType::A), "10.1.0.1:53");
+                }
+                // Connections that say nothing.
+                let connect = |_| TcpStream::connect_timeout(&"10.1.0.1:53".parse().unwrap(), LIMIT).unwrap();
+                (socket, (0..300).map(connect).collect::<Vec<_>>())
+            })
+            .unwrap();
+            assert_eq!(ask(&modest, "10.1.0.1", "db.", RecordType::A), Some(found.clone()));
+            assert_eq!(ask_tcp(&modest, "10.1.0.1", "db."), found);
+            drop(held);
+        })
+        .await;
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_holds_no_place() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000025").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let all: Vec<String> = (0..200).map(|last| format!("10.1.0.{last}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        net.set_network_names(&one.id, names(&[("many", &all)]), HashMap::new());
+        let greedy = place(&net, &endpoint("greedy", &one, "10.1.0.3")).await;
+        beside(move || {
+            let end = netns::run_in_netns(&greedy, || {
+                let mut stream = TcpStream::connect_timeout(&"10.1.0.1:53".parse().unwrap(), LIMIT).unwrap();
+                stream.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+                let question = question("many.", RecordType::A);
+                let framed = [&(question.len() as u16).to_be_bytes()[..], &question].concat();
+                // Until its answers fill all there is to fill; then it is closed.
+                loop {
+                    if let Err(error) = stream.write_all(&framed) {
+                        break error.kind();
+                    }
+                }
+            })
+            .unwrap();
+            let closed = [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::BrokenPipe];
+            assert!(closed.contains(&end), "{end:?}");
+        })
+        .await;
+    });
+}

@@ -241,3 +241,28 @@ fn ipv6_networks_work() {
         assert!(reach(Some(&a), "[fd00:1::1]:8080").is_ok());
     });
 }
+
+#[test]
+fn link_local_addresses_are_further_ones() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000008").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let with = |name: &str, last: u8| {
+            let mut endpoint = endpoint(name, &one, &format!("10.1.0.{last}"));
+            endpoint.addresses.push(format!("169.254.7.{last}/16").parse().unwrap());
+            endpoint
+        };
+        let (a, b) = (with("a", 2), with("b", 3));
+        let (at_a, at_b) = (place(&net, &a).await, place(&net, &b).await);
+        serve_tcp(&at_b, "0.0.0.0:80");
+        assert_eq!(reach(Some(&at_a), "169.254.7.3:80").unwrap().to_string(), "169.254.7.2");
+        assert_eq!(reach(Some(&at_a), "10.1.0.3:80").unwrap().to_string(), "10.1.0.2");
+        let mut alone = endpoint("c", &one, "10.1.0.4");
+        alone.addresses = vec!["169.254.7.4/16".parse().unwrap()];
+        net.ensure_sandbox(&alone.sandbox).await.unwrap();
+        assert_eq!(net.attach(&alone).await.unwrap_err().kind(), ErrorKind::Invalid);
+        alone.addresses = vec!["10.1.0.4/24".parse().unwrap(), "169.254.7.3/16".parse().unwrap()];
+        assert_eq!(net.attach(&alone).await.unwrap_err().kind(), ErrorKind::Conflict);
+    });
+}

@@ -115,3 +115,47 @@ fn a_taken_port_is_refused_in_dockers_words() {
         net.publish(&again).await.unwrap();
     });
 }
+
+#[test]
+fn udp_leads_from_ipv6_to_a_workload_of_ipv4() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000014").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        serve_udp(&web, "0.0.0.0:90");
+        let mut udp = forward("web", "[::]:9000", "10.1.0.2:90", &one);
+        udp.protocol = Protocol::Udp;
+        assert_eq!(net.publish(&udp).await.unwrap(), udp.host);
+        beside(|| {
+            // Each gets its own answers, and as many as there are.
+            let clients: Vec<_> = (0..20).map(|_| std::net::UdpSocket::bind("[::1]:0").unwrap()).collect();
+            for round in 0..3 {
+                for client in &clients {
+                    client.set_read_timeout(Some(LIMIT)).unwrap();
+                    client.send_to(b"hello", "[::1]:9000").unwrap();
+                }
+                for client in &clients {
+                    let mut buffer = [0; 64];
+                    let (count, from) = client.recv_from(&mut buffer).unwrap();
+                    assert_eq!((&buffer[..count], from), (&b"10.1.0.1"[..], "[::1]:9000".parse().unwrap()), "{round}");
+                }
+            }
+        })
+        .await;
+        net.unpublish("web").await.unwrap();
+        std::net::UdpSocket::bind("[::]:9000").unwrap();
+    });
+}
+
+#[test]
+fn ports_that_the_kernel_chooses_are_different_ones() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000015").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        let any = forward("web", "0.0.0.0:0", "10.1.0.2:80", &one);
+        assert_ne!(net.publish(&any).await.unwrap(), net.publish(&any).await.unwrap());
+    });
+}

@@ -150,6 +150,10 @@ impl Joining<'_> {
     }
 
     fn join(&self) -> Result<(), Failure> {
+        // Until its own program is executed, no process of the container may look into it or take it over: it may still
+        // have capabilities that they have not. execve(2) takes this back. Source: CVE-2016-9962, prctl(2).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(|error| unavailable("cannot close the process to others", error))?;
         self.close_others();
         // First of all, so that whatever follows is within the container's limits.
         Cgroup::new(&self.config.cgroup)

@@ -24,6 +24,8 @@ use serde_json::Value;
 
 use crate::raw;
 
+/// Which `compile` made a kept program; another number where the same profile has to become another program.
+const COMPILER: u8 = 2;
 /// One instruction of a classic BPF program, in bytes.
 const INSTRUCTION: usize = 8;
 
@@ -46,7 +48,7 @@ impl Filter {
         let parsed: LinuxSeccomp = serde_json::from_value(profile.clone()).map_err(|error| refused(&error))?;
         let flags = flags(&parsed)?;
         let version = ScmpVersion::current().map_err(|error| refused(&error))?;
-        let mut title = format!("libseccomp {version} {profile}").into_bytes();
+        let mut title = format!("{COMPILER} libseccomp {version} {profile}").into_bytes();
         title.push(b'\n');
         let mut hasher = DefaultHasher::new();
         title.hash(&mut hasher);
@@ -122,7 +124,8 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Failure> {
                 .flatten()
                 .map(|one| {
                     let index = u32::try_from(one.index()).unwrap_or(u32::MAX);
-                    ScmpArgCompare::new(index, comparison(one.op(), one.value_two()), one.value())
+                    let (operator, datum) = comparison(one.op(), one.value(), one.value_two().unwrap_or(0));
+                    ScmpArgCompare::new(index, operator, datum)
                 })
                 .collect();
             let indexes: BTreeSet<_> = rule.args().iter().flatten().map(|one| one.index()).collect();
@@ -150,11 +153,54 @@ fn compile(profile: &LinuxSeccomp) -> Result<Vec<u8>, Failure> {
             rustix::fs::memfd_create("seccomp", rustix::fs::MemfdFlags::CLOEXEC).map(Into::into)?;
         filter.export_bpf(&file).map_err(io::Error::other)?;
         file.seek(SeekFrom::Start(0))?;
-        let mut program = Vec::new();
+        let mut program = socketcall_guard(profile);
         file.read_to_end(&mut program)?;
         Ok(program)
     };
     written().map_err(|error| refused(&error))
+}
+
+/// Instructions before all others that deny socketcall(2) to 32-bit programs, where the profile does not allow it by name.
+///
+/// libseccomp takes a rule for `socket` on x86 to be one for `socketcall` too, and leaves its conditions out there: the
+/// address family is behind a pointer. So whoever may open some families could open all of them.
+fn socketcall_guard(profile: &LinuxSeccomp) -> Vec<u8> {
+    const I386: u32 = 0x4000_0003;
+    const SOCKETCALL: u32 = 102;
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let named = profile
+        .syscalls()
+        .iter()
+        .flatten()
+        .any(|rule| rule.names().iter().any(|name| name == "socketcall"));
+    let errno = profile.default_errno_ret().unwrap_or(libc::EPERM.unsigned_abs());
+    let answer = match profile.default_action() {
+        LinuxSeccompAction::ScmpActErrno => libc::SECCOMP_RET_ERRNO | (errno & libc::SECCOMP_RET_DATA),
+        LinuxSeccompAction::ScmpActKillProcess => libc::SECCOMP_RET_KILL_PROCESS,
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => libc::SECCOMP_RET_KILL_THREAD,
+        LinuxSeccompAction::ScmpActTrap => libc::SECCOMP_RET_TRAP,
+        _ => return Vec::new(),
+    };
+    if named || cfg!(not(target_arch = "x86_64")) {
+        return Vec::new();
+    }
+    // Source: seccomp(2), `struct seccomp_data`: the number is at 0, the architecture at 4. Jumps count from the next one.
+    let instructions: [(u16, u8, u8, u32); 5] = [
+        (LOAD, 0, 0, 4),
+        (JUMP_IF_EQUAL, 0, 3, I386),
+        (LOAD, 0, 0, 0),
+        (JUMP_IF_EQUAL, 0, 1, SOCKETCALL),
+        (RETURN, 0, 0, answer),
+    ];
+    let mut bytes = Vec::with_capacity(instructions.len() * INSTRUCTION);
+    for (code, if_true, if_false, operand) in instructions {
+        bytes.extend_from_slice(&code.to_ne_bytes());
+        bytes.extend_from_slice(&[if_true, if_false]);
+        bytes.extend_from_slice(&operand.to_ne_bytes());
+    }
+    bytes
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, String> {
@@ -174,16 +220,19 @@ fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, 
     })
 }
 
-fn comparison(operator: LinuxSeccompOperator, second: Option<u64>) -> ScmpCompareOp {
+/// The comparison of a specification's condition, and the datum that it compares with.
+///
+/// Source: the OCI runtime specification, `linux.seccomp.syscalls.args`, as runc hands it to libseccomp: of a masked
+/// comparison `value` is the mask, and `valueTwo` what the masked argument is to equal.
+fn comparison(operator: LinuxSeccompOperator, value: u64, second: u64) -> (ScmpCompareOp, u64) {
     match operator {
-        LinuxSeccompOperator::ScmpCmpNe => ScmpCompareOp::NotEqual,
-        LinuxSeccompOperator::ScmpCmpLt => ScmpCompareOp::Less,
-        LinuxSeccompOperator::ScmpCmpLe => ScmpCompareOp::LessOrEqual,
-        LinuxSeccompOperator::ScmpCmpEq => ScmpCompareOp::Equal,
-        LinuxSeccompOperator::ScmpCmpGe => ScmpCompareOp::GreaterEqual,
-        LinuxSeccompOperator::ScmpCmpGt => ScmpCompareOp::Greater,
-        // The value is the mask and the second what is to be left of it.
-        LinuxSeccompOperator::ScmpCmpMaskedEq => ScmpCompareOp::MaskedEqual(second.unwrap_or(0)),
+        LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, value),
+        LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, value),
+        LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, value),
+        LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, value),
+        LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, value),
+        LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, value),
+        LinuxSeccompOperator::ScmpCmpMaskedEq => (ScmpCompareOp::MaskedEqual(value), second),
     }
 }
 

@@ -180,6 +180,10 @@ impl Executor for Payload {
     /// Runs in init, when it is all but the program already.
     fn validate(&self, _spec: &oci_spec::runtime::Spec) -> Result<(), ExecutorValidationError> {
         let fail = |why: &str| Err(ExecutorValidationError::ArgValidationError(why.to_owned()));
+        // As in `exec.rs`: processes of a container whose PID namespace is shared see this one.
+        if rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).is_err() {
+            return fail("cannot close the process to others");
+        }
         // A container must not outlive its runner. Whoever became another user lost this, hence not earlier.
         if rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_err() {
             return fail("cannot bind the container's life to its runner's");

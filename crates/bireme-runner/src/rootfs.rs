@@ -22,7 +22,7 @@ use libcontainer::syscall::linux::{
     AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
 };
 use libcontainer::syscall::syscall::create_syscall;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
@@ -70,6 +70,7 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     let fd = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|error| failed("cannot open the root filesystem", error.into()))?;
     let rootfs = Rootfs { path, fd };
+    rootfs.make_real(&["dev", "proc", "sys"])?;
     // Fewer components first, so that a mount inside another finds it there.
     let mut own: Vec<&Mount> = config.spec.mounts.iter().filter(|mount| !spec::below_dev(&mount.target)).collect();
     own.sort_by_key(|mount| Path::new(&mount.target).components().count());
@@ -160,6 +161,23 @@ fn overlay_by_options(
 }
 
 impl Rootfs {
+    /// Has each of these names in the root stand for a folder. Whatever else an image has there is replaced: libcontainer
+    /// joins paths below them to the root as text, from outside, and a link of the image would lead it out to the host's
+    /// files (decision 0010).
+    fn make_real(&self, names: &[&str]) -> Result<(), Failure> {
+        let failed = |name: &str, error: rustix::io::Errno| failed(&format!("cannot make /{name} a folder"), error.into());
+        for name in names {
+            match rustix::fs::statat(&self.fd, *name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => continue,
+                Ok(_) => rustix::fs::unlinkat(&self.fd, *name, AtFlags::empty()).map_err(|error| failed(name, error))?,
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => return Err(failed(name, error)),
+            }
+            rustix::fs::mkdirat(&self.fd, *name, Mode::from_raw_mode(0o755)).map_err(|error| failed(name, error))?;
+        }
+        Ok(())
+    }
+
     fn resolve(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };

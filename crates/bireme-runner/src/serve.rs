@@ -9,7 +9,7 @@
 //! Nothing here waits. A client whose buffer is full holds up the process it listens to, as with Docker, so that no
 //! output is lost to a slow pipe; one that takes nothing for [`RunnerConfig::stall_ms`] is cut off.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -35,6 +35,8 @@ const CLIENT_BUFFER: usize = 256 << 10;
 const INPUT_BUFFER: usize = 64 << 10;
 /// How long output is awaited after the end of init: something outside may hold the pipe.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Ends of execs that are remembered.
+const PAST: usize = 256;
 /// The key of init among the processes.
 const INIT: u64 = 0;
 
@@ -123,6 +125,8 @@ pub(crate) struct Server<'a> {
     processes: BTreeMap<u64, Process>,
     pending: BTreeMap<u64, Pending>,
     execs: HashMap<String, u64>,
+    /// How the execs ended that have nothing more to say, the oldest first.
+    past: VecDeque<(String, i32)>,
     /// Children that ended before their helper said whose they are.
     unclaimed: HashMap<Pid, i32>,
     next: u64,
@@ -185,6 +189,7 @@ impl<'a> Server<'a> {
             processes: BTreeMap::from([(INIT, init)]),
             pending: BTreeMap::new(),
             execs: HashMap::new(),
+            past: VecDeque::new(),
             unclaimed: HashMap::new(),
             next: INIT + 1,
             start: Start::Waiting,
@@ -455,12 +460,21 @@ impl<'a> Server<'a> {
                 Err(failure) => Err(failure),
             },
             Request::ExecWait { id } => match self.execs.get(&id).copied() {
-                None => Err(unknown_exec(&id)),
+                None => match self.past.iter().find(|(past, _)| *past == id) {
+                    Some((_, code)) => Ok(Reply::ExecExit { code: *code }),
+                    None => Err(unknown_exec(&id)),
+                },
                 Some(process) => match self.processes.get(&process).and_then(|process| process.code) {
                     Some(code) => Ok(Reply::ExecExit { code }),
                     None => return self.turn_into(key, Role::WaitingFor(process)),
                 },
             },
+            Request::ExecKill { id } => {
+                if let Some(process) = self.execs.get(&id).copied() {
+                    self.kill_session(process);
+                }
+                Ok(Reply::Done)
+            }
             Request::ExecResize { id, columns, rows } => match self.execs.get(&id).copied() {
                 None => Err(unknown_exec(&id)),
                 Some(process) => self.resize(process, columns, rows).map(|()| Reply::Done),
@@ -628,6 +642,47 @@ impl<'a> Server<'a> {
             self.turn_into(id, Role::Leaving);
             self.flush(id);
         }
+        // Of an exec that has ended and said all, only its end is kept.
+        if key != INIT
+            && !self.pending.contains_key(&key)
+            && let Some(process) = self.processes.remove(&key)
+            && let Some(id) = self.execs.iter().find(|(_, process)| **process == key).map(|(id, _)| id.clone())
+        {
+            self.execs.remove(&id);
+            self.past.push_back((id, process.code.unwrap_or(137)));
+            if self.past.len() > PAST {
+                self.past.pop_front();
+            }
+        }
+    }
+
+    /// Kills an exec's process and what is in the session that it began. What it started may start more meanwhile, so it is
+    /// looked at again until nothing is found.
+    fn kill_session(&mut self, key: u64) {
+        if let Some(pending) = self.pending.get(&key) {
+            // It has no session yet. What the helper made becomes an exec that nobody waits for, and ends by itself.
+            let _ = raw::kill(pending.helper, libc::SIGKILL);
+        }
+        let Some(process) = self.processes.get(&key).filter(|_| !self.pending.contains_key(&key)) else { return };
+        let leader = process.pid;
+        if process.code.is_none() {
+            let _ = raw::kill(leader, libc::SIGKILL);
+        }
+        for _ in 0..8 {
+            let members: Vec<i32> = self
+                .cgroup
+                .processes()
+                .into_iter()
+                .filter_map(|pid| i32::try_from(pid).ok())
+                .filter(|pid| *pid != leader.as_raw() && session_of(*pid) == Some(leader.as_raw()))
+                .collect();
+            if members.is_empty() {
+                return;
+            }
+            for pid in members {
+                let _ = raw::kill(Pid::from_raw(pid), libc::SIGKILL);
+            }
+        }
     }
 
     fn resize(&mut self, key: u64, columns: u16, rows: u16) -> Result<(), Failure> {
@@ -734,7 +789,7 @@ impl<'a> Server<'a> {
         if self.paused {
             return Err(Failure::new(ErrorKind::Conflict, "the container is paused: resume it before exec"));
         }
-        if self.execs.contains_key(&id) {
+        if self.execs.contains_key(&id) || self.past.iter().any(|(past, _)| *past == id) {
             return Err(Failure::new(ErrorKind::Conflict, format!("exec {id} was started before")));
         }
         let pending = exec::begin(self.config, &self.container, spec)?;
@@ -827,7 +882,10 @@ impl<'a> Server<'a> {
             let of = self
                 .processes
                 .iter()
-                .find(|(key, process)| process.pid == pid && !self.pending.contains_key(key))
+                // A number may have been another's before.
+                .find(|(key, process)| {
+                    process.pid == pid && process.code.is_none() && !self.pending.contains_key(key)
+                })
                 .map(|(key, _)| *key);
             match of {
                 Some(INIT) => self.init_ended(code),
@@ -933,6 +991,16 @@ impl Client {
         }
         result
     }
+}
+
+/// The session of a process, as this namespace numbers it. Source: proc_pid_stat(5), the sixth field.
+fn session_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, parentheses too.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    // State, parent, group; a zombie has nothing to kill.
+    (fields.next()? != "Z").then_some(())?;
+    fields.nth(2)?.parse().ok()
 }
 
 fn is_not_ready(error: &io::Error) -> bool {

@@ -5,7 +5,7 @@
 //! - [`netns`]: network namespaces, made and entered without leaving the caller's thread in another one;
 //! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
 //! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
-//! - [`listen`]: bound and listening sockets;
+//! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
 //! - [`pidfd`]: processes that are not our children, watched without races.
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
@@ -16,5 +16,6 @@ pub mod listen;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod packet;
 pub mod pidfd;
 pub mod route;

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use rustix::io::Errno;
 
-use crate::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket};
+use crate::netlink::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket, text_of};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
@@ -19,12 +19,12 @@ const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 const NLM_F_APPEND: u16 = 0x800;
-const NFPROTO_INET: u8 = 1;
 
 const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_MAP: u32 = 8;
@@ -36,6 +36,17 @@ const ELEMENTS_PER_MESSAGE: usize = 400;
 
 /// The register that holds a verdict.
 const VERDICT: u32 = 0;
+
+/// Which packets the chains of a table see. Tables of different families may have the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4 and IPv6.
+    #[default]
+    Inet = 1,
+    /// Frames that pass a bridge.
+    Bridge = 7,
+}
 
 /// A place of 16 bytes in which a rule keeps what it loaded, or a place of 4 within the first two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +72,7 @@ pub enum Field {
     Protocol,
     Port,
     Interface,
+    Hardware,
 }
 
 impl Field {
@@ -68,6 +80,7 @@ impl Field {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
+            Self::Hardware => 9,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Interface => 41,
@@ -77,6 +90,7 @@ impl Field {
     const fn length(self) -> u32 {
         match self {
             Self::Ipv4 | Self::Protocol | Self::Port => 4,
+            Self::Hardware => 8,
             Self::Ipv6 | Self::Interface => 16,
         }
     }
@@ -111,6 +125,10 @@ impl Key {
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         self.part(&port.to_be_bytes(), 4)
+    }
+    #[must_use]
+    pub fn hardware(self, address: [u8; 6]) -> Self {
+        self.part(&address, 8)
     }
     /// Names longer than 15 bytes are cut: the kernel has none.
     #[must_use]
@@ -151,10 +169,15 @@ pub enum Value {
 /// Where a base chain stands.
 #[derive(Clone, Copy, Debug)]
 pub enum Hook {
+    /// Before connections are tracked and destinations rewritten.
+    RawPrerouting,
     NatPrerouting,
     NatOutput,
     NatPostrouting,
+    FilterInput,
     FilterForward,
+    /// Where a frame enters a bridge, before the bridge learns who is behind the port. Of the family `bridge`.
+    BridgePrerouting,
 }
 
 /// One step of a rule. A step that compares ends the rule where it does not match.
@@ -165,6 +188,24 @@ pub enum Step {
     /// IPv4 is 2, IPv6 is 10.
     LoadFamily(Register),
     LoadTransport(Register),
+    /// The kind of frame, as in the Ethernet header; two bytes.
+    LoadFrameKind(Register),
+    /// What kind of link the packet came in by, such as `bridge`. Ends the rule where it is none.
+    LoadInKind(Register),
+    /// What kind of link the packet leaves by.
+    LoadOutKind(Register),
+    /// From the Ethernet header.
+    LoadEthernet {
+        to: Register,
+        offset: u32,
+        length: u32,
+    },
+    /// From the transport header. Ends the rule in a fragment that has none.
+    LoadSegment {
+        to: Register,
+        offset: u32,
+        length: u32,
+    },
     /// From the network header.
     LoadNetwork {
         to: Register,
@@ -175,7 +216,13 @@ pub enum Step {
     LoadPort(Register),
     /// Whether the destination is one of the host's own addresses: 2 when it is.
     LoadDestinationKind(Register),
+    /// The same, but only of the link that the packet came in by.
+    LoadDestinationKindHere(Register),
+    /// The index of the link by which the source would be answered, if it is the one that the packet came in by;
+    /// otherwise 0.
+    LoadWayBack(Register),
     Equals(Register, Vec<u8>),
+    Differs(Register, Vec<u8>),
     /// Connection tracking: the state shares a bit with `mask`.
     StateAny {
         mask: u32,
@@ -219,17 +266,25 @@ pub const STATE_ESTABLISHED_RELATED: u32 = 0b110;
 /// The destination was rewritten.
 pub const STATUS_DNAT: u32 = 0x20;
 
-/// Changes to one table of the family `inet`.
+/// Changes to one table, or to several in turn.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
+    family: Family,
     table: &'a str,
     messages: Vec<Message>,
 }
 
 impl<'a> Batch<'a> {
+    /// Begins with changes to `table` of the family `inet`.
     pub fn new(table: &'a str) -> Self {
         let border = [0, 0, 0, NFNL_SUBSYS_NFTABLES as u8];
-        Self { table, messages: vec![Message::new(NFNL_MSG_BATCH_BEGIN, 0, &border)] }
+        Self { family: Family::Inet, table, messages: vec![Message::new(NFNL_MSG_BATCH_BEGIN, 0, &border)] }
+    }
+
+    /// What follows changes `table` of `family`.
+    pub fn on(&mut self, family: Family, table: &'a str) -> &mut Self {
+        (self.family, self.table) = (family, table);
+        self
     }
 
     /// Whether nothing was asked for.
@@ -255,7 +310,9 @@ impl<'a> Batch<'a> {
 
     pub fn add_base_chain(&mut self, name: &str, hook: Hook) -> &mut Self {
         let (kind, number, priority): (_, u32, i32) = match hook {
+            Hook::RawPrerouting | Hook::BridgePrerouting => ("filter", 0, -300),
             Hook::NatPrerouting => ("nat", 0, -100),
+            Hook::FilterInput => ("filter", 1, 0),
             Hook::FilterForward => ("filter", 2, 0),
             Hook::NatOutput => ("nat", 3, -100),
             Hook::NatPostrouting => ("nat", 4, 100),
@@ -376,7 +433,7 @@ impl<'a> Batch<'a> {
 
     fn add(&mut self, kind: u16, flags: u16, fill: impl FnOnce(&mut Message)) -> &mut Self {
         let flags = if kind == NFT_MSG_NEWSET { flags | NLM_F_EXCL } else { flags };
-        let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[NFPROTO_INET, 0, 0, 0]);
+        let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, &[self.family as u8, 0, 0, 0]);
         fill(&mut message);
         self.messages.push(message);
         self
@@ -384,13 +441,28 @@ impl<'a> Batch<'a> {
 }
 
 /// Whether the table exists.
-pub fn table_exists(socket: &mut Socket, table: &str) -> Result<bool, Refused> {
-    let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[NFPROTO_INET, 0, 0, 0]);
+pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<bool, Refused> {
+    let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[family as u8, 0, 0, 0]);
     message.text(1, table);
     match socket.get(&message, |_| Some(())) {
         Err(refused) if refused.errno == Errno::NOENT => Ok(false),
         answer => answer.map(|found| found.is_some()),
     }
+}
+
+/// Names of all tables of `family`.
+pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<String>, Refused> {
+    let message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[family as u8, 0, 0, 0]);
+    socket.dump(&message, |body| Some(text_of(Attributes(body.get(4..)?).find(1)?)))
+}
+
+/// Names of the chains of a table; none where there is no such table.
+pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<String>, Refused> {
+    let message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, 0, &[family as u8, 0, 0, 0]);
+    socket.dump(&message, |body| {
+        let attributes = Attributes(body.get(4..)?);
+        (text_of(attributes.find(1)?) == table).then(|| attributes.find(3).map(text_of)).flatten()
+    })
 }
 
 fn type_of(fields: &[Field]) -> u32 {
@@ -430,17 +502,24 @@ fn expression(list: &mut Message, name: &str, fill: impl FnOnce(&mut Message)) {
 }
 
 fn write_step(list: &mut Message, step: &Step) {
+    const META_PROTOCOL: u32 = 1;
     const META_IIFNAME: u32 = 6;
     const META_OIFNAME: u32 = 7;
     const META_NFPROTO: u32 = 15;
     const META_L4PROTO: u32 = 16;
+    const META_IIFKIND: u32 = 26;
+    const META_OIFKIND: u32 = 27;
     const CT_STATE: u32 = 0;
     const CT_STATUS: u32 = 2;
+    const BASE_LINK: u32 = 0;
     const BASE_NETWORK: u32 = 1;
     const BASE_TRANSPORT: u32 = 2;
     const NAT_DESTINATION: u32 = 1;
+    const FIB_LINK: u32 = 1;
     const FIB_ADDRESS_TYPE: u32 = 3;
+    const FIB_F_SADDR: u32 = 1;
     const FIB_F_DADDR: u32 = 2;
+    const FIB_F_IIF: u32 = 8;
 
     let meta = |list: &mut Message, to: Register, key: u32| {
         expression(list, "meta", |e| {
@@ -450,6 +529,18 @@ fn write_step(list: &mut Message, step: &Step) {
     let payload = |list: &mut Message, to: Register, base: u32, offset: u32, length: u32| {
         expression(list, "payload", |e| {
             e.be32(1, to.0).be32(2, base).be32(3, offset).be32(4, length);
+        });
+    };
+    let fib = |list: &mut Message, to: Register, result: u32, flags: u32| {
+        expression(list, "fib", |e| {
+            e.be32(1, to.0).be32(2, result).be32(3, flags);
+        });
+    };
+    let compare = |list: &mut Message, from: Register, operation: u32, value: &[u8]| {
+        expression(list, "cmp", |e| {
+            e.be32(1, from.0).be32(2, operation).nest(3, |data| {
+                data.bytes(1, value);
+            });
         });
     };
     // Loads, masks and asks that something is left: all bits are lost where the packet is not tracked.
@@ -480,14 +571,16 @@ fn write_step(list: &mut Message, step: &Step) {
         Step::LoadTransport(to) => meta(list, *to, META_L4PROTO),
         Step::LoadNetwork { to, offset, length } => payload(list, *to, BASE_NETWORK, *offset, *length),
         Step::LoadPort(to) => payload(list, *to, BASE_TRANSPORT, 2, 2),
-        Step::LoadDestinationKind(to) => expression(list, "fib", |e| {
-            e.be32(1, to.0).be32(2, FIB_ADDRESS_TYPE).be32(3, FIB_F_DADDR);
-        }),
-        Step::Equals(from, value) => expression(list, "cmp", |e| {
-            e.be32(1, from.0).be32(2, 0).nest(3, |data| {
-                data.bytes(1, value);
-            });
-        }),
+        Step::LoadFrameKind(to) => meta(list, *to, META_PROTOCOL),
+        Step::LoadInKind(to) => meta(list, *to, META_IIFKIND),
+        Step::LoadOutKind(to) => meta(list, *to, META_OIFKIND),
+        Step::LoadEthernet { to, offset, length } => payload(list, *to, BASE_LINK, *offset, *length),
+        Step::LoadSegment { to, offset, length } => payload(list, *to, BASE_TRANSPORT, *offset, *length),
+        Step::LoadDestinationKind(to) => fib(list, *to, FIB_ADDRESS_TYPE, FIB_F_DADDR),
+        Step::LoadDestinationKindHere(to) => fib(list, *to, FIB_ADDRESS_TYPE, FIB_F_DADDR | FIB_F_IIF),
+        Step::LoadWayBack(to) => fib(list, *to, FIB_LINK, FIB_F_SADDR | FIB_F_IIF),
+        Step::Equals(from, value) => compare(list, *from, 0, value),
+        Step::Differs(from, value) => compare(list, *from, 1, value),
         Step::StateAny { mask } => tracked(list, CT_STATE, *mask),
         Step::StatusAny { mask } => tracked(list, CT_STATUS, *mask),
         Step::InSet { from, set } => expression(list, "lookup", |e| {

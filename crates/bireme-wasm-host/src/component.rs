@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bireme_core::{AllowList, Exit, Names, WorkloadSpec};
+use bireme_core::{AllowList, Exit, WorkloadSpec};
 use bireme_wasm::protocol::{self, Trigger};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::rustls::ClientConfig;
@@ -21,6 +21,7 @@ use crate::host::sockets::LookedUp;
 use crate::host::store::Embedded;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
+use crate::names::View;
 use crate::trigger::http::Places;
 
 /// Where a workload is in its life: `Loaded -> Running -> Stopping -> Ended`, steps may be skipped.
@@ -71,7 +72,7 @@ pub(crate) struct Component {
     pub looked_up: LookedUp,
     pub tls: Arc<ClientConfig>,
     pub places: Arc<Places>,
-    names: RwLock<Arc<Names>>,
+    names: RwLock<Arc<View>>,
     phase: watch::Sender<Phase>,
     /// Cuts every invocation at once.
     cut: CancellationToken,
@@ -112,7 +113,7 @@ pub(crate) enum Cut {
 /// Where a component stands on its networks.
 pub(crate) struct Standing {
     pub addresses: Vec<IpAddr>,
-    pub names: Names,
+    pub names: View,
     /// Whom it trusts there.
     pub tls: Arc<ClientConfig>,
 }
@@ -160,11 +161,11 @@ impl Component {
         }
     }
 
-    pub(crate) fn names(&self) -> Arc<Names> {
+    pub(crate) fn names(&self) -> Arc<View> {
         Arc::clone(&self.names.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    pub(crate) fn set_names(&self, names: Names) {
+    pub(crate) fn set_names(&self, names: View) {
         *self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(names);
     }
 

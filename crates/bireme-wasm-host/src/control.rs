@@ -25,6 +25,7 @@ use crate::guest::Guest;
 use crate::host::store::Embedded;
 use crate::host::tls::Trust;
 use crate::log::{LogHandle, feed, now};
+use crate::names::Networks;
 use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
 use crate::{confine, linker};
@@ -47,6 +48,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         cache: rooms.cache,
         components: Mutex::default(),
+        networks: Networks::default(),
         shared: Shared {
             engine: engine.clone(),
             embedded: Arc::new(Embedded::new(rooms.kv)),
@@ -89,6 +91,7 @@ struct Host {
     /// Folder of compiled code.
     cache: PathBuf,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
+    networks: Networks,
     shared: Shared,
     /// Told when the last workload is gone.
     done: Notify,
@@ -160,6 +163,11 @@ impl Host {
     async fn carry_out(self: &Arc<Self>, request: Request, fds: Vec<OwnedFd>) -> Answer {
         match request {
             Request::Ping => value(&self.state()),
+            Request::List => value(&lock(&self.components).keys().cloned().collect::<Vec<_>>()),
+            Request::Find { id } => {
+                let started = *self.find(&id)?.component.phase().borrow() != Phase::Loaded;
+                value(&WorkloadState { pid: std::process::id(), started })
+            }
             Request::Load(load) => {
                 self.load(*load, fds)?;
                 value(&())
@@ -179,8 +187,14 @@ impl Host {
                 let component = Arc::clone(&self.find(&id)?.component);
                 value(&component.metrics.snapshot(component.trigger.name()))
             }
-            Request::Names { id, names } => {
-                self.find(&id)?.component.set_names(names);
+            Request::Names { changes } => {
+                for (network, change) in changes {
+                    self.networks.change(&network, change);
+                }
+                value(&())
+            }
+            Request::Networks { id, networks } => {
+                self.find(&id)?.component.set_names(self.networks.view(networks));
                 value(&())
             }
             Request::Attach { id } => {
@@ -195,19 +209,7 @@ impl Host {
     }
 
     fn state(&self) -> HostState {
-        let workloads = lock(&self.components)
-            .values()
-            .map(|loaded| WorkloadState {
-                id: loaded.component.spec.id.clone(),
-                started: *loaded.component.phase().borrow() != Phase::Loaded,
-            })
-            .collect();
-        let published = |place: &Place| match place {
-            Place::Published(address) => Some(*address),
-            Place::Inside(_) => None,
-        };
-        let listeners = self.sites().keys().filter_map(published).collect();
-        HostState { pid: std::process::id(), workloads, listeners }
+        HostState { pid: std::process::id(), workloads: lock(&self.components).len() }
     }
 
     fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
@@ -249,7 +251,8 @@ impl Host {
         if let Trust::Elsewhere(text) = &trust {
             log.note(&format!("bireme: {text}"));
         }
-        let standing = Standing { addresses: addresses.clone(), names: load.names, tls: trust.config() };
+        let names = self.networks.view(load.networks);
+        let standing = Standing { addresses: addresses.clone(), names, tls: trust.config() };
         let component =
             Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };

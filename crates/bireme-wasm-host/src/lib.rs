@@ -24,6 +24,7 @@ mod host;
 mod linker;
 mod log;
 mod metrics;
+mod names;
 mod trigger;
 
 pub use confine::hold_user_namespace;

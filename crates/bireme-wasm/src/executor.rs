@@ -1,6 +1,6 @@
 //! [`WasmExecutor`]: the executor of components.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadKind,
+    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, Workload, WorkloadId, WorkloadKind,
     WorkloadSpec, executor::Known,
 };
 use tokio::sync::Mutex;
 
 use crate::compile::{Cache, Compiled};
 use crate::host::Host;
-use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
+use crate::names::Tables;
+use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger, WorkloadState};
 use crate::workload::{ComponentWorkload, EXIT_FILE, read_exit, release};
 use crate::{HOST_UID, mounts};
 
@@ -37,6 +38,7 @@ pub struct WasmOptions {
 pub struct WasmExecutor {
     options: WasmOptions,
     cache: Cache,
+    tables: Arc<Tables>,
     /// One task at a time starts or ends the process of a sandbox.
     turns: StdMutex<HashMap<SandboxId, Arc<Mutex<()>>>>,
     /// User namespaces that map the owners of mounted folders, by owner.
@@ -47,7 +49,7 @@ impl WasmExecutor {
     /// Touches nothing yet.
     pub fn new(options: WasmOptions) -> Self {
         let cache = Cache::new(options.host.clone(), options.data_root.join("wasm/cache"));
-        Self { cache, options, turns: StdMutex::default(), namespaces: Mutex::default() }
+        Self { cache, options, tables: Arc::default(), turns: StdMutex::default(), namespaces: Mutex::default() }
     }
 
     fn turn(&self, sandbox: &SandboxId) -> Arc<Mutex<()>> {
@@ -75,10 +77,13 @@ impl WasmExecutor {
 
     async fn create_in_turn(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<u32, ExecError> {
         let state = host.ensure(&self.options.host, &self.config(host, work)).await?;
-        let was_empty = state.workloads.is_empty();
-        let loaded = self.load(work, host, compiled).await;
-        if loaded.is_err() && was_empty {
-            release(host, &work.spec.id).await;
+        let loaded = async {
+            self.tables.follow(host, state.pid, &work.networks).await?;
+            self.load(work, host, compiled).await
+        };
+        let loaded = loaded.await;
+        if loaded.is_err() && state.workloads == 0 {
+            release(host, &work.spec.id, &self.tables).await;
         }
         loaded.map(|()| state.pid)
     }
@@ -158,7 +163,7 @@ impl WasmExecutor {
             code: compiled.code.clone(),
             network: work.network.clone(),
             listeners,
-            names: work.names.clone(),
+            networks: work.networks.clone(),
             log,
             fds: uses,
         };
@@ -250,6 +255,10 @@ impl Executor for WasmExecutor {
         false
     }
 
+    fn as_resolver(&self) -> Option<&dyn Resolver> {
+        Some(self)
+    }
+
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {
         Box::pin(async move {
             refuse_what_components_lack(&work.spec)?;
@@ -267,7 +276,7 @@ impl Executor for WasmExecutor {
                 let _ = std::fs::remove_file(work.state_dir.join(EXIT_FILE));
             })?;
             drop(guard);
-            let workload = ComponentWorkload::live(work.spec.id.clone(), host, pid, turn, false, work.state_dir);
+            let workload = self.live(work.spec.id.clone(), host, pid, turn, false, work.state_dir);
             Ok(Box::new(workload) as Box<dyn Workload>)
         })
     }
@@ -277,14 +286,18 @@ impl Executor for WasmExecutor {
             let id = known.spec.id.clone();
             let host = self.host_of(self.sandbox(known.spec));
             let turn = self.turn(&host.sandbox);
-            if let Ok(state) = host.state().await
-                && let Some(found) = state.workloads.iter().find(|workload| workload.id == id)
-            {
-                let workload = ComponentWorkload::live(id, host, state.pid, turn, found.started, known.state_dir);
+            if let Ok(found) = host.ask::<WorkloadState>(&Request::Find { id: id.clone() }, &[]).await {
+                if let Err(error) = self.tables.follow(&host, found.pid, &known.networks).await {
+                    tracing::warn!(workload.id = %id, %error, "a component was not told of changed names");
+                }
+                let workload = self.live(id, host, found.pid, turn, found.started, known.state_dir);
                 return Ok(Box::new(workload) as Box<dyn Workload>);
             }
             match read_exit(&known.state_dir) {
-                Some(exit) => Ok(Box::new(ComponentWorkload::ended(id, host, turn, exit, known.state_dir))),
+                Some(exit) => {
+                    let tables = Arc::clone(&self.tables);
+                    Ok(Box::new(ComponentWorkload::ended(id, host, turn, tables, exit, known.state_dir)))
+                }
                 None => {
                     let text = format!("component {} has neither a host process nor a record of its end", id.short());
                     Err(ExecError::new(ErrorKind::NotFound, text))
@@ -296,27 +309,46 @@ impl Executor for WasmExecutor {
     fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             let Ok(folders) = std::fs::read_dir(self.options.exec_root.join("w")) else { return };
+            let known: HashSet<&WorkloadId> = known.iter().collect();
             for folder in folders.flatten() {
                 let Ok(name) = folder.file_name().into_string() else { continue };
                 let Ok(sandbox) = SandboxId::parse(&name) else { continue };
                 let host = self.host_of(sandbox);
                 let turn = self.turn(&host.sandbox);
                 let _guard = turn.lock().await;
-                let state = host.state().await;
-                let live = state.map(|state| state.workloads).unwrap_or_default();
-                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|workload| known.contains(&workload.id));
-                for workload in stray {
-                    release(&host, &workload.id).await;
+                let live: Vec<WorkloadId> = host.ask(&Request::List, &[]).await.unwrap_or_default();
+                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|id| known.contains(id));
+                for id in stray {
+                    release(&host, id, &self.tables).await;
                 }
                 if keep.is_empty() {
                     host.clear().await;
+                    self.tables.forget(&host.sandbox);
                 }
             }
         })
     }
 }
 
+impl Resolver for WasmExecutor {
+    fn names_changed<'a>(&'a self, network: &'a str, change: NamesChange) -> BoxFuture<'a, ()> {
+        Box::pin(self.tables.change(network, change))
+    }
+}
+
 impl WasmExecutor {
+    fn live(
+        &self,
+        id: WorkloadId,
+        host: Host,
+        pid: u32,
+        turn: Arc<Mutex<()>>,
+        started: bool,
+        state_dir: PathBuf,
+    ) -> ComponentWorkload {
+        ComponentWorkload::live(id, host, pid, turn, Arc::clone(&self.tables), started, state_dir)
+    }
+
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {
         let Program::Component { path, digest } = program else {
             let text = "a component was expected, and the image holds a root filesystem";

@@ -28,6 +28,7 @@ mod compile;
 mod executor;
 mod host;
 mod mounts;
+mod names;
 pub mod protocol;
 mod workload;
 

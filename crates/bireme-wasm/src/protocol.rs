@@ -4,13 +4,16 @@
 //! the first bytes; the answer has the same form. The connection of [`Request::Wait`] stays open until the workload
 //! ends; the one of [`Request::Attach`] goes on as a stream of frames after its answer.
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use bireme_core::{ErrorKind, ExecError, Names, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec};
+use bireme_core::{
+    ErrorKind, ExecError, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
+};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -51,6 +54,12 @@ pub struct HostConfig {
 pub enum Request {
     /// Answered with [`HostState`].
     Ping,
+    /// Answered with the IDs of its workloads.
+    List,
+    /// Answered with [`WorkloadState`].
+    Find {
+        id: WorkloadId,
+    },
     /// Makes a workload ready to start.
     Load(Box<Load>),
     Start {
@@ -76,9 +85,14 @@ pub enum Request {
     Invocations {
         id: WorkloadId,
     },
+    /// The names on networks changed, each by the ID of its network.
     Names {
+        changes: BTreeMap<String, NamesChange>,
+    },
+    /// A workload finds names on these networks from now on.
+    Networks {
         id: WorkloadId,
-        names: Names,
+        networks: Vec<NamedNetwork>,
     },
     Delete {
         id: WorkloadId,
@@ -99,7 +113,8 @@ pub struct Load {
     pub network: Option<NetworkPlace>,
     /// Host addresses this workload answers on; the socket is among the descriptors or held already.
     pub listeners: Vec<SocketAddr>,
-    pub names: Names,
+    /// Where it finds names; the host was told those networks' names before.
+    pub networks: Vec<NamedNetwork>,
     pub log: Log,
     pub fds: Vec<FdUse>,
 }
@@ -180,14 +195,14 @@ pub enum CompileAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostState {
     pub pid: u32,
-    pub workloads: Vec<WorkloadState>,
-    /// Addresses whose listening sockets it holds.
-    pub listeners: Vec<SocketAddr>,
+    /// How many it runs.
+    pub workloads: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkloadState {
-    pub id: WorkloadId,
+    /// The host's own.
+    pub pid: u32,
     pub started: bool,
 }
 

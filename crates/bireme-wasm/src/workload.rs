@@ -7,13 +7,14 @@ use std::time::Duration;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::spec::Signal;
 use bireme_core::{
-    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, Names, ProcessTable, Stats, Workload,
+    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, NamedNetwork, ProcessTable, Stats, Workload,
     WorkloadId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::host::{Host, ask_on};
+use crate::names::Tables;
 use crate::protocol::{Instance, Request, Usage};
 
 /// Where a workload's end is written, in its state folder.
@@ -25,6 +26,7 @@ pub(crate) struct ComponentWorkload {
     pid: u32,
     /// Serialises what starts and ends the host process of this sandbox.
     turn: Arc<Mutex<()>>,
+    tables: Arc<Tables>,
     started: watch::Sender<bool>,
     exit: watch::Receiver<Option<Exit>>,
     monitor: Option<AbortHandle>,
@@ -46,19 +48,27 @@ impl ComponentWorkload {
         host: Host,
         pid: u32,
         turn: Arc<Mutex<()>>,
+        tables: Arc<Tables>,
         started: bool,
         state_dir: PathBuf,
     ) -> Self {
         let (ended, exit) = watch::channel(None);
         let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
         let started = watch::Sender::new(started);
-        Self { id, host, pid, turn, started, exit, monitor: Some(watching.abort_handle()), state_dir }
+        Self { id, host, pid, turn, tables, started, exit, monitor: Some(watching.abort_handle()), state_dir }
     }
 
     /// A workload of which only the record of its end is left.
-    pub(crate) fn ended(id: WorkloadId, host: Host, turn: Arc<Mutex<()>>, exit: Exit, state_dir: PathBuf) -> Self {
+    pub(crate) fn ended(
+        id: WorkloadId,
+        host: Host,
+        turn: Arc<Mutex<()>>,
+        tables: Arc<Tables>,
+        exit: Exit,
+        state_dir: PathBuf,
+    ) -> Self {
         let exit = watch::channel(Some(exit)).1;
-        Self { id, host, pid: 0, turn, started: watch::Sender::new(true), exit, monitor: None, state_dir }
+        Self { id, host, pid: 0, turn, tables, started: watch::Sender::new(true), exit, monitor: None, state_dir }
     }
 
     fn running(&self) -> Result<(), ExecError> {
@@ -163,23 +173,23 @@ impl Workload for ComponentWorkload {
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            release(&self.host, &self.id).await;
+            release(&self.host, &self.id, &self.tables).await;
             let _ = tokio::fs::remove_file(self.state_dir.join(EXIT_FILE)).await;
             Ok(())
         })
     }
 
-    fn wants_names(&self) -> bool {
-        true
-    }
-
-    fn names_changed(&self, names: Names) -> BoxFuture<'_, ()> {
+    fn networks_changed(&self, networks: Vec<NamedNetwork>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if self.exit.borrow().is_some() {
                 return;
             }
-            if let Err(error) = self.host.ask::<()>(&Request::Names { id: self.id.clone(), names }, &[]).await {
-                tracing::warn!(workload.id = %self.id, %error, "a component was not told of changed names");
+            let told = async {
+                self.tables.follow(&self.host, self.pid, &networks).await?;
+                self.host.ask::<()>(&Request::Networks { id: self.id.clone(), networks }, &[]).await
+            };
+            if let Err(error) = told.await {
+                tracing::warn!(workload.id = %self.id, %error, "a component was not told of changed networks");
             }
         })
     }
@@ -194,14 +204,15 @@ impl Workload for ComponentWorkload {
 }
 
 /// Deletes `id` in its host and clears the host away when that was the last. The caller holds the sandbox's turn.
-pub(crate) async fn release(host: &Host, id: &WorkloadId) {
+pub(crate) async fn release(host: &Host, id: &WorkloadId, tables: &Tables) {
     let _ = host.ask::<()>(&Request::Delete { id: id.clone() }, &[]).await;
     let last = match host.state().await {
-        Ok(state) => state.workloads.is_empty(),
+        Ok(state) => state.workloads == 0,
         Err(_) => true,
     };
     if last {
         host.clear().await;
+        tables.forget(&host.sandbox);
     }
 }
 

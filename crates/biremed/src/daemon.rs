@@ -79,7 +79,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
-    socket::make_folder(&settings.data_root)?;
+    socket::make_closed_folder(&settings.data_root)?;
     socket::make_folder(&settings.exec_root)?;
     let _lock = socket::lock(&settings.data_root)?;
     let engine = open_engine(&settings).await?;

@@ -321,6 +321,10 @@ impl ExecInto for LinuxWorkload {
         })
     }
 
+    fn exec_kill<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(self.done(Request::ExecKill { id: exec_id.to_owned() }))
+    }
+
     fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(self.done(Request::ExecResize { id: exec_id.to_owned(), columns, rows }))
     }

@@ -127,6 +127,8 @@ pub(crate) fn endpoint(name: &str, network: &NetworkSpec, address: &str) -> Endp
         addresses: vec![format!("{address}/24").parse().unwrap()],
         mac: None,
         default_route: true,
+        routes: false,
+        name: Some(format!("{name}.{}", network.name)),
         owner: name.into(),
     }
 }

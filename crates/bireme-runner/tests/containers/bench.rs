@@ -100,14 +100,14 @@ impl Bench {
             log: LogTarget { path: Some(base.join("log")), max_size: None, max_files: 1 },
             network: None,
             listeners: Vec::new(),
-            names: Default::default(),
+            networks: Vec::new(),
             etc: vec![("/etc/hosts".into(), "127.0.0.1\tlocalhost\n".into())],
         }
     }
 
     pub(crate) fn known<'a>(&self, spec: &'a WorkloadSpec) -> Known<'a> {
         let base = self.folder(spec);
-        Known { spec, state_dir: base.join("state"), run_dir: base.join("run") }
+        Known { spec, state_dir: base.join("state"), run_dir: base.join("run"), networks: Vec::new() }
     }
 
     pub(crate) async fn create(&self, spec: &WorkloadSpec) -> Result<Box<dyn Workload>, ExecError> {

@@ -115,7 +115,7 @@ pub(crate) async fn lookup(component: &Component, name: &str) -> Vec<IpAddr> {
     }
     let plain = plain(name);
     if let Some(known) = component.names().get(&plain) {
-        return known.clone();
+        return known;
     }
     // The resolver of the C library, which reads the resolv.conf that `confine` wrote: the engine's servers.
     match tokio::net::lookup_host((plain.as_str(), 0)).await {

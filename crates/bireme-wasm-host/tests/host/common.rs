@@ -13,7 +13,7 @@ use bireme_core::spec::{
     Dns, Mount, Namespaces, NetworkMode, Port, Protocol, Resources, Security, Signal, WorkloadKind, WorkloadSpec,
 };
 use bireme_core::{
-    ExecError, Executor as _, Labels, Listener, Names, NetworkPlace, Prepared, Program, Workload, WorkloadId,
+    ExecError, Executor as _, Labels, Listener, NamedNetwork, Names, NamesChange, NetworkPlace, Prepared, Program, Workload, WorkloadId,
 };
 use bireme_wasm::{WasmExecutor, WasmOptions};
 use sha2::{Digest as _, Sha256};
@@ -103,6 +103,12 @@ impl Rig {
         self.run_in(spec, program, address, socket, None, Names::new()).await
     }
 
+    /// Sets all names that a workload finds on its network.
+    pub(crate) async fn names(&self, spec: &WorkloadSpec, names: Names) {
+        let resolver = self.executor.as_resolver().unwrap();
+        resolver.names_changed(spec.id.as_str(), NamesChange::All(names)).await;
+    }
+
     /// The same in a network of its own.
     pub(crate) async fn run_in(
         &self,
@@ -114,6 +120,7 @@ impl Rig {
         names: Names,
     ) -> Result<Deployed, ExecError> {
         self.executor.check(&spec, program).await?;
+        self.names(&spec, names).await;
         let state_dir = self.dir.path().join("state").join(spec.id.short());
         let run_dir = self.dir.path().join("run").join(spec.id.short());
         std::fs::create_dir_all(&state_dir).unwrap();
@@ -128,13 +135,18 @@ impl Rig {
             log: LogTarget { path: Some(log.clone()), max_size: self.log_limits.0, max_files: self.log_limits.1 },
             network,
             listeners: vec![Listener { host: address, container, socket: socket.map(Into::into) }],
-            names,
+            networks: networks(&spec),
             etc: Vec::new(),
         };
         let workload = self.executor.create(prepared).await?;
         workload.start().await?;
         Ok(Deployed { workload, address, log, spec, state_dir, run_dir })
     }
+}
+
+/// Each workload finds names on a network of its own, called as it is.
+fn networks(spec: &WorkloadSpec) -> Vec<NamedNetwork> {
+    vec![NamedNetwork { id: spec.id.as_str().to_owned(), links: BTreeMap::new() }]
 }
 
 impl Drop for Rig {
@@ -170,7 +182,12 @@ pub(crate) struct Deployed {
 
 impl Deployed {
     pub(crate) fn known(&self) -> Known<'_> {
-        Known { spec: &self.spec, state_dir: self.state_dir.clone(), run_dir: self.run_dir.clone() }
+        Known {
+            spec: &self.spec,
+            state_dir: self.state_dir.clone(),
+            run_dir: self.run_dir.clone(),
+            networks: networks(&self.spec),
+        }
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {

@@ -73,7 +73,7 @@ async fn components_have_addresses_and_call_each_other_without_a_socket() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "from the back"), "{answer:?}");
     assert_eq!(front.get("/fetch?http://back/outside").status, 404);
     assert_eq!(front.get("/fetch?http://front/").status, 502, "only what is permitted");
-    front.workload.names_changed(BTreeMap::new()).await;
+    rig.names(&front.spec, BTreeMap::new()).await;
     assert_eq!(front.get("/fetch?http://back/inner/x").status, 502, "the name is gone");
 
     namespace.ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);

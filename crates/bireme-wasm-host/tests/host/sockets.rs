@@ -64,10 +64,10 @@ async fn a_name_permits_the_addresses_it_has_and_no_others() {
         denied(format!("other:{port}"));
         probe.logged("looking up other is not permitted; add it to bireme.allow");
         // The address goes to another workload: the right goes with the name and not with the address.
-        probe.workload.names_changed(names(&[("redis", "127.0.0.12"), ("other", "127.0.0.11")])).await;
+        rig.names(&probe.spec, names(&[("redis", "127.0.0.12"), ("other", "127.0.0.11")])).await;
         assert_eq!(connect(format!("redis:{port}")).0, 200);
         denied(format!("127.0.0.11:{port}"));
-        probe.workload.names_changed(names(&[])).await;
+        rig.names(&probe.spec, names(&[])).await;
         denied(format!("127.0.0.12:{port}"));
         assert_eq!(connect(format!("redis:{port}")).0, 502, "the name is gone");
         probe.workload.delete().await.unwrap();
