@@ -32,6 +32,8 @@ mod memory;
 mod names;
 mod network;
 mod owner;
+mod record;
+mod removal;
 pub mod request;
 mod resolve;
 pub mod restart;

@@ -1,4 +1,4 @@
-//! What is remembered: one SQLite database under the data root.
+//! What is remembered: one SQLite database under the data root, and what it is made anew from where it is lost.
 //!
 //! ```text
 //! <data_root>/engine.db
@@ -6,61 +6,346 @@
 //!   networks(id, name, record)           view::Network
 //!   volumes(name, record)                view::Volume
 //!   pragma user_version                  the schema's version
+//! <data_root>/records/                   a copy of each record, see record.rs
+//! <data_root>/backup/engine.db.1 … .3    the whole, the newest first
+//! <data_root>/broken/engine.db.<time>    databases that could not be read
 //! ```
 //!
-//! Written in WAL mode without a sync per transaction: a killed engine loses nothing, a machine that loses power may lose
-//! the last moments but never opens a torn database. Decision 0004 argues the choice.
+//! Written in WAL mode. What names data (volumes, networks, workloads that stay) is on the disk before it is answered;
+//! other changes are not synced: a killed engine loses nothing, a machine that loses power may lose the last moments but
+//! never opens a torn database. Decision 0004 argues the choice, decision 0012 what happens when the database is lost.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use bireme_core::WorkloadId;
+use bireme_image::database::{self, Found, Trouble};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
+use crate::container::Moving;
+use crate::record::{Kind, Records};
+use crate::view::{Fixed, Network, Volume};
 
 const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
-    create table workloads (id text primary key, name text not null unique, fixed text not null, moving text not null) strict, without rowid;
-    create table networks (id text primary key, name text not null unique, record text not null) strict, without rowid;
-    create table volumes (name text primary key, record text not null) strict, without rowid;
+    create table if not exists workloads (id text primary key, name text not null unique, fixed text not null, moving text not null) strict, without rowid;
+    create table if not exists networks (id text primary key, name text not null unique, record text not null) strict, without rowid;
+    create table if not exists volumes (name text primary key, record text not null) strict, without rowid;
 ";
 
 /// A handle on the database; clones share one connection.
 #[derive(Clone)]
 pub(crate) struct Memory {
     connection: Arc<Mutex<Connection>>,
+    records: Records,
+    data_root: PathBuf,
+}
+
+/// Where the copy of a record goes.
+enum Copy {
+    /// Kind, name, text. Written once the database has it.
+    Put(Kind, String, String),
+    /// Removed before the database forgets it.
+    Forget(Kind, String),
+}
+
+/// How sure a change must be before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// On the disk.
+    Full,
+    /// With the system, which a killed engine does not lose.
+    Normal,
+}
+
+/// The copy of what moves of a workload.
+#[derive(Deserialize)]
+struct MovingRecord<M> {
+    name: String,
+    moving: M,
+}
+
+/// When a record was written; of anything that has no such time, none.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(default)]
+    written: i64,
 }
 
 impl Memory {
+    /// Opens the database, or makes one anew from what there is: the newest copy of it that can be read, and the records.
+    ///
+    /// # Errors
+    /// When there is nothing to be made of it: the folder cannot be used, or a newer engine wrote it.
     pub(crate) fn open(data_root: &Path) -> Result<Self, EngineError> {
         let path = data_root.join("engine.db");
-        let open = || {
-            let connection = Connection::open(&path)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "normal")?;
-            connection.busy_timeout(std::time::Duration::from_secs(5))?;
-            Ok(connection)
+        let file = |source| EngineError::File { path: path.clone(), source };
+        let records = Records::open(data_root).map_err(file)?;
+        let (connection, found) = database::open(&path, |connection| tables(connection, &path))?;
+        let memory = Self { connection: Arc::new(Mutex::new(connection)), records, data_root: data_root.to_owned() };
+        memory.reconcile(found)?;
+        Ok(memory)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes database, records and folders say the same. The newer of two records of a thing holds.
+    fn reconcile(&self, found: Found) -> Result<(), EngineError> {
+        self.reconcile_workloads(found)?;
+        self.reconcile_networks(found)?;
+        self.reconcile_volumes(found)
+    }
+
+    fn reconcile_workloads(&self, found: Found) -> Result<(), EngineError> {
+        let rows = self.rows("select id, name, fixed, moving from workloads", |row| {
+            Ok((row.get::<_, String>(0)?, [row.get::<_, String>(1)?, row.get(2)?, row.get(3)?]))
+        })?;
+        let mut rows: BTreeMap<String, [String; 3]> = rows.into_iter().collect();
+        let containers = self.data_root.join("containers");
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        for id in rows.keys().cloned().collect::<Vec<_>>() {
+            let there = containers.join(&id).exists();
+            let removed = !there && containers.join(crate::engine::REMOVED).join(&id).exists();
+            if removed || (found == Found::Older && !there) {
+                tracing::info!(workload.id = id, "a removal that was cut short is carried out");
+                self.forget_copies(Kind::Workload, &id);
+                connection.execute("delete from workloads where id = ?1", [&id]).map_err(failed)?;
+                rows.remove(&id);
+            }
+        }
+        let mut names: HashSet<String> = rows.values().map(|[name, ..]| name.clone()).collect();
+        for record in self.records.names(Kind::Workload) {
+            let Some(id) = record.strip_suffix(".fixed").filter(|id| WorkloadId::parse(id).is_ok()) else { continue };
+            let row = rows.get(id);
+            let newest = self.records.get::<MovingRecord<Moving>>(Kind::Workload, &format!("{id}.moving"));
+            if let (Some([_, fixed, moving]), Some(newest)) = (row, &newest)
+                && written(moving) >= newest.moving.written
+                && serde_json::from_str::<Fixed>(fixed).is_ok()
+            {
+                continue;
+            }
+            if row.is_none() && !containers.join(id).exists() {
+                self.forget_copies(Kind::Workload, id);
+                continue;
+            }
+            let fixed = self.records.get::<Fixed>(Kind::Workload, &record);
+            let (Some(fixed), Some(newest)) = (fixed.filter(|fixed| fixed.spec.id.as_str() == id), newest) else {
+                continue;
+            };
+            let mut name = newest.name;
+            if row.is_none_or(|[known, ..]| *known != name) && !names.insert(name.clone()) {
+                name = format!("{name}-{}", fixed.spec.id.short());
+            }
+            tracing::warn!(
+                workload.id = id,
+                name,
+                "a container that the database did not know, or knew an older state of, is taken up from its record"
+            );
+            connection
+                .execute(
+                    "insert or replace into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
+                    params![id, name, json(&fixed), json(&newest.moving)],
+                )
+                .map_err(failed)?;
+        }
+        for (id, [name, fixed, moving]) in &rows {
+            // Of an engine that kept no records yet.
+            if !self.records.has(Kind::Workload, &format!("{id}.fixed"))
+                || !self.records.has(Kind::Workload, &format!("{id}.moving"))
+            {
+                for copy in copies_of_workload(id, name, Some(fixed), moving) {
+                    self.copy(copy);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reconcile_networks(&self, found: Found) -> Result<(), EngineError> {
+        let rows = self.rows("select id, name, record from networks", |row| {
+            Ok((row.get::<_, String>(0)?, (row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+        })?;
+        let rows: BTreeMap<String, (String, String)> = rows.into_iter().collect();
+        let recorded = self.records.names(Kind::Network);
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        let mut names = HashSet::new();
+        for (id, (name, record)) in &rows {
+            if found == Found::Older && !recorded.is_empty() && !recorded.contains(id) {
+                connection.execute("delete from networks where id = ?1", [id]).map_err(failed)?;
+                continue;
+            }
+            names.insert(name.clone());
+            if !recorded.contains(id) {
+                self.copy(Copy::Put(Kind::Network, id.clone(), record.clone()));
+            }
+        }
+        for id in recorded.into_iter().filter(|id| !rows.contains_key(id)) {
+            let network = self.records.get::<Network>(Kind::Network, &id).filter(|network| network.id == id);
+            let Some(network) = network else { continue };
+            if !names.insert(network.name.clone()) {
+                tracing::warn!(%id, name = network.name, "a network of that name is known: the record of another is left");
+                continue;
+            }
+            tracing::warn!(%id, name = network.name, "a network that the database did not know is taken up from its record");
+            connection
+                .execute(
+                    "insert into networks (id, name, record) values (?1, ?2, ?3)",
+                    params![network.id, network.name, json(&network)],
+                )
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Volumes are never removed but on request: a folder that is there is a volume.
+    fn reconcile_volumes(&self, found: Found) -> Result<(), EngineError> {
+        let known: HashSet<String> =
+            self.rows("select name from volumes", |row| row.get::<_, String>(0))?.into_iter().collect();
+        let folder = self.data_root.join("volumes");
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        let path_of = |name: &str| folder.join(name).join("_data");
+        for name in &known {
+            let there = folder.join(name).exists();
+            let removed = !there && folder.join(crate::engine::REMOVED).join(name).exists();
+            if removed || (found == Found::Older && !there) {
+                tracing::info!(volume = name, "a removal that was cut short is carried out");
+                self.copy(Copy::Forget(Kind::Volume, name.clone()));
+                connection.execute("delete from volumes where name = ?1", [name]).map_err(failed)?;
+            }
+        }
+        for name in self.records.names(Kind::Volume) {
+            if !folder.join(&name).exists() && !known.contains(&name) {
+                self.copy(Copy::Forget(Kind::Volume, name));
+            }
+        }
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if known.contains(&name) || name == crate::engine::REMOVED {
+                continue;
+            }
+            let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|about| about.is_dir());
+            if !crate::volume::is_name(&name) || !is_folder(&entry.path()) || !is_folder(&path_of(&name)) {
+                tracing::warn!(path = %entry.path().display(), "what lies among the volumes is none, and is left");
+                continue;
+            }
+            let recorded = self.records.get::<Volume>(Kind::Volume, &name).filter(|volume| volume.name == name);
+            let recorded_whole = recorded.is_some();
+            let mut volume = recorded.unwrap_or_else(|| Volume {
+                name: name.clone(),
+                driver: "local".to_owned(),
+                mountpoint: path_of(&name),
+                created: entry.metadata().and_then(|about| about.modified()).map_or_else(
+                    |_| crate::engine::now(),
+                    |time| {
+                        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+                    },
+                ),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                // Not one that a prune takes unasked, even if it was.
+                anonymous: false,
+            });
+            volume.mountpoint = path_of(&name);
+            tracing::warn!(
+                volume = name,
+                with_labels_and_options = recorded_whole,
+                "a volume that the database did not know is taken up from its folder"
+            );
+            connection
+                .execute("insert into volumes (name, record) values (?1, ?2)", params![name, json(&volume)])
+                .map_err(failed)?;
+        }
+        drop(connection);
+        for volume in self.volumes()? {
+            if !self.records.has(Kind::Volume, &volume.name) {
+                self.copy(Copy::Put(Kind::Volume, volume.name.clone(), json(&volume)));
+            }
+            if !volume.mountpoint.exists() && volume.mountpoint.starts_with(&folder) {
+                tracing::warn!(
+                    volume = volume.name,
+                    "the folder of a volume is gone: an empty one is made in its place"
+                );
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.mountpoint);
+                if let Err(error) = made {
+                    tracing::warn!(volume = volume.name, %error, "the folder of a volume cannot be made");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_copies(&self, kind: Kind, id: &str) {
+        for copy in [format!("{id}.fixed"), format!("{id}.moving")] {
+            self.copy(Copy::Forget(kind, copy));
+        }
+    }
+
+    /// A copy that cannot be written is told and no more: the database has what it is a copy of.
+    fn copy(&self, copy: Copy) {
+        let done = match &copy {
+            Copy::Put(kind, name, text) => self.records.put(*kind, name, text),
+            Copy::Forget(kind, name) => self.records.forget(*kind, name),
         };
-        let mut connection = open().map_err(|source| failed(&format!("anything in {}", path.display()), source))?;
-        migrate(&mut connection, &path)?;
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        if let Err(error) = done {
+            let (Copy::Put(kind, name, _) | Copy::Forget(kind, name)) = &copy;
+            tracing::warn!(?kind, name, %error, "the copy of a record cannot be kept up; is the disk full?");
+        }
+    }
+
+    /// Writes a whole copy of the database beside the earlier ones, unless it would be the same as the last.
+    pub(crate) async fn back_up(&self) -> Result<(), EngineError> {
+        let memory = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            Ok(database::back_up(&memory.lock(), &memory.data_root.join("engine.db"))?)
+        });
+        done.await.map_err(|_| EngineError::Stopping)?
     }
 
     /// Runs `work` in one transaction, off the async threads.
     async fn write(
         &self,
         what: String,
+        sync: Sync,
+        copies: Vec<Copy>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), EngineError> {
-        let connection = self.connection.clone();
+        let memory = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            let transaction = connection.transaction()?;
-            work(&transaction)?;
-            transaction.commit()
+            let mut connection = memory.lock();
+            let (forgotten, put): (Vec<_>, Vec<_>) =
+                copies.into_iter().partition(|copy| matches!(copy, Copy::Forget(..)));
+            for copy in forgotten {
+                memory.copy(copy);
+            }
+            if sync == Sync::Full {
+                connection.pragma_update(None, "synchronous", "full")?;
+            }
+            let change = |connection: &mut Connection| {
+                let transaction = connection.transaction()?;
+                work(&transaction)?;
+                transaction.commit()
+            };
+            let changed = change(&mut connection);
+            if sync == Sync::Full {
+                connection.pragma_update(None, "synchronous", "normal")?;
+            }
+            changed?;
+            for copy in put {
+                memory.copy(copy);
+            }
+            Ok(())
         });
         match done.await {
             Ok(result) => result.map_err(|source| failed(&what, source)),
@@ -74,9 +359,11 @@ impl Memory {
         name: &str,
         fixed: &impl Serialize,
         moving: &impl Serialize,
+        sync: Sync,
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(fixed), json(moving));
-        self.write(format!("container {name}"), move |db| {
+        let copies = copies_of_workload(id, name, Some(&row.2), &row.3);
+        self.write(format!("container {name}"), sync, copies, move |db| {
             db.prepare_cached("insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)")?
                 .execute(params![row.0, row.1, row.2, row.3])
                 .map(drop)
@@ -91,7 +378,8 @@ impl Memory {
         moving: &impl Serialize,
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(moving));
-        self.write(format!("the state of container {name}"), move |db| {
+        let copies = copies_of_workload(id, name, None, &row.2);
+        self.write(format!("the state of container {name}"), Sync::Normal, copies, move |db| {
             db.prepare_cached("update workloads set name = ?2, moving = ?3 where id = ?1")?
                 .execute(params![row.0, row.1, row.2])
                 .map(drop)
@@ -101,7 +389,8 @@ impl Memory {
 
     pub(crate) async fn delete_workload(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
-        self.write("a removal".to_owned(), move |db| {
+        let copies = ["fixed", "moving"].map(|part| Copy::Forget(Kind::Workload, format!("{id}.{part}"))).into();
+        self.write("a removal".to_owned(), Sync::Normal, copies, move |db| {
             db.prepare_cached("delete from workloads where id = ?1")?.execute([id]).map(drop)
         })
         .await
@@ -115,13 +404,27 @@ impl Memory {
             Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         })?
         .into_iter()
-        .map(|(name, fixed, moving)| Ok((name.clone(), parse(&name, &fixed)?, parse(&name, &moving)?)))
+        .filter_map(|(name, fixed, moving)| {
+            // One that cannot be read is no reason to do without all others; it stays where it is.
+            let read = parse(&name, &fixed).and_then(|fixed| Ok((name.clone(), fixed, parse(&name, &moving)?)));
+            read.inspect_err(|error| {
+                tracing::error!(name, error = error as &dyn std::error::Error, "a container is left out");
+            })
+            .ok()
+        })
+        .map(Ok)
         .collect()
+    }
+
+    /// IDs of all workloads, also of those that cannot be read.
+    pub(crate) fn ids(&self) -> Result<HashSet<String>, EngineError> {
+        Ok(self.rows("select id from workloads", |row| row.get::<_, String>(0))?.into_iter().collect())
     }
 
     pub(crate) async fn put_network(&self, network: &crate::view::Network) -> Result<(), EngineError> {
         let row = (network.id.clone(), network.name.clone(), json(network));
-        self.write(format!("network {}", network.name), move |db| {
+        let copies = vec![Copy::Put(Kind::Network, row.0.clone(), row.2.clone())];
+        self.write(format!("network {}", network.name), Sync::Full, copies, move |db| {
             db.execute(
                 "insert or replace into networks (id, name, record) values (?1, ?2, ?3)",
                 params![row.0, row.1, row.2],
@@ -133,8 +436,11 @@ impl Memory {
 
     pub(crate) async fn delete_network(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
-        self.write("a removal".to_owned(), move |db| db.execute("delete from networks where id = ?1", [id]).map(drop))
-            .await
+        let copies = vec![Copy::Forget(Kind::Network, id.clone())];
+        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
+            db.execute("delete from networks where id = ?1", [id]).map(drop)
+        })
+        .await
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<crate::view::Network>, EngineError> {
@@ -143,7 +449,8 @@ impl Memory {
 
     pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
         let row = (volume.name.clone(), json(volume));
-        self.write(format!("volume {}", volume.name), move |db| {
+        let copies = vec![Copy::Put(Kind::Volume, row.0.clone(), row.1.clone())];
+        self.write(format!("volume {}", volume.name), Sync::Full, copies, move |db| {
             db.execute("insert or replace into volumes (name, record) values (?1, ?2)", params![row.0, row.1]).map(drop)
         })
         .await
@@ -151,7 +458,8 @@ impl Memory {
 
     pub(crate) async fn delete_volume(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
-        self.write("a removal".to_owned(), move |db| {
+        let copies = vec![Copy::Forget(Kind::Volume, name.clone())];
+        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
             db.execute("delete from volumes where name = ?1", [name]).map(drop)
         })
         .await
@@ -164,7 +472,14 @@ impl Memory {
     fn records<T: DeserializeOwned>(&self, query: &str) -> Result<Vec<T>, EngineError> {
         self.rows(query, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
             .into_iter()
-            .map(|(name, record)| parse(&name, &record))
+            .filter_map(|(name, record)| {
+                parse(&name, &record)
+                    .inspect_err(|error: &EngineError| {
+                        tracing::error!(name, error = error as &dyn std::error::Error, "a record is left out");
+                    })
+                    .ok()
+            })
+            .map(Ok)
             .collect()
     }
 
@@ -173,19 +488,18 @@ impl Memory {
         query: &str,
         read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, EngineError> {
-        let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let connection = self.lock();
         let all = || connection.prepare(query)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
         all().map_err(|source| failed("what exists", source))
     }
 }
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), EngineError> {
-    let version: Option<i64> = connection
-        .query_row("pragma user_version", [], |row| row.get(0))
-        .optional()
-        .map_err(|source| failed("its schema", source))?;
+/// Brings the tables up to date.
+fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<EngineError>> {
+    let schema = |source| Trouble::Other(failed("its schema", source));
+    let version: Option<i64> =
+        connection.query_row("pragma user_version", [], |row| row.get(0)).optional().map_err(schema)?;
     match version.unwrap_or(0) {
-        SCHEMA_VERSION => Ok(()),
         0 => {
             let create = |connection: &mut Connection| {
                 let transaction = connection.transaction()?;
@@ -193,13 +507,30 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), EngineError> 
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()
             };
-            create(connection).map_err(|source| failed("its schema", source))
+            create(connection).map_err(schema)
         }
-        newer => Err(EngineError::unsupported(format!(
+        SCHEMA_VERSION => {
+            let ours = "select count(*) from sqlite_schema where type = 'table' and name in ('workloads', 'networks', 'volumes')";
+            let count: i64 = connection.query_row(ours, [], |row| row.get(0)).map_err(schema)?;
+            if count == 3 { Ok(()) } else { Err(Trouble::Broken("it lacks tables".to_owned())) }
+        }
+        newer => Err(Trouble::Other(EngineError::unsupported(format!(
             "{} has schema version {newer}, this biremed knows {SCHEMA_VERSION}: start the newer biremed, or use another --data-root",
             path.display()
-        ))),
+        )))),
     }
+}
+
+fn written(moving: &str) -> i64 {
+    serde_json::from_str::<Written>(moving).map_or(i64::MIN, |record| record.written)
+}
+
+fn copies_of_workload(id: &str, name: &str, fixed: Option<&str>, moving: &str) -> Vec<Copy> {
+    let moving = format!("{{\"name\":{},\"moving\":{moving}}}", json(&name));
+    let mut copies: Vec<_> =
+        fixed.into_iter().map(|text| Copy::Put(Kind::Workload, format!("{id}.fixed"), text.to_owned())).collect();
+    copies.push(Copy::Put(Kind::Workload, format!("{id}.moving"), moving));
+    copies
 }
 
 fn failed(what: &str, source: rusqlite::Error) -> EngineError {
@@ -227,8 +558,8 @@ mod tests {
     async fn remembers_across_openings_and_refuses_a_newer_schema() {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path()).unwrap();
-        memory.insert_workload("1", "web", &"fixed", &1).await.unwrap();
-        assert!(memory.insert_workload("2", "web", &"fixed", &1).await.is_err(), "names are unique");
+        memory.insert_workload("1", "web", &"fixed", &1, Sync::Normal).await.unwrap();
+        assert!(memory.insert_workload("2", "web", &"fixed", &1, Sync::Normal).await.is_err(), "names are unique");
         memory.update_workload("1", "www", &2).await.unwrap();
         drop(memory);
         let memory = Memory::open(folder.path()).unwrap();
@@ -239,5 +570,85 @@ mod tests {
         drop(memory);
         let refusal = Memory::open(folder.path()).err().unwrap().to_string();
         assert!(refusal.contains("schema version 99"), "{refusal}");
+    }
+
+    fn volume(root: &Path, name: &str) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            driver: "local".to_owned(),
+            mountpoint: root.join("volumes").join(name).join("_data"),
+            created: 7,
+            options: BTreeMap::new(),
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            anonymous: true,
+        }
+    }
+
+    fn names(memory: &Memory) -> Vec<String> {
+        memory.volumes().unwrap().into_iter().map(|volume| volume.name).collect()
+    }
+
+    #[tokio::test]
+    async fn volumes_come_from_their_records_and_folders_when_the_database_is_lost() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let memory = Memory::open(root).unwrap();
+        let recorded = volume(root, "recorded");
+        std::fs::create_dir_all(&recorded.mountpoint).unwrap();
+        memory.put_volume(&recorded).await.unwrap();
+        memory.put_volume(&volume(root, "gone")).await.unwrap();
+        memory.delete_volume("gone").await.unwrap();
+        drop(memory);
+        std::fs::write(root.join("engine.db"), "nonsense").unwrap();
+        for folder in ["adopted/_data", "no-data", ".removed/x/_data", "lost+found/_data"] {
+            std::fs::create_dir_all(root.join("volumes").join(folder)).unwrap();
+        }
+        std::fs::write(root.join("volumes/file"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("volumes/link")).unwrap();
+        let memory = Memory::open(root).unwrap();
+        assert_eq!(names(&memory), ["adopted", "recorded"]);
+        let [adopted, again] = &memory.volumes().unwrap()[..] else { panic!("two") };
+        assert_eq!(*again, recorded);
+        assert!(!adopted.anonymous && adopted.labels.is_empty());
+        // Adopted once, it has a record like any other.
+        drop(memory);
+        std::fs::remove_file(root.join("engine.db")).unwrap();
+        assert_eq!(names(&Memory::open(root).unwrap()), ["adopted", "recorded"]);
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_database_brings_back_no_volume_that_was_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let memory = Memory::open(root).unwrap();
+        for name in ["removed", "stays"] {
+            let volume = volume(root, name);
+            std::fs::create_dir_all(&volume.mountpoint).unwrap();
+            memory.put_volume(&volume).await.unwrap();
+        }
+        memory.back_up().await.unwrap();
+        memory.delete_volume("removed").await.unwrap();
+        std::fs::remove_dir_all(root.join("volumes/removed")).unwrap();
+        drop(memory);
+        for name in ["engine.db", "engine.db-wal", "engine.db-shm"] {
+            let _ = std::fs::remove_file(root.join(name));
+        }
+        let memory = Memory::open(root).unwrap();
+        assert_eq!(names(&memory), ["stays"]);
+        // A folder that is gone from a database that is whole is made again, so that what mounts it starts.
+        std::fs::remove_dir_all(root.join("volumes/stays")).unwrap();
+        drop(memory);
+        assert_eq!(names(&Memory::open(root).unwrap()), ["stays"]);
+        assert!(root.join("volumes/stays/_data").is_dir());
+    }
+
+    #[tokio::test]
+    async fn one_record_that_cannot_be_read_costs_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let memory = Memory::open(temp.path()).unwrap();
+        memory.insert_workload("1", "good", &"fixed", &1, Sync::Full).await.unwrap();
+        memory.insert_workload("2", "bad", &7, &1, Sync::Normal).await.unwrap();
+        assert_eq!(memory.workloads::<String, i32>().unwrap().len(), 1);
+        assert_eq!(memory.ids().unwrap().len(), 2);
     }
 }

@@ -3,14 +3,14 @@
 //! Manifests and configurations are small and stand in the database itself, so that an image is either there whole or
 //! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::build::run::CachedLayer;
+use crate::database::{self, Found, Trouble};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{ConfigFile, Descriptor, OCI_LAYER};
@@ -107,6 +107,7 @@ pub(crate) struct Garbage {
 
 pub(crate) struct Db {
     connection: Mutex<Connection>,
+    path: PathBuf,
 }
 
 fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
@@ -118,32 +119,48 @@ fn now() -> i64 {
 }
 
 impl Db {
-    pub(crate) fn open(path: &Path) -> Result<Self, ImageError> {
-        let open = || {
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(Duration::from_secs(10))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.pragma_update(None, "foreign_keys", true)?;
-            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok((connection, version))
+    /// Opens it, or a copy where it is lost; also answers which.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Found), ImageError> {
+        let tables = |connection: &mut Connection| {
+            let look = || {
+                connection.pragma_update(None, "foreign_keys", true)?;
+                connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+            };
+            let version = look().map_err(fault("open the tables")).map_err(Trouble::Other)?;
+            let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
+            let missing = match usize::try_from(version) {
+                Ok(have) if have <= SCHEMA.len() => &SCHEMA[have..],
+                _ => return Err(Trouble::Other(ImageError::Schema { found: version, known })),
+            };
+            let add = |connection: &mut Connection| {
+                let change = connection.transaction()?;
+                missing.iter().try_for_each(|part| change.execute_batch(part))?;
+                change.pragma_update(None, "user_version", known)?;
+                change.commit()
+            };
+            if missing.is_empty() {
+                return Ok(());
+            }
+            add(connection).map_err(fault("create the tables")).map_err(Trouble::Other)
         };
-        let (mut connection, version) = open().map_err(fault("open the tables"))?;
-        let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
-        let missing = match usize::try_from(version) {
-            Ok(have) if have <= SCHEMA.len() => &SCHEMA[have..],
-            _ => return Err(ImageError::Schema { found: version, known }),
-        };
-        let add = |connection: &mut Connection| {
-            let change = connection.transaction()?;
-            missing.iter().try_for_each(|part| change.execute_batch(part))?;
-            change.pragma_update(None, "user_version", known)?;
-            change.commit()
-        };
-        if !missing.is_empty() {
-            add(&mut connection).map_err(fault("create the tables"))?;
-        }
-        Ok(Self { connection: Mutex::new(connection) })
+        let (connection, found) = database::open(path, tables)?;
+        Ok((Self { connection: Mutex::new(connection), path: path.to_owned() }, found))
+    }
+
+    /// Writes a whole copy beside the earlier ones.
+    pub(crate) fn back_up(&self) -> Result<(), ImageError> {
+        Ok(database::back_up(&self.lock(), &self.path)?)
+    }
+
+    /// Records that a layer lies unpacked, as one that the database did not know.
+    pub(crate) fn adopt_unpacked(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        self.change("record an unpacked layer", |change| {
+            change.execute(
+                "INSERT OR IGNORE INTO unpacked (diff_id, size, last_used) VALUES (?1, 0, ?2)",
+                params![diff_id.as_str(), now()],
+            )
+        })?;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -166,6 +183,18 @@ impl Db {
         run(&mut connection).map_err(fault(attempt))
     }
 
+    /// As [`Self::change`], and on the disk before it answers: what is not in the database is swept at the next open.
+    fn change_on_disk<T>(
+        &self,
+        attempt: &'static str,
+        act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, ImageError> {
+        self.lock().pragma_update(None, "synchronous", "full").map_err(fault(attempt))?;
+        let answer = self.change(attempt, act);
+        self.lock().pragma_update(None, "synchronous", "normal").map_err(fault(attempt))?;
+        answer
+    }
+
     fn read<T>(
         &self,
         attempt: &'static str,
@@ -177,7 +206,7 @@ impl Db {
     /// Records images and gives them `names`, in one transaction. A name is taken from whatever had it, on all
     /// platforms, except from images with the same `digest` (further platforms of one index).
     pub(crate) fn add(&self, images: &[&Record], names: &[Naming<'_>]) -> Result<(), ImageError> {
-        self.change("record an image", |change| {
+        self.change_on_disk("record an image", |change| {
             for image in images {
                 insert_image(change, image)?;
             }
