@@ -36,6 +36,9 @@ pub(crate) struct Moving {
     /// Of what runs; the next engine goes on from here.
     #[serde(default)]
     pub(crate) health: Option<Health>,
+    /// When this was remembered; of two records the newer one holds.
+    #[serde(default)]
+    pub(crate) written: i64,
 }
 
 /// How often it ended, how the last time, and whether it is gone for good.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::container::{Handle, Moving};
 use crate::event::{Event, EventQuery, Events};
 use crate::lifecycle::Ask;
 use crate::log::{self, LogStream};
-use crate::memory::Memory;
+use crate::memory::{Memory, Sync};
 use crate::network::{Networks, finds_names, named_networks};
 use crate::owner::{Command, Owner};
 use crate::request::{
@@ -33,7 +33,7 @@ use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
 use crate::volume::Volumes;
-use crate::{EngineError, exec, health, log_details, rootfs};
+use crate::{EngineError, exec, health, log_details, removal};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -81,6 +81,12 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// Below the folders of workloads and volumes: what is being removed. No workload or volume can be called so.
+pub(crate) const REMOVED: &str = ".removed";
+
+/// How often a whole copy of the database is written.
+const BACKUP_EVERY: Duration = Duration::from_secs(3600);
+
 /// The folders of one workload.
 pub(crate) struct Dirs {
     pub(crate) state: PathBuf,
@@ -90,7 +96,7 @@ pub(crate) struct Dirs {
 impl Dirs {
     pub(crate) async fn make(&self) -> Result<(), EngineError> {
         for path in [&self.state, &self.run] {
-            make_dir(path, 0o710)?;
+            make_dir(path, 0o700)?;
         }
         Ok(())
     }
@@ -104,10 +110,10 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), EngineError> {
         .map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
-/// Makes a folder that only the engine's user enters, also where an older engine left it open.
-fn closed_dir(path: &Path) -> Result<(), EngineError> {
+/// Makes a folder that nobody else may enter, and mends one that an older version left open.
+fn close_dir(path: &Path) -> Result<(), EngineError> {
     make_dir(path, 0o700)?;
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
         .map_err(|source| EngineError::File { path: path.to_owned(), source })
 }
 
@@ -160,17 +166,13 @@ impl Engine {
     /// When the database, the folders or the networks cannot be used. A single workload that cannot be found again is
     /// recorded as ended, never an error.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
-        // What lies in them is reached through mounts and open descriptors alone: a setuid program that a container left in
-        // a volume must be out of reach of this machine's users. Source: CVE-2021-41091.
-        for name in ["containers", "volumes", "networks"] {
-            closed_dir(&options.data_root.join(name))?;
+        for folder in ["containers", "volumes"] {
+            close_dir(&options.data_root.join(folder))?;
+            close_dir(&options.data_root.join(folder).join(REMOVED))?;
         }
-        make_dir(&options.exec_root.join("c"), 0o711)?;
+        close_dir(&options.exec_root.join("c"))?;
         let memory = Memory::open(&options.data_root)?;
         let volumes = Volumes::new(memory.volumes()?);
-        for volume in volumes.missing() {
-            tracing::warn!(volume = volume.name, path = %volume.mountpoint.display(), "the folder of a volume is gone");
-        }
         let inner = Inner {
             options,
             volumes,
@@ -184,13 +186,39 @@ impl Engine {
         };
         let engine = Self { inner: Arc::new(inner) };
         engine.recover().await?;
+        let kept = engine.clone();
+        engine.spawn(async move {
+            let mut interval = tokio::time::interval(BACKUP_EVERY);
+            loop {
+                interval.tick().await;
+                let images = kept.images().clone();
+                match tokio::task::spawn_blocking(move || images.back_up()).await {
+                    Ok(Err(error)) => {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "no copy of the image database could be made"
+                        );
+                    }
+                    Ok(Ok(())) | Err(_) => {}
+                }
+                if let Err(error) = kept.memory().back_up().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the database could be made");
+                }
+            }
+        });
         Ok(engine)
     }
 
     async fn recover(&self) -> Result<(), EngineError> {
         let mut keep = Keep::default();
         for network in self.memory().networks()? {
-            keep.networks.extend(self.network_list().adopt(network)?);
+            let (id, name) = (network.id.clone(), network.name.clone());
+            match self.network_list().adopt(network) {
+                Ok(spec) => keep.networks.extend(spec),
+                Err(error) => {
+                    tracing::error!(id, name, error = &error as &dyn std::error::Error, "a network cannot be taken up");
+                }
+            }
         }
         let mut found = Vec::new();
         for (name, fixed, mut moving) in self.memory().workloads::<Fixed, Moving>()? {
@@ -240,7 +268,7 @@ impl Engine {
         // Before anything is found again: a process that runs on is told what changed while no daemon was there.
         self.tell_all_names().await;
         self.reattach(found).await;
-        self.clear_strangers();
+        self.clear_strangers()?;
         Ok(())
     }
 
@@ -295,32 +323,38 @@ impl Engine {
         }
     }
 
-    /// Removes what a create or a removal left that was cut short. Whatever may be a user's stays: volumes, and folders of
-    /// containers that have a record, or changes of a container; those are told.
-    fn clear_strangers(&self) {
-        let known: HashSet<String> = self.handles().iter().map(|handle| handle.id().to_owned()).collect();
-        let short: HashSet<String> =
-            self.handles().iter().map(|handle| handle.fixed.spec.id.short().to_owned()).collect();
-        let folders =
-            [(self.data_root().join("containers"), &known), (self.inner.options.exec_root.join("c"), &short)];
-        for (folder, keep) in folders {
-            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-            for entry in entries.flatten() {
-                if entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
-                    continue;
-                }
-                let path = entry.path();
-                let changed = std::fs::read_dir(path.join("diff")).is_ok_and(|mut diff| diff.next().is_some());
-                if changed || path.join("record.json").exists() {
-                    tracing::warn!(path = %path.display(), "the folder of a container that is not known is kept; remove it by hand if nothing in it is wanted");
-                    continue;
-                }
-                tracing::info!(path = %path.display(), "clearing away a folder that nothing remembered uses");
-                if let Err(error) = rootfs::remove_tree(&path) {
-                    tracing::warn!(path = %path.display(), %error, "a leftover folder could not be removed");
-                }
+    /// Goes on with removals that were cut short, and removes folders of no workload in which nothing is: of a create
+    /// that was cut short. What holds files is kept and told of; volumes are none of its business at all.
+    fn clear_strangers(&self) -> Result<(), EngineError> {
+        let known = self.memory().ids()?;
+        let mut short: HashSet<String> = known.iter().filter_map(|id| id.get(..12).map(str::to_owned)).collect();
+        let containers = self.data_root().join("containers");
+        for folder in [&containers, &self.data_root().join("volumes")] {
+            for path in entries(&folder.join(REMOVED)) {
+                clear(&path);
             }
         }
+        for path in entries(&containers) {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name == REMOVED || known.contains(name) {
+                continue;
+            }
+            if removal::holds_files(&path) {
+                short.extend(name.get(..12).map(str::to_owned));
+                tracing::warn!(
+                    path = %path.display(),
+                    "the folder of a container that nothing is known of is kept: what it wrote is in it; remove it by hand"
+                );
+            } else {
+                clear(&path);
+            }
+        }
+        for path in entries(&self.inner.options.exec_root.join("c")) {
+            if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| short.contains(name)) {
+                clear(&path);
+            }
+        }
+        Ok(())
     }
 
     /// Ends the engine's own tasks. Workloads go on running and are found again by the next engine.
@@ -537,7 +571,7 @@ impl Engine {
             points.push(point);
         }
         made.dirs = true;
-        make_dir(&dirs.state, 0o710)?;
+        make_dir(&dirs.state, 0o700)?;
         if let Program::Layers { upper, work, .. } = &program {
             // The root of the container's tree takes its mode from here.
             make_dir(upper, 0o755)?;
@@ -581,8 +615,10 @@ impl Engine {
             stopped: false,
             resources: None,
             health: None,
+            written: now(),
         };
-        self.memory().insert_workload(id.as_str(), name, &fixed, &moving).await?;
+        let sync = if fixed.auto_remove || of_build { Sync::Normal } else { Sync::Full };
+        self.memory().insert_workload(id.as_str(), name, &fixed, &moving, sync).await?;
         let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
         self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
@@ -821,7 +857,7 @@ impl Engine {
             }
         }
         if made.dirs {
-            let _ = std::fs::remove_dir_all(self.dirs(id).state);
+            let _ = removal::remove_tree(&self.dirs(id).state);
         }
     }
 
@@ -829,19 +865,24 @@ impl Engine {
     pub(crate) async fn clear_away(&self, handle: &Arc<Handle>, volumes: bool) -> Result<(), EngineError> {
         let dirs = self.dirs(&handle.fixed.spec.id);
         let view = handle.view();
-        let removal = tokio::task::spawn_blocking(move || {
-            for path in [dirs.run, dirs.state] {
-                match rootfs::remove_tree(&path) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(EngineError::File { path, source });
-                    }
-                    _ => {}
-                }
+        let aside = self.data_root().join("containers").join(REMOVED).join(handle.id());
+        let (state, to) = (dirs.state.clone(), aside.clone());
+        // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
+        let moved = tokio::task::spawn_blocking(move || match std::fs::rename(&state, &to) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(EngineError::File { path: state, source })
             }
-            Ok(())
+            _ => Ok(()),
+        });
+        moved.await.map_err(|_| EngineError::Stopping)??;
+        self.memory().delete_workload(handle.id()).await?;
+        let removal = tokio::task::spawn_blocking(move || {
+            for path in [dirs.run, aside] {
+                removal::remove_tree(&path).map_err(|source| EngineError::File { path, source })?;
+            }
+            Ok::<_, EngineError>(())
         });
         removal.await.map_err(|_| EngineError::Stopping)??;
-        self.memory().delete_workload(handle.id()).await?;
         self.index_write(|index| {
             index.by_id.remove(handle.id());
             index.names.retain(|_, id| id != handle.id());
@@ -1181,8 +1222,13 @@ impl Engine {
     /// start, and for components. The runner puts them there in the order in which it is handed them.
     pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
         container.state.started_at?;
-        let folder = self.dirs(&container.fixed.spec.id).run.join("etc");
+        let folder = self.etc_folder(&container.fixed.spec.id);
         matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+    }
+
+    /// Where those files lie. On the disk: in the exec root, which is memory, a container could fill the machine's.
+    pub(crate) fn etc_folder(&self, id: &WorkloadId) -> PathBuf {
+        self.dirs(id).state.join("etc")
     }
 
     /// IDs of the workloads made from an image.
@@ -1192,6 +1238,17 @@ impl Engine {
             .filter(|handle| handle.fixed.image_id == image_id)
             .map(|handle| handle.id().to_owned())
             .collect()
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn clear(path: &Path) {
+    tracing::info!(path = %path.display(), "clearing away a folder that nothing remembered uses");
+    if let Err(error) = removal::remove_tree(path) {
+        tracing::warn!(path = %path.display(), %error, "a leftover folder could not be removed");
     }
 }
 

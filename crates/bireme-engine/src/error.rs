@@ -38,6 +38,8 @@ pub enum EngineError {
         #[source]
         source: rusqlite::Error,
     },
+    #[error(transparent)]
+    Database(#[from] bireme_image::database::DatabaseError),
     #[error("cannot use {}", path.display())]
     File {
         path: std::path::PathBuf,
@@ -62,7 +64,7 @@ impl EngineError {
             Self::Net(error) => error.kind(),
             Self::Exec(error) => error.kind(),
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => ErrorKind::Unavailable,
-            Self::Memory { .. } | Self::File { .. } => ErrorKind::Internal,
+            Self::Memory { .. } | Self::Database(_) | Self::File { .. } => ErrorKind::Internal,
             Self::Stopping => ErrorKind::Unavailable,
         }
     }

@@ -1,4 +1,4 @@
-//! What is remembered: one SQLite database under the data root.
+//! What is remembered: one SQLite database under the data root, and what it is made anew from where it is lost.
 //!
 //! ```text
 //! <data_root>/engine.db
@@ -6,33 +6,37 @@
 //!   networks(id, name, record)           view::Network
 //!   volumes(name, record)                view::Volume
 //!   pragma user_version                  the schema's version
+//! <data_root>/records/                   a copy of each record, see record.rs
+//! <data_root>/backup/engine.db.1 … .3    the whole, the newest first
+//! <data_root>/broken/engine.db.<time>    databases that could not be read
 //! ```
 //!
-//! Written in WAL mode. What names stored data (containers, volumes, networks that come and go) is on the disk before
-//! anyone is told; a change of state is not synced: a killed engine loses nothing, a machine that loses power may lose the
-//! last moments. Decision 0004 argues the choice.
-//!
-//! The database is checked when it is opened. One that cannot be read is put aside, never removed, and made anew from what
-//! [`crate::records`] keeps beside each thing; `engine.db.backup` is a copy of how it was at an earlier start.
+//! Written in WAL mode. What names data (volumes, networks, workloads that stay) is on the disk before it is answered;
+//! other changes are not synced: a killed engine loses nothing, a machine that loses power may lose the last moments but
+//! never opens a torn database. Decision 0004 argues the choice, decision 0012 what happens when the database is lost.
 
-use std::collections::HashSet;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, HashSet};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use bireme_core::WorkloadId;
+use bireme_image::database::{self, Found, Trouble};
 use rusqlite::{Connection, OptionalExtension as _, params};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::EngineError;
-use crate::records::Records;
-use crate::view::{Network, Volume};
+use crate::container::Moving;
+use crate::record::{Kind, Records};
+use crate::view::{Fixed, Network, Volume};
 
 const SCHEMA_VERSION: i64 = 1;
 
 const SCHEMA: &str = "
-    create table workloads (id text primary key, name text not null unique, fixed text not null, moving text not null) strict, without rowid;
-    create table networks (id text primary key, name text not null unique, record text not null) strict, without rowid;
-    create table volumes (name text primary key, record text not null) strict, without rowid;
+    create table if not exists workloads (id text primary key, name text not null unique, fixed text not null, moving text not null) strict, without rowid;
+    create table if not exists networks (id text primary key, name text not null unique, record text not null) strict, without rowid;
+    create table if not exists volumes (name text primary key, record text not null) strict, without rowid;
 ";
 
 /// A handle on the database; clones share one connection.
@@ -40,172 +44,308 @@ const SCHEMA: &str = "
 pub(crate) struct Memory {
     connection: Arc<Mutex<Connection>>,
     records: Records,
+    data_root: PathBuf,
 }
 
-/// How long a transaction takes to be safe.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Safe {
-    /// From a killed engine.
-    Soon,
-    /// From a loss of power too.
-    Now,
+/// Where the copy of a record goes.
+enum Copy {
+    /// Kind, name, text. Written once the database has it.
+    Put(Kind, String, String),
+    /// Removed before the database forgets it.
+    Forget(Kind, String),
+}
+
+/// How sure a change must be before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// On the disk.
+    Full,
+    /// With the system, which a killed engine does not lose.
+    Normal,
+}
+
+/// The copy of what moves of a workload.
+#[derive(Deserialize)]
+struct MovingRecord<M> {
+    name: String,
+    moving: M,
+}
+
+/// When a record was written; of anything that has no such time, none.
+#[derive(Deserialize)]
+struct Written {
+    #[serde(default)]
+    written: i64,
 }
 
 impl Memory {
-    /// Opens the database, or makes it anew from the records beside what is stored.
+    /// Opens the database, or makes one anew from what there is: the newest copy of it that can be read, and the records.
     ///
     /// # Errors
-    /// `Memory` when neither can be done; `Unsupported` for the database of a newer engine, which is left alone.
+    /// When there is nothing to be made of it: the folder cannot be used, or a newer engine wrote it.
     pub(crate) fn open(data_root: &Path) -> Result<Self, EngineError> {
         let path = data_root.join("engine.db");
-        let records = Records::new(data_root);
-        let connection = match open_sound(&path) {
-            Ok(connection) => connection,
-            Err(error @ EngineError::Unsupported { .. }) => return Err(error),
-            Err(EngineError::Memory { source, .. }) if is_damaged(&source) => {
-                let aside = put_aside(&path).map_err(|source| EngineError::File { path: path.clone(), source })?;
-                tracing::error!(
-                    error = &source as &dyn std::error::Error,
-                    kept = %aside.display(),
-                    "the database is damaged: it is kept aside, and made anew from what lies beside the stored data"
-                );
-                open_sound(&path)?
-            }
-            Err(error) => return Err(error),
-        };
-        let memory = Self { connection: Arc::new(Mutex::new(connection)), records };
-        memory.adopt()?;
-        memory.write_missing_records()?;
-        memory.back_up(&path);
+        let file = |source| EngineError::File { path: path.clone(), source };
+        let records = Records::open(data_root).map_err(file)?;
+        let (connection, found) = database::open(&path, |connection| tables(connection, &path))?;
+        let memory = Self { connection: Arc::new(Mutex::new(connection)), records, data_root: data_root.to_owned() };
+        memory.reconcile(found)?;
         Ok(memory)
     }
 
-    /// Takes up what lies below the data root and the database does not know.
-    fn adopt(&self) -> Result<(), EngineError> {
-        let known = |query: &str| -> Result<HashSet<String>, EngineError> {
-            Ok(self.rows(query, |row| row.get::<_, String>(0))?.into_iter().collect())
-        };
-        let (workloads, names) = (known("select id from workloads")?, known("select name from workloads")?);
-        let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let add = |what: &str, done: rusqlite::Result<usize>| match done {
-            Ok(_) => tracing::warn!("{what} was not in the database, and is taken up again"),
-            Err(error) => tracing::warn!(%error, "{what} is not in the database, and cannot be taken up again"),
-        };
-        for found in self.records.workloads() {
-            if workloads.contains(&found.id) {
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes database, records and folders say the same. The newer of two records of a thing holds.
+    fn reconcile(&self, found: Found) -> Result<(), EngineError> {
+        self.reconcile_workloads(found)?;
+        self.reconcile_networks(found)?;
+        self.reconcile_volumes(found)
+    }
+
+    fn reconcile_workloads(&self, found: Found) -> Result<(), EngineError> {
+        let rows = self.rows("select id, name, fixed, moving from workloads", |row| {
+            Ok((row.get::<_, String>(0)?, [row.get::<_, String>(1)?, row.get(2)?, row.get(3)?]))
+        })?;
+        let mut rows: BTreeMap<String, [String; 3]> = rows.into_iter().collect();
+        let containers = self.data_root.join("containers");
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        for id in rows.keys().cloned().collect::<Vec<_>>() {
+            let there = containers.join(&id).exists();
+            let removed = !there && containers.join(crate::engine::REMOVED).join(&id).exists();
+            if removed || (found == Found::Older && !there) {
+                tracing::info!(workload.id = id, "a removal that was cut short is carried out");
+                self.forget_copies(Kind::Workload, &id);
+                connection.execute("delete from workloads where id = ?1", [&id]).map_err(failed)?;
+                rows.remove(&id);
+            }
+        }
+        let mut names: HashSet<String> = rows.values().map(|[name, ..]| name.clone()).collect();
+        for record in self.records.names(Kind::Workload) {
+            let Some(id) = record.strip_suffix(".fixed").filter(|id| WorkloadId::parse(id).is_ok()) else { continue };
+            let row = rows.get(id);
+            let newest = self.records.get::<MovingRecord<Moving>>(Kind::Workload, &format!("{id}.moving"));
+            if let (Some([_, fixed, moving]), Some(newest)) = (row, &newest)
+                && written(moving) >= newest.moving.written
+                && serde_json::from_str::<Fixed>(fixed).is_ok()
+            {
                 continue;
             }
-            // Another may have its name by now.
-            let short = found.id.get(..12).unwrap_or(&found.id);
-            let name = if names.contains(&found.name) { format!("{}_{short}", found.name) } else { found.name };
-            let done = connection.execute(
-                "insert or ignore into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
-                params![found.id, name, found.fixed, found.moving],
+            if row.is_none() && !containers.join(id).exists() {
+                self.forget_copies(Kind::Workload, id);
+                continue;
+            }
+            let fixed = self.records.get::<Fixed>(Kind::Workload, &record);
+            let (Some(fixed), Some(newest)) = (fixed.filter(|fixed| fixed.spec.id.as_str() == id), newest) else {
+                continue;
+            };
+            let mut name = newest.name;
+            if row.is_none_or(|[known, ..]| *known != name) && !names.insert(name.clone()) {
+                name = format!("{name}-{}", fixed.spec.id.short());
+            }
+            tracing::warn!(
+                workload.id = id,
+                name,
+                "a container that the database did not know, or knew an older state of, is taken up from its record"
             );
-            add(&format!("container {name}"), done);
+            connection
+                .execute(
+                    "insert or replace into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
+                    params![id, name, json(&fixed), json(&newest.moving)],
+                )
+                .map_err(failed)?;
+        }
+        for (id, [name, fixed, moving]) in &rows {
+            // Of an engine that kept no records yet.
+            if !self.records.has(Kind::Workload, &format!("{id}.fixed"))
+                || !self.records.has(Kind::Workload, &format!("{id}.moving"))
+            {
+                for copy in copies_of_workload(id, name, Some(fixed), moving) {
+                    self.copy(copy);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reconcile_networks(&self, found: Found) -> Result<(), EngineError> {
+        let rows = self.rows("select id, name, record from networks", |row| {
+            Ok((row.get::<_, String>(0)?, (row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
+        })?;
+        let rows: BTreeMap<String, (String, String)> = rows.into_iter().collect();
+        let recorded = self.records.names(Kind::Network);
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        let mut names = HashSet::new();
+        for (id, (name, record)) in &rows {
+            if found == Found::Older && !recorded.is_empty() && !recorded.contains(id) {
+                connection.execute("delete from networks where id = ?1", [id]).map_err(failed)?;
+                continue;
+            }
+            names.insert(name.clone());
+            if !recorded.contains(id) {
+                self.copy(Copy::Put(Kind::Network, id.clone(), record.clone()));
+            }
+        }
+        for id in recorded.into_iter().filter(|id| !rows.contains_key(id)) {
+            let network = self.records.get::<Network>(Kind::Network, &id).filter(|network| network.id == id);
+            let Some(network) = network else { continue };
+            if !names.insert(network.name.clone()) {
+                tracing::warn!(%id, name = network.name, "a network of that name is known: the record of another is left");
+                continue;
+            }
+            tracing::warn!(%id, name = network.name, "a network that the database did not know is taken up from its record");
+            connection
+                .execute(
+                    "insert into networks (id, name, record) values (?1, ?2, ?3)",
+                    params![network.id, network.name, json(&network)],
+                )
+                .map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Volumes are never removed but on request: a folder that is there is a volume.
+    fn reconcile_volumes(&self, found: Found) -> Result<(), EngineError> {
+        let known: HashSet<String> =
+            self.rows("select name from volumes", |row| row.get::<_, String>(0))?.into_iter().collect();
+        let folder = self.data_root.join("volumes");
+        let connection = self.lock();
+        let failed = |source| failed("what was found", source);
+        let path_of = |name: &str| folder.join(name).join("_data");
+        for name in &known {
+            let there = folder.join(name).exists();
+            let removed = !there && folder.join(crate::engine::REMOVED).join(name).exists();
+            if removed || (found == Found::Older && !there) {
+                tracing::info!(volume = name, "a removal that was cut short is carried out");
+                self.copy(Copy::Forget(Kind::Volume, name.clone()));
+                connection.execute("delete from volumes where name = ?1", [name]).map_err(failed)?;
+            }
+        }
+        for name in self.records.names(Kind::Volume) {
+            if !folder.join(&name).exists() && !known.contains(&name) {
+                self.copy(Copy::Forget(Kind::Volume, name));
+            }
+        }
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if known.contains(&name) || name == crate::engine::REMOVED {
+                continue;
+            }
+            let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|about| about.is_dir());
+            if !crate::volume::is_name(&name) || !is_folder(&entry.path()) || !is_folder(&path_of(&name)) {
+                tracing::warn!(path = %entry.path().display(), "what lies among the volumes is none, and is left");
+                continue;
+            }
+            let recorded = self.records.get::<Volume>(Kind::Volume, &name).filter(|volume| volume.name == name);
+            let recorded_whole = recorded.is_some();
+            let mut volume = recorded.unwrap_or_else(|| Volume {
+                name: name.clone(),
+                driver: "local".to_owned(),
+                mountpoint: path_of(&name),
+                created: entry.metadata().and_then(|about| about.modified()).map_or_else(
+                    |_| crate::engine::now(),
+                    |time| {
+                        let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+                    },
+                ),
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                // Not one that a prune takes unasked, even if it was.
+                anonymous: false,
+            });
+            volume.mountpoint = path_of(&name);
+            tracing::warn!(
+                volume = name,
+                with_labels_and_options = recorded_whole,
+                "a volume that the database did not know is taken up from its folder"
+            );
+            connection
+                .execute("insert into volumes (name, record) values (?1, ?2)", params![name, json(&volume)])
+                .map_err(failed)?;
         }
         drop(connection);
-        let networks = known("select id from networks")?;
-        let network_names = known("select name from networks")?;
-        let volumes = known("select name from volumes")?;
-        let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        for network in self.records.networks::<Network>() {
-            if networks.contains(&network.id) || network_names.contains(&network.name) {
-                continue;
+        for volume in self.volumes()? {
+            if !self.records.has(Kind::Volume, &volume.name) {
+                self.copy(Copy::Put(Kind::Volume, volume.name.clone(), json(&volume)));
             }
-            let done = connection.execute(
-                "insert or ignore into networks (id, name, record) values (?1, ?2, ?3)",
-                params![network.id, network.name, json(&network)],
-            );
-            add(&format!("network {}", network.name), done);
-        }
-        for (name, mountpoint, record) in self.records.volumes::<Volume>() {
-            if volumes.contains(&name) {
-                continue;
+            if !volume.mountpoint.exists() && volume.mountpoint.starts_with(&folder) {
+                tracing::warn!(
+                    volume = volume.name,
+                    "the folder of a volume is gone: an empty one is made in its place"
+                );
+                let made = std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&volume.mountpoint);
+                if let Err(error) = made {
+                    tracing::warn!(volume = volume.name, %error, "the folder of a volume cannot be made");
+                }
             }
-            // Whatever its record says, a folder is a volume of that name at that place.
-            let volume = match record {
-                Some(volume) => Volume { name: name.clone(), mountpoint, ..volume },
-                None => Volume {
-                    name: name.clone(),
-                    driver: "local".to_owned(),
-                    mountpoint,
-                    created: crate::engine::now(),
-                    options: Default::default(),
-                    labels: Default::default(),
-                    anonymous: false,
-                },
-            };
-            let done = connection.execute(
-                "insert or ignore into volumes (name, record) values (?1, ?2)",
-                params![name, json(&volume)],
-            );
-            add(&format!("volume {name}"), done);
         }
         Ok(())
     }
 
-    /// Of what an older engine stored, without a record beside it.
-    fn write_missing_records(&self) -> Result<(), EngineError> {
-        let told = |what: &str, done: std::io::Result<()>| {
-            if let Err(error) = done {
-                tracing::warn!(%error, "the record of {what} cannot be written");
-            }
-        };
-        let workloads = self.rows("select id, name, fixed, moving from workloads", |row| {
-            Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-        })?;
-        for [id, name, fixed, moving] in workloads {
-            if !self.records.has_workload(&id) {
-                told(&name, self.records.put_fixed(&id, &name, &fixed));
-                told(&name, self.records.put_moving(&id, &name, &moving));
-            }
+    fn forget_copies(&self, kind: Kind, id: &str) {
+        for copy in [format!("{id}.fixed"), format!("{id}.moving")] {
+            self.copy(Copy::Forget(kind, copy));
         }
-        for [id, record] in self.rows("select id, record from networks", |row| Ok([row.get::<_, String>(0)?, row.get(1)?]))? {
-            told(&id, self.records.put_network(&id, &record));
-        }
-        for [name, record] in self.rows("select name, record from volumes", |row| Ok([row.get::<_, String>(0)?, row.get(1)?]))? {
-            told(&name, self.records.put_volume(&name, &record));
-        }
-        Ok(())
     }
 
-    /// Keeps a copy of the database as it is now; the copy before becomes `engine.db.backup.1`.
-    fn back_up(&self, path: &Path) {
-        let backup = path.with_extension("db.backup");
-        let unfinished = path.with_extension("db.backup.new");
-        let copy = || -> Result<(), Box<dyn std::error::Error>> {
-            let _ = std::fs::remove_file(&unfinished);
-            let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            connection.execute("vacuum into ?1", [unfinished.to_string_lossy()])?;
-            let _ = std::fs::rename(&backup, path.with_extension("db.backup.1"));
-            std::fs::rename(&unfinished, &backup)?;
-            Ok(())
+    /// A copy that cannot be written is told and no more: the database has what it is a copy of.
+    fn copy(&self, copy: Copy) {
+        let done = match &copy {
+            Copy::Put(kind, name, text) => self.records.put(*kind, name, text),
+            Copy::Forget(kind, name) => self.records.forget(*kind, name),
         };
-        if let Err(error) = copy() {
-            tracing::warn!(%error, path = %backup.display(), "the database cannot be backed up; is the disk full?");
+        if let Err(error) = done {
+            let (Copy::Put(kind, name, _) | Copy::Forget(kind, name)) = &copy;
+            tracing::warn!(?kind, name, %error, "the copy of a record cannot be kept up; is the disk full?");
         }
+    }
+
+    /// Writes a whole copy of the database beside the earlier ones, unless it would be the same as the last.
+    pub(crate) async fn back_up(&self) -> Result<(), EngineError> {
+        let memory = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            Ok(database::back_up(&memory.lock(), &memory.data_root.join("engine.db"))?)
+        });
+        done.await.map_err(|_| EngineError::Stopping)?
     }
 
     /// Runs `work` in one transaction, off the async threads.
     async fn write(
         &self,
-        safe: Safe,
         what: String,
+        sync: Sync,
+        copies: Vec<Copy>,
         work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), EngineError> {
-        let connection = self.connection.clone();
+        let memory = self.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let mut connection = connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            if safe == Safe::Now {
+            let mut connection = memory.lock();
+            let (forgotten, put): (Vec<_>, Vec<_>) =
+                copies.into_iter().partition(|copy| matches!(copy, Copy::Forget(..)));
+            for copy in forgotten {
+                memory.copy(copy);
+            }
+            if sync == Sync::Full {
                 connection.pragma_update(None, "synchronous", "full")?;
             }
-            let transaction = connection.transaction()?;
-            let done = work(&transaction).and_then(|()| transaction.commit());
-            if safe == Safe::Now {
+            let change = |connection: &mut Connection| {
+                let transaction = connection.transaction()?;
+                work(&transaction)?;
+                transaction.commit()
+            };
+            let changed = change(&mut connection);
+            if sync == Sync::Full {
                 connection.pragma_update(None, "synchronous", "normal")?;
             }
-            done
+            changed?;
+            for copy in put {
+                memory.copy(copy);
+            }
+            Ok(())
         });
         match done.await {
             Ok(result) => result.map_err(|source| failed(&what, source)),
@@ -219,13 +359,11 @@ impl Memory {
         name: &str,
         fixed: &impl Serialize,
         moving: &impl Serialize,
+        sync: Sync,
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(fixed), json(moving));
-        self.records
-            .put_fixed(id, name, &row.2)
-            .and_then(|()| self.records.put_moving(id, name, &row.3))
-            .map_err(|source| EngineError::File { path: self.records.path_of(id), source })?;
-        self.write(Safe::Now, format!("container {name}"), move |db| {
+        let copies = copies_of_workload(id, name, Some(&row.2), &row.3);
+        self.write(format!("container {name}"), sync, copies, move |db| {
             db.prepare_cached("insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)")?
                 .execute(params![row.0, row.1, row.2, row.3])
                 .map(drop)
@@ -240,10 +378,8 @@ impl Memory {
         moving: &impl Serialize,
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(moving));
-        if let Err(error) = self.records.put_moving(id, name, &row.2) {
-            tracing::warn!(workload.id = id, %error, "the record beside a container cannot be written; is the disk full?");
-        }
-        self.write(Safe::Soon, format!("the state of container {name}"), move |db| {
+        let copies = copies_of_workload(id, name, None, &row.2);
+        self.write(format!("the state of container {name}"), Sync::Normal, copies, move |db| {
             db.prepare_cached("update workloads set name = ?2, moving = ?3 where id = ?1")?
                 .execute(params![row.0, row.1, row.2])
                 .map(drop)
@@ -253,7 +389,8 @@ impl Memory {
 
     pub(crate) async fn delete_workload(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
-        self.write(Safe::Soon, "a removal".to_owned(), move |db| {
+        let copies = ["fixed", "moving"].map(|part| Copy::Forget(Kind::Workload, format!("{id}.{part}"))).into();
+        self.write("a removal".to_owned(), Sync::Normal, copies, move |db| {
             db.prepare_cached("delete from workloads where id = ?1")?.execute([id]).map(drop)
         })
         .await
@@ -268,25 +405,26 @@ impl Memory {
         })?
         .into_iter()
         .filter_map(|(name, fixed, moving)| {
-            let parsed = parse(&name, &fixed).and_then(|fixed| Ok((fixed, parse(&name, &moving)?)));
-            match parsed {
-                Ok((fixed, moving)) => Some(Ok((name, fixed, moving))),
-                // One that cannot be read costs nobody the others.
-                Err(error) => {
-                    tracing::error!(name, error = &error as &dyn std::error::Error, "a container is left alone: its record is not understood");
-                    None
-                }
-            }
+            // One that cannot be read is no reason to do without all others; it stays where it is.
+            let read = parse(&name, &fixed).and_then(|fixed| Ok((name.clone(), fixed, parse(&name, &moving)?)));
+            read.inspect_err(|error| {
+                tracing::error!(name, error = error as &dyn std::error::Error, "a container is left out");
+            })
+            .ok()
         })
+        .map(Ok)
         .collect()
     }
 
-    pub(crate) async fn put_network(&self, network: &Network) -> Result<(), EngineError> {
+    /// IDs of all workloads, also of those that cannot be read.
+    pub(crate) fn ids(&self) -> Result<HashSet<String>, EngineError> {
+        Ok(self.rows("select id from workloads", |row| row.get::<_, String>(0))?.into_iter().collect())
+    }
+
+    pub(crate) async fn put_network(&self, network: &crate::view::Network) -> Result<(), EngineError> {
         let row = (network.id.clone(), network.name.clone(), json(network));
-        self.records
-            .put_network(&network.id, &row.2)
-            .map_err(|source| EngineError::File { path: self.records.path_of(&network.id), source })?;
-        self.write(Safe::Now, format!("network {}", network.name), move |db| {
+        let copies = vec![Copy::Put(Kind::Network, row.0.clone(), row.2.clone())];
+        self.write(format!("network {}", network.name), Sync::Full, copies, move |db| {
             db.execute(
                 "insert or replace into networks (id, name, record) values (?1, ?2, ?3)",
                 params![row.0, row.1, row.2],
@@ -297,22 +435,22 @@ impl Memory {
     }
 
     pub(crate) async fn delete_network(&self, id: &str) -> Result<(), EngineError> {
-        self.records.delete_network(id);
         let id = id.to_owned();
-        self.write(Safe::Soon, "a removal".to_owned(), move |db| db.execute("delete from networks where id = ?1", [id]).map(drop))
-            .await
+        let copies = vec![Copy::Forget(Kind::Network, id.clone())];
+        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
+            db.execute("delete from networks where id = ?1", [id]).map(drop)
+        })
+        .await
     }
 
-    pub(crate) fn networks(&self) -> Result<Vec<Network>, EngineError> {
+    pub(crate) fn networks(&self) -> Result<Vec<crate::view::Network>, EngineError> {
         self.records("select name, record from networks")
     }
 
-    pub(crate) async fn put_volume(&self, volume: &Volume) -> Result<(), EngineError> {
+    pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
         let row = (volume.name.clone(), json(volume));
-        self.records
-            .put_volume(&volume.name, &row.1)
-            .map_err(|source| EngineError::File { path: volume.mountpoint.clone(), source })?;
-        self.write(Safe::Now, format!("volume {}", volume.name), move |db| {
+        let copies = vec![Copy::Put(Kind::Volume, row.0.clone(), row.1.clone())];
+        self.write(format!("volume {}", volume.name), Sync::Full, copies, move |db| {
             db.execute("insert or replace into volumes (name, record) values (?1, ?2)", params![row.0, row.1]).map(drop)
         })
         .await
@@ -320,20 +458,28 @@ impl Memory {
 
     pub(crate) async fn delete_volume(&self, name: &str) -> Result<(), EngineError> {
         let name = name.to_owned();
-        self.write(Safe::Soon, "a removal".to_owned(), move |db| {
+        let copies = vec![Copy::Forget(Kind::Volume, name.clone())];
+        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
             db.execute("delete from volumes where name = ?1", [name]).map(drop)
         })
         .await
     }
 
-    pub(crate) fn volumes(&self) -> Result<Vec<Volume>, EngineError> {
+    pub(crate) fn volumes(&self) -> Result<Vec<crate::view::Volume>, EngineError> {
         self.records("select name, record from volumes")
     }
 
     fn records<T: DeserializeOwned>(&self, query: &str) -> Result<Vec<T>, EngineError> {
         self.rows(query, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
             .into_iter()
-            .map(|(name, record)| parse(&name, &record))
+            .filter_map(|(name, record)| {
+                parse(&name, &record)
+                    .inspect_err(|error: &EngineError| {
+                        tracing::error!(name, error = error as &dyn std::error::Error, "a record is left out");
+                    })
+                    .ok()
+            })
+            .map(Ok)
             .collect()
     }
 
@@ -342,93 +488,18 @@ impl Memory {
         query: &str,
         read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, EngineError> {
-        let connection = self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let connection = self.lock();
         let all = || connection.prepare(query)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
         all().map_err(|source| failed("what exists", source))
     }
 }
 
-/// Opens the database and looks at every page of it.
-fn open_sound(path: &Path) -> Result<Connection, EngineError> {
-    let open = || {
-        close_to_others(path);
-        let connection = Connection::open(path)?;
-        connection.pragma_update(None, "journal_mode", "wal")?;
-        connection.pragma_update(None, "synchronous", "normal")?;
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        let sound: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
-        if sound != "ok" {
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT),
-                Some(sound),
-            ));
-        }
-        Ok(connection)
-    };
-    let mut connection = open().map_err(|source| failed(&format!("anything in {}", path.display()), source))?;
-    migrate(&mut connection, path)?;
-    Ok(connection)
-}
-
-/// Creates the file closed to other users, and closes one that is open; SQLite gives what it adds the same mode.
-fn close_to_others(path: &Path) {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let closed = |path: &Path, create: bool| {
-        let file = std::fs::OpenOptions::new().write(true).create(create).truncate(false).mode(0o600).open(path)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))
-    };
-    let (wal, shm) = (path.with_extension("db-wal"), path.with_extension("db-shm"));
-    for (path, create) in [(path, true), (&wal, false), (&shm, false)] {
-        match closed(path, create) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "the database cannot be closed to other users");
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Whether a database can never be read again, rather than now.
-fn is_damaged(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    match error {
-        rusqlite::Error::SqliteFailure(failure, text) => {
-            matches!(failure.code, DatabaseCorrupt | NotADatabase)
-                // A table of ours is missing, though the version says that it is there.
-                || text.as_ref().is_some_and(|text| text.starts_with("no such table") || text.starts_with("no such column"))
-        }
-        rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => true,
-        _ => false,
-    }
-}
-
-/// Renames a database and what belongs to it; answers its new name.
-fn put_aside(path: &Path) -> std::io::Result<std::path::PathBuf> {
-    let now = crate::engine::now() / 1_000_000_000;
-    let aside = path.with_extension(format!("db.damaged-{now}"));
-    std::fs::rename(path, &aside)?;
-    for ending in ["-wal", "-shm"] {
-        let (mut from, mut to) = (path.as_os_str().to_owned(), aside.as_os_str().to_owned());
-        from.push(ending);
-        to.push(ending);
-        match std::fs::rename(&from, &to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
-}
-
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), EngineError> {
-    let version: Option<i64> = connection
-        .query_row("pragma user_version", [], |row| row.get(0))
-        .optional()
-        .map_err(|source| failed("its schema", source))?;
+/// Brings the tables up to date.
+fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<EngineError>> {
+    let schema = |source| Trouble::Other(failed("its schema", source));
+    let version: Option<i64> =
+        connection.query_row("pragma user_version", [], |row| row.get(0)).optional().map_err(schema)?;
     match version.unwrap_or(0) {
-        SCHEMA_VERSION => {
-            let tables = "select count(*) from workloads, networks, volumes where false";
-            connection.query_row(tables, [], |_| Ok(())).map_err(|source| failed("its tables", source))
-        }
         0 => {
             let create = |connection: &mut Connection| {
                 let transaction = connection.transaction()?;
@@ -436,13 +507,30 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), EngineError> 
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()
             };
-            create(connection).map_err(|source| failed("its schema", source))
+            create(connection).map_err(schema)
         }
-        newer => Err(EngineError::unsupported(format!(
+        SCHEMA_VERSION => {
+            let ours = "select count(*) from sqlite_schema where type = 'table' and name in ('workloads', 'networks', 'volumes')";
+            let count: i64 = connection.query_row(ours, [], |row| row.get(0)).map_err(schema)?;
+            if count == 3 { Ok(()) } else { Err(Trouble::Broken("it lacks tables".to_owned())) }
+        }
+        newer => Err(Trouble::Other(EngineError::unsupported(format!(
             "{} has schema version {newer}, this biremed knows {SCHEMA_VERSION}: start the newer biremed, or use another --data-root",
             path.display()
-        ))),
+        )))),
     }
+}
+
+fn written(moving: &str) -> i64 {
+    serde_json::from_str::<Written>(moving).map_or(i64::MIN, |record| record.written)
+}
+
+fn copies_of_workload(id: &str, name: &str, fixed: Option<&str>, moving: &str) -> Vec<Copy> {
+    let moving = format!("{{\"name\":{},\"moving\":{moving}}}", json(&name));
+    let mut copies: Vec<_> =
+        fixed.into_iter().map(|text| Copy::Put(Kind::Workload, format!("{id}.fixed"), text.to_owned())).collect();
+    copies.push(Copy::Put(Kind::Workload, format!("{id}.moving"), moving));
+    copies
 }
 
 fn failed(what: &str, source: rusqlite::Error) -> EngineError {
@@ -469,19 +557,14 @@ mod tests {
     #[tokio::test]
     async fn remembers_across_openings_and_refuses_a_newer_schema() {
         let folder = tempfile::tempdir().unwrap();
-        for id in ["1", "2"] {
-            std::fs::create_dir_all(folder.path().join("containers").join(id)).unwrap();
-        }
         let memory = Memory::open(folder.path()).unwrap();
-        memory.insert_workload("1", "web", &"fixed", &1).await.unwrap();
-        assert!(memory.insert_workload("2", "web", &"fixed", &1).await.is_err(), "names are unique");
-        std::fs::remove_dir_all(folder.path().join("containers/2")).unwrap();
+        memory.insert_workload("1", "web", &"fixed", &1, Sync::Normal).await.unwrap();
+        assert!(memory.insert_workload("2", "web", &"fixed", &1, Sync::Normal).await.is_err(), "names are unique");
         memory.update_workload("1", "www", &2).await.unwrap();
         drop(memory);
         let memory = Memory::open(folder.path()).unwrap();
         assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)]);
         memory.delete_workload("1").await.unwrap();
-        std::fs::remove_dir_all(folder.path().join("containers/1")).unwrap();
         assert!(memory.workloads::<String, i32>().unwrap().is_empty());
         memory.connection.lock().unwrap().pragma_update(None, "user_version", 99).unwrap();
         drop(memory);
@@ -489,52 +572,83 @@ mod tests {
         assert!(refusal.contains("schema version 99"), "{refusal}");
     }
 
-    /// Every way in which a database gets lost; what lies beside the stored data brings it back.
-    #[tokio::test]
-    async fn a_lost_or_broken_database_is_made_anew_from_what_lies_beside() {
-        let damages: [(&str, fn(&Path)); 5] = [
-            ("gone", |path| std::fs::remove_file(path).unwrap()),
-            ("empty", |path| std::fs::write(path, b"").unwrap()),
-            ("garbage", |path| std::fs::write(path, vec![0x5a; 20_000]).unwrap()),
-            ("cut short", |path| {
-                let length = std::fs::metadata(path).unwrap().len();
-                std::fs::File::options().write(true).open(path).unwrap().set_len(length / 2).unwrap();
-            }),
-            ("without its tables", |path| {
-                let connection = Connection::open(path).unwrap();
-                connection.execute_batch("drop table workloads; drop table volumes").unwrap();
-            }),
-        ];
-        for (what, damage) in damages {
-            let folder = tempfile::tempdir().unwrap();
-            for path in ["containers/1", "volumes/data/_data"] {
-                std::fs::create_dir_all(folder.path().join(path)).unwrap();
-            }
-            let path = folder.path().join("engine.db");
-            let memory = Memory::open(folder.path()).unwrap();
-            let volume = Volume {
-                name: "data".to_owned(),
-                driver: "local".to_owned(),
-                mountpoint: folder.path().join("volumes/data/_data"),
-                created: 7,
-                options: Default::default(),
-                labels: [("kept".to_owned(), "yes".to_owned())].into(),
-                anonymous: true,
-            };
-            memory.put_volume(&volume).await.unwrap();
-            memory.insert_workload("1", "web", &"fixed", &1).await.unwrap();
-            memory.update_workload("1", "www", &2).await.unwrap();
-            drop(memory);
-            for ending in ["-wal", "-shm"] {
-                let _ = std::fs::remove_file(folder.path().join(format!("engine.db{ending}")));
-            }
-            damage(&path);
-            let memory = Memory::open(folder.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
-            assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)], "{what}");
-            let volumes = memory.volumes().unwrap();
-            assert_eq!((volumes.len(), volumes[0].created, volumes[0].anonymous), (1, 7, true), "{what}");
-            assert_eq!(volumes[0].labels, volume.labels, "{what}");
-            assert!(folder.path().join("engine.db.backup").is_file(), "{what}");
+    fn volume(root: &Path, name: &str) -> Volume {
+        Volume {
+            name: name.to_owned(),
+            driver: "local".to_owned(),
+            mountpoint: root.join("volumes").join(name).join("_data"),
+            created: 7,
+            options: BTreeMap::new(),
+            labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            anonymous: true,
         }
+    }
+
+    fn names(memory: &Memory) -> Vec<String> {
+        memory.volumes().unwrap().into_iter().map(|volume| volume.name).collect()
+    }
+
+    #[tokio::test]
+    async fn volumes_come_from_their_records_and_folders_when_the_database_is_lost() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let memory = Memory::open(root).unwrap();
+        let recorded = volume(root, "recorded");
+        std::fs::create_dir_all(&recorded.mountpoint).unwrap();
+        memory.put_volume(&recorded).await.unwrap();
+        memory.put_volume(&volume(root, "gone")).await.unwrap();
+        memory.delete_volume("gone").await.unwrap();
+        drop(memory);
+        std::fs::write(root.join("engine.db"), "nonsense").unwrap();
+        for folder in ["adopted/_data", "no-data", ".removed/x/_data", "lost+found/_data"] {
+            std::fs::create_dir_all(root.join("volumes").join(folder)).unwrap();
+        }
+        std::fs::write(root.join("volumes/file"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("volumes/link")).unwrap();
+        let memory = Memory::open(root).unwrap();
+        assert_eq!(names(&memory), ["adopted", "recorded"]);
+        let [adopted, again] = &memory.volumes().unwrap()[..] else { panic!("two") };
+        assert_eq!(*again, recorded);
+        assert!(!adopted.anonymous && adopted.labels.is_empty());
+        // Adopted once, it has a record like any other.
+        drop(memory);
+        std::fs::remove_file(root.join("engine.db")).unwrap();
+        assert_eq!(names(&Memory::open(root).unwrap()), ["adopted", "recorded"]);
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_the_database_brings_back_no_volume_that_was_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let memory = Memory::open(root).unwrap();
+        for name in ["removed", "stays"] {
+            let volume = volume(root, name);
+            std::fs::create_dir_all(&volume.mountpoint).unwrap();
+            memory.put_volume(&volume).await.unwrap();
+        }
+        memory.back_up().await.unwrap();
+        memory.delete_volume("removed").await.unwrap();
+        std::fs::remove_dir_all(root.join("volumes/removed")).unwrap();
+        drop(memory);
+        for name in ["engine.db", "engine.db-wal", "engine.db-shm"] {
+            let _ = std::fs::remove_file(root.join(name));
+        }
+        let memory = Memory::open(root).unwrap();
+        assert_eq!(names(&memory), ["stays"]);
+        // A folder that is gone from a database that is whole is made again, so that what mounts it starts.
+        std::fs::remove_dir_all(root.join("volumes/stays")).unwrap();
+        drop(memory);
+        assert_eq!(names(&Memory::open(root).unwrap()), ["stays"]);
+        assert!(root.join("volumes/stays/_data").is_dir());
+    }
+
+    #[tokio::test]
+    async fn one_record_that_cannot_be_read_costs_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let memory = Memory::open(temp.path()).unwrap();
+        memory.insert_workload("1", "good", &"fixed", &1, Sync::Full).await.unwrap();
+        memory.insert_workload("2", "bad", &7, &1, Sync::Normal).await.unwrap();
+        assert_eq!(memory.workloads::<String, i32>().unwrap().len(), 1);
+        assert_eq!(memory.ids().unwrap().len(), 2);
     }
 }

@@ -252,6 +252,7 @@ impl Owner {
 
     async fn remember(&mut self) -> Result<(), EngineError> {
         self.handle.publish(&self.name, &self.moving);
+        self.moving.written = engine::now();
         self.engine.memory().update_workload(self.handle.id(), &self.name, &self.moving).await
     }
 

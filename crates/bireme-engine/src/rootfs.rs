@@ -3,7 +3,6 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
@@ -57,47 +56,6 @@ fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<O
     mount::fsconfig_create(context.as_fd())?;
     let attributes = if writable.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
     Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
-}
-
-/// Removes a folder and all that is in it, unless something is mounted there: what lies behind a mount is somebody else's.
-///
-/// # Errors
-/// `ResourceBusy` naming the mount; those of remove(3).
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    let path = match path.canonicalize() {
-        Ok(path) => path,
-        Err(error) => return Err(error),
-    };
-    let mounts = std::fs::read("/proc/self/mountinfo")?;
-    for line in mounts.split(|byte| *byte == b'\n') {
-        // Source: proc_pid_mountinfo(5): the fifth field, with spaces and the like in octal.
-        let Some(point) = line.split(|byte| *byte == b' ').nth(4) else { continue };
-        let point = unescaped(point);
-        if Path::new(std::ffi::OsStr::from_bytes(&point)).starts_with(&path) {
-            let text = format!("{} is mounted there: unmount it first", String::from_utf8_lossy(&point));
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
-        }
-    }
-    std::fs::remove_dir_all(&path)
-}
-
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, others @ ..] = rest {
-        let number = others.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match (first, number.and_then(|digits| u8::from_str_radix(digits, 8).ok())) {
-            (b'\\', Some(byte)) => {
-                plain.push(byte);
-                rest = &others[3..];
-            }
-            _ => {
-                plain.push(*first);
-                rest = others;
-            }
-        }
-    }
-    plain
 }
 
 /// Deeper than any real tree; keeps a hostile one from exhausting descriptors.

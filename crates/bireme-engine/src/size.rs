@@ -19,6 +19,19 @@ pub(crate) async fn of(folder: &Path) -> u64 {
     tokio::task::spawn_blocking(move || below(folder)).await.unwrap_or_default()
 }
 
+/// Bytes of `/etc/hosts` and the like, which lie beside a container's own files: those that the container made large.
+async fn beside(folder: &Path) -> u64 {
+    let folder = folder.to_owned();
+    let sizes = tokio::task::spawn_blocking(move || {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).filter(|size| *size > OURS).sum()
+    });
+    sizes.await.unwrap_or_default()
+}
+
+/// What the engine itself writes into one of those files is less.
+const OURS: u64 = 64 << 10;
+
 fn below(folder: PathBuf) -> u64 {
     let mut total = 0;
     let mut several = HashSet::new();
@@ -42,8 +55,11 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
-        match &self.find(name)?.fixed.program {
-            Program::Layers { upper, .. } => Ok(of(upper).await),
+        let handle = self.find(name)?;
+        match &handle.fixed.program {
+            Program::Layers { upper, .. } => {
+                Ok(of(upper).await + beside(&self.etc_folder(&handle.fixed.spec.id)).await)
+            }
             Program::Component { .. } => Ok(0),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::container::Handle;
@@ -14,7 +14,7 @@ use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
 use crate::view::{MountKind, Volume};
-use crate::{EngineError, rootfs, size, volume_source};
+use crate::{EngineError, removal, rootfs, size, volume_source};
 
 /// The label of volumes that were made without a name.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
@@ -24,6 +24,8 @@ pub(crate) struct Volumes {
     list: Mutex<BTreeMap<String, Volume>>,
     /// The workloads for which a volume that is a mount is mounted, by its name. Held while mounting and unmounting.
     mounted: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+    /// Held while one is made or removed, so that two requests for one name are one after the other.
+    making: tokio::sync::Mutex<()>,
 }
 
 impl Volumes {
@@ -31,17 +33,33 @@ impl Volumes {
         Self {
             list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
             mounted: Arc::default(),
+            making: tokio::sync::Mutex::default(),
         }
-    }
-
-    /// Those whose folder is gone.
-    pub(crate) fn missing(&self) -> Vec<Volume> {
-        self.list().values().filter(|volume| !volume.mountpoint.is_dir()).cloned().collect()
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
         self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Whether a volume may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+    (2..=255).contains(&name.len()) && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(inner)
+}
+
+/// Makes a volume's folder, closed to all others, and the one for its data in it. Answers whether nothing was there.
+fn make_folders(mountpoint: &Path) -> std::io::Result<bool> {
+    let folder = mountpoint.parent().unwrap_or(mountpoint);
+    let mut new = true;
+    for (path, mode) in [(folder, 0o700), (mountpoint, 0o755)] {
+        match std::fs::DirBuilder::new().mode(mode).create(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => new = false,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(new)
 }
 
 impl Engine {
@@ -74,13 +92,12 @@ impl Engine {
             EngineError::Invalid { message } => EngineError::invalid(format!("create {name}: {message}")),
             other => other,
         })?;
-        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-        if name.len() < 2 || name.len() > 255 || !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(inner)
-        {
+        if !is_name(&name) {
             return Err(EngineError::invalid(format!(
                 "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
             )));
         }
+        let _making = self.volume_list().making.lock().await;
         if let Some(existing) = self.volume_list().list().get(&name) {
             return Ok((existing.clone(), false));
         }
@@ -90,13 +107,8 @@ impl Engine {
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
         let mountpoint = self.volume_path(&name).join("_data");
-        for (path, mode) in [(self.volume_path(&name), 0o700), (mountpoint.clone(), 0o755)] {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(&path)
-                .map_err(|source| EngineError::File { path, source })?;
-        }
+        // What is there already is somebody's: it becomes the volume, and is not removed with a create that is refused.
+        let new = make_folders(&mountpoint).map_err(|source| EngineError::File { path: mountpoint.clone(), source })?;
         let volume = Volume {
             name: name.clone(),
             driver: "local".to_owned(),
@@ -106,10 +118,17 @@ impl Engine {
             labels,
             anonymous,
         };
-        self.memory().put_volume(&volume).await?;
+        if let Err(error) = self.memory().put_volume(&volume).await {
+            if new {
+                // Empty, or it stays.
+                let _ = std::fs::remove_dir(&volume.mountpoint);
+                let _ = std::fs::remove_dir(self.volume_path(&name));
+            }
+            return Err(error);
+        }
         self.volume_list().list().insert(name, volume.clone());
         self.emit_volume("create", &volume);
-        Ok((volume, true))
+        Ok((volume, new))
     }
 
     /// Copies what the image has at the mount's place into a volume that is still empty.
@@ -240,19 +259,39 @@ impl Engine {
         if !users.is_empty() {
             return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
-        // What is mounted there is not the volume's own, and must not be removed with it.
-        volume_source::unmount(&volume.mountpoint)
-            .map_err(|source| EngineError::File { path: volume.mountpoint.clone(), source })?;
-        // The folder goes first: what is left of one that is not removed whole is still a volume, and can be removed again.
-        let path = self.volume_path(name);
-        let folder = path.clone();
-        tokio::task::spawn_blocking(move || rootfs::remove_tree(&folder))
-            .await
-            .map_err(|_| EngineError::Stopping)?
-            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .map_err(|source| EngineError::File { path, source })?;
+        let _making = self.volume_list().making.lock().await;
+        let (folder, aside) =
+            (self.volume_path(name), self.data_root().join("volumes").join(engine::REMOVED).join(name));
+        let to = aside.clone();
+        let (mounted_by_us, mountpoint) = (!volume.options.is_empty(), volume.mountpoint.clone());
+        let moved = tokio::task::spawn_blocking(move || {
+            let file = |path: PathBuf| move |source| EngineError::File { path, source };
+            if mounted_by_us {
+                // What is mounted there is not the volume's own, and must not be removed with it.
+                volume_source::unmount(&mountpoint).map_err(file(mountpoint.clone()))?;
+            }
+            if let Some(at) = removal::mounted_below(&folder).map_err(file(folder.clone()))? {
+                return Err(EngineError::conflict(format!(
+                    "remove {}: something is mounted at {}: unmount it first, nothing was removed",
+                    folder.file_name().unwrap_or_default().to_string_lossy(),
+                    at.display()
+                )));
+            }
+            removal::remove_tree(&to).map_err(file(to.clone()))?;
+            // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
+            match std::fs::rename(&folder, &to) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file(folder)(error)),
+                _ => Ok(()),
+            }
+        });
+        moved.await.map_err(|_| EngineError::Stopping)??;
         self.memory().delete_volume(name).await?;
         self.volume_list().list().remove(name);
+        let path = aside.clone();
+        tokio::task::spawn_blocking(move || removal::remove_tree(&aside))
+            .await
+            .map_err(|_| EngineError::Stopping)?
+            .map_err(|source| EngineError::File { path, source })?;
         self.emit_volume("destroy", &volume);
         Ok(())
     }

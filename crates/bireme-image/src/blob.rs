@@ -53,22 +53,22 @@ impl Ingest {
 
     /// Closes it and leaves it aside, to be moved or dropped later.
     pub(crate) fn aside(self) -> Result<(TempPath, Digest), ImageError> {
-        self.readable()?;
+        self.closed()?;
         self.file.as_file().sync_data().during("write", self.file.path())?;
         Ok((self.file.into_temp_path(), Digest::from_hash(self.hash)))
     }
 
-    /// Temporary files are closed to others; a component's host, which is not root, reads blobs.
-    fn readable(&self) -> Result<(), ImageError> {
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        self.file.as_file().set_permissions(open).during("set the mode of", self.file.path())
+    /// Closed to others, as temporary files are: a component's host is handed what it reads.
+    fn closed(&self) -> Result<(), ImageError> {
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        self.file.as_file().set_permissions(closed).during("set the mode of", self.file.path())
     }
 
     /// Puts it into the place that `path` gives for its digest.
     pub(crate) fn finish_as(self, path: impl FnOnce(&Digest) -> PathBuf) -> Result<Digest, ImageError> {
         // Before the rename: after a power failure the name must not stand for an empty file.
         self.file.as_file().sync_data().during("write", self.file.path())?;
-        self.readable()?;
+        self.closed()?;
         let digest = Digest::from_hash(self.hash);
         let path = path(&digest);
         self.file.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;

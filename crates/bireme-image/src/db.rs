@@ -3,15 +3,14 @@
 //! Manifests and configurations are small and stand in the database itself, so that an image is either there whole or
 //! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
 
-use std::cell::Cell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::build::run::CachedLayer;
+use crate::database::{self, Found, Trouble};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{ConfigFile, Descriptor, OCI_LAYER};
@@ -108,41 +107,7 @@ pub(crate) struct Garbage {
 
 pub(crate) struct Db {
     connection: Mutex<Connection>,
-    /// They do not tell of every image that was stored: what they do not name may be in use, and is not swept.
-    pub(crate) incomplete: bool,
-}
-
-/// In the tables' header where they were lost once. Source: sqlite.org, `PRAGMA application_id`.
-const INCOMPLETE: i64 = 0x6c6f_7374;
-
-/// Creates the file closed to other users, and closes one that is open.
-fn close_to_others(path: &Path) {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let made = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-    let closed = made.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)));
-    if let Err(error) = closed {
-        tracing::warn!(path = %path.display(), %error, "the tables of images cannot be closed to other users");
-    }
-}
-
-/// Puts the copy of an earlier start into the place of tables that are lost, and those aside.
-fn restore(path: &Path, why: &str) {
-    let backup = path.with_extension("db.backup");
-    let renamed = |ending: &str, to: &str| {
-        let (mut from, mut aside) = (path.as_os_str().to_owned(), path.as_os_str().to_owned());
-        from.push(ending);
-        aside.push(to);
-        std::fs::rename(from, aside)
-    };
-    let done = renamed("", &format!(".{why}"));
-    for ending in ["-wal", "-shm"] {
-        let _ = renamed(ending, &format!(".{why}{ending}"));
-    }
-    match done.and_then(|()| if backup.is_file() { std::fs::copy(&backup, path).map(Some) } else { Ok(None) }) {
-        Ok(Some(_)) => tracing::warn!(path = %path.display(), "the tables of images are those of an earlier start"),
-        Ok(None) => {}
-        Err(error) => tracing::error!(path = %path.display(), %error, "the tables of images cannot be restored"),
-    }
+    path: PathBuf,
 }
 
 fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
@@ -154,74 +119,48 @@ fn now() -> i64 {
 }
 
 impl Db {
-    /// Opens the tables. Those that are gone or damaged are taken from the copy of an earlier start, where there is one; a
-    /// damaged file is kept beside it. `stored` says whether anything is stored, so that empty tables are lost ones.
-    pub(crate) fn open(path: &Path, stored: bool) -> Result<Self, ImageError> {
-        let lost = Cell::new(false);
-        let open = || {
-            close_to_others(path);
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(Duration::from_secs(10))?;
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            connection.pragma_update(None, "foreign_keys", true)?;
-            let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if sound != "ok" {
-                let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-                return Err(rusqlite::Error::SqliteFailure(corrupt, Some(sound)));
+    /// Opens it, or a copy where it is lost; also answers which.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Found), ImageError> {
+        let tables = |connection: &mut Connection| {
+            let look = || {
+                connection.pragma_update(None, "foreign_keys", true)?;
+                connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+            };
+            let version = look().map_err(fault("open the tables")).map_err(Trouble::Other)?;
+            let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
+            let missing = match usize::try_from(version) {
+                Ok(have) if have <= SCHEMA.len() => &SCHEMA[have..],
+                _ => return Err(Trouble::Other(ImageError::Schema { found: version, known })),
+            };
+            let add = |connection: &mut Connection| {
+                let change = connection.transaction()?;
+                missing.iter().try_for_each(|part| change.execute_batch(part))?;
+                change.pragma_update(None, "user_version", known)?;
+                change.commit()
+            };
+            if missing.is_empty() {
+                return Ok(());
             }
-            let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok((connection, version))
+            add(connection).map_err(fault("create the tables")).map_err(Trouble::Other)
         };
-        let open = || match open() {
-            Ok((connection, 0)) if stored => {
-                drop(connection);
-                lost.set(true);
-                restore(path, "empty");
-                open()
-            }
-            Err(rusqlite::Error::SqliteFailure(failure, text))
-                if matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) =>
-            {
-                tracing::error!(path = %path.display(), reason = text, "the tables of images are damaged, and are kept aside");
-                lost.set(true);
-                restore(path, "damaged");
-                open()
-            }
-            other => other,
-        };
-        let (mut connection, version) = open().map_err(fault("open the tables"))?;
-        let known = i64::try_from(SCHEMA.len()).unwrap_or(i64::MAX);
-        let missing = match usize::try_from(version) {
-            Ok(have) if have <= SCHEMA.len() => &SCHEMA[have..],
-            _ => return Err(ImageError::Schema { found: version, known }),
-        };
-        let add = |connection: &mut Connection| {
-            let change = connection.transaction()?;
-            missing.iter().try_for_each(|part| change.execute_batch(part))?;
-            change.pragma_update(None, "user_version", known)?;
-            change.commit()
-        };
-        if !missing.is_empty() {
-            add(&mut connection).map_err(fault("create the tables"))?;
-        }
-        let backup = path.with_extension("db.backup");
-        let unfinished = path.with_extension("db.backup.new");
-        let _ = std::fs::remove_file(&unfinished);
-        let copied = connection
-            .execute("VACUUM INTO ?1", [unfinished.to_string_lossy()])
-            .map_err(std::io::Error::other)
-            .and_then(|_| std::fs::rename(&unfinished, &backup));
-        if let Err(error) = copied {
-            tracing::warn!(path = %backup.display(), %error, "the tables of images cannot be backed up; is the disk full?");
-        }
-        if lost.get() {
-            connection.pragma_update(None, "application_id", INCOMPLETE).map_err(fault("mark the tables"))?;
-        }
-        let mark: i64 = connection
-            .pragma_query_value(None, "application_id", |row| row.get(0))
-            .map_err(fault("read the tables' mark"))?;
-        Ok(Self { connection: Mutex::new(connection), incomplete: mark == INCOMPLETE })
+        let (connection, found) = database::open(path, tables)?;
+        Ok((Self { connection: Mutex::new(connection), path: path.to_owned() }, found))
+    }
+
+    /// Writes a whole copy beside the earlier ones.
+    pub(crate) fn back_up(&self) -> Result<(), ImageError> {
+        Ok(database::back_up(&self.lock(), &self.path)?)
+    }
+
+    /// Records that a layer lies unpacked, as one that the database did not know.
+    pub(crate) fn adopt_unpacked(&self, diff_id: &Digest) -> Result<(), ImageError> {
+        self.change("record an unpacked layer", |change| {
+            change.execute(
+                "INSERT OR IGNORE INTO unpacked (diff_id, size, last_used) VALUES (?1, 0, ?2)",
+                params![diff_id.as_str(), now()],
+            )
+        })?;
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -244,6 +183,18 @@ impl Db {
         run(&mut connection).map_err(fault(attempt))
     }
 
+    /// As [`Self::change`], and on the disk before it answers: what is not in the database is swept at the next open.
+    fn change_on_disk<T>(
+        &self,
+        attempt: &'static str,
+        act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, ImageError> {
+        self.lock().pragma_update(None, "synchronous", "full").map_err(fault(attempt))?;
+        let answer = self.change(attempt, act);
+        self.lock().pragma_update(None, "synchronous", "normal").map_err(fault(attempt))?;
+        answer
+    }
+
     fn read<T>(
         &self,
         attempt: &'static str,
@@ -255,7 +206,7 @@ impl Db {
     /// Records images and gives them `names`, in one transaction. A name is taken from whatever had it, on all
     /// platforms, except from images with the same `digest` (further platforms of one index).
     pub(crate) fn add(&self, images: &[&Record], names: &[Naming<'_>]) -> Result<(), ImageError> {
-        self.change("record an image", |change| {
+        self.change_on_disk("record an image", |change| {
             for image in images {
                 insert_image(change, image)?;
             }

@@ -309,6 +309,9 @@ pub enum ImageError {
         #[source]
         source: rusqlite::Error,
     },
+    /// The database of the store cannot be opened, nor a copy of it.
+    #[error(transparent)]
+    Open(#[from] crate::database::DatabaseError),
     /// The database was written by a newer engine.
     #[error("the image database has schema version {found}, this engine knows up to {known}; use the newer engine")]
     Schema {
@@ -347,6 +350,7 @@ impl ImageError {
             | Self::NoDockerfile { .. }
             | Self::Output { .. }
             | Self::Database { .. }
+            | Self::Open(_)
             | Self::Schema { .. }
             | Self::Task { .. } => ErrorKind::Internal,
             Self::Reference(_)

@@ -9,6 +9,7 @@ pub mod archive;
 mod blob;
 pub mod build;
 mod commit;
+pub mod database;
 mod db;
 pub mod digest;
 pub mod distribution;

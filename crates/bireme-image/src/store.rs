@@ -17,12 +17,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
 
+use crate::database::Found;
 use crate::db::{Db, Garbage, Naming, Record, time};
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::{Image, ImageSummary};
 use crate::platform::Platform;
 use crate::reference::Reference;
+
+/// The file by which nothing is swept.
+const KEPT: &str = "kept";
 
 /// How registries are spoken to, and what is refused as too large.
 #[derive(Clone, Debug, Default)]
@@ -137,9 +141,7 @@ impl ImageStore {
                 let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
                 std::fs::set_permissions(folder, closed).during("set the mode of", folder)?;
             }
-            let holds = |folder: &str| std::fs::read_dir(root.join(folder)).is_ok_and(|mut all| all.next().is_some());
-            let stored = holds("blobs/sha256") || holds("layers/sha256");
-            let db = Db::open(&root.join("images.db"), stored)?;
+            let (db, found) = Db::open(&root.join("images.db"))?;
             let processors = std::thread::available_parallelism().map_or(2, usize::from);
             let inner = Inner {
                 root,
@@ -150,17 +152,25 @@ impl ImageStore {
                 unpack_slots: Semaphore::new(processors),
                 download_slots: Semaphore::new(4),
             };
-            if inner.db.incomplete {
-                tracing::warn!(
-                    path = %inner.root.display(),
-                    "the tables of images were lost once: files that they do not name may be in use and are kept; get the missing images again, and save, remove and load all to free the space"
-                );
-            } else {
+            inner.close_to_others();
+            inner.keep_what_a_lost_database_knew(found)?;
+            if !inner.root.join(KEPT).exists() {
                 inner.sweep()?;
+            }
+            if let Err(error) = inner.db.back_up() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the image database could be made");
             }
             Ok(Self { inner: Arc::new(inner) })
         })
         .await
+    }
+
+    /// Writes a copy of the database, which stands in for it should it be lost. Blocking.
+    ///
+    /// # Errors
+    /// `Open`.
+    pub fn back_up(&self) -> Result<(), ImageError> {
+        self.inner.db.back_up()
     }
 
     /// Finds one image by reference, ID, prefix of an ID, or digest.
@@ -485,6 +495,46 @@ impl Inner {
                 tracing::warn!(path = %path.display(), %error, "cannot delete an unpacked layer that is no longer used");
             }
         }
+    }
+
+    /// Files that an older version left open to all users of the machine.
+    fn close_to_others(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let open = |path: &Path| std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o077 != 0);
+        for folder in ["blobs", "blobs/sha256", "components"] {
+            let _ = std::fs::set_permissions(self.root.join(folder), std::fs::Permissions::from_mode(0o700));
+        }
+        for folder in ["blobs/sha256", "components"] {
+            let files = std::fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten();
+            for path in files.map(|file| file.path()).filter(|path| open(path)) {
+                if let Err(error) = std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)) {
+                    tracing::warn!(path = %path.display(), %error, "a file of the image store cannot be closed to others");
+                }
+            }
+        }
+    }
+
+    /// Where the database was lost, layers that it knew nothing of may be in use by containers: they are kept, now and at
+    /// later starts, until somebody removes the mark.
+    fn keep_what_a_lost_database_knew(&self, found: Found) -> Result<(), ImageError> {
+        let layers: Vec<_> =
+            std::fs::read_dir(self.root.join("layers/sha256")).into_iter().flatten().flatten().collect();
+        let blobs = std::fs::read_dir(self.root.join("blobs/sha256")).into_iter().flatten().next();
+        if found == Found::Whole || (layers.is_empty() && blobs.is_none()) {
+            return Ok(());
+        }
+        let mark = self.root.join(KEPT);
+        let text = "The image database was lost and layers are kept that it may not know. Remove this file to have those \
+                    removed that no image has, when the engine starts next.\n";
+        std::fs::write(&mark, text).during("write", &mark)?;
+        tracing::warn!(mark = %mark.display(), "the image database was lost: layers are kept that it may not know");
+        for layer in layers {
+            let digest = layer.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
+            if let Some(digest) = digest {
+                self.db.adopt_unpacked(&digest)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes files and database agree after a crash: files without a row go, rows without a file go.

@@ -304,7 +304,7 @@ pub(crate) fn clear_up(config: &RunnerConfig) {
 /// Removes what was made in the run folder. Folders with mounts on them are only removed when empty: the mounts are in our
 /// namespace alone, and must never be emptied.
 pub(crate) fn remove_files(run_dir: &Path) {
-    for folder in ["oci", "etc", "empty", "layers"] {
+    for folder in ["oci", "empty", "layers"] {
         let _ = fs::remove_dir_all(run_dir.join(folder));
     }
     for file in ["config.json", "console.sock", "runner.json"] {

@@ -260,7 +260,8 @@ impl Rootfs {
 
     /// Puts the files that the engine wrote at their places; a mount of the user's at the same place wins.
     fn etc(&self, config: &RunnerConfig) -> Result<(), Failure> {
-        let folder = config.run_dir.join("etc");
+        // On the disk, not in the run folder, which is memory: whoever is root in the container may write as much as it likes.
+        let folder = config.state_dir.join("etc");
         fs::create_dir_all(&folder).map_err(|error| failed("cannot make a folder for /etc", error))?;
         for (at, (target, text)) in config.etc.iter().enumerate() {
             if config.spec.mounts.iter().any(|mount| Path::new(&mount.target) == target) {

@@ -38,6 +38,9 @@ const CHANGES: Duration = Duration::from_secs(5);
 /// Whatever keeps it from starting, in a sentence.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     start_log(&settings)?;
+    // As dockerd has it: whatever the shell or the service manager left, files made for containers have the modes that
+    // programs expect, and what others must not read is closed by a mode of its own.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -80,8 +83,15 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
 
     socket::make_closed_folder(&settings.data_root)?;
-    socket::make_folder(&settings.exec_root)?;
+    // The socket lies in it, which a group may use: others pass through.
+    socket::make_own_folder(&settings.exec_root, 0o711)?;
     let _lock = socket::lock(&settings.data_root)?;
+    for folder in ["wasm", "images"] {
+        socket::make_closed_folder(&settings.data_root.join(folder))?;
+    }
+    for folder in ["net", "filters"] {
+        socket::make_closed_folder(&settings.exec_root.join(folder))?;
+    }
     let engine = open_engine(&settings).await?;
     let mut listeners = Vec::new();
     let mut files = Vec::new();

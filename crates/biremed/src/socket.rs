@@ -2,13 +2,39 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::UnixListener;
+
+/// Makes a folder that nobody else may enter, and closes one that an older version left open.
+///
+/// What is stored in it are programs of strangers, some of them setuid, and secrets of those who run them. Source:
+/// CVE-2021-41091 of moby.
+pub fn make_closed_folder(path: &Path) -> anyhow::Result<()> {
+    make_own_folder(path, 0o700)
+}
+
+/// Makes a folder that only we write to, and mends the mode of one that was there.
+///
+/// # Errors
+/// When it is another user's: that user could put anything in our files' place.
+pub fn make_own_folder(path: &Path, mode: u32) -> anyhow::Result<()> {
+    let failed = || format!("cannot make the folder {}", path.display());
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).with_context(failed)?;
+    let found = std::fs::metadata(path).with_context(failed)?;
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        bail!(
+            "the folder {} belongs to user {} and not to the one that biremed runs as, who alone may write to it: give it to that user, or choose another folder",
+            path.display(),
+            found.uid()
+        );
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).with_context(failed)
+}
 
 /// Makes a folder of ours, which others may pass through and not look into.
 pub fn make_folder(path: &Path) -> anyhow::Result<()> {
@@ -149,5 +175,20 @@ mod tests {
         assert!(refused.contains(&format!("another engine (process {})", std::process::id())), "{refused}");
         drop(held);
         lock(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_of_ours_is_closed_and_never_another_users() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a/b");
+        make_closed_folder(&path).unwrap();
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(), 0o700);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o1777)).unwrap();
+        make_own_folder(&path, 0o711).unwrap();
+        assert_eq!(mode(), 0o711);
+        std::os::unix::fs::chown(&path, Some(65_533), None).expect("tests run as root");
+        let refused = make_closed_folder(&path).unwrap_err().to_string();
+        assert!(refused.contains("belongs to user 65533"), "{refused}");
     }
 }

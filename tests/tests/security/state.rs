@@ -1,113 +1,442 @@
 //! From a local account, and from a lost or broken database: what is stored is closed to others and kept.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use bireme_testing::{Engine, eventually};
 
-fn remove_database(data_root: &Path) {
-    for entry in std::fs::read_dir(data_root).unwrap().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("engine.db") {
-            std::fs::remove_file(entry.path()).unwrap();
-        }
+/// What may happen to files of a database while no engine runs.
+fn lose(data_root: &Path) {
+    for name in ["engine.db", "engine.db-wal", "engine.db-shm"] {
+        let _ = std::fs::remove_file(data_root.join(name));
     }
 }
 
-/// The sweep at the start of an engine took each folder that the database did not know, also across mounts: a lost database
-/// cost all volumes, and files of the host behind a volume that is a mount.
+fn empty(data_root: &Path) {
+    lose(data_root);
+    std::fs::write(data_root.join("engine.db"), "").unwrap();
+}
+
+fn garble(data_root: &Path) {
+    lose(data_root);
+    std::fs::write(data_root.join("engine.db"), [0x5a; 20_000]).unwrap();
+}
+
+fn truncate(data_root: &Path) {
+    let path = data_root.join("engine.db");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(4096 + 100).unwrap();
+    let _ = std::fs::remove_file(data_root.join("engine.db-wal"));
+}
+
+fn overwrite(data_root: &Path) {
+    let path = data_root.join("engine.db");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[0xff; 2000], 4096).unwrap();
+    let _ = std::fs::remove_file(data_root.join("engine.db-wal"));
+}
+
+fn lose_copies_too(data_root: &Path) {
+    lose(data_root);
+    std::fs::remove_dir_all(data_root.join("backup")).unwrap();
+}
+
 #[test]
-fn a_lost_database_costs_no_volume_no_container_and_no_file_of_the_host() {
+fn a_lost_or_broken_database_loses_no_volume_and_no_container() {
     let mut engine = Engine::start();
     engine.load("busybox");
-    let host = engine.folder().join("host");
+    let host = engine.folder().join("of the host");
     std::fs::create_dir(&host).unwrap();
-    std::fs::write(host.join("precious"), "kept").unwrap();
-    engine.docker(["volume", "create", "--label", "of=someone", "named"]).stdout();
+    std::fs::write(host.join("kept"), "on the host").unwrap();
+    engine.docker(["network", "create", "--label", "a=b", "mine"]).stdout();
+    engine.docker(["volume", "create", "--label", "for=test", "data"]).stdout();
     let device = format!("device={}", host.display());
-    engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "bound"]).stdout();
-    engine.docker(["network", "create", "--label", "of=someone", "inner"]).stdout();
-    let script = "echo written > /named/file; echo own > /own; sleep 100000";
-    let flags = ["run", "-d", "--name", "busy", "--network", "inner", "-v", "named:/named", "-v", "bound:/bound"];
-    let id = engine.docker(flags.iter().chain(&["busybox", "sh", "-c", script])).stdout().trim().to_owned();
-    engine.docker(["create", "--name", "idle", "busybox", "true"]).stdout();
-    eventually("the file", || engine.data_root().join("volumes/named/_data/file").exists().then_some(()));
-    for empty in [false, true] {
+    engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "mounted"]).stdout();
+    let run = |name: &str, options: &[&str], command: &str| {
+        let all = ["run", "-d", "--name", name].iter().chain(options).chain(&["busybox", "sh", "-c", command]);
+        engine.docker(all).stdout().trim().to_owned()
+    };
+    let running = run(
+        "running",
+        &["--network", "mine", "-v", "data:/data", "-v", "mounted:/host"],
+        "echo in the volume > /data/file; echo of its own > /own; echo ready; exec sleep 1000",
+    );
+    run("ended", &[], "echo of its own > /own; echo said; exit 3");
+    eventually("both are where they should be", || {
+        let ended = engine.docker(["inspect", "-f", "{{.State.Status}}", "ended"]).stdout() == "exited\n";
+        (ended && engine.docker(["logs", "running"]).stdout() == "ready\n").then_some(())
+    });
+    let address = |engine: &Engine| {
+        engine
+            .docker(["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "running"])
+            .stdout()
+            .to_owned()
+    };
+    let at = address(&engine);
+    let harms: [(&str, fn(&Path)); 6] = [
+        ("lost", lose),
+        ("empty", empty),
+        ("garbage", garble),
+        ("truncated", truncate),
+        ("overwritten", overwrite),
+        ("lost with its copies", lose_copies_too),
+    ];
+    for (what, harm) in harms {
         engine.crash();
-        remove_database(&engine.data_root());
-        if empty {
-            std::fs::write(engine.data_root().join("engine.db"), b"").unwrap();
-        }
+        harm(&engine.data_root());
         engine.come_back();
-        assert_eq!(std::fs::read_to_string(host.join("precious")).unwrap(), "kept");
-        assert_eq!(engine.docker(["volume", "inspect", "-f", "{{.Labels.of}}", "named"]).stdout().trim(), "someone");
-        assert_eq!(engine.docker(["network", "inspect", "-f", "{{.Labels.of}}", "inner"]).stdout().trim(), "someone");
-        let state = engine.docker(["inspect", "-f", "{{.Id}} {{.State.Status}}", "busy"]);
-        assert_eq!(state.stdout().trim(), format!("{id} running"));
-        let read = ["exec", "busy", "cat", "/named/file", "/bound/precious", "/own"];
-        assert_eq!(engine.docker(read).stdout(), "written\nkeptown\n");
-        assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "idle"]).stdout().trim(), "created");
-        assert!(engine.daemon_log().contains("volume named was not in the database"), "{}", engine.daemon_log());
+        let say = |args: &[&str]| engine.docker(args).stdout().trim().to_owned();
+        assert_eq!(std::fs::read_to_string(host.join("kept")).unwrap(), "on the host", "{what}");
+        assert_eq!(
+            say(&["ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}"]),
+            format!("{running} running"),
+            "{what}"
+        );
+        assert_eq!(
+            say(&["exec", "running", "cat", "/data/file", "/own", "/host/kept"]),
+            "in the volume\nof its own\non the host",
+            "{what}"
+        );
+        assert_eq!(address(&engine), at, "{what}");
+        assert_eq!(say(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "ended"]), "exited 3", "{what}");
+        assert_eq!(say(&["logs", "ended"]), "said", "{what}");
+        assert_eq!(say(&["cp", "ended:/own", "-"]).contains("of its own"), true, "{what}");
+        assert_eq!(say(&["volume", "inspect", "-f", "{{.Labels.for}}", "data"]), "test", "{what}");
+        assert_eq!(say(&["volume", "inspect", "-f", "{{.Options.o}}", "mounted"]), "bind", "{what}");
+        assert_eq!(say(&["network", "inspect", "-f", "{{.Labels.a}}", "mine"]), "b", "{what}");
     }
-    engine.docker(["rm", "-f", "busy", "idle"]).stdout();
-    engine.docker(["volume", "rm", "bound"]).stdout();
-    assert_eq!(std::fs::read_to_string(host.join("precious")).unwrap(), "kept");
-    engine.docker(["volume", "rm", "named"]).stdout();
+    assert!(engine.data_root().join("broken").read_dir().unwrap().next().is_some(), "the broken ones are kept");
+    engine.docker(["rm", "-f", "running"]).stdout();
+    engine.docker(["volume", "rm", "mounted", "data"]).stdout();
+    assert_eq!(std::fs::read_to_string(host.join("kept")).unwrap(), "on the host");
+    assert!(!engine.data_root().join("volumes/data").exists());
     engine.finish();
 }
 
-/// A volume's folder whose record is gone too is a volume of that name; a damaged database is kept aside.
 #[test]
-fn a_damaged_database_is_kept_aside_and_unknown_volumes_are_adopted() {
-    let mut engine = Engine::start();
-    engine.docker(["volume", "create", "data"]).stdout();
-    let volume = engine.data_root().join("volumes/data");
-    std::fs::write(volume.join("_data/file"), "kept").unwrap();
-    engine.crash();
-    remove_database(&engine.data_root());
-    std::fs::write(engine.data_root().join("engine.db"), vec![0x5a; 50_000]).unwrap();
-    std::fs::remove_file(volume.join("volume.json")).unwrap();
-    engine.come_back();
-    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout().trim(), "data");
-    assert_eq!(std::fs::read_to_string(volume.join("_data/file")).unwrap(), "kept");
-    let aside = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("engine.db.damaged-");
-    assert!(std::fs::read_dir(engine.data_root()).unwrap().flatten().any(|entry| aside(&entry)));
-    engine.finish();
-}
-
-/// CVE-2021-41091: a setuid program in a volume or a layer, and the secrets in the state, are out of reach of other users.
-#[test]
-fn nothing_stored_is_open_to_other_users() {
+fn with_every_record_lost_what_was_stored_is_still_there() {
     let mut engine = Engine::start();
     engine.load("busybox");
-    let script = "cp /bin/busybox /v/root; chmod 4755 /v/root /bin/busybox; echo done; sleep 100000";
-    engine.docker(["run", "-d", "--name", "secret", "-e", "SECRET=x", "-v", "vol:/v", "busybox", "sh", "-c", script]).stdout();
-    eventually("the log", || engine.docker(["logs", "secret"]).raw_stdout().contains("done").then_some(()));
-    // What an older engine left open is closed at the next start.
+    let host = engine.folder().join("of the host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("kept"), "on the host").unwrap();
+    let device = format!("device={}", host.display());
+    engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "mounted"]).stdout();
+    let script = "echo in the volume > /data/file; echo of its own > /own; echo ready; exec sleep 1000";
+    let args = ["run", "-d", "--name", "c", "-v", "data:/data", "-v", "mounted:/host", "busybox", "sh", "-c", script];
+    let id = engine.docker(args).stdout().trim().to_owned();
+    eventually("it is ready", || (engine.docker(["logs", "c"]).stdout() == "ready\n").then_some(()));
     engine.crash();
-    let root = engine.data_root();
-    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(root.join("engine.db"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let data = engine.data_root();
+    lose_copies_too(&data);
+    std::fs::remove_dir_all(data.join("records")).unwrap();
+    std::fs::create_dir_all(data.join("containers").join("f".repeat(64)).join("diff")).unwrap();
     engine.come_back();
-    let reached = find_open(&root);
-    assert!(reached.is_empty(), "other users reach {reached:?}");
-    for name in ["engine.db", "engine.db-wal", "images/images.db"] {
-        let mode = std::fs::metadata(root.join(name)).unwrap().permissions().mode() & 0o7777;
-        assert_eq!(mode & 0o077, 0, "{name} has mode {mode:o}");
+    assert_eq!(std::fs::read_to_string(host.join("kept")).unwrap(), "on the host");
+    let own = data.join("containers").join(&id).join("diff/own");
+    assert_eq!(std::fs::read_to_string(own).unwrap(), "of its own\n");
+    assert!(!data.join("containers").join("f".repeat(64)).exists(), "what holds nothing is cleared away");
+    let names = engine.docker(["volume", "ls", "-q"]);
+    assert_eq!(names.stdout().lines().collect::<Vec<_>>(), ["data", "mounted"]);
+    assert_eq!(
+        engine.docker(["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/file"]).stdout(),
+        "in the volume\n"
+    );
+    assert!(engine.docker(["volume", "prune", "-f"]).stdout().contains("0B"), "they are not taken for anonymous ones");
+    // What is mounted there stays mounted, and the volume stays with it.
+    engine.docker(["volume", "rm", "mounted"]).fails(1, "unmount it first");
+    assert_eq!(std::fs::read_to_string(host.join("kept")).unwrap(), "on the host");
+    let at = data.join("volumes/mounted/_data");
+    rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+    engine.docker(["volume", "rm", "mounted"]).stdout();
+    assert!(engine.daemon_log().contains("is kept: what it wrote is in it"));
+    drop(engine);
+}
+
+#[test]
+fn an_older_database_loses_nothing_that_was_made_since() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["volume", "create", "before"]).stdout();
+    engine.docker(["create", "--name", "idle", "busybox", "sleep", "1000"]).stdout();
+    engine.crash();
+    let data = engine.data_root();
+    let old = engine.folder().join("old");
+    std::fs::create_dir(&old).unwrap();
+    for name in ["engine.db", "engine.db-wal"] {
+        let _ = std::fs::copy(data.join(name), old.join(name));
     }
+    engine.come_back();
+    engine.docker(["start", "idle"]).stdout();
+    engine.docker(["rename", "idle", "busy"]).stdout();
+    engine.docker(["network", "create", "since"]).stdout();
+    engine
+        .docker([
+            "run",
+            "-d",
+            "--name",
+            "since",
+            "-v",
+            "since:/s",
+            "busybox",
+            "sh",
+            "-c",
+            "echo x > /s/x; exec sleep 1000",
+        ])
+        .stdout();
+    engine.docker(["volume", "rm", "before"]).stdout();
+    engine.crash();
+    lose(&data);
+    for name in ["engine.db", "engine.db-wal"] {
+        let _ = std::fs::copy(old.join(name), data.join(name));
+    }
+    engine.come_back();
+    let names = engine.docker(["ps", "--format", "{{.Names}}"]);
+    let mut names: Vec<&str> = names.stdout().lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["busy", "since"], "what runs is found again, with the name it has");
+    assert_eq!(engine.docker(["exec", "since", "cat", "/s/x"]).stdout(), "x\n");
+    assert!(engine.docker(["network", "ls", "--format", "{{.Name}}"]).stdout().lines().any(|name| name == "since"));
     engine.finish();
 }
 
-/// Files below `root` that a user without any right of his own comes to, path by path.
-fn find_open(root: &Path) -> Vec<String> {
-    let mode = std::fs::metadata(root).unwrap().permissions().mode();
-    if mode & 0o001 == 0 {
-        return Vec::new();
+#[test]
+fn removals_that_were_cut_short_are_carried_out() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["volume", "create", "going"]).stdout();
+    engine.docker(["volume", "create", "staying"]).stdout();
+    let id = engine.docker(["create", "--name", "going", "busybox"]).stdout().trim().to_owned();
+    engine.crash();
+    let data = engine.data_root();
+    for (folder, name) in [("volumes", "going"), ("containers", id.as_str())] {
+        let folder = data.join(folder);
+        std::fs::write(folder.join(name).join("file"), "x").unwrap();
+        std::fs::rename(folder.join(name), folder.join(".removed").join(name)).unwrap();
     }
-    let mut found = vec![format!("{} ({mode:o})", root.display())];
-    for entry in std::fs::read_dir(root).unwrap().flatten() {
-        if entry.file_type().unwrap().is_dir() {
-            found.extend(find_open(&entry.path()));
+    engine.come_back();
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "staying\n");
+    assert_eq!(engine.docker(["ps", "-aq"]).stdout(), "");
+    for folder in ["volumes", "containers"] {
+        assert!(data.join(folder).join(".removed").read_dir().unwrap().next().is_none());
+    }
+    engine.docker(["create", "--name", "going", "busybox"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_lost_image_database_takes_no_layer_from_a_container() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).stdout();
+    let images = engine.data_root().join("images");
+    let lose = |with_copies: bool| {
+        for name in ["images.db", "images.db-wal", "images.db-shm"] {
+            let _ = std::fs::remove_file(images.join(name));
+        }
+        if with_copies {
+            let _ = std::fs::remove_dir_all(images.join("backup"));
+        }
+    };
+    engine.crash();
+    // So that there is a copy that knows the image.
+    engine.come_back();
+    for with_copies in [false, true] {
+        engine.crash();
+        lose(with_copies);
+        engine.come_back();
+        assert_eq!(engine.docker(["images", "-q"]).stdout().is_empty(), with_copies);
+        engine.docker(["restart", "-t", "0", "c"]).stdout();
+        assert_eq!(engine.docker(["exec", "c", "echo", "works"]).stdout(), "works\n");
+        // Also at the start after the next.
+        engine.crash();
+        engine.come_back();
+        engine.load("busybox");
+        assert_eq!(engine.docker(["exec", "c", "echo", "works"]).stdout(), "works\n");
+        assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "new"]).stdout(), "new\n");
+    }
+    engine.crash();
+    lose(true);
+    std::fs::write(images.join("images.db"), [0x5a; 9000]).unwrap();
+    engine.come_back();
+    engine.docker(["restart", "-t", "0", "c"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_volume_with_something_mounted_in_it_is_not_removed() {
+    let engine = Engine::start();
+    let host = engine.folder().join("of the host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("kept"), "x").unwrap();
+    engine.docker(["volume", "create", "v"]).stdout();
+    let inside = engine.data_root().join("volumes/v/_data/inside");
+    std::fs::create_dir(&inside).unwrap();
+    rustix::mount::mount_bind(&host, &inside).unwrap();
+    let told = "something is mounted at";
+    engine.docker(["volume", "rm", "v"]).fails(1, told);
+    engine.docker(["volume", "rm", "-f", "v"]).fails(1, told);
+    engine.docker(["volume", "prune", "-af"]).fails(1, told);
+    assert!(host.join("kept").exists());
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "v\n");
+    rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).unwrap();
+    engine.docker(["volume", "rm", "v"]).stdout();
+    assert!(host.join("kept").exists());
+    engine.finish();
+}
+
+#[test]
+fn a_create_that_is_refused_takes_no_folder_that_was_there() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let folder = engine.data_root().join("volumes/by-hand/_data");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("kept"), "x").unwrap();
+    engine.docker(["volume", "create", "ours"]).stdout();
+    let mounts = [
+        "type=volume,src=by-hand,dst=/v",
+        "type=volume,src=ours,dst=/o",
+        "type=volume,src=new,dst=/n",
+        "type=volume,src=bad,dst=/b,volume-driver=nope",
+    ];
+    let options = mounts.iter().flat_map(|mount| ["--mount", mount]);
+    engine.docker(["run", "--name", "c"].into_iter().chain(options).chain(["busybox", "true"])).fails(125, "nope");
+    assert!(folder.join("kept").exists());
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "by-hand\nours\n", "only what the create made is gone");
+    assert_eq!(engine.docker(["run", "--rm", "-v", "by-hand:/v", "busybox", "ls", "/v"]).stdout(), "kept\n");
+    engine.finish();
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let mut engine = Engine::on_small_disk(64 << 20);
+    engine.load("busybox");
+    engine
+        .docker(["run", "--name", "c", "-v", "data:/d", "busybox", "sh", "-c", "echo kept > /d/file; echo own > /own"])
+        .stdout();
+    let filler = engine.data_root().join("filler");
+    let fill = || {
+        let mut bytes = vec![0_u8; 1 << 20];
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&filler).unwrap();
+        while !bytes.is_empty() {
+            if std::io::Write::write_all(&mut file, &bytes).is_err() {
+                bytes.truncate(bytes.len() / 2);
+            }
+        }
+    };
+    fill();
+    for number in 0..20 {
+        let made = engine.docker(["volume", "create", &format!("n{number}")]);
+        let known = engine.docker(["volume", "ls", "-q"]);
+        let known = known.stdout().lines().any(|name| name == format!("n{number}"));
+        assert_eq!(made.raw_stdout().trim() == format!("n{number}"), known, "what is told is what is there");
+    }
+    engine.crash();
+    fill();
+    // Whether it starts or says why not, nothing goes.
+    std::fs::remove_file(&filler).unwrap();
+    engine.come_back();
+    assert_eq!(engine.docker(["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/file"]).stdout(), "kept\n");
+    assert!(engine.docker(["cp", "c:/own", "-"]).stdout().contains("own"));
+    engine.finish();
+}
+
+/// Everything below `folder` but what containers see of it, which has modes of its own.
+fn stored(folder: &Path, all: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        all.push(path.clone());
+        let theirs = ["_data", "diff", "work", "layers", "etc", "kv"].iter().any(|name| entry.file_name() == *name);
+        if !theirs && entry.file_type().unwrap().is_dir() {
+            stored(&path, all);
         }
     }
-    found
+}
+
+#[test]
+fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("hello", "hello");
+    let script = "cp /bin/busybox /v/sh; chmod 4755 /v/sh; echo x > /own; echo said; exec sleep 1000";
+    engine
+        .docker(["run", "-d", "--name", "c", "-e", "SECRET=hunter2", "-v", "v:/v", "busybox", "sh", "-c", script])
+        .stdout();
+    engine.docker(["run", "-d", "--name", "w", "--platform", "wasi/wasm", "-p", "80", "hello"]).stdout();
+    eventually("it is ready", || (engine.docker(["logs", "c"]).stdout() == "said\n").then_some(()));
+    let data = engine.data_root();
+    // Up to the engine's own folders the way is open to all.
+    std::fs::set_permissions(engine.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let as_another = |path: &Path, program: &str| {
+        let mut command = Command::new(program);
+        command.arg(path).uid(65_533).gid(65_533).output().unwrap()
+    };
+    let look = |engine: &Engine| {
+        let planted = data.join("volumes/v/_data/sh");
+        assert_eq!(std::fs::metadata(&planted).unwrap().mode() & 0o7777, 0o4755);
+        for (program, path) in [
+            ("ls", data.clone()),
+            ("ls", data.join("volumes")),
+            ("cat", data.join("engine.db")),
+            ("cat", data.join("images/images.db")),
+            ("stat", planted),
+            ("ls", engine.exec_root().join("c")),
+        ] {
+            let tried = as_another(&path, program);
+            assert!(!tried.status.success(), "{program} {}", path.display());
+            assert!(
+                String::from_utf8_lossy(&tried.stderr).contains("Permission denied"),
+                "{program} {}",
+                path.display()
+            );
+        }
+        // The first fence apart, each file is closed by itself.
+        let mut all = vec![data.clone(), data.join("wasm"), data.join("images")];
+        stored(&data, &mut all);
+        for path in all {
+            let about = path.symlink_metadata().unwrap();
+            // The log and folder of a component are its host's, too.
+            let theirs = path.starts_with(data.join("wasm")) || path.starts_with(data.join("containers"));
+            let beyond = if theirs { 0o007 } else { 0o077 };
+            let seen = ["_data", "diff", "work", "etc"].iter().any(|name| path.ends_with(name));
+            if !about.is_symlink() && !seen {
+                assert_eq!(about.mode() & beyond, 0, "{} is open: {:o}", path.display(), about.mode());
+            }
+        }
+    };
+    look(&engine);
+    // What an older version left open is mended.
+    engine.crash();
+    for path in ["", "volumes", "containers", "images", "images/blobs", "images/blobs/sha256", "wasm"] {
+        std::fs::set_permissions(data.join(path), std::fs::Permissions::from_mode(0o711)).unwrap();
+    }
+    let blobs = data.join("images/blobs/sha256").read_dir().unwrap().flatten().map(|entry| entry.path());
+    for path in blobs.chain(["engine.db", "engine.db-wal", "images/images.db"].map(|name| data.join(name))) {
+        if path.exists() {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    }
+    engine.come_back();
+    look(&engine);
+    engine.finish();
+}
+
+#[test]
+fn files_of_etc_are_on_the_disk_and_counted() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let fill = "dd if=/dev/zero of=/etc/hosts bs=1M count=3 2>/dev/null; cat /etc/hostname; exec sleep 1000";
+    engine.docker(["run", "-d", "--name", "c", "--hostname", "h", "busybox", "sh", "-c", fill]).stdout();
+    eventually("it wrote", || (engine.docker(["logs", "c"]).stdout() == "h\n").then_some(()));
+    for (field, name) in [("HostsPath", "hosts"), ("HostnamePath", "hostname"), ("ResolvConfPath", "resolv.conf")] {
+        let path = engine.docker(["inspect", "-f", &format!("{{{{.{field}}}}}"), "c"]);
+        let path = PathBuf::from(path.stdout().trim());
+        assert!(path.starts_with(engine.data_root().join("containers")), "{name}: {}", path.display());
+    }
+    let size = engine.docker(["inspect", "-s", "-f", "{{.SizeRw}}", "c"]);
+    assert!(size.stdout().trim().parse::<u64>().unwrap() >= 3 << 20, "{}", size.stdout());
+    engine.docker(["restart", "-t", "0", "c"]).stdout();
+    engine.finish();
 }
