@@ -15,9 +15,10 @@ use tokio::task::AbortHandle;
 
 use crate::host::{Host, ask_on};
 use crate::protocol::{Instance, Request, Usage};
+use crate::state::StateFolder;
 
-/// Where a workload's end is written, in its state folder.
-pub(crate) const EXIT_FILE: &str = "exit.json";
+/// Longest time a host may take to answer when a workload shall end, and then to have ended it.
+const END: Duration = Duration::from_secs(10);
 
 pub(crate) struct ComponentWorkload {
     id: WorkloadId,
@@ -29,6 +30,8 @@ pub(crate) struct ComponentWorkload {
     exit: watch::Receiver<Option<Exit>>,
     monitor: Option<AbortHandle>,
     state_dir: PathBuf,
+    /// Folder of the stores of its sandbox.
+    kv_dir: PathBuf,
 }
 
 impl Drop for ComponentWorkload {
@@ -48,17 +51,25 @@ impl ComponentWorkload {
         turn: Arc<Mutex<()>>,
         started: bool,
         state_dir: PathBuf,
+        kv_dir: PathBuf,
     ) -> Self {
         let (ended, exit) = watch::channel(None);
         let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
         let started = watch::Sender::new(started);
-        Self { id, host, pid, turn, started, exit, monitor: Some(watching.abort_handle()), state_dir }
+        Self { id, host, pid, turn, started, exit, monitor: Some(watching.abort_handle()), state_dir, kv_dir }
     }
 
     /// A workload of which only the record of its end is left.
-    pub(crate) fn ended(id: WorkloadId, host: Host, turn: Arc<Mutex<()>>, exit: Exit, state_dir: PathBuf) -> Self {
+    pub(crate) fn ended(
+        id: WorkloadId,
+        host: Host,
+        turn: Arc<Mutex<()>>,
+        exit: Exit,
+        state_dir: PathBuf,
+        kv_dir: PathBuf,
+    ) -> Self {
         let exit = watch::channel(Some(exit)).1;
-        Self { id, host, pid: 0, turn, started: watch::Sender::new(true), exit, monitor: None, state_dir }
+        Self { id, host, pid: 0, turn, started: watch::Sender::new(true), exit, monitor: None, state_dir, kv_dir }
     }
 
     fn running(&self) -> Result<(), ExecError> {
@@ -74,7 +85,7 @@ impl ComponentWorkload {
 
 /// Reads how a workload ended; `None` while it has not, or when the record is damaged.
 pub(crate) fn read_exit(state_dir: &Path) -> Option<Exit> {
-    serde_json::from_slice(&std::fs::read(state_dir.join(EXIT_FILE)).ok()?).ok()
+    StateFolder::open(state_dir).ok()?.read_exit()
 }
 
 /// Waits for the end on a connection of its own. A connection that breaks means that the host process is gone.
@@ -87,10 +98,8 @@ async fn watch_end(id: WorkloadId, host: Host, state_dir: PathBuf, ended: watch:
             let text = format!("its host process died (what it said is in {})", host.dir.join("host.log").display());
             let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(text) };
             // The next daemon finds the same end.
-            if let Ok(text) = serde_json::to_vec(&exit) {
-                let unfinished = state_dir.join("exit.json.tmp");
-                let _ = std::fs::write(&unfinished, text)
-                    .and_then(|()| std::fs::rename(&unfinished, state_dir.join(EXIT_FILE)));
+            if let Err(error) = StateFolder::open(&state_dir).and_then(|folder| folder.write_exit(&exit)) {
+                tracing::warn!(workload.id = %id, %error, "cannot record the end of a component");
             }
             exit
         })
@@ -114,7 +123,22 @@ impl Workload for ComponentWorkload {
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
             self.running()?;
-            self.host.ask(&Request::Signal { id: self.id.clone(), signal: signal.0 }, &[]).await
+            let request = Request::Signal { id: self.id.clone(), signal: signal.0 };
+            if signal != Signal::KILL {
+                return self.host.ask(&request, &[]).await;
+            }
+            let mut exit = self.exit.clone();
+            self.host.ask_for_end(&request, END).await?;
+            let host = self.host.clone();
+            // A kill ends whatever it is sent to, and if the host cannot, with the host.
+            tokio::spawn(async move {
+                let ended = tokio::time::timeout(END, exit.wait_for(Option::is_some)).await.is_ok();
+                if !ended {
+                    tracing::warn!(sandbox = %host.sandbox, "a host process did not end a component and is killed");
+                    host.kill().await;
+                }
+            });
+            Ok(())
         })
     }
 
@@ -163,8 +187,11 @@ impl Workload for ComponentWorkload {
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            release(&self.host, &self.id).await;
-            let _ = tokio::fs::remove_file(self.state_dir.join(EXIT_FILE)).await;
+            release(&self.host, &self.id, &self.kv_dir).await;
+            if let Ok(folder) = StateFolder::open(&self.state_dir) {
+                folder.remove_exit();
+                folder.take_back();
+            }
             Ok(())
         })
     }
@@ -194,14 +221,11 @@ impl Workload for ComponentWorkload {
 }
 
 /// Deletes `id` in its host and clears the host away when that was the last. The caller holds the sandbox's turn.
-pub(crate) async fn release(host: &Host, id: &WorkloadId) {
-    let _ = host.ask::<()>(&Request::Delete { id: id.clone() }, &[]).await;
-    let last = match host.state().await {
-        Ok(state) => state.workloads.is_empty(),
-        Err(_) => true,
-    };
-    if last {
-        host.clear().await;
+pub(crate) async fn release(host: &Host, id: &WorkloadId, kv_dir: &Path) {
+    let _ = host.ask_for_end(&Request::Delete { id: id.clone() }, END).await;
+    match host.brief().await {
+        Ok(brief) if brief.workloads > 0 => host.limit_memory(brief.memory),
+        _ => host.clear(kv_dir).await,
     }
 }
 
