@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bireme_wasm::memory;
+
 pub(crate) struct Budget {
     used: AtomicU64,
     limit: u64,
@@ -17,10 +19,7 @@ impl Budget {
 
     /// Three quarters of the machine's memory.
     pub(crate) fn of_machine() -> Self {
-        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let total: Option<u64> =
-            memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-        Self::new(total.map_or(u64::MAX, |kib| (kib << 10) / 4 * 3))
+        Self::new(memory::soft(u64::MAX, memory::of_machine()))
     }
 
     pub(crate) fn limit(&self) -> u64 {

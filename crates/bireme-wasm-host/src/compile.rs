@@ -1,6 +1,6 @@
-//! `bireme-wasm-host compile IN OUT`: validates and compiles one component, and tells what it is.
+//! `bireme-wasm-host compile OUT`: validates and compiles the component on standard input, and tells what it is.
 //!
-//! Runs as a process of its own without privileges: both files are opened before anything of the input is looked at.
+//! Runs as a process of its own without privileges: both files are open before anything of the input is looked at.
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -18,17 +18,17 @@ use crate::linker;
 /// Largest component that is compiled, in bytes.
 const MAX_INPUT: u64 = 512 << 20;
 
-/// Compiles `input` into `output` with at most `memory` bytes and prints a [`CompileAnswer`]. A process that needs more
+/// Compiles standard input into `output` with at most `memory` bytes and prints a [`CompileAnswer`]. A process that needs more
 /// mostly aborts, which whoever started it takes for that answer.
 ///
 /// # Errors
 /// When the answer cannot be given at all; a component that is refused is an answer.
-pub fn run(input: &Path, output: &Path, memory: u64) -> anyhow::Result<()> {
-    let source = std::fs::File::open(input).with_context(|| format!("cannot open {}", input.display()))?;
+pub fn run(output: &Path, memory: u64) -> anyhow::Result<()> {
     let mut target = std::fs::File::create(output).with_context(|| format!("cannot make {}", output.display()))?;
     crate::confine::compiler(memory)?;
     let mut bytes = Vec::new();
-    source.take(MAX_INPUT + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {}", input.display()))?;
+    let source = std::io::stdin().lock();
+    source.take(MAX_INPUT + 1).read_to_end(&mut bytes).context("cannot read the component")?;
     let answer = if bytes.len() as u64 > MAX_INPUT {
         let text = format!("the component is larger than {} MiB", MAX_INPUT >> 20);
         CompileAnswer::Refused(Refusal::new(ErrorKind::Invalid, text))

@@ -9,11 +9,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bireme_core::{AllowList, Exit, WorkloadSpec};
+use bireme_wasm::memory;
 use bireme_wasm::protocol::{self, Trigger};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::account::Account;
 use crate::budget::Budget;
 use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
 use crate::host::redis::Connections;
@@ -92,6 +94,7 @@ struct Live {
     number: u64,
     started: Instant,
     work: Arc<str>,
+    account: Arc<Account>,
 }
 
 /// Why an invocation was not let in.
@@ -108,6 +111,10 @@ pub(crate) enum Cut {
     Timeout,
     CpuTime,
     Stopped,
+    /// So that the process stays within its memory.
+    Memory,
+    /// The host failed while it ran the instance; told already.
+    Broken,
 }
 
 /// Where a component stands on its networks.
@@ -291,9 +298,16 @@ impl Component {
         self.metrics.started.fetch_add(1, Relaxed);
         self.metrics.alive.fetch_add(1, Relaxed);
         let started = Instant::now();
-        self.shard(number).push(Live { number, started, work });
-        let invocation =
-            Invocation { component: Arc::clone(self), number, started, outcome: Outcome::Succeeded, _permit: permit };
+        let account = Arc::new(Account::new(Arc::clone(self)));
+        self.shard(number).push(Live { number, started, work, account: Arc::clone(&account) });
+        let invocation = Invocation {
+            component: Arc::clone(self),
+            account,
+            number,
+            started,
+            outcome: Outcome::Succeeded,
+            _permit: permit,
+        };
         // After the counter, so that `drain` sees either the invocation or none.
         if self.is_stopping() { Err(Refused::Stopping) } else { Ok(invocation) }
     }
@@ -318,12 +332,28 @@ impl Component {
         found
     }
 
-    pub(crate) fn usage(&self) -> protocol::Usage {
+    /// The live instance that has the most memory.
+    pub(crate) fn largest(&self) -> Option<Arc<Account>> {
+        let largest_in = |shard: &Mutex<Vec<Live>>| {
+            let live = shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            live.iter().map(|live| Arc::clone(&live.account)).max_by_key(|account| account.used())
+        };
+        self.live.iter().filter_map(largest_in).max_by_key(|account| account.used())
+    }
+
+    /// Bytes that all its instances may have together, with what the engine keeps for the next.
+    pub(crate) fn memory_most(&self) -> u64 {
+        let instances = if self.trigger.name() == "command" { 1 } else { u64::from(self.spec.bireme.instances) };
+        memory::of_workload(self.memory_limit, instances)
+    }
+
+    /// What it used so far. `overhead` is what of the process's memory no instance accounts for and falls to it.
+    pub(crate) fn usage(&self, overhead: u64) -> protocol::Usage {
         protocol::Usage {
             cpu: self.metrics.cpu.load(Relaxed),
-            memory: self.metrics.memory.load(Relaxed),
+            memory: self.metrics.memory.load(Relaxed) + overhead,
             memory_peak: self.metrics.memory_peak.load(Relaxed),
-            memory_limit: self.memory_limit,
+            memory_limit: memory::soft(self.memory_most(), memory::of_machine()),
             instances: self.metrics.alive.load(Relaxed),
         }
     }
@@ -360,6 +390,7 @@ pub(crate) enum Outcome {
 /// One instance at work. Counted as what `outcome` says when it is dropped.
 pub(crate) struct Invocation {
     pub component: Arc<Component>,
+    pub account: Arc<Account>,
     pub number: u64,
     started: Instant,
     pub outcome: Outcome,
@@ -390,9 +421,11 @@ impl Drop for Invocation {
 /// The timer and the registration for the workload's end are made when the guest first waits for something; an
 /// invocation that never waits pays for neither. A guest that computes is interrupted by the epoch every 10 ms, so it
 /// cannot outrun them.
+///
+/// A panic of the host below it ends this instance and no more; the future must not be polled again.
 pub(crate) struct Guarded<F> {
     inner: Pin<Box<F>>,
-    component: Arc<Component>,
+    account: Arc<Account>,
     deadline: Option<tokio::time::Instant>,
     waits: Option<Waits>,
     spent: Duration,
@@ -405,9 +438,11 @@ struct Waits {
 
 impl<F: Future> Guarded<F> {
     /// `timed` is whether the workload's wall time limit applies.
-    pub(crate) fn new(component: Arc<Component>, timed: bool, inner: F) -> Self {
-        let deadline = timed.then(|| tokio::time::Instant::now() + component.spec.bireme.timeout);
-        Self { inner: Box::pin(inner), component, deadline, waits: None, spent: Duration::ZERO }
+    pub(crate) fn new(account: Arc<Account>, timed: bool, inner: F) -> Self {
+        // A limit beyond what the clock can hold is none.
+        let end = || tokio::time::Instant::now().checked_add(account.component.spec.bireme.timeout);
+        let deadline = if timed { end() } else { None };
+        Self { inner: Box::pin(inner), account, deadline, waits: None, spent: Duration::ZERO }
     }
 }
 
@@ -416,20 +451,36 @@ impl<F: Future> Future for Guarded<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let component = &this.account.component;
         let before = Instant::now();
-        let result = this.inner.as_mut().poll(cx);
+        let inner = &mut this.inner;
+        // What it leaves half done is its own state, which is thrown away: see the type.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.as_mut().poll(cx)));
         let spent = before.elapsed();
         this.spent += spent;
-        this.component.metrics.cpu.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        if let Poll::Ready(output) = result {
-            return Poll::Ready(Ok(output));
+        component.metrics.cpu.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        match polled {
+            Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
+            Ok(Poll::Pending) => {}
+            Err(panic) => {
+                let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                let text =
+                    format!("the host process failed while it ran an instance of {}: {said}", component.spec.name);
+                crate::complain(&text);
+                component.log.note(&format!("bireme: {text}"));
+                return Poll::Ready(Err(Cut::Broken));
+            }
         }
-        if this.component.spec.bireme.cpu_time.is_some_and(|limit| this.spent > limit) {
+        if component.spec.bireme.cpu_time.is_some_and(|limit| this.spent > limit) {
             return Poll::Ready(Err(Cut::CpuTime));
+        }
+        if this.account.is_doomed(cx.waker()) {
+            return Poll::Ready(Err(Cut::Memory));
         }
         let waits = this.waits.get_or_insert_with(|| Waits {
             timer: this.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),
-            cut: Box::pin(this.component.cut.clone().cancelled_owned()),
+            cut: Box::pin(component.cut.clone().cancelled_owned()),
         });
         if waits.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Cut::Stopped));

@@ -1,6 +1,5 @@
 //! The second fence: what a host process gives up before it runs anything.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
@@ -8,17 +7,22 @@ use anyhow::Context as _;
 use bireme_wasm::protocol::HostConfig;
 use bireme_wasm::{HOST_UID, cgroup};
 
-/// Before any thread is started and while the process may still do everything: session, cgroup, network.
+use crate::fence::{self, Purpose};
+
+/// Before any thread is started and while the process may still do everything: cgroup, processes, session, network.
 pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        enter_cgroup(&config.cgroup)?;
+        leave_other_processes()?;
+    }
     // Fails for a process that leads its group already, which then cannot be reached through a terminal either.
     let _ = rustix::process::setsid();
     // As many connections as this process may have.
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let files = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
-    if rustix::process::geteuid().is_root() {
-        enter_cgroup(&config.cgroup)?;
-    }
+    // Stores and logs are for nobody else.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if let Some(netns) = &config.netns {
         enter_network(netns)?;
     }
@@ -35,6 +39,20 @@ fn enter_cgroup(name: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Goes on as the first process of a new namespace of process IDs: what is outside it can be neither named nor signalled.
+/// The process that was started ends here.
+#[expect(unsafe_code, reason = "only a new process is inside a new namespace of process IDs")]
+fn leave_other_processes() -> anyhow::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).context("cannot make a namespace of processes")?;
+    // SAFETY: no thread was started yet, so the new process finds no lock held by a thread that it has not.
+    match unsafe { nix::unistd::fork() }.context("cannot start the first process of a namespace")? {
+        nix::unistd::ForkResult::Child => Ok(()),
+        // Nothing is written at exit that the new process would write again.
+        // SAFETY: ends the process; whatever it holds, the kernel takes back.
+        nix::unistd::ForkResult::Parent { .. } => unsafe { libc::_exit(0) },
+    }
+}
+
 fn enter_network(netns: &Path) -> anyhow::Result<()> {
     let attempt = || format!("cannot join the network namespace {}", netns.display());
     let file = std::fs::File::open(netns).with_context(attempt)?;
@@ -47,8 +65,6 @@ fn enter_network(netns: &Path) -> anyhow::Result<()> {
 
 /// Where things are for a process that was closed in.
 pub(crate) struct Rooms {
-    /// Compiled code.
-    pub cache: PathBuf,
     /// Embedded key-value stores.
     pub kv: PathBuf,
 }
@@ -57,16 +73,17 @@ pub(crate) struct Rooms {
 pub(crate) fn close_in(config: &HostConfig) -> anyhow::Result<Rooms> {
     let rooms = if rustix::process::geteuid().is_root() {
         enter_own_root(config)?;
-        become_nobody()?;
-        Rooms { cache: PathBuf::from("/cache"), kv: PathBuf::from("/kv") }
+        become_user(config.uid)?;
+        Rooms { kv: PathBuf::from("/kv") }
     } else {
-        Rooms { cache: config.cache_dir.clone(), kv: config.kv_dir.clone() }
+        Rooms { kv: config.kv_dir.clone() }
     };
-    forbid_system_calls()?;
+    fence::close(Purpose::Serving)?;
     Ok(rooms)
 }
 
-/// A root of our own with nothing in it but the compiled code, the stores, /proc and the resolver's settings.
+/// A root of our own with nothing in it but the stores, the resolver's settings, and a /proc that shows this process
+/// alone. Compiled code and mounts come as descriptors.
 fn enter_own_root(config: &HostConfig) -> anyhow::Result<()> {
     use nix::mount::{MntFlags, MsFlags, mount, umount2};
     let none: Option<&str> = None;
@@ -75,44 +92,36 @@ fn enter_own_root(config: &HostConfig) -> anyhow::Result<()> {
         Some(_) => config.dns.iter().map(|server| format!("nameserver {server}\n")).collect(),
         None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
     };
-    open_to_us(&config.kv_dir, 0o700)?;
-    std::os::unix::fs::chown(&config.kv_dir, Some(HOST_UID), Some(HOST_UID)).context("cannot hand over the stores")?;
-    std::fs::create_dir_all(&config.cache_dir).context("cannot make the cache folder")?;
-    open_to_us(&config.cache_dir, 0o755)?;
+    let stores = hand_over(&config.kv_dir, config.uid).context("cannot hand over the stores")?;
 
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(none, "/", none, private, none).context("cannot take the mount namespace apart from the machine's")?;
-    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let make =
         |folder: &Path| std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()));
-    // The folders to be bound are opened first: the new root may cover them.
-    let sources = [
-        ("cache", config.cache_dir.as_path(), true),
-        ("kv", &config.kv_dir, false),
-        ("proc", Path::new("/proc"), true),
-    ]
-    .map(|(name, path, read_only)| std::fs::File::open(path).map(|file| (name, file, read_only)));
-    mount(Some("bireme"), root, Some("tmpfs"), plain | MsFlags::MS_NOEXEC, Some("size=1m,mode=755"))
+    mount(Some("bireme"), root, Some("tmpfs"), plain, Some("size=1m,mode=755"))
         .context("cannot mount a root of our own")?;
-    for source in sources {
-        let (name, file, read_only) = source.context("cannot open a folder of our own")?;
-        let target = root.join(name);
-        make(&target)?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let attempt = || format!("cannot mount /{name}");
-        mount(Some(path.as_str()), &target, none, MsFlags::MS_BIND, none).with_context(attempt)?;
-        let mut flags = plain | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
-        flags.set(MsFlags::MS_RDONLY, read_only);
-        // Compiled code is mapped executable.
-        flags.set(MsFlags::MS_NOEXEC, name != "cache");
-        mount(none, &target, none, flags, none).with_context(attempt)?;
-    }
+    let kv = root.join("kv");
+    make(&kv)?;
+    // The folder was opened before: the new root may cover its path.
+    let source = format!("/proc/self/fd/{}", stores.as_raw_fd());
+    mount(Some(source.as_str()), &kv, none, MsFlags::MS_BIND, none).context("cannot mount /kv")?;
+    mount(none, &kv, none, plain | MsFlags::MS_BIND | MsFlags::MS_REMOUNT, none).context("cannot mount /kv")?;
+    let proc = root.join("proc");
+    make(&proc)?;
+    let mount_proc = |options| mount(Some("proc"), &proc, Some("proc"), plain | MsFlags::MS_RDONLY, options);
+    // Linux before 5.8 has no such option.
+    mount_proc(Some("subset=pid")).or_else(|_| mount_proc(none)).context("cannot mount /proc")?;
     make(&root.join("etc"))?;
-    std::fs::write(root.join("etc/resolv.conf"), resolver).context("cannot write resolv.conf")?;
-    std::fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n").context("cannot write hosts")?;
-    let flags = plain | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC;
-    mount(none, root, none, flags, none).context("cannot make our root read-only")?;
+    for (name, text) in [("resolv.conf", resolver.as_str()), ("hosts", "127.0.0.1 localhost\n::1 localhost\n")] {
+        let path = root.join("etc").join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {name}"))?;
+        readable(&path)?;
+    }
+    readable(&root.join("etc"))?;
+    mount(none, root, none, plain | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)
+        .context("cannot make our root read-only")?;
     let fd =
         rustix::fs::open(root, rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
             .context("cannot open our root")?;
@@ -123,102 +132,55 @@ fn enter_own_root(config: &HostConfig) -> anyhow::Result<()> {
     rustix::process::chdir("/").context("cannot enter our root")
 }
 
-fn open_to_us(folder: &Path, mode: u32) -> anyhow::Result<()> {
+/// Lets everyone read a file or list a folder of the new root, whatever the umask is.
+fn readable(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode))
-        .with_context(|| format!("cannot set the permissions of {}", folder.display()))
+    let mode = if path.is_dir() { 0o755 } else { 0o644 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .with_context(|| format!("cannot set the permissions of {}", path.display()))
 }
 
-/// Becomes the unprivileged user of all hosts, without capabilities and without a way back.
-fn become_nobody() -> anyhow::Result<()> {
+/// Makes `folder` and the files in it those of the user `uid`, and opens it.
+///
+/// An earlier host, which need not have been in its senses, could write there: nothing is followed, and only files that
+/// have no other name are given away.
+fn hand_over(folder: &Path, uid: u32) -> anyhow::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fchmod, fchown, fstat, openat};
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    let opened = rustix::fs::open(
+        folder,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // Nobody but root while it is looked through.
+    fchmod(&opened, Mode::RWXU)?;
+    fchown(&opened, Some(Uid::ROOT), Some(Gid::ROOT))?;
+    for entry in Dir::read_from(&opened)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let file = openat(&opened, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fstat(&file)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink != 1 {
+            crate::complain(&format!("{} holds what is no store: {name:?}", folder.display()));
+        } else if (stat.st_uid, stat.st_gid) != (uid, uid) {
+            chownat(&file, "", Some(user), Some(group), AtFlags::EMPTY_PATH)?;
+        }
+    }
+    fchown(&opened, Some(user), Some(group))?;
+    Ok(opened)
+}
+
+/// Becomes the unprivileged user and group with this number, without capabilities and without a way back.
+fn become_user(number: u32) -> anyhow::Result<()> {
     use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-    let (uid, gid) = (Uid::from_raw(HOST_UID), Gid::from_raw(HOST_UID));
+    let (uid, gid) = (Uid::from_raw(number), Gid::from_raw(number));
     setgroups(&[]).context("cannot drop the groups")?;
     setresgid(gid, gid, gid).context("cannot drop the group")?;
     // Leaving user 0 altogether clears every capability set, see capabilities(7).
     setresuid(uid, uid, uid).context("cannot drop the user")
-}
-
-/// System calls that a host process has no use for and an escape would want.
-const FORBIDDEN: &[i64] = &[
-    libc::SYS_acct,
-    libc::SYS_add_key,
-    libc::SYS_adjtimex,
-    libc::SYS_bpf,
-    libc::SYS_chroot,
-    libc::SYS_clock_adjtime,
-    libc::SYS_clock_settime,
-    libc::SYS_delete_module,
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_finit_module,
-    libc::SYS_fsconfig,
-    libc::SYS_fsmount,
-    libc::SYS_fsopen,
-    libc::SYS_fspick,
-    libc::SYS_init_module,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
-    libc::SYS_kcmp,
-    libc::SYS_kexec_file_load,
-    libc::SYS_kexec_load,
-    libc::SYS_keyctl,
-    libc::SYS_mount,
-    libc::SYS_mount_setattr,
-    libc::SYS_move_mount,
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_open_tree,
-    libc::SYS_perf_event_open,
-    libc::SYS_personality,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_pivot_root,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_ptrace,
-    libc::SYS_quotactl,
-    libc::SYS_reboot,
-    libc::SYS_request_key,
-    libc::SYS_setdomainname,
-    libc::SYS_sethostname,
-    libc::SYS_setns,
-    libc::SYS_settimeofday,
-    libc::SYS_swapoff,
-    libc::SYS_swapon,
-    libc::SYS_syslog,
-    libc::SYS_umount2,
-    libc::SYS_unshare,
-    libc::SYS_userfaultfd,
-    libc::SYS_vhangup,
-];
-
-/// Forbids [`FORBIDDEN`], new user namespaces, and gaining rights by executing a file; for good.
-fn forbid_system_calls() -> anyhow::Result<()> {
-    use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    };
-    rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
-    let install = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32| -> anyhow::Result<()> {
-        let arch = std::env::consts::ARCH.try_into().context("no system call filter is known for this processor")?;
-        let action = SeccompAction::Errno(errno.unsigned_abs());
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?;
-        let program: BpfProgram = filter.try_into()?;
-        seccompiler::apply_filter(&program).context("cannot install the system call filter")
-    };
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
-    let any = [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET, libc::CLONE_NEWPID]
-        .map(|flag| u64::from(flag.unsigned_abs()))
-        .into_iter()
-        .map(|flag| {
-            let condition = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
-            SeccompRule::new(vec![condition])
-        })
-        .collect::<Result<_, _>>()?;
-    rules.insert(libc::SYS_clone, any);
-    install(rules, libc::EPERM)?;
-    // The flags of clone3 cannot be looked at; without it the C library falls back to clone.
-    install(BTreeMap::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS)
 }
 
 /// For the process that compiles: everything but its open files, and more than `memory` bytes.
@@ -227,14 +189,14 @@ fn forbid_system_calls() -> anyhow::Result<()> {
 /// it and touches none.
 pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0)] {
+    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0), (Resource::Fsize, bireme_wasm::MAX_CODE)] {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         setrlimit(resource, limit).context("cannot limit the memory of the compiler")?;
     }
     if rustix::process::geteuid().is_root() {
-        become_nobody()?;
+        become_user(HOST_UID)?;
     }
-    forbid_system_calls()
+    fence::close(Purpose::Compiling)
 }
 
 /// Enters a new user namespace, says so with one byte, and stays until standard input ends: the daemon takes the

@@ -5,13 +5,16 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bireme_core::spec::Protocol;
 use bireme_core::{ErrorKind, Exit, WorkloadId};
+use bireme_wasm::memory;
 use bireme_wasm::protocol::{
-    self, Answer, DAMAGED, FdUse, HostConfig, HostState, Load, Refusal, Request, Trigger, WorkloadState,
+    self, Answer, Brief, DAMAGED, FdUse, HostConfig, HostState, Load, Refusal, Request, Trigger, WorkloadState,
 };
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -30,6 +33,30 @@ use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
 use crate::{confine, linker};
 
+/// How long instances may take to be gone once they were cut.
+const INSIST: Duration = Duration::from_secs(2);
+/// How long the end of a workload waits for its log to be written.
+const FLUSH: Duration = Duration::from_secs(60);
+/// How often the memory of the process is looked at.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// Bytes of this process that are in memory.
+struct Resident {
+    anonymous: u64,
+    /// Files and memory that may be shared with others.
+    shared: u64,
+}
+
+/// `None` where /proc does not tell.
+fn resident() -> Option<Resident> {
+    // In pages: all, resident, and of these the shared. See proc_pid_statm(5).
+    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
+    let size = rustix::param::page_size() as u64;
+    let (resident, shared) = (pages.next()? * size, pages.next()? * size);
+    Some(Resident { anonymous: resident.saturating_sub(shared), shared })
+}
+
 /// Runs a host process until its last workload is deleted.
 ///
 /// Prints `ready` and closes standard output once the control socket answers.
@@ -41,19 +68,20 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let socket = bind(&config)?;
     let engine = engine::new(Size::Serving).map_err(anyhow::Error::from).context("cannot set up the engine")?;
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
+    // What it is asked for later is found out now: the machine is out of sight then.
+    let budget = Arc::new(Budget::of_machine());
     let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
     let host = Host {
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
-        cache: rooms.cache,
         components: Mutex::default(),
         networks: Networks::default(),
         shared: Shared {
             engine: engine.clone(),
             embedded: Arc::new(Embedded::new(rooms.kv)),
             places: Arc::default(),
-            budget: Arc::new(Budget::of_machine()),
+            budget,
         },
         done: Notify::new(),
         owner_uid: config.owner_uid,
@@ -66,10 +94,13 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
         // Tells whoever started this process that nothing more comes.
         let _ = rustix::stdio::dup2_stdout(&null);
-        Arc::new(host).run(socket).await;
+        let host = Arc::new(host);
+        let watch = tokio::spawn(Arc::clone(&host).watch_memory());
+        host.run(socket).await;
+        watch.abort();
         anyhow::Ok(())
     })?;
-    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(())
 }
 
@@ -77,10 +108,8 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
     let path = config.dir.join("host.sock");
     // A socket that nobody answers is a dead host's.
     let _ = std::fs::remove_file(&path);
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let socket = std::os::unix::net::UnixListener::bind(&path)
         .with_context(|| format!("cannot make the control socket {}", path.display()))?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -88,8 +117,6 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
 struct Host {
     linker: wasmtime::component::Linker<Guest>,
     linker_p1: wasmtime::Linker<Guest>,
-    /// Folder of compiled code.
-    cache: PathBuf,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
     networks: Networks,
     shared: Shared,
@@ -126,7 +153,7 @@ impl Host {
                         let host = Arc::clone(&self);
                         tokio::spawn(async move { host.answer(stream).await });
                     }
-                    Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 },
                 () = self.done.notified() => return,
             }
@@ -163,14 +190,14 @@ impl Host {
     async fn carry_out(self: &Arc<Self>, request: Request, fds: Vec<OwnedFd>) -> Answer {
         match request {
             Request::Ping => value(&self.state()),
-            Request::List => value(&lock(&self.components).keys().cloned().collect::<Vec<_>>()),
-            Request::Find { id } => {
-                let started = *self.find(&id)?.component.phase().borrow() != Phase::Loaded;
-                value(&WorkloadState { pid: std::process::id(), started })
+            Request::Brief => value(&self.brief()),
+            Request::Known { id } => {
+                let found = self.find(&id).ok();
+                value(&found.map(|loaded| *loaded.component.phase().borrow() != Phase::Loaded))
             }
             Request::Load(load) => {
                 self.load(*load, fds)?;
-                value(&())
+                value(&self.brief())
             }
             Request::Start { id } => {
                 self.start(&id)?;
@@ -181,7 +208,7 @@ impl Host {
                 value(&())
             }
             Request::Wait { id } => value(&wait(&self.find(&id)?.component).await),
-            Request::Usage { id } => value(&self.find(&id)?.component.usage()),
+            Request::Usage { id } => value(&self.usage(&*self.find(&id)?.component)),
             Request::Instances { id } => value(&self.find(&id)?.component.instances()),
             Request::Invocations { id } => {
                 let component = Arc::clone(&self.find(&id)?.component);
@@ -209,7 +236,56 @@ impl Host {
     }
 
     fn state(&self) -> HostState {
-        HostState { pid: std::process::id(), workloads: lock(&self.components).len() }
+        let workloads = lock(&self.components)
+            .values()
+            .map(|loaded| WorkloadState {
+                id: loaded.component.spec.id.clone(),
+                started: *loaded.component.phase().borrow() != Phase::Loaded,
+            })
+            .collect();
+        let published = |place: &Place| match place {
+            Place::Published(address) => Some(*address),
+            Place::Inside(_) => None,
+        };
+        let listeners = self.sites().keys().filter_map(published).collect();
+        HostState { workloads, listeners }
+    }
+
+    fn brief(&self) -> Brief {
+        let components = lock(&self.components);
+        let memory = components.values().fold(0u64, |sum, loaded| sum.saturating_add(loaded.component.memory_most()));
+        Brief { workloads: components.len(), memory }
+    }
+
+    /// What a component used, and its share of what the process takes beside all instances.
+    fn usage(&self, component: &Component) -> protocol::Usage {
+        let (count, live) = {
+            let components = lock(&self.components);
+            let live = |loaded: &Arc<Loaded>| loaded.component.metrics.memory.load(Relaxed);
+            (components.len().max(1) as u64, components.values().map(live).sum::<u64>())
+        };
+        let resident = resident().map_or(0, |resident| resident.anonymous + resident.shared);
+        component.usage(resident.saturating_sub(live) / count)
+    }
+
+    /// Ends the largest instance whenever the process has more memory than all its workloads may have together, before the
+    /// kernel ends the process. Instances are counted as they grow; what is left is what the host's libraries hold for
+    /// them without an account.
+    async fn watch_memory(self: Arc<Self>) {
+        let mut every = tokio::time::interval(WATCH);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let Some(resident) = resident() else { return };
+            if resident.anonymous <= memory::soft(self.brief().memory, memory::of_machine()) {
+                continue;
+            }
+            let components: Vec<Arc<Loaded>> = lock(&self.components).values().cloned().collect();
+            let largest = components.iter().filter_map(|loaded| loaded.component.largest());
+            if let Some(account) = largest.max_by_key(|account| account.used()) {
+                account.doom();
+            }
+        }
     }
 
     fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
@@ -225,10 +301,11 @@ impl Host {
         if fds.len() != load.fds.len() {
             return Err(refuse(ErrorKind::Internal, "descriptors were lost on the way to the host process"));
         }
-        let program = self.program(&load)?;
-        let (mut exit, mut log_folder, mut sockets, mut folders) = (None, None, HashMap::new(), Vec::new());
+        let (mut code, mut exit, mut log_folder, mut sockets, mut folders) =
+            (None, None, None, HashMap::new(), Vec::new());
         for (fd, what) in fds.into_iter().zip(load.fds) {
             match what {
+                FdUse::Code => code = Some(fd),
                 FdUse::Exit => exit = Some(std::fs::File::from(fd)),
                 FdUse::LogFolder => log_folder = Some(fd),
                 FdUse::Listener(address) => {
@@ -240,6 +317,8 @@ impl Host {
                 }
             }
         }
+        let code = code.ok_or_else(|| refuse(ErrorKind::Internal, "no compiled code came with the component"))?;
+        let program = self.program(load.facts.trigger, &code)?;
         let log = LogHandle::start(load.log, log_folder)
             .map_err(|error| refuse(ErrorKind::Internal, format!("cannot open the component's log: {error}")))?;
         let ports: Vec<u16> =
@@ -269,16 +348,16 @@ impl Host {
         Ok(())
     }
 
-    fn program(&self, load: &Load) -> Result<Program, Refusal> {
-        let path = self.cache.join(&load.code);
+    fn program(&self, trigger: Trigger, code: &OwnedFd) -> Result<Program, Refusal> {
+        let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
         let damaged = |error: wasmtime::Error| refuse(ErrorKind::Internal, format!("{DAMAGED}: {error:#}"));
-        if load.facts.trigger == Trigger::CommandP1 {
+        if trigger == Trigger::CommandP1 {
             let module = deserialize_module(&self.shared.engine, &path).map_err(damaged)?;
             return self.linker_p1.instantiate_pre(&module).map(Program::CommandP1).map_err(damaged);
         }
         let component = deserialize_component(&self.shared.engine, &path).map_err(damaged)?;
         let pre = self.linker.instantiate_pre(&component).map_err(damaged)?;
-        Program::new(load.facts.trigger, pre).map_err(damaged)
+        Program::new(trigger, pre).map_err(damaged)
     }
 
     /// Joins every place the component answers at, listening where it is the first.
@@ -363,8 +442,9 @@ impl Host {
             Trigger::HttpP2 | Trigger::HttpP3 => self.set_active(&loaded, true),
             Trigger::CommandP1 | Trigger::CommandP2 | Trigger::CommandP3 => {
                 let host = Arc::clone(self);
+                let running = tokio::spawn(command::run(Arc::clone(&loaded.component)));
                 tokio::spawn(async move {
-                    let exit = command::run(Arc::clone(&loaded.component)).await;
+                    let exit = running.await.unwrap_or_else(|error| command_broke(&loaded.component, &error));
                     host.end(&loaded, exit).await;
                 });
             }
@@ -405,27 +485,43 @@ impl Host {
             if is_command {
                 // Ends by itself, with this code.
                 component.cut(128 + signal);
+                if signal == KILL {
+                    host.insist(&loaded).await;
+                }
                 return;
             }
             if signal == KILL {
                 component.cut(137);
+                host.insist(&loaded).await;
+                return;
             }
             // A kill may overtake a stop that still waits; the end is recorded once.
             let overtaken = component.cancelled();
             tokio::select! {
                 () = component.drain() => {}
-                () = overtaken.cancelled(), if signal != KILL => return,
+                () = overtaken.cancelled() => return,
             }
-            let code = if signal == KILL { 137 } else { 0 };
-            host.end(&loaded, Exit { code, oom_killed: false, finished_at: now(), error: None }).await;
+            host.end(&loaded, Exit { code: 0, oom_killed: false, finished_at: now(), error: None }).await;
         });
         Ok(())
+    }
+
+    /// Records the end of a workload that was cut: as soon as its instances are gone, and soon in any case. One that holds
+    /// its thread, in a call of the host that does not return, must not keep the workload from ending.
+    async fn insist(&self, loaded: &Loaded) {
+        let component = &loaded.component;
+        if tokio::time::timeout(INSIST, component.drain()).await.is_err() {
+            crate::complain(&format!("instances of {} did not end in time", component.spec.name));
+        }
+        self.end(loaded, Exit { code: 137, oom_killed: false, finished_at: now(), error: None }).await;
     }
 
     /// Records how a workload ended: in its log, its exit file, and to everyone who waits.
     async fn end(&self, loaded: &Loaded, exit: Exit) {
         self.set_active(loaded, false);
-        loaded.component.log.flush().await;
+        // Whoever is attached and reads nothing keeps the writer for a while; the end does not wait longer than that.
+        let killed = loaded.component.cancelled().is_cancelled();
+        let _ = tokio::time::timeout(if killed { INSIST } else { FLUSH }, loaded.component.log.flush()).await;
         if let Some(mut file) = lock(&loaded.exit).take() {
             // One write of a small record: readers see nothing or all of it.
             if let Ok(text) = serde_json::to_vec(&exit)
@@ -441,15 +537,19 @@ impl Host {
         let loaded = self.find(id)?;
         self.set_active(&loaded, false);
         loaded.component.cut(137);
-        let drained = tokio::time::timeout(std::time::Duration::from_secs(2), loaded.component.drain()).await;
-        if drained.is_err() {
-            crate::complain(&format!("instances of {} did not end in time", loaded.component.spec.name));
-        }
-        self.end(&loaded, Exit { code: 137, oom_killed: false, finished_at: now(), error: None }).await;
+        self.insist(&loaded).await;
         self.close_places(&loaded);
         lock(&self.components).remove(id);
         Ok(())
     }
+}
+
+/// The end of a command whose task broke: a fault of this process, which must not leave the command running for ever.
+fn command_broke(component: &Component, error: &tokio::task::JoinError) -> Exit {
+    let text = format!("the host process failed while it ran {}: {error}", component.spec.name);
+    crate::complain(&text);
+    component.log.note(&format!("bireme: {text}"));
+    Exit { code: 134, oom_killed: false, finished_at: now(), error: Some(text) }
 }
 
 fn value<T: Serialize>(answer: &T) -> Answer {
@@ -494,8 +594,8 @@ fn listen_inside(address: SocketAddr) -> Result<std::net::TcpListener, Refusal> 
 
 #[expect(unsafe_code, reason = "the one place where code compiled by ourselves is mapped")]
 fn deserialize_component(engine: &Engine, path: &std::path::Path) -> wasmtime::Result<wasmtime::component::Component> {
-    // SAFETY: the file was written by `bireme-wasm-host compile` of this build into a folder that only the engine's
-    // user can write to, and its checksum was compared by the daemon.
+    // SAFETY: the file was copied by the daemon from what `bireme-wasm-host compile` of this build had written, into a
+    // folder that only the daemon can write to, and its checksum was compared by the daemon.
     unsafe { wasmtime::component::Component::deserialize_file(engine, path) }
 }
 

@@ -1,7 +1,6 @@
 //! The state of one instance: what the host functions it calls work on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bireme_core::log_line::Stream;
 use wasmtime::{ResourceLimiter, Store};
@@ -9,15 +8,15 @@ use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::account::{Account, Bounds};
 use crate::component::Component;
 use crate::host::http::Outgoing;
 
-/// Most handles (streams, requests, files, …) that one instance holds at once.
-const MAX_HANDLES: usize = 100_000;
 /// Most random bytes of one call.
-const MAX_RANDOM: u64 = 16 << 20;
-/// Most bytes that one call may make the host copy; wasmtime's advisory on unbounded copies.
-const HOSTCALL_FUEL: usize = 128 << 20;
+const MAX_RANDOM: u64 = 1 << 20;
+/// Most handles in the tables of the component model itself, where each call and borrow takes one for a while: this many
+/// times what the host's own table may hold.
+const HANDLES_OF_CALLS: usize = 4;
 
 pub(crate) struct Guest {
     pub table: ResourceTable,
@@ -28,35 +27,22 @@ pub(crate) struct Guest {
     outgoing: Outgoing,
     limits: Limits,
     pub component: Arc<Component>,
+    pub account: Arc<Account>,
 }
 
-/// The limits on memory and tables, and the account of what is used.
+/// The limits on memory and tables, and what of the account is linear memory.
 struct Limits {
-    component: Arc<Component>,
+    account: Arc<Account>,
     memory: u64,
 }
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current) as u64;
-        if self.memory + more > self.component.memory_limit {
-            return Ok(false);
-        }
-        if !self.component.budget.take(more) {
-            self.component.log.note(&format!(
-                "bireme: an instance was refused {} KiB of memory: all instances of this app together would have more \
-                 than {} MiB, three quarters of the machine's; lower bireme.instances or the memory limit",
-                more >> 10,
-                self.component.budget.limit() >> 20
-            ));
+        if !self.account.take(more) {
             return Ok(false);
         }
         self.memory += more;
-        let metrics = &self.component.metrics;
-        metrics.memory.fetch_add(more, Relaxed);
-        if self.memory > metrics.memory_peak.load(Relaxed) {
-            metrics.memory_peak.fetch_max(self.memory, Relaxed);
-        }
         Ok(true)
     }
 
@@ -67,8 +53,7 @@ impl ResourceLimiter for Limits {
 
 impl Drop for Limits {
     fn drop(&mut self) {
-        self.component.budget.give(self.memory);
-        self.component.metrics.memory.fetch_sub(self.memory, Relaxed);
+        self.account.give(self.memory);
     }
 }
 
@@ -85,39 +70,48 @@ impl WasiHttpView for Guest {
 }
 
 impl Guest {
-    /// A store with the state of a fresh instance of `component`. `depth` counts the components of
-    /// this host that the request at hand has been in already.
+    /// A store with the state of a fresh instance that `account` pays for. `depth` counts the components of this host
+    /// that the request at hand has been in already.
     ///
     /// # Errors
     /// When a folder of the workload cannot be opened any more.
-    pub(crate) fn store(component: &Arc<Component>, depth: u32) -> wasmtime::Result<Store<Self>> {
+    pub(crate) fn store(account: &Arc<Account>, depth: u32) -> wasmtime::Result<Store<Self>> {
+        let component = &account.component;
+        let bounds = Bounds::of(component.memory_limit);
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(bounds.handles);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(bounds.fields);
         let mut builder = wasi(component)?;
         let guest = Self {
             table,
             wasi: builder.build(),
             p1: None,
-            http: WasiHttpCtx::new(),
-            outgoing: Outgoing::new(component, depth),
-            limits: Limits { component: Arc::clone(component), memory: 0 },
+            http,
+            outgoing: Outgoing::new(account, depth),
+            limits: Limits { account: Arc::clone(account), memory: 0 },
             component: Arc::clone(component),
+            account: Arc::clone(account),
         };
-        Ok(Self::limited(guest))
+        Ok(Self::limited(guest, bounds))
     }
 
     /// The same for a core module that speaks WASI preview 1.
-    pub(crate) fn store_p1(component: &Arc<Component>) -> wasmtime::Result<Store<Self>> {
-        let mut store = Self::store(component, 0)?;
-        store.data_mut().p1 = Some(wasi(component)?.build_p1());
+    pub(crate) fn store_p1(account: &Arc<Account>) -> wasmtime::Result<Store<Self>> {
+        let mut store = Self::store(account, 0)?;
+        store.data_mut().p1 = Some(wasi(&account.component)?.build_p1());
         Ok(store)
     }
 
-    fn limited(guest: Self) -> Store<Self> {
+    fn limited(guest: Self, bounds: Bounds) -> Store<Self> {
         let engine = guest.component.engine.clone();
         let mut store = Store::new(&engine, guest);
         store.limiter(|guest| &mut guest.limits);
-        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_hostcall_fuel(bounds.call);
+        store.set_max_component_handles(bounds.handles * HANDLES_OF_CALLS);
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(bounds.handles * HANDLES_OF_CALLS);
+        }
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         store

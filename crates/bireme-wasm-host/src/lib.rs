@@ -13,12 +13,14 @@
 //! Requests never wait for a lock that another request holds for long, a file or a compilation: what they need was
 //! prepared when the workload was loaded.
 
+mod account;
 mod budget;
 pub mod compile;
 mod component;
 mod confine;
 mod control;
 mod engine;
+mod fence;
 mod guest;
 mod host;
 mod linker;

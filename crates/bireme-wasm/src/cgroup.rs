@@ -44,3 +44,28 @@ pub fn members(name: &Path) -> Vec<u32> {
         .map(|text| text.lines().filter_map(|line| line.parse().ok()).collect())
         .unwrap_or_default()
 }
+
+/// Lets the processes in the cgroup `name` have at most `bytes` of memory together, swap included where the kernel counts
+/// it. Does what can be done: a controller that is not there limits nothing.
+pub fn limit_memory(name: &Path, bytes: u64) {
+    for folder in folders(name) {
+        if folder.join("cgroup.controllers").exists() && !folder.join("memory.max").exists() {
+            // cgroup v2: a controller is there where every cgroup above passes it on.
+            for above in
+                folder.ancestors().skip(1).take(name.components().count()).collect::<Vec<_>>().into_iter().rev()
+            {
+                let _ = fs::write(above.join("cgroup.subtree_control"), "+memory");
+            }
+        }
+        for file in ["memory.max", "memory.limit_in_bytes"] {
+            let file = folder.join(file);
+            if !file.exists() {
+                continue;
+            }
+            // Fails while more than that is in use, which is less than was allowed before.
+            if let Err(error) = fs::write(&file, bytes.to_string()) {
+                tracing::debug!(file = %file.display(), bytes, %error, "the memory of a host is not limited anew");
+            }
+        }
+    }
+}

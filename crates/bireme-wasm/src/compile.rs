@@ -1,9 +1,13 @@
 //! The compilation cache, and the short process that fills it.
 //!
-//! Code is compiled once per content and engine version, at check, never when a request waits for it. The process that
-//! compiles has no privileges: it writes into a temporary file that it was given open, which is then renamed into place.
+//! Code is compiled once per content and engine version, at check, never when a request waits for it. It is kept under
+//! the digest of what was compiled, which is compared with the one that was asked for: whoever claims another's digest is
+//! refused, and gets nothing into its place. The process that compiles has no privileges and no names: it reads one open
+//! file and writes into another, whose content is then copied to a file that it never saw.
 
 use std::collections::HashMap;
+use std::io::{Read as _, Seek as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -20,6 +24,12 @@ use crate::protocol::{CompileAnswer, Facts, Refusal};
 
 /// Longest time one compilation may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Most bytes of compiled code.
+pub const MAX_CODE: u64 = 2 << 30;
+
+/// Components that are remembered as sound; the rest is looked at again when it is next asked for.
+const KNOWN: usize = 4096;
 
 /// Compilations at once: each may take as much memory as [`memory_limit`] says.
 const AT_ONCE: usize = 2;
@@ -96,23 +106,42 @@ impl Cache {
         }
         let turn = {
             let mut under_way = self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // Whoever waits or works holds a turn: what nobody holds is over, however it ended.
+            under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(under_way.entry(plain.to_owned()).or_default())
         };
-        let guard = turn.lock().await;
+        let _guard = turn.lock().await;
         if let Some(compiled) = self.lock_known().get(plain) {
             return Ok(compiled.clone());
         }
         let engine = self.engine.get_or_try_init(|| self.engine_key()).await?;
-        let code = format!("{}-{engine}.cwasm", &plain[..40]);
+        let code = format!("{plain}-{engine}.cwasm");
         let facts = match self.stored(&code).await {
             Some(facts) => facts,
-            None => self.compile(path, &code).await?,
+            None => self.compile(path, plain, &code).await?,
         };
         let compiled = Compiled { facts, code };
-        self.lock_known().insert(plain.to_owned(), compiled.clone());
-        drop(guard);
-        self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(plain);
+        let mut known = self.lock_known();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(plain.to_owned(), compiled.clone());
+        drop(known);
         Ok(compiled)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Opens compiled code, to be handed to a host.
+    ///
+    /// # Errors
+    /// Those of open(2): the file may have been removed.
+    pub(crate) fn open(&self, compiled: &Compiled) -> std::io::Result<OwnedFd> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::open(self.dir.join(&compiled.code), flags, Mode::empty())?)
     }
 
     /// Forgets a component whose compiled code a host refused, so that the next [`Cache::get`] compiles it anew.
@@ -142,35 +171,71 @@ impl Cache {
         Some(record.facts)
     }
 
-    async fn compile(&self, path: &Path, code: &str) -> Result<Facts, ExecError> {
+    /// Compiles the file at `path`, if its content has the digest `plain`.
+    async fn compile(&self, path: &Path, plain: &str, code: &str) -> Result<Facts, ExecError> {
         let fail = |what: String, error: std::io::Error| ExecError::new(ErrorKind::Internal, what).caused_by(error);
-        tokio::fs::create_dir_all(&self.dir)
-            .await
+        make_private(&self.dir)
             .map_err(|error| fail(format!("cannot make the cache folder {}", self.dir.display()), error))?;
+        let source = path.to_owned();
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut file = std::fs::File::open(source)?;
+            let found = hash(&mut file)?;
+            file.rewind()?;
+            Ok((file, found))
+        });
+        let (source, found) = opened
+            .await
+            .map_err(std::io::Error::other)
+            .flatten()
+            .map_err(|error| fail(format!("cannot read the component {}", path.display()), error))?;
+        if found != plain {
+            let text = format!(
+                "the component does not have the content that its digest sha256:{plain} names (it has sha256:{found}): it \
+                 was damaged or exchanged; remove the image and get it again"
+            );
+            return Err(ExecError::new(ErrorKind::Invalid, text));
+        }
         let unfinished = self.dir.join(format!("{code}.{}.tmp", std::process::id()));
-        let result = self.compile_into(path, &unfinished).await;
-        let facts = match result {
-            Ok(facts) => facts,
+        let compiled = self.compile_into(source, &unfinished).await;
+        let (from, to) = (unfinished.clone(), self.dir.join(format!("{code}.{}.whole", std::process::id())));
+        let whole = to.clone();
+        let stored = match compiled {
+            Ok(facts) => {
+                let taken = tokio::task::spawn_blocking(move || take_over(&from, &to)).await;
+                taken
+                    .map_err(std::io::Error::other)
+                    .flatten()
+                    .map_err(|error| self.not_stored(error))
+                    .map(|sum| (facts, sum))
+            }
+            Err(error) => Err(error),
+        };
+        let _ = tokio::fs::remove_file(&unfinished).await;
+        let (facts, code_sha256) = match stored {
+            Ok(stored) => stored,
             Err(error) => {
-                let _ = tokio::fs::remove_file(&unfinished).await;
+                let _ = tokio::fs::remove_file(&whole).await;
                 return Err(error);
             }
         };
-        let place = |error| fail(format!("cannot store compiled code in {}", self.dir.display()), error);
-        let code_sha256 = hash_file(unfinished.clone()).await.map_err(place)?;
         let record = serde_json::to_vec(&Record { facts: facts.clone(), code_sha256 })
             .map_err(|error| fail("cannot write down what a component needs".to_owned(), error.into()))?;
-        tokio::fs::rename(&unfinished, self.dir.join(code)).await.map_err(place)?;
+        tokio::fs::rename(&whole, self.dir.join(code)).await.map_err(|error| self.not_stored(error))?;
         let unfinished = self.dir.join(format!("{code}.{}.json.tmp", std::process::id()));
-        tokio::fs::write(&unfinished, record).await.map_err(place)?;
-        tokio::fs::rename(&unfinished, self.record_path(code)).await.map_err(place)?;
+        tokio::fs::write(&unfinished, record).await.map_err(|error| self.not_stored(error))?;
+        tokio::fs::rename(&unfinished, self.record_path(code)).await.map_err(|error| self.not_stored(error))?;
         Ok(facts)
     }
 
-    async fn compile_into(&self, path: &Path, out: &Path) -> Result<Facts, ExecError> {
+    fn not_stored(&self, error: std::io::Error) -> ExecError {
+        let text = format!("cannot store compiled code in {}", self.dir.display());
+        ExecError::new(ErrorKind::Internal, text).caused_by(error)
+    }
+
+    async fn compile_into(&self, source: std::fs::File, out: &Path) -> Result<Facts, ExecError> {
         let limit = memory_limit();
         let mut command = Command::new(&self.host);
-        command.arg("compile").arg(path).arg(out).arg(limit.to_string());
+        command.arg("compile").arg(out).arg(limit.to_string()).stdin(source);
         let _turn = self.compiling.acquire().await;
         let output = run(command, "compile a component").await?;
         // What a Rust program says last when an allocation fails.
@@ -188,7 +253,7 @@ impl Cache {
 
     async fn engine_key(&self) -> Result<String, ExecError> {
         let mut command = Command::new(&self.host);
-        command.arg("engine");
+        command.arg("engine").stdin(Stdio::null());
         const ATTEMPT: &str = "ask for the engine version";
         let output = succeeded(run(command, ATTEMPT).await?, ATTEMPT)?;
         let key = String::from_utf8_lossy(&output).trim().to_owned();
@@ -198,14 +263,60 @@ impl Cache {
                 format!("{} does not tell its version", self.host.display()),
             ));
         }
+        self.drop_others(&key);
         Ok(key)
     }
+
+    /// Removes what no engine with this key has made: code of other versions, and what was left unfinished.
+    fn drop_others(&self, key: &str) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !name.to_str().is_some_and(|name| is_code_of(name, key)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Whether `name` is that of compiled code, or of the record beside it, of the engine `key`.
+fn is_code_of(name: &str, key: &str) -> bool {
+    let stem = name.strip_suffix(".cwasm").or_else(|| name.strip_suffix(".json"));
+    stem.and_then(|stem| stem.strip_suffix(key)?.strip_suffix('-'))
+        .is_some_and(|digest| digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// Makes a folder that is for its owner alone, also where it was for others before.
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
+/// Copies what the compiler wrote into a file that it never had open, and answers the SHA-256 of that. Whatever is left of
+/// the compiler's process may go on writing to its own.
+fn take_over(from: &Path, to: &Path) -> std::io::Result<String> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let source = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(from)?;
+    let _ = std::fs::remove_file(to);
+    let mut whole = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(to)?;
+    std::io::copy(&mut source.take(MAX_CODE), &mut whole)?;
+    // A host opens it again, by its descriptor and as another user; nobody else comes into the folder.
+    whole.set_permissions(std::fs::Permissions::from_mode(0o444))?;
+    whole.rewind()?;
+    hash(&mut whole)
+}
+
+fn hash(file: &mut std::fs::File) -> std::io::Result<String> {
+    let mut hash = Sha256::new();
+    std::io::copy(file, &mut hash)?;
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// Runs a short process of the host binary to its end.
 async fn run(mut command: Command, attempt: &str) -> Result<Output, ExecError> {
     let host = command.as_std().get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     tokio::time::timeout(TIMEOUT, command.output())
         .await
         .map_err(|_| {
@@ -232,11 +343,5 @@ fn succeeded(output: Output, attempt: &str) -> Result<Vec<u8>, ExecError> {
 }
 
 async fn hash_file(path: PathBuf) -> std::io::Result<String> {
-    tokio::task::spawn_blocking(move || {
-        let mut hash = Sha256::new();
-        std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
-        Ok(hex::encode(hash.finalize()))
-    })
-    .await
-    .map_err(std::io::Error::other)?
+    tokio::task::spawn_blocking(move || hash(&mut std::fs::File::open(path)?)).await.map_err(std::io::Error::other)?
 }

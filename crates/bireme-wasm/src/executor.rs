@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
 
@@ -17,9 +16,10 @@ use tokio::sync::Mutex;
 use crate::compile::{Cache, Compiled};
 use crate::host::Host;
 use crate::names::Tables;
-use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger, WorkloadState};
-use crate::workload::{ComponentWorkload, EXIT_FILE, read_exit, release};
-use crate::{HOST_UID, mounts};
+use crate::protocol::{Brief, DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
+use crate::state::StateFolder;
+use crate::workload::{ComponentWorkload, read_exit, release};
+use crate::{mounts, user};
 
 /// What a [`WasmExecutor`] works with.
 #[derive(Clone, Debug)]
@@ -41,9 +41,12 @@ pub struct WasmExecutor {
     tables: Arc<Tables>,
     /// One task at a time starts or ends the process of a sandbox.
     turns: StdMutex<HashMap<SandboxId, Arc<Mutex<()>>>>,
-    /// User namespaces that map the owners of mounted folders, by owner.
-    namespaces: Mutex<HashMap<(u32, u32), Arc<OwnedFd>>>,
+    /// User namespaces that map the owners of mounted folders, by owner and user of the host; the last few.
+    namespaces: Mutex<HashMap<(u32, u32, u32), Arc<OwnedFd>>>,
 }
+
+/// Most user namespaces that are kept for the next workload with the same owners.
+const NAMESPACES: usize = 64;
 
 impl WasmExecutor {
     /// Touches nothing yet.
@@ -54,6 +57,8 @@ impl WasmExecutor {
 
     fn turn(&self, sandbox: &SandboxId) -> Arc<Mutex<()>> {
         let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // Workloads hold theirs: what nobody holds is of a sandbox that is gone.
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(sandbox.clone()).or_default())
     }
 
@@ -61,13 +66,20 @@ impl WasmExecutor {
         Host::new(&self.options.exec_root, &self.options.instance, sandbox)
     }
 
+    fn uid_of(&self, host: &Host) -> u32 {
+        user::of(&self.options.instance, &host.sandbox)
+    }
+
+    fn kv_dir(&self, host: &Host) -> PathBuf {
+        self.options.data_root.join("wasm/kv").join(host.dir.file_name().unwrap_or_default())
+    }
+
     fn config(&self, host: &Host, work: &Prepared) -> HostConfig {
-        let folder = host.dir.file_name().unwrap_or_default();
         HostConfig {
             sandbox: host.sandbox.clone(),
             dir: host.dir.clone(),
-            kv_dir: self.options.data_root.join("wasm/kv").join(folder),
-            cache_dir: self.options.data_root.join("wasm/cache"),
+            kv_dir: self.kv_dir(host),
+            uid: self.uid_of(host),
             netns: work.network.as_ref().map(|place| place.netns.clone()),
             dns: work.network.as_ref().map(|place| place.dns.clone()).unwrap_or_default(),
             cgroup: host.cgroup.clone(),
@@ -76,33 +88,39 @@ impl WasmExecutor {
     }
 
     async fn create_in_turn(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<u32, ExecError> {
-        let state = host.ensure(&self.options.host, &self.config(host, work)).await?;
+        let before = host.ensure(&self.options.host, &self.config(host, work)).await?;
         let loaded = async {
-            self.tables.follow(host, state.pid, &work.networks).await?;
-            self.load(work, host, compiled).await
+            let pid = host.pid().await?;
+            self.tables.follow(host, pid, &work.networks).await?;
+            host.limit_memory(self.load(work, host, compiled).await?.memory);
+            Ok(pid)
         };
         let loaded = loaded.await;
-        if loaded.is_err() && state.workloads == 0 {
-            release(host, &work.spec.id, &self.tables).await;
+        if loaded.is_err() && before.workloads == 0 {
+            release(host, &work.spec.id, &self.kv_dir(host), &self.tables).await;
         }
-        loaded.map(|()| state.pid)
+        loaded
     }
 
     /// The namespace that makes the files of the workload's user the host's; `None` where there is nothing to map, or
     /// the machine cannot.
-    async fn namespace_of(&self, spec: &WorkloadSpec) -> Option<Arc<OwnedFd>> {
+    async fn namespace_of(&self, spec: &WorkloadSpec, host: u32) -> Option<Arc<OwnedFd>> {
         if spec.mounts.is_empty() || !rustix::process::geteuid().is_root() {
             return None;
         }
         let owner = mounts::owner(&spec.user);
+        let key = (owner.0, owner.1, host);
         let mut known = self.namespaces.lock().await;
-        if let Some(namespace) = known.get(&owner) {
+        if let Some(namespace) = known.get(&key) {
             return Some(Arc::clone(namespace));
         }
-        match mounts::user_namespace(&self.options.host, owner).await {
+        match mounts::user_namespace(&self.options.host, owner, host).await {
             Ok(namespace) => {
                 let namespace = Arc::new(namespace);
-                known.insert(owner, Arc::clone(&namespace));
+                if known.len() >= NAMESPACES {
+                    known.clear();
+                }
+                known.insert(key, Arc::clone(&namespace));
                 Some(namespace)
             }
             Err(error) => {
@@ -112,7 +130,8 @@ impl WasmExecutor {
         }
     }
 
-    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<(), ExecError> {
+    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<Brief, ExecError> {
+        let uid = self.uid_of(host);
         let mut uses = Vec::new();
         let mut owned: Vec<OwnedFd> = Vec::new();
         let mut add = |fd: OwnedFd, what: FdUse| {
@@ -122,20 +141,23 @@ impl WasmExecutor {
         let failed = |what: &str, path: &Path, error: std::io::Error| {
             ExecError::new(ErrorKind::Internal, format!("cannot {what} {}", path.display())).caused_by(error)
         };
-        let exit = work.state_dir.join(EXIT_FILE);
-        let file = std::fs::File::create(&exit).map_err(|error| failed("make", &exit, error))?;
-        add(file.into(), FdUse::Exit);
+        add(
+            self.cache.open(compiled).map_err(|error| failed("open the compiled code in", self.cache.dir(), error))?,
+            FdUse::Code,
+        );
+        let exit = StateFolder::open(&work.state_dir).and_then(|folder| folder.new_exit());
+        add(exit.map_err(|error| failed("record an end in", &work.state_dir, error))?.into(), FdUse::Exit);
         let mut log = Log { file: None, max_size: work.log.max_size, max_files: work.log.max_files };
         if let Some(path) = &work.log.path {
-            let folder =
-                open_log_folder(path, work.log.max_files).map_err(|error| failed("open the log", path, error))?;
+            let folder = lend_log(path, work.log.max_files, uid);
+            let folder = folder.map_err(|error| failed("open the log", path, error))?;
             add(folder, FdUse::LogFolder);
             log.file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
-        let namespace = self.namespace_of(&work.spec).await;
+        let namespace = self.namespace_of(&work.spec, uid).await;
         for mount in &work.spec.mounts {
             let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
-            add(mounts::open(mount, namespace.as_ref().map(|fd| fd.as_fd()))?, what);
+            add(mounts::open(mount, namespace.as_ref().map(|fd| fd.as_fd()), uid)?, what);
         }
         let tcp = || work.listeners.iter().filter(|listener| listener.protocol() == Protocol::Tcp);
         for listener in tcp() {
@@ -160,7 +182,6 @@ impl WasmExecutor {
         let load = Load {
             spec: work.spec.clone(),
             facts: compiled.facts.clone(),
-            code: compiled.code.clone(),
             network: work.network.clone(),
             listeners,
             networks: work.networks.clone(),
@@ -170,28 +191,19 @@ impl WasmExecutor {
         let fds: Vec<_> = owned.iter().map(|fd| fd.as_fd()).collect();
         if fds.len() > crate::protocol::MAX_FDS {
             let text =
-                format!("a component can have at most {} mounts and ports together", crate::protocol::MAX_FDS - 2);
+                format!("a component can have at most {} mounts and ports together", crate::protocol::MAX_FDS - 3);
             return Err(ExecError::new(ErrorKind::Invalid, text));
         }
         host.ask(&Request::Load(Box::new(load)), &fds).await
     }
 }
 
-/// Opens the folder of a log file and lets the host write, rotate and remove the log files in it, but nothing else.
-fn open_log_folder(path: &Path, files: u32) -> std::io::Result<OwnedFd> {
-    let folder = path.parent().ok_or(std::io::ErrorKind::NotFound)?;
-    if rustix::process::geteuid().is_root() {
-        let metadata = std::fs::metadata(folder)?;
-        // Sticky: members of the group make files here, and rename or remove only their own.
-        std::os::unix::fs::chown(folder, None, Some(HOST_UID))?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(metadata.mode() & 0o7777 | 0o1070))?;
-        std::fs::OpenOptions::new().append(true).create(true).open(path)?;
-        let rotated = (1..files).map(|n| PathBuf::from(format!("{}.{n}", path.display()))).filter(|p| p.exists());
-        for file in rotated.chain([path.to_owned()]) {
-            std::os::unix::fs::chown(file, Some(HOST_UID), Some(HOST_UID))?;
-        }
-    }
-    Ok(std::fs::File::open(folder)?.into())
+/// Opens the folder of a log file and lets the user `uid` write, rotate and remove the log files in it, and nothing else.
+fn lend_log(path: &Path, files: u32, uid: u32) -> std::io::Result<OwnedFd> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::NotFound.into());
+    };
+    StateFolder::open(folder)?.lend(name, files, uid)
 }
 
 impl Executor for WasmExecutor {
@@ -273,7 +285,9 @@ impl Executor for WasmExecutor {
                 made = self.create_in_turn(&work, &host, &compiled).await;
             }
             let pid = made.inspect_err(|_| {
-                let _ = std::fs::remove_file(work.state_dir.join(EXIT_FILE));
+                if let Ok(folder) = StateFolder::open(&work.state_dir) {
+                    folder.remove_exit();
+                }
             })?;
             drop(guard);
             let workload = self.live(work.spec.id.clone(), host, pid, turn, false, work.state_dir);
@@ -286,17 +300,19 @@ impl Executor for WasmExecutor {
             let id = known.spec.id.clone();
             let host = self.host_of(self.sandbox(known.spec));
             let turn = self.turn(&host.sandbox);
-            if let Ok(found) = host.ask::<WorkloadState>(&Request::Find { id: id.clone() }, &[]).await {
-                if let Err(error) = self.tables.follow(&host, found.pid, &known.networks).await {
+            if let Ok(Some(started)) = host.ask::<Option<bool>>(&Request::Known { id: id.clone() }, &[]).await
+                && let Ok(pid) = host.pid().await
+            {
+                if let Err(error) = self.tables.follow(&host, pid, &known.networks).await {
                     tracing::warn!(workload.id = %id, %error, "a component was not told of changed names");
                 }
-                let workload = self.live(id, host, found.pid, turn, found.started, known.state_dir);
+                let workload = self.live(id, host, pid, turn, started, known.state_dir);
                 return Ok(Box::new(workload) as Box<dyn Workload>);
             }
             match read_exit(&known.state_dir) {
                 Some(exit) => {
-                    let tables = Arc::clone(&self.tables);
-                    Ok(Box::new(ComponentWorkload::ended(id, host, turn, tables, exit, known.state_dir)))
+                    let (kv_dir, tables) = (self.kv_dir(&host), Arc::clone(&self.tables));
+                    Ok(Box::new(ComponentWorkload::ended(id, host, turn, tables, exit, known.state_dir, kv_dir)))
                 }
                 None => {
                     let text = format!("component {} has neither a host process nor a record of its end", id.short());
@@ -316,13 +332,15 @@ impl Executor for WasmExecutor {
                 let host = self.host_of(sandbox);
                 let turn = self.turn(&host.sandbox);
                 let _guard = turn.lock().await;
-                let live: Vec<WorkloadId> = host.ask(&Request::List, &[]).await.unwrap_or_default();
-                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|id| known.contains(id));
-                for id in stray {
-                    release(&host, id, &self.tables).await;
+                let state = host.state().await;
+                let live = state.map(|state| state.workloads).unwrap_or_default();
+                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|workload| known.contains(&workload.id));
+                let kv_dir = self.kv_dir(&host);
+                for workload in stray {
+                    release(&host, &workload.id, &kv_dir, &self.tables).await;
                 }
                 if keep.is_empty() {
-                    host.clear().await;
+                    host.clear(&kv_dir).await;
                     self.tables.forget(&host.sandbox);
                 }
             }
@@ -346,7 +364,8 @@ impl WasmExecutor {
         started: bool,
         state_dir: PathBuf,
     ) -> ComponentWorkload {
-        ComponentWorkload::live(id, host, pid, turn, Arc::clone(&self.tables), started, state_dir)
+        let kv_dir = self.kv_dir(&host);
+        ComponentWorkload::live(id, host, pid, turn, Arc::clone(&self.tables), started, state_dir, kv_dir)
     }
 
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {

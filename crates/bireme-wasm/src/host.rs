@@ -12,13 +12,15 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use crate::cgroup;
-use crate::protocol::{self, Answer, HostConfig, HostState, Request};
+use crate::protocol::{self, Answer, Brief, HostConfig, HostState, Request};
+use crate::{cgroup, memory};
 
 /// Longest time a host may take to stand ready.
 const START: Duration = Duration::from_secs(30);
 /// Longest time a host may take to be gone after its last workload was deleted.
 const GONE: Duration = Duration::from_secs(5);
+/// Longest time a host may take to answer what it answers at once, on a machine under load.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Names a host process; it may run or not.
 #[derive(Clone, Debug)]
@@ -58,29 +60,75 @@ impl Host {
     }
 
     /// Asks for one thing on a connection of its own.
+    ///
+    /// # Errors
+    /// Also `Unavailable` when it takes longer than a minute; but the end of a workload is waited for as long as it takes.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, ExecError> {
-        let stream = self.connect().await?;
-        ask_on(&stream, request, fds).await
+        let asked = async {
+            let stream = self.connect().await?;
+            ask_on(&stream, request, fds).await
+        };
+        if matches!(request, Request::Wait { .. }) {
+            return asked.await;
+        }
+        tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(self.silent(ANSWER)))
     }
 
+    fn silent(&self, limit: Duration) -> ExecError {
+        let text = format!("the host process of {} does not answer within {} s", self.sandbox, limit.as_secs());
+        ExecError::new(ErrorKind::Unavailable, text)
+    }
+
+    /// Asks for an end, of a workload or of what it does. A host that does not answer in `limit` is ended itself.
+    ///
+    /// # Errors
+    /// What the host answers.
+    pub(crate) async fn ask_for_end(&self, request: &Request, limit: Duration) -> Result<(), ExecError> {
+        match tokio::time::timeout(limit, self.ask::<()>(request, &[])).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(error = %self.silent(limit), "the host process is killed");
+                self.kill().await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Every workload it has.
     pub(crate) async fn state(&self) -> Result<HostState, ExecError> {
         self.ask(&Request::Ping, &[]).await
     }
 
+    pub(crate) async fn brief(&self) -> Result<Brief, ExecError> {
+        self.ask(&Request::Brief, &[]).await
+    }
+
+    /// The host's process ID, here: it knows itself by another.
+    pub(crate) async fn pid(&self) -> Result<u32, ExecError> {
+        let stream = self.connect().await?;
+        let pid = stream.peer_cred().ok().and_then(|peer| u32::try_from(peer.pid()?).ok());
+        pid.filter(|pid| *pid > 0).ok_or_else(|| {
+            let text = format!("the kernel does not tell the process of the host of {}", self.sandbox);
+            ExecError::new(ErrorKind::Internal, text)
+        })
+    }
+
     /// Starts the process unless it answers already. To be called by one task per sandbox at a time.
-    pub(crate) async fn ensure(&self, program: &Path, config: &HostConfig) -> Result<HostState, ExecError> {
-        if let Ok(state) = self.state().await {
-            return Ok(state);
+    pub(crate) async fn ensure(&self, program: &Path, config: &HostConfig) -> Result<Brief, ExecError> {
+        if let Ok(brief) = self.brief().await {
+            return Ok(brief);
         }
+        // One that is there and does not answer must not write beside its successor.
+        self.kill().await;
         self.spawn(program, config).await.map_err(|error| {
             let text = format!("cannot start the host process of {}: {error}", self.sandbox);
             ExecError::new(ErrorKind::Internal, text)
         })?;
-        self.state().await
+        self.brief().await
     }
 
     async fn spawn(&self, program: &Path, config: &HostConfig) -> std::io::Result<()> {
@@ -91,6 +139,7 @@ impl Host {
         let mut child = Command::new(program)
             .arg("serve")
             .arg(serde_json::to_string(config)?)
+            .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -102,37 +151,55 @@ impl Host {
             let _ = tokio::time::timeout(START, stdout.read_to_string(&mut said)).await;
         }
         if said.trim() == "ready" {
-            // Reaps it when it ends, should this daemon live that long.
+            // As root, the process that was started has left its place to one in a namespace of its own.
             tokio::spawn(async move { child.wait().await });
             return Ok(());
         }
         let _ = child.kill().await;
+        self.kill().await;
         let said = tokio::fs::read_to_string(self.dir.join("host.log")).await.unwrap_or_default();
         Err(std::io::Error::other(if said.trim().is_empty() { "it ended without a word" } else { said.trim() }))
     }
 
-    /// Waits until the process is gone and removes its folder and cgroup. Ends what is left in the cgroup.
-    pub(crate) async fn clear(&self) {
-        let deadline = tokio::time::Instant::now() + GONE;
-        while !cgroup::members(&self.cgroup).is_empty() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        self.kill();
-        let deadline = tokio::time::Instant::now() + GONE;
-        while !cgroup::members(&self.cgroup).is_empty() && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+    /// Waits until the process is gone and removes its folder and cgroup, and the folder of its stores if it is empty. Ends
+    /// what is left in the cgroup.
+    pub(crate) async fn clear(&self, kv_dir: &Path) {
+        self.gone().await;
+        self.kill().await;
         cgroup::remove(&self.cgroup);
         let _ = tokio::fs::remove_dir_all(&self.dir).await;
+        // Fails where there are stores.
+        let _ = tokio::fs::remove_dir(kv_dir).await;
     }
 
-    /// Ends every process in the cgroup at once.
-    pub(crate) fn kill(&self) {
-        for pid in cgroup::members(&self.cgroup) {
+    /// Lets the process have what its workloads may have together.
+    pub(crate) fn limit_memory(&self, workloads: u64) {
+        cgroup::limit_memory(&self.cgroup, memory::hard(workloads, memory::of_machine()));
+    }
+
+    /// Waits until no process is in the cgroup, for a while.
+    async fn gone(&self) {
+        let deadline = tokio::time::Instant::now() + GONE;
+        while !cgroup::members(&self.cgroup).is_empty() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends every process in the cgroup, and waits until they are gone. Without a cgroup, the one that has the socket.
+    pub(crate) async fn kill(&self) {
+        let mut members = cgroup::members(&self.cgroup);
+        if members.is_empty() && !rustix::process::geteuid().is_root() {
+            members.extend(self.pid().await.ok());
+        }
+        if members.is_empty() {
+            return;
+        }
+        for pid in members {
             if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
         }
+        self.gone().await;
     }
 }
 

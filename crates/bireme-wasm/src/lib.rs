@@ -15,7 +15,7 @@
 //! Layout below the two roots:
 //!
 //! ```text
-//! <data_root>/wasm/cache/KEY.cwasm    compiled code, mapped by hosts; KEY = content digest + engine compatibility
+//! <data_root>/wasm/cache/KEY.cwasm    compiled code, handed to hosts; KEY = verified digest + engine compatibility
 //! <data_root>/wasm/cache/KEY.json     what the component imports and exports, and a checksum of the code
 //! <data_root>/wasm/kv/SANDBOX/        embedded key-value stores, one SQLite file per name
 //! <exec_root>/w/SANDBOX/host.sock     control socket of the running host
@@ -27,13 +27,14 @@ pub mod cgroup;
 mod compile;
 mod executor;
 mod host;
+pub mod memory;
 mod mounts;
 mod names;
 pub mod protocol;
+mod state;
+mod user;
 mod workload;
 
-pub use compile::takes_too_much;
+pub use compile::{MAX_CODE, takes_too_much};
 pub use executor::{WasmExecutor, WasmOptions};
-
-/// The unprivileged user and group that hosts run as when the daemon is root.
-pub const HOST_UID: u32 = 64_530;
+pub use user::{HOST_UID, RANGE as HOST_UIDS};

@@ -14,8 +14,6 @@ use bireme_core::{ErrorKind, ExecError};
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
-use crate::HOST_UID;
-
 /// The user and group, by number, that files belong to; from Docker's `user[:group]`. Names mean nothing in a component:
 /// they count as root, as does an empty text.
 pub(crate) fn owner(user: &str) -> (u32, u32) {
@@ -23,11 +21,11 @@ pub(crate) fn owner(user: &str) -> (u32, u32) {
     (uid.parse().unwrap_or(0), gid.parse().unwrap_or(0))
 }
 
-/// The lines of a map in which files of `id` appear as the host's, and all others as themselves.
-fn id_map(id: u32) -> String {
-    let mut lines = format!("{id} {HOST_UID} 1\n");
+/// The lines of a map in which files of `id` appear as those of the user `host`, and all others as themselves.
+fn id_map(id: u32, host: u32) -> String {
+    let mut lines = format!("{id} {host} 1\n");
     // What lies between the two that are taken out: the owner's own number, and the host's.
-    let (low, high) = (id.min(HOST_UID), id.max(HOST_UID));
+    let (low, high) = (id.min(host), id.max(host));
     for (from, to) in [(0, low), (low + 1, high), (high.saturating_add(1), u32::MAX)] {
         if from < to {
             lines.push_str(&format!("{from} {from} {}\n", to - from));
@@ -36,14 +34,15 @@ fn id_map(id: u32) -> String {
     lines
 }
 
-/// Makes a user namespace whose maps turn files of `owner` into the host's. It holds no process for long.
+/// Makes a user namespace whose maps turn files of `owner` into those of the user `host`. It holds no process for long.
 ///
 /// # Errors
 /// Those of starting `program`, the host binary, and of writing the maps.
-pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32)) -> std::io::Result<OwnedFd> {
+pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32), host: u32) -> std::io::Result<OwnedFd> {
     use tokio::io::AsyncReadExt as _;
     let mut child = tokio::process::Command::new(program)
         .arg("user-namespace")
+        .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -53,18 +52,19 @@ pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32)) -> std::io
     // One byte says that it stands in its new namespace.
     stdout.read_exact(&mut [0]).await?;
     let process = format!("/proc/{}", child.id().ok_or(std::io::ErrorKind::NotFound)?);
-    std::fs::write(format!("{process}/uid_map"), id_map(owner.0))?;
-    std::fs::write(format!("{process}/gid_map"), id_map(owner.1))?;
+    std::fs::write(format!("{process}/uid_map"), id_map(owner.0, host))?;
+    std::fs::write(format!("{process}/gid_map"), id_map(owner.1, host))?;
     let namespace = std::fs::File::open(format!("{process}/ns/user"))?;
     child.kill().await?;
     Ok(namespace.into())
 }
 
-/// Opens the source of `mount` as a folder on a mount of its own, with the owners of `namespace`.
+/// Opens the source of `mount` as a folder on a mount of its own, with the owners of `namespace`; what is made in memory
+/// is the user `host`'s.
 ///
 /// # Errors
 /// `Invalid` when the source is not a folder; `NotFound` when it is not there.
-pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd, ExecError> {
+pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) -> Result<OwnedFd, ExecError> {
     match &mount.source {
         MountSource::Bind { path, recursive, .. } => {
             let refuse = |error: rustix::io::Errno| {
@@ -101,22 +101,22 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>) -> Result<O
             }
             Ok(tree)
         }
-        MountSource::Tmpfs { size, mode, .. } => tmpfs(*size, *mode, mount.read_only).map_err(|error| {
+        MountSource::Tmpfs { size, mode, .. } => tmpfs(*size, *mode, mount.read_only, host).map_err(|error| {
             ExecError::new(ErrorKind::Internal, format!("cannot make a memory folder for {}", mount.target))
                 .caused_by(std::io::Error::from(error))
         }),
     }
 }
 
-fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool) -> rustix::io::Result<OwnedFd> {
+fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool, host: u32) -> rustix::io::Result<OwnedFd> {
     use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     if let Some(size) = size {
         fsconfig_set_string(&fs, "size", size.to_string())?;
     }
     fsconfig_set_string(&fs, "mode", format!("{:o}", mode.unwrap_or(0o1777)))?;
-    fsconfig_set_string(&fs, "uid", HOST_UID.to_string())?;
-    fsconfig_set_string(&fs, "gid", HOST_UID.to_string())?;
+    fsconfig_set_string(&fs, "uid", host.to_string())?;
+    fsconfig_set_string(&fs, "gid", host.to_string())?;
     fsconfig_create(&fs)?;
     let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
@@ -165,7 +165,7 @@ mod tests {
             (1000, "1000 64530 1\n0 0 1000\n1001 1001 63529\n64531 64531 4294902764\n"),
             (64530, "64530 64530 1\n0 0 64530\n64531 64531 4294902764\n"),
         ] {
-            assert_eq!(id_map(id), expected);
+            assert_eq!(id_map(id, 64_530), expected);
         }
         assert_eq!((owner(""), owner("1000:7"), owner("app"), owner("5")), ((0, 0), (1000, 7), (0, 0), (5, 0)));
     }

@@ -36,8 +36,8 @@ pub struct HostConfig {
     pub dir: PathBuf,
     /// Folder of this sandbox's embedded key-value stores.
     pub kv_dir: PathBuf,
-    /// Folder of compiled code.
-    pub cache_dir: PathBuf,
+    /// The user and group it becomes, if it starts as root.
+    pub uid: u32,
     /// Network namespace to join; `None` stays in the daemon's.
     pub netns: Option<PathBuf>,
     /// DNS servers inside it.
@@ -54,10 +54,10 @@ pub struct HostConfig {
 pub enum Request {
     /// Answered with [`HostState`].
     Ping,
-    /// Answered with the IDs of its workloads.
-    List,
-    /// Answered with [`WorkloadState`].
-    Find {
+    /// Answered with [`Brief`].
+    Brief,
+    /// Answered with whether the workload was started; `None` when the host does not have it.
+    Known {
         id: WorkloadId,
     },
     /// Makes a workload ready to start.
@@ -108,8 +108,6 @@ pub enum Request {
 pub struct Load {
     pub spec: WorkloadSpec,
     pub facts: Facts,
-    /// File name of the compiled code in the cache folder.
-    pub code: String,
     pub network: Option<NetworkPlace>,
     /// Host addresses this workload answers on; the socket is among the descriptors or held already.
     pub listeners: Vec<SocketAddr>,
@@ -132,6 +130,8 @@ pub struct Log {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FdUse {
+    /// The file of compiled code.
+    Code,
     /// The empty file to which the end is written.
     Exit,
     LogFolder,
@@ -194,15 +194,22 @@ pub enum CompileAnswer {
 /// A host as it describes itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostState {
-    pub pid: u32,
-    /// How many it runs.
+    pub workloads: Vec<WorkloadState>,
+    /// Addresses whose listening sockets it holds.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// The same in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brief {
     pub workloads: usize,
+    /// Bytes that its workloads may have together, see [`crate::memory`].
+    pub memory: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkloadState {
-    /// The host's own.
-    pub pid: u32,
+    pub id: WorkloadId,
     pub started: bool,
 }
 
@@ -211,11 +218,11 @@ pub struct WorkloadState {
 pub struct Usage {
     /// Processor time in nanoseconds: the time its instances were being run.
     pub cpu: u64,
-    /// Bytes of linear memory of its live instances.
+    /// Bytes that its live instances have, and its share of what the host process takes beside instances.
     pub memory: u64,
     /// The most that one instance had.
     pub memory_peak: u64,
-    /// Most bytes of linear memory of one instance.
+    /// Most bytes that all its instances may have, and the host process with them.
     pub memory_limit: u64,
     /// Live instances.
     pub instances: u64,

@@ -16,9 +16,10 @@ use tokio::task::AbortHandle;
 use crate::host::{Host, ask_on};
 use crate::names::Tables;
 use crate::protocol::{Instance, Request, Usage};
+use crate::state::StateFolder;
 
-/// Where a workload's end is written, in its state folder.
-pub(crate) const EXIT_FILE: &str = "exit.json";
+/// Longest time a host may take to answer when a workload shall end, and then to have ended it.
+const END: Duration = Duration::from_secs(10);
 
 pub(crate) struct ComponentWorkload {
     id: WorkloadId,
@@ -31,6 +32,8 @@ pub(crate) struct ComponentWorkload {
     exit: watch::Receiver<Option<Exit>>,
     monitor: Option<AbortHandle>,
     state_dir: PathBuf,
+    /// Folder of the stores of its sandbox.
+    kv_dir: PathBuf,
 }
 
 impl Drop for ComponentWorkload {
@@ -51,11 +54,12 @@ impl ComponentWorkload {
         tables: Arc<Tables>,
         started: bool,
         state_dir: PathBuf,
+        kv_dir: PathBuf,
     ) -> Self {
         let (ended, exit) = watch::channel(None);
         let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
         let started = watch::Sender::new(started);
-        Self { id, host, pid, turn, tables, started, exit, monitor: Some(watching.abort_handle()), state_dir }
+        Self { id, host, pid, turn, tables, started, exit, monitor: Some(watching.abort_handle()), state_dir, kv_dir }
     }
 
     /// A workload of which only the record of its end is left.
@@ -66,9 +70,11 @@ impl ComponentWorkload {
         tables: Arc<Tables>,
         exit: Exit,
         state_dir: PathBuf,
+        kv_dir: PathBuf,
     ) -> Self {
         let exit = watch::channel(Some(exit)).1;
-        Self { id, host, pid: 0, turn, tables, started: watch::Sender::new(true), exit, monitor: None, state_dir }
+        let started = watch::Sender::new(true);
+        Self { id, host, pid: 0, turn, tables, started, exit, monitor: None, state_dir, kv_dir }
     }
 
     fn running(&self) -> Result<(), ExecError> {
@@ -84,7 +90,7 @@ impl ComponentWorkload {
 
 /// Reads how a workload ended; `None` while it has not, or when the record is damaged.
 pub(crate) fn read_exit(state_dir: &Path) -> Option<Exit> {
-    serde_json::from_slice(&std::fs::read(state_dir.join(EXIT_FILE)).ok()?).ok()
+    StateFolder::open(state_dir).ok()?.read_exit()
 }
 
 /// Waits for the end on a connection of its own. A connection that breaks means that the host process is gone.
@@ -97,10 +103,8 @@ async fn watch_end(id: WorkloadId, host: Host, state_dir: PathBuf, ended: watch:
             let text = format!("its host process died (what it said is in {})", host.dir.join("host.log").display());
             let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(text) };
             // The next daemon finds the same end.
-            if let Ok(text) = serde_json::to_vec(&exit) {
-                let unfinished = state_dir.join("exit.json.tmp");
-                let _ = std::fs::write(&unfinished, text)
-                    .and_then(|()| std::fs::rename(&unfinished, state_dir.join(EXIT_FILE)));
+            if let Err(error) = StateFolder::open(&state_dir).and_then(|folder| folder.write_exit(&exit)) {
+                tracing::warn!(workload.id = %id, %error, "cannot record the end of a component");
             }
             exit
         })
@@ -124,7 +128,22 @@ impl Workload for ComponentWorkload {
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
             self.running()?;
-            self.host.ask(&Request::Signal { id: self.id.clone(), signal: signal.0 }, &[]).await
+            let request = Request::Signal { id: self.id.clone(), signal: signal.0 };
+            if signal != Signal::KILL {
+                return self.host.ask(&request, &[]).await;
+            }
+            let mut exit = self.exit.clone();
+            self.host.ask_for_end(&request, END).await?;
+            let host = self.host.clone();
+            // A kill ends whatever it is sent to, and if the host cannot, with the host.
+            tokio::spawn(async move {
+                let ended = tokio::time::timeout(END, exit.wait_for(Option::is_some)).await.is_ok();
+                if !ended {
+                    tracing::warn!(sandbox = %host.sandbox, "a host process did not end a component and is killed");
+                    host.kill().await;
+                }
+            });
+            Ok(())
         })
     }
 
@@ -173,8 +192,11 @@ impl Workload for ComponentWorkload {
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
             let _turn = self.turn.lock().await;
-            release(&self.host, &self.id, &self.tables).await;
-            let _ = tokio::fs::remove_file(self.state_dir.join(EXIT_FILE)).await;
+            release(&self.host, &self.id, &self.kv_dir, &self.tables).await;
+            if let Ok(folder) = StateFolder::open(&self.state_dir) {
+                folder.remove_exit();
+                folder.take_back();
+            }
             Ok(())
         })
     }
@@ -204,15 +226,14 @@ impl Workload for ComponentWorkload {
 }
 
 /// Deletes `id` in its host and clears the host away when that was the last. The caller holds the sandbox's turn.
-pub(crate) async fn release(host: &Host, id: &WorkloadId, tables: &Tables) {
-    let _ = host.ask::<()>(&Request::Delete { id: id.clone() }, &[]).await;
-    let last = match host.state().await {
-        Ok(state) => state.workloads == 0,
-        Err(_) => true,
-    };
-    if last {
-        host.clear().await;
-        tables.forget(&host.sandbox);
+pub(crate) async fn release(host: &Host, id: &WorkloadId, kv_dir: &Path, tables: &Tables) {
+    let _ = host.ask_for_end(&Request::Delete { id: id.clone() }, END).await;
+    match host.brief().await {
+        Ok(brief) if brief.workloads > 0 => host.limit_memory(brief.memory),
+        _ => {
+            host.clear(kv_dir).await;
+            tables.forget(&host.sandbox);
+        }
     }
 }
 

@@ -45,13 +45,6 @@ pub fn make_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
-/// Makes a folder that nobody but this engine's user enters, also where an older engine left it open.
-pub fn make_closed_folder(path: &Path) -> anyhow::Result<()> {
-    make_folder(path)?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700))
-        .with_context(|| format!("cannot close the folder {} to other users", path.display()))
-}
-
 /// Held as long as this engine has its data root.
 #[derive(Debug)]
 pub struct Lock {

@@ -32,6 +32,7 @@ pub(crate) mod concurrent {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "bireme:host/imports-async",
+        imports: { "spin:key-value/key-value.[method]store.get-keys": async | store | trappable },
         require_store_data_send: true,
         with: {
             "spin:key-value/key-value.store": crate::host::store::Store,
@@ -65,6 +66,7 @@ pub(crate) mod lookup {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "bireme:host/lookup",
+        imports: { "wasi:sockets/ip-name-lookup.[method]resolve-address-stream.subscribe": trappable },
         require_store_data_send: true,
         with: {
             "wasi:io": wasmtime_wasi::p2::bindings::io,

@@ -12,6 +12,7 @@ use tokio_rustls::{TlsConnector, rustls};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::net::{ConnectError, Target};
+use crate::account::{Account, Charge};
 use crate::component::Component;
 use crate::trigger::http::answer_in_process;
 
@@ -19,41 +20,55 @@ use crate::trigger::http::answer_in_process;
 const CONNECT: Duration = Duration::from_secs(30);
 /// Longest time to wait for the head of a response, and between parts of it, where the guest sets none.
 const ANSWER: Duration = Duration::from_secs(600);
+/// Bytes that one connection may buffer, the head of the response among them; charged to the instance.
+const CONNECTION: usize = 64 << 10;
 /// Through how many components of one host a request may go.
 const MAX_DEPTH: u32 = 16;
 
 /// What one instance may send out.
 pub(crate) struct Outgoing {
-    component: Arc<Component>,
+    account: Arc<Account>,
     depth: u32,
 }
 
 impl Outgoing {
-    pub(crate) fn new(component: &Arc<Component>, depth: u32) -> Self {
-        Self { component: Arc::clone(component), depth }
+    pub(crate) fn new(account: &Arc<Account>, depth: u32) -> Self {
+        Self { account: Arc::clone(account), depth }
     }
 }
+
+/// Bytes of a body that wait for whoever reads it: enough for whole parts, and little for each of many handles.
+const BODY: usize = 64 << 10;
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        Box::new(send(Arc::clone(&self.component), self.depth, request, options))
+        Box::new(send(Arc::clone(&self.account), self.depth, request, options))
     }
 }
 
 async fn send(
-    component: Arc<Component>,
+    account: Arc<Account>,
     depth: u32,
     request: http::Request<WasiBody>,
     options: Option<RequestOptions>,
 ) -> Sent {
+    let component = Arc::clone(&account.component);
     let tls = request.uri().scheme() == Some(&Scheme::HTTPS);
     let authority = request.uri().authority().cloned().ok_or(Error::HttpRequestUriInvalid)?;
     let host = authority.host().trim_matches(['[', ']']);
@@ -79,13 +94,19 @@ async fn send(
     let connect_time = time(|options| options.connect_timeout, CONNECT);
     let first_time = time(|options| options.first_byte_timeout, ANSWER);
     let between_time = time(|options| options.between_bytes_timeout, ANSWER);
+    let charge = account.charge(CONNECTION).map_err(|text| {
+        component.log.note(&format!("bireme: outgoing request refused: {text}"));
+        Error::ConnectionLimitReached
+    })?;
     let stream = tokio::time::timeout(connect_time, connect(&component, &addresses, host, tls))
         .await
         .map_err(|_| Error::ConnectionTimeout)??;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::Builder::new().handshake::<_, WasiBody>(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(CONNECTION)
+        .handshake::<_, WasiBody>(TokioIo::new(stream))
+        .await?;
     let driver = tokio::spawn(async move { connection.await.map_err(Error::from) });
-    let driver = Driver(driver);
+    let driver = Driver { task: driver, _charge: charge };
     let (mut parts, body) = request.into_parts();
     // Only requests to a proxy name the server in their first line.
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -98,11 +119,15 @@ async fn send(
 }
 
 /// Drives the connection; ends it when the response is dropped.
-struct Driver(tokio::task::JoinHandle<Result<(), Error>>);
+struct Driver {
+    task: tokio::task::JoinHandle<Result<(), Error>>,
+    /// What the connection costs the instance.
+    _charge: Charge,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 

@@ -1,10 +1,13 @@
 //! `wasi:keyvalue`, in the two drafts that SDKs speak: `0.2.0-draft2` and wasmtime's `0.2.0-draft`.
 
+use std::sync::Arc;
+
 use wasmtime::component::Resource;
 
 use super::bindings::{draft, sync};
 use super::kv::find;
 use super::store::{OpenError, Store};
+use crate::account::{Account, Charge, Payer};
 use crate::guest::Guest;
 
 use draft::wasi::keyvalue0_2_0_draft as d1;
@@ -16,6 +19,17 @@ pub struct Cas {
     store: Store,
     key: String,
     seen: Option<Vec<u8>>,
+    /// What the host holds for the instance with it.
+    _charge: Charge,
+}
+
+impl Cas {
+    /// # Errors
+    /// When the value is more than the instance may have the host hold.
+    fn new(account: &Arc<Account>, store: Store, key: String, seen: Option<Vec<u8>>) -> Result<Self, String> {
+        let charge = account.charge(key.len() + seen.as_ref().map_or(0, Vec::len))?;
+        Ok(Self { store, key, seen, _charge: charge })
+    }
 }
 
 /// The parts that differ in nothing but the names of generated types.
@@ -51,7 +65,8 @@ macro_rules! store_of {
                 bucket: Resource<Store>,
                 key: String,
             ) -> Result<Option<Vec<u8>>, $version::store::Error> {
-                Ok(find(self, &bucket)?.get(key).await?)
+                let payer = Payer::new(&self.account);
+                Ok(find(self, &bucket)?.get(key, payer).await?)
             }
 
             async fn set(
@@ -79,7 +94,8 @@ macro_rules! store_of {
                 if cursor.is_some() {
                     return Err("this store answers with all keys at once and gives no cursor".to_owned().into());
                 }
-                Ok($version::store::KeyResponse { keys: find(self, &bucket)?.keys().await?, cursor: None })
+                let payer = Payer::new(&self.account);
+                Ok($version::store::KeyResponse { keys: find(self, &bucket)?.keys(payer).await?, cursor: None })
             }
 
             async fn drop(&mut self, bucket: Resource<Store>) -> wasmtime::Result<()> {
@@ -98,7 +114,8 @@ impl d1::batch::Host for Guest {
         bucket: Resource<Store>,
         keys: Vec<String>,
     ) -> Result<Vec<Option<(String, Vec<u8>)>>, d1::store::Error> {
-        let found = find(self, &bucket)?.get_many(keys).await?;
+        let payer = Payer::new(&self.account);
+        let found = find(self, &bucket)?.get_many(keys, payer).await?;
         Ok(found.into_iter().map(|(key, value)| value.map(|value| (key, value))).collect())
     }
 
@@ -121,7 +138,8 @@ impl d2::batch::Host for Guest {
         bucket: Resource<Store>,
         keys: Vec<String>,
     ) -> Result<Vec<(String, Option<Vec<u8>>)>, d2::store::Error> {
-        Ok(find(self, &bucket)?.get_many(keys).await?)
+        let payer = Payer::new(&self.account);
+        Ok(find(self, &bucket)?.get_many(keys, payer).await?)
     }
 
     async fn set_many(
@@ -152,12 +170,13 @@ impl d2::atomics::Host for Guest {
 
     async fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> Result<(), d2::atomics::CasError> {
         let failed = |text: String| d2::atomics::CasError::StoreError(text.into());
-        let Cas { store, key, seen } = self.table.delete(cas).map_err(|error| failed(error.to_string()))?;
+        let Cas { store, key, seen, .. } = self.table.delete(cas).map_err(|error| failed(error.to_string()))?;
         if store.compare_and_swap(key.clone(), seen, value).await.map_err(failed)? {
             return Ok(());
         }
-        let seen = store.get(key.clone()).await.map_err(failed)?;
-        let again = self.table.push(Cas { store, key, seen }).map_err(|error| failed(error.to_string()))?;
+        let seen = store.get(key.clone(), Payer::new(&self.account)).await.map_err(failed)?;
+        let again = Cas::new(&self.account, store, key, seen).map_err(failed)?;
+        let again = self.table.push(again).map_err(|error| failed(error.to_string()))?;
         Err(d2::atomics::CasError::CasFailed(again))
     }
 }
@@ -165,8 +184,9 @@ impl d2::atomics::Host for Guest {
 impl d2::atomics::HostCas for Guest {
     async fn new(&mut self, bucket: Resource<Store>, key: String) -> Result<Resource<Cas>, d2::store::Error> {
         let store = find(self, &bucket)?;
-        let seen = store.get(key.clone()).await?;
-        self.table.push(Cas { store, key, seen }).map_err(|error| error.to_string().into())
+        let seen = store.get(key.clone(), Payer::new(&self.account)).await?;
+        let cas = Cas::new(&self.account, store, key, seen)?;
+        self.table.push(cas).map_err(|error| error.to_string().into())
     }
 
     async fn current(&mut self, cas: Resource<Cas>) -> Result<Option<Vec<u8>>, d2::store::Error> {

@@ -5,6 +5,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 use super::bindings::concurrent::spin::key_value::key_value as v3;
 use super::bindings::sync::fermyon::spin2_0_0::key_value as v2;
 use super::store::{OpenError, Store};
+use crate::account::Payer;
 use crate::guest::Guest;
 
 impl From<OpenError> for v2::Error {
@@ -39,7 +40,8 @@ impl v2::HostStore for Guest {
     }
 
     async fn get(&mut self, store: Resource<Store>, key: String) -> Result<Option<Vec<u8>>, v2::Error> {
-        find(self, &store).map_err(v2::Error::Other)?.get(key).await.map_err(v2::Error::Other)
+        let payer = Payer::new(&self.account);
+        find(self, &store).map_err(v2::Error::Other)?.get(key, payer).await.map_err(v2::Error::Other)
     }
 
     async fn set(&mut self, store: Resource<Store>, key: String, value: Vec<u8>) -> Result<(), v2::Error> {
@@ -55,7 +57,8 @@ impl v2::HostStore for Guest {
     }
 
     async fn get_keys(&mut self, store: Resource<Store>) -> Result<Vec<String>, v2::Error> {
-        find(self, &store).map_err(v2::Error::Other)?.keys().await.map_err(v2::Error::Other)
+        let payer = Payer::new(&self.account);
+        find(self, &store).map_err(v2::Error::Other)?.keys(payer).await.map_err(v2::Error::Other)
     }
 
     async fn drop(&mut self, store: Resource<Store>) -> wasmtime::Result<()> {
@@ -73,9 +76,12 @@ impl v3::HostStore for Guest {
     }
 }
 
-/// The store behind a handle of a concurrent call.
-fn find3<T: Send>(guest: &Accessor<T, HasSelf<Guest>>, store: &Resource<Store>) -> Result<Store, v3::Error> {
-    guest.with(|mut access| find(access.get(), store)).map_err(v3::Error::Other)
+/// The store behind a handle of a concurrent call, and who pays for what is read or written.
+fn find3<T: Send>(guest: &Accessor<T, HasSelf<Guest>>, store: &Resource<Store>) -> Result<(Store, Payer), v3::Error> {
+    guest.with(|mut access| {
+        let guest = access.get();
+        Ok((find(guest, store).map_err(v3::Error::Other)?, Payer::new(&guest.account)))
+    })
 }
 
 impl<T: Send> v3::HostStoreWithStore<T> for HasSelf<Guest> {
@@ -86,7 +92,10 @@ impl<T: Send> v3::HostStoreWithStore<T> for HasSelf<Guest> {
     }
 
     async fn get(guest: &Accessor<T, Self>, store: Resource<Store>, key: String) -> Result<Option<Vec<u8>>, v3::Error> {
-        find3(guest, &store)?.get(key).await.map_err(v3::Error::Other)
+        let (store, payer) = find3(guest, &store)?;
+        // Any number of calls may be under way at once.
+        let _charge = payer.pay(key.len()).map_err(v3::Error::Other)?;
+        store.get(key, payer).await.map_err(v3::Error::Other)
     }
 
     async fn set(
@@ -95,23 +104,29 @@ impl<T: Send> v3::HostStoreWithStore<T> for HasSelf<Guest> {
         key: String,
         value: Vec<u8>,
     ) -> Result<(), v3::Error> {
-        find3(guest, &store)?.set(key, value).await.map_err(v3::Error::Other)
+        let (store, payer) = find3(guest, &store)?;
+        let _charge = payer.pay(key.len() + value.len()).map_err(v3::Error::Other)?;
+        store.set(key, value).await.map_err(v3::Error::Other)
     }
 
     async fn delete(guest: &Accessor<T, Self>, store: Resource<Store>, key: String) -> Result<(), v3::Error> {
-        find3(guest, &store)?.delete(key).await.map_err(v3::Error::Other)
+        let (store, payer) = find3(guest, &store)?;
+        let _charge = payer.pay(key.len()).map_err(v3::Error::Other)?;
+        store.delete(key).await.map_err(v3::Error::Other)
     }
 
     async fn exists(guest: &Accessor<T, Self>, store: Resource<Store>, key: String) -> Result<bool, v3::Error> {
-        find3(guest, &store)?.exists(key).await.map_err(v3::Error::Other)
+        let (store, payer) = find3(guest, &store)?;
+        let _charge = payer.pay(key.len()).map_err(v3::Error::Other)?;
+        store.exists(key).await.map_err(v3::Error::Other)
     }
 
     async fn get_keys(
         guest: &Accessor<T, Self>,
         store: Resource<Store>,
-    ) -> (StreamReader<String>, FutureReader<Result<(), v3::Error>>) {
+    ) -> wasmtime::Result<(StreamReader<String>, FutureReader<Result<(), v3::Error>>)> {
         let found = match find3(guest, &store) {
-            Ok(store) => store.keys().await.map_err(v3::Error::Other),
+            Ok((store, payer)) => store.keys(payer).await.map_err(v3::Error::Other),
             Err(error) => Err(error),
         };
         let (keys, end) = match found {
@@ -119,10 +134,10 @@ impl<T: Send> v3::HostStoreWithStore<T> for HasSelf<Guest> {
             Err(error) => (Vec::new(), Err(error)),
         };
         guest.with(|mut access: Access<'_, T, Self>| {
-            let stream = StreamReader::new(&mut access, keys).expect("concurrency is enabled in our engine");
-            let end = FutureReader::new(&mut access, async move { wasmtime::error::Ok(end) })
-                .expect("concurrency is enabled in our engine");
-            (stream, end)
+            // Neither can be made once the guest holds as many handles as it may.
+            let stream = StreamReader::new(&mut access, keys)?;
+            let end = FutureReader::new(&mut access, async move { wasmtime::error::Ok(end) })?;
+            Ok((stream, end))
         })
     }
 }

@@ -25,6 +25,8 @@ use crate::guest::Guest;
 
 /// Most addresses of which one workload's instances know the names; the oldest knowledge is dropped as a whole.
 const MAX_ADDRESSES: usize = 1024;
+/// Most bytes of a name that is looked up: what DNS can hold, with a final dot.
+const MAX_NAME: usize = 254;
 /// How long an address belongs to the name that DNS gave it for.
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 
@@ -128,6 +130,14 @@ pub struct Lookup {
     found: Result<std::vec::IntoIter<IpAddr>, ErrorCode>,
 }
 
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
 #[wasmtime_wasi::async_trait]
 impl Pollable for Lookup {
     async fn ready(&mut self) {
@@ -146,6 +156,9 @@ impl Pollable for Lookup {
 
 impl p2::Host for Guest {
     fn resolve_addresses(&mut self, _network: Resource<Network>, name: String) -> Result<Resource<Lookup>, ErrorCode> {
+        if name.len() > MAX_NAME {
+            return Err(ErrorCode::InvalidArgument);
+        }
         let component = Arc::clone(&self.component);
         let task = tokio::spawn(async move { resolve(&component, &name).await });
         let lookup = Lookup { task: Some(task), found: Ok(Vec::new().into_iter()) };
@@ -167,8 +180,9 @@ impl p2::HostResolveAddressStream for Guest {
         }
     }
 
-    fn subscribe(&mut self, lookup: Resource<Lookup>) -> Resource<DynPollable> {
-        subscribe(&mut self.table, lookup).expect("the guest holds this handle, and the table has room for its child")
+    fn subscribe(&mut self, lookup: Resource<Lookup>) -> wasmtime::Result<Resource<DynPollable>> {
+        // Fails once the guest holds as many handles as it may.
+        subscribe(&mut self.table, lookup)
     }
 
     fn drop(&mut self, lookup: Resource<Lookup>) -> wasmtime::Result<()> {
@@ -191,6 +205,9 @@ impl<T: Send> p3::HostWithStore<T> for Names {
         guest: &Accessor<T, Self>,
         name: String,
     ) -> wasmtime::Result<Result<Vec<IpAddress3>, p3::ErrorCode>> {
+        if name.len() > MAX_NAME {
+            return Ok(Err(p3::ErrorCode::InvalidArgument));
+        }
         let component = guest.with(|mut access| Arc::clone(&access.get().component));
         Ok(match resolve(&component, &name).await {
             Ok(addresses) if addresses.is_empty() => Err(p3::ErrorCode::NameUnresolvable),

@@ -9,6 +9,7 @@ use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use crate::account::Payer;
 use crate::component::Component;
 
 /// Why a store could not be opened.
@@ -96,18 +97,9 @@ impl Store {
         }
     }
 
-    pub(crate) async fn get(&self, key: String) -> Outcome<Option<Vec<u8>>> {
-        match self {
-            Self::Embedded(db) => {
-                sql(db, move |db| {
-                    db.prepare_cached("SELECT value FROM kv WHERE key = ?1")?
-                        .query_row([key], |row| row.get(0))
-                        .optional()
-                })
-                .await
-            }
-            Self::Redis(connection) => connection.clone().get(key).await.map_err(plain),
-        }
+    /// The value of `key`, for which `payer` pays while it is on its way to the guest.
+    pub(crate) async fn get(&self, key: String, payer: Payer) -> Outcome<Option<Vec<u8>>> {
+        Ok(self.get_many(vec![key], payer).await?.pop().and_then(|(_, value)| value))
     }
 
     pub(crate) async fn set(&self, key: String, value: Vec<u8>) -> Outcome<()> {
@@ -127,18 +119,28 @@ impl Store {
         }
     }
 
-    pub(crate) async fn keys(&self) -> Outcome<Vec<String>> {
+    pub(crate) async fn keys(&self, payer: Payer) -> Outcome<Vec<String>> {
         match self {
             Self::Embedded(db) => {
-                sql(db, |db| {
+                let result = sql(db, move |db| {
                     let mut query = db.prepare_cached("SELECT key FROM kv ORDER BY key")?;
-                    query.query_map([], |row| row.get(0))?.collect()
+                    let (mut rows, mut keys, mut charges) = (query.query([])?, Vec::new(), Vec::new());
+                    while let Some(row) = rows.next()? {
+                        let key = row.get_ref(0)?.as_str()?;
+                        match payer.pay(key.len() + size_of::<String>()) {
+                            Ok(charge) => charges.push(charge),
+                            Err(text) => return Ok(Err(text)),
+                        }
+                        keys.push(key.to_owned());
+                    }
+                    Ok(Ok((keys, charges)))
                 })
-                .await
+                .await?;
+                result.map(|(keys, _)| keys)
             }
             Self::Redis(connection) => {
                 let mut connection = connection.clone();
-                let mut keys = Vec::new();
+                let (mut keys, mut charges) = (Vec::new(), Vec::new());
                 let mut cursor = 0u64;
                 loop {
                     let (next, found): (u64, Vec<String>) = redis::cmd("SCAN")
@@ -148,6 +150,7 @@ impl Store {
                         .query_async(&mut connection)
                         .await
                         .map_err(plain)?;
+                    charges.push(payer.pay(found.iter().map(|key| key.len() + size_of::<String>()).sum())?);
                     keys.extend(found);
                     cursor = next;
                     if cursor == 0 {
@@ -161,16 +164,32 @@ impl Store {
         }
     }
 
-    pub(crate) async fn get_many(&self, keys: Vec<String>) -> Outcome<Vec<(String, Option<Vec<u8>>)>> {
+    pub(crate) async fn get_many(&self, keys: Vec<String>, payer: Payer) -> Outcome<Vec<(String, Option<Vec<u8>>)>> {
         match self {
             Self::Embedded(db) => {
-                sql(db, move |db| {
+                let result = sql(db, move |db| {
                     let mut query = db.prepare_cached("SELECT value FROM kv WHERE key = ?1")?;
-                    keys.into_iter()
-                        .map(|key| Ok((key.clone(), query.query_row([key], |row| row.get(0)).optional()?)))
-                        .collect()
+                    let (mut found, mut charges) = (Vec::with_capacity(keys.len()), Vec::new());
+                    for key in keys {
+                        let mut rows = query.query([&key])?;
+                        let value = match rows.next()? {
+                            None => None,
+                            Some(row) => {
+                                let value = row.get_ref(0)?.as_blob()?;
+                                match payer.pay(value.len()) {
+                                    Ok(charge) => charges.push(charge),
+                                    Err(text) => return Ok(Err(text)),
+                                }
+                                Some(value.to_vec())
+                            }
+                        };
+                        drop(rows);
+                        found.push((key, value));
+                    }
+                    Ok(Ok((found, charges)))
                 })
-                .await
+                .await?;
+                result.map(|(found, _)| found)
             }
             Self::Redis(connection) => {
                 if keys.is_empty() {
@@ -178,6 +197,7 @@ impl Store {
                 }
                 let values: Vec<Option<Vec<u8>>> =
                     redis::cmd("MGET").arg(&keys).query_async(&mut connection.clone()).await.map_err(plain)?;
+                let _charge = payer.pay(values.iter().flatten().map(Vec::len).sum())?;
                 Ok(keys.into_iter().zip(values).collect())
             }
         }
@@ -333,15 +353,15 @@ mod tests {
         assert_eq!(store.increment("a".into(), 41).await.unwrap(), 42);
         assert_eq!(store.increment("n".into(), -1).await.unwrap(), -1);
         assert!(store.exists("a".into()).await.unwrap());
-        assert_eq!(store.keys().await.unwrap(), ["a", "n"]);
+        assert_eq!(store.keys(Payer::nobody()).await.unwrap(), ["a", "n"]);
         assert!(!store.compare_and_swap("a".into(), Some(b"x".to_vec()), b"y".to_vec()).await.unwrap());
         assert!(store.compare_and_swap("a".into(), Some(b"42".to_vec()), b"y".to_vec()).await.unwrap());
         assert!(store.compare_and_swap("new".into(), None, b"z".to_vec()).await.unwrap());
         assert!(!store.compare_and_swap("new".into(), None, b"z".to_vec()).await.unwrap());
         assert!(store.increment("new".into(), 1).await.is_err());
         store.delete("a".into()).await.unwrap();
-        assert_eq!(store.get("a".into()).await.unwrap(), None);
-        let many = store.get_many(vec!["new".into(), "a".into()]).await.unwrap();
+        assert_eq!(store.get("a".into(), Payer::nobody()).await.unwrap(), None);
+        let many = store.get_many(vec!["new".into(), "a".into()], Payer::nobody()).await.unwrap();
         assert_eq!(many, [("new".to_owned(), Some(b"z".to_vec())), ("a".to_owned(), None)]);
     }
 }

@@ -6,6 +6,7 @@ use bireme_core::Exit;
 use wasmtime_wasi::I32Exit;
 
 use super::Program;
+use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Outcome};
 use crate::guest::Guest;
 use crate::log::now;
@@ -18,20 +19,22 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
     };
     // A command runs as long as it likes, unless it was said how long: the default is one of requests and messages.
     let timed = component.spec.labels.contains_key("bireme.timeout");
-    let ended = Guarded::new(Arc::clone(&component), timed, call(&component)).await;
+    let ended = Guarded::new(Arc::clone(&invocation.account), timed, call(&invocation.account)).await;
     let exit = match ended {
         Ok(Ok(code)) => exit(code, None),
         Ok(Err(error)) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(code)) => exit(*code, None),
             None => {
                 invocation.outcome = Outcome::Failed;
-                component.log.note(&format!(
-                    "bireme: {} failed: {}",
-                    component.spec.name,
-                    crate::trigger::reason(&error)
-                ));
-                // As a Linux process that aborted.
-                exit(134, None)
+                let reason = crate::trigger::reason(&invocation.account, &error);
+                component.log.note(&format!("bireme: {} failed: {reason}", component.spec.name));
+                if invocation.account.was_refused() {
+                    // As a Linux process that the kernel ended at its limit.
+                    Exit { oom_killed: true, ..exit(137, None) }
+                } else {
+                    // As a Linux process that aborted.
+                    exit(134, None)
+                }
             }
         },
         Err(Cut::CpuTime) => {
@@ -54,6 +57,15 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             // As timeout(1) has it.
             exit(124, None)
         }
+        Err(Cut::Memory) => {
+            invocation.outcome = Outcome::Failed;
+            component.log.note(&format!("bireme: {}: {}", component.spec.name, super::ENDED_FOR_MEMORY));
+            Exit { oom_killed: true, ..exit(137, None) }
+        }
+        Err(Cut::Broken) => {
+            invocation.outcome = Outcome::Failed;
+            exit(134, Some("the host process failed while it ran the command; see its log".to_owned()))
+        }
         Err(Cut::Stopped) => {
             invocation.outcome = Outcome::Failed;
             exit(component.cut_code(), None)
@@ -63,23 +75,23 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
     exit
 }
 
-async fn call(component: &Arc<Component>) -> wasmtime::Result<i32> {
+async fn call(account: &Arc<Account>) -> wasmtime::Result<i32> {
     let code = |result: Result<(), ()>| i32::from(result.is_err());
-    match &component.program {
+    match &account.component.program {
         Program::CommandP2(pre) => {
-            let mut store = Guest::store(component, 0)?;
+            let mut store = Guest::store(account, 0)?;
             let command = pre.instantiate_async(&mut store).await?;
             Ok(code(command.wasi_cli_run().call_run(&mut store).await?))
         }
         Program::CommandP3(pre) => {
-            let mut store = Guest::store(component, 0)?;
+            let mut store = Guest::store(account, 0)?;
             let command = pre.instantiate_async(&mut store).await?;
             let result =
                 store.run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await).await??;
             Ok(code(result))
         }
         Program::CommandP1(pre) => {
-            let mut store = Guest::store_p1(component)?;
+            let mut store = Guest::store_p1(account)?;
             let instance = pre.instantiate_async(&mut store).await?;
             instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await?;
             Ok(0)

@@ -28,6 +28,7 @@ use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Program;
+use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Invocation, Outcome, Refused};
 use crate::guest::Guest;
 
@@ -567,7 +568,7 @@ impl hyper::body::Body for Streamed {
 
 fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error) {
     invocation.outcome = Outcome::Failed;
-    invocation.component.log.note(&format!("bireme: {what} failed: {}", super::reason(error)));
+    invocation.component.log.note(&format!("bireme: {what} failed: {}", super::reason(&invocation.account, error)));
 }
 
 /// The answer for an instance that ended without one, or in the middle of one.
@@ -619,7 +620,8 @@ async fn run(
 ) -> Ended {
     let component = Arc::clone(&invocation.component);
     let name = &component.spec.name;
-    let mut guarded = Guarded::new(Arc::clone(&component), true, call(Arc::clone(&component), request, answer, depth));
+    let account = Arc::clone(&invocation.account);
+    let mut guarded = Guarded::new(Arc::clone(&account), true, call(Arc::clone(&account), request, answer, depth));
     let ended = (&mut guarded).await;
     let mut remains: Option<Box<dyn Send>> = None;
     let (outcome, end) = match ended {
@@ -628,7 +630,7 @@ async fn run(
             (Outcome::Failed, End::Busy)
         }
         Ok(Err((error, store))) => {
-            component.log.note(&format!("bireme: {what} failed: {}", super::reason(&error)));
+            component.log.note(&format!("bireme: {what} failed: {}", super::reason(&account, &error)));
             remains = Some(Box::new(store));
             (Outcome::Failed, End::Failed)
         }
@@ -648,6 +650,11 @@ async fn run(
                     ));
                     (Outcome::TimedOut, End::TimedOut)
                 }
+                Cut::Memory => {
+                    component.log.note(&format!("bireme: {what} failed: {}", super::ENDED_FOR_MEMORY));
+                    (Outcome::Failed, End::Failed)
+                }
+                Cut::Broken => (Outcome::Failed, End::Failed),
                 Cut::Stopped => {
                     component.log.note(&format!("bireme: {what} was cut off: {name} was stopped"));
                     (Outcome::Failed, End::Stopped)
@@ -662,13 +669,13 @@ async fn run(
 /// Calls the handler and waits until the instance has nothing more to do. With an error comes the state of the instance,
 /// if there was one.
 async fn call(
-    component: Arc<Component>,
+    account: Arc<Account>,
     request: Request<WasiBody>,
     answer: Answer,
     depth: u32,
 ) -> Result<(), (wasmtime::Error, Option<Store<Guest>>)> {
-    let mut store = Guest::store(&component, depth).map_err(|error| (error, None))?;
-    let result = call_in(&mut store, &component, request, answer).await;
+    let mut store = Guest::store(&account, depth).map_err(|error| (error, None))?;
+    let result = call_in(&mut store, &account.component, request, answer).await;
     result.map_err(|error| (error, Some(store)))
 }
 

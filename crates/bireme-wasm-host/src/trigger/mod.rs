@@ -8,6 +8,7 @@ use bireme_wasm::protocol::Trigger;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::handler::ProxyPre;
 
+use crate::account::Account;
 use crate::guest::Guest;
 
 /// A component with its imports linked and its export found, ready to be instantiated.
@@ -38,8 +39,16 @@ impl Program {
     }
 }
 
+/// What the workload's log says of an instance that was ended because of [`Cut::Memory`](crate::component::Cut::Memory).
+pub(crate) const ENDED_FOR_MEMORY: &str =
+    "it had more memory than any other when the host process had as much as it may, and was ended";
+
 /// Why an invocation failed, in one line, for the workload's log.
-pub(crate) fn reason(error: &wasmtime::Error) -> String {
+pub(crate) fn reason(account: &Account, error: &wasmtime::Error) -> String {
+    if account.was_refused() {
+        // Guests abort when they are refused memory, which traps like any other fault.
+        return format!("it reached its memory limit: {}", account.limit_text());
+    }
     if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
         return format!("it trapped: {trap}");
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 
 use super::Program;
+use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Outcome};
 use crate::guest::Guest;
 
@@ -87,12 +88,13 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
 
 async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) {
     let component = Arc::clone(&invocation.component);
-    let ended = Guarded::new(Arc::clone(&component), true, call(&component, payload)).await;
+    let account = Arc::clone(&invocation.account);
+    let ended = Guarded::new(Arc::clone(&account), true, call(&account, payload)).await;
     let number = invocation.number;
     let failure = match ended {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(text))) => Some((Outcome::Failed, text)),
-        Ok(Err(error)) => Some((Outcome::Failed, super::reason(&error))),
+        Ok(Err(error)) => Some((Outcome::Failed, super::reason(&account, &error))),
         Err(Cut::Timeout) => {
             let limit = component.spec.bireme.timeout;
             Some((Outcome::TimedOut, format!("it took longer than bireme.timeout={limit:?}")))
@@ -101,6 +103,8 @@ async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) 
             let limit = component.spec.bireme.cpu_time.unwrap_or_default();
             Some((Outcome::TimedOut, format!("it used more processor time than bireme.cpu-time={limit:?}")))
         }
+        Err(Cut::Memory) => Some((Outcome::Failed, super::ENDED_FOR_MEMORY.to_owned())),
+        Err(Cut::Broken) => Some((Outcome::Failed, "the host process failed".to_owned())),
         Err(Cut::Stopped) => Some((Outcome::Failed, "the component was stopped".to_owned())),
     };
     if let Some((outcome, text)) = failure {
@@ -110,9 +114,9 @@ async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) 
 }
 
 /// Calls the handler; the inner error is the guest's own.
-async fn call(component: &Arc<Component>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
-    let mut store = Guest::store(component, 0)?;
-    match &component.program {
+async fn call(account: &Arc<Account>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+    let mut store = Guest::store(account, 0)?;
+    match &account.component.program {
         Program::RedisP2(pre) => {
             let instance = pre.instantiate_async(&mut store).await?;
             let result = instance.fermyon_spin_inbound_redis().call_handle_message(&mut store, &payload).await?;

@@ -68,8 +68,7 @@ async fn a_module_that_takes_too_much_memory_to_compile_is_refused_in_a_sentence
     let host = rig.dir.path().join("host");
     let real = env!("CARGO_BIN_EXE_bireme-wasm-host");
     let script = format!(
-        "#!/bin/sh\nexport MIMALLOC_ARENA_EAGER_COMMIT=0\n[ \"$1\" = compile ] && exec {real} compile \"$2\" \"$3\" \
-         {LIMIT}\nexec {real} \"$@\"\n"
+        "#!/bin/sh\nexport MIMALLOC_ARENA_EAGER_COMMIT=0\n[ \"$1\" = compile ] && exec {real} compile \"$2\" {LIMIT}\nexec {real} \"$@\"\n"
     );
     std::fs::write(&host, script).unwrap();
     std::fs::set_permissions(&host, std::fs::Permissions::from_mode(0o755)).unwrap();

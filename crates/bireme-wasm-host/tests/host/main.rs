@@ -7,6 +7,7 @@
 mod command;
 mod common;
 mod compile;
+mod fence;
 mod http;
 mod network;
 mod sockets;

@@ -471,9 +471,9 @@ mod tests {
                     succeeded: step * factor,
                     alive: 2,
                     latency: vec![(100, step * factor / 2), (1000, step * factor)],
-                    memory_peak: 3 << 20,
                     ..Invocations::default()
                 }),
+                memory_usage: 3 << 20,
                 ..Workload::default()
             };
             let redis = Workload {

@@ -138,10 +138,6 @@ impl History {
                         p99: quantile(&latency, 0.99),
                     }
                 });
-                let memory = match &workload.invocations {
-                    Some(calls) if calls.memory_peak > 0 => calls.memory_peak,
-                    _ => workload.memory_usage,
-                };
                 Row {
                     id: workload.id.clone(),
                     name: match (&workload.service, &workload.app) {
@@ -153,7 +149,7 @@ impl History {
                     state: workload.state.clone(),
                     image: workload.image.clone(),
                     cpu,
-                    memory,
+                    memory: workload.memory_usage,
                     restarts: workload.restarts,
                     calls,
                     history: self

@@ -1,0 +1,61 @@
+//! How much memory the host process of a sandbox may have.
+//!
+//! ```text
+//!  0 ............ what all its workloads may have, with what the process itself takes: the host ends its largest
+//!                 instance whenever it has more
+//!  + RESERVE .... memory.max of its cgroup: the kernel would end the process, and with it all workloads of the app
+//! ```
+
+use std::sync::LazyLock;
+
+/// What a host takes without any instance: the engine, its threads, and buffers.
+pub const BASE: u64 = 96 << 20;
+/// What the engine keeps of a place that an instance has left, for the next, and in how many places at most.
+const KEPT: (u64, u64) = (3 << 20, 128);
+/// Between what the host allows itself and what the kernel allows it.
+const RESERVE: u64 = 64 << 20;
+
+/// Bytes of the machine, from `/proc/meminfo`.
+pub fn of_machine() -> u64 {
+    static TOTAL: LazyLock<u64> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib: Option<u64> =
+            text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
+        kib.map_or(u64::MAX, |kib| kib << 10)
+    });
+    *TOTAL
+}
+
+/// What one workload adds: `limit` bytes for each of `instances`.
+pub fn of_workload(limit: u64, instances: u64) -> u64 {
+    limit.saturating_mul(instances).saturating_add(KEPT.0 * instances.min(KEPT.1))
+}
+
+/// What the host allows itself when its workloads have `workloads` together: three quarters of the machine at most.
+pub fn soft(workloads: u64, machine: u64) -> u64 {
+    workloads.saturating_add(BASE).min(machine / 4 * 3)
+}
+
+/// What its cgroup allows it.
+pub fn hard(workloads: u64, machine: u64) -> u64 {
+    let soft = soft(workloads, machine);
+    soft.saturating_add(soft / 8).saturating_add(RESERVE).min(machine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_acts_before_the_kernel_does() {
+        let machine = 8 << 30;
+        for (limit, instances) in [(16 << 20, 1), (256 << 20, 1000), (4 << 30, 2000), (0, 0)] {
+            let workloads = of_workload(limit, instances);
+            let (soft, hard) = (soft(workloads, machine), hard(workloads, machine));
+            assert!(soft + RESERVE <= hard && hard <= machine, "{limit} {instances}: {soft} {hard}");
+            assert!(soft >= BASE);
+        }
+        assert!(hard(of_workload(16 << 20, 1), machine) < 256 << 20, "a small command has a small host");
+        assert!((1 << 20..u64::MAX).contains(&of_machine()));
+    }
+}
