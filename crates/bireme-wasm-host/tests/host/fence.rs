@@ -76,7 +76,7 @@ fn fills_its_table() -> String {
             (br_if $again (i32.eqz (i32.load8_u (i32.const 0)))))
         (drop (call $subscribe (local.get $first)))
         (i32.const 0)"#;
-    let resolve = r#"(core func $resolve (canon lower (func $lookup "resolve-addresses") (memory $m "memory")))"#;
+    let resolve = r#"(core func $resolve (canon lower (func $lookup "resolve-addresses") (memory (core memory $m "memory"))))"#;
     command(imports, lowered, core, body).replace("(core module $main", &format!("{lower}{resolve}(core module $main"))
 }
 
@@ -89,7 +89,7 @@ fn hoards_fields(size: u32) -> String {
             (export "header-error" (type $e (eq $errors)))
             (export "[static]fields.from-list" (func (param "entries" (list (tuple string (list u8))))
                 (result (result (own $f) (error $e)))))))"#;
-    let make = r#"(core func $make (canon lower (func $http "[static]fields.from-list") (memory $m "memory")))"#;
+    let make = r#"(core func $make (canon lower (func $http "[static]fields.from-list") (memory (core memory $m "memory"))))"#;
     let core = r#"(import "i" "make" (func $make (param i32 i32 i32)))"#;
     // One entry: its name is the "l" of "localhost", its value the letters from 1024 on.
     let body = format!(
@@ -125,8 +125,8 @@ fn hoards_keys() -> String {
         (core module $store (memory (export "memory") 4)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))
         (core instance $m (instantiate $store))
-        (core func $open (canon lower (func $kv "[static]store.open") (memory $m "memory") (realloc (func $m "realloc"))))
-        (core func $keys (canon lower (func $kv "[method]store.get-keys") (memory $m "memory")))
+        (core func $open (canon lower (func $kv "[static]store.open") (memory (core memory $m "memory")) (realloc (core func $m "realloc"))))
+        (core func $keys (canon lower (func $kv "[method]store.get-keys") (memory (core memory $m "memory"))))
         (core module $main
             (import "i" "open" (func $open (param i32 i32 i32)))
             (import "i" "keys" (func $keys (param i32 i32)))
