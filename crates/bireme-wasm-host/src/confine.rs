@@ -92,11 +92,12 @@ fn enter_own_root(config: &HostConfig) -> anyhow::Result<()> {
         Some(_) => config.dns.iter().map(|server| format!("nameserver {server}\n")).collect(),
         None => std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
     };
-    let stores = hand_over(&config.kv_dir, config.uid).context("cannot hand over the stores")?;
-
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(none, "/", none, private, none).context("cannot take the mount namespace apart from the machine's")?;
+    // Opened in the new namespace, as what is bound must be in the one it is bound in, and before the new root, which may
+    // cover its path.
+    let stores = hand_over(&config.kv_dir, config.uid).context("cannot hand over the stores")?;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let make =
         |folder: &Path| std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()));
@@ -104,7 +105,6 @@ fn enter_own_root(config: &HostConfig) -> anyhow::Result<()> {
         .context("cannot mount a root of our own")?;
     let kv = root.join("kv");
     make(&kv)?;
-    // The folder was opened before: the new root may cover its path.
     let source = format!("/proc/self/fd/{}", stores.as_raw_fd());
     mount(Some(source.as_str()), &kv, none, MsFlags::MS_BIND, none).context("cannot mount /kv")?;
     mount(none, &kv, none, plain | MsFlags::MS_BIND | MsFlags::MS_REMOUNT, none).context("cannot mount /kv")?;

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use bireme_core::spec::Signal;
+use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 use bireme_core::{ErrorKind, Exit, Program};
 use bireme_wasm::{HOST_UID, HOST_UIDS};
 
-use crate::common::{Deployed, LIMIT, Rig, program, text, until};
+use crate::common::{Deployed, LIMIT, Rig, bytes, program, text, until};
 
 /// A component whose `run` does `body`, with what it imports. `memory` is four pages of the core module.
 fn command(imports: &str, lowered: &str, core: &str, body: &str) -> String {
@@ -76,7 +76,8 @@ fn fills_its_table() -> String {
             (br_if $again (i32.eqz (i32.load8_u (i32.const 0)))))
         (drop (call $subscribe (local.get $first)))
         (i32.const 0)"#;
-    let resolve = r#"(core func $resolve (canon lower (func $lookup "resolve-addresses") (memory $m "memory")))"#;
+    let resolve =
+        r#"(core func $resolve (canon lower (func $lookup "resolve-addresses") (memory (core memory $m "memory"))))"#;
     command(imports, lowered, core, body).replace("(core module $main", &format!("{lower}{resolve}(core module $main"))
 }
 
@@ -89,7 +90,8 @@ fn hoards_fields(size: u32) -> String {
             (export "header-error" (type $e (eq $errors)))
             (export "[static]fields.from-list" (func (param "entries" (list (tuple string (list u8))))
                 (result (result (own $f) (error $e)))))))"#;
-    let make = r#"(core func $make (canon lower (func $http "[static]fields.from-list") (memory $m "memory")))"#;
+    let make =
+        r#"(core func $make (canon lower (func $http "[static]fields.from-list") (memory (core memory $m "memory"))))"#;
     let core = r#"(import "i" "make" (func $make (param i32 i32 i32)))"#;
     // One entry: its name is the "l" of "localhost", its value the letters from 1024 on.
     let body = format!(
@@ -125,8 +127,8 @@ fn hoards_keys() -> String {
         (core module $store (memory (export "memory") 4)
             (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096)))
         (core instance $m (instantiate $store))
-        (core func $open (canon lower (func $kv "[static]store.open") (memory $m "memory") (realloc (func $m "realloc"))))
-        (core func $keys (canon lower (func $kv "[method]store.get-keys") (memory $m "memory")))
+        (core func $open (canon lower (func $kv "[static]store.open") (memory (core memory $m "memory")) (realloc (core func $m "realloc"))))
+        (core func $keys (canon lower (func $kv "[method]store.get-keys") (memory (core memory $m "memory"))))
         (core module $main
             (import "i" "open" (func $open (param i32 i32 i32)))
             (import "i" "keys" (func $keys (param i32 i32)))
@@ -302,4 +304,49 @@ async fn code_is_kept_under_the_digest_of_what_was_compiled() {
     let deployed = rig.run(rig.spec("honest", &[]), "hello").await;
     assert_eq!(deployed.get("/").status, 200);
     deployed.workload.delete().await.unwrap();
+}
+
+/// A module that opens `file` of its first folder to read it, and asks for it to be cut to nothing; its exit code is what
+/// it is answered.
+fn truncating_reader() -> Vec<u8> {
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    let mut section = |id: u8, content: &[u8]| {
+        module.extend([id, u8::try_from(content.len()).unwrap()]);
+        module.extend_from_slice(content);
+    };
+    // (i32 ×5, i64 ×2, i32 ×2) -> i32, (i32) -> (), () -> ()
+    let open = [0x60, 9, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7e, 0x7e, 0x7f, 0x7f, 1, 0x7f];
+    section(1, &[&[3], &open[..], &[0x60, 1, 0x7f, 0, 0x60, 0, 0]].concat());
+    let import = |name: &[u8], kind: u8| [b"\x16wasi_snapshot_preview1", &[9], name, &[0, kind]].concat();
+    section(2, &[&[2], &import(b"path_open", 0)[..], &import(b"proc_exit", 1)].concat());
+    section(3, &[1, 2]);
+    section(5, &[1, 0, 1]);
+    section(7, b"\x02\x06memory\x02\0\x06_start\0\x02");
+    // path_open(3, 0, "file", TRUNC, FD_READ, 0, 0, 100), whose answer proc_exit gets.
+    let body = [
+        0, 0x41, 3, 0x41, 0, 0x41, 0, 0x41, 4, 0x41, 8, 0x42, 2, 0x42, 0, 0x41, 0, 0x41, 0xe4, 0, 0x10, 0, 0x10, 1,
+        0x0b,
+    ];
+    section(10, &[&[1, u8::try_from(body.len()).unwrap()], &body[..]].concat());
+    section(11, b"\x01\0\x41\0\x0b\x04file");
+    module
+}
+
+/// RUSTSEC-2026-0149: cutting a file counts as writing to it, also for whoever opens it to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_folder_keeps_its_files_from_being_cut() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let module = bytes(&rig, &truncating_reader());
+    for (read_only, left) in [(true, "whole"), (false, "")] {
+        std::fs::write(folder.join("file"), "whole").unwrap();
+        let mut spec = rig.spec("cutter", &[]);
+        let source = MountSource::Bind { path: folder.clone(), propagation: Propagation::Private, recursive: true };
+        spec.mounts = vec![Mount { source, target: "/data".to_owned(), read_only }];
+        let deployed = rig.run_on(spec, &module, ([127, 0, 0, 1], 1).into(), None).await.unwrap();
+        assert_eq!(ended(&deployed).await.code == 0, !read_only);
+        assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), left);
+        deployed.workload.delete().await.unwrap();
+    }
 }
