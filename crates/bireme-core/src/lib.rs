@@ -26,7 +26,7 @@ pub use allow::{Allow, AllowList};
 pub use error::{ErrorKind, ExecError};
 pub use executor::{
     Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, Limits, Listener, Names,
-    NetworkPlace, Pause, Prepared, ProcessTable, Program, Stats, Workload,
+    NetworkPlace, Pause, Prepared, ProcessTable, Program, Stats, StoreFolder, Workload,
 };
 pub use id::{SandboxId, WorkloadId};
 pub use labels::{LabelError, Labels};

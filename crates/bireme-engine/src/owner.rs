@@ -196,6 +196,9 @@ impl Owner {
                 } else {
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
                     self.engine.names_changed(&self.moving.endpoints).await;
+                    if let Some(workload) = self.handle.workload() {
+                        workload.renamed(&self.name).await;
+                    }
                 }
                 let _ = reply.send(result);
             }

@@ -29,6 +29,7 @@ mod executor;
 mod host;
 mod mounts;
 pub mod protocol;
+mod stores;
 mod workload;
 
 pub use compile::takes_too_much;
