@@ -25,11 +25,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             Some(I32Exit(code)) => exit(*code, None),
             None => {
                 invocation.outcome = Outcome::Failed;
-                component.log.note(&format!(
-                    "bireme: {} failed: {}",
-                    component.spec.name,
-                    crate::trigger::reason(&error)
-                ));
+                component.log.note(&format!("bireme: {} failed: {}", component.name(), crate::trigger::reason(&error)));
                 // As a Linux process that aborted.
                 exit(134, None)
             }
@@ -39,7 +35,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             let limit = component.spec.bireme.cpu_time.unwrap_or_default();
             component.log.note(&format!(
                 "bireme: {} used more processor time than bireme.cpu-time={limit:?} allows and was ended",
-                component.spec.name
+                component.name()
             ));
             // As a Linux process that SIGXCPU ended.
             exit(152, None)
@@ -47,10 +43,9 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         Err(Cut::Timeout) => {
             invocation.outcome = Outcome::TimedOut;
             let limit = component.spec.bireme.timeout;
-            component.log.note(&format!(
-                "bireme: {} took longer than bireme.timeout={limit:?} and was ended",
-                component.spec.name
-            ));
+            component
+                .log
+                .note(&format!("bireme: {} took longer than bireme.timeout={limit:?} and was ended", component.name()));
             // As timeout(1) has it.
             exit(124, None)
         }
