@@ -87,3 +87,52 @@ fn a_command_loses_no_line_and_keeps_its_time() {
     assert!(began.elapsed() < std::time::Duration::from_secs(20));
     engine.finish();
 }
+
+/// As a program in a container: standard input, the working directory, the root as a mount, and what is refused.
+#[test]
+fn a_command_is_given_input_a_working_directory_and_no_ports() {
+    use std::io::Write as _;
+    let engine = Engine::start();
+    engine.build_guest("command", "command");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("greeting"), "hello").unwrap();
+    let path = folder.path().to_str().unwrap();
+
+    let mut command = engine.command("docker", ["run", "-i", "--rm", "--platform", "wasi/wasm", "command", "stdin"]);
+    let piped = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut client = piped.spawn().unwrap();
+    client.stdin.take().unwrap().write_all(&[b'x'; 100_000]).unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "100000 bytes\n");
+    assert!(output.status.success());
+
+    let run = |flags: &[&str], words: &[&str]| {
+        let mut all = vec!["run", "--rm", "--platform", "wasi/wasm"];
+        all.extend(flags);
+        all.push("command");
+        all.extend(words);
+        engine.docker(all)
+    };
+    let (data, root) = (format!("{path}:/data:ro"), format!("{path}:/:ro"));
+    assert_eq!(run(&["-v", &data, "-w", "/data"], &["read", "greeting"]).stdout(), "hello\n");
+    assert_eq!(run(&["-v", &root], &["read", "/greeting"]).stdout(), "hello\n");
+    run(&["-p", "0:80"], &["echo"]).fails(125, "cannot publish ports: it exports the command trigger");
+    run(&["--label", "bireme.http.route=/x"], &["echo"]).fails(125, "label bireme.http.route does not fit");
+    engine.finish();
+}
+
+/// What a component is called by, it is called by in its log and its answers too.
+#[test]
+fn a_component_that_is_renamed_is_told_by_its_new_name() {
+    let engine = Engine::start();
+    engine.build_guest("probe", "probe");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    engine.docker(["run", "-d", "--name", "before", "--platform", "wasi/wasm", "-p", &publish, "probe"]).stdout();
+    eventually("an answer", || answers(port, "/").filter(|a| a.status != 503));
+    engine.docker(["rename", "before", "after"]).stdout();
+    let answer = answers(port, "/trap").unwrap();
+    assert!(answer.text().contains("after failed to answer; see its log (docker logs after)"), "{}", answer.text());
+    engine.docker(["rm", "-f", "after"]).stdout();
+    engine.finish();
+}

@@ -5,6 +5,9 @@
 //! | `GET /bireme/v1/workloads` | a JSON array of [`Workload`] |
 //! | `GET /bireme/v1/workloads?stream=1&interval=MS` | one such array per line, every `interval` milliseconds (at least 100) |
 //! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
+//! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
+//! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
+//! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |
 //!
 //! `filters={"label":["k=v"],"name":["…"]}` narrows the list as in `GET /containers/json`.
 
@@ -54,6 +57,29 @@ pub struct Invocations {
     pub latency: Vec<(u64, u64)>,
     /// Bytes of the largest linear memory any instance had.
     pub memory_peak: u64,
+}
+
+/// The embedded key-value stores of one app or lone component. They outlive it, as volumes do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Store {
+    /// `app-PROJECT`; 32 hexadecimal digits for a lone component or a long name.
+    pub name: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// When something in it was last written, after RFC 3339.
+    pub changed: String,
+    /// Whether a component has it, running or not.
+    pub in_use: bool,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PrunedStores {
+    pub stores_deleted: Vec<String>,
+    /// Bytes.
+    pub space_reclaimed: u64,
 }
 
 /// What this engine can run.

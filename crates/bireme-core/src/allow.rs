@@ -1,10 +1,16 @@
 //! Where a workload may connect to: the `bireme.allow` label, as pure decisions.
 //!
-//! An entry is `scheme://host[:port]`, `host[:port]`, `*.domain`, or an address range (`10.1.0.0/16`); `*` stands for any
-//! scheme, host or port. Without a port, a known scheme means its usual port, and no scheme means every port.
+//! An entry is `scheme://host[:port]`, where the scheme is the way to connect that it allows and no other: `http`,
+//! `https`, `redis`, `tcp` (sockets) or `udp` (datagrams). The host is a name, `*.domain` (every name below it), an
+//! address or a range of them (`10.1.0.0/16`); `*` stands for any scheme, host or port. Without a port, a scheme means
+//! its usual port, or every port if it has none. An entry without a scheme (`host[:port]`) is one with `*`: every way to
+//! connect, sockets included.
+//!
+//! A name covers the addresses that it leads to, but not the private ones of a public name: whoever answers for a name
+//! outside must not choose a machine inside. See [`AllowList::covers_answer`].
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -58,10 +64,8 @@ pub fn default_port(scheme: &str) -> Option<u16> {
 }
 
 impl Allow {
-    /// Whether a connection by `scheme` to `host` (a name or the text of an address) and `port` is permitted.
-    ///
-    /// `tcp` is the scheme of raw sockets: any entry whose scheme runs over TCP permits it, since the entry already
-    /// grants that very endpoint.
+    /// Whether a connection by `scheme` to `host` (a name or the text of an address) and `port` is permitted. `tcp` is
+    /// the scheme of sockets.
     pub fn permits(&self, scheme: &str, host: &str, port: u16) -> bool {
         self.permits_scheme(scheme)
             && self.port.is_none_or(|want| want == port)
@@ -90,12 +94,7 @@ impl Allow {
     }
 
     fn permits_scheme(&self, scheme: &str) -> bool {
-        match self.scheme.as_deref() {
-            None => true,
-            Some("udp") => scheme == "udp",
-            Some("tcp") => scheme != "udp",
-            Some(want) => want == scheme || scheme == "tcp",
-        }
+        self.scheme.as_deref().is_none_or(|want| want == scheme)
     }
 }
 
@@ -108,6 +107,17 @@ impl AllowList {
     /// Whether any entry permits looking up `name`.
     pub fn names(&self, name: &str) -> bool {
         self.0.iter().any(|entry| entry.names(name))
+    }
+
+    /// Whether the answer `address` to a question for `name` may be used: not when it is an address of this machine or of
+    /// a private network and the name is one of the public Internet, unless some entry permits that very address.
+    pub fn covers_answer(&self, name: &str, address: IpAddr) -> bool {
+        let text = address.to_string();
+        may_answer(name, address)
+            || self.0.iter().any(|entry| {
+                let (scheme, port) = (entry.scheme.as_deref().unwrap_or("tcp"), entry.port.unwrap_or(1));
+                entry.permits(scheme, &text, port)
+            })
     }
 
     /// Whether a connection to `address` is permitted, which was looked up under each of `names`.
@@ -135,10 +145,90 @@ impl FromStr for AllowList {
     }
 }
 
+/// Whether `name` may lead to `address` without anybody having permitted that address.
+fn may_answer(name: &str, address: IpAddr) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let below = |domain: &str| name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    match reach(address) {
+        Reach::Public => true,
+        // Names that no public server answers for: RFC 6761, 6762, 8375, and the one that ICANN set aside.
+        Reach::Private => !name.contains('.') || ["local", "internal", "home.arpa", "localhost"].into_iter().any(below),
+        Reach::Machine => below("localhost"),
+    }
+}
+
+/// From how far away an address can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Public,
+    /// In a private network.
+    Private,
+    /// On this machine or its link alone: loopback, link-local (where clouds tell their secrets), unspecified.
+    Machine,
+}
+
+fn reach(address: IpAddr) -> Reach {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => {
+            let s = v6.segments();
+            let embedded = |high: u16, low: u16| {
+                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+                reach_v4(Ipv4Addr::new(a, b, c, d))
+            };
+            match s {
+                // NAT64 and its local form, 6to4, and the old form of mapped addresses: the address inside counts.
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high @ 1..=0xffff, low] => {
+                    embedded(high, low)
+                }
+                [0x64, 0xff9b, 1, ..] => Reach::Private,
+                [0x2002, high, low, ..] => embedded(high, low),
+                _ if v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6.is_multicast() => {
+                    Reach::Machine
+                }
+                // Unique local, and the site-local addresses of old.
+                _ if v6.is_unique_local() || s[0] & 0xffc0 == 0xfec0 => Reach::Private,
+                _ => Reach::Public,
+            }
+        }
+    }
+}
+
+fn reach_v4(v4: Ipv4Addr) -> Reach {
+    let [a, b, c, _] = v4.octets();
+    let machine = a == 0 || v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.is_broadcast();
+    match (a, b, c) {
+        _ if machine => Reach::Machine,
+        // Carriers' NAT, protocol assignments, benchmarks, reserved.
+        (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _) | (240.., _, _) => Reach::Private,
+        _ if v4.is_private() => Reach::Private,
+        _ => Reach::Public,
+    }
+}
+
+/// The ways to connect that an entry can name.
+const SCHEMES: [&str; 5] = ["http", "https", "redis", "tcp", "udp"];
+
 impl FromStr for Allow {
     type Err = AllowError;
 
     fn from_str(text: &str) -> Result<Self, AllowError> {
+        let entry = Self::read(text)?;
+        match entry.scheme.as_deref() {
+            Some(scheme) if !SCHEMES.contains(&scheme) => Err(AllowError {
+                text: text.to_owned(),
+                reason: "has a scheme that allows nothing: use http, https, redis, tcp (sockets, which clients of other \
+                         protocols open) or udp",
+            }),
+            _ => Ok(entry),
+        }
+    }
+}
+
+impl Allow {
+    /// Reads an entry of any scheme: what an older engine remembered stays readable, and one that no connection has
+    /// permits none.
+    fn read(text: &str) -> Result<Self, AllowError> {
         let refuse = |reason| AllowError { text: text.to_owned(), reason };
         let (scheme, rest) = match text.split_once("://") {
             Some(("", _)) => return Err(refuse("has an empty scheme")),
@@ -216,7 +306,7 @@ impl fmt::Display for Allow {
 impl TryFrom<String> for Allow {
     type Error = AllowError;
     fn try_from(text: String) -> Result<Self, AllowError> {
-        text.parse()
+        Self::read(&text)
     }
 }
 
@@ -253,7 +343,18 @@ mod tests {
         check("redis://redis", "redis", "REDIS", 6379, true);
         check("redis://redis", "redis", "redis", 6380, false);
         check("redis://redis", "http", "redis", 6379, false);
-        check("redis://redis", "tcp", "redis", 6379, true);
+        check("redis://redis", "tcp", "redis", 6379, false);
+        check("https://db:5432", "tcp", "db", 5432, false);
+        check("https://db:5432", "http", "db", 5432, false);
+        check("http://db", "redis", "db", 80, false);
+        check("tcp://db:5432", "tcp", "db", 5432, true);
+        check("tcp://db:80", "http", "db", 80, false);
+        check("tcp://db:6379", "redis", "db", 6379, false);
+        check("tcp://db", "udp", "db", 53, false);
+        check("udp://db", "tcp", "db", 53, false);
+        check("udp://db", "udp", "db", 53, true);
+        check("db:5432", "tcp", "db", 5432, true);
+        check("*://db:5432", "udp", "db", 5432, true);
         check("redis://redis", "udp", "redis", 6379, false);
         check("*.example.com", "https", "a.b.example.com", 443, true);
         check("*.example.com", "https", "example.com", 443, false);
@@ -266,6 +367,64 @@ mod tests {
         check("http://[::1]:80", "http", "[::1]", 80, true);
         check("0.0.0.0/0", "tcp", "9.9.9.9", 1, true);
         check("api", "http", "api", 1234, true);
+    }
+
+    #[test]
+    fn a_public_name_does_not_lead_into_private_networks() {
+        let covers = |list: &str, name: &str, address: &str| {
+            list.parse::<AllowList>().unwrap().covers_answer(name, address.parse().unwrap())
+        };
+        for private in [
+            "127.0.0.1",
+            "127.8.9.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "fec0::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "::7f00:1",
+        ] {
+            assert!(!covers("http://*.evil.example", "a.evil.example", private), "{private}");
+            assert!(!covers("http://*.evil.example", "a.evil.example.", private), "{private}");
+            assert!(covers("http://*", "a.evil.example", private), "{private} with every host permitted");
+        }
+        for public in ["9.9.9.9", "172.32.0.1", "100.128.0.1", "2606:4700::1", "64:ff9b::909:909"] {
+            assert!(covers("http://*.evil.example", "a.evil.example", public), "{public}");
+        }
+        assert!(covers("http://a.corp.example,http://10.0.0.0/8", "a.corp.example", "10.1.2.3"));
+        assert!(!covers("http://a.corp.example,http://10.0.0.0/8", "a.corp.example", "192.168.1.1"));
+        for name in ["db", "db.local", "db.internal", "nas.home.arpa", "DB.INTERNAL."] {
+            assert!(covers("", name, "10.1.2.3"), "{name}");
+            assert!(!covers("", name, "169.254.169.254") && !covers("", name, "127.0.0.1"), "{name}");
+        }
+        assert!(covers("", "localhost", "127.0.0.1") && covers("", "app.localhost", "::1"));
+        assert!(!covers("", "evillocalhost.example", "127.0.0.1") && !covers("", "a.notlocal", "10.0.0.1"));
+    }
+
+    #[test]
+    fn a_scheme_that_no_connection_has_is_refused_and_still_read() {
+        for text in ["postgres://db", "rediss://db", "wss://x", "ftp://x:*"] {
+            let error = text.parse::<Allow>().unwrap_err().to_string();
+            assert!(error.contains("use http, https, redis, tcp"), "{error}");
+            let old: AllowList = serde_json::from_value(serde_json::json!([text])).unwrap();
+            assert!(!old.permits("tcp", "db", 5432), "{text}");
+        }
     }
 
     #[test]

@@ -37,6 +37,31 @@ pub trait Executor: Send + Sync {
     /// `Invalid` or `Unsupported` with a sentence naming what is refused.
     fn check<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>>;
 
+    /// What workloads of this kind have stored beside their volumes, and outlives them: one folder per sandbox. `known`
+    /// are the sandboxes of all workloads there are.
+    fn stores<'a>(&'a self, known: &'a [SandboxId]) -> BoxFuture<'a, Vec<StoreFolder>> {
+        let _ = known;
+        Box::pin(async { Vec::new() })
+    }
+
+    /// Removes such a folder. False where a workload has it after all, or it is not there.
+    ///
+    /// # Errors
+    /// When the folder cannot be removed.
+    fn remove_store<'a>(&'a self, name: &'a str, known: &'a [SandboxId]) -> BoxFuture<'a, Result<bool, ExecError>> {
+        let _ = (name, known);
+        Box::pin(async { Ok(false) })
+    }
+
+    /// Whether what `program` is can answer on published ports. Called where some are to be.
+    ///
+    /// # Errors
+    /// `Invalid` where nothing would ever answer on them.
+    fn check_ports<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
+        let _ = (spec, program);
+        Box::pin(async { Ok(()) })
+    }
+
     /// What of `spec` has no effect on this machine, or is likely to do harm; a sentence each, for whoever creates it.
     fn warnings(&self, spec: &WorkloadSpec) -> Vec<String> {
         let _ = spec;
@@ -137,6 +162,12 @@ pub trait Workload: Send + Sync {
     /// interest only where its executor offers [`Executor::as_resolver`].
     fn networks_changed(&self, networks: Vec<NamedNetwork>) -> BoxFuture<'_, ()> {
         let _ = networks;
+        Box::pin(async {})
+    }
+
+    /// It is called `name` from now on.
+    fn renamed<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        let _ = name;
         Box::pin(async {})
     }
 
@@ -252,6 +283,19 @@ pub enum Program {
         /// `sha256:…` of the file's content: the key of the compilation cache.
         digest: String,
     },
+}
+
+/// The key-value stores of one app or lone component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFolder {
+    /// `app-PROJECT`; 32 hexadecimal digits for a lone component or a long name.
+    pub name: String,
+    /// Bytes on disk.
+    pub size: u64,
+    /// Nanoseconds since 1970.
+    pub changed: i64,
+    /// Whether a workload has it, running or not.
+    pub in_use: bool,
 }
 
 /// Where a workload's output is written, by the process that runs it.

@@ -22,8 +22,16 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("bireme.schedule", "cron expression with a time zone", "none"),
     (
         "bireme.allow",
-        "outbound permissions, comma-separated `scheme://host[:port]`, `*.domain`, CIDR",
+        "outbound permissions, comma-separated `scheme://host[:port]`: the scheme is `http`, `https`, `redis`, `tcp` \
+         (sockets) or `udp` and allows that alone, none or `*` allows all; the host is a name, `*.domain`, an address, a \
+         CIDR range or `*`. In an image only a request",
         "none: components are denied everything",
+    ),
+    (
+        "bireme.allow-requested",
+        "`true` grants what the image requests by `bireme.allow`, `bireme.kv` and `bireme.redis.subscribe`; without \
+         effect in an image",
+        "`false`",
     ),
     ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`; none for commands"),
     ("bireme.cpu-time", "processor time of one invocation", "none"),
@@ -49,6 +57,9 @@ pub struct Labels {
     pub stores: BTreeMap<String, StoreBackend>,
     pub health: Option<String>,
     pub class: Option<Class>,
+    /// Rights that the image asks for and that nobody granted, as key and value. A value may hold a password.
+    #[serde(default)]
+    pub requested: BTreeMap<String, String>,
 }
 
 /// `redis://host:port/CHANNEL`.
@@ -109,9 +120,15 @@ impl Default for Labels {
             stores: BTreeMap::from([("default".to_owned(), StoreBackend::Embedded)]),
             health: None,
             class: None,
+            requested: BTreeMap::new(),
         }
     }
 }
+
+/// Grants the image's requests; only where whoever runs it says so.
+const CONFIRM: &str = "bireme.allow-requested";
+/// The keys that let a component reach something.
+const RIGHTS: [&str; 3] = ["bireme.allow", "bireme.kv", "bireme.redis.subscribe"];
 
 impl Labels {
     /// Reads the `bireme.*` keys of `labels` and leaves every other key alone.
@@ -133,6 +150,63 @@ impl Labels {
             parsed.set(key, value)?;
         }
         Ok(parsed)
+    }
+
+    /// The labels of a component, whose rights come from `own`, the labels of whoever runs it. What `image` says of rights
+    /// is a request: it counts where `own` confirms it by `bireme.allow-requested`, and is found in `requested` where
+    /// `own` does not speak of the key at all.
+    ///
+    /// # Errors
+    /// As [`Labels::parse`].
+    pub fn of_component(image: &BTreeMap<String, String>, own: &BTreeMap<String, String>) -> Result<Self, LabelError> {
+        let mut merged = image.clone();
+        merged.remove(CONFIRM);
+        merged.extend(own.clone());
+        // A request must be well-formed too, or nobody could confirm it.
+        let confirmed = own.contains_key(CONFIRM) && flag(CONFIRM, own[CONFIRM].trim())?;
+        let all = Self::parse(&merged)?;
+        if confirmed {
+            if let (Some(asked), Some(given)) = (image.get("bireme.allow"), own.get("bireme.allow")) {
+                merged.insert("bireme.allow".to_owned(), format!("{given},{asked}"));
+                return Self::parse(&merged);
+            }
+            return Ok(all);
+        }
+        let mut requested = BTreeMap::new();
+        for key in RIGHTS.into_iter().filter(|key| !own.contains_key(*key)) {
+            let Some(asked) = image.get(key) else { continue };
+            if key == "bireme.kv" {
+                // Stores of the engine's own reach nothing.
+                let (ours, theirs): (Vec<&str>, Vec<&str>) = parts(asked).partition(|part| !part.contains('='));
+                if !theirs.is_empty() {
+                    merged.insert(key.to_owned(), ours.join(","));
+                    requested.insert(key.to_owned(), theirs.join(","));
+                }
+            } else if parts(asked).next().is_some() {
+                merged.remove(key);
+                requested.insert(key.to_owned(), asked.clone());
+            }
+        }
+        Ok(Self { requested, ..Self::parse(&merged)? })
+    }
+
+    /// What to tell whoever runs a component whose image asks for more than it was given; `None` where it does not.
+    pub fn request_sentence(&self) -> Option<String> {
+        let asked: Vec<String> = self
+            .requested
+            .iter()
+            .map(|(key, value)| {
+                // Other values may hold passwords.
+                if key == "bireme.allow" { format!("{key}={value}") } else { key.clone() }
+            })
+            .collect();
+        (!asked.is_empty()).then(|| {
+            format!(
+                "the image requests {}, which is not granted: confirm it with {CONFIRM}=true (bireme run \
+                 --allow-requested), or set the label to what it may have",
+                asked.join(" and ")
+            )
+        })
     }
 
     fn set(&mut self, key: &'static str, value: &str) -> Result<(), LabelError> {
@@ -163,6 +237,9 @@ impl Labels {
                 self.allow =
                     Some(value.parse().map_err(|error: crate::allow::AllowError| malformed(error.to_string()))?)
             }
+            CONFIRM => {
+                flag(key, value)?;
+            }
             "bireme.timeout" => self.timeout = duration(value).map_err(malformed)?,
             "bireme.cpu-time" => self.cpu_time = Some(duration(value).map_err(malformed)?),
             "bireme.instances" => self.instances = count(value, 1).map_err(malformed)?,
@@ -190,6 +267,14 @@ impl Labels {
 
 fn parts(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn flag(key: &'static str, value: &str) -> Result<bool, LabelError> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(LabelError::Malformed { key, reason: format!("{other:?} is neither true nor false") }),
+    }
 }
 
 fn count(value: &str, least: u32) -> Result<u32, String> {
@@ -318,6 +403,40 @@ mod tests {
             "* * * * *",
             Err("label bireme.schedule is not offered yet: call the component over HTTP from a scheduler of your own"),
         );
+    }
+
+    #[test]
+    fn an_images_rights_are_requests() {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let image = map(&[
+            ("bireme.allow", "redis://redis"),
+            ("bireme.allow-requested", "true"),
+            ("bireme.kv", "default,scores=redis://redis"),
+            ("bireme.redis.subscribe", "redis://redis/clicks"),
+            ("bireme.timeout", "5s"),
+        ]);
+        let read = |own: &[(&str, &str)]| Labels::of_component(&image, &map(own)).unwrap();
+        let none = read(&[]);
+        assert_eq!((none.allow.clone(), none.subscribe.clone(), none.timeout), (None, None, Duration::from_secs(5)));
+        assert_eq!(none.stores, BTreeMap::from([("default".to_owned(), StoreBackend::Embedded)]));
+        assert_eq!(none.requested.keys().collect::<Vec<_>>(), RIGHTS.iter().collect::<Vec<_>>());
+        let told = none.request_sentence().unwrap();
+        assert!(told.contains("bireme.allow=redis://redis") && told.contains("--allow-requested"), "{told}");
+        let all = read(&[("bireme.allow-requested", "true")]);
+        assert!(all.allow.unwrap().permits("redis", "redis", 6379) && all.subscribe.is_some() && all.stores.len() == 2);
+        assert!(all.requested.is_empty());
+        let both = read(&[("bireme.allow-requested", "true"), ("bireme.allow", "http://api")]).allow.unwrap();
+        assert!(both.permits("redis", "redis", 6379) && both.permits("http", "api", 80));
+        let own = read(&[("bireme.allow", "http://api")]);
+        let allow = own.allow.clone().unwrap();
+        assert!(!allow.permits("redis", "redis", 6379) && allow.permits("http", "api", 80));
+        assert!(!own.requested.contains_key("bireme.allow"));
+        assert_eq!(read(&[("bireme.allow", "")]).allow, Some(AllowList::default()));
+        assert!(read(&[("bireme.allow-requested", "false")]).allow.is_none());
+        assert!(Labels::of_component(&image, &map(&[("bireme.allow-requested", "yes")])).is_err());
+        assert!(Labels::of_component(&map(&[("bireme.allow", "a b")]), &map(&[])).is_err());
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use allow::{Allow, AllowList};
 pub use error::{ErrorKind, ExecError};
 pub use executor::{
     Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, Limits, Listener,
-    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Prepared, ProcessTable, Program, Resolver, Stats, Workload,
+    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Prepared, ProcessTable, Program, Resolver, Stats, StoreFolder, Workload,
 };
 pub use id::{SandboxId, WorkloadId};
 pub use labels::{LabelError, Labels};

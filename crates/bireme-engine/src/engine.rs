@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
-use bireme_core::{BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, Stats, Workload, WorkloadId};
+use bireme_core::{
+    BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, SandboxId, Stats, StoreFolder, Workload, WorkloadId,
+};
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
 use futures::StreamExt as _;
@@ -446,6 +448,51 @@ impl Engine {
         self.index_read(|index| index.by_id.values().cloned().collect())
     }
 
+    /// What workloads stored beside their volumes and outlives them.
+    pub async fn stores(&self) -> Vec<StoreFolder> {
+        let mut found = Vec::new();
+        for executor in &self.inner.options.executors {
+            found.extend(executor.stores(&self.sandboxes_of(executor)).await);
+        }
+        found
+    }
+
+    /// Removes the stores that no workload has, of `only` where it is given; answers which they were.
+    ///
+    /// # Errors
+    /// `NotFound` for an `only` that is not there, `Conflict` for one that is in use.
+    pub async fn prune_stores(&self, only: Option<&str>) -> Result<Vec<StoreFolder>, EngineError> {
+        let mut removed = Vec::new();
+        let (mut seen, mut used) = (false, false);
+        for executor in &self.inner.options.executors {
+            let sandboxes = self.sandboxes_of(executor);
+            for store in executor.stores(&sandboxes).await {
+                if only.is_some_and(|only| only != store.name) {
+                    continue;
+                }
+                seen = true;
+                // Asked anew: one may have come while the others were removed.
+                if !store.in_use && executor.remove_store(&store.name, &self.sandboxes_of(executor)).await? {
+                    removed.push(store);
+                } else {
+                    used = true;
+                }
+            }
+        }
+        match only {
+            Some(name) if !seen => Err(EngineError::NoSuch { what: "key-value store", name: name.to_owned() }),
+            Some(name) if used => Err(EngineError::conflict(format!(
+                "the key-value stores {name} are those of a component that is there; remove it first"
+            ))),
+            _ => Ok(removed),
+        }
+    }
+
+    fn sandboxes_of(&self, executor: &Arc<dyn Executor>) -> Vec<SandboxId> {
+        let of_this = |handle: &Arc<Handle>| handle.executor.kind() == executor.kind();
+        self.handles().iter().filter(|handle| of_this(handle)).map(|h| h.executor.sandbox(&h.fixed.spec)).collect()
+    }
+
     /// By ID, name, or the beginning of an ID.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Handle>, EngineError> {
         let plain = name.strip_prefix('/').unwrap_or(name);
@@ -564,7 +611,11 @@ impl Engine {
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
         executor.check(&spec, &program).await?;
-        let warnings = executor.warnings(&spec);
+        if !request.publish.is_empty() || request.publish_all {
+            executor.check_ports(&spec, &program).await?;
+        }
+        let mut warnings = executor.warnings(&spec);
+        warnings.extend(spec.bireme.request_sentence());
         for need in resolved.mounts.volumes {
             let (mount, point) = self.mount_volume(need, &program, made).await?;
             spec.mounts.push(mount);

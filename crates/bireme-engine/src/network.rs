@@ -1044,7 +1044,12 @@ impl Engine {
             let asked = SocketAddr::new(ip, number);
             if let Some(shared) = ports.get_mut(&asked) {
                 if shared.sandbox != sandbox {
-                    return Err(taken(asked, "port is already allocated to another app"));
+                    return Err(taken(
+                        asked,
+                        "port is already allocated to a component of another app: those of one app (a Compose \
+                         project) share ports by their routes; publish another port, or give both the same label \
+                         com.docker.compose.project",
+                    ));
                 }
                 let socket = shared
                     .socket

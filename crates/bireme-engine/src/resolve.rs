@@ -129,7 +129,19 @@ pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -
 
 /// Sorts the wanted mounts by what they need. A path named twice is refused; what is inherited gives way to what was asked
 /// for, a volume of the image to any.
-pub(crate) fn mounts(request: &Create, image: &ImageConfig, inherited: Vec<Inherited>) -> Result<Mounts, EngineError> {
+/// `root` is whether a mount may be the root: a component has none of its own.
+pub(crate) fn mounts(
+    request: &Create,
+    image: &ImageConfig,
+    inherited: Vec<Inherited>,
+    root: bool,
+) -> Result<Mounts, EngineError> {
+    let clean_target = |target: &str| match clean_target(target)? {
+        target if target == "/" && !root => {
+            Err(EngineError::invalid("invalid mount path: destination can't be '/'".to_owned()))
+        }
+        target => Ok(target),
+    };
     let mut resolved = Mounts::default();
     let mut targets = BTreeSet::new();
     for mount in &request.mounts {
@@ -220,9 +232,6 @@ fn clean_target(target: &str) -> Result<String, EngineError> {
     if parts.contains(&"..") || target.contains('\0') {
         return Err(EngineError::invalid(format!("invalid mount target {target:?}: it must not contain '..'")));
     }
-    if parts.is_empty() {
-        return Err(EngineError::invalid("invalid specification: destination can't be '/'".to_owned()));
-    }
     Ok(format!("/{}", parts.join("/")))
 }
 
@@ -249,7 +258,10 @@ pub(crate) fn resolve(
     let config = &image.config;
     let mut labels = config.labels.clone();
     labels.extend(request.labels.clone());
-    let bireme = Labels::parse(&labels)?;
+    let bireme = match kind {
+        WorkloadKind::Component => Labels::of_component(&config.labels, &request.labels)?,
+        WorkloadKind::Container => Labels::parse(&labels)?,
+    };
     let (entrypoint, command) = merge_command(request, config);
     let args: Vec<String> = entrypoint.iter().chain(&command).cloned().collect();
     if args.is_empty() && kind == WorkloadKind::Container {
@@ -317,7 +329,13 @@ pub(crate) fn resolve(
         bireme,
     };
     let health = merge_health(request.health.as_ref(), config);
-    Ok(Resolved { spec, mounts: mounts(request, config, inherited)?, health, entrypoint, command })
+    Ok(Resolved {
+        spec,
+        mounts: mounts(request, config, inherited, kind == WorkloadKind::Component)?,
+        health,
+        entrypoint,
+        command,
+    })
 }
 
 /// Makes the sources of bind mounts that may be made, and refuses those that are missing.
@@ -379,8 +397,21 @@ mod tests {
             assert!(check_name(bad).is_err(), "{bad}");
         }
         assert!(check_name("a1_.-").is_ok());
-        for bad in ["data", "/", "/../etc", "/a/../../b", "//"] {
+        for bad in ["data", "/../etc", "/a/../../b"] {
             assert!(clean_target(bad).is_err(), "{bad}");
+        }
+        for target in ["/", "//"] {
+            let source = MountRequestSource::Bind {
+                path: "/tmp".into(),
+                create: false,
+                propagation: Propagation::Private,
+                recursive: true,
+            };
+            let mount = crate::request::MountRequest { source, target: target.to_owned(), read_only: false };
+            let request = Create { mounts: vec![mount], ..Create::default() };
+            assert!(mounts(&request, &ImageConfig::default(), Vec::new(), false).is_err(), "{target} of a container");
+            let given = mounts(&request, &ImageConfig::default(), Vec::new(), true).unwrap();
+            assert_eq!(given.mounts[0].target, "/", "a component's root");
         }
         assert_eq!(clean_target("/a//b/./c/").unwrap(), "/a/b/c");
     }

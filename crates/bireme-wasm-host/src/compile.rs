@@ -156,22 +156,21 @@ fn trigger(exports: &[String]) -> Result<Trigger, Refusal> {
             known.map(|(_, _, trigger)| (export, *trigger))
         })
         .collect();
-    match found.as_slice() {
-        [(_, trigger)] => Ok(*trigger),
-        [] => {
-            let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-            let text = format!(
-                "the component exports none of wasi:http/incoming-handler@0.2, wasi:http/handler@0.3.0, wasi:cli/run \
-                 and Spin's inbound-redis, so nothing would ever start it (it exports {has})"
-            );
-            Err(Refusal::new(ErrorKind::Unsupported, text))
-        }
-        several => {
-            let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
-            let text = format!("the component exports {}: one trigger each is offered; split it", names.join(" and "));
-            Err(Refusal::new(ErrorKind::Unsupported, text))
-        }
+    let Some(newest) = found.iter().map(|(_, trigger)| *trigger).max_by_key(|trigger| trigger.generation()) else {
+        let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+        let text = format!(
+            "the component exports none of wasi:http/incoming-handler@0.2, wasi:http/handler@0.3.0, wasi:cli/run and \
+             Spin's inbound-redis, so nothing would ever start it (it exports {has})"
+        );
+        return Err(Refusal::new(ErrorKind::Unsupported, text));
+    };
+    // The same trigger in several versions is one: tool chains export the old for hosts that know no better.
+    if found.iter().all(|(_, trigger)| trigger.name() == newest.name()) {
+        return Ok(newest);
     }
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    let text = format!("the component exports {}: one trigger each is offered; split it", names.join(" and "));
+    Err(Refusal::new(ErrorKind::Unsupported, text))
 }
 
 fn offered_p1(import: &str) -> bool {
@@ -227,3 +226,25 @@ const P1: &[&str] = &[
     "sock_send",
     "sock_shutdown",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_trigger_in_several_versions_the_newest_is_taken() {
+        let check = |exports: &[&str], expected: Option<Trigger>| {
+            let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(trigger(&exports).ok(), expected, "{exports:?}");
+        };
+        check(&["wasi:cli/run@0.2.6", "wasi:cli/run@0.3.0"], Some(Trigger::CommandP3));
+        check(&["wasi:cli/run@0.3.0", "wasi:cli/run@0.2.0"], Some(Trigger::CommandP3));
+        check(&["wasi:cli/run@0.2.0", "wasi:cli/run@0.2.6"], Some(Trigger::CommandP2));
+        check(&["wasi:http/handler@0.3.0", "wasi:http/incoming-handler@0.2.6"], Some(Trigger::HttpP3));
+        check(&["fermyon:spin/inbound-redis", "spin:redis/inbound-redis@3.0.0"], Some(Trigger::RedisP3));
+        // A draft of 0.3 is none: the release beside it is taken.
+        check(&["wasi:cli/run@0.3.0-rc-2025-09-16", "wasi:cli/run@0.2.6"], Some(Trigger::CommandP2));
+        check(&["wasi:cli/run@0.2.6", "wasi:http/incoming-handler@0.2.6"], None);
+        check(&[], None);
+    }
+}

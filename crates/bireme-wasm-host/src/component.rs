@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bireme_core::{AllowList, Exit, WorkloadSpec};
 use bireme_wasm::memory;
 use bireme_wasm::protocol::{self, Trigger};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -45,6 +46,45 @@ pub(crate) struct Folder {
     pub open: std::os::fd::OwnedFd,
 }
 
+/// How often a component is told that work is turned away.
+const BUSY_TOLD: Duration = Duration::from_secs(10);
+
+/// Standard input: what attached clients send, for the one instance of a command.
+pub(crate) struct Input {
+    client: tokio::sync::Mutex<Option<DuplexStream>>,
+    guest: Mutex<Option<DuplexStream>>,
+    /// The first client that has nothing more to send ends it for good.
+    once: bool,
+}
+
+impl Input {
+    fn new(once: bool) -> Self {
+        let (client, guest) = tokio::io::duplex(64 << 10);
+        Self { client: tokio::sync::Mutex::new(Some(client)), guest: Mutex::new(Some(guest)), once }
+    }
+
+    /// What the instance reads; the first call has it.
+    pub(crate) fn take(&self) -> Option<DuplexStream> {
+        self.guest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+
+    /// Hands over what `from` sends until it ends or nobody reads any more.
+    pub(crate) async fn feed(&self, mut from: impl tokio::io::AsyncRead + Unpin) {
+        let mut buffer = vec![0; 16 << 10];
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let mut client = self.client.lock().await;
+            let Some(open) = client.as_mut() else { return };
+            if open.write_all(&buffer[..length]).await.is_err() {
+                *client = None;
+                return;
+            }
+        }
+        if self.once {
+            *self.client.lock().await = None;
+        }
+    }
+}
+
 /// What the components of one process share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -74,6 +114,12 @@ pub(crate) struct Component {
     pub looked_up: LookedUp,
     pub tls: Arc<ClientConfig>,
     pub places: Arc<Places>,
+    /// Standard input of a command, where it was asked for.
+    pub input: Option<Input>,
+    /// As it is called now; `spec` has what it was called when it was loaded.
+    name: RwLock<Arc<str>>,
+    /// When it was last told that work is turned away, and how often it was since.
+    busy: Mutex<(Option<Instant>, u64)>,
     names: RwLock<Arc<View>>,
     phase: watch::Sender<Phase>,
     /// Cuts every invocation at once.
@@ -154,6 +200,9 @@ impl Component {
             tls: standing.tls,
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
+            input: spec.open_stdin.then(|| Input::new(spec.stdin_once)),
+            name: RwLock::new(spec.name.as_str().into()),
+            busy: Mutex::default(),
             names: RwLock::new(Arc::new(standing.names)),
             phase: watch::Sender::new(Phase::Loaded),
             cut: CancellationToken::new(),
@@ -166,6 +215,33 @@ impl Component {
             live: Default::default(),
             spec,
         }
+    }
+
+    pub(crate) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_name(&self, name: &str) {
+        *self.name.write().unwrap_or_else(std::sync::PoisonError::into_inner) = name.into();
+    }
+
+    /// Tells in the log that `what` found no free instance: once in a while, with how often it came to that in between.
+    pub(crate) fn note_busy(&self, what: &str) {
+        let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if busy.0.is_some_and(|told| told.elapsed() < BUSY_TOLD) {
+            busy.1 += 1;
+            return;
+        }
+        let more = match std::mem::replace(&mut *busy, (Some(Instant::now()), 0)).1 {
+            0 => String::new(),
+            more => format!(" ({more} more since this was last told)"),
+        };
+        drop(busy);
+        let (instances, queue) = (self.spec.bireme.instances, self.spec.bireme.queue);
+        self.log.note(&format!(
+            "bireme: {what} was answered with 503: no instance came free (bireme.instances={instances}, \
+             bireme.queue={queue}); raise them, or make answers faster{more}"
+        ));
     }
 
     pub(crate) fn names(&self) -> Arc<View> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -169,8 +169,8 @@ impl Host {
         let deleted = matches!(request, Request::Delete { .. });
         // Before the answer: what the workload prints once it was given must not be missed.
         let attached = match &request {
-            Request::Attach { id } => match self.find(id) {
-                Ok(loaded) => Some(loaded.component.log.attach().await),
+            Request::Attach { id, stdin } => match self.find(id) {
+                Ok(loaded) => Some((loaded.component.log.attach().await, stdin.then_some(loaded))),
                 Err(_) => None,
             },
             _ => None,
@@ -180,8 +180,21 @@ impl Host {
         if protocol::send(&stream, &answer, &[]).await.is_err() {
             return;
         }
-        if let Some(frames) = attached {
-            feed(stream, frames).await;
+        if let Some((frames, loaded)) = attached {
+            let (read, write) = stream.into_split();
+            let output = feed(write, frames);
+            match loaded.as_ref().and_then(|loaded| loaded.component.input.as_ref()) {
+                // Input that is over does not end the connection, output that is over does.
+                Some(input) => {
+                    let mut output = std::pin::pin!(output);
+                    tokio::select! {
+                        () = output.as_mut() => return,
+                        () = input.feed(read) => {}
+                    }
+                    output.await;
+                }
+                None => output.await,
+            }
         } else if deleted && lock(&self.components).is_empty() {
             self.done.notify_one();
         }
@@ -224,7 +237,11 @@ impl Host {
                 self.find(&id)?.component.set_names(self.networks.view(networks));
                 value(&())
             }
-            Request::Attach { id } => {
+            Request::Renamed { id, name } => {
+                self.find(&id)?.component.set_name(&name);
+                value(&())
+            }
+            Request::Attach { id, stdin: _ } => {
                 self.find(&id)?;
                 value(&())
             }
@@ -319,6 +336,7 @@ impl Host {
         }
         let code = code.ok_or_else(|| refuse(ErrorKind::Internal, "no compiled code came with the component"))?;
         let program = self.program(load.facts.trigger, &code)?;
+        let misplaced = add_working_folder(&load.spec.cwd, &mut folders);
         let log = LogHandle::start(load.log, log_folder)
             .map_err(|error| refuse(ErrorKind::Internal, format!("cannot open the component's log: {error}")))?;
         let ports: Vec<u16> =
@@ -328,6 +346,9 @@ impl Host {
         let trust = Trust::read(&load.spec.env, &load.spec.cwd, &folders)
             .map_err(|text| refuse(ErrorKind::Invalid, format!("{text} ({})", load.spec.name)))?;
         if let Trust::Elsewhere(text) = &trust {
+            log.note(&format!("bireme: {text}"));
+        }
+        if let Some(text) = misplaced {
             log.note(&format!("bireme: {text}"));
         }
         let names = self.networks.view(load.networks);
@@ -405,7 +426,7 @@ impl Host {
                     format!(
                         "route {route} of {} on {address} is served by {other} already; give the two different \
                          bireme.http.route labels or ports",
-                        loaded.component.spec.name
+                        loaded.component.name()
                     ),
                 )
             })?;
@@ -435,7 +456,7 @@ impl Host {
         let loaded = self.find(id)?;
         let component = &loaded.component;
         if !component.run() {
-            let text = format!("component {} was started before", component.spec.name);
+            let text = format!("component {} was started before", component.name());
             return Err(refuse(ErrorKind::Conflict, text));
         }
         match component.trigger {
@@ -527,7 +548,7 @@ impl Host {
             if let Ok(text) = serde_json::to_vec(&exit)
                 && let Err(error) = file.write_all(&text).and_then(|()| file.sync_data())
             {
-                crate::complain(&format!("cannot record the end of {}: {error}", loaded.component.spec.name));
+                crate::complain(&format!("cannot record the end of {}: {error}", loaded.component.name()));
             }
         }
         loaded.component.end(exit);
@@ -566,6 +587,36 @@ async fn wait(component: &Component) -> Exit {
         if phase.changed().await.is_err() {
             return Exit { code: 137, oom_killed: false, finished_at: now(), error: None };
         }
+    }
+}
+
+/// Makes the working directory the folder in which relative paths begin, if it lies in a folder of the workload: most
+/// guests have no other notion of one. Answers what is wrong with it.
+fn add_working_folder(cwd: &str, folders: &mut Vec<Folder>) -> Option<String> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    if cwd.is_empty() || cwd == "/" {
+        return None;
+    }
+    let (folder, rest) = folders
+        .iter()
+        .filter_map(|folder| Some((folder, Path::new(cwd).strip_prefix(&folder.target).ok()?)))
+        .max_by_key(|(folder, _)| folder.target.len())?;
+    if folders.iter().any(|folder| folder.target == "/") {
+        // Both would be the folder of paths that begin with `/`, and guests take the wrong one.
+        return Some(format!("the working directory {cwd} has no effect where a folder is mounted at /"));
+    }
+    let path = if rest.as_os_str().is_empty() { Path::new(".") } else { rest };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Links in it are the guests' work.
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(&folder.open, path, flags, Mode::empty(), resolve) {
+        Ok(open) => {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
+            let read_only = folder.read_only;
+            folders.push(Folder { target: ".".to_owned(), read_only, path, open });
+            None
+        }
+        Err(error) => Some(format!("the working directory {cwd} cannot be used: {error}")),
     }
 }
 

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bireme_core::log_line::Stream;
+use bireme_wasm::protocol::Trigger;
 use wasmtime::{ResourceLimiter, Store};
+use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::account::{Account, Bounds};
-use crate::component::Component;
+use crate::component::{Component, Input};
 use crate::host::http::Outgoing;
 
 /// Most random bytes of one call.
@@ -83,6 +85,9 @@ impl Guest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds.fields);
         let mut builder = wasi(component)?;
+        if component.trigger != Trigger::CommandP1 {
+            give_input(&mut builder, component);
+        }
         let guest = Self {
             table,
             wasi: builder.build(),
@@ -99,7 +104,9 @@ impl Guest {
     /// The same for a core module that speaks WASI preview 1.
     pub(crate) fn store_p1(account: &Arc<Account>) -> wasmtime::Result<Store<Self>> {
         let mut store = Self::store(account, 0)?;
-        store.data_mut().p1 = Some(wasi(&account.component)?.build_p1());
+        let mut builder = wasi(&account.component)?;
+        give_input(&mut builder, &account.component);
+        store.data_mut().p1 = Some(builder.build_p1());
         Ok(store)
     }
 
@@ -115,6 +122,12 @@ impl Guest {
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         store
+    }
+}
+
+fn give_input(builder: &mut WasiCtxBuilder, component: &Component) {
+    if let Some(input) = component.input.as_ref().and_then(Input::take) {
+        builder.stdin(AsyncStdinStream::new(input));
     }
 }
 

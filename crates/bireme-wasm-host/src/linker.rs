@@ -47,6 +47,12 @@ pub(crate) fn new_p1(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<Guest
     wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut Guest| {
         guest.p1.as_mut().expect("stores of core modules are made by Guest::store_p1")
     })?;
+    // The WASI crate takes codes above 125 for a failure of the guest; for a process they are codes like others.
+    linker.allow_shadowing(true);
+    linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
+        Err(wasmtime::Error::from(wasmtime_wasi::I32Exit(code & 0xff)))
+    })?;
+    linker.allow_shadowing(false);
     Ok(linker)
 }
 

@@ -208,7 +208,7 @@ fn frame(stream: Stream, bytes: &[u8]) -> Bytes {
 }
 
 /// Sends an attached client its frames until either ends.
-pub(crate) async fn feed(mut client: tokio::net::UnixStream, mut frames: mpsc::Receiver<Bytes>) {
+pub(crate) async fn feed(mut client: impl AsyncWrite + Unpin, mut frames: mpsc::Receiver<Bytes>) {
     while let Some(frame) = frames.recv().await {
         if client.write_all(&frame).await.is_err() {
             return;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, Workload, WorkloadId, WorkloadKind,
-    WorkloadSpec, executor::Known,
+    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, StoreFolder, Workload,
+    WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
 };
 use tokio::sync::Mutex;
 
@@ -19,7 +19,7 @@ use crate::names::Tables;
 use crate::protocol::{Brief, DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
 use crate::state::StateFolder;
 use crate::workload::{ComponentWorkload, read_exit, release};
-use crate::{mounts, user};
+use crate::{mounts, stores, user};
 
 /// What a [`WasmExecutor`] works with.
 #[derive(Clone, Debug)]
@@ -60,6 +60,14 @@ impl WasmExecutor {
         // Workloads hold theirs: what nobody holds is of a sandbox that is gone.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(turns.entry(sandbox.clone()).or_default())
+    }
+
+    /// How the folders of the stores of these sandboxes are called.
+    fn store_names(&self, sandboxes: &[SandboxId]) -> std::collections::BTreeSet<String> {
+        let name = |sandbox: &SandboxId| {
+            self.host_of(sandbox.clone()).dir.file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        sandboxes.iter().filter_map(name).collect()
     }
 
     fn host_of(&self, sandbox: SandboxId) -> Host {
@@ -216,7 +224,27 @@ impl Executor for WasmExecutor {
             refuse_what_components_lack(spec)?;
             let compiled = self.compiled(program).await?;
             let invalid = |text: &str| Err(ExecError::new(ErrorKind::Invalid, text));
+            let trigger = compiled.facts.trigger.name();
+            if trigger != "http" && spec.labels.contains_key("bireme.http.route") {
+                return invalid(&format!(
+                    "label bireme.http.route does not fit: this component exports the {trigger} trigger, not http"
+                ));
+            }
+            if trigger != "command" && spec.open_stdin {
+                let text = "a component that answers requests has no standard input, only a command has: leave out \
+                            stdin_open (docker run without -i)";
+                return Err(ExecError::new(ErrorKind::Unsupported, text));
+            }
             match (compiled.facts.trigger, &spec.bireme.subscribe) {
+                (Trigger::RedisP2 | Trigger::RedisP3, None)
+                    if spec.bireme.requested.contains_key("bireme.redis.subscribe") =>
+                {
+                    invalid(
+                        "the image requests the channel of its label bireme.redis.subscribe: confirm it with \
+                         bireme.allow-requested=true (bireme run --allow-requested), or set bireme.redis.subscribe to \
+                         redis://host:port/CHANNEL",
+                    )
+                }
                 (Trigger::RedisP2 | Trigger::RedisP3, None) => invalid(
                     "this component handles Redis messages, and no label says which: set bireme.redis.subscribe to \
                      redis://host:port/CHANNEL",
@@ -226,6 +254,57 @@ impl Executor for WasmExecutor {
                     "label bireme.redis.subscribe does not fit: this component exports the {} trigger, not \
                      inbound-redis",
                     other.name()
+                )),
+            }
+        })
+    }
+
+    fn stores<'a>(&'a self, known: &'a [SandboxId]) -> BoxFuture<'a, Vec<StoreFolder>> {
+        Box::pin(async move {
+            let used = self.store_names(known);
+            let folder = self.options.data_root.join("wasm/kv");
+            let found = tokio::task::spawn_blocking(move || stores::list(&folder)).await.unwrap_or_default();
+            let with_use = |store: StoreFolder| StoreFolder { in_use: used.contains(&store.name), ..store };
+            found.into_iter().map(with_use).collect()
+        })
+    }
+
+    fn remove_store<'a>(&'a self, name: &'a str, known: &'a [SandboxId]) -> BoxFuture<'a, Result<bool, ExecError>> {
+        Box::pin(async move {
+            let Ok(sandbox) = SandboxId::parse(name) else { return Ok(false) };
+            if self.store_names(known).contains(name) {
+                return Ok(false);
+            }
+            let host = self.host_of(sandbox);
+            let turn = self.turn(&host.sandbox);
+            // A workload that came meanwhile has its host by the time it opens a store.
+            let _guard = turn.lock().await;
+            if host.state().await.is_ok() {
+                return Ok(false);
+            }
+            let path = self.options.data_root.join("wasm/kv").join(name);
+            match tokio::fs::remove_dir_all(&path).await {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                Err(error) => {
+                    let text = format!("cannot remove the key-value stores of {name}");
+                    Err(ExecError::new(ErrorKind::Internal, text).caused_by(error))
+                }
+            }
+        })
+    }
+
+    fn check_ports<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            match self.compiled(program).await?.facts.trigger.name() {
+                "http" => Ok(()),
+                trigger => Err(ExecError::new(
+                    ErrorKind::Invalid,
+                    format!(
+                        "{} cannot publish ports: it exports the {trigger} trigger, and nothing in it would answer; leave \
+                         out the ports (-p, -P), or export wasi:http",
+                        spec.name
+                    ),
                 )),
             }
         })
@@ -382,9 +461,6 @@ fn refuse_what_components_lack(spec: &WorkloadSpec) -> Result<(), ExecError> {
     let refuse = |text: &str| Err(ExecError::new(ErrorKind::Unsupported, text));
     if spec.tty {
         return refuse("a component has no terminal: leave out tty (docker run without -t)");
-    }
-    if spec.open_stdin {
-        return refuse("a component has no interactive input: leave out stdin_open (docker run without -i)");
     }
     if spec.security.privileged {
         return refuse("a component cannot be privileged: grant what it needs with mounts and bireme.allow");

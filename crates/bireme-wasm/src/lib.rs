@@ -32,6 +32,7 @@ mod mounts;
 mod names;
 pub mod protocol;
 mod state;
+mod stores;
 mod user;
 mod workload;
 

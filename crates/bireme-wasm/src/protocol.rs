@@ -97,9 +97,17 @@ pub enum Request {
     Delete {
         id: WorkloadId,
     },
-    /// After an empty answer the host writes attach frames until the workload ends.
+    /// What the workload is called from now on.
+    Renamed {
+        id: WorkloadId,
+        name: String,
+    },
+    /// After an empty answer the host writes attach frames until the workload ends. With `stdin` it takes what comes for
+    /// standard input, if the workload has one.
     Attach {
         id: WorkloadId,
+        #[serde(default)]
+        stdin: bool,
     },
 }
 
@@ -171,6 +179,15 @@ impl Trigger {
             Self::HttpP2 | Self::HttpP3 => "http",
             Self::RedisP2 | Self::RedisP3 => "redis",
             Self::CommandP1 | Self::CommandP2 | Self::CommandP3 => "command",
+        }
+    }
+
+    /// Of two triggers of one name the greater is the newer.
+    pub fn generation(self) -> u8 {
+        match self {
+            Self::CommandP1 => 1,
+            Self::HttpP2 | Self::RedisP2 | Self::CommandP2 => 2,
+            Self::HttpP3 | Self::RedisP3 | Self::CommandP3 => 3,
         }
     }
 }

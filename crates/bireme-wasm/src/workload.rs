@@ -216,6 +216,18 @@ impl Workload for ComponentWorkload {
         })
     }
 
+    fn renamed<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.exit.borrow().is_some() {
+                return;
+            }
+            let request = Request::Renamed { id: self.id.clone(), name: name.to_owned() };
+            if let Err(error) = self.host.ask::<()>(&request, &[]).await {
+                tracing::warn!(workload.id = %self.id, %error, "a component was not told its new name");
+            }
+        })
+    }
+
     fn as_attach(&self) -> Option<&dyn Attach> {
         Some(self)
     }
@@ -240,13 +252,8 @@ pub(crate) async fn release(host: &Host, id: &WorkloadId, kv_dir: &Path, tables:
 impl Attach for ComponentWorkload {
     fn attach(&self, stdin: bool) -> BoxFuture<'_, Result<std::os::unix::net::UnixStream, ExecError>> {
         Box::pin(async move {
-            if stdin {
-                let text = "a component has no interactive input: attach without standard input (docker attach \
-                            --no-stdin, docker run without -i)";
-                return Err(ExecError::new(ErrorKind::Unsupported, text));
-            }
             let stream = self.host.connect().await?;
-            ask_on::<()>(&stream, &Request::Attach { id: self.id.clone() }, &[]).await?;
+            ask_on::<()>(&stream, &Request::Attach { id: self.id.clone(), stdin }, &[]).await?;
             stream.into_std().map_err(|error| {
                 ExecError::new(ErrorKind::Internal, "cannot hand over the connection to a component's output")
                     .caused_by(error)

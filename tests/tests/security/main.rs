@@ -7,4 +7,5 @@ mod component;
 mod container;
 mod image;
 mod network;
+mod rights;
 mod state;

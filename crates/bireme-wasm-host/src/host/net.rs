@@ -19,7 +19,7 @@ pub(crate) struct Target<'a> {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    #[error("{0} is not permitted; add it to bireme.allow")]
+    #[error("{0}")]
     Denied(String),
     #[error("the name {0} is not known")]
     Unknown(String),
@@ -32,7 +32,9 @@ impl Target<'_> {
         if component.allow.permits(self.scheme, self.host, self.port) {
             return Ok(());
         }
-        Err(ConnectError::Denied(format!("{}://{}:{}", self.scheme, self.host, self.port)))
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.to_owned() };
+        let text = format!("{}://{host}:{} {}", self.scheme, self.port, not_permitted(component));
+        Err(ConnectError::Denied(text))
     }
 
     /// The addresses to try, if it is permitted.
@@ -42,8 +44,12 @@ impl Target<'_> {
     pub(crate) async fn resolve(&self, component: &Component) -> Result<Vec<SocketAddr>, ConnectError> {
         self.permit(component)?;
         let found = lookup(component, self.host).await;
-        if found.is_empty() {
+        let Some(first) = found.first().copied() else {
             return Err(ConnectError::Unknown(self.host.to_owned()));
+        };
+        let found = covered(component, self.host, found);
+        if found.is_empty() {
+            return Err(ConnectError::Denied(leads_inside(self.host, first)));
         }
         Ok(found.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect())
     }
@@ -101,6 +107,31 @@ fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
         (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
         _ => 0,
     }
+}
+
+/// What to add, and where, for what is refused. In the words of whoever reads the log.
+pub(crate) fn not_permitted(component: &Component) -> &'static str {
+    if component.spec.bireme.requested.contains_key("bireme.allow") {
+        "is not permitted; add it to bireme.allow, or confirm what the image requests with bireme.allow-requested=true"
+    } else {
+        "is not permitted; add it to bireme.allow"
+    }
+}
+
+/// The answer to a question for a public name that leads where only a permission by address leads.
+pub(crate) fn leads_inside(name: &str, address: IpAddr) -> String {
+    format!(
+        "{name} leads to {address}, an address of this machine or of a private network, which a permission by name does \
+         not cover; add the address to bireme.allow too if that is meant"
+    )
+}
+
+/// Of the addresses that `name` leads to those that a permission by name covers.
+pub(crate) fn covered(component: &Component, name: &str, mut found: Vec<IpAddr>) -> Vec<IpAddr> {
+    if name.parse::<IpAddr>().is_err() && !component.names().contains_key(&plain(name)) {
+        found.retain(|address| component.allow.covers_answer(name, *address));
+    }
+    found
 }
 
 /// A name as the component's networks know it.

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex as StdMutex};
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -12,7 +12,7 @@ use redis::{
     RedisError, Value,
 };
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use super::bindings::concurrent::spin::redis::redis as v3;
@@ -25,21 +25,40 @@ use crate::guest::Guest;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Most connections of one workload at once: guests choose the addresses, and each costs the server and us.
+const MAX_CONNECTIONS: usize = 32;
+/// How long a connection that nobody holds is kept for the next instance.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// A connection as a guest holds it: shared by all instances of the workload.
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
-pub struct Connection(MultiplexedConnection);
+pub struct Connection(MultiplexedConnection, #[expect(dead_code, reason = "held so that it counts as in use")] Held);
 
-/// The open connections of one workload, one per URL. One that breaks is forgotten, and made anew at the next use.
+/// The open connections of one workload, one per URL. One that breaks is forgotten, and made anew at the next use; one that
+/// nobody used for a while is closed.
 #[derive(Clone, Default)]
 pub(crate) struct Connections {
-    open: Arc<Mutex<HashMap<String, Open>>>,
+    open: Arc<StdMutex<HashMap<String, Open>>>,
 }
 
+/// Counts who uses a connection.
+type Held = Arc<()>;
+
 struct Open {
-    connection: MultiplexedConnection,
+    /// Filled by the first who asks; the others wait for that.
+    connection: Arc<OnceCell<MultiplexedConnection>>,
+    held: Held,
+    /// When it was last asked for.
+    used: Instant,
     /// Tells a connection from the one that took its place.
     number: u64,
+}
+
+impl Open {
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.held) == 1
+    }
 }
 
 /// Reads a Redis URL and connects to where its name leads now, from the component's own address.
@@ -47,16 +66,23 @@ struct Open {
 /// # Errors
 /// A sentence when it is not a Redis URL, the name is not known or nobody answers. The URL itself, which may hold a
 /// password, is left out.
-pub(crate) async fn dial(component: &Component, url: &str) -> Result<(ConnectionInfo, TcpStream), String> {
+///
+/// `named` is whether a label names the server: then the name may lead into private networks, which is where servers are.
+pub(crate) async fn dial(component: &Component, url: &str, named: bool) -> Result<(ConnectionInfo, TcpStream), String> {
     let info = url.into_connection_info().map_err(|error| format!("this is not a Redis address: {error}"))?;
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
         ConnectionAddr::TcpTls { .. } => return Err("rediss:// (TLS) is not offered; use redis://".to_owned()),
         _ => return Err("only redis://host:port addresses are offered".to_owned()),
     };
-    let found = super::net::lookup(component, host.trim_matches(['[', ']'])).await;
+    let host = host.trim_matches(['[', ']']);
+    let mut found = super::net::lookup(component, host).await;
+    let Some(first) = found.first().copied() else { return Err(format!("the name {host} is not known")) };
+    if !named {
+        found = super::net::covered(component, host, found);
+    }
     if found.is_empty() {
-        return Err(format!("the name {host} is not known"));
+        return Err(super::net::leads_inside(host, first));
     }
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     let stream = tokio::time::timeout(CONNECT, super::net::dial(component, &addresses)).await;
@@ -65,35 +91,84 @@ pub(crate) async fn dial(component: &Component, url: &str) -> Result<(Connection
 }
 
 impl Connections {
-    /// The connection to `url`, made if there is none. Whether the workload may is the caller's to know.
-    pub(crate) async fn get(&self, component: &Component, url: &str) -> Result<MultiplexedConnection, String> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let mut open = self.open.lock().await;
-        if let Some(known) = open.get(url) {
-            return Ok(known.connection.clone());
+    /// The connection to `url`, made if there is none. Whether the workload may is the caller's to know. It counts as in use
+    /// for as long as what comes with it is kept.
+    ///
+    /// # Errors
+    /// A sentence, also when too many are in use.
+    pub(crate) async fn get(
+        &self,
+        component: &Component,
+        url: &str,
+        named: bool,
+    ) -> Result<(MultiplexedConnection, Held), String> {
+        let (cell, held, number) = self.place(url)?;
+        let made = cell
+            .get_or_try_init(async || {
+                let (info, stream) = dial(component, url, named).await?;
+                let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+                let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
+                let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;
+                let (connection, driver) = made.map_err(|error| error.to_string())?;
+                let (all, url) = (self.clone(), url.to_owned());
+                // Ends when the connection breaks, or when nobody holds it any more.
+                tokio::spawn(async move {
+                    let mut driver = std::pin::pin!(driver);
+                    while tokio::time::timeout(IDLE / 2, driver.as_mut()).await.is_err() {
+                        all.close_idle();
+                    }
+                    all.remove(&url, number);
+                });
+                Ok::<_, String>(connection)
+            })
+            .await
+            .cloned();
+        if made.is_err() {
+            self.remove(url, number);
         }
-        let (info, stream) = dial(component, url).await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
-        let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
-        let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;
-        let (connection, driver) = made.map_err(|error| error.to_string())?;
+        Ok((made?, held))
+    }
+
+    /// The place of the connection to `url`, which may be still to be made.
+    fn place(&self, url: &str) -> Result<(Arc<OnceCell<MultiplexedConnection>>, Held, u64), String> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let mut open = self.lock();
+        if let Some(known) = open.get_mut(url) {
+            known.used = Instant::now();
+            return Ok((Arc::clone(&known.connection), Arc::clone(&known.held), known.number));
+        }
+        if open.len() >= MAX_CONNECTIONS {
+            let idle = open.iter().filter(|(_, known)| known.is_idle()).min_by_key(|(_, known)| known.used);
+            let Some(oldest) = idle.map(|(url, _)| url.clone()) else {
+                return Err(format!("{MAX_CONNECTIONS} connections are in use, and no component may have more"));
+            };
+            open.remove(&oldest);
+        }
+        let (cell, held) = (Arc::new(OnceCell::new()), Held::default());
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        open.insert(url.to_owned(), Open { connection: connection.clone(), number });
-        let (all, url) = (self.clone(), url.to_owned());
-        // Ends when the connection breaks, or when nobody holds it any more.
-        tokio::spawn(async move {
-            driver.await;
-            let mut open = all.open.lock().await;
-            if open.get(&url).is_some_and(|known| known.number == number) {
-                open.remove(&url);
-            }
-        });
-        Ok(connection)
+        let made = Open { connection: Arc::clone(&cell), held: Arc::clone(&held), used: Instant::now(), number };
+        open.insert(url.to_owned(), made);
+        Ok((cell, held, number))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Open>> {
+        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn remove(&self, url: &str, number: u64) {
+        let mut open = self.lock();
+        if open.get(url).is_some_and(|known| known.number == number) {
+            open.remove(url);
+        }
+    }
+
+    fn close_idle(&self) {
+        self.lock().retain(|_, known| !known.is_idle() || known.used.elapsed() < IDLE);
     }
 
     /// Forgets connections, so that the next use looks their names up again.
-    pub(crate) async fn forget(&self) {
-        self.open.lock().await.clear();
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
     }
 }
 
@@ -120,11 +195,13 @@ async fn open(component: &Arc<Component>, address: &str) -> Result<Connection, F
     let info = address.into_connection_info().map_err(|_| Failure::InvalidAddress)?;
     let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(Failure::InvalidAddress) };
     let target = Target { scheme: "redis", host: host.trim_matches(['[', ']']), port: *port };
-    target.permit(component).map_err(|error| {
-        component.log.note(&format!("bireme: {error}"));
-        Failure::Other(error.to_string())
-    })?;
-    component.redis.get(component, address).await.map(Connection).map_err(Failure::Other)
+    let refused = |text: String| {
+        component.log.note(&format!("bireme: {text}"));
+        Failure::Other(text)
+    };
+    target.permit(component).map_err(|error| refused(error.to_string()))?;
+    let (connection, held) = component.redis.get(component, address, false).await.map_err(refused)?;
+    Ok(Connection(connection, held))
 }
 
 /// One argument of `execute`.
@@ -167,6 +244,39 @@ fn flatten(value: Value, out: &mut Vec<Answer>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Why a command cannot be sent; `None` for most. The connection is shared by all instances: what changes its state would
+/// change it under the others, and what waits would have them wait.
+fn refused(command: &str, arguments: &[Argument]) -> Option<&'static str> {
+    const STATE: &str = "instances share one connection, which it would take over";
+    const WAITS: &str = "instances share one connection, and it would have them all wait";
+    let words = |argument: &Argument| match argument {
+        Argument::Number(n) => n.to_string(),
+        Argument::Bytes(bytes) => String::from_utf8_lossy(bytes).to_ascii_uppercase(),
+    };
+    match command.to_ascii_uppercase().as_str() {
+        "AUTH" | "HELLO" | "SELECT" | "SUBSCRIBE" | "PSUBSCRIBE" | "SSUBSCRIBE" | "UNSUBSCRIBE" | "PUNSUBSCRIBE"
+        | "SUNSUBSCRIBE" | "MONITOR" | "SYNC" | "PSYNC" | "REPLCONF" | "MULTI" | "EXEC" | "DISCARD" | "WATCH"
+        | "UNWATCH" | "RESET" | "QUIT" | "CLIENT" | "READONLY" | "READWRITE" | "ASKING" => Some(STATE),
+        "BLPOP" | "BRPOP" | "BLMOVE" | "BRPOPLPUSH" | "BZPOPMIN" | "BZPOPMAX" | "BLMPOP" | "BZMPOP" | "WAIT"
+        | "WAITAOF" | "DEBUG" => Some(WAITS),
+        "XREAD" | "XREADGROUP" => {
+            let mut rest = arguments.iter().map(words);
+            while let Some(word) = rest.next() {
+                match word.as_str() {
+                    "BLOCK" => return Some(WAITS),
+                    // What follows are names.
+                    "STREAMS" => break,
+                    "GROUP" => drop((rest.next(), rest.next())),
+                    _ => {}
+                }
+            }
+            None
+        }
+        "SCRIPT" if arguments.first().is_some_and(|first| words(first) == "DEBUG") => Some(STATE),
+        _ => None,
+    }
+}
+
 impl Connection {
     async fn publish(mut self, channel: String, payload: Vec<u8>) -> Result<(), Failure> {
         let _: i64 = self.0.publish(channel, payload).await?;
@@ -202,27 +312,8 @@ impl Connection {
     }
 
     async fn execute(mut self, command: String, arguments: Vec<Argument>) -> Result<Vec<Answer>, Failure> {
-        // The connection is shared by all instances: what changes its state would change it under the others.
-        const STATEFUL: [&str; 12] = [
-            "AUTH",
-            "HELLO",
-            "SELECT",
-            "SUBSCRIBE",
-            "PSUBSCRIBE",
-            "SSUBSCRIBE",
-            "MONITOR",
-            "MULTI",
-            "WATCH",
-            "RESET",
-            "QUIT",
-            "CLIENT",
-        ];
-        const BLOCKING: [&str; 9] =
-            ["BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BLMPOP", "BZMPOP", "WAIT"];
-        let upper = command.to_ascii_uppercase();
-        if STATEFUL.contains(&upper.as_str()) || BLOCKING.contains(&upper.as_str()) {
-            let text = format!("{upper} is not offered: instances share one connection, which it would take over");
-            return Err(Failure::Other(text));
+        if let Some(why) = refused(&command, &arguments) {
+            return Err(Failure::Other(format!("{} is not offered: {why}", command.to_ascii_uppercase())));
         }
         let mut call = redis::cmd(&command);
         for argument in arguments {
@@ -446,5 +537,73 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
         let arguments = arguments.into_iter().map(Argument::from).collect();
         let answers = find3(guest, &connection)?.execute(command, arguments).await?;
         Ok(answers.into_iter().map(Into::into).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_that_take_the_connection_over_are_refused() {
+        let is_refused = |line: &str| {
+            let mut words = line.split(' ');
+            let command = words.next().unwrap();
+            let arguments: Vec<Argument> = words.map(|word| Argument::Bytes(word.as_bytes().to_vec())).collect();
+            refused(command, &arguments).is_some()
+        };
+        for line in [
+            "SYNC",
+            "psync ? -1",
+            "MONITOR",
+            "Subscribe a",
+            "UNSUBSCRIBE",
+            "BLPOP a 0",
+            "WAIT 1 0",
+            "WAITAOF 1 1 0",
+            "XREAD BLOCK 0 STREAMS a $",
+            "xread count 1 block 0 streams a $",
+            "XREADGROUP GROUP g c BLOCK 0 STREAMS a >",
+            "MULTI",
+            "EXEC",
+            "CLIENT REPLY OFF",
+            "DEBUG SLEEP 100",
+            "SCRIPT DEBUG YES",
+            "SELECT 1",
+            "HELLO 3",
+        ] {
+            assert!(is_refused(line), "{line}");
+        }
+        for line in [
+            "GET a",
+            "XREAD COUNT 1 STREAMS block 0",
+            "XREADGROUP GROUP block block STREAMS a >",
+            "SET block block",
+            "SCRIPT LOAD x",
+            "LPOP a",
+            "EVAL x 0",
+        ] {
+            assert!(!is_refused(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_component_has_few_connections_and_those_in_use_stay() {
+        let all = Connections::default();
+        let mut held = Vec::new();
+        for n in 0..MAX_CONNECTIONS {
+            held.push(all.place(&format!("redis://{n}")).unwrap().1);
+        }
+        assert!(all.place("redis://one-more").unwrap_err().contains("32 connections are in use"));
+        assert!(all.place("redis://0").is_ok(), "one that is open is shared");
+        held.remove(0);
+        assert!(all.place("redis://one-more").is_ok(), "the idle one makes room");
+        assert_eq!(all.lock().len(), MAX_CONNECTIONS);
+        assert!(!all.lock().contains_key("redis://0"));
+        for open in all.lock().values_mut() {
+            open.used -= IDLE * 2;
+        }
+        all.close_idle();
+        assert_eq!(all.lock().len(), MAX_CONNECTIONS - 1, "what is in use is not closed, the idle one is");
     }
 }

@@ -73,28 +73,33 @@ impl LookedUp {
 
 /// Gives a new instance the permissions of its workload.
 pub(crate) fn permit(builder: &mut WasiCtxBuilder, component: &Arc<Component>) {
-    // Nothing is permitted: then there is nothing to check either.
-    let some = !component.allow.0.is_empty();
-    builder.allow_tcp(some).allow_udp(some).allow_ip_name_lookup(false);
-    if some {
-        let component = Arc::clone(component);
-        builder.socket_addr_check(move |address, purpose| {
-            let permitted = match purpose {
-                // The local end of an outgoing connection; listening is what ports are for.
-                SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.port() == 0,
-                SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
-                SocketAddrUse::TcpConnect => permits(&component, "tcp", address),
-                SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => permits(&component, "udp", address),
-            };
-            Box::pin(std::future::ready(permitted))
-        });
-    }
+    builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(false);
+    let component = Arc::clone(component);
+    builder.socket_addr_check(move |address, purpose| {
+        let permitted = match purpose {
+            // The local end of an outgoing connection; listening is what ports are for.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.port() == 0,
+            SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
+            SocketAddrUse::TcpConnect => permits(&component, "tcp", address, purpose),
+            SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => permits(&component, "udp", address, purpose),
+        };
+        Box::pin(std::future::ready(permitted))
+    });
 }
 
-fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr) -> bool {
+fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr, purpose: SocketAddrUse) -> bool {
     let ip = address.ip().to_canonical();
     let names = component.looked_up.names(component, ip);
-    component.allow.permits_address(scheme, ip, address.port(), names.iter().map(String::as_str))
+    let permitted = component.allow.permits_address(scheme, ip, address.port(), names.iter().map(String::as_str));
+    // Datagrams that nobody asked for are dropped without a word.
+    if !permitted && !matches!(purpose, SocketAddrUse::UdpReceive) {
+        let wanted = match (names.first(), ip) {
+            (Some(name), _) => format!("{scheme}://{name}:{}", address.port()),
+            (None, ip) => format!("{scheme}://{}", std::net::SocketAddr::new(ip, address.port())),
+        };
+        component.log.note(&format!("bireme: {wanted} {}", super::net::not_permitted(component)));
+    }
+    permitted
 }
 
 /// Looks `name` up for a component, if it may connect to it at all. `Err` is "not permitted".
@@ -103,10 +108,16 @@ async fn resolve(component: &Component, name: &str) -> Result<Vec<IpAddr>, ()> {
         return Ok(vec![ip]);
     }
     if !component.allow.names(name) {
-        component.log.note(&format!("bireme: looking up {name} is not permitted; add it to bireme.allow"));
+        component.log.note(&format!("bireme: looking up {name} {}", super::net::not_permitted(component)));
         return Err(());
     }
     let found = super::net::lookup(component, name).await;
+    let first = found.first().copied();
+    let found = super::net::covered(component, name, found);
+    if let (Some(first), true) = (first, found.is_empty()) {
+        component.log.note(&format!("bireme: {}", super::net::leads_inside(name, first)));
+        return Err(());
+    }
     component.looked_up.remember(component, name, &found);
     Ok(found)
 }

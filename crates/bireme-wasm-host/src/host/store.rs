@@ -91,9 +91,12 @@ impl Store {
                 blocking(move || embedded.get(&name)).await.map(Self::Embedded).map_err(OpenError::Other)
             }
             // The label that names the server is the permission to reach it.
-            Some(StoreBackend::Redis(url)) => {
-                component.redis.get(component, url).await.map(Self::Redis).map_err(OpenError::Other)
-            }
+            Some(StoreBackend::Redis(url)) => component
+                .redis
+                .get(component, url, true)
+                .await
+                .map(|(open, _)| Self::Redis(open))
+                .map_err(OpenError::Other),
         }
     }
 

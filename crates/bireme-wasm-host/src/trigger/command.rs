@@ -27,7 +27,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             None => {
                 invocation.outcome = Outcome::Failed;
                 let reason = crate::trigger::reason(&invocation.account, &error);
-                component.log.note(&format!("bireme: {} failed: {reason}", component.spec.name));
+                component.log.note(&format!("bireme: {} failed: {reason}", component.name()));
                 if invocation.account.was_refused() {
                     // As a Linux process that the kernel ended at its limit.
                     Exit { oom_killed: true, ..exit(137, None) }
@@ -42,7 +42,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             let limit = component.spec.bireme.cpu_time.unwrap_or_default();
             component.log.note(&format!(
                 "bireme: {} used more processor time than bireme.cpu-time={limit:?} allows and was ended",
-                component.spec.name
+                component.name()
             ));
             // As a Linux process that SIGXCPU ended.
             exit(152, None)
@@ -50,10 +50,9 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         Err(Cut::Timeout) => {
             invocation.outcome = Outcome::TimedOut;
             let limit = component.spec.bireme.timeout;
-            component.log.note(&format!(
-                "bireme: {} took longer than bireme.timeout={limit:?} and was ended",
-                component.spec.name
-            ));
+            component
+                .log
+                .note(&format!("bireme: {} took longer than bireme.timeout={limit:?} and was ended", component.name()));
             // As timeout(1) has it.
             exit(124, None)
         }

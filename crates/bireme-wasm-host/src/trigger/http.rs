@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,14 +14,15 @@ use bireme_core::{Route, RouteTable, WorkloadId};
 use bytes::{Bytes, BytesMut};
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use http::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
@@ -38,6 +39,15 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 const HEAD_SIZE: usize = 64 << 10;
 /// Most headers of a request.
 const MAX_HEADERS: usize = 128;
+/// How long a client may leave an answer unread, in milliseconds. The kernel ends the connection then.
+const UNREAD: u32 = 60_000;
+
+/// Connections of all clients of this process, so that they leave descriptors for what instances open: half of what it may
+/// have. Those beyond wait to be accepted.
+static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| {
+    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
+    Semaphore::new((descriptors / 2).clamp(64, 16_384) as usize)
+});
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
@@ -90,7 +100,7 @@ impl Site {
         for member in members.iter() {
             for route in &component.spec.bireme.routes {
                 if member.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
-                    return Err((member.component.spec.name.clone(), route.clone()));
+                    return Err((member.component.name().to_string(), route.clone()));
                 }
             }
         }
@@ -169,13 +179,22 @@ pub(crate) async fn answer_in_process(site: &Site, request: Request<WasiBody>, d
 /// Accepts connections until the site is closed.
 pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
     loop {
+        let accept = async {
+            // Never closed.
+            let place = CONNECTIONS.acquire().await.ok();
+            listener.accept().await.map(|accepted| (accepted, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept => accepted,
             () = site.closed.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                tokio::spawn(connection(stream, peer, Arc::clone(&site)));
+            Ok(((stream, peer), place)) => {
+                let site = Arc::clone(&site);
+                tokio::spawn(async move {
+                    connection(stream, peer, site).await;
+                    drop(place);
+                });
             }
             // The connection was given up, or descriptors ran out: go on, but not in a tight loop.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -185,6 +204,7 @@ pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
 
 async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
     let client = Client { address: HeaderValue::from_str(&peer.to_string()).ok() };
     let known = std::sync::Mutex::new(site.table());
     let service = service_fn(|request: Request<Incoming>| {
@@ -196,8 +216,20 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
             Arc::clone(&known.1)
         };
         let client = &client;
-        let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
-        async move { Ok::<_, std::convert::Infallible>(route(&table, client, request, 0).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(match plain_request(request) {
+                Ok(request) => {
+                    let request = request.map(|body| body.map_err(wasmtime_wasi_http::Error::from).boxed_unsync());
+                    route(&table, client, request, 0).await
+                }
+                Err((status, why)) => {
+                    let mut response = answer(status, why.to_owned());
+                    // Where its head is not understood, nobody knows where the next begins.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    response
+                }
+            })
+        }
     });
     let mut serving = pin!(
         http1::Builder::new()
@@ -219,6 +251,54 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
 
 struct Client {
     address: Option<HeaderValue>,
+}
+
+/// A request as every one reaches a component: the path alone in its first line, and one `Host` that is a host. What is
+/// unclear about whom it is for is refused, since others on its way may have read it otherwise.
+///
+/// Source: RFC 9112, sections 3.2 and 3.2.2.
+fn plain_request(mut request: Request<Incoming>) -> Result<Request<Incoming>, (StatusCode, &'static str)> {
+    let bad = |why| Err((StatusCode::BAD_REQUEST, why));
+    if request.method() == Method::CONNECT {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "this is no proxy: CONNECT is not served"));
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return bad("the request has more than one Host header"),
+        (None, None) if request.version() == Version::HTTP_11 => return bad("the request has no Host header"),
+        (None, None) => {}
+        (Some(host), None) => {
+            if !host.to_str().is_ok_and(is_host) {
+                return bad("the Host header is not a host");
+            }
+        }
+    }
+    if let Some(authority) = request.uri().authority() {
+        if request.uri().scheme() != Some(&http::uri::Scheme::HTTP) {
+            return bad("the request is for another scheme than http");
+        }
+        let host = HeaderValue::from_str(authority.as_str()).ok().filter(|_| is_host(authority.as_str()));
+        let Some(host) = host else { return bad("the address in the request's first line is not a host") };
+        // What the first line says counts, whatever the header says.
+        let path = request.uri().path_and_query().cloned();
+        request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = path.map(http::Uri::from).unwrap_or_default();
+    }
+    Ok(request)
+}
+
+/// Whether `text` is a name or an address, with a port if it likes.
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (text, ""),
+    };
+    let name = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+    let is_name = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(name),
+    };
+    is_name && (port.is_empty() || port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 async fn route(
@@ -312,16 +392,17 @@ pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
 
 /// Has a fresh instance of `component` answer `request`. `depth` counts the components it has been through before.
 pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
-    let name = &component.spec.name;
     let what: Arc<str> = format!("{} {}", request.method(), request.uri().path()).into();
     let invocation = match component.admit(Arc::clone(&what)).await {
         Ok(invocation) => invocation,
         Err(Refused::Busy) => {
+            component.note_busy(&what);
+            let name = component.name();
             let text = format!("{name} has no free instance: raise bireme.instances or try again later");
             return answer(StatusCode::SERVICE_UNAVAILABLE, text);
         }
         Err(Refused::Stopping) => {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{name} is being stopped"));
+            return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{} is being stopped", component.name()));
         }
     };
     let head = request.method() == Method::HEAD;
@@ -334,10 +415,10 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
         }
         Either::Left((Ok(Err(error)), instance)) => {
             tokio::spawn(async move { note_failure(&mut instance.await.invocation, &what, &error) });
-            failed(name)
+            failed(component)
         }
         // The sender was dropped without a word: the instance is ending, and tells why.
-        Either::Left((Err(_), instance)) => failure(name, instance.await.end),
+        Either::Left((Err(_), instance)) => failure(component, instance.await.end),
         Either::Right((mut ended, mut response)) => match response.try_recv() {
             Ok(Some(Ok(response))) => {
                 begin_body(component, &what, head, response, Progress { instance: None, ended: Some(ended) }).await
@@ -346,9 +427,9 @@ pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>
             Ok(Some(Err(error))) if matches!(ended.end, End::Done | End::Failed) => {
                 let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
                 note_failure(&mut ended.invocation, &what, &error);
-                failure(name, if busy { End::Busy } else { End::Failed })
+                failure(component, if busy { End::Busy } else { End::Failed })
             }
-            _ => failure(name, ended.end),
+            _ => failure(component, ended.end),
         },
     }
 }
@@ -438,7 +519,7 @@ async fn begin_body(
             if let Some(length) = length.filter(|length| *length != size) {
                 refuse(&format!("its content-length says {length} bytes, and its body has {size}"));
                 progress.fail();
-                return failed(&component.spec.name);
+                return failed(component);
             }
             let mut data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
             let bytes = match (data.next(), data.next()) {
@@ -456,7 +537,7 @@ async fn begin_body(
             if let Some(error) = error {
                 refuse(&format!("its body broke off: {error}"));
             }
-            return failure(&component.spec.name, progress.fail());
+            return failure(component, progress.fail());
         }
         Gathered::Whole | Gathered::Part => {
             let stream = Arc::new(Mutex::new(Stream { gathered: frames, body, rest: Rest::Coming, reader: None }));
@@ -572,7 +653,8 @@ fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error
 }
 
 /// The answer for an instance that ended without one, or in the middle of one.
-fn failure(name: &str, end: End) -> Response<WasiBody> {
+fn failure(component: &Component, end: End) -> Response<WasiBody> {
+    let name = component.name();
     match end {
         End::TimedOut => {
             let text = format!("{name} did not answer within its limit; see its log (docker logs {name})");
@@ -583,11 +665,12 @@ fn failure(name: &str, end: End) -> Response<WasiBody> {
             let text = format!("{name} has no room for another instance; try again later");
             answer(StatusCode::SERVICE_UNAVAILABLE, text)
         }
-        End::Done | End::Failed => failed(name),
+        End::Done | End::Failed => failed(component),
     }
 }
 
-fn failed(name: &str) -> Response<WasiBody> {
+fn failed(component: &Component) -> Response<WasiBody> {
+    let name = component.name();
     let text = format!("{name} failed to answer; see its log (docker logs {name})");
     answer(StatusCode::INTERNAL_SERVER_ERROR, text)
 }
@@ -619,7 +702,6 @@ async fn run(
     depth: u32,
 ) -> Ended {
     let component = Arc::clone(&invocation.component);
-    let name = &component.spec.name;
     let account = Arc::clone(&invocation.account);
     let mut guarded = Guarded::new(Arc::clone(&account), true, call(Arc::clone(&account), request, answer, depth));
     let ended = (&mut guarded).await;
@@ -656,7 +738,7 @@ async fn run(
                 }
                 Cut::Broken => (Outcome::Failed, End::Failed),
                 Cut::Stopped => {
-                    component.log.note(&format!("bireme: {what} was cut off: {name} was stopped"));
+                    component.log.note(&format!("bireme: {what} was cut off: {} was stopped", component.name()));
                     (Outcome::Failed, End::Stopped)
                 }
             }

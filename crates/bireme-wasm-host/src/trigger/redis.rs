@@ -43,7 +43,7 @@ pub(crate) async fn listen(component: Arc<Component>) {
 async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: &mut bool) -> String {
     let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
     let connected = async {
-        let (info, stream) = crate::host::redis::dial(component, &subscription.server).await?;
+        let (info, stream) = crate::host::redis::dial(component, &subscription.server, true).await?;
         let mut pubsub =
             redis::aio::PubSub::new(info.redis_settings(), stream).await.map_err(|error| error.to_string())?;
         pubsub.subscribe(&subscription.channel).await.map_err(|error| error.to_string())?;
@@ -59,7 +59,7 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
     }
     *wait = FIRST_WAIT;
     *complained = false;
-    component.redis.forget().await;
+    component.redis.forget();
     let (mut sink, mut messages) = pubsub.split();
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -35,7 +35,11 @@ async fn commands_end_with_their_own_code() {
     assert_eq!(run(&rig, "command3", &["exit", "0"], &[], vec![]).await.0, 0);
     assert_eq!(run(&rig, "command3", &["fail"], &[], vec![]).await, (1, String::new()));
     assert_eq!(run(&rig, "command3", &["env", "X"], &[], vec![]).await, (0, "unset\n".to_owned()));
-    assert_eq!(run(&rig, "command-p1", &["exit", "7"], &[], vec![]).await.0, 7);
+    for code in [7, 125, 126, 127, 134, 200, 255] {
+        let asked = ["exit", &code.to_string()];
+        assert_eq!(run(&rig, "command-p1", &asked, &[], vec![]).await.0, code, "as any process");
+        assert_eq!(run(&rig, "command3", &asked, &[], vec![]).await.0, code, "as any process");
+    }
     // WASI 0.2 knows only success and failure for what a program answers with.
     assert_eq!(run(&rig, "command", &["exit", "0"], &[], vec![]).await.0, 0);
     assert_ne!(run(&rig, "command", &["exit", "7"], &[], vec![]).await.0, 0);
@@ -289,4 +293,97 @@ async fn logs_are_rotated_by_size_and_number() {
     assert!(deployed.log().lines().last().unwrap().starts_with("line 499 "));
     assert!(!deployed.log.with_file_name("log.json.1").exists());
     deployed.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_reads_what_clients_send() {
+    use std::io::{Read as _, Write as _};
+    let rig = Rig::new();
+    for guest in ["command", "command-p1", "command3"] {
+        let mut spec = rig.spec("reader", &[]);
+        spec.args.push("stdin".to_owned());
+        (spec.open_stdin, spec.stdin_once) = (true, true);
+        let deployed = rig.run(spec, guest).await;
+        let mut client = deployed.workload.as_attach().unwrap().attach(true).await.unwrap();
+        client.set_nonblocking(false).unwrap();
+        let output = tokio::task::spawn_blocking(move || {
+            for _ in 0..20 {
+                client.write_all(&[b'x'; 10_000]).unwrap();
+            }
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut output = Vec::new();
+            client.read_to_end(&mut output).unwrap();
+            output
+        });
+        assert_eq!(deployed.workload.wait().await.unwrap().code, 0, "{guest}: {}", deployed.log());
+        assert_eq!(deployed.log(), "200000 bytes\n", "{guest}");
+        assert!(output.await.unwrap().ends_with(b"200000 bytes\n"), "{guest}");
+        deployed.workload.delete().await.unwrap();
+    }
+    // One that reads nothing ends all the same, and one that answers requests has no standard input.
+    let mut spec = rig.spec("deaf", &[]);
+    spec.args.extend(["echo".to_owned(), "hi".to_owned()]);
+    spec.open_stdin = true;
+    let deployed = rig.run(spec, "command").await;
+    assert_eq!(deployed.workload.wait().await.unwrap().code, 0);
+    deployed.workload.delete().await.unwrap();
+    let mut spec = rig.spec("http", &[]);
+    spec.open_stdin = true;
+    let error = rig.executor.check(&spec, &crate::common::program("hello")).await.unwrap_err();
+    assert!(error.message().contains("has no standard input"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relative_paths_begin_in_the_working_directory_and_the_root_may_be_mounted() {
+    let rig = Rig::new();
+    let folder = rig.dir.path().join("volume");
+    std::fs::create_dir_all(folder.join("sub")).unwrap();
+    std::fs::write(folder.join("greeting"), "above").unwrap();
+    std::fs::write(folder.join("sub/greeting"), "hello").unwrap();
+    std::fs::write(rig.dir.path().join("greeting"), "outside").unwrap();
+    std::os::unix::fs::symlink("..", folder.join("up")).unwrap();
+    std::os::unix::fs::symlink(rig.dir.path(), folder.join("out")).unwrap();
+    let bind = |target: &str| Mount {
+        source: MountSource::Bind { path: folder.clone(), propagation: Propagation::Private, recursive: true },
+        target: target.to_owned(),
+        read_only: true,
+    };
+    for guest in ["command", "command-p1", "command3"] {
+        let read = async |target: &str, cwd: &str, path: &str| {
+            let mut spec = rig.spec("reader", &[]);
+            spec.args.extend(["read".to_owned(), path.to_owned()]);
+            spec.cwd = cwd.to_owned();
+            spec.mounts = vec![bind(target)];
+            let deployed = rig.run(spec, guest).await;
+            let code = deployed.workload.wait().await.unwrap().code;
+            let log = deployed.log();
+            deployed.workload.delete().await.unwrap();
+            (code, log)
+        };
+        assert_eq!(read("/data", "/data/sub", "greeting").await, (0, "hello\n".to_owned()), "{guest}");
+        assert_eq!(read("/data", "/data", "greeting").await, (0, "above\n".to_owned()), "{guest}");
+        assert_eq!(read("/data", "/data", "sub/greeting").await, (0, "hello\n".to_owned()), "{guest}");
+        assert_eq!(read("/data", "/data/sub", "/data/greeting").await, (0, "above\n".to_owned()), "{guest}");
+        assert_eq!(read("/", "/", "/sub/greeting").await, (0, "hello\n".to_owned()), "{guest}");
+        let (code, log) = read("/", "/sub", "/sub/greeting").await;
+        assert!(code == 0 && log.contains("hello\n") && log.contains("has no effect"), "{guest}: {log}");
+        for out in ["/data/up", "/data/out"] {
+            let (code, log) = read("/data", out, "greeting").await;
+            assert!(code != 0 && !log.contains("outside"), "{guest}: {log}");
+            assert!(log.contains(&format!("the working directory {out} cannot be used")), "{guest}: {log}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_and_routes_of_what_answers_no_requests_are_refused() {
+    let rig = Rig::new();
+    let program = crate::common::program("command");
+    let spec = rig.spec("command", &[]);
+    let error = rig.executor.check_ports(&spec, &program).await.unwrap_err();
+    assert!(error.message().contains("command cannot publish ports: it exports the command trigger"), "{error}");
+    assert!(rig.executor.check_ports(&spec, &crate::common::program("hello")).await.is_ok());
+    let routed = rig.spec("command", &[("bireme.http.route", "/x")]);
+    let error = rig.executor.check(&routed, &program).await.unwrap_err();
+    assert!(error.message().contains("label bireme.http.route does not fit"), "{error}");
 }

@@ -534,7 +534,17 @@ async fn outgoing_requests_need_permission() {
     assert_eq!(denied.get(&format!("/connect?127.0.0.1:{port}")).status, 502);
 
     let allow = format!("http://127.0.0.1:{port}");
-    let allowed = rig.run(rig.spec("allowed", &[("bireme.allow", &allow)]), "probe").await;
+    let only_http = rig.run(rig.spec("http", &[("bireme.allow", &allow)]), "probe").await;
+    assert_eq!(only_http.get(&format!("/connect?127.0.0.1:{port}")).status, 502, "http:// is not for sockets");
+    assert_eq!(only_http.get(&format!("/fetch?https://127.0.0.1:{port}/x")).status, 502, "nor for https://");
+    only_http.logged(&format!("https://127.0.0.1:{port} is not permitted"));
+    only_http.workload.delete().await.unwrap();
+    let sockets = rig.run(rig.spec("tcp", &[("bireme.allow", &format!("tcp://127.0.0.1:{port}"))]), "probe").await;
+    assert_eq!(sockets.get(&format!("/fetch?http://127.0.0.1:{port}/x")).status, 502, "tcp:// is for sockets alone");
+    assert_eq!(sockets.get(&format!("/connect?127.0.0.1:{port}")).status, 200);
+    sockets.workload.delete().await.unwrap();
+    let both = format!("{allow},tcp://127.0.0.1:{port}");
+    let allowed = rig.run(rig.spec("allowed", &[("bireme.allow", &both)]), "probe").await;
     let answer = allowed.get(&format!("/fetch?http://127.0.0.1:{port}/x"));
     assert_eq!((answer.status, answer.body.as_str()), (200, "GET /x HTTP/1.1"));
     assert_eq!(allowed.get(&format!("/connect?127.0.0.1:{port}")).status, 200);
@@ -558,4 +568,120 @@ async fn a_missing_folder_leaves_nothing_behind() {
     let error = rig.run_on(spec, &program("hello"), address, Some(socket)).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert_eq!(std::fs::read_dir(rig.options.exec_root.join("w")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_unclear_about_its_host_is_refused() {
+    let rig = Rig::new();
+    let run = rig.run(rig.spec("hello", &[]), "hello").await;
+    let status = |request: &str| send(run.address, request).map(|answer| answer.status).unwrap_or_default();
+    for bad in [
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a,b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: u@a\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:99999\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a:x\r\n\r\n",
+        "GET http://u:p@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET https://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\n\r\n",
+        // What smuggles: folded lines, blanks before the colon, lengths that differ or are none, codings that are not chunked.
+        "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\na",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
+        "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        assert_eq!(status(bad), 400, "{bad:?}");
+    }
+    for good in [
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: [::1]:80\r\nConnection: close\r\n\r\n",
+        "GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    ] {
+        assert_eq!(status(good), 200, "{good:?}");
+    }
+    assert_eq!(status("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"), 405);
+    run.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_line_and_not_the_header_says_which_host_is_meant() {
+    let rig = Rig::new();
+    let run = rig.run(rig.spec("a", &[("bireme.http.route", "inside.example/...")]), "hello").await;
+    let status = |line: &str, host: &str| {
+        let request = format!("GET {line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        send(run.address, &request).unwrap().status
+    };
+    assert_eq!(status("/", "inside.example"), 200);
+    assert_eq!(status("/", "other.example"), 404);
+    assert_eq!(status("http://inside.example/", "other.example"), 200);
+    assert_eq!(status("http://other.example/", "inside.example"), 404);
+    run.workload.delete().await.unwrap();
+}
+
+/// Nothing that comes after what is unclear about its length is taken for a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_smuggled_behind_another() {
+    let rig = Rig::new();
+    let run = rig.run(rig.spec("hello", &[]), "hello").await;
+    let second = "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    for first in [
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
+        let (got, _) = raw(run.address, &format!("{first}{second}"));
+        assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{first:?}: {got}");
+    }
+    run.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_large_is_refused() {
+    let rig = Rig::new();
+    let run = rig.run(rig.spec("hello", &[]), "hello").await;
+    let many = "X: y\r\n".repeat(200);
+    let large = format!("X: {}\r\n", "y".repeat(100 << 10));
+    for headers in [many, large] {
+        let (got, _) = raw(run.address, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
+        assert!(got.is_empty() || got.starts_with("HTTP/1.1 431") || got.starts_with("HTTP/1.1 400"), "{got}");
+    }
+    assert_eq!(run.get("/").status, 200);
+    run.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_that_is_turned_away_is_told_once_in_a_while_by_the_name_it_has() {
+    let rig = Rig::new();
+    let spec = rig.spec("before", &[("bireme.instances", "1"), ("bireme.queue", "0")]);
+    let run = rig.run(spec, "probe").await;
+    run.workload.renamed("after").await;
+    let busy = TcpStream::connect(run.address).unwrap();
+    (&busy).write_all(b"GET /sleep?20000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    until("an instance at work", || !futures_now(run.workload.processes("")).rows.is_empty());
+    for _ in 0..5 {
+        let answer = run.get("/turned-away");
+        assert_eq!(answer.status, 503);
+        assert!(answer.body.starts_with("after has no free instance"), "{answer:?}");
+    }
+    let text = "GET /turned-away was answered with 503: no instance came free (bireme.instances=1, bireme.queue=0)";
+    run.logged(text);
+    assert_eq!(run.log().matches("answered with 503").count(), 1, "{}", run.log());
+    drop(busy);
+    run.workload.delete().await.unwrap();
 }

@@ -72,12 +72,60 @@ async fn a_name_permits_the_addresses_it_has_and_no_others() {
         assert_eq!(connect(format!("redis:{port}")).0, 502, "the name is gone");
         probe.workload.delete().await.unwrap();
     }
-    // What runs over TCP grants its endpoint; UDP does not.
-    for (allow, expected) in
-        [("redis://redis:PORT", 200), ("redis:PORT", 200), ("*://redis:*", 200), ("udp://redis:PORT", 502)]
-    {
-        let probe = with_names(&rig, "probe", &allow.replace("PORT", &port.to_string()), known.clone()).await;
-        assert_eq!(probe.get(&format!("/connect?redis:{port}")).status, expected, "{allow}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_allows_the_way_to_connect_that_its_scheme_names_and_no_other() {
+    let rig = Rig::new();
+    let port = accept_on(([127, 0, 0, 11], 0).into()).port();
+    let known = names(&[("redis", "127.0.0.11")]);
+    for (allow, permitted) in [
+        ("tcp://redis:PORT", true),
+        ("redis:PORT", true),
+        ("*://redis:*", true),
+        ("redis://redis:PORT", false),
+        ("https://redis:PORT", false),
+        ("http://redis:PORT", false),
+        ("udp://redis:PORT", false),
+    ] {
+        for guest in ["probe", "probe3"] {
+            let probe = with_names(&rig, guest, &allow.replace("PORT", &port.to_string()), known.clone()).await;
+            let answer = probe.get(&format!("/connect?redis:{port}"));
+            assert_eq!(answer.status, if permitted { 200 } else { 502 }, "{allow} {guest}");
+            if !permitted {
+                probe.logged(&format!("tcp://redis:{port} is not permitted; add it to bireme.allow"));
+            }
+            probe.workload.delete().await.unwrap();
+        }
+    }
+    // Without any entry too the log says what is missing.
+    let none = with_names(&rig, "probe", "", known).await;
+    assert_eq!(none.get(&format!("/connect?127.0.0.11:{port}")).status, 502);
+    none.logged(&format!("tcp://127.0.0.11:{port} is not permitted; add it to bireme.allow"));
+    none.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_name_that_leads_to_a_private_address_is_refused() {
+    let rig = Rig::new();
+    let port = accept_on(([127, 0, 0, 1], 0).into()).port();
+    // A name with a dot to us, and to the resolver of the C library the address 127.0.0.1: what DNS could answer too.
+    let told = "127.1 leads to 127.0.0.1, an address of this machine or of a private network";
+    for guest in ["probe", "probe3"] {
+        let allow = format!("tcp://127.1:{port},http://127.1:{port}");
+        let probe = with_names(&rig, guest, &allow, Names::new()).await;
+        assert_eq!(probe.get(&format!("/connect?127.1:{port}")).status, 502, "{guest}: {}", probe.log());
+        probe.logged(told);
+        assert_eq!(probe.get(&format!("/fetch?http://127.1:{port}/")).status, 502, "{guest}: {}", probe.log());
+        probe.logged(&format!("outgoing request refused: {told}"));
+        probe.workload.delete().await.unwrap();
+        let allow = format!("tcp://127.1:{port},tcp://127.0.0.0/8");
+        let probe = with_names(&rig, guest, &allow, Names::new()).await;
+        assert_eq!(probe.get(&format!("/connect?127.1:{port}")).status, 200, "{guest}: {}", probe.log());
+        probe.workload.delete().await.unwrap();
+        // A name that says it is this machine's.
+        let probe = with_names(&rig, guest, &format!("tcp://localhost:{port}"), Names::new()).await;
+        assert_eq!(probe.get(&format!("/connect?localhost:{port}")).status, 200, "{guest}: {}", probe.log());
         probe.workload.delete().await.unwrap();
     }
 }

@@ -83,6 +83,9 @@ pub struct ContainerOptions {
     /// Outbound permission such as redis://redis:6379 or *.example.com (label bireme.allow)
     #[arg(long, value_name = "TARGET", help_heading = "Components")]
     pub allow: Vec<String>,
+    /// Grant the outbound permissions that the image requests (label bireme.allow-requested)
+    #[arg(long, help_heading = "Components")]
+    pub allow_requested: bool,
     /// HTTP route served, such as /tally or /api/... (label bireme.http.route)
     #[arg(long, value_name = "ROUTE", help_heading = "Components")]
     pub route: Vec<String>,

@@ -198,6 +198,9 @@ fn labels(options: &ContainerOptions) -> anyhow::Result<HashMap<String, String>>
     if !options.allow.is_empty() {
         labels.insert("bireme.allow".to_owned(), options.allow.join(","));
     }
+    if options.allow_requested {
+        labels.insert("bireme.allow-requested".to_owned(), "true".to_owned());
+    }
     if !options.route.is_empty() {
         labels.insert("bireme.http.route".to_owned(), options.route.join(","));
     }

@@ -27,7 +27,7 @@ pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVe
     let spec = &fixed.spec;
     let etc = |at: usize| etc.map(|files| files[at].display().to_string()).unwrap_or_default();
     let (path, args) = spec.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
-    json!({
+    let mut wire = json!({
         "Id": container.id(),
         "Created": time::rfc3339(fixed.created),
         "Path": path,
@@ -52,7 +52,13 @@ pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVe
         "Mounts": mounts(container),
         "Config": config(container),
         "NetworkSettings": network_settings(container, version),
-    })
+    });
+    if spec.kind == WorkloadKind::Component {
+        // Docker has no word for it: where it may connect to, and what its image asks for that nobody granted.
+        let allowed = spec.bireme.allow.clone().unwrap_or_default();
+        wire["Bireme"] = json!({ "Allow": allowed, "Requested": spec.bireme.requested });
+    }
+    wire
 }
 
 fn state(state: &State, health: Option<&Health>) -> Value {

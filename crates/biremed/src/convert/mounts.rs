@@ -94,10 +94,8 @@ pub fn clean_target(target: &str) -> Result<String, String> {
             _ => {}
         }
     }
-    match clean.to_str() {
-        Some("/") | None => Err("invalid mount path: destination can't be '/'".to_owned()),
-        Some(text) => Ok(text.to_owned()),
-    }
+    // Whether `/` itself may be one, the kind of the workload decides, which is not known here.
+    clean.to_str().map(str::to_owned).ok_or_else(|| format!("invalid mount path: {target:?} is not text"))
 }
 
 /// One entry of `Mounts`.

@@ -3,23 +3,28 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::routing::get;
+use axum::extract::{Path, State};
+use axum::routing::{delete, get, post};
 use bireme_api::v1;
-use bireme_core::{ErrorKind, InvocationStats, WorkloadKind, labels};
+use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels};
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Container;
 use serde_json::json;
 
 use super::{Answer, ok};
 use crate::app::App;
-use crate::convert::filters;
+use crate::convert::{filters, time};
 use crate::error::{ApiError, chain};
 use crate::extract::Query;
 use crate::stream;
 
 pub(super) fn router() -> Router<App> {
-    Router::new().route("/bireme/v1/workloads", get(workloads)).route("/bireme/v1/capabilities", get(capabilities))
+    Router::new()
+        .route("/bireme/v1/workloads", get(workloads))
+        .route("/bireme/v1/capabilities", get(capabilities))
+        .route("/bireme/v1/stores", get(stores))
+        .route("/bireme/v1/stores/prune", post(prune_stores))
+        .route("/bireme/v1/stores/{name}", delete(remove_store))
 }
 
 /// The shortest time between two lines of a stream.
@@ -111,6 +116,29 @@ fn counters(stats: InvocationStats) -> v1::Invocations {
         memory_peak,
     } = stats;
     v1::Invocations { trigger, started, alive, queued, succeeded, failed, timed_out, rejected, latency, memory_peak }
+}
+
+async fn stores(State(app): State<App>) -> Answer {
+    let list: Vec<v1::Store> = app.engine.stores().await.into_iter().map(store).collect();
+    ok(&json!(list))
+}
+
+async fn prune_stores(State(app): State<App>) -> Answer {
+    ok(&json!(pruned(app.engine.prune_stores(None).await?)))
+}
+
+async fn remove_store(State(app): State<App>, Path(name): Path<String>) -> Answer {
+    ok(&json!(pruned(app.engine.prune_stores(Some(&name)).await?)))
+}
+
+fn pruned(removed: Vec<StoreFolder>) -> v1::PrunedStores {
+    let space_reclaimed = removed.iter().map(|store| store.size).sum();
+    v1::PrunedStores { stores_deleted: removed.into_iter().map(|store| store.name).collect(), space_reclaimed }
+}
+
+fn store(folder: StoreFolder) -> v1::Store {
+    let StoreFolder { name, size, changed, in_use } = folder;
+    v1::Store { name, size, changed: time::rfc3339(changed), in_use }
 }
 
 async fn capabilities(State(app): State<App>) -> Answer {
