@@ -70,6 +70,8 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
     // What it is asked for later is found out now: the machine is out of sight then.
     let budget = Arc::new(Budget::of_machine());
+    // Kept by the library that asks the kernel for it, which is not answered later.
+    let _ = rustix::param::page_size();
     let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
     let host = Host {
