@@ -34,7 +34,7 @@ mod yaml;
 pub use error::{ComposeError, Place};
 pub use load::{Files, LoadOptions, load};
 pub use model::{
-    BindOptions, Build, Condition, Dependency, Deploy, DeployRestart, Device, FileObject, FileReference, Healthcheck,
+    BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject, FileReference, Healthcheck,
     Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Project, Resource, Resources, Service, ServiceNetwork,
     TmpfsOptions, Ulimit, Volume, VolumeOptions,
 };

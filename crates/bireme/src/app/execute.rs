@@ -1,8 +1,8 @@
 //! Carrying a plan out: every step as soon as those it comes after are done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bireme_api::models::{ContainerCreateResponse, Mount, MountType};
@@ -372,6 +372,8 @@ impl<'a> Executor<'a> {
             format!("{}={service}", labels::SERVICE),
         ]});
         let mut said = false;
+        // Since when each has been seen in the run it is in, and how often it had been restarted at first.
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         loop {
             let list: Vec<Value> =
                 self.context.client.get("/containers/json").query("all", 1).query("filters", &filters).read().await?;
@@ -383,6 +385,9 @@ impl<'a> Executor<'a> {
                 let id = listed["Id"].as_str().unwrap_or_default();
                 let container: Value = self.context.client.get(format!("/containers/{id}/json")).read().await?;
                 met &= meets(&container, condition)?;
+                if condition == Condition::ServiceStarted {
+                    met &= settled(&container, seen.entry(id.to_owned()).or_default())?;
+                }
             }
             if met {
                 if said {
@@ -395,6 +400,36 @@ impl<'a> Executor<'a> {
                 self.say("Service", service, "Waiting")?;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// How long a container without a health check must run until it counts as up: one that crashes at once is not.
+const SETTLE: Duration = Duration::from_secs(1);
+/// After so many restarts meanwhile, waiting is in vain.
+const MAX_RESTARTS: i64 = 3;
+
+/// What is remembered of a container while it is waited for.
+#[derive(Debug, Default)]
+struct Seen {
+    run: Option<(String, Instant)>,
+    restarts: Option<i64>,
+}
+
+/// Whether a running container has been in one run long enough; an error when it only crashes again and again.
+fn settled(container: &Value, seen: &mut Seen) -> anyhow::Result<bool> {
+    let name = container["Name"].as_str().unwrap_or_default().trim_start_matches('/');
+    let restarts = container["RestartCount"].as_i64().unwrap_or(0);
+    if restarts - *seen.restarts.get_or_insert(restarts) >= MAX_RESTARTS {
+        let code = container["State"]["ExitCode"].as_i64().unwrap_or(0);
+        return Err(failed(name, format!("container {name} exited ({code}) again and again")));
+    }
+    let run = container["State"]["StartedAt"].as_str().unwrap_or_default();
+    match &seen.run {
+        Some((known, since)) if known == run => Ok(since.elapsed() >= SETTLE),
+        _ => {
+            seen.run = Some((run.to_owned(), Instant::now()));
+            Ok(false)
         }
     }
 }

@@ -128,6 +128,9 @@ pub struct PsArgs {
     pub filter: FilterArgs,
     #[command(flatten)]
     pub format: FormatArgs,
+    /// Only these, by their own names or those of services of the app here
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
 }
 
 /// Show what workloads have written; without names, those of the app here

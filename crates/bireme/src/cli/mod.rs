@@ -22,6 +22,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
+    /// Before the command, as with `docker compose`.
+    #[command(flatten)]
+    pub app: AppArgs,
     #[command(subcommand)]
     pub command: Command,
 }

@@ -26,6 +26,7 @@ pub(super) async fn exec(context: &Context, args: &ExecArgs) -> Outcome {
         working_dir: args.workdir.clone(),
         ..ExecConfig::default()
     };
+    let name = crate::app::resolve(context, name).await?;
     let created: IdResponse = context.client.post(format!("/containers/{name}/exec")).json(&config).read().await?;
     let id = created.id;
     let start = context.client.post(format!("/exec/{id}/start")).json(&json!({"Detach": args.detach, "Tty": args.tty}));

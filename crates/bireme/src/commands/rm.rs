@@ -6,7 +6,8 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(super) async fn rm(context: &Context, args: &RmArgs) -> Outcome {
-    each(context, &args.names, |name| async move {
+    let names = crate::app::resolve_all(context, &args.names).await?;
+    each(context, &names, |name| async move {
         let answer = context
             .client
             .delete(format!("/containers/{}", name.trim_start_matches('/')))

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::error::{Failure, Outcome};
 
 pub(super) async fn up(context: &Context, args: &UpArgs) -> Outcome {
-    let project = app::load(&args.app)?;
+    let project = app::load(&args.app.over(&context.app))?;
     let options = options(args)?;
     for warning in &project.warnings {
         context.printer.note(format!("WARNING: {warning}"))?;
