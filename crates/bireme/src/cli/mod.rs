@@ -80,6 +80,7 @@ pub enum Command {
     Diff(DiffArgs),
     Commit(CommitArgs),
     Export(ExportArgs),
+    Update(UpdateArgs),
     // Apps
     Up(Box<UpArgs>),
     Down(DownArgs),
@@ -95,6 +96,9 @@ pub enum Command {
     Save(SaveArgs),
     Load(LoadArgs),
     Import(ImportArgs),
+    Search(SearchArgs),
+    Login(LoginArgs),
+    Logout(LogoutArgs),
     // Groups
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -104,6 +108,10 @@ pub enum Command {
     Network(NetworkCommand),
     #[command(subcommand)]
     Volume(VolumeCommand),
+    #[command(subcommand)]
+    Builder(BuilderCommand),
+    #[command(subcommand)]
+    System(SystemCommand),
     // Engine
     Daemon(DaemonArgs),
     Events(EventsArgs),
@@ -139,6 +147,7 @@ pub enum ContainerCommand {
     Diff(DiffArgs),
     Commit(CommitArgs),
     Export(ExportArgs),
+    Update(UpdateArgs),
     /// Remove every stopped container
     Prune(PruneArgs),
 }
@@ -170,11 +179,11 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Workloads",
         &[
             "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect",
-            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export",
+            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export", "update",
         ],
     ),
-    ("Images", &["images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import"]),
-    ("Groups", &["container", "image", "network", "volume"]),
+    ("Images", &["images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import", "search", "login", "logout"]),
+    ("Groups", &["container", "image", "network", "volume", "builder", "system"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];
 

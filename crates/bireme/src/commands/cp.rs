@@ -198,6 +198,12 @@ fn local_target(given: &str) -> anyhow::Result<End> {
     if !Path::new(&parent).exists() {
         return Err(Failure::new(format!("invalid output path: directory {parent:?} does not exist")).into());
     }
+    // `file/` is neither there nor a place to make something in.
+    if let Err(error) = std::fs::metadata(&path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error).with_context(|| format!("cannot write to {given}"));
+    }
     for _ in 0..40 {
         // A slash at the end would make the system follow the link itself.
         let bare = copy::clean(&path);
