@@ -9,9 +9,9 @@ use serde_json::Value as Json;
 
 use crate::error::ComposeError;
 use crate::model::{
-    BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject, FileReference, Healthcheck,
-    Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Resource, Resources, Service, ServiceNetwork,
-    TmpfsOptions, Ulimit, Volume, VolumeOptions,
+    BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject,
+    FileReference, Healthcheck, Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Resource, Resources, Service,
+    ServiceNetwork, TmpfsOptions, Ulimit, Volume, VolumeOptions,
 };
 use crate::scalar::{parse_bytes, parse_duration, split_command};
 use crate::schema::{self, Keys, check_keys};
@@ -955,7 +955,13 @@ pub(crate) fn check_references(
         }
         for dependency in service.depends_on.keys().map(String::as_str) {
             if !all_services.contains(dependency) {
-                return Err(refuse("depends_on", "services", dependency));
+                let names = |entry: &String| entry.split(':').next() == Some(dependency);
+                let key = match () {
+                    () if service.links.iter().any(names) => "links",
+                    () if service.volumes_from.iter().any(names) => "volumes_from",
+                    () => "depends_on",
+                };
+                return Err(refuse(key, "services", dependency));
             }
             if dependency == name {
                 return Err(node.invalid(format!("{path}.depends_on"), "names the service itself; remove it"));

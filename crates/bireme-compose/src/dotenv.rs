@@ -73,7 +73,10 @@ pub(crate) fn parse(
         };
         made += value.len();
         if made > MAX_TOTAL {
-            return Err((line, format!("brings what variables make above {MAX_TOTAL} bytes; use fewer or shorter ones")));
+            return Err((
+                line,
+                format!("brings what variables make above {MAX_TOTAL} bytes; use fewer or shorter ones"),
+            ));
         }
         found.insert(name.to_owned(), value);
         let end = after.find('\n').map_or(after.len(), |at| at + 1);

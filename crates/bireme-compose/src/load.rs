@@ -121,8 +121,11 @@ impl Found {
         let mut env = options.environment.clone();
         if chosen.is_empty() {
             // COMPOSE_FILE itself may stand in the .env of the folder we are in.
-            let early =
-                if env.contains_key("COMPOSE_FILE") { env.clone() } else { with_env_files(options, files, &start, &mut |_| {})? };
+            let early = if env.contains_key("COMPOSE_FILE") {
+                env.clone()
+            } else {
+                with_env_files(options, files, &start, &mut |_| {})?
+            };
             if let Some(list) = early.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
                 let separator =
                     early.get("COMPOSE_PATH_SEPARATOR").filter(|text| !text.is_empty()).map_or(":", String::as_str);

@@ -68,7 +68,7 @@ pub struct ObservedContainer {
     pub exit_code: Option<i64>,
     /// When it was started last, in nanoseconds since 1970; only where namespaces are shared.
     pub started_at: Option<i64>,
-    /// Ids of the containers whose namespaces it shares.
+    /// Ids or names of the containers whose namespaces it shares.
     pub joined: BTreeSet<String>,
 }
 
@@ -715,9 +715,10 @@ impl Builder<'_> {
         let explicit = self.options.services.is_empty() || self.options.services.contains(&service.name);
         let force = self.options.force_recreate && (explicit || self.options.always_recreate_deps);
         // A container that shares the namespaces of one made anew points at one that is gone.
-        let moved = service.depends_on.keys().any(|name| {
-            self.recreated.contains(name) && shared(service).any(|other| other == name)
-        });
+        let moved = service
+            .depends_on
+            .keys()
+            .any(|name| self.recreated.contains(name) && shared(service).any(|other| other == name));
         let hash = config_hash(self.project, service);
         let timeout = self.timeout(Some(service));
         let mut settled: Vec<usize> = Vec::new();
@@ -742,9 +743,10 @@ impl Builder<'_> {
                 || image_id.as_ref().is_some_and(|id| *id != container.image_id)
                 || self.networks_differ(service, container);
             // One that shares namespaces of a container that is gone can only be made anew.
-            let orphaned = container.joined.iter().any(|id| joins.iter().all(|other| other.id != *id));
-            let stale =
-                force || moved || (orphaned && !joins.is_empty()) || (changed && !self.options.no_recreate);
+            let is = |other: &ObservedContainer, wanted: &String| other.id == *wanted || other.name == *wanted;
+            let orphaned = shared(service).next().is_some()
+                && container.joined.iter().any(|wanted| !joins.iter().any(|other| is(other, wanted)));
+            let stale = force || moved || orphaned || (changed && !self.options.no_recreate);
             let reference = ContainerRef::of(container);
             if stale {
                 let replica =
@@ -771,7 +773,7 @@ impl Builder<'_> {
             if container.state.is_up() {
                 // Its namespaces ended with the run that it joined.
                 let outlived = joins.iter().any(|other| {
-                    container.joined.contains(&other.id)
+                    container.joined.iter().any(|wanted| is(other, wanted))
                         && other.state.is_up()
                         && container.started_at.is_some_and(|own| other.started_at.is_some_and(|their| their > own))
                 });

@@ -153,10 +153,8 @@ mod tests {
         let source = End { path: source.0.to_owned(), exists: true, is_dir: source.1, asked_as: None };
         let (path, kind) = target;
         let target = End { path: path.to_owned(), exists: kind.is_some(), is_dir: kind == Some(true), asked_as: None };
-        let expected = expected.map(|(folder, name)| Placement {
-            folder: folder.to_owned(),
-            name: name.map(str::to_owned),
-        });
+        let expected =
+            expected.map(|(folder, name)| Placement { folder: folder.to_owned(), name: name.map(str::to_owned) });
         assert_eq!(place(&source, &target), expected, "{source:?} {target:?}");
     }
 

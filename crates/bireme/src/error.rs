@@ -53,7 +53,8 @@ pub fn report(error: &anyhow::Error, command: Option<&str>) -> ExitCode {
     let client = error.downcast_ref::<ClientError>();
     let own = failure.map(|failure| failure.code).filter(|code| *code != 1);
     let code = own.unwrap_or_else(|| exit_code(error, command));
-    let text = format!("{error:#}");
+    // What the engine quotes may come from an image or a container: nothing of it speaks to the terminal.
+    let text = format!("{error:#}").replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}");
     if !text.is_empty() {
         match client {
             Some(ClientError::Refused { .. }) if matches!(command, Some("run" | "create")) => {

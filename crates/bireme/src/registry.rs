@@ -76,6 +76,20 @@ fn credentials(config: &Value, domain: &str) -> Option<Value> {
     Some(serde_json::json!({"username": user, "password": password, "serveraddress": keys[0]}))
 }
 
+/// The `X-Registry-Config` header of a build, whose base images may lie in any registry.
+pub fn every_login() -> String {
+    let config = config();
+    let names = |section: &str| config[section].as_object().into_iter().flatten().map(|(key, _)| key.clone());
+    let keys: std::collections::BTreeSet<String> = names("auths").chain(names("credHelpers")).collect();
+    let known = keys.into_iter().filter_map(|key| {
+        let host = server_key(Some(&key));
+        let found = credentials(&config, if host == DOCKER_IO { "docker.io" } else { &host })?;
+        Some((key, found))
+    });
+    let known: serde_json::Map<String, Value> = known.collect();
+    base64::engine::general_purpose::URL_SAFE.encode(Value::Object(known).to_string())
+}
+
 /// What Docker's file calls its own registry.
 const DOCKER_IO: &str = "https://index.docker.io/v1/";
 
@@ -183,9 +197,7 @@ pub fn forget(key: &str) -> anyhow::Result<bool> {
 }
 
 /// Changes Docker's configuration file, which nobody else may read; what else stands in it stays.
-fn change_config<T>(
-    change: impl FnOnce(&mut Value) -> anyhow::Result<T>,
-) -> anyhow::Result<(PathBuf, T)> {
+fn change_config<T>(change: impl FnOnce(&mut Value) -> anyhow::Result<T>) -> anyhow::Result<(PathBuf, T)> {
     let path = config_path().context("cannot tell where Docker's configuration file is: HOME is not set")?;
     // A link to the file is kept, and the file behind it changed.
     let path = path.canonicalize().unwrap_or(path);

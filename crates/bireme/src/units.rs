@@ -49,6 +49,11 @@ pub fn human_size(size: f64) -> String {
     with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 3)
 }
 
+/// The same with a digit more: `5.573MB`, where Docker sums up. Source: `units.HumanSize`.
+pub fn human_total(size: f64) -> String {
+    with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 4)
+}
+
 /// Powers of 1024: `1.934GiB`. Source: `units.BytesSize`.
 pub fn bytes_size(size: f64) -> String {
     with_unit(size, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"], 4)

@@ -52,11 +52,7 @@ pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Obs
 }
 
 /// Looks closer at the containers that share namespaces: which they joined, and who was started after whom.
-async fn joined(
-    context: &Context,
-    project: &Project,
-    containers: &mut [ObservedContainer],
-) -> anyhow::Result<()> {
+async fn joined(context: &Context, project: &Project, containers: &mut [ObservedContainer]) -> anyhow::Result<()> {
     let mut services = std::collections::BTreeSet::new();
     for service in project.services.values() {
         for mode in [&service.network_mode, &service.ipc, &service.pid].into_iter().flatten() {

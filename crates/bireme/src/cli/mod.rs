@@ -182,7 +182,13 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export", "update",
         ],
     ),
-    ("Images", &["images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import", "search", "login", "logout"]),
+    (
+        "Images",
+        &[
+            "images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import", "search", "login",
+            "logout",
+        ],
+    ),
     ("Groups", &["container", "image", "network", "volume", "builder", "system"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];

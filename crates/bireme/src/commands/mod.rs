@@ -104,7 +104,9 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Events(args) => system::events(context, &args).await,
         Command::Info(args) => system::info(context, &args).await,
         Command::Version(args) => version::version(context, &args).await,
-        Command::Daemon(_) | Command::Completion(_) | Command::Config(_) | Command::Logout(_) => unreachable!("answered above"),
+        Command::Daemon(_) | Command::Completion(_) | Command::Config(_) | Command::Logout(_) => {
+            unreachable!("answered above")
+        }
     }
 }
 

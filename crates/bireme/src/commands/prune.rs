@@ -28,7 +28,7 @@ pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Res
 /// The last line of every prune.
 pub(super) fn reclaimed(context: &Context, removed: &Value) -> Outcome {
     let bytes = removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
-    context.printer.line(format!("Total reclaimed space: {}", units::human_size(bytes)))?;
+    context.printer.line(format!("Total reclaimed space: {}", units::human_total(bytes)))?;
     Ok(0)
 }
 

@@ -68,10 +68,7 @@ mod tests {
     fn only_what_is_said_is_sent() {
         check("-m 64m --memory-swap -1 x", Ok(json!({"Memory": 64 << 20, "MemorySwap": -1})));
         check("--cpus 1.5 x", Ok(json!({"NanoCpus": 1_500_000_000})));
-        check(
-            "--restart on-failure:2 x",
-            Ok(json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}})),
-        );
+        check("--restart on-failure:2 x", Ok(json!({"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 2}})));
         check("x", Err("you must provide one or more flags when using this command"));
     }
 }

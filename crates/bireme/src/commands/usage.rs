@@ -49,19 +49,23 @@ fn is_up(container: &Value) -> bool {
 /// Source: docker/cli, `command/formatter/disk_usage.go`.
 fn summary(usage: &Value) -> Vec<Row> {
     let row = |kind: &str, total: usize, active: usize, size: f64, reclaimable: f64, share: bool| {
-        let text = units::human_size(reclaimable);
+        let text = units::human_total(reclaimable);
         Row::default()
             .with("Type", kind)
             .with("TotalCount", total.to_string())
             .with("Active", active.to_string())
-            .with("Size", units::human_size(size))
+            .with("Size", units::human_total(size))
             .with(
                 "Reclaimable",
-                if share && size > 0.0 { format!("{text} ({:.0}%)", (reclaimable * 100.0 / size).floor()) } else { text },
+                if share && size > 0.0 {
+                    format!("{text} ({:.0}%)", (reclaimable * 100.0 / size).floor())
+                } else {
+                    text
+                },
             )
     };
     let count = |key: &str, test: &dyn Fn(&Value) -> bool| list(usage, key).iter().filter(|one| test(one)).count();
-    let sum = |key: &str, of: &dyn Fn(&Value) -> f64| list(usage, key).iter().map(of).sum::<f64>();
+    let sum = |key: &str, of: &dyn Fn(&Value) -> f64| list(usage, key).iter().map(of).fold(0.0, |sum, one| sum + one);
     let total = |key: &str| list(usage, key).len();
 
     let used = |image: &Value| image["Containers"].as_i64().unwrap_or(0) > 0;
@@ -114,7 +118,7 @@ fn verbose(usage: &Value) -> String {
             if created <= 0 { "N/A".to_owned() } else { units::ago(created) },
             units::human_size(size),
             units::human_size(shared),
-            units::human_size(size - shared),
+            units::human_total(size - shared),
             image["Containers"].as_i64().unwrap_or(0).max(0).to_string(),
         ]
     });
@@ -148,7 +152,8 @@ fn verbose(usage: &Value) -> String {
         vec![text(&volume["Name"]), links, units::human_size(bytes(&data["Size"]))]
     });
     section("Local Volumes space usage:", &["VOLUME NAME", "LINKS", "SIZE"], volumes.collect());
-    let caches: f64 = list(usage, "BuildCache").iter().map(|cache| bytes(&cache["Size"])).sum();
+    let caches: f64 =
+        list(usage, "BuildCache").iter().map(|cache| bytes(&cache["Size"])).fold(0.0, |sum, one| sum + one);
     let rows = list(usage, "BuildCache").iter().map(|cache| {
         vec![
             units::short_id(&text(&cache["ID"])),
