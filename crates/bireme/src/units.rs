@@ -126,7 +126,11 @@ pub fn parse_moment(text: &str) -> Result<String, String> {
         let midnight = date.and_hms_opt(0, 0, 0).expect("midnight is a time of every day");
         return Ok(midnight.and_utc().timestamp().to_string());
     }
-    match bireme_core::labels::duration(text) {
+    let back = match text {
+        "0s" | "0m" | "0h" => Ok(std::time::Duration::ZERO),
+        text => bireme_core::labels::duration(text),
+    };
+    match back {
         Ok(back) => {
             let moment = Utc::now() - chrono::Duration::from_std(back).map_err(|error| error.to_string())?;
             Ok(format!("{}.{:09}", moment.timestamp(), moment.timestamp_subsec_nanos()))

@@ -89,7 +89,7 @@ pub struct SystemPruneArgs {
 /// Work with what builds keep
 #[derive(Debug, Subcommand)]
 pub enum BuilderCommand {
-    Build(BuildArgs),
+    Build(Box<BuildArgs>),
     Prune(BuilderPruneArgs),
 }
 
