@@ -9,9 +9,9 @@ use serde_json::Value as Json;
 
 use crate::error::ComposeError;
 use crate::model::{
-    BindOptions, Build, Condition, Dependency, Deploy, DeployRestart, Device, FileObject, FileReference, Healthcheck,
-    Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Resource, Resources, Service, ServiceNetwork,
-    TmpfsOptions, Ulimit, Volume, VolumeOptions,
+    BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject,
+    FileReference, Healthcheck, Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Resource, Resources, Service,
+    ServiceNetwork, TmpfsOptions, Ulimit, Volume, VolumeOptions,
 };
 use crate::scalar::{parse_bytes, parse_duration, split_command};
 use crate::schema::{self, Keys, check_keys};
@@ -221,6 +221,7 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         profiles: r.or_default("profiles", strings)?.into_iter().collect(),
         annotations: r.or_default("annotations", texts)?,
         attach: r.opt("attach", boolean)?,
+        blkio_config: r.opt("blkio_config", blkio)?,
         build: r.opt("build", |node, path| build(node, path, around.lookup))?,
         cap_add: r.or_default("cap_add", strings)?,
         cap_drop: r.or_default("cap_drop", strings)?,
@@ -245,6 +246,7 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         entrypoint: r.opt("entrypoint", command)?,
         environment: BTreeMap::new(),
         expose: r.or_default("expose", |node, path| each(node, path, exposed))?,
+        external_links: r.or_default("external_links", strings)?,
         extra_hosts: r.or_default("extra_hosts", strings)?,
         group_add: r.or_default("group_add", scalars)?,
         healthcheck: r.opt("healthcheck", healthcheck)?,
@@ -253,6 +255,7 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         init: r.opt("init", boolean)?,
         ipc: r.opt("ipc", string)?,
         labels: BTreeMap::new(),
+        links: r.or_default("links", strings)?,
         logging: r.opt("logging", logging)?,
         mac_address: r.opt("mac_address", string)?,
         mem_limit: r.opt("mem_limit", bytes)?,
@@ -292,6 +295,7 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         userns_mode: r.opt("userns_mode", string)?,
         uts: r.opt("uts", string)?,
         volumes: r.or_default("volumes", |node, path| each(node, path, mount))?,
+        volumes_from: r.or_default("volumes_from", |node, path| each(node, path, volumes_from))?,
         working_dir: r.opt("working_dir", string)?,
         extensions: r.extensions(),
     };
@@ -304,6 +308,22 @@ pub(crate) fn service(name: &str, node: &Node, path: &str, around: &Surroundings
         service.depends_on.entry(other).or_insert(Dependency {
             condition: Condition::ServiceStarted,
             restart: true,
+            required: true,
+        });
+    }
+    // So does whoever links to it; who uses its volumes comes after it.
+    let linked = service.links.iter().filter_map(|link| link.split(':').next()).map(|name| (name.to_owned(), true));
+    let used = service
+        .volumes_from
+        .iter()
+        .filter(|entry| !entry.starts_with("container:"))
+        .filter_map(|entry| entry.split(':').next())
+        .map(|name| (name.to_owned(), false));
+    let implied: Vec<(String, bool)> = linked.chain(used).collect();
+    for (other, restart) in implied {
+        service.depends_on.entry(other).or_insert(Dependency {
+            condition: Condition::ServiceStarted,
+            restart,
             required: true,
         });
     }
@@ -400,6 +420,41 @@ fn agree(service: &Service, node: &Node, path: &str) -> Result<()> {
     differ(differs(service.mem_limit, limits.memory), "mem_limit", "resources.limits.memory")?;
     differ(differs(service.pids_limit, limits.pids), "pids_limit", "resources.limits.pids")?;
     differ(differs(service.mem_reservation, reservations.memory), "mem_reservation", "resources.reservations.memory")
+}
+
+fn blkio(node: &Node, path: &str) -> Result<BlkioConfig> {
+    let r = Reader::new(node, &schema::BLKIO, path)?;
+    let rates = |node: &Node, path: &str| {
+        each(node, path, |node, path| {
+            let r = Reader::new(node, &schema::BLKIO_LIMIT, path)?;
+            let missing = |what: &str| node.invalid(path, format!("has no {what}; write `path` and `rate`"));
+            Ok(DeviceRate {
+                path: r.opt("path", string)?.ok_or_else(|| missing("path"))?,
+                rate: Some(r.opt("rate", bytes)?.ok_or_else(|| missing("rate"))?),
+            })
+        })
+    };
+    Ok(BlkioConfig {
+        weight: r
+            .opt("weight", |node, path| bounded(node, path, 0, 1000))?
+            .map(|weight| u16::try_from(weight).unwrap_or_default()),
+        device_read_bps: r.or_default("device_read_bps", rates)?,
+        device_read_iops: r.or_default("device_read_iops", rates)?,
+        device_write_bps: r.or_default("device_write_bps", rates)?,
+        device_write_iops: r.or_default("device_write_iops", rates)?,
+    })
+}
+
+/// `SERVICE[:ro|rw]` or `container:NAME[:ro|rw]`.
+fn volumes_from(node: &Node, path: &str) -> Result<String> {
+    let text = string(node, path)?;
+    let rest = text.strip_prefix("container:").unwrap_or(&text);
+    let (name, mode) = rest.split_once(':').unwrap_or((rest, "rw"));
+    if !name.is_empty() && matches!(mode, "ro" | "rw") {
+        Ok(text)
+    } else {
+        Err(node.invalid(path, format!("{text:?} is not SERVICE[:ro] or container:NAME[:ro]")))
+    }
 }
 
 fn bounded(node: &Node, path: &str, least: i64, most: i64) -> Result<i64> {
@@ -900,7 +955,13 @@ pub(crate) fn check_references(
         }
         for dependency in service.depends_on.keys().map(String::as_str) {
             if !all_services.contains(dependency) {
-                return Err(refuse("depends_on", "services", dependency));
+                let names = |entry: &String| entry.split(':').next() == Some(dependency);
+                let key = match () {
+                    () if service.links.iter().any(names) => "links",
+                    () if service.volumes_from.iter().any(names) => "volumes_from",
+                    () => "depends_on",
+                };
+                return Err(refuse(key, "services", dependency));
             }
             if dependency == name {
                 return Err(node.invalid(format!("{path}.depends_on"), "names the service itself; remove it"));

@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::interpolate::{Refusal, interpolate};
+use crate::interpolate::{MAX_TOTAL, Refusal, interpolate};
 
 /// Reads `text`. A value may use variables: first those that `outer` knows, then those of the lines before.
-/// `Some(None)` is a name without `=` that `outer` does not know: it is not set.
+/// A name without `=` that `outer` does not know is not set; `unset` is told of variables in values that nobody knows.
 ///
 /// # Errors
 /// The line and what is wrong with it.
 pub(crate) fn parse(
     text: &str,
     outer: &dyn Fn(&str) -> Option<String>,
+    unset: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, String>, (usize, String)> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     let mut rest = text.trim_start_matches('\u{feff}');
     let mut line = 1;
+    let mut made = 0;
     while !rest.is_empty() {
         let end = rest.find('\n').unwrap_or(rest.len());
         let current = rest[..end].trim();
@@ -62,13 +64,20 @@ pub(crate) fn parse(
             value
         } else {
             let lookup = |name: &str| outer(name).or_else(|| found.get(name).cloned());
-            interpolate(&value, &lookup, &mut |_| {}).map_err(|refusal| match refusal {
+            interpolate(&value, &lookup, unset).map_err(|refusal| match refusal {
                 Refusal::Malformed(reason) => (line, format!("the value of {name}: {reason}")),
                 Refusal::Required { variable, message } => {
                     (line, format!("the value of {name} needs {variable}: {message}"))
                 }
             })?
         };
+        made += value.len();
+        if made > MAX_TOTAL {
+            return Err((
+                line,
+                format!("brings what variables make above {MAX_TOTAL} bytes; use fewer or shorter ones"),
+            ));
+        }
         found.insert(name.to_owned(), value);
         let end = after.find('\n').map_or(after.len(), |at| at + 1);
         let junk = after[..end].trim();
@@ -82,13 +91,29 @@ pub(crate) fn parse(
     Ok(found)
 }
 
-/// `format: raw`: every line is `NAME=value`, taken as it stands.
-pub(crate) fn parse_raw(text: &str) -> BTreeMap<String, String> {
-    text.lines()
-        .filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim().to_owned(), value.to_owned()))
-        .collect()
+/// `format: raw`: every line is `NAME=value`, taken as it stands, or a name whose value `outer` knows.
+///
+/// # Errors
+/// The line and what is wrong with it.
+pub(crate) fn parse_raw(
+    text: &str,
+    outer: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, (usize, String)> {
+    let mut found = BTreeMap::new();
+    for (at, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = line.split_once('=').map_or((line, None), |(name, value)| (name, Some(value)));
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err((at + 1, format!("{name:?} is not a variable name; write NAME=value")));
+        }
+        if let Some(value) = value.map(str::to_owned).or_else(|| outer(name)) {
+            found.insert(name.to_owned(), value);
+        }
+    }
+    Ok(found)
 }
 
 fn closing_quote(text: &str, quote: char) -> Option<usize> {
@@ -134,7 +159,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<(String, String)>, (usize, String)> {
         let outer = |name: &str| (name == "OUTER").then(|| "outer".to_owned());
-        parse(text, &outer).map(|map| map.into_iter().collect())
+        parse(text, &outer, &mut |_| {}).map(|map| map.into_iter().collect())
     }
 
     fn check(text: &str, expected: &[(&str, &str)]) {
@@ -150,10 +175,11 @@ mod tests {
         check("A: yaml\nB=\"two\nlines\"\nC=a#b\r\n", &[("A", "yaml"), ("B", "two\nlines"), ("C", "a#b")]);
         assert_eq!(read("A=1\n=x\n").map_err(|e| e.0), Err(2));
         assert_eq!(read("A=\"x\n").map_err(|e| e.0), Err(1));
-        assert_eq!(
-            parse_raw("A='$x'\n#c\nB=a=b"),
-            BTreeMap::from([("A".into(), "'$x'".into()), ("B".into(), "a=b".into())])
-        );
+        let outer = |name: &str| (name == "OUTER").then(|| "outer".to_owned());
+        let raw = parse_raw("A='$x'\n#c\n  B=a=b\nOUTER\nNO\n", &outer);
+        let expected = [("A", "'$x'"), ("B", "a=b"), ("OUTER", "outer")];
+        assert_eq!(raw, Ok(expected.into_iter().map(|(name, value)| (name.into(), value.into())).collect()));
+        assert_eq!(parse_raw("A=1\nB C=2", &outer).map_err(|error| error.0), Err(2));
     }
 
     proptest! {

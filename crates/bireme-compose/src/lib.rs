@@ -34,9 +34,9 @@ mod yaml;
 pub use error::{ComposeError, Place};
 pub use load::{Files, LoadOptions, load};
 pub use model::{
-    BindOptions, Build, Condition, Dependency, Deploy, DeployRestart, Device, FileObject, FileReference, Healthcheck,
-    Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Project, Resource, Resources, Service, ServiceNetwork,
-    TmpfsOptions, Ulimit, Volume, VolumeOptions,
+    BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject,
+    FileReference, Healthcheck, Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Project, Resource, Resources,
+    Service, ServiceNetwork, TmpfsOptions, Ulimit, Volume, VolumeOptions,
 };
 pub use request::{
     CreateRequest, InjectedFile, Replica, config_hash, container_name, create_request, labels, network_request,

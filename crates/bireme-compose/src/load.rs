@@ -64,7 +64,7 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Project, Compose
     let found = Found::find(options, files)?;
     let loader = Loader {
         files,
-        unset: RefCell::default(),
+        unset: RefCell::new(found.unset.clone()),
         parsed: RefCell::default(),
         grown: RefCell::default(),
         budget: RefCell::new(MAX_TOTAL),
@@ -105,6 +105,8 @@ struct Found {
     folder: PathBuf,
     /// The process's variables over those of the `.env` files.
     env: BTreeMap<String, String>,
+    /// Variables that those files use and nobody knows.
+    unset: BTreeSet<String>,
 }
 
 impl Found {
@@ -119,8 +121,11 @@ impl Found {
         let mut env = options.environment.clone();
         if chosen.is_empty() {
             // COMPOSE_FILE itself may stand in the .env of the folder we are in.
-            let early =
-                if env.contains_key("COMPOSE_FILE") { env.clone() } else { with_env_files(options, files, &start)? };
+            let early = if env.contains_key("COMPOSE_FILE") {
+                env.clone()
+            } else {
+                with_env_files(options, files, &start, &mut |_| {})?
+            };
             if let Some(list) = early.get("COMPOSE_FILE").filter(|list| !list.is_empty()) {
                 let separator =
                     early.get("COMPOSE_PATH_SEPARATOR").filter(|text| !text.is_empty()).map_or(":", String::as_str);
@@ -149,8 +154,11 @@ impl Found {
         }
         let first = chosen.first().filter(|path| *path != Path::new("-")).and_then(|path| path.parent());
         let folder = explicit_folder.or_else(|| first.map(Path::to_path_buf)).unwrap_or(start);
-        env = with_env_files(options, files, &folder)?;
-        Ok(Self { files: chosen, folder, env })
+        let mut unset = BTreeSet::new();
+        env = with_env_files(options, files, &folder, &mut |name| {
+            unset.insert(name.to_owned());
+        })?;
+        Ok(Self { files: chosen, folder, env, unset })
     }
 }
 
@@ -167,6 +175,7 @@ fn with_env_files(
     options: &LoadOptions,
     files: &dyn Files,
     folder: &Path,
+    unset: &mut dyn FnMut(&str),
 ) -> Result<BTreeMap<String, String>, ComposeError> {
     let mut env = options.environment.clone();
     let is_true =
@@ -188,7 +197,7 @@ fn with_env_files(
             continue;
         }
         let known = |name: &str| env.get(name).or_else(|| below.get(name)).cloned();
-        let found = read_env(files, &path, false, &known)?;
+        let found = read_env(files, &path, false, &known, unset)?;
         let found = found.ok_or_else(|| {
             ComposeError::NotFound(format!("environment file {} does not exist; check --env-file", path.display()))
         })?;
@@ -205,6 +214,7 @@ fn read_env(
     path: &Path,
     raw: bool,
     lookup: &dyn Fn(&str) -> Option<String>,
+    unset: &mut dyn FnMut(&str),
 ) -> Result<Option<BTreeMap<String, String>>, ComposeError> {
     let invalid = |line: Option<usize>, reason: String| ComposeError::Invalid {
         place: Box::new(Place { file: Some(path.to_path_buf()), line, key: String::new() }),
@@ -223,10 +233,8 @@ fn read_env(
     }
     let text =
         String::from_utf8(bytes).map_err(|_| invalid(None, "is not UTF-8; save it in that encoding".to_owned()))?;
-    if raw {
-        return Ok(Some(dotenv::parse_raw(&text)));
-    }
-    dotenv::parse(&text, lookup).map(Some).map_err(|(line, reason)| invalid(Some(line), reason))
+    let read = if raw { dotenv::parse_raw(&text, lookup) } else { dotenv::parse(&text, lookup, unset) };
+    read.map(Some).map_err(|(line, reason)| invalid(Some(line), reason))
 }
 
 /// Lower case, and only what a project name may have.
@@ -257,6 +265,11 @@ struct Loader<'a> {
 type Env = BTreeMap<String, String>;
 
 impl Loader<'_> {
+    /// Remembers a variable that was used and is nowhere set.
+    fn is_unset(&self, name: &str) {
+        self.unset.borrow_mut().insert(name.to_owned());
+    }
+
     fn read(&self, path: &Path) -> Result<Vec<Node>, ComposeError> {
         if let Some(known) = self.parsed.borrow().get(path) {
             return Ok(known.clone());
@@ -363,9 +376,7 @@ impl Loader<'_> {
             };
             check_keys(top, &schema::TOP, "")?;
             let lookup = |name: &str| env.get(name).cloned();
-            let mut unset = |name: &str| {
-                self.unset.borrow_mut().insert(name.to_owned());
-            };
+            let mut unset = |name: &str| self.is_unset(name);
             interpolate_node(document, "", &lookup, &mut unset, &mut self.budget.borrow_mut())?;
             canonical::document(document, Base { folder, home })?;
             for section in SECTIONS {
@@ -540,7 +551,8 @@ impl Loader<'_> {
             };
             for (path, must) in env_paths {
                 let known = |name: &str| env.get(name).cloned();
-                match read_env(self.files, &path, false, &known)? {
+                let mut unset = |name: &str| self.is_unset(name);
+                match read_env(self.files, &path, false, &known, &mut unset)? {
                     Some(found) => found.into_iter().for_each(|(name, value)| {
                         inner_env.entry(name).or_insert(value);
                     }),
@@ -573,7 +585,9 @@ impl Loader<'_> {
             return Ok(known.clone());
         }
         let lookup = |name: &str| env.get(name).cloned();
-        let found = read_env(self.files, Path::new(path), raw, &lookup).map_err(|error| error.to_string())?;
+        let mut unset = |name: &str| self.is_unset(name);
+        let found =
+            read_env(self.files, Path::new(path), raw, &lookup, &mut unset).map_err(|error| error.to_string())?;
         self.env_files.borrow_mut().insert(key, found.clone());
         Ok(found)
     }

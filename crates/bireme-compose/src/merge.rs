@@ -160,7 +160,7 @@ fn identity(path: &[&str], item: &Node) -> Option<String> {
             "services",
             "*",
             "cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "extra_hosts" | "label_file"
-            | "profiles" | "tmpfs",
+            | "links" | "profiles" | "tmpfs",
         ]
         | ["services", "*", "build", "tags" | "platforms" | "extra_hosts"]
         | ["services", "*", "networks", "*", "aliases" | "link_local_ips"] => item.scalar(),

@@ -57,6 +57,24 @@ impl Project {
         Ok(selected)
     }
 
+    /// The services that are restarted when `restarted` were, in order: those that depend on one of them with
+    /// `restart: true`, as whoever shares its namespaces does, and those that depend on these.
+    ///
+    /// # Errors
+    /// As [`Self::service_order`].
+    pub fn restart_after(&self, restarted: &BTreeSet<String>) -> Result<Vec<String>, ComposeError> {
+        let mut reached = restarted.clone();
+        let mut after = Vec::new();
+        for name in self.service_order()?.into_iter().flatten() {
+            let Some(service) = self.services.get(&name).filter(|_| !restarted.contains(&name)) else { continue };
+            if service.depends_on.iter().any(|(other, on)| on.restart && reached.contains(other)) {
+                reached.insert(name.clone());
+                after.push(name);
+            }
+        }
+        Ok(after)
+    }
+
     /// The services in levels: each level needs only the levels before it, and its members may start at the same time.
     ///
     /// # Errors

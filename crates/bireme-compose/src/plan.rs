@@ -66,6 +66,10 @@ pub struct ObservedContainer {
     pub networks: BTreeSet<String>,
     /// Its exit code, when it has exited.
     pub exit_code: Option<i64>,
+    /// When it was started last, in nanoseconds since 1970; only where namespaces are shared.
+    pub started_at: Option<i64>,
+    /// Ids or names of the containers whose namespaces it shares.
+    pub joined: BTreeSet<String>,
 }
 
 impl ObservedContainer {
@@ -492,6 +496,7 @@ pub fn up(project: &Project, observed: &Observed, options: &UpOptions) -> Result
         gone: BTreeSet::new(),
         waits: BTreeMap::new(),
         first: BTreeMap::new(),
+        names: BTreeMap::new(),
     };
     let orphans = builder.orphans(project);
     let ground = builder.ground(orphans)?;
@@ -531,6 +536,8 @@ struct Builder<'a> {
     waits: BTreeMap<(String, Condition), usize>,
     /// The id or name of the first container of each service, for `service:NAME` namespaces.
     first: BTreeMap<String, String>,
+    /// The names of all containers of each service, for links.
+    names: BTreeMap<String, Vec<String>>,
 }
 
 impl Builder<'_> {
@@ -708,13 +715,10 @@ impl Builder<'_> {
         let explicit = self.options.services.is_empty() || self.options.services.contains(&service.name);
         let force = self.options.force_recreate && (explicit || self.options.always_recreate_deps);
         // A container that shares the namespaces of one made anew points at one that is gone.
-        let moved = service.depends_on.keys().any(|name| {
-            self.recreated.contains(name)
-                && [&service.network_mode, &service.ipc, &service.pid]
-                    .into_iter()
-                    .flatten()
-                    .any(|mode| mode.strip_prefix("service:") == Some(name.as_str()))
-        });
+        let moved = service
+            .depends_on
+            .keys()
+            .any(|name| self.recreated.contains(name) && shared(service).any(|other| other == name));
         let hash = config_hash(self.project, service);
         let timeout = self.timeout(Some(service));
         let mut settled: Vec<usize> = Vec::new();
@@ -729,11 +733,20 @@ impl Builder<'_> {
         let missing = (wanted as usize).saturating_sub(existing.len());
         let fresh: Vec<u32> = (1..).filter(|number| !taken.contains(number)).take(missing).collect();
 
+        let known = existing.iter().map(|container| container.number.max(1)).chain(fresh.iter().copied());
+        let names = known.map(|number| container_name(self.project, service, number)).collect();
+        self.names.insert(service.name.clone(), names);
+        let joins = joined(self.observed, service);
+
         for container in existing {
             let changed = container.config_hash != hash
                 || image_id.as_ref().is_some_and(|id| *id != container.image_id)
                 || self.networks_differ(service, container);
-            let stale = force || moved || (changed && !self.options.no_recreate);
+            // One that shares namespaces of a container that is gone can only be made anew.
+            let is = |other: &ObservedContainer, wanted: &String| other.id == *wanted || other.name == *wanted;
+            let orphaned = shared(service).next().is_some()
+                && container.joined.iter().any(|wanted| !joins.iter().any(|other| is(other, wanted)));
+            let stale = force || moved || orphaned || (changed && !self.options.no_recreate);
             let reference = ContainerRef::of(container);
             if stale {
                 let replica =
@@ -758,7 +771,14 @@ impl Builder<'_> {
             }
             self.first.entry(service.name.clone()).or_insert_with(|| container.id.clone());
             if container.state.is_up() {
-                if restart {
+                // Its namespaces ended with the run that it joined.
+                let outlived = joins.iter().any(|other| {
+                    container.joined.iter().any(|wanted| is(other, wanted))
+                        && other.state.is_up()
+                        && container.started_at.is_some_and(|own| other.started_at.is_some_and(|their| their > own))
+                });
+                let begins = joins.iter().any(|other| !other.state.is_up() && !self.options.no_start);
+                if restart || outlived || begins {
                     let step = Step::RestartContainer { service: service.name.clone(), container: reference, timeout };
                     settled.push(self.plan.push(step, ready.iter().copied()));
                 }
@@ -772,11 +792,9 @@ impl Builder<'_> {
             let request = create_request(self.project, service, &replica);
             let name = request.name.clone();
             self.first.entry(service.name.clone()).or_insert_with(|| name.clone());
-            // Creation needs no dependency to be up, unless it names one's namespaces.
-            let shares = [&service.network_mode, &service.ipc, &service.pid]
-                .into_iter()
-                .flatten()
-                .any(|mode| mode.starts_with("service:"));
+            // Creation needs no dependency to be up, unless it names one's namespaces, volumes or containers.
+            let shares = shared(service).next().is_some()
+                || !(service.links.is_empty() && service.volumes_from.is_empty() && service.external_links.is_empty());
             let before = if shares { ready.clone() } else { ground.to_vec() };
             let step = Step::CreateContainer { service: service.name.clone(), number, request: Box::new(request) };
             let made = self.plan.push(step, before);
@@ -804,7 +822,12 @@ impl Builder<'_> {
             .keys()
             .filter_map(|name| self.first.get(name).map(|id| (name.clone(), id.clone())))
             .collect();
-        Replica { number, one_off: false, image_id, containers, replaces }
+        let names = service
+            .depends_on
+            .keys()
+            .filter_map(|name| self.names.get(name).map(|names| (name.clone(), names.clone())))
+            .collect();
+        Replica { number, one_off: false, image_id, containers, names, replaces }
     }
 
     fn networks_differ(&self, service: &Service, container: &ObservedContainer) -> bool {
@@ -817,6 +840,22 @@ impl Builder<'_> {
             .filter_map(|key| self.project.networks.get(key))
             .any(|network| !container.networks.contains(&network.name))
     }
+}
+
+/// The services whose namespaces a service shares.
+fn shared(service: &Service) -> impl Iterator<Item = &str> {
+    [&service.network_mode, &service.ipc, &service.pid]
+        .into_iter()
+        .flatten()
+        .filter_map(|mode| mode.strip_prefix("service:"))
+}
+
+/// The containers, as they are, of the services whose namespaces `service` shares.
+fn joined<'a>(observed: &'a Observed, service: &Service) -> Vec<&'a ObservedContainer> {
+    let services: BTreeSet<&str> = shared(service).collect();
+    let mut joined: Vec<_> = observed.containers.iter().collect();
+    joined.retain(|container| !container.one_off && services.contains(container.service.as_str()));
+    joined
 }
 
 /// Whether the file says something else than when the network or volume was made; one without a fingerprint of ours

@@ -165,7 +165,10 @@ fn text(value: &str) -> String {
     let digit_fits = value.starts_with(|c: char| c.is_ascii_digit())
         && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '/'))
         && crate::yaml::plain_scalar(value) == crate::yaml::Value::Text(value.to_owned());
-    let plain = (first_fits || digit_fits)
+    // `-c`, but neither a dash alone nor what begins an entry of a list, a document or a number.
+    let flag_fits = value.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic()))
+        && crate::yaml::plain_scalar(value) == crate::yaml::Value::Text(value.to_owned());
+    let plain = (first_fits || digit_fits || flag_fits)
         && value.chars().all(|c| c.is_ascii_alphanumeric() || " /_.-$=:,+@()<>;'\"\\!%^~".contains(c))
         && !value.contains(": ")
         && !value.ends_with([':', ' '])

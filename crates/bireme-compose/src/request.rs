@@ -7,11 +7,11 @@ use bollard_stubs::models::{
     HostConfigCgroupnsModeEnum, HostConfigLogConfig, Ipam as WireIpam, IpamConfig, Mount as WireMount,
     MountBindOptions, MountBindOptionsPropagationEnum, MountTmpfsOptions, MountType, MountVolumeOptions,
     NetworkCreateRequest, NetworkingConfig, PortBinding, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
-    VolumeCreateRequest,
+    ThrottleDevice, VolumeCreateRequest,
 };
 use sha2::{Digest, Sha256};
 
-use crate::model::{MountKind, Project, Service, ServiceNetwork, Ulimit};
+use crate::model::{DeviceRate, MountKind, Project, Service, ServiceNetwork, Ulimit};
 
 /// The label keys that `docker compose` sets and looks for.
 pub mod labels {
@@ -78,6 +78,8 @@ pub struct Replica {
     pub image_id: Option<String>,
     /// Ids of the first container of each service named by `network_mode`, `ipc` or `pid: service:…`.
     pub containers: BTreeMap<String, String>,
+    /// Names of all containers of each service it depends on, for `links`.
+    pub names: BTreeMap<String, Vec<String>>,
     /// Id of the container that this one takes the place of.
     pub replaces: Option<String>,
 }
@@ -412,6 +414,7 @@ fn networking(
     }
     let mut by_priority: Vec<(&String, &Option<ServiceNetwork>)> = service.networks.iter().collect();
     by_priority.sort_by_key(|(_, at)| std::cmp::Reverse(at.as_ref().and_then(|at| at.priority).unwrap_or(0)));
+    let links = links(project, service, replica);
     let mut endpoints = HashMap::new();
     let mut mode = None;
     for (key, at) in by_priority {
@@ -428,6 +431,7 @@ fn networking(
             network.name.clone(),
             EndpointSettings {
                 aliases: Some(aliases),
+                links: some_vec(links.clone()),
                 ipam_config: addressed.then(|| EndpointIpamConfig {
                     ipv4_address: at.ipv4_address.clone(),
                     ipv6_address: at.ipv6_address.clone(),
@@ -444,6 +448,47 @@ fn networking(
     let mode = mode.or_else(|| Some("none".to_owned()));
     let config = (!endpoints.is_empty()).then_some(NetworkingConfig { endpoints_config: Some(endpoints) });
     (mode, config)
+}
+
+/// `CONTAINER:ALIAS` for everything that the service links to. Source: Compose's `getLinks`.
+fn links(project: &Project, service: &Service, replica: &Replica) -> Vec<String> {
+    let mut all = Vec::new();
+    for link in &service.links {
+        let (linked, alias) = link.split_once(':').unwrap_or((link, link));
+        for name in replica.names.get(linked).into_iter().flatten() {
+            all.push(format!("{name}:{alias}"));
+            all.push(format!("{name}:{linked}-{}", replica.number));
+            all.push(format!("{name}:{}-{linked}-{}", project.name, replica.number));
+        }
+    }
+    for link in &service.external_links {
+        let (name, alias) = link.split_once(':').unwrap_or((link, link));
+        all.push(format!("{name}:{alias}"));
+    }
+    all
+}
+
+/// Whose volumes the container uses too, as the API has it.
+fn volumes_from(service: &Service, replica: &Replica) -> Vec<String> {
+    let container = |entry: &String| match entry.strip_prefix("container:") {
+        Some(rest) => rest.to_owned(),
+        None => {
+            let (name, mode) = entry.split_once(':').unwrap_or((entry, "rw"));
+            let id = replica.containers.get(name).map_or(name, String::as_str);
+            format!("{id}:{mode}")
+        }
+    };
+    service.volumes_from.iter().map(container).collect()
+}
+
+fn rates(limits: Option<&Vec<DeviceRate>>) -> Option<Vec<ThrottleDevice>> {
+    some_vec(
+        limits
+            .into_iter()
+            .flatten()
+            .map(|limit| ThrottleDevice { path: Some(limit.path.clone()), rate: limit.rate })
+            .collect(),
+    )
 }
 
 /// `service:NAME` becomes `container:ID`; everything else is the API's word already.
@@ -531,7 +576,14 @@ fn host_config(
     let reservations = resources.reservations.unwrap_or_default();
     #[expect(clippy::cast_possible_truncation, reason = "decode bounds the number of processors")]
     let nano_cpus = limits.cpus.or(service.cpus).map(|cpus| (cpus * 1e9).round() as i64);
+    let blkio = service.blkio_config.as_ref();
     HostConfig {
+        blkio_weight: blkio.and_then(|blkio| blkio.weight),
+        blkio_device_read_bps: rates(blkio.map(|blkio| &blkio.device_read_bps)),
+        blkio_device_read_iops: rates(blkio.map(|blkio| &blkio.device_read_iops)),
+        blkio_device_write_bps: rates(blkio.map(|blkio| &blkio.device_write_bps)),
+        blkio_device_write_iops: rates(blkio.map(|blkio| &blkio.device_write_iops)),
+        volumes_from: some_vec(volumes_from(service, replica)),
         annotations: some_map(&service.annotations),
         binds: some_vec(binds),
         mounts: some_vec(mounts),

@@ -22,7 +22,6 @@ pub struct Keys {
 const BUILDKIT: &str = "needs BuildKit; leave it out, or build with another tool and name the image";
 const SWARM: &str = "belongs to Swarm; leave it out";
 const WINDOWS: &str = "exists on Windows only; leave it out";
-const NAMES: &str = "services reach each other by name on a common network; add `aliases` under `networks`";
 
 pub const TOP: Keys = Keys {
     what: "a Compose file",
@@ -39,6 +38,7 @@ pub const SERVICE: Keys = Keys {
     done: &[
         "annotations",
         "attach",
+        "blkio_config",
         "build",
         "cap_add",
         "cap_drop",
@@ -65,6 +65,7 @@ pub const SERVICE: Keys = Keys {
         "environment",
         "expose",
         "extends",
+        "external_links",
         "extra_hosts",
         "group_add",
         "healthcheck",
@@ -74,6 +75,7 @@ pub const SERVICE: Keys = Keys {
         "ipc",
         "label_file",
         "labels",
+        "links",
         "logging",
         "mac_address",
         "mem_limit",
@@ -109,20 +111,18 @@ pub const SERVICE: Keys = Keys {
         "userns_mode",
         "uts",
         "volumes",
+        "volumes_from",
         "working_dir",
     ],
     refused: &[
-        ("blkio_config", "limits of block devices are not offered; leave it out"),
         ("cpu_count", WINDOWS),
         ("cpu_percent", WINDOWS),
         ("cpu_rt_period", "real-time scheduling of groups is not offered; leave it out"),
         ("cpu_rt_runtime", "real-time scheduling of groups is not offered; leave it out"),
         ("credential_spec", WINDOWS),
         ("develop", "watching files is not offered; mount the folder under `volumes`"),
-        ("external_links", NAMES),
         ("gpus", "graphics processors are not handed to containers; name the device files under `devices`"),
         ("isolation", WINDOWS),
-        ("links", NAMES),
         ("models", "AI models are not run by this engine; run the model as a service"),
         ("post_start", "hooks are not offered; put the command into the image's entrypoint"),
         ("pre_stop", "hooks are not offered; let the program react to `stop_signal`"),
@@ -133,9 +133,16 @@ pub const SERVICE: Keys = Keys {
             "use_api_socket",
             "mount the engine's socket under `volumes` yourself, if the service may have all its rights",
         ),
-        ("volumes_from", "mount the same named volume in both services"),
     ],
 };
+
+pub const BLKIO: Keys = Keys {
+    what: "blkio_config",
+    done: &["device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops", "weight"],
+    refused: &[("weight_device", "weights of single devices are not offered; limit its rates")],
+};
+
+pub const BLKIO_LIMIT: Keys = Keys { what: "a limit of a device", done: &["path", "rate"], refused: &[] };
 
 pub const BUILD: Keys = Keys {
     what: "build",

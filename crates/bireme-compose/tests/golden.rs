@@ -46,6 +46,12 @@ fn normalise(value: &mut Value) {
         {
             deploy.remove("placement");
         }
+        // Its JSON (not its YAML) spells the limits of devices as Go does.
+        for limit in service.get_mut("blkio_config").and_then(Value::as_object_mut).into_iter().flatten() {
+            for limit in limit.1.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+                *limit = std::mem::take(limit).into_iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+            }
+        }
         service.retain(|key, _| !key.starts_with("x-"));
     }
     for section in ["networks", "volumes", "secrets", "configs"] {

@@ -431,3 +431,79 @@ proptest! {
         }
     }
 }
+
+const SHARED: &str = "
+services:
+  p: {image: p}
+  q: {image: q, network_mode: 'service:p'}
+  r: {image: r, depends_on: {p: {condition: service_started, restart: true}}}
+  s: {image: s, depends_on: [p]}
+  t: {image: t, links: ['p:proxy'], volumes_from: ['s:ro']}
+";
+
+#[test]
+fn what_restarts_with_another_comes_after_it() {
+    let project = project(SHARED);
+    let after = |name: &str| project.restart_after(&BTreeSet::from([name.to_owned()])).unwrap();
+    assert_eq!(after("p"), ["q", "r", "t"]);
+    assert!(after("s").is_empty() && after("q").is_empty());
+}
+
+/// Two running containers that share a network, started in this order.
+fn sharing(owner_started: i64, joined: &str) -> Observed {
+    let project = project(SHARED);
+    let container = |name: &str, started: i64, joined: &[&str]| ObservedContainer {
+        id: format!("id-{name}"),
+        name: format!("shop-{name}-1"),
+        service: name.to_owned(),
+        number: 1,
+        config_hash: config_hash(&project, project.service(name).unwrap()),
+        state: ContainerState::Running,
+        started_at: Some(started),
+        joined: joined.iter().map(|id| (*id).to_owned()).collect(),
+        ..ObservedContainer::default()
+    };
+    let containers = vec![container("p", owner_started, &[]), container("q", 20, &[joined])];
+    Observed { containers, ..Observed::default() }
+}
+
+fn done_to_q(observed: &Observed) -> Vec<&'static str> {
+    let options = UpOptions { services: vec!["q".to_owned()], ..UpOptions::default() };
+    let plan = up(&project(SHARED), observed, &options).unwrap();
+    let about = |step: &Planned| match &step.step {
+        Step::RestartContainer { service, .. } if service == "q" => Some("restart"),
+        Step::RecreateContainer { service, .. } if service == "q" => Some("recreate"),
+        _ => None,
+    };
+    plan.steps.iter().filter_map(about).collect()
+}
+
+#[test]
+fn a_container_on_a_network_that_is_gone_is_healed() {
+    assert!(done_to_q(&sharing(10, "id-p")).is_empty());
+    assert!(done_to_q(&sharing(10, "shop-p-1")).is_empty());
+    assert_eq!(done_to_q(&sharing(30, "id-p")), ["restart"], "its owner was started anew");
+    assert_eq!(done_to_q(&sharing(30, "shop-p-1")), ["restart"]);
+    assert_eq!(done_to_q(&sharing(10, "id-of-one-that-is-gone")), ["recreate"]);
+    let mut stopped = sharing(10, "id-p");
+    stopped.containers[0].state = ContainerState::Exited;
+    assert_eq!(done_to_q(&stopped), ["restart"], "its owner is started by this very plan");
+    stopped.containers.remove(0);
+    assert_eq!(done_to_q(&stopped), ["recreate"]);
+}
+
+#[test]
+fn links_name_the_containers_of_the_other_service() {
+    let project = project(SHARED);
+    let observed = Observed::default();
+    let plan = up(&project, &observed, &UpOptions::default()).unwrap();
+    let request = plan.steps.iter().find_map(|step| match &step.step {
+        Step::CreateContainer { service, request, .. } if service == "t" => Some(request),
+        _ => None,
+    });
+    let body = &request.unwrap().body;
+    let endpoints = body.networking_config.as_ref().unwrap().endpoints_config.as_ref().unwrap();
+    let links = endpoints["shop_default"].links.as_ref().unwrap();
+    assert_eq!(links, &["shop-p-1:proxy", "shop-p-1:p-1", "shop-p-1:shop-p-1"]);
+    assert_eq!(body.host_config.as_ref().unwrap().volumes_from.as_ref().unwrap(), &["shop-s-1:ro"]);
+}

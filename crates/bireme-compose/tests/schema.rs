@@ -23,10 +23,12 @@ fn every_key_of_the_schema_is_done_or_refused() {
     let spec: Value = serde_json::from_str(text).unwrap();
     let service = "/definitions/service/properties";
     let deploy = "/definitions/deployment/properties";
-    let tables: [(String, &Keys); 29] = [
+    let tables: [(String, &Keys); 31] = [
         (String::new(), &schema::TOP),
         ("/definitions/include".into(), &schema::INCLUDE),
         ("/definitions/service".into(), &schema::SERVICE),
+        (format!("{service}/blkio_config"), &schema::BLKIO),
+        ("/definitions/blkio_limit".into(), &schema::BLKIO_LIMIT),
         (format!("{service}/extends"), &schema::EXTENDS),
         (format!("{service}/build"), &schema::BUILD),
         (format!("{service}/depends_on"), &schema::DEPENDENCY),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -144,6 +145,134 @@ fn append<W: Write>(archive: &mut tar::Builder<W>, path: &str, content: &[u8]) -
     // The epoch: the same file makes the same layer, wherever and whenever.
     header.set_mtime(0);
     archive.append_data(&mut header, path, content)
+}
+
+/// Adds the tree at `root` under `name`, as Docker's client does: links stay links, hard links inside the tree stay
+/// what they are, and a file keeps its capabilities. `name` `.` adds only what is inside. Answers the bytes of the files.
+///
+/// # Errors
+/// As reading fails; sockets are left out.
+pub fn pack<W: Write>(archive: &mut tar::Builder<W>, root: &Path, name: &Path) -> io::Result<u64> {
+    let mut packer = Packer { archive, seen: BTreeMap::new(), bytes: 0 };
+    if name == Path::new(".") || name == Path::new("/") {
+        packer.children(root, Path::new(""))?;
+    } else {
+        packer.add(root, name)?;
+    }
+    Ok(packer.bytes)
+}
+
+struct Packer<'a, W: Write> {
+    archive: &'a mut tar::Builder<W>,
+    /// Device and inode of files with several names, and the first name they were added under.
+    seen: BTreeMap<(u64, u64), PathBuf>,
+    bytes: u64,
+}
+
+impl<W: Write> Packer<'_, W> {
+    fn children(&mut self, folder: &Path, name: &Path) -> io::Result<()> {
+        let mut entries: Vec<_> = named(folder, std::fs::read_dir(folder))?.collect::<Result<_, _>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        entries.iter().try_for_each(|entry| self.add(&entry.path(), &name.join(entry.file_name())))
+    }
+
+    fn add(&mut self, path: &Path, name: &Path) -> io::Result<()> {
+        let found = named(path, path.symlink_metadata())?;
+        let kind = found.file_type();
+        if kind.is_socket() {
+            return Ok(());
+        }
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&found);
+        if kind.is_symlink() {
+            return self.archive.append_link(&mut header, name, named(path, path.read_link())?);
+        }
+        if kind.is_dir() {
+            header.set_size(0);
+            self.archive.append_data(&mut header, name, io::empty())?;
+            return self.children(path, name);
+        }
+        if found.nlink() > 1 {
+            match self.seen.get(&(found.dev(), found.ino())) {
+                Some(first) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    header.set_size(0);
+                    return self.archive.append_link(&mut header, name, first);
+                }
+                None => {
+                    self.seen.insert((found.dev(), found.ino()), name.to_path_buf());
+                }
+            }
+        }
+        if !kind.is_file() {
+            header.set_size(0);
+            header.set_device_major(rustix::fs::major(found.rdev()))?;
+            header.set_device_minor(rustix::fs::minor(found.rdev()))?;
+            return self.archive.append_data(&mut header, name, io::empty());
+        }
+        let file = named(path, std::fs::File::open(path))?;
+        let mut value = [0; 256];
+        if let Ok(length) = rustix::fs::lgetxattr(path, CAPABILITY, &mut value[..]) {
+            let key = format!("{XATTR}{CAPABILITY}");
+            self.archive.append_pax_extensions([(key.as_str(), &value[..length])])?;
+        }
+        self.bytes += found.len();
+        // A file that grows or shrinks meanwhile must not shift what follows it.
+        let rest = io::Read::chain(file, io::repeat(0));
+        self.archive.append_data(&mut header, name, io::Read::take(rest, found.len()))
+    }
+}
+
+/// Where extended attributes stand in an archive's extended headers.
+const XATTR: &str = "SCHILY.xattr.";
+/// What a file's capabilities are kept in: the one attribute that Docker's client sends.
+const CAPABILITY: &str = "security.capability";
+
+/// An error with the path it is about.
+fn named<T>(path: &Path, answer: io::Result<T>) -> io::Result<T> {
+    answer.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+/// Unpacks an archive below `folder`, from which nothing of it can lead out. Owners become ours; modes, times, hard
+/// links and extended attributes stay.
+///
+/// # Errors
+/// A broken archive, or as writing fails.
+pub fn unpack(archive: impl io::Read, folder: &Path) -> io::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    archive.set_preserve_permissions(true);
+    archive.set_preserve_mtime(true);
+    // Folders last, the deepest first: a folder's mode may forbid writing into it.
+    let mut folders = Vec::new();
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_dir() {
+            folders.push(entry);
+            continue;
+        }
+        let mut attributes = Vec::new();
+        for extension in entry.pax_extensions()?.into_iter().flatten() {
+            let extension = extension?;
+            if let Some(name) = extension.key().ok().and_then(|key| key.strip_prefix(XATTR)) {
+                attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
+            }
+        }
+        let name = entry.path()?.into_owned();
+        let is_file = entry.header().entry_type().is_file();
+        if entry.unpack_in(folder)? && is_file {
+            for (attribute, value) in attributes {
+                // Not every user may set every attribute, nor does every filesystem have them.
+                let _ = rustix::fs::lsetxattr(
+                    folder.join(name.strip_prefix("/").unwrap_or(&name)),
+                    attribute.as_str(),
+                    &value,
+                    rustix::fs::XattrFlags::empty(),
+                );
+            }
+        }
+    }
+    folders.sort_by_key(|entry| std::cmp::Reverse(entry.path_bytes().len()));
+    folders.iter_mut().try_for_each(|entry| entry.unpack_in(folder).map(drop))
 }
 
 /// Runs `work` beside us and hands on what it writes.

@@ -2,6 +2,7 @@
 
 use bireme_api::Client;
 
+use crate::cli::AppArgs;
 use crate::printer::Printer;
 use crate::settings::{Origin, Settings};
 
@@ -11,11 +12,13 @@ pub struct Context {
     pub client: Client,
     pub printer: Printer,
     pub settings: Settings,
+    /// The app that the flags before the command name.
+    pub app: AppArgs,
 }
 
 impl Context {
-    pub fn new(settings: Settings) -> Self {
-        Self { client: Client::new(settings.host.clone()), printer: Printer::new(settings.color), settings }
+    pub fn new(settings: Settings, app: AppArgs) -> Self {
+        Self { client: Client::new(settings.host.clone()), printer: Printer::new(settings.color), settings, app }
     }
 
     /// Starts the engine when nobody named one and none answers.

@@ -53,7 +53,7 @@ pub fn report(error: &anyhow::Error, command: Option<&str>) -> ExitCode {
     let client = error.downcast_ref::<ClientError>();
     let own = failure.map(|failure| failure.code).filter(|code| *code != 1);
     let code = own.unwrap_or_else(|| exit_code(error, command));
-    let text = format!("{error:#}");
+    let text = for_our_user(&format!("{error:#}"));
     if !text.is_empty() {
         match client {
             Some(ClientError::Refused { .. }) if matches!(command, Some("run" | "create")) => {
@@ -69,6 +69,14 @@ pub fn report(error: &anyhow::Error, command: Option<&str>) -> ExitCode {
         eprintln!("hint: {hint}");
     }
     ExitCode::from(code)
+}
+
+/// A message as our user should read it: the engine speaks to users of Docker's client, whose commands have another
+/// name here; and what it quotes may come from an image or a container, so that nothing of it speaks to the terminal.
+fn for_our_user(text: &str) -> String {
+    text.replace("`docker ", "`bireme ")
+        .replace("'docker login'", "'bireme login'")
+        .replace(|c: char| c.is_control() && c != '\n' && c != '\t', "\u{fffd}")
 }
 
 /// Prints clap's own message: help and version succeed, everything else is Docker's 125.
@@ -128,6 +136,14 @@ mod tests {
     fn check(command: &str, message: &str, expected: u8) {
         let error = anyhow::anyhow!(message.to_owned());
         assert_eq!(exit_code(&error, Some(command)), expected, "{command}: {message}");
+    }
+
+    #[test]
+    fn messages_speak_to_our_user() {
+        let engines = "web has no shell: read its output with `docker logs`";
+        assert_eq!(for_our_user(engines), "web has no shell: read its output with `bireme logs`");
+        assert_eq!(for_our_user("may require 'docker login': x"), "may require 'bireme login': x");
+        assert_eq!(for_our_user("a\u{1b}[2J\tb\n"), "a\u{fffd}[2J\tb\n");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod attach;
 pub mod cli;
 pub mod commands;
 pub mod context;
+pub mod copy;
 pub mod daemon;
 pub mod dockerignore;
 pub mod error;
@@ -42,7 +43,7 @@ pub async fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return error::report(&error, name.as_deref()),
     };
-    let context = context::Context::new(settings);
+    let context = context::Context::new(settings, cli.app);
     match Box::pin(commands::run(&context, cli.command)).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => error::report(&error, name.as_deref()),

@@ -144,6 +144,7 @@ pub fn align(rows: &[Vec<String>]) -> String {
 
 /// The same with another least width.
 pub fn align_to(rows: &[Vec<String>], least: usize) -> String {
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| visible(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|at| {
@@ -152,7 +153,7 @@ pub fn align_to(rows: &[Vec<String>], least: usize) -> String {
         })
         .collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         for (at, cell) in row.iter().enumerate() {
             out.push_str(cell);
             if at + 1 < row.len() {
@@ -162,6 +163,21 @@ pub fn align_to(rows: &[Vec<String>], least: usize) -> String {
         out.push('\n');
     }
     out
+}
+
+/// A cell without what would move the cursor or speak to the terminal: commands, labels and the like are written by
+/// whoever made the image or the container.
+fn visible(cell: &str) -> String {
+    cell.chars().fold(String::with_capacity(cell.len()), |mut out, letter| {
+        match letter {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            letter if letter.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(letter))),
+            letter => out.push(letter),
+        }
+        out
+    })
 }
 
 /// `KEY=VALUE` flags as the engine's `filters` parameter; `None` when there are none.
@@ -270,6 +286,12 @@ mod tests {
     fn narrow_columns_are_ten_wide() {
         let rows = [vec!["A".to_owned(), "B".to_owned()], vec!["x".to_owned(), "y".to_owned()]];
         assert_eq!(align(&rows), "A         B\nx         y\n");
+    }
+
+    #[test]
+    fn a_cell_cannot_speak_to_the_terminal() {
+        let rows = [vec!["A".to_owned()], vec!["\u{1b}]0;owned\u{7}\u{9b}2J\r\n".to_owned()]];
+        assert_eq!(align(&rows), "A\n\\x1b]0;owned\\x07\\x9b2J\\r\\n\n");
     }
 
     #[test]

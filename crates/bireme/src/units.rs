@@ -49,6 +49,11 @@ pub fn human_size(size: f64) -> String {
     with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 3)
 }
 
+/// The same with a digit more: `5.573MB`, where Docker sums up. Source: `units.HumanSize`.
+pub fn human_total(size: f64) -> String {
+    with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 4)
+}
+
 /// Powers of 1024: `1.934GiB`. Source: `units.BytesSize`.
 pub fn bytes_size(size: f64) -> String {
     with_unit(size, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"], 4)
@@ -121,7 +126,11 @@ pub fn parse_moment(text: &str) -> Result<String, String> {
         let midnight = date.and_hms_opt(0, 0, 0).expect("midnight is a time of every day");
         return Ok(midnight.and_utc().timestamp().to_string());
     }
-    match bireme_core::labels::duration(text) {
+    let back = match text {
+        "0s" | "0m" | "0h" => Ok(std::time::Duration::ZERO),
+        text => bireme_core::labels::duration(text),
+    };
+    match back {
         Ok(back) => {
             let moment = Utc::now() - chrono::Duration::from_std(back).map_err(|error| error.to_string())?;
             Ok(format!("{}.{:09}", moment.timestamp(), moment.timestamp_subsec_nanos()))

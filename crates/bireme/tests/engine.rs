@@ -194,3 +194,90 @@ fn config_needs_no_engine_and_says_what_is_missing() {
     let output = bireme(&["config", "--services"]).current_dir(folder.path()).output().unwrap();
     assert_eq!(text(&output.stdout), "web\n", "{}", text(&output.stderr));
 }
+
+#[test]
+fn a_login_is_kept_where_dockers_client_finds_it_and_nobody_else_reads_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let engine = Engine::start(vec![("POST /auth", json(200, r#"{"Status":"Login Succeeded","IdentityToken":""}"#))]);
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("docker/config.json");
+    let run = |args: &[&str], input: &str| {
+        let mut command = engine.command(args);
+        command.env("DOCKER_CONFIG", home.path().join("docker")).stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let login = ["login", "-u", "me", "--password-stdin", "registry.example.org:5000"];
+    let output = run(&login, "secret\n");
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(0), "Login Succeeded\n"), "{output:?}");
+    assert!(text(&output.stderr).contains("stored unencrypted"), "{output:?}");
+    assert_eq!(
+        text(&engine.requests()[0].body),
+        r#"{"password":"secret","serveraddress":"registry.example.org:5000","username":"me"}"#
+    );
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept["auths"]["registry.example.org:5000"]["auth"], "bWU6c2VjcmV0");
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(file.parent().unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o700);
+
+    // What else stands in the file stays; what is no JSON is not overwritten.
+    std::fs::write(&file, r#"{"psFormat":"x","auths":{"registry.example.org:5000":{"auth":"bWU6c2VjcmV0"}}}"#).unwrap();
+    let output = run(&["logout", "registry.example.org:5000"], "");
+    assert_eq!(text(&output.stdout), "Removing login credentials for registry.example.org:5000\n");
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(kept, serde_json::json!({"psFormat": "x", "auths": {}}));
+    assert_eq!(text(&run(&["logout"], "").stdout), "Not logged in to https://index.docker.io/v1/\n");
+    std::fs::write(&file, "{broken").unwrap();
+    assert_eq!(run(&login, "secret\n").status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "{broken");
+    // Without a terminal, nobody can be asked.
+    let output = run(&["login", "registry.example.org:5000"], "");
+    assert!(text(&output.stderr).contains("cannot perform an interactive login from a non TTY device"), "{output:?}");
+}
+
+#[test]
+fn a_credential_helper_keeps_what_the_file_does_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let engine = Engine::start(vec![
+        ("POST /auth", json(200, r#"{"Status":"Login Succeeded"}"#)),
+        ("POST /images/create", json(200, r#"{"status":"done"}"#)),
+    ]);
+    let home = tempfile::tempdir().unwrap();
+    let helper = home.path().join("docker-credential-box");
+    let script = "#!/bin/sh\ncase $1 in store) cat > \"$BOX\";; get) cat > /dev/null; cat \"$BOX\";; erase) rm \"$BOX\";; esac\n";
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(home.path().join("config.json"), r#"{"credsStore":"box"}"#).unwrap();
+    let kept = home.path().join("kept");
+    let run = |args: &[&str]| {
+        let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap());
+        let mut command = engine.command(args);
+        command.env("DOCKER_CONFIG", home.path()).env("PATH", path).env("BOX", &kept).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = run(&["login", "-u", "me", "-p", "secret", "registry.example.org"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!text(&output.stderr).contains("unencrypted"), "{output:?}");
+    assert_eq!(
+        std::fs::read_to_string(&kept).unwrap(),
+        r#"{"Secret":"secret","ServerURL":"registry.example.org","Username":"me"}"#
+    );
+    assert!(!std::fs::read_to_string(home.path().join("config.json")).unwrap().contains("c2VjcmV0"));
+    assert_eq!(run(&["pull", "-q", "registry.example.org/x"]).status.code(), Some(0));
+    assert_eq!(run(&["logout", "registry.example.org"]).status.code(), Some(0));
+    assert!(!kept.exists());
+}
+
+#[test]
+fn a_search_prints_as_dockers() {
+    let found = r#"[{"name":"small","description":"two\nlines","star_count":3,"is_official":false},
+        {"name":"busybox","description":"Busybox base image.","star_count":3000,"is_official":true}]"#;
+    let engine = Engine::start(vec![("GET /images/search", json(200, found))]);
+    let output = engine.run(&["search", "--limit", "5", "box"]);
+    assert_eq!(
+        text(&output.stdout),
+        "NAME      DESCRIPTION           STARS     OFFICIAL\nbusybox   Busybox base image.   3000      [OK]\nsmall     two lines             3         \n"
+    );
+    assert!(engine.requests()[0].line.contains("term=box&limit=5"), "{:?}", engine.requests());
+}

@@ -1,10 +1,11 @@
 //! Carrying a plan out: every step as soon as those it comes after are done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use bireme_api::Hijacked;
 use bireme_api::models::{ContainerCreateResponse, Mount, MountType};
 use bireme_compose::plan::{Plan, Removal, Step};
 use bireme_compose::{Build, Condition, CreateRequest, Project, labels};
@@ -21,8 +22,14 @@ use crate::context::Context;
 use crate::error::Failure;
 use crate::registry;
 
-/// A container that was started, and when its run before ended, if it had one.
-pub type Started = (Member, Option<String>);
+/// A container that was started.
+pub struct Started {
+    pub member: Member,
+    /// When its run before ended, if it had one.
+    pub before: Option<String>,
+    /// What it writes, from its first byte on.
+    pub output: Hijacked,
+}
 
 /// Carries plans out, says what it does, and tells which containers it started.
 pub struct Executor<'a> {
@@ -154,13 +161,20 @@ impl<'a> Executor<'a> {
                 self.say("Container", &container.name, "Starting")?;
                 // What it said in an earlier run is not said again.
                 let before = self.ended_before(container.reference()).await?;
+                // Attached before the start, so that nothing is missed; and unlike a log it is handed on as it is.
+                let output = match &self.started {
+                    Some(_) => Some(super::follow::attach(&self.context.client, container.reference()).await?),
+                    None => None,
+                };
                 client
                     .post(format!("/containers/{}/start", container.reference()))
                     .done()
                     .await
                     .with_context(|| format!("cannot start {}", container.name))?;
                 self.say("Container", &container.name, "Started")?;
-                self.announce(service, container.reference(), before).await?;
+                if let Some(output) = output {
+                    self.announce(service, container.reference(), before, output).await?;
+                }
             }
             Step::RestartContainer { container, timeout, .. } => {
                 self.say("Container", &container.name, "Restarting")?;
@@ -237,7 +251,13 @@ impl<'a> Executor<'a> {
         Ok(ended.map(str::to_owned))
     }
 
-    async fn announce(&self, service: &str, reference: &str, before: Option<String>) -> anyhow::Result<()> {
+    async fn announce(
+        &self,
+        service: &str,
+        reference: &str,
+        before: Option<String>,
+        output: Hijacked,
+    ) -> anyhow::Result<()> {
         let Some(started) = &self.started else { return Ok(()) };
         let container: Value = self.context.client.get(format!("/containers/{reference}/json")).read().await?;
         let number = container["Config"]["Labels"][labels::NUMBER].as_str().and_then(|text| text.parse().ok());
@@ -249,7 +269,7 @@ impl<'a> Executor<'a> {
             running: true,
         };
         // Nobody follows any more when the user has left.
-        let _ = started.send((member, before));
+        let _ = started.send(Started { member, before, output });
         Ok(())
     }
 
@@ -315,19 +335,24 @@ impl<'a> Executor<'a> {
     }
 
     async fn build(&self, service: &str, image: &str, platform: Option<&str>, build: &Build) -> anyhow::Result<()> {
-        if build.context.contains("://") {
-            bail!("cannot build from {}: only folders are offered; clone it and name the folder", build.context);
+        let remote = build::is_remote(&build.context).then(|| build.context.clone());
+        if remote.is_none() && build.context.contains("://") {
+            bail!("cannot build from {}: it is neither a folder nor an address of http, https or git", build.context);
         }
-        let folder = BuildContext::open(
-            Path::new(&build.context),
-            build
-                .dockerfile
-                .as_deref()
-                .map(|file| Path::new(&build.context).join(file))
-                .as_deref()
-                .and_then(Path::to_str),
-            build.dockerfile_inline.as_deref(),
-        )?;
+        let folder = if remote.is_some() {
+            None
+        } else {
+            Some(BuildContext::open(
+                Path::new(&build.context),
+                build
+                    .dockerfile
+                    .as_deref()
+                    .map(|file| Path::new(&build.context).join(file))
+                    .as_deref()
+                    .and_then(Path::to_str),
+                build.dockerfile_inline.as_deref(),
+            )?)
+        };
         let mut tags = vec![registry::with_tag(image)];
         tags.extend(build.tags.iter().map(|tag| registry::with_tag(tag)));
         let map = |pairs: Value| pairs.as_object().cloned().unwrap_or_default();
@@ -347,8 +372,9 @@ impl<'a> Executor<'a> {
             no_cache: build.no_cache,
             pull: build.pull,
             quiet: false,
+            keep: false,
+            remote,
         };
-        let dockerfile = folder.dockerfile.clone();
         let mut rest = String::new();
         let say = |text: &str| {
             rest.push_str(text);
@@ -361,7 +387,16 @@ impl<'a> Executor<'a> {
             }
             Ok(())
         };
-        build::submit(self.context, &wish, &dockerfile, folder.stream(), say).await?;
+        match folder {
+            Some(folder) => {
+                let dockerfile = folder.dockerfile.clone();
+                build::submit(self.context, &wish, &dockerfile, folder.stream(), say).await?;
+            }
+            None => {
+                let dockerfile = build.dockerfile.as_deref().unwrap_or("Dockerfile");
+                build::submit(self.context, &wish, dockerfile, futures::stream::empty(), say).await?;
+            }
+        }
         Ok(())
     }
 
@@ -372,6 +407,8 @@ impl<'a> Executor<'a> {
             format!("{}={service}", labels::SERVICE),
         ]});
         let mut said = false;
+        // Since when each has been seen in the run it is in, and how often it had been restarted at first.
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
         loop {
             let list: Vec<Value> =
                 self.context.client.get("/containers/json").query("all", 1).query("filters", &filters).read().await?;
@@ -383,6 +420,9 @@ impl<'a> Executor<'a> {
                 let id = listed["Id"].as_str().unwrap_or_default();
                 let container: Value = self.context.client.get(format!("/containers/{id}/json")).read().await?;
                 met &= meets(&container, condition)?;
+                if condition == Condition::ServiceStarted {
+                    met &= settled(&container, seen.entry(id.to_owned()).or_default())?;
+                }
             }
             if met {
                 if said {
@@ -395,6 +435,36 @@ impl<'a> Executor<'a> {
                 self.say("Service", service, "Waiting")?;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// How long a container without a health check must run until it counts as up: one that crashes at once is not.
+const SETTLE: Duration = Duration::from_secs(1);
+/// After so many restarts meanwhile, waiting is in vain.
+const MAX_RESTARTS: i64 = 3;
+
+/// What is remembered of a container while it is waited for.
+#[derive(Debug, Default)]
+struct Seen {
+    run: Option<(String, Instant)>,
+    restarts: Option<i64>,
+}
+
+/// Whether a running container has been in one run long enough; an error when it only crashes again and again.
+fn settled(container: &Value, seen: &mut Seen) -> anyhow::Result<bool> {
+    let name = container["Name"].as_str().unwrap_or_default().trim_start_matches('/');
+    let restarts = container["RestartCount"].as_i64().unwrap_or(0);
+    if restarts - *seen.restarts.get_or_insert(restarts) >= MAX_RESTARTS {
+        let code = container["State"]["ExitCode"].as_i64().unwrap_or(0);
+        return Err(failed(name, format!("container {name} exited ({code}) again and again")));
+    }
+    let run = container["State"]["StartedAt"].as_str().unwrap_or_default();
+    match &seen.run {
+        Some((known, since)) if known == run => Ok(since.elapsed() >= SETTLE),
+        _ => {
+            seen.run = Some((run.to_owned(), Instant::now()));
+            Ok(false)
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use bireme_api::Client;
+use bireme_api::{Client, ClientError, Hijacked};
 use futures::StreamExt;
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 
 use crate::attach::Demux;
 use crate::context::Context;
@@ -75,6 +76,9 @@ impl Lines {
     }
 }
 
+/// Bytes of a line that has no end, after which it is shown all the same.
+const LONGEST: usize = 64 * 1024;
+
 fn whole(
     buffer: &mut Vec<u8>,
     prefix: &str,
@@ -84,6 +88,8 @@ fn whole(
     let end = match buffer.iter().rposition(|byte| *byte == b'\n') {
         _ if all => buffer.len(),
         Some(last) => last + 1,
+        // Whoever never ends a line is not kept in memory for it.
+        None if buffer.len() >= LONGEST => buffer.len(),
         None => return Ok(()),
     };
     if end == 0 {
@@ -94,7 +100,7 @@ fn whole(
         text.extend_from_slice(prefix.as_bytes());
         text.extend_from_slice(line);
     }
-    if !text.ends_with(b"\n") {
+    if !text.ends_with(b"\n") && (all || !prefix.is_empty()) {
         text.push(b'\n');
     }
     buffer.drain(..end);
@@ -111,14 +117,23 @@ pub enum Since {
     After(Option<String>),
 }
 
-/// Follows one container through its restarts until it stays ended, and answers its exit code.
+/// A container's output as it is written, from now on.
+pub async fn attach(client: &Client, id: &str) -> Result<Hijacked, ClientError> {
+    let call = client.post(format!("/containers/{id}/attach"));
+    call.query("stream", 1).query("stdout", 1).query("stderr", 1).upgrade().await
+}
+
+/// Follows one container through its restarts until it stays ended, and answers its exit code. `output` is what it
+/// writes in the run it is in; without it, and for what follows, its log is read.
 pub async fn follow(
     context: &Context,
     id: &str,
     prefix: Prefix,
     mut since: Since,
     timestamps: bool,
+    output: Option<Hijacked>,
 ) -> anyhow::Result<i64> {
+    let mut output = output.filter(|_| !timestamps);
     loop {
         let container: Value = match context.client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
@@ -128,6 +143,25 @@ pub async fn follow(
         };
         let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
         let started = container["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
+        let mut lines = Lines::new(context.printer, prefix.clone(), tty);
+        if let Some(mut output) = output.take() {
+            let mut buffer = vec![0; 32 * 1024];
+            loop {
+                match output.read(&mut buffer).await {
+                    Ok(0) => break,
+                    Ok(read) => lines.feed(&buffer[..read])?,
+                    // An engine that ends a hijacked connection by reset has still said everything.
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            lines.finish()?;
+            match settle(&context.client, id, &started).await? {
+                Settled::Ended(code) => return Ok(code),
+                Settled::Again(ended) => since = Since::After(Some(ended)),
+            }
+            continue;
+        }
         let call = context
             .client
             .get(format!("/containers/{id}/logs"))
@@ -142,7 +176,6 @@ pub async fn follow(
             }
         };
         let mut stream = call.stream().await?;
-        let mut lines = Lines::new(context.printer, prefix.clone(), tty);
         while let Some(chunk) = stream.next().await {
             lines.feed(&chunk?)?;
         }

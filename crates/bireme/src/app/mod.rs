@@ -105,7 +105,7 @@ pub async fn members(context: &Context, project: &Project, services: &[String]) 
 /// What `start`, `stop` and `restart` act on: the containers named; the services of the app here by their names; all
 /// of the app here when nothing is named.
 pub async fn targets(context: &Context, names: &[String], project: &ProjectArgs) -> anyhow::Result<Vec<String>> {
-    let app = AppArgs::from(project);
+    let app = AppArgs::from(project).over(&context.app);
     if names.is_empty() {
         let project = load(&app).context("no container is named")?;
         let members = members(context, &project, &[]).await?;
@@ -126,28 +126,45 @@ pub async fn targets(context: &Context, names: &[String], project: &ProjectArgs)
     Ok(targets)
 }
 
+/// The containers that names mean: their own, or those of the services of the app here.
+pub async fn resolve_all(context: &Context, names: &[String]) -> anyhow::Result<Vec<String>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    targets(context, names, &ProjectArgs::default()).await
+}
+
+/// The one container that a name means: its own, or the first running one of a service of the app here.
+pub async fn resolve(context: &Context, name: &str) -> anyhow::Result<String> {
+    let Some(members) = service_members(context, name, &context.app).await? else { return Ok(name.to_owned()) };
+    let chosen = members.iter().find(|member| member.running).or_else(|| members.first());
+    Ok(chosen.map_or_else(|| name.to_owned(), |member| member.name.clone()))
+}
+
+/// The project of the app here when it has a service of that name. A broken file must not stand in the way of a
+/// container's name, unless the file was asked for.
+pub fn project_of(service: &str, app: &AppArgs) -> anyhow::Result<Option<Project>> {
+    match try_load(app) {
+        Ok(project) => Ok(project.filter(|project| project.services.contains_key(service))),
+        Err(error) if app.names_one() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// The containers of service `name` of the app here; `None` when there is no such app or service, or when a container
 /// has that very name, which comes first.
-async fn service_members(context: &Context, name: &str, app: &AppArgs) -> anyhow::Result<Option<Vec<Member>>> {
-    let named = !app.files.is_empty() || app.project_name.is_some();
-    let project = match try_load(app) {
-        Ok(Some(project)) => project,
-        Ok(None) => return Ok(None),
-        // A broken file here must not stop `bireme stop NAME`, unless it was asked for.
-        Err(error) if named => return Err(error),
-        Err(_) => return Ok(None),
-    };
-    if !project.services.contains_key(name) {
-        return Ok(None);
-    }
-    match context.client.get(format!("/containers/{name}/json")).done().await {
-        Ok(()) => Ok(None),
-        Err(error) if error.is_not_found() => {
-            let members = members(context, &project, &[name.to_owned()]).await?;
-            Ok((!members.is_empty()).then_some(members))
+pub async fn service_members(context: &Context, name: &str, app: &AppArgs) -> anyhow::Result<Option<Vec<Member>>> {
+    let Some(project) = project_of(name, app)? else { return Ok(None) };
+    // Who names the app means its service.
+    if !app.names_one() {
+        match context.client.get(format!("/containers/{name}/json")).done().await {
+            Ok(()) => return Ok(None),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
+    let members = members(context, &project, &[name.to_owned()]).await?;
+    Ok((!members.is_empty()).then_some(members))
 }
 
 /// What `logs` reads: container and the name before its lines.
@@ -156,7 +173,7 @@ pub async fn log_targets(
     names: &[String],
     project: &ProjectArgs,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let app = AppArgs::from(project);
+    let app = AppArgs::from(project).over(&context.app);
     let label = |member: Member| (member.id, format!("{}-{}", member.service, member.number));
     if names.is_empty() {
         let project = load(&app).context("no container is named")?;

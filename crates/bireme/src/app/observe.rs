@@ -46,8 +46,38 @@ pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Obs
         .map(|volume| ObservedVolume { name: text(volume, "Name"), labels: labels(&volume["Labels"]) })
         .filter(|volume| ours(&volume.labels) || project.volumes.values().any(|wanted| wanted.name == volume.name))
         .collect();
-    let containers = containers(context, &project.name).await?;
+    let mut containers = containers(context, &project.name).await?;
+    joined(context, project, &mut containers).await?;
     Ok(Observed { networks, volumes, containers, images })
+}
+
+/// Looks closer at the containers that share namespaces: which they joined, and who was started after whom.
+async fn joined(context: &Context, project: &Project, containers: &mut [ObservedContainer]) -> anyhow::Result<()> {
+    let mut services = std::collections::BTreeSet::new();
+    for service in project.services.values() {
+        for mode in [&service.network_mode, &service.ipc, &service.pid].into_iter().flatten() {
+            if let Some(other) = mode.strip_prefix("service:") {
+                services.extend([service.name.as_str(), other]);
+            }
+        }
+    }
+    for container in containers.iter_mut().filter(|container| services.contains(container.service.as_str())) {
+        let found: Value = match context.client.get(format!("/containers/{}/json", container.id)).read().await {
+            Ok(found) => found,
+            Err(error) if error.is_not_found() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        container.started_at = found["State"]["StartedAt"]
+            .as_str()
+            .and_then(|time| chrono::DateTime::parse_from_rfc3339(time).ok())
+            .and_then(|time| time.timestamp_nanos_opt())
+            .filter(|nanos| *nanos > 0);
+        for mode in ["NetworkMode", "IpcMode", "PidMode"] {
+            let mode = found["HostConfig"][mode].as_str().unwrap_or_default();
+            container.joined.extend(mode.strip_prefix("container:").map(str::to_owned));
+        }
+    }
+    Ok(())
 }
 
 /// The containers of an app, in any state.

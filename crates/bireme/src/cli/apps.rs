@@ -39,6 +39,27 @@ impl From<&ProjectArgs> for AppArgs {
     }
 }
 
+impl AppArgs {
+    /// What stands after the command, and for what is not said there, what stands before it.
+    #[must_use]
+    pub fn over(&self, before: &Self) -> Self {
+        let list = |own: &Vec<String>, other: &Vec<String>| if own.is_empty() { other.clone() } else { own.clone() };
+        let one = |own: &Option<String>, other: &Option<String>| own.as_ref().or(other.as_ref()).cloned();
+        Self {
+            files: list(&self.files, &before.files),
+            project_name: one(&self.project_name, &before.project_name),
+            profile: list(&self.profile, &before.profile),
+            env_file: list(&self.env_file, &before.env_file),
+            project_directory: one(&self.project_directory, &before.project_directory),
+        }
+    }
+
+    /// Whether an app was asked for at all.
+    pub fn names_one(&self) -> bool {
+        !self.files.is_empty() || self.project_name.is_some() || self.project_directory.is_some()
+    }
+}
+
 /// Create and start the app here: what is missing or has changed, and no more
 #[derive(Clone, Debug, Args)]
 pub struct UpArgs {

@@ -128,6 +128,9 @@ pub struct PsArgs {
     pub filter: FilterArgs,
     #[command(flatten)]
     pub format: FormatArgs,
+    /// Only these, by their own names or those of services of the app here
+    #[arg(value_name = "CONTAINER")]
+    pub names: Vec<String>,
 }
 
 /// Show what workloads have written; without names, those of the app here
@@ -371,4 +374,47 @@ pub struct ExportArgs {
     pub output: Option<String>,
     #[arg(value_name = "CONTAINER")]
     pub container: String,
+}
+
+/// Change the limits of workloads
+#[derive(Clone, Debug, Args)]
+pub struct UpdateArgs {
+    /// Memory limit
+    #[arg(short = 'm', long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    pub memory: Option<i64>,
+    /// Memory and swap together; -1 for no limit of swap
+    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes, allow_hyphen_values = true)]
+    pub memory_swap: Option<i64>,
+    /// Memory kept under pressure
+    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    pub memory_reservation: Option<i64>,
+    /// Processors, such as 1.5
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<f64>,
+    /// Relative weight of processor time
+    #[arg(short = 'c', long, value_name = "N")]
+    pub cpu_shares: Option<i64>,
+    /// Period of the processor quota, in microseconds
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_period: Option<i64>,
+    /// Processor quota per period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Processors it may run on: 0-2,4
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use: 0,1
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Relative weight of disk time
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// Processes at once; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Restart policy: no, on-failure[:N], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub names: Vec<String>,
 }

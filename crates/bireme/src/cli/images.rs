@@ -193,3 +193,20 @@ pub struct ImagePruneArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
 }
+
+/// Search a registry for images
+#[derive(Clone, Debug, Args)]
+pub struct SearchArgs {
+    /// Most answers
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u32>,
+    /// Do not shorten
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    #[command(flatten)]
+    pub format: FormatArgs,
+    #[arg(value_name = "TERM")]
+    pub term: String,
+}

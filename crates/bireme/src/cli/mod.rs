@@ -22,6 +22,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
+    /// Before the command, as with `docker compose`.
+    #[command(flatten)]
+    pub app: AppArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -77,6 +80,7 @@ pub enum Command {
     Diff(DiffArgs),
     Commit(CommitArgs),
     Export(ExportArgs),
+    Update(UpdateArgs),
     // Apps
     Up(Box<UpArgs>),
     Down(DownArgs),
@@ -92,6 +96,9 @@ pub enum Command {
     Save(SaveArgs),
     Load(LoadArgs),
     Import(ImportArgs),
+    Search(SearchArgs),
+    Login(LoginArgs),
+    Logout(LogoutArgs),
     // Groups
     #[command(subcommand)]
     Container(ContainerCommand),
@@ -101,6 +108,10 @@ pub enum Command {
     Network(NetworkCommand),
     #[command(subcommand)]
     Volume(VolumeCommand),
+    #[command(subcommand)]
+    Builder(BuilderCommand),
+    #[command(subcommand)]
+    System(SystemCommand),
     // Engine
     Daemon(DaemonArgs),
     Events(EventsArgs),
@@ -136,6 +147,7 @@ pub enum ContainerCommand {
     Diff(DiffArgs),
     Commit(CommitArgs),
     Export(ExportArgs),
+    Update(UpdateArgs),
     /// Remove every stopped container
     Prune(PruneArgs),
 }
@@ -167,11 +179,17 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Workloads",
         &[
             "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect",
-            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export",
+            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export", "update",
         ],
     ),
-    ("Images", &["images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import"]),
-    ("Groups", &["container", "image", "network", "volume"]),
+    (
+        "Images",
+        &[
+            "images", "pull", "push", "build", "tag", "rmi", "history", "save", "load", "import", "search", "login",
+            "logout",
+        ],
+    ),
+    ("Groups", &["container", "image", "network", "volume", "builder", "system"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];
 

@@ -8,17 +8,18 @@ use crate::context::Context;
 use crate::error::{Failure, Outcome};
 
 pub(super) async fn attach(context: &Context, args: &AttachArgs) -> Outcome {
-    let container: Value = context.client.get(format!("/containers/{}/json", args.name)).read().await?;
+    let name = crate::app::resolve(context, &args.name).await?;
+    let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
     let state = &container["State"];
     if state["Running"] != true {
         return Err(Failure::new("cannot attach to a stopped container, start it first")
-            .hint(format!("`bireme start -a {}` starts and attaches", args.name))
+            .hint(format!("`bireme start -a {name}` starts and attaches"))
             .into());
     }
     if state["Paused"] == true {
         return Err(Failure::new("cannot attach to a paused container, unpause it first").into());
     }
-    let id = container["Id"].as_str().unwrap_or(&args.name).to_owned();
+    let id = container["Id"].as_str().unwrap_or(&name).to_owned();
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
     let stdin = !args.no_stdin && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
     super::run::check_terminal(tty && stdin)?;

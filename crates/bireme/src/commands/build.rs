@@ -29,6 +29,15 @@ pub(crate) struct Wish {
     pub no_cache: bool,
     pub pull: bool,
     pub quiet: bool,
+    /// Keep the containers of the steps.
+    pub keep: bool,
+    /// An address that the engine fetches the context from, in place of what is sent.
+    pub remote: Option<String>,
+}
+
+/// Whether a context is an address, as Docker tells it from a folder.
+pub(crate) fn is_remote(context: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "github.com/"].iter().any(|start| context.starts_with(start))
 }
 
 pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
@@ -46,6 +55,8 @@ pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
         no_cache: args.no_cache,
         pull: args.pull,
         quiet: args.quiet,
+        keep: !args.rm,
+        remote: is_remote(&args.context).then(|| args.context.clone()),
         ..Wish::default()
     };
     let quiet = args.quiet;
@@ -61,9 +72,11 @@ pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     let id = if args.context == "-" {
         let body = ReaderStream::new(tokio::io::stdin());
         submit(context, &wish, args.file.as_deref().unwrap_or("Dockerfile"), body, say).await
+    } else if wish.remote.is_some() {
+        submit(context, &wish, args.file.as_deref().unwrap_or("Dockerfile"), futures::stream::empty(), say).await
     } else if args.context.contains("://") {
-        return Err(Failure::new(format!("cannot build from {}: only folders and - are offered", args.context))
-            .hint("clone or unpack it, and name the folder")
+        return Err(Failure::new(format!("cannot build from {}: it is neither a folder nor an address", args.context))
+            .hint("name a folder, - for an archive on standard input, or an address of http, https or git")
             .into());
     } else {
         let folder = BuildContext::open(Path::new(&args.context), args.file.as_deref(), None)?;
@@ -110,7 +123,12 @@ where
     S: futures::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
 {
     let json = |map: &Map<String, Value>| (!map.is_empty()).then(|| Value::Object(map.clone()));
-    let mut call = context.client.post("/build").query("dockerfile", dockerfile).query("rm", 1).query("version", 1);
+    let mut call = context
+        .client
+        .post("/build")
+        .query("dockerfile", dockerfile)
+        .query("rm", u8::from(!wish.keep))
+        .query("version", 1);
     for tag in &wish.tags {
         call = call.query("t", tag);
     }
@@ -121,6 +139,8 @@ where
         call = call.query("cachefrom", serde_json::to_string(&wish.cache_from)?);
     }
     let mut messages = call
+        .header("x-registry-config", registry::every_login())
+        .query_some("remote", wish.remote.as_deref())
         .query_some("platform", wish.platform.as_deref())
         .query_some("target", wish.target.as_deref())
         .query_some("buildargs", json(&wish.args))

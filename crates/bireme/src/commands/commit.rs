@@ -25,7 +25,7 @@ pub(super) async fn commit(context: &Context, args: &CommitArgs) -> Outcome {
     let mut call = context
         .client
         .post("/commit")
-        .query("container", &args.container)
+        .query("container", crate::app::resolve(context, &args.container).await?)
         .query("pause", u8::from(args.pause))
         .query_some("author", args.author.as_deref())
         .query_some("comment", args.message.as_deref());
@@ -41,8 +41,8 @@ pub(super) async fn commit(context: &Context, args: &CommitArgs) -> Outcome {
 }
 
 pub(super) async fn diff(context: &Context, args: &DiffArgs) -> Outcome {
-    let changes: Option<Vec<Value>> =
-        context.client.get(format!("/containers/{}/changes", args.container)).read().await?;
+    let container = crate::app::resolve(context, &args.container).await?;
+    let changes: Option<Vec<Value>> = context.client.get(format!("/containers/{container}/changes")).read().await?;
     for change in changes.unwrap_or_default() {
         let kind = match change["Kind"].as_i64() {
             Some(1) => 'A',

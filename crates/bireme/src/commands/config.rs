@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::Outcome;
 
 pub(super) fn config(context: &Context, args: &ConfigArgs) -> Outcome {
-    let project = app::load(&args.app)?;
+    let project = app::load(&args.app.over(&context.app))?;
     let lines: Vec<String> = if args.quiet {
         Vec::new()
     } else if args.services {

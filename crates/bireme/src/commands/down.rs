@@ -14,14 +14,15 @@ use crate::error::Outcome;
 
 pub(super) async fn down(context: &Context, args: &DownArgs) -> Outcome {
     let mut remove_orphans = args.remove_orphans;
-    let project = match (app::try_load(&args.app)?, &args.app.project_name) {
+    let named = args.app.over(&context.app);
+    let project = match (app::try_load(&named)?, &named.project_name) {
         (Some(project), _) => project,
         // Its file is gone, its name is known: everything of that name goes.
         (None, Some(name)) => {
             remove_orphans = true;
             nameless(name)
         }
-        (None, None) => app::load(&args.app)?,
+        (None, None) => app::load(&named)?,
     };
     let options = DownOptions {
         services: args.services.clone(),

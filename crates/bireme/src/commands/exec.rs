@@ -24,11 +24,17 @@ pub(super) async fn exec(context: &Context, args: &ExecArgs) -> Outcome {
         privileged: Some(args.privileged),
         user: args.user.clone(),
         working_dir: args.workdir.clone(),
+        console_size: args.tty.then(crate::terminal::console_size).flatten(),
         ..ExecConfig::default()
     };
+    let name = crate::app::resolve(context, name).await?;
     let created: IdResponse = context.client.post(format!("/containers/{name}/exec")).json(&config).read().await?;
     let id = created.id;
-    let start = context.client.post(format!("/exec/{id}/start")).json(&json!({"Detach": args.detach, "Tty": args.tty}));
+    let mut how = json!({"Detach": args.detach, "Tty": args.tty});
+    if let Some(size) = args.tty.then(crate::terminal::console_size).flatten() {
+        how["ConsoleSize"] = json!(size);
+    }
+    let start = context.client.post(format!("/exec/{id}/start")).json(&how);
     if args.detach {
         start.done().await?;
         return Ok(0);

@@ -136,6 +136,12 @@ pub(super) async fn prune(context: &Context, args: &ImagePruneArgs) -> Outcome {
     let mut filters = listing::filters(&args.filter)?.unwrap_or_else(|| json!({}));
     filters["dangling"] = json!([(!args.all).to_string()]);
     let removed: Value = context.client.post("/images/prune").query("filters", filters).read().await?;
+    deleted(context, &removed)?;
+    super::prune::reclaimed(context, &removed)
+}
+
+/// The names and ids that a prune of images took away.
+pub(super) fn deleted(context: &Context, removed: &Value) -> anyhow::Result<()> {
     let mut said = false;
     for one in removed["ImagesDeleted"].as_array().into_iter().flatten() {
         if !said {
@@ -151,5 +157,5 @@ pub(super) async fn prune(context: &Context, args: &ImagePruneArgs) -> Outcome {
     if said {
         context.printer.line("")?;
     }
-    super::prune::reclaimed(context, &removed)
+    Ok(())
 }

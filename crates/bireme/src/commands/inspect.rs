@@ -35,7 +35,12 @@ pub(super) async fn of_kind(
     };
     let mut found = Vec::new();
     let mut failures = Vec::new();
-    for name in names {
+    let names = if kind.is_none_or(|kind| kind == "container") {
+        crate::app::resolve_all(context, names).await?
+    } else {
+        names.to_vec()
+    };
+    for name in &names {
         match look_up(context, kind, name, size).await {
             Ok(bytes) => match &template {
                 Some(template) => {

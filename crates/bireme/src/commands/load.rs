@@ -49,7 +49,8 @@ pub(super) async fn save(context: &Context, args: &SaveArgs) -> Outcome {
 }
 
 pub(super) async fn export(context: &Context, args: &ExportArgs) -> Outcome {
-    let call = context.client.get(format!("/containers/{}/export", args.container));
+    let container = crate::app::resolve(context, &args.container).await?;
+    let call = context.client.get(format!("/containers/{container}/export"));
     receive(context, call, args.output.as_deref(), "export").await
 }
 

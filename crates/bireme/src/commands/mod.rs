@@ -12,6 +12,7 @@ mod history;
 mod images;
 mod inspect;
 mod load;
+mod login;
 mod logs;
 mod network;
 mod port;
@@ -21,18 +22,21 @@ pub(crate) mod pull;
 mod push;
 mod rm;
 mod run;
+mod search;
 mod start;
 mod stats;
 mod stop;
 mod system;
 mod top;
 mod up;
+mod update;
+mod usage;
 mod version;
 mod volume;
 
 pub(crate) use top::only_here;
 
-use crate::cli::{Command, ContainerCommand, ImageCommand};
+use crate::cli::{BuilderCommand, Command, ContainerCommand, ImageCommand, SystemCommand};
 use crate::context::Context;
 use crate::error::Outcome;
 
@@ -44,6 +48,8 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Config(args) => return config::config(context, args),
         // Asking which version is here starts nothing.
         Command::Version(_) => {}
+        // Nor does forgetting a password.
+        Command::Logout(args) => return login::logout(context, args),
         _ => context.ensure_engine().await?,
     }
     match command {
@@ -70,6 +76,7 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Diff(args) => commit::diff(context, &args).await,
         Command::Commit(args) => commit::commit(context, &args).await,
         Command::Export(args) => load::export(context, &args).await,
+        Command::Update(args) => update::update(context, &args).await,
         Command::Up(args) => up::up(context, &args).await,
         Command::Down(args) => down::down(context, &args).await,
         Command::Images(args) => images::images(context, &args).await,
@@ -77,6 +84,8 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Push(args) => push::push(context, &args).await,
         Command::History(args) => history::history(context, &args).await,
         Command::Import(args) => commit::import(context, &args).await,
+        Command::Search(args) => search::search(context, &args).await,
+        Command::Login(args) => login::login(context, &args).await,
         Command::Build(args) => build::build(context, &args).await,
         Command::Tag(args) => images::tag(context, &args).await,
         Command::Rmi(args) => images::rmi(context, &args).await,
@@ -86,10 +95,18 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Image(command) => image(context, command).await,
         Command::Network(command) => network::network(context, command).await,
         Command::Volume(command) => volume::volume(context, command).await,
+        Command::Builder(BuilderCommand::Build(args)) => build::build(context, &args).await,
+        Command::Builder(BuilderCommand::Prune(args)) => prune::builder(context, &args).await,
+        Command::System(SystemCommand::Df(args)) => usage::df(context, &args).await,
+        Command::System(SystemCommand::Events(args)) => system::events(context, &args).await,
+        Command::System(SystemCommand::Info(args)) => system::info(context, &args).await,
+        Command::System(SystemCommand::Prune(args)) => prune::system(context, &args).await,
         Command::Events(args) => system::events(context, &args).await,
         Command::Info(args) => system::info(context, &args).await,
         Command::Version(args) => version::version(context, &args).await,
-        Command::Daemon(_) | Command::Completion(_) | Command::Config(_) => unreachable!("answered above"),
+        Command::Daemon(_) | Command::Completion(_) | Command::Config(_) | Command::Logout(_) => {
+            unreachable!("answered above")
+        }
     }
 }
 
@@ -120,6 +137,7 @@ async fn container(context: &Context, command: ContainerCommand) -> Outcome {
         ContainerCommand::Diff(args) => commit::diff(context, &args).await,
         ContainerCommand::Commit(args) => commit::commit(context, &args).await,
         ContainerCommand::Export(args) => load::export(context, &args).await,
+        ContainerCommand::Update(args) => update::update(context, &args).await,
         ContainerCommand::Prune(args) => prune::containers(context, &args).await,
     }
 }

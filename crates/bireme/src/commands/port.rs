@@ -7,7 +7,8 @@ use crate::context::Context;
 use crate::error::{Failure, Outcome};
 
 pub(super) async fn port(context: &Context, args: &PortArgs) -> Outcome {
-    let container: Value = context.client.get(format!("/containers/{}/json", args.name)).read().await?;
+    let name = crate::app::resolve(context, &args.name).await?;
+    let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
     let ports = container["NetworkSettings"]["Ports"].as_object().cloned().unwrap_or_default();
     let address = |binding: &Value| {
         let (ip, port) =
@@ -18,7 +19,7 @@ pub(super) async fn port(context: &Context, args: &PortArgs) -> Outcome {
         let key = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
         let bindings = ports.get(&key).and_then(Value::as_array).filter(|bindings| !bindings.is_empty());
         let Some(bindings) = bindings else {
-            return Err(Failure::new(format!("no public port '{key}' published for {}", args.name)).into());
+            return Err(Failure::new(format!("no public port '{key}' published for {name}")).into());
         };
         for binding in bindings {
             context.printer.line(address(binding))?;

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 
 use serde_json::{Value, json};
 
-use crate::cli::{PruneArgs, VolumePruneArgs};
+use crate::cli::{BuilderPruneArgs, PruneArgs, SystemPruneArgs, VolumePruneArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::{listing, units};
@@ -28,7 +28,7 @@ pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Res
 /// The last line of every prune.
 pub(super) fn reclaimed(context: &Context, removed: &Value) -> Outcome {
     let bytes = removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
-    context.printer.line(format!("Total reclaimed space: {}", units::human_size(bytes)))?;
+    context.printer.line(format!("Total reclaimed space: {}", units::human_total(bytes)))?;
     Ok(0)
 }
 
@@ -72,4 +72,61 @@ pub(super) async fn volumes(context: &Context, args: &VolumePruneArgs) -> Outcom
     let removed: Value = context.client.post("/volumes/prune").query("filters", filters).read().await?;
     list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
     reclaimed(context, &removed)
+}
+
+pub(super) async fn builder(context: &Context, args: &BuilderPruneArgs) -> Outcome {
+    let which = if args.all { "all build cache" } else { "all dangling build cache" };
+    if !confirm(context, args.force, which)? {
+        return Ok(0);
+    }
+    let removed: Value = context
+        .client
+        .post("/build/prune")
+        .query("all", u8::from(args.all))
+        .query_some("filters", listing::filters(&args.filter)?)
+        .query_some("keep-storage", args.keep_storage)
+        .read()
+        .await?;
+    list(context, "Deleted build cache objects", &removed["CachesDeleted"])?;
+    reclaimed(context, &removed)
+}
+
+pub(super) async fn system(context: &Context, args: &SystemPruneArgs) -> Outcome {
+    let mut what = vec!["all stopped containers", "all networks not used by at least one container"];
+    if args.volumes {
+        what.push("all anonymous volumes not used by at least one container");
+    }
+    what.push(if args.all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    });
+    what.push("unused build cache");
+    if !confirm(context, args.force, &format!("\n  - {}\n", what.join("\n  - ")))? {
+        return Ok(0);
+    }
+    let filters = listing::filters(&args.filter)?;
+    let post = |path: &str, filters: Option<Value>| context.client.post(path).query_some("filters", filters);
+    let mut bytes = 0.0;
+    let mut take = |removed: &Value| bytes += removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
+
+    let removed: Value = post("/containers/prune", filters.clone()).read().await?;
+    list(context, "Deleted Containers", &removed["ContainersDeleted"])?;
+    take(&removed);
+    let removed: Value = post("/networks/prune", filters.clone()).read().await?;
+    list(context, "Deleted Networks", &removed["NetworksDeleted"])?;
+    if args.volumes {
+        let removed: Value = post("/volumes/prune", filters.clone()).read().await?;
+        list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
+        take(&removed);
+    }
+    let mut of_images = filters.clone().unwrap_or_else(|| json!({}));
+    of_images["dangling"] = json!([(!args.all).to_string()]);
+    let removed: Value = post("/images/prune", Some(of_images)).read().await?;
+    super::images::deleted(context, &removed)?;
+    take(&removed);
+    let removed: Value = post("/build/prune", filters).query("all", u8::from(args.all)).read().await?;
+    list(context, "Deleted build cache objects", &removed["CachesDeleted"])?;
+    take(&removed);
+    reclaimed(context, &json!({"SpaceReclaimed": bytes}))
 }

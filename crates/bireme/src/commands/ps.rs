@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::app;
 use crate::cli::PsArgs;
 use crate::context::Context;
 use crate::error::Outcome;
@@ -43,7 +44,18 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
     if wants_size {
         call = call.query("size", 1);
     }
-    let containers: Vec<Value> = call.read().await?;
+    let mut containers: Vec<Value> = call.read().await?;
+    if !args.names.is_empty() {
+        let names = app::resolve_all(context, &args.names).await?;
+        for name in &names {
+            // As any other command: a name that nothing has is a mistake, not an empty list.
+            context.client.get(format!("/containers/{name}/json")).done().await?;
+        }
+        containers.retain(|container| names.iter().any(|name| is_named(container, name)));
+    } else if context.app.names_one() {
+        let project = app::load(&context.app)?;
+        containers.retain(|container| container["Labels"][bireme_compose::labels::PROJECT] == *project.name);
+    }
     let rows: Vec<Row> = containers.iter().map(|container| row(container, args.no_trunc)).collect();
     let mut shown = LISTING.shown.to_vec();
     if args.size {
@@ -51,6 +63,14 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
     }
     Listing { shown: &shown, ..LISTING }.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;
     Ok(0)
+}
+
+/// Whether a listed container has this name, or an id that begins so.
+fn is_named(container: &Value, name: &str) -> bool {
+    let mut names = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let name = name.trim_start_matches('/');
+    names.any(|known| known.trim_start_matches('/') == name)
+        || container["Id"].as_str().is_some_and(|id| id.starts_with(name))
 }
 
 fn row(container: &Value, no_trunc: bool) -> Row {

@@ -102,7 +102,10 @@ async fn make(context: &Context, options: &ContainerOptions, detach: bool) -> an
     } else {
         options.image().to_owned()
     };
-    let request = request::create(options, &image, detach).map_err(refused)?;
+    let mut request = request::create(options, &image, detach).map_err(refused)?;
+    if options.tty {
+        request.body.host_config.get_or_insert_default().console_size = crate::terminal::console_size();
+    }
     if options.pull == "always" && image == options.image() {
         fetch(context, &image, options).await?;
     }

@@ -21,6 +21,7 @@ pub(super) async fn start(context: &Context, args: &StartArgs) -> Outcome {
 }
 
 async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
+    let name = &app::resolve(context, name).await?;
     let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
     let id = container["Id"].as_str().unwrap_or(name).to_owned();
     let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);

@@ -28,6 +28,8 @@ const LISTING: Listing<'static> = Listing {
 };
 
 pub(super) async fn stats(context: &Context, args: &StatsArgs) -> Outcome {
+    let named = StatsArgs { names: crate::app::resolve_all(context, &args.names).await?, ..args.clone() };
+    let args = &named;
     let live = !args.no_stream;
     let clear = live && context.printer.out_is_terminal;
     loop {

@@ -1,11 +1,13 @@
 //! `bireme stop`, `restart`, `kill`, `pause`, `unpause`, `rename` and `wait`: one request each.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 
 use super::each::each;
 use crate::app;
 use crate::attach;
-use crate::cli::{KillArgs, PauseArgs, RenameArgs, RestartArgs, StopArgs, UnpauseArgs, WaitArgs};
+use crate::cli::{AppArgs, KillArgs, PauseArgs, RenameArgs, RestartArgs, StopArgs, UnpauseArgs, WaitArgs};
 use crate::context::Context;
 use crate::error::Outcome;
 
@@ -20,7 +22,38 @@ pub(super) async fn stop(context: &Context, args: &StopArgs) -> Outcome {
 
 pub(super) async fn restart(context: &Context, args: &RestartArgs) -> Outcome {
     let names = app::targets(context, &args.names, &args.project).await?;
-    signal_all(context, "restart", &names, args.signal.as_deref(), args.timeout, args.names.is_empty()).await
+    let in_order = args.names.is_empty();
+    signal_all(context, "restart", &names, args.signal.as_deref(), args.timeout, in_order).await?;
+    if in_order {
+        return Ok(0);
+    }
+    // Who shares the namespaces of what was restarted stands on ones that are gone.
+    let app = AppArgs::from(&args.project).over(&context.app);
+    let after = followers(context, &names, &app).await?;
+    signal_all(context, "restart", &after, args.signal.as_deref(), args.timeout, true).await
+}
+
+/// The running containers of the app here that are restarted when those called `restarted` were.
+async fn followers(context: &Context, restarted: &[String], app: &AppArgs) -> anyhow::Result<Vec<String>> {
+    let project = match app::try_load(app) {
+        Ok(Some(project)) => project,
+        Ok(None) => return Ok(Vec::new()),
+        // A broken file must not stop `bireme restart NAME`, unless it was asked for.
+        Err(error) if app.names_one() => return Err(error),
+        Err(_) => return Ok(Vec::new()),
+    };
+    let members = app::members(context, &project, &[]).await?;
+    let services: BTreeSet<String> = members
+        .iter()
+        .filter(|member| restarted.contains(&member.name) || restarted.contains(&member.id))
+        .map(|member| member.service.clone())
+        .collect();
+    let after = project.restart_after(&services)?;
+    Ok(after
+        .iter()
+        .flat_map(|service| members.iter().filter(move |member| member.service == *service && member.running))
+        .map(|member| member.name.clone())
+        .collect())
 }
 
 async fn signal_all(
@@ -50,28 +83,32 @@ async fn signal_all(
 
 pub(super) async fn kill(context: &Context, args: &KillArgs) -> Outcome {
     let signal = args.signal.as_deref();
-    each(context, &args.names, |name| {
+    let names = app::resolve_all(context, &args.names).await?;
+    each(context, &names, |name| {
         context.client.post(format!("/containers/{name}/kill")).query_some("signal", signal).done()
     })
     .await
 }
 
 pub(super) async fn pause(context: &Context, args: &PauseArgs) -> Outcome {
-    each(context, &args.names, |name| context.client.post(format!("/containers/{name}/pause")).done()).await
+    let names = app::resolve_all(context, &args.names).await?;
+    each(context, &names, |name| context.client.post(format!("/containers/{name}/pause")).done()).await
 }
 
 pub(super) async fn unpause(context: &Context, args: &UnpauseArgs) -> Outcome {
-    each(context, &args.names, |name| context.client.post(format!("/containers/{name}/unpause")).done()).await
+    let names = app::resolve_all(context, &args.names).await?;
+    each(context, &names, |name| context.client.post(format!("/containers/{name}/unpause")).done()).await
 }
 
 pub(super) async fn rename(context: &Context, args: &RenameArgs) -> Outcome {
     let new_name = args.new_name.trim();
-    context.client.post(format!("/containers/{}/rename", args.name)).query("name", new_name).done().await?;
+    let name = app::resolve(context, &args.name).await?;
+    context.client.post(format!("/containers/{name}/rename")).query("name", new_name).done().await?;
     Ok(0)
 }
 
 pub(super) async fn wait(context: &Context, args: &WaitArgs) -> Outcome {
-    for name in &args.names {
+    for name in &app::resolve_all(context, &args.names).await? {
         let exit = attach::begin_wait(&context.client, name, "not-running").await?;
         let code = exit.await.with_context(|| format!("waiting for {name}"))?;
         context.printer.line(code.to_string())?;

@@ -14,7 +14,15 @@ use crate::top::{self, History};
 
 pub(super) async fn top(context: &Context, args: &TopArgs) -> Outcome {
     if let Some((name, ps_args)) = args.name_and_args.split_first() {
-        return processes(context, name, ps_args).await;
+        let names = crate::app::resolve_all(context, std::slice::from_ref(name)).await?;
+        for (at, name) in names.iter().enumerate() {
+            // Several containers of a service are told apart.
+            if names.len() > 1 {
+                context.printer.line(format!("{}{name}", if at == 0 { "" } else { "\n" }))?;
+            }
+            processes(context, name, ps_args).await?;
+        }
+        return Ok(0);
     }
     let filters = listing::filters(&args.filter)?;
     let interval = Duration::try_from_secs_f64(args.interval)
@@ -53,7 +61,7 @@ pub(crate) fn only_here(error: bireme_api::ClientError) -> anyhow::Error {
     error.into()
 }
 
-async fn processes(context: &Context, name: &str, ps_args: &[String]) -> Outcome {
+async fn processes(context: &Context, name: &str, ps_args: &[String]) -> anyhow::Result<()> {
     let mut call = context.client.get(format!("/containers/{name}/top"));
     if !ps_args.is_empty() {
         call = call.query("ps_args", ps_args.join(" "));
@@ -66,5 +74,5 @@ async fn processes(context: &Context, name: &str, ps_args: &[String]) -> Outcome
     rows.extend(table["Processes"].as_array().into_iter().flatten().map(line));
     // Docker's columns are wider here than anywhere else.
     context.printer.raw(listing::align_to(&rows, 20).as_bytes())?;
-    Ok(0)
+    Ok(())
 }

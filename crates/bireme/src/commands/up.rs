@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bireme_api::Hijacked;
 use bireme_compose::Project;
 use bireme_compose::plan::{self, BuildPolicy, PullPolicy, UpOptions};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -18,7 +19,7 @@ use crate::context::Context;
 use crate::error::{Failure, Outcome};
 
 pub(super) async fn up(context: &Context, args: &UpArgs) -> Outcome {
-    let project = app::load(&args.app)?;
+    let project = app::load(&args.app.over(&context.app))?;
     let options = options(args)?;
     for warning in &project.warnings {
         context.printer.note(format!("WARNING: {warning}"))?;
@@ -118,7 +119,8 @@ async fn attached(
     let mut follow_set = Follow::new(context, args, &wanted);
     for member in app::members(context, project, &[]).await? {
         if member.running && wanted.services.contains_key(&member.service) {
-            follow_set.add(member, Since::Now);
+            let output = follow::attach(&context.client, &member.id).await.ok();
+            follow_set.add(member, Since::Now, output);
         }
     }
     let stop = executor.stop.clone();
@@ -141,7 +143,7 @@ async fn attached(
                         break;
                     }
                 }
-                Some((member, before)) = started.recv() => follow_set.add(member, Since::After(before)),
+                Some(new) = started.recv() => follow_set.add(new.member, Since::After(new.before), Some(new.output)),
                 Some(ended) = follow_set.next(), if !follow_set.is_empty() => {
                     let (member, exit) = ended?;
                     // A container replaced by this very run has not ended by itself.
@@ -189,7 +191,7 @@ async fn attached(
                 done?;
                 break;
             }
-            Some((member, before)) = started.recv() => follow_set.add(member, Since::After(before)),
+            Some(new) = started.recv() => follow_set.add(new.member, Since::After(new.before), Some(new.output)),
             Some(_) = follow_set.next(), if !follow_set.is_empty() => {}
             Some(()) = interrupted(&mut interrupt, &mut terminate) => {
                 kill_all(context, project).await?;
@@ -268,7 +270,7 @@ impl Follow {
         }
     }
 
-    fn add(&mut self, member: Member, since: Since) {
+    fn add(&mut self, member: Member, since: Since, output: Option<Hijacked>) {
         let name = format!("{}-{}", member.service, member.number);
         let at = self.seen.iter().position(|seen| *seen == name).unwrap_or_else(|| {
             self.seen.push(name.clone());
@@ -278,7 +280,7 @@ impl Follow {
             if self.prefixes { Prefix::new(&self.context.printer, at, &name, self.width) } else { Prefix::none() };
         let (context, timestamps) = (self.context.clone(), self.timestamps);
         self.running.push(Box::pin(async move {
-            let exit = follow::follow(&context, &member.id, prefix, since, timestamps).await?;
+            let exit = follow::follow(&context, &member.id, prefix, since, timestamps, output).await?;
             Ok((Member { name, ..member }, exit))
         }));
     }

@@ -73,7 +73,7 @@ pub fn create(options: &ContainerOptions, image: &str, detach: bool) -> anyhow::
         dns: some(options.dns.clone()),
         dns_search: some(options.dns_search.clone()),
         dns_options: some(options.dns_option.clone()),
-        restart_policy: Some(restart(&options.restart)?),
+        restart_policy: Some(restart_policy(&options.restart)?),
         auto_remove: options.rm.then_some(true),
         cap_add: some(options.cap_add.clone()),
         cap_drop: some(options.cap_drop.clone()),
@@ -207,7 +207,11 @@ fn labels(options: &ContainerOptions) -> anyhow::Result<HashMap<String, String>>
     Ok(labels)
 }
 
-fn restart(text: &str) -> anyhow::Result<RestartPolicy> {
+/// Reads `--restart`.
+///
+/// # Errors
+/// A word that is no policy.
+pub fn restart_policy(text: &str) -> anyhow::Result<RestartPolicy> {
     let (name, count) = match text.split_once(':') {
         Some((name, count)) => {
             let count = count

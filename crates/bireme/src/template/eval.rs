@@ -5,13 +5,98 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::parse::{Command, Node, Operand, Pipeline};
+use super::printf::{print, printf, show};
 use super::{Methods, TemplateError};
+
+/// Fields of Docker's types that are maps: a key that is not in them is no mistake. Every other object is a struct,
+/// whose fields are known. Source: moby's `api/types`.
+const MAPS: &[&str] = &[
+    "Annotations",
+    "Attributes",
+    "AuxiliaryAddresses",
+    "Containers",
+    "Data",
+    "DriverOpts",
+    "ExposedPorts",
+    "GenericResources",
+    "IndexConfigs",
+    "Labels",
+    "LogOpts",
+    "Networks",
+    "OnBuild",
+    "Options",
+    "PortBindings",
+    "Ports",
+    "Runtimes",
+    "Status",
+    "StorageOpt",
+    "Sysctls",
+    "Tmpfs",
+    "Volumes",
+    "networks",
+    "stats",
+];
+
+/// Fields that are lists: nothing in their place is an empty one.
+const LISTS: &[&str] = &[
+    "Aliases",
+    "Binds",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "Devices",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "ExtraHosts",
+    "GroupAdd",
+    "Links",
+    "MaskedPaths",
+    "Mounts",
+    "ReadonlyPaths",
+    "RepoDigests",
+    "RepoTags",
+    "SecurityOpt",
+    "Shell",
+    "Ulimits",
+    "VolumesFrom",
+];
+
+/// Fields that the engine leaves out when they are empty.
+const OPTIONAL: &[&str] = &["Health", "Healthcheck", "MacAddress", "Shell", "StopTimeout", "UsageData"];
+
+/// A value, and whether it is one of those maps.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    value: Value,
+    map: bool,
+}
+
+impl From<Value> for Held {
+    fn from(value: Value) -> Self {
+        Self { value, map: false }
+    }
+}
+
+/// What a block ends with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    On,
+    Break,
+    Continue,
+}
 
 pub(super) struct Scope<'a> {
     root: &'a Value,
     methods: Methods<'a>,
-    dot: Value,
-    variables: Vec<(String, Value)>,
+    dot: Held,
+    variables: Vec<(String, Held)>,
     /// Inside a condition a missing field is simply not there.
     lenient: bool,
 }
@@ -24,7 +109,7 @@ fn refuse<T>(text: impl Into<String>) -> Answer<T> {
 
 impl<'a> Scope<'a> {
     pub(super) fn new(root: &'a Value, methods: Methods<'a>) -> Self {
-        Self { root, methods, dot: root.clone(), variables: Vec::new(), lenient: false }
+        Self { root, methods, dot: root.clone().into(), variables: Vec::new(), lenient: false }
     }
 
     pub(super) fn render(&mut self, nodes: &[Node]) -> Answer<String> {
@@ -33,91 +118,132 @@ impl<'a> Scope<'a> {
         Ok(out)
     }
 
-    fn block(&mut self, nodes: &[Node], out: &mut String) -> Answer<()> {
+    fn block(&mut self, nodes: &[Node], out: &mut String) -> Answer<Flow> {
         let depth = self.variables.len();
+        let mut flow = Flow::On;
         for node in nodes {
-            match node {
-                Node::Text(text) => out.push_str(text),
-                Node::Print(pipeline) => out.push_str(&show(&self.pipeline(pipeline)?, true)),
+            if out.len() > MAX_OUTPUT {
+                return refuse(format!("makes more than {MAX_OUTPUT} bytes"));
+            }
+            flow = match node {
+                Node::Break => Flow::Break,
+                Node::Continue => Flow::Continue,
+                Node::Text(text) => {
+                    out.push_str(text);
+                    Flow::On
+                }
+                Node::Print(pipeline) => {
+                    out.push_str(&show(&self.pipeline(pipeline)?.value, true));
+                    Flow::On
+                }
+                Node::Declare { name, value } => {
+                    let value = self.pipeline(value)?;
+                    self.variables.push((name.clone(), value));
+                    Flow::On
+                }
                 Node::Assign { name, value } => {
                     let value = self.pipeline(value)?;
                     match self.variables.iter_mut().rev().find(|(known, _)| known == name) {
                         Some((_, slot)) => *slot = value,
-                        None => self.variables.push((name.clone(), value)),
+                        None => return refuse(format!("undefined variable \"${name}\": declare it with :=")),
                     }
+                    Flow::On
                 }
                 Node::If { test, then, otherwise } => {
                     let test = self.condition(test)?;
-                    self.block(if truth(&test) { then } else { otherwise }, out)?;
+                    self.block(if truth(&test.value) { then } else { otherwise }, out)?
                 }
-                Node::With { value, then, otherwise } => {
+                Node::With { name, value, then, otherwise } => {
                     let value = self.condition(value)?;
-                    if truth(&value) {
-                        self.with_dot(value, then, out)?;
+                    let depth = self.variables.len();
+                    self.variables.extend(name.iter().map(|name| (name.clone(), value.clone())));
+                    let flow = if truth(&value.value) {
+                        self.with_dot(value, then, out)?
                     } else {
-                        self.block(otherwise, out)?;
-                    }
+                        self.block(otherwise, out)?
+                    };
+                    self.variables.truncate(depth);
+                    flow
                 }
                 Node::Range { key, item, over, then, otherwise } => {
-                    let pairs: Vec<(Value, Value)> = match self.condition(over)? {
-                        Value::Null => Vec::new(),
-                        Value::Array(items) => {
-                            items.into_iter().enumerate().map(|(at, item)| (Value::from(at), item)).collect()
-                        }
-                        Value::Object(map) => map.into_iter().map(|(key, item)| (Value::String(key), item)).collect(),
-                        other => return refuse(format!("cannot range over {}", kind(&other))),
-                    };
+                    let pairs = elements(self.condition(over)?.value)?;
                     if pairs.is_empty() {
-                        self.block(otherwise, out)?;
-                    }
-                    for (at, value) in pairs {
-                        let depth = self.variables.len();
-                        self.variables.extend(key.iter().map(|name| (name.clone(), at.clone())));
-                        self.variables.extend(item.iter().map(|name| (name.clone(), value.clone())));
-                        self.with_dot(value, then, out)?;
-                        self.variables.truncate(depth);
+                        self.block(otherwise, out)?
+                    } else {
+                        self.range(key.as_ref(), item.as_ref(), pairs, then, out)?;
+                        Flow::On
                     }
                 }
+            };
+            if flow != Flow::On {
+                break;
             }
         }
         self.variables.truncate(depth);
+        Ok(flow)
+    }
+
+    fn range(
+        &mut self,
+        key: Option<&String>,
+        item: Option<&String>,
+        pairs: Vec<(Value, Value)>,
+        nodes: &[Node],
+        out: &mut String,
+    ) -> Answer<()> {
+        for (at, value) in pairs {
+            let depth = self.variables.len();
+            self.variables.extend(key.map(|name| (name.clone(), at.into())));
+            self.variables.extend(item.map(|name| (name.clone(), value.clone().into())));
+            let flow = self.with_dot(value.into(), nodes, out)?;
+            self.variables.truncate(depth);
+            if flow == Flow::Break {
+                break;
+            }
+        }
         Ok(())
     }
 
-    fn with_dot(&mut self, dot: Value, nodes: &[Node], out: &mut String) -> Answer<()> {
+    fn with_dot(&mut self, dot: Held, nodes: &[Node], out: &mut String) -> Answer<Flow> {
         let before = std::mem::replace(&mut self.dot, dot);
         let answer = self.block(nodes, out);
         self.dot = before;
         answer
     }
 
-    fn condition(&mut self, pipeline: &Pipeline) -> Answer<Value> {
+    fn condition(&mut self, pipeline: &Pipeline) -> Answer<Held> {
         let before = std::mem::replace(&mut self.lenient, true);
         let answer = self.pipeline(pipeline);
         self.lenient = before;
         answer
     }
 
-    fn pipeline(&mut self, pipeline: &Pipeline) -> Answer<Value> {
-        let mut value = None;
+    fn pipeline(&mut self, pipeline: &Pipeline) -> Answer<Held> {
+        let mut held: Option<Held> = None;
         for command in pipeline {
-            value = Some(self.command(command, value)?);
+            held = Some(self.command(command, held.map(|held| held.value))?);
         }
-        Ok(value.unwrap_or(Value::Null))
+        Ok(held.unwrap_or_default())
     }
 
-    fn command(&mut self, command: &Command, piped: Option<Value>) -> Answer<Value> {
+    fn command(&mut self, command: &Command, piped: Option<Value>) -> Answer<Held> {
+        if let Operand::Function(name) = &command[0]
+            && matches!(name.as_str(), "and" | "or")
+        {
+            return self.either(name, &command[1..], piped);
+        }
         let mut args = Vec::with_capacity(command.len());
         for operand in &command[1..] {
-            args.push(self.operand(operand)?);
+            args.push(self.operand(operand)?.value);
         }
         args.extend(piped);
         match &command[0] {
-            Operand::Function(name) => call(name, args),
+            Operand::Function(name) => call(name, args).map(Held::from),
             Operand::Fields(fields) if !args.is_empty() => {
                 // A method: only the last word may be one, and only of the value itself.
                 match fields.as_slice() {
                     [name] => (self.methods)(name, &args)
+                        .map(Held::from)
                         .map_or_else(|| refuse(format!("{name:?} is a field and takes no arguments")), Ok),
                     _ => refuse("a field takes no arguments"),
                 }
@@ -127,14 +253,30 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn operand(&mut self, operand: &Operand) -> Answer<Value> {
+    /// `and` and `or` look at an argument only when those before it do not decide.
+    fn either(&mut self, name: &str, operands: &[Operand], piped: Option<Value>) -> Answer<Held> {
+        let mut last = None;
+        for operand in operands {
+            let held = self.operand(operand)?;
+            if truth(&held.value) == (name == "or") {
+                return Ok(held);
+            }
+            last = Some(held);
+        }
+        match piped.map(Held::from).or(last) {
+            Some(held) => Ok(held),
+            None => refuse(format!("{name} needs 1 argument")),
+        }
+    }
+
+    fn operand(&mut self, operand: &Operand) -> Answer<Held> {
         match operand {
-            Operand::Literal(value) => Ok(value.clone()),
-            Operand::Function(name) => call(name, Vec::new()),
+            Operand::Literal(value) => Ok(value.clone().into()),
+            Operand::Function(name) => call(name, Vec::new()).map(Held::from),
             Operand::Fields(fields) => self.fields(self.dot.clone(), fields),
             Operand::Variable(name, fields) => {
                 let value = if name.is_empty() {
-                    self.root.clone()
+                    self.root.clone().into()
                 } else {
                     match self.variables.iter().rev().find(|(known, _)| known == name) {
                         Some((_, value)) => value.clone(),
@@ -150,43 +292,77 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn fields(&self, mut value: Value, fields: &[String]) -> Answer<Value> {
+    fn fields(&self, held: Held, fields: &[String]) -> Answer<Held> {
+        let Held { mut value, mut map } = held;
+        let mut before = "";
         for field in fields {
+            let mut gone = false;
             value = match value {
-                Value::Object(mut map) => match map.remove(field) {
+                Value::Object(mut object) => match take(&mut object, field, map) {
                     Some(value) => value,
                     None => match (self.methods)(field, &[]) {
                         Some(value) => value,
-                        None if self.lenient => Value::Null,
+                        None if map => {
+                            gone = true;
+                            Value::Null
+                        }
+                        None if self.lenient || OPTIONAL.contains(&field.as_str()) => Value::Null,
+                        None if MAPS.contains(&field.as_str()) => Value::Object(serde_json::Map::new()),
                         None => {
-                            let near = bireme_core::nearest::nearest(field, map.keys().map(String::as_str));
+                            let near = bireme_core::nearest::nearest(field, object.keys().map(String::as_str));
                             let near = near.map(|near| format!(": did you mean {near:?}?")).unwrap_or_default();
                             return refuse(format!("no field {field:?}{near}"));
                         }
                     },
                 },
-                Value::Null if self.lenient => Value::Null,
+                // What follows a key that is not there is not there either.
+                Value::Null if map || self.lenient => {
+                    gone = map;
+                    Value::Null
+                }
+                Value::Null => return refuse(format!("nil pointer evaluating {field:?}")),
                 other => return refuse(format!("cannot take field {field:?} of {}", kind(&other))),
             };
+            map = gone || MAPS.contains(&field.as_str()) || (before, field.as_str()) == ("LogConfig", "Config");
+            if map && !gone && value.is_null() {
+                value = Value::Object(serde_json::Map::new());
+            } else if value.is_null() && LISTS.contains(&field.as_str()) {
+                value = Value::Array(Vec::new());
+            }
+            before = field;
         }
-        Ok(value)
+        Ok(Held { value, map })
     }
 }
 
-/// Prints a value as Go prints it.
-fn show(value: &Value, outer: bool) -> String {
-    match value {
-        Value::Null => if outer { "<no value>" } else { "<nil>" }.to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            format!("[{}]", items.iter().map(|item| show(item, false)).collect::<Vec<_>>().join(" "))
-        }
-        Value::Object(map) => {
-            let pairs: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", show(value, false))).collect();
-            format!("map[{}]", pairs.join(" "))
-        }
-        other => other.to_string(),
+/// A field of an object. Those of structs may be asked for as Go spells them: `ID` for `Id`.
+fn take(object: &mut serde_json::Map<String, Value>, field: &str, map: bool) -> Option<Value> {
+    if let Some(value) = object.remove(field) {
+        return Some(value);
     }
+    let same = |key: &&String| key[..1] == field[..1] && key.eq_ignore_ascii_case(field);
+    let spelt = object.keys().find(|key| !map && key.is_char_boundary(1) && field.is_char_boundary(1) && same(key));
+    let spelt = spelt.cloned()?;
+    object.remove(&spelt)
+}
+
+/// Bytes that one template may make of one value: ranges inside ranges grow fast.
+const MAX_OUTPUT: usize = 64 << 20;
+/// Most rounds of a range over a number.
+const MAX_ROUNDS: u64 = 1_000_000;
+
+/// What a range goes through: positions or keys, and values.
+fn elements(value: Value) -> Answer<Vec<(Value, Value)>> {
+    Ok(match value {
+        Value::Null => Vec::new(),
+        Value::Array(items) => items.into_iter().enumerate().map(|(at, item)| (Value::from(at), item)).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, item)| (Value::String(key), item)).collect(),
+        Value::Number(number) if number.is_i64() || number.is_u64() => match number.as_u64() {
+            Some(rounds) if rounds > MAX_ROUNDS => return refuse(format!("range over {rounds} is too long")),
+            rounds => (0..rounds.unwrap_or(0)).map(|at| (Value::from(at), Value::from(at))).collect(),
+        },
+        other => return refuse(format!("cannot range over {}", kind(&other))),
+    })
 }
 
 fn truth(value: &Value) -> bool {
@@ -230,9 +406,18 @@ fn call(name: &str, args: Vec<Value>) -> Answer<Value> {
         "lower" => string(text(0).to_lowercase()),
         "upper" => string(text(0).to_uppercase()),
         "title" => {
-            let text = text(0);
-            let mut letters = text.chars();
-            string(letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default())
+            // Every word, as Go's `strings.Title`.
+            let mut inside = false;
+            let capital = text(0).chars().fold(String::new(), |mut out, letter| {
+                if inside {
+                    out.push(letter)
+                } else {
+                    out.extend(letter.to_uppercase())
+                }
+                inside = letter.is_alphanumeric() || letter == '_' || letter == '\'';
+                out
+            });
+            string(capital)
         }
         "join" => {
             need(2)?;
@@ -251,7 +436,7 @@ fn call(name: &str, args: Vec<Value>) -> Answer<Value> {
             need(2)?;
             string(text(0).chars().take(count(1)).collect())
         }
-        "print" => string(args.iter().map(|value| show(value, true)).collect()),
+        "print" => string(print(&args)),
         "println" => string(args.iter().map(|value| show(value, true)).collect::<Vec<_>>().join(" ") + "\n"),
         "printf" => {
             need(1)?;
@@ -295,14 +480,14 @@ fn call(name: &str, args: Vec<Value>) -> Answer<Value> {
             need(1)?;
             Ok(Value::Bool(!truth(&args[0])))
         }
-        "and" => {
-            need(1)?;
-            Ok(args.iter().find(|value| !truth(value)).or(args.last()).cloned().unwrap_or(Value::Null))
-        }
-        "or" => {
-            need(1)?;
-            Ok(args.iter().find(|value| truth(value)).or(args.last()).cloned().unwrap_or(Value::Null))
-        }
+        "html" => string(
+            print(&args)
+                .replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;")
+                .replace('"', "&#34;")
+                .replace('\'', "&#39;"),
+        ),
         "eq" => {
             need(2)?;
             Ok(Value::Bool(args[1..].iter().any(|other| compare(&args[0], other) == Some(Ordering::Equal))))
@@ -330,9 +515,20 @@ fn compare(left: &Value, right: &Value) -> Option<Ordering> {
     }
 }
 
+/// What Go has for a key that is not in a map: nothing, of the kind that the others are.
+fn zero(map: &serde_json::Map<String, Value>) -> Value {
+    match map.values().next() {
+        None | Some(Value::String(_)) => Value::String(String::new()),
+        Some(Value::Array(_) | Value::Null) => Value::Array(Vec::new()),
+        Some(Value::Number(_)) => Value::from(0),
+        Some(Value::Bool(_)) => Value::Bool(false),
+        Some(Value::Object(_)) => Value::Null,
+    }
+}
+
 fn index(value: Value, key: &Value) -> Answer<Value> {
     match (value, key) {
-        (Value::Object(mut map), Value::String(key)) => Ok(map.remove(key).unwrap_or(Value::Null)),
+        (Value::Object(mut map), Value::String(key)) => Ok(map.remove(key).unwrap_or_else(|| zero(&map))),
         (Value::Array(mut items), Value::Number(at)) => match at.as_u64().map(|at| at as usize) {
             Some(at) if at < items.len() => Ok(items.swap_remove(at)),
             _ => refuse(format!("index {at} is out of range: there are {} elements", items.len())),
@@ -340,51 +536,4 @@ fn index(value: Value, key: &Value) -> Answer<Value> {
         (Value::Null, _) => Ok(Value::Null),
         (value, key) => refuse(format!("cannot index {} with {}", kind(&value), kind(key))),
     }
-}
-
-/// `%s`, `%v`, `%d`, `%q`, `%t`, `%f`, `%x` and `%%`, with a width and `-`.
-fn printf(format: &str, args: &[Value]) -> String {
-    let mut out = String::new();
-    let mut args = args.iter();
-    let mut rest = format.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c != '%' {
-            out.push(c);
-            continue;
-        }
-        let left = rest.next_if_eq(&'-').is_some();
-        let mut width = 0usize;
-        while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
-            width = (width * 10 + digit as usize).min(1000);
-            rest.next();
-        }
-        let mut precision = None;
-        if rest.next_if_eq(&'.').is_some() {
-            let mut digits = 0usize;
-            while let Some(digit) = rest.peek().and_then(|c| c.to_digit(10)) {
-                digits = (digits * 10 + digit as usize).min(100);
-                rest.next();
-            }
-            precision = Some(digits);
-        }
-        let verb = rest.next().unwrap_or('%');
-        if verb == '%' {
-            out.push('%');
-            continue;
-        }
-        let text = match (args.next(), verb) {
-            (None, _) => format!("%!{verb}(MISSING)"),
-            (Some(value), 'q') => Value::String(show(value, true)).to_string(),
-            (Some(Value::Number(number)), 'x') => format!("{:x}", number.as_i64().unwrap_or(0)),
-            (Some(Value::Number(number)), 'f') => {
-                format!("{:.*}", precision.unwrap_or(6), number.as_f64().unwrap_or(0.0))
-            }
-            (Some(value), _) => match precision {
-                Some(precision) => show(value, true).chars().take(precision).collect(),
-                None => show(value, true),
-            },
-        };
-        out.push_str(&if left { format!("{text:<width$}") } else { format!("{text:>width$}") });
-    }
-    out
 }

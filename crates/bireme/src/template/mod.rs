@@ -1,12 +1,13 @@
 //! The part of Go's `text/template` that `--format` is used with, over JSON values.
 //!
-//! Actions: fields (`.A.B`, `$`, `$x.A`), pipelines, `if`/`else if`/`else`, `range` with `else`, `with`, variables,
-//! `{{-` and `-}}`, comments. Functions: `json`, `join`, `split`, `lower`, `upper`, `title`, `pad`, `truncate`,
+//! Actions: fields (`.A.B`, `$`, `$x.A`), pipelines, `if`/`else if`/`else`, `range` with `else`, `break` and `continue`,
+//! `with`, variables, `{{-` and `-}}`, comments. Functions: `json`, `join`, `split`, `lower`, `upper`, `title`, `pad`, `truncate`,
 //! `print`, `printf`, `println`, `len`, `index`, `slice`, comparisons and `and`, `or`, `not`. Source: the
 //! package documentation of `text/template` and docker's `templates` package.
 
 mod eval;
 mod parse;
+mod printf;
 
 use serde_json::Value;
 
@@ -100,8 +101,46 @@ mod tests {
         check("{{range $k, $v := .Labels}}{{$k}}={{$v}} {{end}}", "a=1 b.c=2 ");
         check("{{range $i, $c := .Cmd}}{{if $i}},{{end}}{{$c}}{{end}}", "sh,-c,a b");
         check("{{with .State}}{{.Status}} {{$.Name}}{{end}}{{with .Nothing}}x{{else}}y{{end}}", "running /weby");
+        check("{{with .Nothing}}x{{else with .Off}}y{{else with .Name}}{{.}}{{end}}", "/web");
+        check("{{with $s := .State}}{{$s.Status}}{{end}}", "running");
+        check("{{range .Cmd}}{{if eq . \"-c\"}}{{continue}}{{end}}{{.}};{{end}}", "sh;a b;");
+        check("{{range .Cmd}}{{if eq . \"-c\"}}{{break}}{{end}}{{.}};{{end}}{{.Size}}", "sh;12");
+        check("{{range $i, $e := 3}}{{$e}}{{end}}{{range 2}}.{{end}}", "012..");
+        check("{{if and .Off (index .Cmd 9)}}x{{else}}short{{end}}", "short");
+        check("{{$x := 1}}{{if .On}}{{$x := 2}}{{$x}}{{end}}{{$x}}", "21");
+        check("{{$x := 1}}{{if .On}}{{$x = 2}}{{end}}{{$x}}", "2");
+        check("{{- /* trimmed */ -}} x", "x");
         check("{{$x := .Size}}{{$x}}", "12");
         check("{{if .Missing}}x{{end}}", "");
+    }
+
+    #[test]
+    fn a_missing_key_of_a_map_is_no_mistake() {
+        check("{{.Labels.nope}}|{{index .Labels \"nope\"}}|", "<no value>||");
+        check("{{with .Labels}}{{.nope}}{{.a}}{{end}}", "<no value>1");
+        check("{{$l := .Labels}}{{$l.nope}}", "<no value>");
+        check("{{(.Labels).nope}}", "<no value>");
+        check("{{index .Ports \"81/tcp\"}}", "[]");
+        check("{{.Labels.nope.deeper}}", "<no value>");
+        check("{{.ID}} {{.Sysctls}} {{.State.Health}}", "sha256:abc map[] <no value>");
+        check("{{if .Labels.nope}}x{{else}}y{{end}}", "y");
+    }
+
+    #[test]
+    fn printf_is_gos() {
+        check("{{printf \"%T %T %T %T\" .Name .Size .Cmd .Labels}}", "string int []string map[string]string");
+        check("{{printf \"%05d|%+d|%-4d|%x|%X|%#x\" .Size .Size .Size .Size .Size .Size}}", "00012|+12|12  |c|C|0xc");
+        check("{{printf \"%.1f|%6.2f|%v\" .Ratio .Ratio .Ratio}}", "1.5|  1.50|1.5");
+        check("{{printf \"%d %t\" .Name .Name}}", "%!d(string=/web) %!t(string=/web)");
+        check("{{printf \"%s\" .Size}}", "%!s(int=12)");
+        check(
+            "{{printf \"%d\"}} {{printf \"x\" 1}} {{printf \"100%\"}}",
+            "%!d(MISSING) x%!(EXTRA int=1) 100%!(NOVERB)",
+        );
+        check("{{printf \"%q %s %.2s\" .Cmd .Cmd .Id}}", "[\"sh\" \"-c\" \"a b\"] [sh -c a b] sh");
+        check("{{printf \"%*d|\" 5 .Size}}", "   12|");
+        check("{{print 1 2 \"x\" 3 4}} {{title \"two words\"}}", "1 2x3 4 Two Words");
+        check("{{html \"<a>&\"}}", "&lt;a&gt;&amp;");
     }
 
     #[test]

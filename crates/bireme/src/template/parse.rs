@@ -8,9 +8,12 @@ use super::TemplateError;
 pub(super) enum Node {
     Text(String),
     Print(Pipeline),
+    Break,
+    Continue,
+    Declare { name: String, value: Pipeline },
     Assign { name: String, value: Pipeline },
     If { test: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
-    With { value: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
+    With { name: Option<String>, value: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
     Range { key: Option<String>, item: Option<String>, over: Pipeline, then: Vec<Node>, otherwise: Vec<Node> },
 }
 
@@ -43,6 +46,7 @@ enum Token {
     /// `)` and the fields that follow it.
     Close(Vec<String>),
     Pipe,
+    Declare,
     Assign,
     Comma,
 }
@@ -52,13 +56,16 @@ enum Piece {
     Action(Vec<Token>),
 }
 
+/// Deepest nesting of blocks and of brackets.
+const MAX_DEPTH: usize = 100;
+
 fn refuse<T>(text: impl Into<String>) -> Result<T, TemplateError> {
     Err(TemplateError(text.into()))
 }
 
 pub(super) fn parse(text: &str) -> Result<Vec<Node>, TemplateError> {
     let mut pieces = pieces(text)?.into_iter();
-    match block(&mut pieces)? {
+    match block(&mut pieces, 0)? {
         (nodes, None) => Ok(nodes),
         (_, Some(tokens)) => refuse(format!("unexpected {{{{{}}}}}", word(&tokens).unwrap_or("else"))),
     }
@@ -144,9 +151,13 @@ fn tokens(action: &str) -> Result<Vec<Token>, TemplateError> {
                 tokens.push(Token::Comma);
                 rest = &rest[1..];
             }
-            ':' | '=' => {
+            ':' if rest.starts_with(":=") => {
+                tokens.push(Token::Declare);
+                rest = &rest[2..];
+            }
+            '=' => {
                 tokens.push(Token::Assign);
-                rest = rest.trim_start_matches([':', '=']);
+                rest = &rest[1..];
             }
             '.' => {
                 let (fields, after) = fields(rest);
@@ -221,15 +232,23 @@ fn word(tokens: &[Token]) -> Option<&str> {
 }
 
 /// Nodes up to an `else` or `end` that is not ours, which is handed back.
-fn block(pieces: &mut std::vec::IntoIter<Piece>) -> Result<(Vec<Node>, Option<Vec<Token>>), TemplateError> {
+fn block(
+    pieces: &mut std::vec::IntoIter<Piece>,
+    depth: usize,
+) -> Result<(Vec<Node>, Option<Vec<Token>>), TemplateError> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.next() {
         match piece {
             Piece::Text(text) => nodes.push(Node::Text(text)),
             Piece::Action(tokens) => match word(&tokens) {
                 Some("else" | "end") => return Ok((nodes, Some(tokens))),
-                Some("if" | "with" | "range") => nodes.push(control(&tokens, pieces)?),
+                Some("if" | "with" | "range") => nodes.push(control(&tokens, pieces, depth + 1)?),
+                Some("break") if tokens.len() == 1 => nodes.push(Node::Break),
+                Some("continue") if tokens.len() == 1 => nodes.push(Node::Continue),
                 _ => match tokens.as_slice() {
+                    [Token::Variable(name, fields), Token::Declare, value @ ..] if fields.is_empty() => {
+                        nodes.push(Node::Declare { name: name.clone(), value: pipeline(value)? });
+                    }
                     [Token::Variable(name, fields), Token::Assign, value @ ..] if fields.is_empty() => {
                         nodes.push(Node::Assign { name: name.clone(), value: pipeline(value)? });
                     }
@@ -241,29 +260,43 @@ fn block(pieces: &mut std::vec::IntoIter<Piece>) -> Result<(Vec<Node>, Option<Ve
     Ok((nodes, None))
 }
 
-fn control(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>) -> Result<Node, TemplateError> {
+fn control(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>, depth: usize) -> Result<Node, TemplateError> {
+    if depth > MAX_DEPTH {
+        return refuse(format!("is nested deeper than {MAX_DEPTH} blocks"));
+    }
     let keyword = word(tokens).unwrap_or_default().to_owned();
     let head = &tokens[1..];
-    let (then, end) = block(pieces)?;
+    let (then, end) = block(pieces, depth)?;
     let otherwise = match end {
         None => return refuse("{{if}} or {{range}} without {{end}}"),
         Some(end) if word(&end) == Some("end") => Vec::new(),
         // `else if …` is an `if` inside the `else`, closed by the same `end`.
-        Some(end) if end.len() > 1 => vec![control(&end[1..], pieces)?],
-        Some(_) => match block(pieces)? {
+        Some(end) if end.len() > 1 => vec![control(&end[1..], pieces, depth + 1)?],
+        Some(_) => match block(pieces, depth)? {
             (nodes, Some(end)) if word(&end) == Some("end") => nodes,
             _ => return refuse("{{else}} without {{end}}"),
         },
     };
     Ok(match keyword.as_str() {
         "if" => Node::If { test: pipeline(head)?, then, otherwise },
-        "with" => Node::With { value: pipeline(head)?, then, otherwise },
+        "with" => match head {
+            [Token::Variable(name, _), Token::Declare, value @ ..] => {
+                Node::With { name: Some(name.clone()), value: pipeline(value)?, then, otherwise }
+            }
+            value => Node::With { name: None, value: pipeline(value)?, then, otherwise },
+        },
         "range" => {
             let (key, item, over) = match head {
-                [Token::Variable(key, _), Token::Comma, Token::Variable(item, _), Token::Assign, over @ ..] => {
-                    (Some(key.clone()), Some(item.clone()), over)
+                [
+                    Token::Variable(key, _),
+                    Token::Comma,
+                    Token::Variable(item, _),
+                    Token::Declare | Token::Assign,
+                    over @ ..,
+                ] => (Some(key.clone()), Some(item.clone()), over),
+                [Token::Variable(item, _), Token::Declare | Token::Assign, over @ ..] => {
+                    (None, Some(item.clone()), over)
                 }
-                [Token::Variable(item, _), Token::Assign, over @ ..] => (None, Some(item.clone()), over),
                 over => (None, None, over),
             };
             Node::Range { key, item, over: pipeline(over)?, then, otherwise }
@@ -274,11 +307,14 @@ fn control(tokens: &[Token], pieces: &mut std::vec::IntoIter<Piece>) -> Result<N
 
 fn pipeline(tokens: &[Token]) -> Result<Pipeline, TemplateError> {
     let mut tokens = tokens.iter();
-    let (pipeline, closed) = commands(&mut tokens)?;
+    let (pipeline, closed) = commands(&mut tokens, 0)?;
     if closed.is_some() { refuse("unexpected )") } else { Ok(pipeline) }
 }
 
-fn commands(tokens: &mut std::slice::Iter<'_, Token>) -> Result<(Pipeline, Option<Vec<String>>), TemplateError> {
+fn commands(
+    tokens: &mut std::slice::Iter<'_, Token>,
+    depth: usize,
+) -> Result<(Pipeline, Option<Vec<String>>), TemplateError> {
     let mut pipeline: Pipeline = Vec::new();
     let mut command: Command = Vec::new();
     let mut closed = None;
@@ -288,7 +324,8 @@ fn commands(tokens: &mut std::slice::Iter<'_, Token>) -> Result<(Pipeline, Optio
             Token::Variable(name, fields) => command.push(Operand::Variable(name.clone(), fields.clone())),
             Token::Literal(value) => command.push(Operand::Literal(value.clone())),
             Token::Word(name) => command.push(Operand::Function(name.clone())),
-            Token::Open => match commands(tokens)? {
+            Token::Open if depth > MAX_DEPTH => return refuse(format!("is nested deeper than {MAX_DEPTH} brackets")),
+            Token::Open => match commands(tokens, depth + 1)? {
                 (inner, Some(fields)) => command.push(Operand::Group(inner, fields)),
                 (_, None) => return refuse("( is not closed"),
             },
@@ -297,7 +334,7 @@ fn commands(tokens: &mut std::slice::Iter<'_, Token>) -> Result<(Pipeline, Optio
                 break;
             }
             Token::Pipe => pipeline.push(std::mem::take(&mut command)),
-            Token::Assign | Token::Comma => return refuse("unexpected := or , in an action"),
+            Token::Declare | Token::Assign | Token::Comma => return refuse("unexpected := or , in an action"),
         }
     }
     pipeline.push(command);
