@@ -134,3 +134,144 @@ fn the_dns_inside_outlives_the_daemon_and_leaves_port_53_alone() {
     eventually("names again", || finds(&engine).raw_stdout().contains("Name:\tdb").then_some(()));
     engine.finish();
 }
+
+#[test]
+fn a_renamed_workload_is_found_by_its_new_name_at_once() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "front"]).stdout();
+    for name in ["before", "client"] {
+        engine
+            .docker([
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--network",
+                "front",
+                "--network-alias",
+                "db",
+                "busybox",
+                "sleep",
+                "99",
+            ])
+            .stdout();
+    }
+    let address = engine.docker(["inspect", "-f", "{{.NetworkSettings.Networks.front.IPAddress}}", "before"]);
+    let address = address.stdout().trim().to_owned();
+    let finds = |name: &str| {
+        let found = engine.docker(["exec", "client", "nslookup", "-type=a", name]);
+        found.raw_stdout().lines().any(|line| line.starts_with("Address:") && line.ends_with(&address))
+    };
+    let called = || {
+        let reverse = engine.docker(["exec", "client", "nslookup", &address]);
+        reverse.raw_stdout().lines().find_map(|line| line.split("name = ").nth(1).map(str::to_owned))
+    };
+    assert!(finds("before") && finds("before.front") && finds("db"));
+    assert_eq!(called().as_deref(), Some("before.front"));
+    engine.docker(["rename", "before", "after"]).stdout();
+    assert!(finds("after") && finds("after.front") && finds("db"));
+    assert!(!finds("before") && !finds("before.front"), "the old name is nobody's");
+    assert_eq!(called().as_deref(), Some("after.front"));
+    let names = engine.docker(["inspect", "-f", "{{.NetworkSettings.Networks.front.DNSNames}}", "after"]);
+    assert!(names.stdout().contains("after") && !names.stdout().contains("before"), "{names}");
+    engine.finish();
+}
+
+#[test]
+fn udp_is_published_on_both_families() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let port = free_port();
+    let publish = format!("{port}:90/udp");
+    // Each datagram is answered by one of its own.
+    let serve = ["nc", "-lk", "-u", "-p", "90", "-e", "/bin/cat"];
+    let run = ["run", "-d", "--name", "echo", "-p", &publish, "busybox"];
+    engine.docker(run.into_iter().chain(serve)).stdout();
+    let both = format!("90/udp -> 0.0.0.0:{port}\n90/udp -> [::]:{port}\n");
+    assert_eq!(engine.docker(["port", "echo"]).stdout(), both);
+    engine.crash();
+    engine.come_back();
+    assert_eq!(engine.docker(["port", "echo"]).stdout(), both);
+    engine.docker(["rm", "-f", "echo"]).stdout();
+    std::net::UdpSocket::bind(("::", port)).expect("the port was given back");
+    engine.finish();
+}
+
+#[test]
+fn one_port_is_not_published_twice() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("hello", "hello");
+    let port = free_port();
+    let words = format!("Bind for 0.0.0.0:{port} failed: port is already allocated");
+    let (one, two) = (format!("{port}:80"), format!("{port}:81"));
+    for image in ["busybox", "hello"] {
+        let run = engine.docker(["run", "--rm", "-p", &one, "-p", &two, image]);
+        run.fails(125, &words);
+        let body = format!(
+            r#"{{"Image":"{image}","HostConfig":{{"PortBindings":{{"80/tcp":[{{"HostPort":"{port}"}},{{"HostPort":"{port}"}}]}}}}}}"#
+        );
+        let made = engine.request("POST", "/containers/create", body.as_bytes());
+        let id = made.json()["Id"].as_str().unwrap().to_owned();
+        let started = engine.request("POST", &format!("/containers/{id}/start"), b"");
+        assert!(started.text().contains(&words), "{}", started.text());
+        assert_eq!(started.status, 500);
+    }
+    // Another address, another protocol, or a range with room for both is another port.
+    let udp = format!("{port}:80/udp");
+    let range = format!("{port}-{}:80", port + 1);
+    engine.docker(["run", "--rm", "-p", &one, "-p", &udp, "busybox", "true"]).stdout();
+    engine.docker(["run", "--rm", "-p", &range, "-p", &range, "busybox", "true"]).stdout();
+    std::net::TcpListener::bind(("0.0.0.0", port)).expect("the port was given back");
+    engine.finish();
+}
+
+#[test]
+fn an_endpoint_has_the_hardware_and_link_local_addresses_asked_for() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "front"]).stdout();
+    engine.docker(["run", "-d", "--name", "peer", "--network", "front", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["run", "-d", "--name", "web", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["create", "--name", "later", "--network", "front", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["network", "create", "back"]).stdout();
+    let connect = |network: &str, container: &str, mac: &str, link_local: &str| {
+        let body = format!(
+            r#"{{"Container":"{container}","EndpointConfig":{{"MacAddress":"{mac}","IPAMConfig":{{"LinkLocalIPs":["{link_local}"]}}}}}}"#
+        );
+        engine.request("POST", &format!("/networks/{network}/connect"), body.as_bytes())
+    };
+    assert_eq!(connect("front", "web", "02:42:ac:aa:bb:cc", "10.0.0.1").status, 400);
+    assert_eq!(connect("front", "web", "02:42:ac:aa:bb", "169.254.8.8").status, 400);
+    assert_eq!(connect("front", "web", "02:42:ac:aa:bb:cc", "169.254.8.8").status, 200);
+    assert_eq!(connect("back", "later", "02:42:ac:aa:bb:dd", "169.254.8.9").status, 200);
+    let format = |network: &str| {
+        format!(
+            "{{{{with .NetworkSettings.Networks.{network}}}}}{{{{.MacAddress}}}} {{{{.IPAMConfig.LinkLocalIPs}}}}{{{{end}}}}"
+        )
+    };
+    let shown = |engine: &Engine, network: &str, name: &str| {
+        engine.docker(["inspect", "-f", &format(network), name]).stdout().trim().to_owned()
+    };
+    assert_eq!(shown(&engine, "front", "web"), "02:42:ac:aa:bb:cc [169.254.8.8]");
+    assert_eq!(shown(&engine, "back", "later"), "02:42:ac:aa:bb:dd [169.254.8.9]");
+    let look = "ip link show eth1 | grep -c 02:42:ac:aa:bb:cc; ip -4 -o a show eth1 | grep -c 169.254.8.8/16";
+    assert_eq!(engine.docker(["exec", "web", "sh", "-c", look]).stdout(), "1\n1\n");
+    engine.crash();
+    engine.come_back();
+    let ping = ["exec", "web", "ping", "-c", "1", "-W", "5", "peer"];
+    assert!(engine.docker(ping).stdout().contains("1 packets received"));
+    engine.finish();
+}
+
+#[test]
+fn gateway_modes_that_are_not_offered_are_refused() {
+    let engine = Engine::start();
+    let option = |mode: &str| format!("com.docker.network.bridge.gateway_mode_ipv4={mode}");
+    engine.docker(["network", "create", "-o", &option("nat"), "plain"]).stdout();
+    let routed = engine.docker(["network", "create", "-o", &option("routed"), "x"]);
+    routed.fails(1, "gateway mode routed is not offered");
+    engine.docker(["network", "create", "-o", &option("sideways"), "x"]).fails(1, "unknown gateway mode sideways");
+    engine.finish();
+}

@@ -37,7 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Not part of the product: they may know more.
     ("bireme-benches", &["bireme-testing"]),
     ("bireme-testing", &["bireme-api", "bireme-core", "bireme-sys"]),
-    ("bireme-tests", &["bireme-api", "bireme-core", "bireme-testing"]),
+    ("bireme-tests", &["bireme-api", "bireme-core", "bireme-sys", "bireme-testing"]),
     ("whiskers-bots", &["bireme-api"]),
     ("xtask", &["bireme-core", "bireme-testing"]),
 ];

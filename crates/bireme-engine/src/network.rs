@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bireme_core::spec::{Dns, NetworkMode, Protocol};
+use bireme_core::spec::{Dns, NetworkMode, Protocol, WorkloadSpec};
 use bireme_core::{Listener, Names, NetworkPlace, SandboxId};
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
@@ -33,6 +33,9 @@ const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// The address that ports are published on where none is asked for.
 const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// How members reach the world and are reached from it.
+const GATEWAY_MODES: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
 const MTU: &str = "com.docker.network.driver.mtu";
 
 /// The networks that exist, and who stands where.
@@ -114,11 +117,11 @@ impl Networks {
             let Some(bridge) = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) else {
                 continue;
             };
-            let addresses = addresses_of(endpoint);
+            let addresses = all_addresses_of(endpoint);
             if addresses.is_empty() {
                 continue;
             }
-            for address in &addresses {
+            for address in addresses_of(endpoint) {
                 let pool = if address.addr().is_ipv4() { Some(&mut bridge.pool) } else { bridge.pool6.as_mut() };
                 if let Some(Err(error)) = pool.map(|pool| pool.take(address.addr())) {
                     tracing::warn!(%address, %error, "an address in use could not be taken up again");
@@ -129,8 +132,10 @@ impl Networks {
                 sandbox: sandbox_id.clone(),
                 network: bridge.spec.id.clone(),
                 addresses,
-                mac: None,
+                mac: endpoint.mac.as_deref().and_then(|mac| parse_mac(mac).ok()),
                 default_route,
+                routes: administers_network(&handle.fixed.spec),
+                name: reverse_name(&handle.view().name, endpoint),
                 owner: handle.id().to_owned(),
             });
         }
@@ -158,6 +163,44 @@ fn linked_names(endpoint: &Endpoint, names: &Names) -> Names {
 
 fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
     [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().filter_map(|(ip, bits)| IpNet::new(ip, bits).ok()).collect()
+}
+
+/// What the interface has: the addresses by which it is found, and those asked for beside them.
+fn all_addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
+    let mut addresses = addresses_of(endpoint);
+    if !addresses.is_empty() {
+        let length = |address: IpAddr| if address.is_ipv4() { 16 } else { 64 };
+        let further = endpoint.request.link_local.iter();
+        addresses.extend(further.filter_map(|address| IpNet::new(*address, length(*address)).ok()));
+    }
+    addresses
+}
+
+/// What a reverse lookup of its addresses answers, as with Docker. On the default network there are no names.
+fn reverse_name(name: &str, endpoint: &Endpoint) -> Option<String> {
+    (endpoint.network_name != DEFAULT).then(|| format!("{name}.{}", endpoint.network_name))
+}
+
+/// The names that a workload has on a network.
+fn names_on_network(spec: &WorkloadSpec, name: &str, endpoint: &Endpoint) -> Vec<String> {
+    if endpoint.network_name == DEFAULT {
+        return Vec::new();
+    }
+    let own = [name.to_owned(), spec.id.short().to_owned(), spec.hostname.clone()];
+    let all = own.into_iter().chain(endpoint.request.aliases.iter().cloned());
+    let unique: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
+    unique.into_iter().collect()
+}
+
+/// Whether it has `CAP_NET_ADMIN`, and may thus give itself addresses and pass on packets of others.
+fn administers_network(spec: &WorkloadSpec) -> bool {
+    let has = |list: &[String], wanted: &str| {
+        list.iter().any(|name| name.to_ascii_uppercase().trim_start_matches("CAP_") == wanted)
+    };
+    let security = &spec.security;
+    security.privileged
+        || has(&security.cap_add, "NET_ADMIN")
+        || (has(&security.cap_add, "ALL") && !has(&security.cap_drop, "NET_ADMIN"))
 }
 
 fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
@@ -268,6 +311,17 @@ impl Engine {
                     request.driver
                 ),
             });
+        }
+        for key in GATEWAY_MODES {
+            match request.options.get(key).map_or("", String::as_str) {
+                "" | "nat" => {}
+                mode @ ("routed" | "nat-unprotected" | "isolated") => {
+                    return Err(EngineError::unsupported(format!(
+                        "gateway mode {mode} is not offered ({key}): leave it out for nat, or make the network internal"
+                    )));
+                }
+                mode => return Err(EngineError::invalid(format!("unknown gateway mode {mode}"))),
+            }
         }
         let network = self.make_network(request).await?;
         self.emit_network("create", &network, None);
@@ -505,6 +559,12 @@ impl Engine {
                 )));
             }
         }
+        if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
+            return Err(EngineError::invalid(format!(
+                "invalid config for network {}: invalid endpoint settings:\ninvalid link-local IP address: {address}",
+                network.name
+            )));
+        }
         if let Some(mac) = &request.mac {
             parse_mac(mac)?;
         }
@@ -557,7 +617,13 @@ impl Engine {
                     self.net().serve_inside(&id).await?;
                 }
                 let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
-                Some(NetworkPlace { dns: self.net().dns_servers(&id), sandbox: id, netns, addresses })
+                // At the gateway of an internal network nobody is led outside, though another network may lead there.
+                let dns = if finds_names(&moving.endpoints) {
+                    vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
+                } else {
+                    self.net().dns_servers(&id)
+                };
+                Some(NetworkPlace { dns, sandbox: id, netns, addresses })
             }
         };
         let listeners = self.open_ports(handle, moving).await?;
@@ -613,24 +679,32 @@ impl Engine {
             bireme_net::Endpoint {
                 sandbox: id.clone(),
                 network: bridge.spec.id.clone(),
-                addresses: addresses_of(endpoint),
+                addresses: all_addresses_of(endpoint),
                 mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
                 default_route: wants_way_out(sandbox, bridge),
+                routes: administers_network(&handle.fixed.spec),
+                name: reverse_name(name, endpoint),
                 owner: handle.id().to_owned(),
             }
         };
         endpoint.endpoint_id = engine::random_hex();
         let attached = self.net().attach(&request).await?;
         endpoint.mac = Some(attached.mac);
-        if endpoint.network_name != DEFAULT {
-            let spec = &handle.fixed.spec;
-            let own = [name.to_owned(), spec.id.short().to_owned(), spec.hostname.clone()];
-            let all = own.into_iter().chain(endpoint.request.aliases.iter().cloned());
-            let unique: BTreeSet<String> = all.filter(|name| !name.is_empty()).collect();
-            endpoint.names = unique.into_iter().collect();
-        }
+        endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
         self.emit_endpoint("connect", &endpoint.network, handle);
         Ok(())
+    }
+
+    /// Has a workload that was renamed be found by its new name, and no longer by the old one.
+    pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, moving: &mut Moving) {
+        for endpoint in moving.endpoints.iter_mut().filter(|endpoint| !endpoint.names.is_empty()) {
+            endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
+            if let Some(reverse) = reverse_name(name, endpoint) {
+                let addresses: Vec<_> = addresses_of(endpoint).iter().map(IpNet::addr).collect();
+                self.net().set_reverse_name(&addresses, &reverse);
+            }
+        }
+        handle.publish(name, moving);
     }
 
     /// Gives back everything that [`Engine::place`] made; goes on over errors.
@@ -689,9 +763,11 @@ impl Engine {
         let request = bireme_net::Endpoint {
             sandbox: id.clone(),
             network,
-            addresses: addresses.clone(),
+            addresses: all_addresses_of(endpoint),
             mac: None,
             default_route: false,
+            routes: false,
+            name: None,
             owner: handle.id().to_owned(),
         };
         let detached = self.net().detach(&request).await;
@@ -895,6 +971,10 @@ impl Engine {
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {
+            if let Err(error) = not_twice(handle, publish, number, moving) {
+                refusal = Some(error);
+                continue;
+            }
             match self.listen(handle, publish, number) {
                 Ok(listeners) => {
                     moving
@@ -998,6 +1078,10 @@ impl Engine {
         let mut refusal = None;
         for number in tries {
             let number = if first == 0 { 0 } else { number };
+            if let Err(error) = not_twice(handle, publish, number, moving) {
+                refusal = Some(error);
+                continue;
+            }
             match self.forward_all(handle, publish, number, &forward).await {
                 Ok(hosts) => {
                     moving
@@ -1082,6 +1166,30 @@ pub(crate) fn finds_names(endpoints: &[Endpoint]) -> bool {
     endpoints.iter().any(|endpoint| endpoint.network_name != DEFAULT)
 }
 
+/// That a workload has not published the port before, to itself: nobody could tell the two apart.
+///
+/// # Errors
+/// `Conflict` in Docker's words.
+fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -> Result<(), EngineError> {
+    let wanted = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let same_address = |other: IpAddr| {
+        other.is_ipv4() == wanted.is_ipv4() && (other == wanted || other.is_unspecified() || wanted.is_unspecified())
+    };
+    let same = |port: &PublishedPort| {
+        port.container.protocol == publish.container.protocol
+            && port.host.port() == number
+            && same_address(port.host.ip())
+    };
+    if number == 0 || !moving.ports.iter().any(same) {
+        return Ok(());
+    }
+    Err(EngineError::conflict(format!(
+        "driver failed programming external connectivity on endpoint {}: Bind for {} failed: port is already allocated",
+        handle.view().name,
+        SocketAddr::new(wanted, number)
+    )))
+}
+
 /// The endpoint that published ports lead to.
 fn way_in<'a>(engine: &Engine, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
     endpoints.iter().find(|e| e.ipv4.is_some() && engine.network(&e.network).is_ok_and(|n| !n.internal))
@@ -1105,6 +1213,13 @@ fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint {
         ipv6_gateway: None,
         mac: None,
         names: Vec::new(),
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

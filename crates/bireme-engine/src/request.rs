@@ -132,6 +132,9 @@ pub struct EndpointRequest {
     /// Static addresses; `None` lets the engine choose.
     pub ipv4: Option<IpAddr>,
     pub ipv6: Option<IpAddr>,
+    /// Addresses beside those of the network, by which nobody finds it.
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     pub mac: Option<String>,
     /// Names that this workload alone finds others under: its own word for another's name.
     #[serde(default)]

@@ -444,6 +444,16 @@ impl State {
                 let _ = self.delete_link(link.index);
             }
             let _ = self.rules.remove_port(&link.port());
+            if let NetError::Kernel { source, .. } = &error
+                && source.errno == Errno::XFULL
+            {
+                let reason = "the kernel's bridge takes no more than 1023 members: make a further network".to_owned();
+                return Err(NetError::EndpointConflict {
+                    sandbox: endpoint.sandbox.clone(),
+                    network: spec.name,
+                    reason,
+                });
+            }
             return Err(error);
         }
         self.links.insert(key, link);

@@ -1,1 +1,167 @@
 //! From a container's network: spoofed frames, the host's loopback, names of others.
+//!
+//! What the rules of nf_tables stop is tried frame by frame in `bireme-net/tests/attacks.rs`; here, from real containers.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::packet::PacketSocket;
+use bireme_sys::{netns, route};
+use bireme_testing::Engine;
+
+/// Longer than any frame on this machine takes.
+const NEVER: Duration = Duration::from_millis(500);
+
+/// The network namespace of a running container.
+fn namespace_of(engine: &Engine, container: &str) -> PathBuf {
+    let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", container]).stdout().trim().to_owned();
+    format!("/proc/{pid}/ns/net").into()
+}
+
+fn inspected(engine: &Engine, container: &str, field: &str) -> String {
+    let format = format!("{{{{range .NetworkSettings.Networks}}}}{{{{.{field}}}}}{{{{end}}}}");
+    engine.docker(["inspect", "-f", &format, container]).stdout().trim().to_owned()
+}
+
+fn address_of(engine: &Engine, container: &str) -> Ipv4Addr {
+    inspected(engine, container, "IPAddress").parse().unwrap()
+}
+
+fn gateway_of(engine: &Engine, container: &str) -> Ipv4Addr {
+    inspected(engine, container, "Gateway").parse().unwrap()
+}
+
+fn mac_of(engine: &Engine, container: &str) -> [u8; 6] {
+    let text = inspected(engine, container, "MacAddress");
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+/// Sends a datagram out of `container`, as somebody with `CAP_NET_RAW` there can, from and to whichever addresses.
+fn send_raw(engine: &Engine, container: &str, to_mac: [u8; 6], from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) {
+    let length = u16::try_from(payload.len()).unwrap();
+    let mut header =
+        [&[0x45, 0][..], &(28 + length).to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0], &from.octets(), &to.0.octets()]
+            .concat();
+    let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    header[10..12].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
+    let udp = [&4000u16.to_be_bytes()[..], &to.1.to_be_bytes(), &(8 + length).to_be_bytes(), &[0, 0]].concat();
+    netns::run_in_netns(&namespace_of(engine, container), || {
+        let link = route::link(&mut Socket::open(Subsystem::Route).unwrap(), "eth0").unwrap().unwrap();
+        let frame = [&to_mac[..], &link.mac, &[0x08, 0x00], &header, &udp, payload].concat();
+        PacketSocket::open(link.index).unwrap().send(&frame).unwrap();
+    })
+    .unwrap();
+}
+
+/// Docker's rule for the address of a bridge, which ours has too.
+fn mac_for(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+fn hears_within(socket: &UdpSocket, limit: Duration) -> Option<String> {
+    socket.set_read_timeout(Some(limit)).unwrap();
+    let mut buffer = [0; 64];
+    socket.recv(&mut buffer).ok().map(|count| String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+fn hears(socket: &UdpSocket) -> String {
+    hears_within(socket, bireme_testing::PATIENCE).expect("a datagram that is let through")
+}
+
+/// CVE-2020-8558.
+#[test]
+fn frames_from_a_container_do_not_reach_the_hosts_loopback() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "--internal", "inside"]).stdout();
+    let service = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port();
+    for network in ["bridge", "inside"] {
+        engine.docker(["run", "-d", "--name", network, "--network", network, "busybox", "sleep", "1000"]).stdout();
+        // Internal networks tell no gateway: it is the first address all the same.
+        let own = address_of(&engine, network);
+        let [a, b, c, _] = own.octets();
+        let gateway = Ipv4Addr::new(a, b, c, 1);
+        for from in [own, Ipv4Addr::LOCALHOST] {
+            send_raw(&engine, network, mac_for(gateway), from, (Ipv4Addr::LOCALHOST, port), b"attack");
+        }
+        assert_eq!(hears_within(&service, NEVER), None, "over {network}");
+    }
+    // The same frame to the gateway arrives: only its address stopped it.
+    let open = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let (own, gateway) = (address_of(&engine, "bridge"), gateway_of(&engine, "bridge"));
+    let to = (gateway, open.local_addr().unwrap().port());
+    send_raw(&engine, "bridge", mac_for(gateway), own, to, b"honest");
+    assert_eq!(hears(&open), "honest");
+    engine.finish();
+}
+
+#[test]
+fn a_container_is_not_taken_for_its_neighbour_or_the_host() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "front"]).stdout();
+    let run = ["run", "-d", "--network", "front", "--name"];
+    for (name, more) in [("victim", None), ("peer", None), ("plain", None), ("admin", Some("--cap-add=NET_ADMIN"))] {
+        let args = run.into_iter().chain([name]).chain(more).chain(["busybox", "sleep", "1000"]);
+        engine.docker(args).stdout();
+    }
+    for restarted in [false, true] {
+        let peer = namespace_of(&engine, "peer");
+        let service = netns::run_in_netns(&peer, || UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        let to = (address_of(&engine, "peer"), service.local_addr().unwrap().port());
+        let of_others = [address_of(&engine, "victim"), gateway_of(&engine, "peer"), to.0];
+        for attacker in ["plain", "admin"] {
+            for from in of_others {
+                send_raw(&engine, attacker, mac_of(&engine, "peer"), from, to, b"attack");
+            }
+            assert_eq!(hears_within(&service, NEVER), None, "from {attacker}, restarted: {restarted}");
+            let own = address_of(&engine, attacker);
+            send_raw(&engine, attacker, mac_of(&engine, "peer"), own, to, b"honest");
+            assert_eq!(hears(&service), "honest", "from {attacker}, restarted: {restarted}");
+        }
+        // What comes from elsewhere is passed on by whoever may set up routes, and by nobody else.
+        let [a, b, c, d] = to.0.octets();
+        let elsewhere = Ipv4Addr::new(a, b, c, d + 64);
+        send_raw(&engine, "plain", mac_of(&engine, "peer"), elsewhere, to, b"routed");
+        assert_eq!(hears_within(&service, NEVER), None);
+        send_raw(&engine, "admin", mac_of(&engine, "peer"), elsewhere, to, b"routed");
+        assert_eq!(hears(&service), "routed");
+        if !restarted {
+            engine.crash();
+            engine.come_back();
+        }
+    }
+    engine.finish();
+}
+
+/// CVE-2024-29018.
+#[test]
+fn a_member_of_an_internal_network_gets_no_question_outside() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "--internal", "inside"]).stdout();
+    engine.docker(["network", "create", "open"]).stdout();
+    engine.docker(["run", "-d", "--name", "alone", "--network", "inside", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["run", "-d", "--name", "both", "--network", "inside", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["network", "connect", "open", "both"]).stdout();
+    let [a, b, c, _] = address_of(&engine, "alone").octets();
+    let gateway = Ipv4Addr::new(a, b, c, 1).to_string();
+    for server in ["127.0.0.11", &gateway] {
+        let asked = engine.docker(["exec", "alone", "nslookup", "-type=a", "example.org", server]);
+        assert!(asked.raw_stdout().contains("REFUSED") || asked.stderr().contains("REFUSED"), "{asked}");
+        let named = engine.docker(["exec", "alone", "nslookup", "-type=a", "both", server]);
+        assert!(named.raw_stdout().contains("Name:\tboth"), "{named}");
+    }
+    // Not in the name of one that is on another network too: at this gateway nobody is led outside.
+    let asked = engine.docker(["exec", "both", "nslookup", "-type=a", "example.org", &gateway]);
+    assert!(asked.raw_stdout().contains("REFUSED") || asked.stderr().contains("REFUSED"), "{asked}");
+    engine.finish();
+}

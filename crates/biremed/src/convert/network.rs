@@ -72,9 +72,6 @@ pub fn endpoint(network: &str, wire: EndpointSettings) -> Result<EndpointRequest
         return refuse("GwPriority", "the first network in the order of their names leads out");
     }
     let ipam = wire.ipam_config.unwrap_or_default();
-    if ipam.link_local_ips.is_some_and(|addresses| !addresses.is_empty()) {
-        return refuse("LinkLocalIPs", "give IPv4Address or IPv6Address");
-    }
     let address = |text: Option<String>, field: &str| match text.as_deref() {
         None | Some("") => Ok(None),
         Some(text) => match text.parse() {
@@ -84,7 +81,11 @@ pub fn endpoint(network: &str, wire: EndpointSettings) -> Result<EndpointRequest
             ))),
         },
     };
+    let further = ipam.link_local_ips.unwrap_or_default();
+    let further = further.iter().map(|text| address(Some(text.clone()), "link-local IP"));
+    let link_local: Vec<Option<std::net::IpAddr>> = further.collect::<Result<_, _>>()?;
     Ok(EndpointRequest {
+        link_local: link_local.into_iter().flatten().collect(),
         aliases: wire.aliases.unwrap_or_default().into_iter().filter(|alias| !alias.is_empty()).collect(),
         ipv4: address(ipam.ipv4_address, "IPv4")?,
         ipv6: address(ipam.ipv6_address, "IPv6")?,
@@ -197,11 +198,16 @@ fn show_endpoint(endpoint: &Endpoint) -> Value {
             ipam.insert(key.to_owned(), json!(value.to_string()));
         }
     }
+    if !request.link_local.is_empty() {
+        ipam.insert("LinkLocalIPs".to_owned(), json!(request.link_local));
+    }
+    // Of one that does not run, Docker shows what was asked for.
+    let mac = endpoint.mac.as_ref().or(request.mac.as_ref());
     json!({
         "IPAMConfig": (!ipam.is_empty()).then_some(ipam),
         "Links": (!request.links.is_empty()).then(|| links(request)),
         "Aliases": (!request.aliases.is_empty()).then_some(&request.aliases),
-        "MacAddress": endpoint.mac.clone().unwrap_or_default(),
+        "MacAddress": mac.cloned().unwrap_or_default(),
         "DriverOpts": (!request.driver_options.is_empty()).then_some(&request.driver_options),
         "GwPriority": 0,
         "NetworkID": endpoint.network,
@@ -234,6 +240,8 @@ pub fn nowhere() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn check(text: &str, expected: Result<(), &str>) {
@@ -265,6 +273,11 @@ mod tests {
         let good = read(r#"{"Aliases":["a","b"],"IPAMConfig":{"IPv4Address":"10.0.0.5"},"MacAddress":""}"#).unwrap();
         assert_eq!(good.ipv4, Some("10.0.0.5".parse().unwrap()));
         assert_eq!((good.aliases.len(), good.mac), (2, None));
+        let further = read(r#"{"IPAMConfig":{"LinkLocalIPs":["169.254.3.4","fe80::7"]}}"#).unwrap();
+        assert_eq!(further.link_local, ["169.254.3.4".parse::<IpAddr>().unwrap(), "fe80::7".parse().unwrap()]);
+        assert!(
+            read(r#"{"IPAMConfig":{"LinkLocalIPs":["x"]}}"#).unwrap_err().message.contains("invalid link-local IP")
+        );
         assert!(read(r#"{"IPAMConfig":{"IPv4Address":"ten"}}"#).unwrap_err().message.contains("invalid IPv4 address"));
         assert_eq!(
             read(r#"{"Links":["/a:b","c"]}"#).unwrap().links.into_iter().collect::<Vec<_>>(),
