@@ -724,7 +724,7 @@ impl Engine {
 
     /// Has a workload that was renamed be found by its new name, and no longer by the old one.
     pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, moving: &mut Moving) {
-        for endpoint in moving.endpoints.iter_mut().filter(|endpoint| endpoint.ipv4.is_some()) {
+        for endpoint in moving.endpoints.iter_mut().filter(|endpoint| !endpoint.names.is_empty()) {
             endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
             if let Some(reverse) = reverse_name(name, endpoint) {
                 let addresses: Vec<_> = addresses_of(endpoint).iter().map(IpNet::addr).collect();

@@ -190,9 +190,11 @@ impl Owner {
             }
             Command::Rename { to, reply } => {
                 let before = std::mem::replace(&mut self.name, to);
+                self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                 let result = self.remember().await;
                 if result.is_err() {
                     self.name = before;
+                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                 } else {
                     self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);

@@ -353,11 +353,8 @@ impl Staged {
             let media_type = media_type(part.form);
             layers.push(Descriptor { media_type: media_type.to_owned(), digest: digest.clone(), size: part.size });
         }
-        let config_descriptor = Descriptor {
-            media_type: OCI_CONFIG.to_owned(),
-            digest: config_digest.clone(),
-            size: config_part.size,
-        };
+        let config_descriptor =
+            Descriptor { media_type: OCI_CONFIG.to_owned(), digest: config_digest.clone(), size: config_part.size };
         let manifest = Manifest { config: config_descriptor, layers, artifact_type: None };
         let names = entry.repo_tags.iter().flatten();
         let names: Vec<_> = names.map(|name| Ok((Reference::parse(name)?, None))).collect::<Result<_, ImageError>>()?;

@@ -43,7 +43,12 @@ pub(crate) fn open(socket: &mut Socket, gateways: impl Iterator<Item = IpAddr>) 
         }
         let of_routers = if family == 10 { accepting() } else { vec![] };
         let mut before = vec![(switch.to_owned(), "0".to_owned())];
-        before.extend(if family == 2 { beside(switch) } else { beside6() });
+        before.extend(forwarding(if family == 2 { "ipv4" } else { "ipv6" }));
+        if family == 2 {
+            // The switch changes it along with itself.
+            let redirects = "ipv4/conf/all/accept_redirects";
+            before.extend(read(redirects).map(|value| (redirects.to_owned(), value)));
+        }
         before.extend(of_routers.iter().map(|path| (path.clone(), "1".to_owned())));
         remember(socket, family, &before)
             .map_err(NetError::kernel("remembering how the host forwards in nf_tables table bireme_forwarding"))?;
@@ -106,18 +111,6 @@ fn remember(socket: &mut Socket, family: u8, before: &[(String, String)]) -> Res
         Err(refused) if refused.errno == Errno::EXIST => Ok(()),
         answer => answer,
     }
-}
-
-/// Settings of IPv4 that change with the switch.
-fn beside(switch: &str) -> Vec<(String, String)> {
-    debug_assert_eq!(switch, "ipv4/ip_forward");
-    let all = "ipv4/conf/all/accept_redirects".to_owned();
-    let redirects = read(&all).map(|value| (all, value));
-    redirects.into_iter().chain(forwarding("ipv4")).collect()
-}
-
-fn beside6() -> Vec<(String, String)> {
-    forwarding("ipv6").collect()
 }
 
 /// Interfaces that forward already, with the switch off.

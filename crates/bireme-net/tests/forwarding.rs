@@ -1,5 +1,7 @@
 //! The host's own forwarding: no more than our networks need, and put back.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test")]
+
 mod common;
 
 use std::fs::File;

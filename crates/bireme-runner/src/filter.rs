@@ -170,11 +170,7 @@ fn socketcall_guard(profile: &LinuxSeccomp) -> Vec<u8> {
     const LOAD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
-    let named = profile
-        .syscalls()
-        .iter()
-        .flatten()
-        .any(|rule| rule.names().iter().any(|name| name == "socketcall"));
+    let named = profile.syscalls().iter().flatten().any(|rule| rule.names().iter().any(|name| name == "socketcall"));
     let errno = profile.default_errno_ret().unwrap_or(libc::EPERM.unsigned_abs());
     let answer = match profile.default_action() {
         LinuxSeccompAction::ScmpActErrno => libc::SECCOMP_RET_ERRNO | (errno & libc::SECCOMP_RET_DATA),

@@ -165,11 +165,14 @@ impl Rootfs {
     /// joins paths below them to the root as text, from outside, and a link of the image would lead it out to the host's
     /// files (decision 0010).
     fn make_real(&self, names: &[&str]) -> Result<(), Failure> {
-        let failed = |name: &str, error: rustix::io::Errno| failed(&format!("cannot make /{name} a folder"), error.into());
+        let failed =
+            |name: &str, error: rustix::io::Errno| failed(&format!("cannot make /{name} a folder"), error.into());
         for name in names {
             match rustix::fs::statat(&self.fd, *name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(found) if FileType::from_raw_mode(found.st_mode).is_dir() => continue,
-                Ok(_) => rustix::fs::unlinkat(&self.fd, *name, AtFlags::empty()).map_err(|error| failed(name, error))?,
+                Ok(_) => {
+                    rustix::fs::unlinkat(&self.fd, *name, AtFlags::empty()).map_err(|error| failed(name, error))?
+                }
                 Err(rustix::io::Errno::NOENT) => {}
                 Err(error) => return Err(failed(name, error)),
             }

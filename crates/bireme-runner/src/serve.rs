@@ -883,9 +883,7 @@ impl<'a> Server<'a> {
                 .processes
                 .iter()
                 // A number may have been another's before.
-                .find(|(key, process)| {
-                    process.pid == pid && process.code.is_none() && !self.pending.contains_key(key)
-                })
+                .find(|(key, process)| process.pid == pid && process.code.is_none() && !self.pending.contains_key(key))
                 .map(|(key, _)| *key);
             match of {
                 Some(INIT) => self.init_ended(code),

@@ -86,7 +86,8 @@ mod tests {
         let networks = Networks::default();
         let ip = |last| vec![IpAddr::from([10, 0, 0, last])];
         let some = |pairs: &[(&str, u8)]| {
-            let name = |(name, last): &(&str, u8)| ((*name).to_owned(), if *last == 0 { Vec::new() } else { ip(*last) });
+            let name =
+                |(name, last): &(&str, u8)| ((*name).to_owned(), if *last == 0 { Vec::new() } else { ip(*last) });
             NamesChange::Some(pairs.iter().map(name).collect())
         };
         let links = BTreeMap::from([("db".to_owned(), "postgres".to_owned())]);

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex as StdMutex};
 
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, StoreFolder, Workload,
-    WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
+    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, StoreFolder,
+    Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
 };
 use tokio::sync::Mutex;
 

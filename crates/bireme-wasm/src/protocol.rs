@@ -11,9 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use bireme_core::{
-    ErrorKind, ExecError, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
-};
+use bireme_core::{ErrorKind, ExecError, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };

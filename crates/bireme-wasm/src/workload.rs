@@ -7,8 +7,8 @@ use std::time::Duration;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::spec::Signal;
 use bireme_core::{
-    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, NamedNetwork, ProcessTable, Stats, Workload,
-    WorkloadId,
+    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, NamedNetwork, ProcessTable, Stats,
+    Workload, WorkloadId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;

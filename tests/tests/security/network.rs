@@ -42,14 +42,13 @@ fn mac_of(engine: &Engine, container: &str) -> [u8; 6] {
 /// Sends a datagram out of `container`, as somebody with `CAP_NET_RAW` there can, from and to whichever addresses.
 fn send_raw(engine: &Engine, container: &str, to_mac: [u8; 6], from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) {
     let length = u16::try_from(payload.len()).unwrap();
-    let header =
+    let mut header =
         [&[0x45, 0][..], &(28 + length).to_be_bytes(), &[0, 0, 0, 0, 64, 17, 0, 0], &from.octets(), &to.0.octets()]
             .concat();
     let mut sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    let mut header = header;
     header[10..12].copy_from_slice(&(!u16::try_from(sum).unwrap()).to_be_bytes());
     let udp = [&4000u16.to_be_bytes()[..], &to.1.to_be_bytes(), &(8 + length).to_be_bytes(), &[0, 0]].concat();
     netns::run_in_netns(&namespace_of(engine, container), || {
@@ -66,10 +65,14 @@ fn mac_for(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-fn hears(socket: &UdpSocket) -> Option<String> {
-    socket.set_read_timeout(Some(NEVER)).unwrap();
+fn hears_within(socket: &UdpSocket, limit: Duration) -> Option<String> {
+    socket.set_read_timeout(Some(limit)).unwrap();
     let mut buffer = [0; 64];
     socket.recv(&mut buffer).ok().map(|count| String::from_utf8_lossy(&buffer[..count]).into_owned())
+}
+
+fn hears(socket: &UdpSocket) -> String {
+    hears_within(socket, bireme_testing::PATIENCE).expect("a datagram that is let through")
 }
 
 /// CVE-2020-8558.
@@ -89,14 +92,14 @@ fn frames_from_a_container_do_not_reach_the_hosts_loopback() {
         for from in [own, Ipv4Addr::LOCALHOST] {
             send_raw(&engine, network, mac_for(gateway), from, (Ipv4Addr::LOCALHOST, port), b"attack");
         }
-        assert_eq!(hears(&service), None, "over {network}");
+        assert_eq!(hears_within(&service, NEVER), None, "over {network}");
     }
     // The same frame to the gateway arrives: only its address stopped it.
     let open = UdpSocket::bind("0.0.0.0:0").unwrap();
     let (own, gateway) = (address_of(&engine, "bridge"), gateway_of(&engine, "bridge"));
     let to = (gateway, open.local_addr().unwrap().port());
     send_raw(&engine, "bridge", mac_for(gateway), own, to, b"honest");
-    assert_eq!(hears(&open).as_deref(), Some("honest"));
+    assert_eq!(hears(&open), "honest");
     engine.finish();
 }
 
@@ -119,26 +122,23 @@ fn a_container_is_not_taken_for_its_neighbour_or_the_host() {
             for from in of_others {
                 send_raw(&engine, attacker, mac_of(&engine, "peer"), from, to, b"attack");
             }
-            assert_eq!(hears(&service), None, "from {attacker}, restarted: {restarted}");
+            assert_eq!(hears_within(&service, NEVER), None, "from {attacker}, restarted: {restarted}");
             let own = address_of(&engine, attacker);
             send_raw(&engine, attacker, mac_of(&engine, "peer"), own, to, b"honest");
-            assert_eq!(hears(&service).as_deref(), Some("honest"), "from {attacker}, restarted: {restarted}");
+            assert_eq!(hears(&service), "honest", "from {attacker}, restarted: {restarted}");
         }
         // What comes from elsewhere is passed on by whoever may set up routes, and by nobody else.
-        for (attacker, heard) in [("plain", None), ("admin", Some("routed"))] {
-            let elsewhere = Ipv4Addr::new(to.0.octets()[0], to.0.octets()[1], to.0.octets()[2], to.0.octets()[3] + 64);
-            send_raw(&engine, attacker, mac_of(&engine, "peer"), elsewhere, to, b"routed");
-            assert_eq!(hears(&service).as_deref(), heard, "from {attacker}");
-        }
+        let [a, b, c, d] = to.0.octets();
+        let elsewhere = Ipv4Addr::new(a, b, c, d + 64);
+        send_raw(&engine, "plain", mac_of(&engine, "peer"), elsewhere, to, b"routed");
+        assert_eq!(hears_within(&service, NEVER), None);
+        send_raw(&engine, "admin", mac_of(&engine, "peer"), elsewhere, to, b"routed");
+        assert_eq!(hears(&service), "routed");
         if !restarted {
             engine.crash();
             engine.come_back();
         }
     }
-    // What a container is granted to do with its network it can do: a second address beside its own.
-    let add = "ip addr add 10.250.0.1/24 dev eth0 && ping -c 1 -W 2 -I 10.250.0.1 victim >/dev/null; echo $?";
-    engine.docker(["exec", "victim", "true"]).stdout();
-    assert!(engine.docker(["exec", "admin", "sh", "-c", add]).stdout().trim().parse::<u8>().is_ok());
     engine.finish();
 }
 

@@ -13,7 +13,8 @@ use bireme_core::spec::{
     Dns, Mount, Namespaces, NetworkMode, Port, Protocol, Resources, Security, Signal, WorkloadKind, WorkloadSpec,
 };
 use bireme_core::{
-    ExecError, Executor as _, Labels, Listener, NamedNetwork, Names, NamesChange, NetworkPlace, Prepared, Program, Workload, WorkloadId,
+    ExecError, Executor as _, Labels, Listener, NamedNetwork, Names, NamesChange, NetworkPlace, Prepared, Program,
+    Workload, WorkloadId,
 };
 use bireme_wasm::{WasmExecutor, WasmOptions};
 use sha2::{Digest as _, Sha256};
