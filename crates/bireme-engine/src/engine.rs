@@ -10,7 +10,8 @@ use std::time::Duration;
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
 use bireme_core::{
-    BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, SandboxId, Stats, StoreFolder, Workload, WorkloadId,
+    BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, SandboxId, Stats, StoreFolder, Workload,
+    WorkloadId,
 };
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};

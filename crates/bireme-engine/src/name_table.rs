@@ -47,10 +47,7 @@ impl NameTable {
         }
         if !entry.addresses.is_empty() {
             for name in &entry.names {
-                self.names
-                    .entry(name.clone())
-                    .or_default()
-                    .insert(workload.to_owned(), entry.addresses.clone());
+                self.names.entry(name.clone()).or_default().insert(workload.to_owned(), entry.addresses.clone());
             }
             touched.extend(entry.names.iter().cloned());
             self.entries.insert(workload.to_owned(), entry);
