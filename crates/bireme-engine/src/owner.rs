@@ -196,7 +196,6 @@ impl Owner {
                     self.name = before;
                     self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                 } else {
-                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
                     self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
                     if let Some(workload) = self.handle.workload() {

@@ -317,7 +317,7 @@ fn truncating_reader() -> Vec<u8> {
     // (i32 ×5, i64 ×2, i32 ×2) -> i32, (i32) -> (), () -> ()
     let open = [0x60, 9, 0x7f, 0x7f, 0x7f, 0x7f, 0x7f, 0x7e, 0x7e, 0x7f, 0x7f, 1, 0x7f];
     section(1, &[&[3], &open[..], &[0x60, 1, 0x7f, 0, 0x60, 0, 0]].concat());
-    let import = |name: &[u8], kind: u8| [b"\x16wasi_snapshot_preview1", &[9], name, &[0, kind]].concat();
+    let import = |name: &[u8], kind: u8| [&b"\x16wasi_snapshot_preview1"[..], &[9], name, &[0, kind]].concat();
     section(2, &[&[2], &import(b"path_open", 0)[..], &import(b"proc_exit", 1)].concat());
     section(3, &[1, 2]);
     section(5, &[1, 0, 1]);
