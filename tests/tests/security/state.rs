@@ -125,9 +125,9 @@ fn with_every_record_lost_what_was_stored_is_still_there() {
     let device = format!("device={}", host.display());
     engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "mounted"]).stdout();
     let script = "echo in the volume > /data/file; echo of its own > /own; echo ready; exec sleep 1000";
-    let args = ["run", "-d", "--name", "c", "-v", "data:/data", "-v", "mounted:/host", "busybox", "sh", "-c", script];
+    let args = ["run", "-d", "--name", "cc", "-v", "data:/data", "-v", "mounted:/host", "busybox", "sh", "-c", script];
     let id = engine.docker(args).stdout().trim().to_owned();
-    eventually("it is ready", || (engine.docker(["logs", "c"]).stdout() == "ready\n").then_some(()));
+    eventually("it is ready", || (engine.docker(["logs", "cc"]).stdout() == "ready\n").then_some(()));
     engine.crash();
     let data = engine.data_root();
     lose_copies_too(&data);
@@ -230,7 +230,7 @@ fn removals_that_were_cut_short_are_carried_out() {
 fn a_lost_image_database_takes_no_layer_from_a_container() {
     let mut engine = Engine::start();
     engine.load("busybox");
-    engine.docker(["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).stdout();
     let images = engine.data_root().join("images");
     let lose = |with_copies: bool| {
         for name in ["images.db", "images.db-wal", "images.db-shm"] {
@@ -248,20 +248,20 @@ fn a_lost_image_database_takes_no_layer_from_a_container() {
         lose(with_copies);
         engine.come_back();
         assert_eq!(engine.docker(["images", "-q"]).stdout().is_empty(), with_copies);
-        engine.docker(["restart", "-t", "0", "c"]).stdout();
-        assert_eq!(engine.docker(["exec", "c", "echo", "works"]).stdout(), "works\n");
+        engine.docker(["restart", "-t", "0", "cc"]).stdout();
+        assert_eq!(engine.docker(["exec", "cc", "echo", "works"]).stdout(), "works\n");
         // Also at the start after the next.
         engine.crash();
         engine.come_back();
         engine.load("busybox");
-        assert_eq!(engine.docker(["exec", "c", "echo", "works"]).stdout(), "works\n");
+        assert_eq!(engine.docker(["exec", "cc", "echo", "works"]).stdout(), "works\n");
         assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "new"]).stdout(), "new\n");
     }
     engine.crash();
     lose(true);
     std::fs::write(images.join("images.db"), [0x5a; 9000]).unwrap();
     engine.come_back();
-    engine.docker(["restart", "-t", "0", "c"]).stdout();
+    engine.docker(["restart", "-t", "0", "cc"]).stdout();
     engine.finish();
 }
 
@@ -271,18 +271,18 @@ fn a_volume_with_something_mounted_in_it_is_not_removed() {
     let host = engine.folder().join("of the host");
     std::fs::create_dir(&host).unwrap();
     std::fs::write(host.join("kept"), "x").unwrap();
-    engine.docker(["volume", "create", "v"]).stdout();
-    let inside = engine.data_root().join("volumes/v/_data/inside");
+    engine.docker(["volume", "create", "vv"]).stdout();
+    let inside = engine.data_root().join("volumes/vv/_data/inside");
     std::fs::create_dir(&inside).unwrap();
     rustix::mount::mount_bind(&host, &inside).unwrap();
     let told = "something is mounted at";
-    engine.docker(["volume", "rm", "v"]).fails(1, told);
-    engine.docker(["volume", "rm", "-f", "v"]).fails(1, told);
+    engine.docker(["volume", "rm", "vv"]).fails(1, told);
+    engine.docker(["volume", "rm", "-f", "vv"]).fails(1, told);
     engine.docker(["volume", "prune", "-af"]).fails(1, told);
     assert!(host.join("kept").exists());
     assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "v\n");
     rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).unwrap();
-    engine.docker(["volume", "rm", "v"]).stdout();
+    engine.docker(["volume", "rm", "vv"]).stdout();
     assert!(host.join("kept").exists());
     engine.finish();
 }
@@ -302,7 +302,7 @@ fn a_create_that_is_refused_takes_no_folder_that_was_there() {
         "type=volume,src=bad,dst=/b,volume-driver=nope",
     ];
     let options = mounts.iter().flat_map(|mount| ["--mount", mount]);
-    engine.docker(["run", "--name", "c"].into_iter().chain(options).chain(["busybox", "true"])).fails(125, "nope");
+    engine.docker(["run", "--name", "cc"].into_iter().chain(options).chain(["busybox", "true"])).fails(125, "nope");
     assert!(folder.join("kept").exists());
     assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "by-hand\nours\n", "only what the create made is gone");
     assert_eq!(engine.docker(["run", "--rm", "-v", "by-hand:/v", "busybox", "ls", "/v"]).stdout(), "kept\n");
@@ -314,7 +314,7 @@ fn a_full_disk_loses_nothing() {
     let mut engine = Engine::on_small_disk(64 << 20);
     engine.load("busybox");
     engine
-        .docker(["run", "--name", "c", "-v", "data:/d", "busybox", "sh", "-c", "echo kept > /d/file; echo own > /own"])
+        .docker(["run", "--name", "cc", "-v", "data:/d", "busybox", "sh", "-c", "echo kept > /d/file; echo own > /own"])
         .stdout();
     let filler = engine.data_root().join("filler");
     let fill = || {
@@ -362,10 +362,10 @@ fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
     engine.build_guest("hello", "hello");
     let script = "cp /bin/busybox /v/sh; chmod 4755 /v/sh; echo x > /own; echo said; exec sleep 1000";
     engine
-        .docker(["run", "-d", "--name", "c", "-e", "SECRET=hunter2", "-v", "v:/v", "busybox", "sh", "-c", script])
+        .docker(["run", "-d", "--name", "cc", "-e", "SECRET=hunter2", "-v", "vv:/v", "busybox", "sh", "-c", script])
         .stdout();
     engine.docker(["run", "-d", "--name", "w", "--platform", "wasi/wasm", "-p", "80", "hello"]).stdout();
-    eventually("it is ready", || (engine.docker(["logs", "c"]).stdout() == "said\n").then_some(()));
+    eventually("it is ready", || (engine.docker(["logs", "cc"]).stdout() == "said\n").then_some(()));
     let data = engine.data_root();
     // Up to the engine's own folders the way is open to all.
     std::fs::set_permissions(engine.folder(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -374,7 +374,7 @@ fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
         command.arg(path).uid(65_533).gid(65_533).output().unwrap()
     };
     let look = |engine: &Engine| {
-        let planted = data.join("volumes/v/_data/sh");
+        let planted = data.join("volumes/vv/_data/sh");
         assert_eq!(std::fs::metadata(&planted).unwrap().mode() & 0o7777, 0o4755);
         for (program, path) in [
             ("ls", data.clone()),
@@ -382,7 +382,7 @@ fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
             ("cat", data.join("engine.db")),
             ("cat", data.join("images/images.db")),
             ("stat", planted),
-            ("ls", engine.exec_root().join("c")),
+            ("ls", engine.exec_root().join("cc")),
         ] {
             let tried = as_another(&path, program);
             assert!(!tried.status.success(), "{program} {}", path.display());
@@ -430,15 +430,15 @@ fn files_of_etc_are_on_the_disk_and_counted() {
     let engine = Engine::start();
     engine.load("busybox");
     let fill = "dd if=/dev/zero of=/etc/hosts bs=1M count=3 2>/dev/null; cat /etc/hostname; exec sleep 1000";
-    engine.docker(["run", "-d", "--name", "c", "--hostname", "h", "busybox", "sh", "-c", fill]).stdout();
-    eventually("it wrote", || (engine.docker(["logs", "c"]).stdout() == "h\n").then_some(()));
+    engine.docker(["run", "-d", "--name", "cc", "--hostname", "h", "busybox", "sh", "-c", fill]).stdout();
+    eventually("it wrote", || (engine.docker(["logs", "cc"]).stdout() == "h\n").then_some(()));
     for (field, name) in [("HostsPath", "hosts"), ("HostnamePath", "hostname"), ("ResolvConfPath", "resolv.conf")] {
-        let path = engine.docker(["inspect", "-f", &format!("{{{{.{field}}}}}"), "c"]);
+        let path = engine.docker(["inspect", "-f", &format!("{{{{.{field}}}}}"), "cc"]);
         let path = PathBuf::from(path.stdout().trim());
         assert!(path.starts_with(engine.data_root().join("containers")), "{name}: {}", path.display());
     }
-    let size = engine.docker(["inspect", "-s", "-f", "{{.SizeRw}}", "c"]);
+    let size = engine.docker(["inspect", "-s", "-f", "{{.SizeRw}}", "cc"]);
     assert!(size.stdout().trim().parse::<u64>().unwrap() >= 3 << 20, "{}", size.stdout());
-    engine.docker(["restart", "-t", "0", "c"]).stdout();
+    engine.docker(["restart", "-t", "0", "cc"]).stdout();
     engine.finish();
 }

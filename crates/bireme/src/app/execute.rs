@@ -449,15 +449,20 @@ const MAX_RESTARTS: i64 = 3;
 struct Seen {
     run: Option<(String, Instant)>,
     restarts: Option<i64>,
+    /// How it ended when it was last seen between two runs.
+    code: i64,
 }
 
 /// Whether a running container has been in one run long enough; an error when it only crashes again and again.
 fn settled(container: &Value, seen: &mut Seen) -> anyhow::Result<bool> {
     let name = container["Name"].as_str().unwrap_or_default().trim_start_matches('/');
     let restarts = container["RestartCount"].as_i64().unwrap_or(0);
+    // A run that began anew has no code yet.
+    if let Some(code) = container["State"]["ExitCode"].as_i64().filter(|code| *code != 0) {
+        seen.code = code;
+    }
     if restarts - *seen.restarts.get_or_insert(restarts) >= MAX_RESTARTS {
-        let code = container["State"]["ExitCode"].as_i64().unwrap_or(0);
-        return Err(failed(name, format!("container {name} exited ({code}) again and again")));
+        return Err(failed(name, format!("container {name} exited ({}) again and again", seen.code)));
     }
     let run = container["State"]["StartedAt"].as_str().unwrap_or_default();
     match &seen.run {
