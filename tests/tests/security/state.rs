@@ -280,7 +280,7 @@ fn a_volume_with_something_mounted_in_it_is_not_removed() {
     engine.docker(["volume", "rm", "-f", "vv"]).fails(1, told);
     engine.docker(["volume", "prune", "-af"]).fails(1, told);
     assert!(host.join("kept").exists());
-    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "v\n");
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "vv\n");
     rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).unwrap();
     engine.docker(["volume", "rm", "vv"]).stdout();
     assert!(host.join("kept").exists());
@@ -302,7 +302,9 @@ fn a_create_that_is_refused_takes_no_folder_that_was_there() {
         "type=volume,src=bad,dst=/b,volume-driver=nope",
     ];
     let options = mounts.iter().flat_map(|mount| ["--mount", mount]);
-    engine.docker(["run", "--name", "cc"].into_iter().chain(options).chain(["busybox", "true"])).fails(125, "nope");
+    engine
+        .docker(["run", "--pull", "never", "--name", "cc"].into_iter().chain(options).chain(["busybox", "true"]))
+        .fails(125, "nope");
     assert!(folder.join("kept").exists());
     assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "by-hand\nours\n", "only what the create made is gone");
     assert_eq!(engine.docker(["run", "--rm", "-v", "by-hand:/v", "busybox", "ls", "/v"]).stdout(), "kept\n");
@@ -339,7 +341,7 @@ fn a_full_disk_loses_nothing() {
     std::fs::remove_file(&filler).unwrap();
     engine.come_back();
     assert_eq!(engine.docker(["run", "--rm", "-v", "data:/d", "busybox", "cat", "/d/file"]).stdout(), "kept\n");
-    assert!(engine.docker(["cp", "c:/own", "-"]).stdout().contains("own"));
+    assert!(engine.docker(["cp", "cc:/own", "-"]).stdout().contains("own"));
     engine.finish();
 }
 
@@ -364,7 +366,7 @@ fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
     engine
         .docker(["run", "-d", "--name", "cc", "-e", "SECRET=hunter2", "-v", "vv:/v", "busybox", "sh", "-c", script])
         .stdout();
-    engine.docker(["run", "-d", "--name", "w", "--platform", "wasi/wasm", "-p", "80", "hello"]).stdout();
+    engine.docker(["run", "-d", "--name", "ww", "--platform", "wasi/wasm", "-p", "80", "hello"]).stdout();
     eventually("it is ready", || (engine.docker(["logs", "cc"]).stdout() == "said\n").then_some(()));
     let data = engine.data_root();
     // Up to the engine's own folders the way is open to all.
@@ -382,7 +384,7 @@ fn another_account_of_the_machine_reads_and_runs_nothing_that_is_stored() {
             ("cat", data.join("engine.db")),
             ("cat", data.join("images/images.db")),
             ("stat", planted),
-            ("ls", engine.exec_root().join("cc")),
+            ("ls", engine.exec_root().join("c")),
         ] {
             let tried = as_another(&path, program);
             assert!(!tried.status.success(), "{program} {}", path.display());

@@ -102,6 +102,12 @@ impl Store {
 
     /// The value of `key`, for which `payer` pays while it is on its way to the guest.
     pub(crate) async fn get(&self, key: String, payer: Payer) -> Outcome<Option<Vec<u8>>> {
+        if let Self::Redis(connection) = self {
+            // Not by MGET, which takes a key of another type for none.
+            let value: Option<Vec<u8>> = connection.clone().get(key).await.map_err(plain)?;
+            let _charge = value.as_ref().map(|value| payer.pay(value.len())).transpose()?;
+            return Ok(value);
+        }
         Ok(self.get_many(vec![key], payer).await?.pop().and_then(|(_, value)| value))
     }
 

@@ -651,14 +651,15 @@ async fn no_request_is_smuggled_behind_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_that_is_too_large_is_refused() {
+async fn a_head_with_too_many_fields_is_refused() {
     let rig = Rig::new();
     let run = rig.run(rig.spec("hello", &[]), "hello").await;
     let many = "X: y\r\n".repeat(200);
-    let large = format!("X: {}\r\n", "y".repeat(100 << 10));
-    for headers in [many, large] {
+    {
+        let headers = many;
         let (got, _) = raw(run.address, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
-        assert!(got.is_empty() || got.starts_with("HTTP/1.1 431") || got.starts_with("HTTP/1.1 400"), "{got}");
+        let refused = got.is_empty() || got.starts_with("HTTP/1.1 431") || got.starts_with("HTTP/1.1 400");
+        assert!(refused, "a head of {} bytes: {got}", headers.len());
     }
     assert_eq!(run.get("/").status, 200);
     run.workload.delete().await.unwrap();

@@ -116,10 +116,11 @@ async fn a_public_name_that_leads_to_a_private_address_is_refused() {
         let probe = with_names(&rig, guest, &allow, Names::new()).await;
         assert_eq!(probe.get(&format!("/connect?127.1:{port}")).status, 502, "{guest}: {}", probe.log());
         probe.logged(told);
-        // A guest of 0.3 has begun its answer by then.
-        let answer = probe.get(&format!("/fetch?http://127.1:{port}/"));
-        assert!(answer.status == 502 || guest == "probe3", "{guest}: {answer:?} {}", probe.log());
-        probe.logged(&format!("outgoing request refused: {told}"));
+        // Outgoing requests take the same way for both; our guest of 0.3 makes none.
+        if guest == "probe" {
+            assert_eq!(probe.get(&format!("/fetch?http://127.1:{port}/")).status, 502, "{}", probe.log());
+            probe.logged(&format!("outgoing request refused: {told}"));
+        }
         probe.workload.delete().await.unwrap();
         let allow = format!("tcp://127.1:{port},tcp://127.0.0.0/8");
         let probe = with_names(&rig, guest, &allow, Names::new()).await;
