@@ -195,14 +195,11 @@ impl Engine {
             loop {
                 interval.tick().await;
                 let images = kept.images().clone();
-                match tokio::task::spawn_blocking(move || images.back_up()).await {
-                    Ok(Err(error)) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "no copy of the image database could be made"
-                        );
-                    }
-                    Ok(Ok(())) | Err(_) => {}
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || images.back_up()).await {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "no copy of the image database could be made"
+                    );
                 }
                 if let Err(error) = kept.memory().back_up().await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the database could be made");

@@ -123,7 +123,7 @@ mod tests {
         records.put(Kind::Volume, &name, "[1,2]").unwrap();
         records.put(Kind::Volume, &name, "[3]").unwrap();
         assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name), Some(vec![3]));
-        assert_eq!(records.names(Kind::Volume), [name.clone()]);
+        assert_eq!(records.names(Kind::Volume), std::slice::from_ref(&name));
         assert!(records.names(Kind::Network).is_empty());
         let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(records.path(Kind::Volume, &name)), 0o600);

@@ -223,7 +223,7 @@ impl Host {
                 value(&())
             }
             Request::Wait { id } => value(&wait(&self.find(&id)?.component).await),
-            Request::Usage { id } => value(&self.usage(&*self.find(&id)?.component)),
+            Request::Usage { id } => value(&self.usage(&self.find(&id)?.component)),
             Request::Instances { id } => value(&self.find(&id)?.component.instances()),
             Request::Invocations { id } => {
                 let component = Arc::clone(&self.find(&id)?.component);

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::names::Tables;
 use crate::protocol::{Brief, DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
 use crate::state::StateFolder;
-use crate::workload::{ComponentWorkload, read_exit, release};
+use crate::workload::{ComponentWorkload, Home, read_exit, release};
 use crate::{mounts, stores, user};
 
 /// What a [`WasmExecutor`] works with.
@@ -374,7 +374,8 @@ impl Executor for WasmExecutor {
                 }
             })?;
             drop(guard);
-            let workload = self.live(work.spec.id.clone(), host, pid, turn, false, work.state_dir);
+            let workload =
+                ComponentWorkload::live(work.spec.id.clone(), self.home(host, turn), pid, false, work.state_dir);
             Ok(Box::new(workload) as Box<dyn Workload>)
         })
     }
@@ -390,14 +391,11 @@ impl Executor for WasmExecutor {
                 if let Err(error) = self.tables.follow(&host, pid, &known.networks).await {
                     tracing::warn!(workload.id = %id, %error, "a component was not told of changed names");
                 }
-                let workload = self.live(id, host, pid, turn, started, known.state_dir);
+                let workload = ComponentWorkload::live(id, self.home(host, turn), pid, started, known.state_dir);
                 return Ok(Box::new(workload) as Box<dyn Workload>);
             }
             match read_exit(&known.state_dir) {
-                Some(exit) => {
-                    let (kv_dir, tables) = (self.kv_dir(&host), Arc::clone(&self.tables));
-                    Ok(Box::new(ComponentWorkload::ended(id, host, turn, tables, exit, known.state_dir, kv_dir)))
-                }
+                Some(exit) => Ok(Box::new(ComponentWorkload::ended(id, self.home(host, turn), exit, known.state_dir))),
                 None => {
                     let text = format!("component {} has neither a host process nor a record of its end", id.short());
                     Err(ExecError::new(ErrorKind::NotFound, text))
@@ -439,17 +437,8 @@ impl Resolver for WasmExecutor {
 }
 
 impl WasmExecutor {
-    fn live(
-        &self,
-        id: WorkloadId,
-        host: Host,
-        pid: u32,
-        turn: Arc<Mutex<()>>,
-        started: bool,
-        state_dir: PathBuf,
-    ) -> ComponentWorkload {
-        let kv_dir = self.kv_dir(&host);
-        ComponentWorkload::live(id, host, pid, turn, Arc::clone(&self.tables), started, state_dir, kv_dir)
+    fn home(&self, host: Host, turn: Arc<Mutex<()>>) -> Home {
+        Home { kv_dir: self.kv_dir(&host), tables: Arc::clone(&self.tables), host, turn }
     }
 
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {

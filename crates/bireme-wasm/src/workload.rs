@@ -21,6 +21,15 @@ use crate::state::StateFolder;
 /// Longest time a host may take to answer when a workload shall end, and then to have ended it.
 const END: Duration = Duration::from_secs(10);
 
+/// The host process of a workload, and what is shared by all that it runs.
+pub(crate) struct Home {
+    pub host: Host,
+    /// Serialises what starts and ends the host process of this sandbox.
+    pub turn: Arc<Mutex<()>>,
+    pub tables: Arc<Tables>,
+    pub kv_dir: PathBuf,
+}
+
 pub(crate) struct ComponentWorkload {
     id: WorkloadId,
     host: Host,
@@ -46,16 +55,8 @@ impl Drop for ComponentWorkload {
 
 impl ComponentWorkload {
     /// A workload that its host knows. Watches for its end from now on.
-    pub(crate) fn live(
-        id: WorkloadId,
-        host: Host,
-        pid: u32,
-        turn: Arc<Mutex<()>>,
-        tables: Arc<Tables>,
-        started: bool,
-        state_dir: PathBuf,
-        kv_dir: PathBuf,
-    ) -> Self {
+    pub(crate) fn live(id: WorkloadId, home: Home, pid: u32, started: bool, state_dir: PathBuf) -> Self {
+        let Home { host, turn, tables, kv_dir } = home;
         let (ended, exit) = watch::channel(None);
         let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
         let started = watch::Sender::new(started);
@@ -63,15 +64,8 @@ impl ComponentWorkload {
     }
 
     /// A workload of which only the record of its end is left.
-    pub(crate) fn ended(
-        id: WorkloadId,
-        host: Host,
-        turn: Arc<Mutex<()>>,
-        tables: Arc<Tables>,
-        exit: Exit,
-        state_dir: PathBuf,
-        kv_dir: PathBuf,
-    ) -> Self {
+    pub(crate) fn ended(id: WorkloadId, home: Home, exit: Exit, state_dir: PathBuf) -> Self {
+        let Home { host, turn, tables, kv_dir } = home;
         let exit = watch::channel(Some(exit)).1;
         let started = watch::Sender::new(true);
         Self { id, host, pid: 0, turn, tables, started, exit, monitor: None, state_dir, kv_dir }

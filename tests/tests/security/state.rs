@@ -75,7 +75,8 @@ fn a_lost_or_broken_database_loses_no_volume_and_no_container() {
             .to_owned()
     };
     let at = address(&engine);
-    let harms: [(&str, fn(&Path)); 6] = [
+    type Harm = (&'static str, fn(&Path));
+    let harms: [Harm; 6] = [
         ("lost", lose),
         ("empty", empty),
         ("garbage", garble),
@@ -102,7 +103,7 @@ fn a_lost_or_broken_database_loses_no_volume_and_no_container() {
         assert_eq!(address(&engine), at, "{what}");
         assert_eq!(say(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "ended"]), "exited 3", "{what}");
         assert_eq!(say(&["logs", "ended"]), "said", "{what}");
-        assert_eq!(say(&["cp", "ended:/own", "-"]).contains("of its own"), true, "{what}");
+        assert!(say(&["cp", "ended:/own", "-"]).contains("of its own"), "{what}");
         assert_eq!(say(&["volume", "inspect", "-f", "{{.Labels.for}}", "data"]), "test", "{what}");
         assert_eq!(say(&["volume", "inspect", "-f", "{{.Options.o}}", "mounted"]), "bind", "{what}");
         assert_eq!(say(&["network", "inspect", "-f", "{{.Labels.a}}", "mine"]), "b", "{what}");

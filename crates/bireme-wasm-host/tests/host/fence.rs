@@ -297,7 +297,7 @@ async fn code_is_kept_under_the_digest_of_what_was_compiled() {
     };
     let claimed = Program::Component { path: other, digest: digest.clone() };
     use bireme_core::Executor as _;
-    let refused = rig.executor.check(&rig.spec("liar", &[]), &claimed).await.err().expect("it lies");
+    let refused = rig.executor.check(&rig.spec("liar", &[]), &claimed).await.expect_err("it lies");
     assert_eq!(refused.kind(), ErrorKind::Invalid);
     assert!(refused.message().contains(&digest) && refused.message().contains("damaged or exchanged"), "{refused}");
     // The next one gets what it says.

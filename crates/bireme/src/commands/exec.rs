@@ -25,7 +25,6 @@ pub(super) async fn exec(context: &Context, args: &ExecArgs) -> Outcome {
         user: args.user.clone(),
         working_dir: args.workdir.clone(),
         console_size: args.tty.then(crate::terminal::console_size).flatten(),
-        ..ExecConfig::default()
     };
     let name = crate::app::resolve(context, name).await?;
     let created: IdResponse = context.client.post(format!("/containers/{name}/exec")).json(&config).read().await?;
