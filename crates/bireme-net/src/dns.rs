@@ -84,6 +84,16 @@ enum Decision {
     Ignore,
 }
 
+impl Known {
+    fn set_linked(&mut self, network: &NetworkId, linked: HashMap<IpAddr, Names>) {
+        if linked.is_empty() {
+            self.linked.remove(network);
+        } else {
+            self.linked.insert(network.clone(), linked);
+        }
+    }
+}
+
 impl Directory {
     pub(crate) fn set_network(&self, network: &NetworkId, internal: bool, gateway: IpAddr) {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -123,11 +133,7 @@ impl Directory {
         let names = names.into_iter().map(|(name, to)| (name.trim_end_matches('.').to_lowercase(), to)).collect();
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         known.names.insert(network.clone(), names);
-        if linked.is_empty() {
-            known.linked.remove(network);
-        } else {
-            known.linked.insert(network.clone(), linked);
-        }
+        known.set_linked(network, linked);
     }
 
     pub(crate) fn change_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
@@ -141,11 +147,7 @@ impl Directory {
                 names.insert(name, to.clone());
             }
         }
-        if linked.is_empty() {
-            known.linked.remove(network);
-        } else {
-            known.linked.insert(network.clone(), linked);
-        }
+        known.set_linked(network, linked);
     }
 
     pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
