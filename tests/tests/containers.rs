@@ -340,3 +340,154 @@ fn changed_files_are_told_exported_and_taken_packed() {
     engine.bireme(["exec", "-u", "nobody-here", "sleeps", "true"]).fails(126, "nobody-here");
     engine.finish();
 }
+
+/// A probe that is given up goes with all it started: others would pile up beside the next ones.
+#[test]
+fn a_health_probe_that_takes_too_long_is_killed_and_its_output_kept() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let probe = "echo begun; sleep 4321 & sleep 4321";
+    let check =
+        ["--health-interval", "1s", "--health-timeout", "1s", "--health-retries", "2", "busybox", "sleep", "300"];
+    engine.docker(["run", "-d", "--name", "sick", "--health-cmd", probe].into_iter().chain(check)).stdout();
+    let inspect = |what: &str| engine.docker(["inspect", "-f", what, "sick"]).stdout().trim().to_owned();
+    eventually("ill", || (inspect("{{.State.Health.Status}}") == "unhealthy").then_some(()));
+    let told = inspect("{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{end}}");
+    assert!(told.contains("-1 Health check exceeded timeout (1s): begun"), "{told}");
+    eventually("three probes, each gone with its children", || {
+        let left = engine.docker(["top", "sick"]).stdout().matches("sleep 4321").count();
+        assert!(left <= 4, "{left} processes of probes");
+        let events = engine.docker(["events", "--since", "1h", "--until", "0s", "--filter", "event=exec_die"]).stdout().to_owned();
+        (events.lines().count() >= 3).then_some(())
+    });
+    engine.finish();
+}
+
+#[test]
+fn a_terminal_has_its_size_from_the_first_instruction() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let body = r#"{"Image":"busybox","Cmd":["stty","size"],"Tty":true,"HostConfig":{"ConsoleSize":[41,137]}}"#;
+    for round in 0..5 {
+        let name = format!("wide{round}");
+        let made = engine.request("POST", &format!("/containers/create?name={name}"), body.as_bytes());
+        assert_eq!(made.status, 201, "{}", made.text());
+        engine.docker(["start", &name]).stdout();
+        engine.docker(["wait", &name]).stdout();
+        assert_eq!(engine.docker(["logs", &name]).stdout().trim(), "41 137");
+    }
+    let shown = engine.docker(["inspect", "-f", "{{.HostConfig.ConsoleSize}}", "wide0"]).stdout().to_owned();
+    assert_eq!(shown.trim(), "[41 137]");
+    let bad = body.replace("[41,137]", "[41]");
+    let refused = engine.request("POST", "/containers/create", bad.as_bytes());
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    engine.finish();
+}
+
+#[test]
+fn a_part_of_a_volume_is_mounted_and_never_what_lies_outside() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let fill = "mkdir -p /d/a/b && echo deep >/d/a/b/file && echo top >/d/file && ln -s a/b /d/inside && \
+                ln -s /etc /d/out && ln -s ../.. /d/up";
+    engine.docker(["run", "--rm", "-v", "data:/d", "busybox", "sh", "-c", fill]).stdout();
+    let read = |subpath: &str, path: &str| {
+        let mount = format!("type=volume,src=data,dst=/x,volume-subpath={subpath}");
+        engine.docker(["run", "--rm", "--mount", &mount, "busybox", "cat", path])
+    };
+    assert_eq!(read("a/b", "/x/file").stdout(), "deep\n");
+    assert_eq!(read("a/b/file", "/x").stdout(), "deep\n", "a single file");
+    assert_eq!(read("inside", "/x/file").stdout(), "deep\n", "a link that stays inside");
+    read("none", "/x").fails(125, "cannot access path");
+    read("out", "/x/passwd").fails(125, "escapes the base directory");
+    read("up", "/x").fails(125, "escapes the base directory");
+    read("../data", "/x").fails(125, "subpath must be a relative path within the volume");
+    read("/etc", "/x").fails(125, "subpath must be a relative path within the volume");
+    // What the image has at the place is not copied into the volume.
+    engine
+        .docker(["run", "--rm", "--mount", "type=volume,src=data,dst=/usr,volume-subpath=a", "busybox", "true"])
+        .stdout();
+    assert_eq!(engine.docker(["run", "--rm", "-v", "data:/d", "busybox", "ls", "/d/a"]).stdout(), "b\n");
+    engine.finish();
+}
+
+#[test]
+fn paths_that_are_asked_for_are_masked_or_read_only() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "cat /etc/passwd | wc -c; ls -A /home | wc -l; touch /usr/x 2>&1; touch /proc/sys/x 2>&1; cat /proc/kcore | head -c1 | wc -c";
+    let run = |host: &str| {
+        let body = format!(r#"{{"Image":"busybox","Cmd":["sh","-c","{script}"],"HostConfig":{host}}}"#);
+        let made = engine.request("POST", "/containers/create", body.as_bytes());
+        assert_eq!(made.status, 201, "{}", made.text());
+        let id = made.json()["Id"].as_str().unwrap().to_owned();
+        engine.docker(["start", &id]).stdout();
+        engine.docker(["wait", &id]).stdout();
+        engine.docker(["logs", &id]).stdout().to_owned()
+    };
+    let told = run(r#"{"MaskedPaths":["/etc/passwd","/home","/none"],"ReadonlyPaths":["/usr","/none"]}"#);
+    let lines: Vec<&str> = told.lines().collect();
+    assert_eq!(lines[..2], ["0", "0"], "{told}");
+    assert!(told.contains("touch: /usr/x: Read-only file system"), "{told}");
+    engine.finish();
+}
+
+#[test]
+fn mounts_of_a_shared_bind_go_both_ways_and_those_of_others_do_not() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let folder = engine.folder().join("shared");
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.to_str().unwrap().to_owned();
+    let mount = |arguments: &[&str]| {
+        assert!(std::process::Command::new(arguments[0]).args(&arguments[1..]).status().unwrap().success())
+    };
+    mount(&["mount", "-t", "tmpfs", "none", &path]);
+    mount(&["mount", "--make-private", &path]);
+    let bind = |word: &str| format!("type=bind,src={path},dst=/x,bind-propagation={word}");
+    let refused = |word: &str| {
+        let words = format!(
+            "path {path} is mounted on {path} but it is not a {} mount",
+            if word == "rshared" { "shared" } else { "shared or slave" }
+        );
+        engine.docker(["run", "--rm", "--mount", &bind(word), "busybox", "true"]).fails(125, &words);
+    };
+    refused("rshared");
+    refused("rslave");
+    mount(&["mount", "--make-shared", &path]);
+    for word in ["rshared", "rslave", "rprivate"] {
+        let inside = format!(
+            "mkdir -p /x/{word} && mount -t tmpfs none /x/{word} && echo here >/x/{word}/file && touch /x/{word}.ready && sleep 300"
+        );
+        engine
+            .docker([
+                "run",
+                "-d",
+                "--name",
+                word,
+                "--privileged",
+                "--mount",
+                &bind(word),
+                "busybox",
+                "sh",
+                "-c",
+                &inside,
+            ])
+            .stdout();
+        eventually("the mount inside", || folder.join(format!("{word}.ready")).exists().then_some(()));
+        assert_eq!(
+            folder.join(word).join("file").exists(),
+            word == "rshared",
+            "{word}: from the container to the host"
+        );
+        let from_host = folder.join(format!("host-{word}"));
+        std::fs::create_dir(&from_host).unwrap();
+        mount(&["mount", "-t", "tmpfs", "none", from_host.to_str().unwrap()]);
+        std::fs::write(from_host.join("file"), "x").unwrap();
+        let seen = engine.docker(["exec", word, "ls", &format!("/x/host-{word}")]).stdout().to_owned();
+        assert_eq!(seen.trim() == "file", word != "rprivate", "{word}: from the host to the container");
+        engine.docker(["rm", "-f", word]).stdout();
+    }
+    mount(&["umount", "-R", &path]);
+    engine.finish();
+}

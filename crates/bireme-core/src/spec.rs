@@ -47,6 +47,9 @@ pub struct WorkloadSpec {
     pub hostname: String,
     pub domainname: String,
     pub tty: bool,
+    /// Columns and rows of the terminal when the workload begins.
+    #[serde(default)]
+    pub console_size: Option<(u16, u16)>,
     /// Keep standard input open for attaching clients; otherwise the workload reads end of file.
     pub open_stdin: bool,
     /// Close standard input when the first attached client leaves.
@@ -89,6 +92,9 @@ pub struct Mount {
 pub enum MountSource {
     /// A file or folder of the host (also a named volume's folder, already resolved).
     Bind { path: PathBuf, propagation: Propagation, recursive: bool },
+    /// What stands at `subpath` in a volume's folder: a file or folder, looked up when it is mounted, since whoever else has
+    /// the volume may have put a link there meanwhile. Links that lead out of the folder are refused.
+    Subpath { volume: PathBuf, subpath: PathBuf },
     /// Memory. `size` in bytes, `None` for half of the machine's; `mode` such as `0o1777`.
     Tmpfs { size: Option<u64>, mode: Option<u32>, options: Vec<String> },
 }

@@ -4,22 +4,25 @@
 //! attached nowhere. Every path is resolved by the kernel inside that root (`openat2`), component by component for what
 //! an archive names, so that no link of the container or of the archive leads out of it.
 
-use std::ffi::OsStr;
+use std::collections::{HashMap, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bireme_core::Program;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use tar::EntryType;
 
 use crate::EngineError;
 use crate::container::Handle;
 use crate::engine::Engine;
 use crate::rootfs;
+use crate::tar_bounds::Bounded;
 use crate::view::{MountKind, Status};
+use crate::xattr;
 
 /// What stands at a path, without following a final link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub struct PathStat {
     pub mode: u32,
     /// Seconds and nanoseconds since the Unix epoch.
     pub modified: (i64, u32),
-    /// Where a link leads; empty for anything else.
+    /// Where a link leads in the end, from the container's root; empty for anything else.
     pub link: String,
 }
 
@@ -43,6 +46,15 @@ struct Place {
     /// What it is called, where that is not the last part of the path.
     called: Option<String>,
     read_only: bool,
+    /// The root is that of the container, so that a link can be followed from it.
+    whole: bool,
+}
+
+/// How an archive is unpacked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unpack {
+    /// A folder is not replaced by what is none, nor the other way round.
+    pub keep_kinds: bool,
 }
 
 /// More entries than any copy by hand; keeps a hostile archive from filling the tree with nothing.
@@ -54,12 +66,18 @@ impl Engine {
     /// # Errors
     /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
     pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let Place { root, inside, called, .. } = self.place_of(name, path)?;
+        let Place { root, inside, called, whole, .. } = self.place_of(name, path)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
-            let (parent, base) = parent_of(&root, &inside).map_err(|error| at_path(&name, &path, error))?;
-            let found = stat(parent.as_fd(), &base).map_err(|error| at_path(&name, &path, error))?;
-            Ok(PathStat { name: called.unwrap_or(found.name), ..found })
+            let look = || {
+                let (parent, base) = parent_of(&root, &inside)?;
+                let mut found = stat(parent.as_fd(), &base)?;
+                if whole && !found.link.is_empty() {
+                    found.link = follow(&root, Path::new(&inside))?;
+                }
+                Ok(PathStat { name: called.unwrap_or_else(|| base_name(&path)), ..found })
+            };
+            look().map_err(|error| at_path(&name, &path, error))
         })
         .await
     }
@@ -77,10 +95,11 @@ impl Engine {
         blocking(move || {
             let copy = || {
                 let (parent, base) = parent_of(&root, &inside)?;
-                let mut archive = tar::Builder::new(out);
-                let as_name = called.as_ref().map_or(Path::new(&base), Path::new);
-                append(&mut archive, parent.as_fd(), &base, as_name, 0)?;
-                archive.into_inner()?.flush()
+                let mut archive = Packer::new(out);
+                // The root has no name of its own.
+                let name = called.unwrap_or_else(|| base_name(&inside)).replace('/', ".");
+                archive.append(parent.as_fd(), &base, Path::new(&name), 0)?;
+                archive.finish()
             };
             copy().map_err(|error| at_path(&name, &path, error))
         })
@@ -96,12 +115,18 @@ impl Engine {
         name: &str,
         path: &str,
         archive: impl Read + Send + 'static,
+        how: Unpack,
     ) -> Result<(), EngineError> {
-        let Place { root, inside, read_only, .. } = self.place_of(name, path)?;
+        let Place { root, inside, read_only, whole, .. } = self.place_of(name, path)?;
         if read_only {
             return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
         }
         let handle = self.find(name)?;
+        // Where it runs, its mount says so.
+        let rests = !matches!(handle.view().state.status, Status::Running | Status::Paused);
+        if whole && rests && handle.fixed.spec.security.read_only_root {
+            return Err(EngineError::Denied { message: "container rootfs is marked read-only".to_owned() });
+        }
         let (name, path) = (name.to_owned(), path.to_owned());
         let unpack = move || {
             match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
@@ -110,7 +135,7 @@ impl Engine {
                 }
                 other => drop(other.map_err(|error| at_path(&name, &path, error))?),
             }
-            extract(&root, Path::new(&inside), archive).map_err(|error| at_path(&name, &path, error))
+            extract(&root, Path::new(&inside), archive, how).map_err(|error| at_path(&name, &path, error))
         };
         blocking(unpack).await?;
         handle.emit(self, "extract-to-dir", []);
@@ -124,7 +149,7 @@ impl Engine {
         let handle = self.find(name)?;
         let status = handle.view().state.status;
         let clean = Path::new("/").join(path.trim_start_matches('/'));
-        let own = || Place { root, inside: path.to_owned(), called: None, read_only: false };
+        let own = || Place { root, inside: path.to_owned(), called: None, read_only: false, whole: true };
         if matches!(status, Status::Running | Status::Paused) || clean.components().any(|c| c == Component::ParentDir) {
             return Ok(own());
         }
@@ -133,14 +158,16 @@ impl Engine {
         let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own()) };
         let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
         // The root of a volume is called as it is in the container.
-        let called = inside.as_os_str().is_empty().then(|| clean.file_name()).flatten();
+        let called = inside.as_os_str().is_empty().then(|| base_name(path));
+        let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
         let folder = fs::open(&mount.source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         match folder {
             Ok(root) => Ok(Place {
                 root,
-                inside: format!("/{}", inside.display()),
-                called: called.map(|called| called.to_string_lossy().into_owned()),
+                inside: format!("/{}{end}", inside.display()),
+                called,
                 read_only: mount.read_only,
+                whole: false,
             }),
             // A single file: it is what stands there.
             Err(_) => Ok(own()),
@@ -157,7 +184,11 @@ impl Engine {
         };
         let view = handle.view();
         let opened = match (view.state.status, view.state.pid) {
-            (Status::Running | Status::Paused, Some(pid)) => root_of_process(pid),
+            (Status::Running | Status::Paused, Some(pid)) => root_of_process(pid).and_then(|root| {
+                // Its number may have gone to another process since: then the state has changed, or is about to.
+                let same = handle.view().state.pid == Some(pid);
+                if same { Ok(root) } else { Err(io::ErrorKind::NotFound.into()) }
+            }),
             (Status::Removing | Status::Dead, _) => return Err(busy(&handle)),
             _ => rootfs::open_writable(lower, upper, work),
         };
@@ -190,30 +221,88 @@ fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
     }
 }
 
+/// The root of a container's init. A process that shares the engine's own mounts is none.
 fn root_of_process(pid: u32) -> io::Result<OwnedFd> {
-    Ok(fs::open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    // Stands for that one process: what is asked below it fails once the process is gone.
+    let process = fs::open(format!("/proc/{pid}"), folder, Mode::empty())?;
+    let mounts = fs::statat(&process, "ns/mnt", AtFlags::empty())?;
+    let own = fs::stat("/proc/self/ns/mnt")?;
+    if (mounts.st_dev, mounts.st_ino) == (own.st_dev, own.st_ino) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the process of the container has ended"));
+    }
+    Ok(fs::openat(&process, "root", folder, Mode::empty())?)
 }
 
 fn in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlags) -> io::Result<OwnedFd> {
     let relative = path.as_ref().strip_prefix("/").unwrap_or(path.as_ref());
     let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
-    Ok(fs::openat2(
-        root,
-        relative,
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-    )?)
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(bireme_sys::path::open(root, relative, flags, Mode::empty(), how)?)
 }
 
-/// The folder that holds `path`, and its name there; the name of the root is `.`.
-fn parent_of(root: &OwnedFd, path: &str) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+/// The folder that holds `path`, and its name there. What must be a folder, as it ends in `/` or `/.`, is resolved as one
+/// and called `.`: a link at the end is followed then, as the kernel does.
+fn parent_of(root: &OwnedFd, path: &str) -> io::Result<(OwnedFd, OsString)> {
     let clean: PathBuf = Path::new(path).components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    let folder = path.ends_with('/') || path.ends_with("/.");
     match (clean.parent(), clean.file_name()) {
-        (Some(parent), Some(base)) => Ok((in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY)?, base.to_owned())),
-        // `/`, or ends in `..`: resolved as a folder.
+        (Some(parent), Some(base)) if !folder => {
+            Ok((in_root(root, parent, OFlags::PATH | OFlags::DIRECTORY)?, base.to_owned()))
+        }
+        // `/`, or ends in `..`: a folder, too.
         _ => Ok((in_root(root, &clean, OFlags::PATH | OFlags::DIRECTORY)?, OsStr::new(".").to_owned())),
     }
+}
+
+/// The last part of a path, as Go's `filepath.Base` has it.
+fn base_name(path: &str) -> String {
+    match path.trim_end_matches('/').rsplit('/').next() {
+        None | Some("") => "/".to_owned(),
+        Some(base) => base.to_owned(),
+    }
+}
+
+/// Links that are followed, as the kernel does.
+const MOST_LINKS: usize = 40;
+
+/// Where `path` leads when every link on the way is followed inside `root`; as far as it goes, where one leads nowhere.
+///
+/// Source: `symlink.FollowSymlinkInScope` of moby.
+fn follow(root: &OwnedFd, path: &Path) -> io::Result<String> {
+    let mut left: VecDeque<OsString> = parts_of(path);
+    let mut done = PathBuf::from("/");
+    let mut links = 0;
+    while let Some(part) = left.pop_front() {
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        let link = in_root(root, &done, OFlags::PATH | OFlags::DIRECTORY)
+            .and_then(|parent| Ok(fs::readlinkat(&parent, &part, Vec::new())?));
+        let Ok(link) = link else {
+            done.push(part);
+            continue;
+        };
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(rustix::io::Errno::LOOP.into());
+        }
+        let link = Path::new(OsStr::from_bytes(link.to_bytes()));
+        if link.is_absolute() {
+            done = PathBuf::from("/");
+        }
+        for part in parts_of(link).into_iter().rev() {
+            left.push_front(part);
+        }
+    }
+    Ok(done.to_string_lossy().into_owned())
+}
+
+/// The names of a path, `..` among them.
+fn parts_of(path: &Path) -> VecDeque<OsString> {
+    let names = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    names.map(|part| part.as_os_str().to_owned()).collect()
 }
 
 fn stat(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<PathStat> {
@@ -233,35 +322,73 @@ fn stat(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<PathStat> {
 
 const DEEPEST: usize = 200;
 
-pub(crate) fn append<W: Write>(
-    archive: &mut tar::Builder<W>,
-    parent: BorrowedFd<'_>,
-    base: &OsStr,
-    as_name: &Path,
-    depth: usize,
-) -> io::Result<()> {
-    if depth > DEEPEST {
-        return Err(io::Error::other("the tree is nested too deeply to copy"));
+/// Files with several names that are remembered; of more, each name gets a copy.
+const MOST_LINKED: usize = 100_000;
+
+/// Packs trees of a container into one archive.
+pub(crate) struct Packer<W: Write> {
+    archive: tar::Builder<W>,
+    /// Where files with several names were written first.
+    linked: HashMap<(u64, u64), PathBuf>,
+}
+
+impl<W: Write> Packer<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self { archive: tar::Builder::new(out), linked: HashMap::new() }
     }
-    let stat = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            let mut header = header(&stat, EntryType::Directory);
-            // A slash at the end, as Go's writer has it and some readers look for.
-            archive.append_data(&mut header, as_name.join(""), io::empty())?;
-            let folder =
-                fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            for entry in fs::Dir::read_from(&folder)? {
-                let entry = entry?;
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if name != "." && name != ".." {
-                    append(archive, folder.as_fd(), name, &as_name.join(name), depth + 1)?;
+
+    pub(crate) fn finish(self) -> io::Result<()> {
+        self.archive.into_inner()?.flush()
+    }
+
+    /// Adds what stands at `base`, with all below it. What vanishes meanwhile is left out, but for the first.
+    pub(crate) fn append(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        base: &OsStr,
+        as_name: &Path,
+        depth: usize,
+    ) -> io::Result<()> {
+        if depth > DEEPEST {
+            return Err(io::Error::other("the tree is nested too deeply to copy"));
+        }
+        let stat = match fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(rustix::io::Errno::NOENT) if depth > 0 => return Ok(()),
+            other => other?,
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            if stat.st_nlink > 1 {
+                if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
+                    let mut header = header(&stat, EntryType::Link);
+                    return add(&mut self.archive, &mut header, as_name, first.as_os_str().as_bytes(), io::empty());
+                }
+                if self.linked.len() < MOST_LINKED {
+                    self.linked.insert((stat.st_dev, stat.st_ino), as_name.to_owned());
                 }
             }
-            Ok(())
+            if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+                append_attributes(&mut self.archive, parent, base)?;
+            }
+            // Sockets and devices are not copied out, as they mean nothing elsewhere.
+            return append_one(&mut self.archive, parent, base, as_name, &stat);
         }
-        // Sockets and devices are not copied out, as they mean nothing elsewhere.
-        _ => append_one(archive, parent, base, as_name, &stat),
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = match fs::openat(parent, base, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) if depth > 0 => return Ok(()),
+            other => other?,
+        };
+        append_attributes(&mut self.archive, parent, base)?;
+        let mut header = header(&stat, EntryType::Directory);
+        // A slash at the end, as Go's writer has it and some readers look for.
+        add(&mut self.archive, &mut header, &as_name.join(""), &[], io::empty())?;
+        for entry in fs::Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                self.append(folder.as_fd(), name, &as_name.join(name), depth + 1)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +404,59 @@ pub(crate) fn header(stat: &fs::Stat, kind: EntryType) -> tar::Header {
     header
 }
 
+/// Adds the extended attributes that go with what stands at `base`, for the entry that follows.
+pub(crate) fn append_attributes<W: Write>(
+    archive: &mut tar::Builder<W>,
+    parent: BorrowedFd<'_>,
+    base: &OsStr,
+) -> io::Result<()> {
+    let attributes = match xattr::at(parent, base) {
+        // It vanished: nothing follows.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    if attributes.is_empty() {
+        return Ok(());
+    }
+    let named: Vec<_> =
+        attributes.iter().map(|(name, value)| (format!("{}{name}", xattr::PAX_PREFIX), value.as_slice())).collect();
+    archive.append_pax_extensions(named.iter().map(|(name, value)| (name.as_str(), *value)))
+}
+
+/// Adds an entry whose name and link stand in the archive byte for byte: `./a` is not `a`.
+fn add<W: Write>(
+    archive: &mut tar::Builder<W>,
+    header: &mut tar::Header,
+    name: &Path,
+    link: &[u8],
+    content: impl Read,
+) -> io::Result<()> {
+    let name = name.as_os_str().as_bytes();
+    for (kind, text) in [(EntryType::GNULongLink, link), (EntryType::GNULongName, name)] {
+        if text.len() > 100 {
+            let mut long = tar::Header::new_gnu();
+            long.set_entry_type(kind);
+            long.set_mode(0o644);
+            put(&mut long, b"././@LongLink", &[]);
+            long.set_size(text.len() as u64 + 1);
+            long.set_cksum();
+            archive.append(&long, text.chain(&[0_u8][..]))?;
+        }
+    }
+    put(header, name, link);
+    header.set_cksum();
+    archive.append(header, content)
+}
+
+/// Writes as much of a name and a link as a header has room for.
+fn put(header: &mut tar::Header, name: &[u8], link: &[u8]) {
+    let old = header.as_old_mut();
+    for (field, text) in [(&mut old.name, name), (&mut old.linkname, link)] {
+        let length = text.len().min(field.len());
+        field[..length].copy_from_slice(&text[..length]);
+    }
+}
+
 /// Adds a file, link or pipe; what is none of these is left out.
 pub(crate) fn append_one<W: Write>(
     archive: &mut tar::Builder<W>,
@@ -287,26 +467,41 @@ pub(crate) fn append_one<W: Write>(
 ) -> io::Result<()> {
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = std::fs::File::from(fs::openat(parent, base, flags, Mode::empty())?);
+            let Some(file) = open_file(parent, base)? else { return Ok(()) };
             let size = file.metadata()?.len();
             let mut header = header(stat, EntryType::Regular);
             header.set_size(size);
             // A file that shrinks meanwhile is filled up, one that grows is cut: the header's size holds.
-            archive.append_data(&mut header, as_name, file.take(size).chain(io::repeat(0)).take(size))
+            add(archive, &mut header, as_name, &[], file.take(size).chain(io::repeat(0)).take(size))
         }
         FileType::Symlink => {
             let target = fs::readlinkat(parent, base, Vec::new())?;
-            archive.append_link(&mut header(stat, EntryType::Symlink), as_name, OsStr::from_bytes(target.to_bytes()))
+            add(archive, &mut header(stat, EntryType::Symlink), as_name, target.to_bytes(), io::empty())
         }
-        FileType::Fifo => archive.append_data(&mut header(stat, EntryType::Fifo), as_name, io::empty()),
+        FileType::Fifo => add(archive, &mut header(stat, EntryType::Fifo), as_name, &[], io::empty()),
         _ => Ok(()),
     }
 }
 
+/// A file to be read; `None` for what is no file any more. Something else may have taken its place since it was looked
+/// at: a device must not even be opened.
+fn open_file(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<Option<std::fs::File>> {
+    let stands = match fs::openat(parent, base, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
+    if FileType::from_raw_mode(fs::fstat(&stands)?.st_mode) != FileType::RegularFile {
+        return Ok(None);
+    }
+    let path = format!("/proc/self/fd/{}", stands.as_raw_fd());
+    let file = fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(Some(file.into()))
+}
+
 /// `archive` may be compressed, as Docker takes it.
-fn extract(root: &OwnedFd, folder: &Path, archive: impl Read) -> io::Result<()> {
-    let mut archive = tar::Archive::new(bireme_image::open_any(archive)?);
+fn extract(root: &OwnedFd, folder: &Path, archive: impl Read, how: Unpack) -> io::Result<()> {
+    let mut archive = tar::Archive::new(Bounded::new(bireme_image::open_any(archive)?));
+    let mut folders = FolderTimes::default();
     for (count, entry) in archive.entries()?.enumerate() {
         if count >= MOST_ENTRIES {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {MOST_ENTRIES} entries")));
@@ -318,9 +513,91 @@ fn extract(root: &OwnedFd, folder: &Path, archive: impl Read) -> io::Result<()> 
             continue;
         }
         let (parent, base) = make_parents(root, folder, &inside)?;
-        place(root, folder, &mut entry, parent.as_fd(), &base)?;
+        place(root, folder, &mut entry, parent.as_fd(), &base, how)?;
+        if entry.header().entry_type() == EntryType::Directory {
+            folders.remember(folder.join(&inside), entry.header().mtime().unwrap_or(0));
+        }
     }
+    folders.set(root);
     Ok(())
+}
+
+/// Times of folders, which what is put into them changes: set at the end.
+#[derive(Default)]
+struct FolderTimes {
+    folders: Vec<(PathBuf, u64)>,
+    bytes: usize,
+}
+
+impl FolderTimes {
+    /// Bytes of paths that are remembered. Folders beyond keep the time at which they were filled.
+    const MOST: usize = 16 << 20;
+
+    fn remember(&mut self, path: PathBuf, modified: u64) {
+        self.bytes += path.as_os_str().len() + size_of::<(PathBuf, u64)>();
+        if self.bytes <= Self::MOST {
+            self.folders.push((path, modified));
+        }
+    }
+
+    fn set(self, root: &OwnedFd) {
+        for (path, modified) in self.folders {
+            // One that a later entry replaced has no time to be set.
+            let set = in_root(root, &path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW)
+                .and_then(|folder| Ok(fs::futimens(&folder, &times(modified))?));
+            if let Err(error) = set {
+                tracing::debug!(path = %path.display(), %error, "the time of a folder is not set");
+            }
+        }
+    }
+}
+
+/// Seconds since the Unix epoch, for both times of a file.
+fn times(modified: u64) -> fs::Timestamps {
+    let time = rustix::time::Timespec { tv_sec: i64::try_from(modified).unwrap_or(0), tv_nsec: 0 };
+    fs::Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes what stands at `base`, a folder with all that is in it. What is mounted there, or below, is not touched.
+fn remove(parent: BorrowedFd<'_>, base: &OsStr, depth: usize) -> io::Result<()> {
+    match fs::unlinkat(parent, base, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(rustix::io::Errno::ISDIR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if depth > DEEPEST {
+        return Err(io::Error::other("a folder to be replaced is nested too deeply"));
+    }
+    let folder = fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let mount = |of: BorrowedFd<'_>| fs::statx(of, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).map(|s| s.stx_mnt_id);
+    if mount(parent)? != mount(folder.as_fd())? {
+        return Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            format!("{} is mounted there and is not replaced", base.display()),
+        ));
+    }
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(&folder)? {
+        names.push(entry?.file_name().to_owned());
+    }
+    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+        remove(folder.as_fd(), OsStr::from_bytes(name.to_bytes()), depth + 1)?;
+    }
+    Ok(fs::unlinkat(parent, base, AtFlags::REMOVEDIR)?)
+}
+
+/// The extended attributes that an entry brings.
+fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String, Vec<u8>)>> {
+    let mut found = Vec::new();
+    let Some(records) = entry.pax_extensions()? else { return Ok(found) };
+    for record in records {
+        let record = record?;
+        let name = record.key().ok().and_then(|key| key.strip_prefix(xattr::PAX_PREFIX));
+        if let Some(name) = name.filter(|name| xattr::travels(name)) {
+            found.push((name.to_owned(), record.value_bytes().to_vec()));
+        }
+    }
+    Ok(found)
 }
 
 /// The path without its root and `.`; `..` is refused.
@@ -364,7 +641,9 @@ fn place<R: Read>(
     entry: &mut tar::Entry<'_, R>,
     parent: BorrowedFd<'_>,
     base: &OsStr,
+    how: Unpack,
 ) -> io::Result<()> {
+    let attributes = attributes_of(entry)?;
     let header = entry.header();
     let kind = header.entry_type();
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -380,38 +659,42 @@ fn place<R: Read>(
     let (user, group) = (owner(number(&old.uid, header.uid())?)?, owner(number(&old.gid, header.gid())?)?);
     let modified = number(&old.mtime, header.mtime())?;
     let (user, group) = (Some(fs::Uid::from_raw(user)), Some(fs::Gid::from_raw(group)));
-    let clear = |kind: EntryType| match fs::unlinkat(parent, base, AtFlags::empty()) {
-        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-        Err(rustix::io::Errno::ISDIR) if kind == EntryType::Directory => Ok(()),
-        Err(error) => Err(io::Error::from(error)),
-    };
+    let stands = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW).ok();
+    let folder_stands = stands.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let folder_comes = kind == EntryType::Directory;
+    if how.keep_kinds && stands.is_some() && folder_stands != folder_comes && kind != EntryType::XGlobalHeader {
+        let (old, new) = if folder_stands { ("directory", "non-directory") } else { ("non-directory", "directory") };
+        return Err(bad(format!("cannot overwrite {old} {:?} with {new}", base.display())));
+    }
+    let clear = || remove(parent, base, 0);
+    let give = |file: BorrowedFd<'_>| attributes.iter().try_for_each(|(name, value)| xattr::give(file, name, value));
     match kind {
         EntryType::Directory => {
-            let exists = fs::statat(parent, base, AtFlags::SYMLINK_NOFOLLOW)
-                .is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory);
-            if !exists {
-                clear(kind)?;
+            if !folder_stands {
+                clear()?;
                 fs::mkdirat(parent, base, Mode::RWXU)?;
             }
             let made = fs::openat(parent, base, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             fs::fchown(&made, user, group)?;
-            Ok(fs::fchmod(&made, mode)?)
+            fs::fchmod(&made, mode)?;
+            give(made.as_fd())
         }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            clear(kind)?;
+            clear()?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
             io::copy(entry, &mut file)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;
-            let time = rustix::time::Timespec { tv_sec: i64::try_from(modified).unwrap_or(0), tv_nsec: 0 };
-            Ok(fs::futimens(&file, &fs::Timestamps { last_access: time, last_modification: time })?)
+            // After the owner, whose change takes a file's capabilities away.
+            give(file.as_fd())?;
+            Ok(fs::futimens(&file, &times(modified))?)
         }
         EntryType::Symlink => {
             let target = entry
                 .link_name()?
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
-            clear(kind)?;
+            clear()?;
             fs::symlinkat(target.as_ref(), parent, base)?;
             Ok(fs::chownat(parent, base, user, group, AtFlags::SYMLINK_NOFOLLOW)?)
         }
@@ -420,13 +703,24 @@ fn place<R: Read>(
                 .link_name()?
                 .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a link without a target"))?;
             let target = folder.join(plain(&target)?);
-            clear(kind)?;
             let (dir, name) = parent_of(root, &target.to_string_lossy())?;
+            let file = fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if stands.is_some_and(|stat| (stat.st_dev, stat.st_ino) == (file.st_dev, file.st_ino)) {
+                return Ok(());
+            }
+            clear()?;
             Ok(fs::linkat(&dir, &name, parent, base, AtFlags::empty())?)
         }
         EntryType::Fifo => {
-            clear(kind)?;
-            Ok(fs::mknodat(parent, base, FileType::Fifo, mode, 0)?)
+            clear()?;
+            fs::mknodat(parent, base, FileType::Fifo, mode, 0)?;
+            fs::chownat(parent, base, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+            // The umask took from it. By its descriptor: a container may put a link in its place meanwhile.
+            let made = fs::openat(parent, base, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            match FileType::from_raw_mode(fs::fstat(&made)?.st_mode) {
+                FileType::Fifo => Ok(fs::chmod(format!("/proc/self/fd/{}", made.as_raw_fd()), mode)?),
+                _ => Ok(()),
+            }
         }
         EntryType::XGlobalHeader => Ok(()),
         _ => Err(io::Error::new(
@@ -473,23 +767,176 @@ mod tests {
         builder.into_inner().unwrap()
     }
 
+    fn packed(parent: BorrowedFd<'_>, base: &OsStr, name: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut packer = Packer::new(&mut out);
+        packer.append(parent, base, Path::new(name), 0).unwrap();
+        packer.finish().unwrap();
+        out
+    }
+
+    fn names_of(archive: &[u8]) -> Vec<String> {
+        let mut archive = tar::Archive::new(archive);
+        let entries = archive.entries().unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| String::from_utf8_lossy(&entry.unwrap().path_bytes()).into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_path_that_ends_as_a_folder_is_one_and_its_link_is_followed() {
+        let (temp, root) = folder();
+        std::fs::write(temp.path().join("root/etc/f"), "x").unwrap();
+        symlink("etc", temp.path().join("root/link")).unwrap();
+        let entries = |path: &str| {
+            let (parent, base) = parent_of(&root, path)?;
+            Ok::<_, io::Error>(names_of(&packed(parent.as_fd(), &base, &base_name(path))))
+        };
+        assert_eq!(entries("/link").unwrap(), ["link"]);
+        assert_eq!(entries("/link/.").unwrap(), ["./", "./f"]);
+        assert_eq!(entries("/link/").unwrap(), ["link/", "link/f"]);
+        assert_eq!(entries("/etc/f/").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(entries("/etc/f/.").unwrap_err().kind(), io::ErrorKind::NotADirectory);
+    }
+
+    #[test]
+    fn links_are_followed_to_their_end_and_never_out() {
+        let (temp, root) = folder();
+        let at = |name: &str| temp.path().join("root").join(name);
+        std::fs::create_dir(at("etc/deep")).unwrap();
+        symlink("/etc/deep", at("way")).unwrap();
+        symlink("../../../../b", at("etc/deep/a")).unwrap();
+        symlink("etc/nothing", at("b")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        assert_eq!(follow(&root, Path::new("/way/a")).unwrap(), "/etc/nothing");
+        assert_eq!(follow(&root, Path::new("/way/./x/../y")).unwrap(), "/etc/deep/y");
+        assert!(follow(&root, Path::new("/loop")).is_err());
+    }
+
+    #[test]
+    fn hard_links_and_attributes_survive_the_way_out_and_in() {
+        use std::os::unix::fs::MetadataExt as _;
+        let (temp, root) = folder();
+        let from = temp.path().join("root/etc");
+        std::fs::write(from.join("one"), "x").unwrap();
+        std::fs::hard_link(from.join("one"), from.join("two")).unwrap();
+        fs::setxattr(from.join("one"), "user.colour", b"blue", fs::XattrFlags::empty()).unwrap();
+        fs::setxattr(&from, "user.kind", b"folder", fs::XattrFlags::empty()).unwrap();
+        // cap_net_raw, permitted, revision 2.
+        let mut capability = [0_u8; 20];
+        (capability[3], capability[5]) = (2, 0x20);
+        fs::setxattr(from.join("one"), "security.capability", &capability, fs::XattrFlags::empty()).unwrap();
+        let long = "n".repeat(120);
+        std::fs::write(from.join(&long), "y").unwrap();
+        let (parent, base) = parent_of(&root, "/etc").unwrap();
+        let archive = packed(parent.as_fd(), &base, "copy");
+        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default()).unwrap();
+        let to = temp.path().join("root/copy");
+        let (one, two) = (std::fs::metadata(to.join("one")).unwrap(), std::fs::metadata(to.join("two")).unwrap());
+        assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
+        let attribute = |path: &Path, name: &str| {
+            let mut value = [0_u8; 64];
+            let length = fs::getxattr(path, name, &mut value).unwrap();
+            value[..length].to_vec()
+        };
+        assert_eq!(attribute(&to.join("two"), "user.colour"), b"blue");
+        assert_eq!(attribute(&to, "user.kind"), b"folder");
+        assert_eq!(attribute(&to.join("one"), "security.capability"), capability);
+        assert_eq!(std::fs::read_to_string(to.join(&long)).unwrap(), "y");
+        let (was, is) = (std::fs::metadata(&from).unwrap(), std::fs::metadata(&to).unwrap());
+        assert_eq!(was.mtime(), is.mtime(), "a folder keeps its time");
+    }
+
+    #[test]
+    fn an_archive_cannot_plant_attributes_of_the_overlay() {
+        let (temp, root) = folder();
+        let mut builder = tar::Builder::new(Vec::new());
+        let names = ["trusted.overlay.redirect", "user.overlay.opaque", "user.mine"];
+        let named: Vec<String> = names.iter().map(|name| format!("SCHILY.xattr.{name}")).collect();
+        builder.append_pax_extensions(named.iter().map(|name| (name.as_str(), b"y".as_slice()))).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o755);
+        builder.append_data(&mut header, "planted/", io::empty()).unwrap();
+        let archive = builder.into_inner().unwrap();
+        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default()).unwrap();
+        let mut found = [0_u8; 200];
+        let length = fs::listxattr(temp.path().join("root/planted"), &mut found).unwrap();
+        let found = String::from_utf8_lossy(&found[..length]).into_owned();
+        assert!(found.contains("user.mine") && !found.contains("overlay"), "{found:?}");
+    }
+
+    #[test]
+    fn kinds_are_replaced_unless_they_are_to_be_kept() {
+        let (temp, root) = folder();
+        std::fs::create_dir_all(temp.path().join("root/etc/d/deep")).unwrap();
+        std::fs::write(temp.path().join("root/etc/d/deep/f"), "x").unwrap();
+        std::fs::write(temp.path().join("root/etc/f"), "x").unwrap();
+        let file = archive(&[("d", EntryType::Regular, "now a file")]);
+        let tree = archive(&[("f", EntryType::Directory, "")]);
+        let kept = Unpack { keep_kinds: true };
+        for (tar, words) in [
+            (&file, "cannot overwrite directory \"d\" with non-directory"),
+            (&tree, "cannot overwrite non-directory \"f\" with directory"),
+        ] {
+            let refused = extract(&root, Path::new("/etc"), tar.as_slice(), kept).unwrap_err();
+            assert!(refused.to_string().contains(words), "{refused}");
+        }
+        extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/etc"), tree.as_slice(), Unpack::default()).unwrap();
+        assert_eq!(std::fs::read_to_string(temp.path().join("root/etc/d")).unwrap(), "now a file");
+        assert!(temp.path().join("root/etc/f").is_dir());
+    }
+
+    #[test]
+    fn what_is_mounted_is_never_emptied_by_a_replacement() {
+        let (temp, root) = folder();
+        let kept = temp.path().join("outside/kept");
+        std::fs::write(&kept, "x").unwrap();
+        std::fs::create_dir_all(temp.path().join("root/etc/d/volume")).unwrap();
+        let at = temp.path().join("root/etc/d/volume");
+        if rustix::mount::mount_bind(temp.path().join("outside"), &at).is_err() {
+            // Not root: there is nothing to mount with.
+            assert!(!rustix::process::geteuid().is_root());
+            return;
+        }
+        let file = archive(&[("d", EntryType::Regular, "now a file")]);
+        let refused = extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default());
+        rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert!(refused.unwrap_err().to_string().contains("mounted there"));
+        assert!(kept.exists());
+    }
+
+    #[test]
+    fn a_device_that_took_a_files_place_is_not_opened() {
+        let (temp, root) = folder();
+        let path = temp.path().join("root/etc/f");
+        std::fs::write(&path, "x").unwrap();
+        let (parent, base) = parent_of(&root, "/etc/f").unwrap();
+        let seen = fs::statat(&parent, &base, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        symlink(temp.path().join("outside"), &path).unwrap();
+        let mut out = tar::Builder::new(Vec::new());
+        append_one(&mut out, parent.as_fd(), &base, Path::new("f"), &seen).unwrap();
+        assert!(names_of(&out.into_inner().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_process_with_our_own_mounts_is_no_container() {
+        assert_eq!(root_of_process(std::process::id()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
     #[test]
     fn what_goes_in_comes_out_and_nothing_lands_outside() {
         let (temp, root) = folder();
         let tar = archive(&[("a/b.txt", EntryType::Regular, "hello"), ("a/link", EntryType::Symlink, "b.txt")]);
-        extract(&root, Path::new("/etc"), tar.as_slice()).unwrap();
+        extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/etc/a/link")).unwrap(), "hello");
         let (parent, base) = parent_of(&root, "/etc/a").unwrap();
-        let mut builder = tar::Builder::new(Vec::new());
-        append(&mut builder, parent.as_fd(), &base, Path::new(&base), 0).unwrap();
-        let out = builder.into_inner().unwrap();
-        let mut names: Vec<String> = tar::Archive::new(out.as_slice())
-            .entries()
-            .unwrap()
-            .map(|e| e.unwrap().path().unwrap().display().to_string())
-            .collect();
-        names.sort();
-        assert_eq!(names, ["a/", "a/b.txt", "a/link"]);
+        let out = packed(parent.as_fd(), &base, "a");
+        assert_eq!(names_of(&out), ["a/", "a/b.txt", "a/link"]);
 
         let mut packed = std::process::Command::new("gzip")
             .stdin(std::process::Stdio::piped())
@@ -498,22 +945,22 @@ mod tests {
             .unwrap();
         packed.stdin.take().unwrap().write_all(&archive(&[("zipped", EntryType::Regular, "small")])).unwrap();
         let packed = packed.wait_with_output().unwrap().stdout;
-        extract(&root, Path::new("/"), packed.as_slice()).unwrap();
+        extract(&root, Path::new("/"), packed.as_slice(), Unpack::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/zipped")).unwrap(), "small");
 
         let climbing = archive(&[("../../outside/x", EntryType::Regular, "no")]);
         assert_eq!(
-            extract(&root, Path::new("/etc"), climbing.as_slice()).unwrap_err().kind(),
+            extract(&root, Path::new("/etc"), climbing.as_slice(), Unpack::default()).unwrap_err().kind(),
             io::ErrorKind::InvalidData
         );
         symlink(temp.path().join("outside"), temp.path().join("root/etc/way")).unwrap();
         let through = archive(&[("way/x", EntryType::Regular, "no")]);
         // The link's target is looked for inside the root, where it is not.
-        assert!(extract(&root, Path::new("/etc"), through.as_slice()).is_err());
+        assert!(extract(&root, Path::new("/etc"), through.as_slice(), Unpack::default()).is_err());
         let planted = archive(&[("out", EntryType::Symlink, "../../outside"), ("out/x", EntryType::Regular, "no")]);
-        let _ = extract(&root, Path::new("/etc"), planted.as_slice());
+        let _ = extract(&root, Path::new("/etc"), planted.as_slice(), Unpack::default());
         assert_eq!(std::fs::read_dir(temp.path().join("outside")).unwrap().count(), 0);
         let device = archive(&[("null", EntryType::Char, "")]);
-        assert!(extract(&root, Path::new("/etc"), device.as_slice()).is_err());
+        assert!(extract(&root, Path::new("/etc"), device.as_slice(), Unpack::default()).is_err());
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bireme_core::BoxFuture;
 use bireme_image::{BuildEvent, BuildRequest, Changes, Commit, ImageConfig, ImageError, ImageId, Reference};
@@ -82,7 +83,18 @@ impl Engine {
         let fixed = &handle.fixed;
         let parent = fixed.image_id.parse().map_err(ImageError::from)?;
         let still = match view.state.status {
-            Status::Running if request.pause => Some(Still::hold(self, handle.id()).await?),
+            Status::Running if request.pause => match Still::hold(self, handle.id()).await {
+                Ok(still) => Some(still),
+                Err(error) => {
+                    // It ended in that moment, or somebody else paused it: it is still as it is.
+                    let mut watch = handle.watch();
+                    let rests = watch.wait_for(|view| view.state.status != Status::Running);
+                    match tokio::time::timeout(KNOWN_WITHIN, rests).await {
+                        Ok(Ok(view)) if !matches!(view.state.status, Status::Removing | Status::Dead) => None,
+                        _ => return Err(error),
+                    }
+                }
+            },
             Status::Removing | Status::Dead => {
                 return Err(EngineError::conflict(format!(
                     "You cannot commit container {} which is being removed",
@@ -115,6 +127,9 @@ impl Engine {
         Ok(id)
     }
 }
+
+/// How long the end of a container that could not be paused may take to be known.
+const KNOWN_WITHIN: Duration = Duration::from_secs(2);
 
 /// A container that is paused, and goes on even when whoever paused it gives up.
 struct Still {

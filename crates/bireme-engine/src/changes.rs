@@ -82,17 +82,12 @@ impl Engine {
             let write = || -> io::Result<()> {
                 // The container may be running on the same folders: read as layers, they are never written to.
                 let root = open_listed(&layers)?;
-                let mut archive = tar::Builder::new(out);
+                let mut archive = archive::Packer::new(out);
                 for name in names(root.as_fd())? {
-                    archive::append(
-                        &mut archive,
-                        root.as_fd(),
-                        OsStr::from_bytes(&name),
-                        Path::new(OsStr::from_bytes(&name)),
-                        0,
-                    )?;
+                    let name = OsStr::from_bytes(&name);
+                    archive.append(root.as_fd(), name, Path::new(name), 1)?;
                 }
-                archive.into_inner()?.flush()
+                archive.finish()
             };
             write().map_err(|source| EngineError::File { path: upper, source })
         })

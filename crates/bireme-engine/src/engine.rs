@@ -732,7 +732,9 @@ impl Engine {
         if new {
             made.volumes.push(volume.name.clone());
         }
-        if let (Program::Layers { lower, .. }, false) = (program, need.no_copy) {
+        // What stands at the mount's place belongs into the part that is mounted, which is to be there already.
+        let part = !need.subpath.as_os_str().is_empty();
+        if let (Program::Layers { lower, .. }, false) = (program, need.no_copy || part) {
             self.fill_volume(&volume, lower, &need.target).await?;
         }
         let point = MountPoint {
@@ -746,7 +748,11 @@ impl Engine {
             read_only: need.read_only,
             propagation: String::new(),
         };
-        let source = MountSource::Bind { path: volume.mountpoint, propagation: Default::default(), recursive: true };
+        let source = if part {
+            MountSource::Subpath { volume: volume.mountpoint, subpath: need.subpath }
+        } else {
+            MountSource::Bind { path: volume.mountpoint, propagation: Default::default(), recursive: true }
+        };
         Ok((bireme_core::spec::Mount { source, target: need.target, read_only: need.read_only }, point))
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bireme_core::{BoxFuture, ExecSpec};
@@ -42,22 +43,56 @@ pub struct ExecSession {
     pub stream: Option<UnixStream>,
 }
 
-/// How many ended sessions of one workload are remembered.
+/// How many ended sessions of one workload are remembered, the newest.
 const KEPT: usize = 64;
-/// How many sessions of one workload may wait to be started; of more, the oldest is forgotten.
-const WAITING: usize = 256;
+
+/// Sessions of one workload that wait for their start, and bytes of their commands and environments: of more, the oldest
+/// are forgotten, as whoever made them has not come back.
+const MOST_WAITING: usize = 256;
+const MOST_WAITING_BYTES: usize = 8 << 20;
 
 /// How long a change of the terminal's size waits for a session that is about to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Entry {
+    /// Rises with each session and with each end: their ages.
+    age: u64,
     view: ExecView,
     handle: Arc<Handle>,
-    /// Counts up over all sessions.
-    number: u64,
     /// Also true when it could not begin.
     begun: watch::Sender<bool>,
     ended: watch::Sender<bool>,
+}
+
+static AGES: AtomicU64 = AtomicU64::new(0);
+
+fn newest() -> u64 {
+    AGES.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What a session that waits costs, in bytes.
+fn weight(spec: &ExecSpec) -> usize {
+    let texts = spec.args.iter().chain(&spec.env).chain(&spec.cwd).chain(&spec.user);
+    texts.map(|text| text.len() + size_of::<String>()).sum::<usize>() + size_of::<Entry>()
+}
+
+/// Which of one workload's sessions are forgotten: the oldest beyond the bounds. Each has its ID, age, whether it has ended,
+/// and its weight; those that run are not among them.
+fn forgotten<'a>(mut sessions: Vec<(&'a str, u64, bool, usize)>) -> Vec<&'a str> {
+    sessions.sort_by_key(|(_, age, ..)| std::cmp::Reverse(*age));
+    let (mut ended, mut waiting, mut bytes) = (0, 0, 0);
+    let over = sessions.into_iter().filter(|(_, _, over, weight)| match over {
+        true => {
+            ended += 1;
+            ended > KEPT
+        }
+        false => {
+            waiting += 1;
+            bytes += weight;
+            waiting > 1 && (waiting > MOST_WAITING || bytes > MOST_WAITING_BYTES)
+        }
+    });
+    over.map(|(id, ..)| id).collect()
 }
 
 impl Entry {
@@ -103,29 +138,27 @@ impl Engine {
             attach,
         };
         let mut execs = self.execs();
-        let of_this = execs.values().filter(|entry| entry.view.container_id == handle.id());
-        let (mut ended, mut waiting): (Vec<_>, Vec<_>) = of_this
-            .filter(|entry| !entry.view.running)
-            .map(|entry| (entry.number, entry.view.id.clone()))
-            .partition(|(_, id)| execs.get(id).is_some_and(|entry| entry.view.exit_code.is_some()));
-        if waiting.len() >= WAITING {
-            // Whoever creates so many and starts none has forgotten the first.
-            waiting.sort_unstable();
-            let forgotten = waiting.swap_remove(0).1;
-            execs.remove(&forgotten);
-            handle.execs_changed(|known| known.retain(|id| *id != forgotten));
-        }
-        ended.sort_unstable();
-        let surplus = ended.len().saturating_sub(KEPT);
-        for (_, old) in ended.drain(..surplus) {
-            execs.remove(&old);
-        }
-        let number = execs.values().map(|entry| entry.number).max().map_or(0, |last| last + 1);
-        handle.execs_changed(|known| known.push(id.clone()));
         execs.insert(
             id.clone(),
-            Entry { view, handle, number, begun: watch::Sender::new(false), ended: watch::Sender::new(false) },
+            Entry {
+                age: newest(),
+                view,
+                handle: handle.clone(),
+                begun: watch::Sender::new(false),
+                ended: watch::Sender::new(false),
+            },
         );
+        let own = execs.iter().filter(|(_, entry)| entry.view.container_id == handle.id() && !entry.view.running);
+        let own =
+            own.map(|(id, entry)| (id.as_str(), entry.age, entry.view.exit_code.is_some(), weight(&entry.view.spec)));
+        let old: Vec<String> = forgotten(own.collect()).into_iter().map(str::to_owned).collect();
+        for old in &old {
+            execs.remove(old);
+        }
+        handle.execs_changed(|known| {
+            known.retain(|id| !old.contains(id));
+            known.push(id.clone());
+        });
         Ok(id)
     }
 
@@ -202,6 +235,7 @@ impl Engine {
 
     fn exec_ended(&self, exec_id: &str, code: i32) {
         if let Some(entry) = self.execs().get_mut(exec_id) {
+            entry.age = newest();
             entry.view.running = false;
             entry.view.exit_code = Some(code);
             entry.begun.send_replace(true);
@@ -261,4 +295,34 @@ fn no_exec(handle: &Handle) -> EngineError {
         "{} is a WebAssembly component and has no processes or shell to exec into: read its output with `docker logs`, its live instances with `docker top`",
         handle.view().name
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_ended_sessions_are_forgotten_first() {
+        // IDs are random: their order says nothing of age.
+        let ids: Vec<String> =
+            (0..100_u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+        let sessions = ids.iter().zip(0..).map(|(id, age)| (id.as_str(), age, true, 1)).collect();
+        let mut old = forgotten(sessions);
+        old.sort_by_key(|old| ids.iter().position(|id| id == old));
+        assert_eq!(old, ids[..100 - KEPT].iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn sessions_that_are_never_started_are_bounded_in_number_and_bytes() {
+        let ids: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        let kept = |weight: usize| {
+            let sessions = ids.iter().zip(0..).map(|(id, age)| (id.as_str(), age, false, weight)).collect();
+            let old = forgotten(sessions);
+            assert!(!old.contains(&"1999"), "the newest stays, whatever it weighs");
+            2000 - old.len()
+        };
+        assert_eq!(kept(100), MOST_WAITING);
+        assert_eq!(kept(1 << 20), 8);
+        assert_eq!(kept(64 << 20), 1);
+    }
 }

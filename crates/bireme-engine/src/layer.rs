@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use tar::EntryType;
 
-use crate::archive::{append_one, header};
+use crate::archive::{append_attributes, append_one, header};
 use crate::changes::{ChangeKind, changes_of};
 
 /// Writes the difference between a container's layers and its own folder. Blocking.
@@ -48,11 +48,7 @@ pub(crate) fn pack(lower: &[PathBuf], upper: &Path, out: &mut dyn Write) -> io::
             linked.insert((stat.st_dev, stat.st_ino), name.to_owned());
         }
         if matches!(kind, FileType::Directory | FileType::RegularFile) {
-            let extended = extended(parent.as_fd(), base)?;
-            let pairs = extended.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-            if !extended.is_empty() {
-                archive.append_pax_extensions(pairs)?;
-            }
+            append_attributes(&mut archive, parent.as_fd(), base)?;
         }
         match kind {
             FileType::Directory => archive.append_data(&mut header(&stat, EntryType::Directory), name, io::empty())?,
@@ -75,33 +71,6 @@ fn folder(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     Ok(fs::openat2(root, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), how)?)
-}
-
-/// File capabilities and users' own attributes, as the tar format names them.
-fn extended(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = fs::openat(parent, base, flags, Mode::empty())?;
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let mut names = vec![0_u8; 64 << 10];
-    let length = match fs::listxattr(&path, &mut names[..]) {
-        Ok(length) => length,
-        // A file system without them.
-        Err(rustix::io::Errno::NOTSUP) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut found = Vec::new();
-    for name in names[..length].split(|byte| *byte == 0) {
-        let Ok(name) = std::str::from_utf8(name) else { continue };
-        if name != "security.capability" && !name.starts_with("user.") {
-            continue;
-        }
-        let mut value = vec![0_u8; 64 << 10];
-        let length = fs::fgetxattr(&file, name, &mut value[..])?;
-        value.truncate(length);
-        found.push((format!("SCHILY.xattr.{name}"), value));
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -40,12 +40,14 @@ mod resolve;
 pub mod restart;
 mod rootfs;
 mod size;
+mod tar_bounds;
 pub mod update;
 pub mod view;
 mod volume;
 mod volume_source;
+mod xattr;
 
-pub use archive::PathStat;
+pub use archive::{PathStat, Unpack};
 pub use attach::AttachSession;
 pub use build::CommitRequest;
 pub use changes::{Change, ChangeKind};

@@ -3,7 +3,6 @@
 //! The file is written by another process (`bireme_core::log_line`), one whole record per write, and may be rotated to
 //! `path.1`, `path.2`, … at any moment. Reading follows the open file to its end, then turns to the new one.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -38,6 +37,9 @@ impl Stream for LogStream {
 
 /// How much is read at once.
 const CHUNK: usize = 64 * 1024;
+
+/// Bytes of the longest record: its text with every byte escaped, and what stands round it. What is longer is none of ours.
+const LONGEST: usize = log_line::MAX_TEXT * 6 + 1024;
 
 /// Starts reading `path` as `query` asks; `state` tells when nothing more will come.
 /// A workload that does not run is not followed.
@@ -169,28 +171,27 @@ impl Reader {
         self.sender.send(Ok(record)).await.map_err(|_| Stopped::Enough)
     }
 
-    /// Sends what is wanted of the last `count` records, as Docker counts: of either stream, of any time. Answers the live file, read to its end.
+    /// Sends what is wanted of the last `count` records, as Docker counts: of either stream, of any time. Answers the live
+    /// file, read to its end.
     async fn tail(&self, count: usize) -> Result<Option<LogFile>, Stopped> {
-        let mut last: VecDeque<Record> = VecDeque::new();
-        let mut live = None;
-        // Only as many files as needed, newest first; each is read backwards in steps that double.
-        let files: Vec<PathBuf> =
-            std::iter::once(self.path.clone()).chain(rotated(&self.path).into_iter().rev()).collect();
-        for (at, path) in files.iter().enumerate() {
-            let Some(mut file) = open(path).map_err(|e| self.failed(e))? else { continue };
-            let records = file.last_records(count - last.len()).map_err(|e| self.failed(e))?;
-            for record in records.into_iter().rev() {
-                last.push_front(record);
-            }
-            if at == 0 {
-                live = Some(file);
-            }
-            if last.len() >= count {
+        // Only as many files as needed, newest first; where reading begins is found before anything is read.
+        let paths = std::iter::once(self.path.clone()).chain(rotated(&self.path).into_iter().rev());
+        let mut files = Vec::new();
+        let mut left = count;
+        for (at, path) in paths.enumerate() {
+            let Some(mut file) = open(&path).map_err(|e| self.failed(e))? else { continue };
+            left -= file.seek_last(left).map_err(|e| self.failed(e))?;
+            files.push((at, file));
+            if left == 0 {
                 break;
             }
         }
-        for record in last {
-            self.deliver(record).await?;
+        let mut live = None;
+        while let Some((at, mut file)) = files.pop() {
+            self.drain(&mut file).await?;
+            if at == 0 {
+                live = Some(file);
+            }
         }
         Ok(live)
     }
@@ -205,6 +206,8 @@ struct LogFile {
     file: File,
     inode: u64,
     pending: Vec<u8>,
+    /// The record that is being read is too long to be one of ours: what is left of it is passed over.
+    skipping: bool,
 }
 
 impl LogFile {
@@ -222,39 +225,61 @@ impl LogFile {
         if read == 0 {
             return Ok(None);
         }
+        let end = |bytes: &[u8]| bytes.iter().position(|b| *b == b'\n').map(|at| at + 1);
+        if self.skipping {
+            match end(&self.pending) {
+                Some(at) => {
+                    self.pending.drain(..at);
+                    self.skipping = false;
+                }
+                None => self.pending.clear(),
+            }
+        }
         let whole = self.pending.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let records = self.pending[..whole].split(|b| *b == b'\n').filter_map(log_line::decode).collect();
         self.pending.drain(..whole);
+        if self.pending.len() > LONGEST {
+            self.pending = Vec::new();
+            self.skipping = true;
+        }
         Ok(Some(records))
     }
 
-    /// The last `count` records, oldest first; the position is then the end.
-    fn last_records(&mut self, count: usize) -> io::Result<Vec<Record>> {
-        let length = self.file.metadata()?.len();
-        let mut step = CHUNK as u64;
-        loop {
-            let from = length.saturating_sub(step);
-            self.file.seek(SeekFrom::Start(from))?;
-            self.pending.clear();
-            let mut all = Vec::new();
-            while let Some(records) = self.next_records()? {
-                all.extend(records);
+    /// Goes to where the last `count` records begin; answers how many there are, if fewer.
+    fn seek_last(&mut self, count: usize) -> io::Result<usize> {
+        let mut at = self.file.metadata()?.len();
+        // Each record ends a line; the one behind the last line end is not whole yet.
+        let mut ends = 0;
+        let mut chunk = vec![0; CHUNK];
+        while at > 0 {
+            let size = at.min(CHUNK as u64);
+            at -= size;
+            let piece = &mut chunk[..usize::try_from(size).unwrap_or(CHUNK)];
+            self.file.seek(SeekFrom::Start(at))?;
+            // It may have been cut meanwhile: then there is nothing to go to.
+            if let Err(error) = self.file.read_exact(piece) {
+                if error.kind() != io::ErrorKind::UnexpectedEof {
+                    return Err(error);
+                }
+                self.file.seek(SeekFrom::Start(0))?;
+                return Ok(0);
             }
-            if from > 0 && !all.is_empty() {
-                // The first may have been cut; it could not have been decoded then, but neither is it known whole.
-                all.remove(0);
+            for (offset, _) in piece.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+                if ends == count {
+                    self.file.seek(SeekFrom::Start(at + offset as u64 + 1))?;
+                    return Ok(count);
+                }
+                ends += 1;
             }
-            if all.len() >= count || from == 0 {
-                return Ok(all.split_off(all.len().saturating_sub(count)));
-            }
-            step *= 4;
         }
+        self.file.seek(SeekFrom::Start(0))?;
+        Ok(ends)
     }
 }
 
 fn open(path: &Path) -> io::Result<Option<LogFile>> {
     match File::open(path) {
-        Ok(file) => Ok(Some(LogFile { inode: file.metadata()?.ino(), file, pending: Vec::new() })),
+        Ok(file) => Ok(Some(LogFile { inode: file.metadata()?.ino(), file, pending: Vec::new(), skipping: false })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -303,5 +328,60 @@ impl Watch {
             }
         }
         ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+
+    fn written(bytes: &[u8]) -> LogFile {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file.seek(SeekFrom::Start(0)).unwrap();
+        LogFile { file, inode: 0, pending: Vec::new(), skipping: false }
+    }
+
+    fn line(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        log_line::encode(&mut out, Output::Stdout, text.as_bytes(), 1);
+        out
+    }
+
+    fn texts(file: &mut LogFile) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Some(records) = file.next_records().unwrap() {
+            all.extend(records.into_iter().map(|record| record.text));
+            assert!(file.pending.capacity() <= 4 * (LONGEST + CHUNK), "{} bytes", file.pending.capacity());
+        }
+        all
+    }
+
+    #[test]
+    fn a_line_without_end_is_passed_over_in_flat_memory() {
+        let mut bytes = line("before\n");
+        bytes.extend(std::iter::repeat_n(b'a', 20 << 20));
+        bytes.push(b'\n');
+        bytes.extend(line("after\n"));
+        assert_eq!(texts(&mut written(&bytes)), ["before\n", "after\n"]);
+    }
+
+    #[test]
+    fn the_longest_record_is_read() {
+        let longest = "\u{1}".repeat(log_line::MAX_TEXT);
+        assert_eq!(texts(&mut written(&line(&longest))), [longest]);
+    }
+
+    proptest! {
+        #[test]
+        fn reading_begins_at_the_last_records(lines in proptest::collection::vec("[a-z]{0,3000}", 0..80), count in 0_usize..90) {
+            let bytes: Vec<u8> = lines.iter().flat_map(|text| line(text)).chain(*b"{\"log\":\"half").collect();
+            let mut file = written(&bytes);
+            let found = file.seek_last(count).unwrap();
+            prop_assert_eq!(found, count.min(lines.len()));
+            prop_assert_eq!(texts(&mut file), &lines[lines.len() - found..]);
+        }
     }
 }

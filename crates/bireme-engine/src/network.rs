@@ -1203,7 +1203,7 @@ pub(crate) fn finds_names(endpoints: &[Endpoint]) -> bool {
 /// That a workload has not published the port before, to itself: nobody could tell the two apart.
 ///
 /// # Errors
-/// `Conflict` in Docker's words.
+/// `PortAllocated`, in Docker's words.
 fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -> Result<(), EngineError> {
     let wanted = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let same_address = |other: IpAddr| {
@@ -1217,11 +1217,8 @@ fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -
     if number == 0 || !moving.ports.iter().any(same) {
         return Ok(());
     }
-    Err(EngineError::conflict(format!(
-        "driver failed programming external connectivity on endpoint {}: Bind for {} failed: port is already allocated",
-        handle.view().name,
-        SocketAddr::new(wanted, number)
-    )))
+    let owner = handle.view().name.clone();
+    Err(bireme_net::NetError::PortAllocated { owner, host: SocketAddr::new(wanted, number) }.into())
 }
 
 /// The endpoint that published ports lead to.

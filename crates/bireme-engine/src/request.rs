@@ -29,6 +29,8 @@ pub struct Create {
     pub hostname: Option<String>,
     pub domainname: Option<String>,
     pub tty: bool,
+    /// Columns and rows.
+    pub console_size: Option<(u16, u16)>,
     pub open_stdin: bool,
     pub stdin_once: bool,
     pub labels: BTreeMap<String, String>,
@@ -94,6 +96,8 @@ pub enum MountRequestSource {
     /// `None`: an anonymous volume.
     Volume {
         name: Option<String>,
+        /// What of the volume is mounted: a path in it, empty for all of it.
+        subpath: PathBuf,
         no_copy: bool,
         driver: Option<String>,
         options: BTreeMap<String, String>,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bireme_core::spec::{
@@ -19,6 +19,8 @@ use crate::view::{MountKind, MountPoint};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VolumeNeed {
     pub(crate) name: Option<String>,
+    /// A path in the volume; empty for all of it.
+    pub(crate) subpath: PathBuf,
     pub(crate) target: String,
     pub(crate) declared: bool,
     pub(crate) read_only: bool,
@@ -183,9 +185,17 @@ pub(crate) fn mounts(
                 let source = MountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() };
                 resolved.mounts.push(Mount { source, target, read_only: mount.read_only });
             }
-            MountRequestSource::Volume { name, no_copy, driver, options, labels } => {
+            MountRequestSource::Volume { name, subpath, no_copy, driver, options, labels } => {
+                // As Docker: clean names only, so that nothing of it is for the kernel to judge.
+                let plain = subpath.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+                if !plain {
+                    return Err(EngineError::invalid(
+                        "invalid volume mount config: subpath must be a relative path within the volume".to_owned(),
+                    ));
+                }
                 resolved.volumes.push(VolumeNeed {
                     name: name.clone(),
+                    subpath: subpath.clone(),
                     declared: image.volumes.contains_key(&target),
                     target,
                     read_only: mount.read_only,
@@ -208,6 +218,7 @@ pub(crate) fn mounts(
         if targets.insert(target.clone()) {
             resolved.volumes.push(VolumeNeed {
                 name: None,
+                subpath: PathBuf::new(),
                 target,
                 declared: true,
                 read_only: false,
@@ -312,6 +323,7 @@ pub(crate) fn resolve(
         user: request.user.clone().filter(|user| !user.is_empty()).unwrap_or_else(|| config.user.clone()),
         domainname: request.domainname.clone().unwrap_or_default(),
         tty: request.tty,
+        console_size: request.console_size,
         open_stdin: request.open_stdin,
         stdin_once: request.stdin_once,
         mounts: Vec::new(),

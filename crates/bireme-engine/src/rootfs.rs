@@ -1,12 +1,16 @@
 //! Looking into an image's file tree without mounting it anywhere: volumes are filled from it.
 
-use std::ffi::CStr;
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+use crate::xattr;
 
 /// Copies what an image has at `target` into the empty folder `into`, with owners, modes and times; the folder itself
 /// takes those of the image's folder. An image without such a folder is no error.
@@ -16,7 +20,7 @@ pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Resu
     let root = open_merged(layers)?;
     let relative = target.trim_start_matches('/');
     let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-    let source = match fs::openat2(
+    let source = match bireme_sys::path::open(
         &root,
         if relative.is_empty() { "." } else { relative },
         flags,
@@ -28,7 +32,8 @@ pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Resu
         Err(error) => return Err(error.into()),
     };
     let destination = fs::open(into, flags, Mode::empty())?;
-    copy_folder(source.as_fd(), destination.as_fd(), 0)
+    let mut copied = Copied { root: destination.as_fd(), linked: HashMap::new() };
+    copy_folder(source.as_fd(), destination.as_fd(), Path::new(""), 0, &mut copied)
 }
 
 /// The image's tree as one folder. An overlay mount that is attached nowhere: it is gone when the descriptor closes.
@@ -61,7 +66,23 @@ fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<O
 /// Deeper than any real tree; keeps a hostile one from exhausting descriptors.
 const DEEPEST: usize = 200;
 
-fn copy_folder(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+/// Files with several names that are remembered; of more, each name gets a copy.
+const MOST_LINKED: usize = 100_000;
+
+/// Where files with several names were copied to first.
+struct Copied<'a> {
+    root: BorrowedFd<'a>,
+    /// Below the root, by device and number of the file.
+    linked: HashMap<(u64, u64), PathBuf>,
+}
+
+fn copy_folder(
+    source: BorrowedFd<'_>,
+    destination: BorrowedFd<'_>,
+    path: &Path,
+    depth: usize,
+    copied: &mut Copied<'_>,
+) -> io::Result<()> {
     if depth > DEEPEST {
         return Err(io::Error::other("the image's tree is nested too deeply"));
     }
@@ -71,21 +92,40 @@ fn copy_folder(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, depth: usize
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        copy_entry(source, destination, name, depth)?;
+        let path = path.join(OsStr::from_bytes(name.to_bytes()));
+        copy_entry(source, destination, name, &path, depth, copied)?;
     }
     copy_attributes(source, destination)
 }
 
-fn copy_entry(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, name: &CStr, depth: usize) -> io::Result<()> {
+fn copy_entry(
+    source: BorrowedFd<'_>,
+    destination: BorrowedFd<'_>,
+    name: &CStr,
+    path: &Path,
+    depth: usize,
+    copied: &mut Copied<'_>,
+) -> io::Result<()> {
     let stat = fs::statat(source, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let mode = Mode::from_raw_mode(stat.st_mode);
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory && stat.st_nlink > 1 {
+        let file = (stat.st_dev, stat.st_ino);
+        if let Some(first) = copied.linked.get(&file) {
+            return Ok(fs::linkat(copied.root, first, destination, name, AtFlags::empty())?);
+        }
+        if copied.linked.len() < MOST_LINKED
+            && matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink)
+        {
+            copied.linked.insert(file, path.to_owned());
+        }
+    }
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             fs::mkdirat(destination, name, Mode::RWXU)?;
             let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let from = fs::openat(source, name, flags, Mode::empty())?;
             let to = fs::openat(destination, name, flags, Mode::empty())?;
-            copy_folder(from.as_fd(), to.as_fd(), depth + 1)
+            copy_folder(from.as_fd(), to.as_fd(), path, depth + 1, copied)
         }
         FileType::RegularFile => {
             let from = fs::openat(source, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
@@ -115,22 +155,15 @@ fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let (user, group) = owner(&stat);
     fs::fchown(to, Some(user), Some(group))?;
     fs::fchmod(to, Mode::from_raw_mode(stat.st_mode))?;
-    copy_capability(from, to)?;
+    for (name, value) in xattr::of(from)? {
+        xattr::give(to, &name, &value)?;
+    }
     let time = |secs: i64, nanos: i64| rustix::time::Timespec { tv_sec: secs, tv_nsec: nanos };
     let times = fs::Timestamps {
         last_access: time(stat.st_atime as i64, stat.st_atime_nsec as i64),
         last_modification: time(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
     };
     Ok(fs::futimens(to, &times)?)
-}
-
-/// File capabilities are the one extended attribute that programs of images rely on.
-fn copy_capability(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let mut value = [0u8; 64];
-    match fs::fgetxattr(from, "security.capability", &mut value) {
-        Ok(length) => Ok(fs::fsetxattr(to, "security.capability", &value[..length], XattrFlags::empty())?),
-        Err(_) => Ok(()),
-    }
 }
 
 fn owner(stat: &fs::Stat) -> (fs::Uid, fs::Gid) {
@@ -158,6 +191,8 @@ mod tests {
         std::fs::set_permissions(high.join("data"), std::fs::Permissions::from_mode(0o750)).unwrap();
         std::os::unix::fs::chown(high.join("data"), Some(999), Some(998)).unwrap();
         symlink("/data", high.join("alias")).unwrap();
+        std::fs::hard_link(high.join("data/b"), high.join("data/sub/same")).unwrap();
+        fs::setxattr(high.join("data/b"), "user.colour", b"blue", fs::XattrFlags::empty()).unwrap();
         symlink("../../../../etc", high.join("out")).unwrap();
         let into = temp.path().join("volume");
         std::fs::create_dir(&into).unwrap();
@@ -167,6 +202,11 @@ mod tests {
         assert!(into.join("sub").is_dir());
         let meta = std::fs::metadata(&into).unwrap();
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o777), (999, 998, 0o750));
+        let (one, two) =
+            (std::fs::metadata(into.join("b")).unwrap(), std::fs::metadata(into.join("sub/same")).unwrap());
+        assert_eq!((one.ino(), one.nlink()), (two.ino(), 2), "one file with two names stays one");
+        let mut colour = [0_u8; 8];
+        assert_eq!(fs::getxattr(into.join("b"), "user.colour", &mut colour).unwrap(), 4);
         let empty = temp.path().join("empty");
         std::fs::create_dir(&empty).unwrap();
         copy_up(&[low, high], "/out", &empty).unwrap();

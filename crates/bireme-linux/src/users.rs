@@ -39,7 +39,7 @@ pub fn resolve(root: impl AsFd, user: &str, extra: &[String]) -> Result<User, Fa
 fn read(root: impl AsFd, path: &str) -> String {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) else { return String::new() };
+    let Ok(fd) = bireme_sys::path::open(root, path, flags, Mode::empty(), resolve) else { return String::new() };
     let regular =
         rustix::fs::fstat(&fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
     let mut bytes = Vec::new();

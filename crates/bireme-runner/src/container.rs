@@ -176,6 +176,10 @@ fn build(
             .and_then(|(socket, _)| receive(&socket))
             .map_err(|error| failed("cannot get the terminal", error))?;
         let _ = fs::remove_file("console.sock");
+        if let Some((columns, rows)) = config.spec.console_size {
+            crate::exec::resize(&master, columns, rows)
+                .map_err(|error| failed("cannot set the terminal's size", error))?;
+        }
         own_terminal(&master, user.uid).map_err(|error| failed("cannot set up the terminal", error))?;
         streams.terminal = Some(master);
     }

@@ -6,6 +6,7 @@
 //! from then on only its descriptor is used. libcontainer mounts `/proc`, `/dev` and `/sys` afterwards: whatever a link
 //! leads a mount to, it cannot come to lie over the kernel's files.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -22,7 +23,7 @@ use libcontainer::syscall::linux::{
     AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
 };
 use libcontainer::syscall::syscall::create_syscall;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
@@ -32,6 +33,8 @@ use crate::raw;
 
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
+/// The tree keeps the peers that it was cloned with.
+const UNCHANGED: u64 = 0;
 
 /// A root filesystem that stands.
 pub(crate) struct Rootfs {
@@ -51,10 +54,11 @@ fn failed(what: &str, error: io::Error) -> Failure {
 /// Enters a mount namespace and puts everything together in it.
 pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     let down = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
-        .map_err(io::Error::from)
-        .and_then(|()| Ok(rustix::mount::mount_change("/", down)?))
-        .map_err(|error| failed("cannot make a mount namespace", error))?;
+    let separate = |error| failed("cannot make a mount namespace", error);
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).map_err(io::Error::from).map_err(separate)?;
+    // Before the mounts here become slaves of the host's: only a peer of those passes on what is mounted inside.
+    let shared = shared_trees(&config.spec.mounts)?;
+    rustix::mount::mount_change("/", down).map_err(io::Error::from).map_err(separate)?;
     if let Some(pid) = config.joins.ipc {
         shared_memory(pid, &spec::shared_memory(&config.run_dir))
             .map_err(|error| failed("cannot share /dev/shm with the container whose IPC namespace is joined", error))?;
@@ -75,7 +79,7 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     let mut own: Vec<&Mount> = config.spec.mounts.iter().filter(|mount| !spec::below_dev(&mount.target)).collect();
     own.sort_by_key(|mount| Path::new(&mount.target).components().count());
     for mount in own {
-        rootfs.mount(mount)?;
+        rootfs.mount(mount, shared.get(mount.target.as_str()))?;
     }
     rootfs.etc(config)?;
     if config.spec.cwd.len() > 1 {
@@ -185,7 +189,7 @@ impl Rootfs {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        Ok(rustix::fs::openat2(&self.fd, inside, flags | OFlags::CLOEXEC, Mode::empty(), how)?)
+        Ok(bireme_sys::path::open(&self.fd, inside, flags, Mode::empty(), how)?)
     }
 
     /// Opens `target` inside the root, made as a folder or an empty file if it is not there.
@@ -234,24 +238,40 @@ impl Rootfs {
         Ok(parent)
     }
 
-    fn mount(&self, mount: &Mount) -> Result<(), Failure> {
+    /// `shared`: the tree of a bind with shared propagation.
+    fn mount(&self, mount: &Mount, shared: Option<&OwnedFd>) -> Result<(), Failure> {
         spec::check_target(&mount.target)?;
         let target = Path::new(&mount.target);
         let what = || format!("cannot mount at {}", mount.target);
         match &mount.source {
             MountSource::Bind { path, propagation, recursive } => {
-                let meta = fs::metadata(path).map_err(|error| {
-                    let message = match error.kind() {
-                        io::ErrorKind::NotFound => format!(
-                            "invalid mount config for type \"bind\": bind source path does not exist: {}",
-                            path.display()
-                        ),
-                        _ => format!("cannot use {} as a mount: {error}", path.display()),
-                    };
-                    Failure::new(ErrorKind::Invalid, message)
-                })?;
+                let meta = source(path)?;
                 let target = self.make(target, meta.is_dir())?;
-                bind(path, target.as_fd(), *recursive, *propagation, mount.read_only)
+                match shared {
+                    Some(tree) => {
+                        let attr_set = if mount.read_only { MOUNT_ATTR_RDONLY } else { 0 };
+                        let attributes = MountAttr { attr_set, attr_clr: 0, propagation: UNCHANGED, userns_fd: 0 };
+                        set_attributes(tree.as_fd(), &attributes).and_then(|()| attach(tree.as_fd(), target.as_fd()))
+                    }
+                    None => {
+                        if *propagation == Propagation::Slave {
+                            propagates(path, false)?;
+                        }
+                        bind(path, target.as_fd(), *recursive, *propagation, mount.read_only)
+                    }
+                }
+                .map_err(|error| failed(&what(), error))
+            }
+            MountSource::Subpath { volume, subpath } => {
+                let found = bireme_sys::path::beneath(volume, subpath).map_err(|error| {
+                    Failure::new(ErrorKind::Invalid, bireme_sys::path::not_accessible(volume, subpath, &error))
+                })?;
+                let folder = rustix::fs::fstat(&found).map_err(|error| failed(&what(), error.into()))?;
+                let folder = FileType::from_raw_mode(folder.st_mode) == FileType::Directory;
+                let target = self.make(target, folder)?;
+                // By its descriptor: what the name stands for may change, what was found does not.
+                let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+                bind(&found, target.as_fd(), true, Propagation::Private, mount.read_only)
                     .map_err(|error| failed(&what(), error))
             }
             MountSource::Tmpfs { size, mode, options } => {
@@ -287,6 +307,78 @@ impl Rootfs {
     }
 }
 
+/// What a bind mounts.
+///
+/// # Errors
+/// `Invalid`, in Docker's words, when it is not there.
+fn source(path: &Path) -> Result<fs::Metadata, Failure> {
+    fs::metadata(path).map_err(|error| {
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => {
+                format!("invalid mount config for type \"bind\": bind source path does not exist: {}", path.display())
+            }
+            _ => format!("cannot use {} as a mount: {error}", path.display()),
+        };
+        Failure::new(ErrorKind::Invalid, message)
+    })
+}
+
+/// Clones the trees of binds with shared propagation, by target.
+///
+/// # Errors
+/// `Invalid` when the mount that a source lies on is not shared.
+fn shared_trees(mounts: &[Mount]) -> Result<HashMap<&str, OwnedFd>, Failure> {
+    let mut trees = HashMap::new();
+    for mount in mounts {
+        let MountSource::Bind { path, propagation: Propagation::Shared, recursive } = &mount.source else { continue };
+        source(path)?;
+        propagates(path, true)?;
+        let tree = clone_tree(path, *recursive)
+            .map_err(|error| failed(&format!("cannot mount at {}", mount.target), error))?;
+        trees.insert(mount.target.as_str(), tree);
+    }
+    Ok(trees)
+}
+
+/// Checks that the mount `path` lies on takes part in propagation: as a peer where `shared`, or also as a slave.
+///
+/// Source: `ensureShared` and `ensureSharedOrSlave` of moby.
+fn propagates(path: &Path, shared: bool) -> Result<(), Failure> {
+    let look = || -> io::Result<Option<String>> {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        let id = rustix::fs::statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id;
+        let table = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(lacks_propagation(&table, id, shared))
+    };
+    match look().map_err(|error| failed(&format!("cannot look up the mount of {}", path.display()), error))? {
+        None => Ok(()),
+        Some(at) => {
+            let wanted = if shared { "shared" } else { "shared or slave" };
+            let message = format!("path {} is mounted on {at} but it is not a {wanted} mount", path.display());
+            Err(Failure::new(ErrorKind::Invalid, message))
+        }
+    }
+}
+
+/// Where the mount with the number `id` is, if it takes no part in propagation. Source: proc_pid_mountinfo(5).
+fn lacks_propagation(table: &str, id: u64, shared: bool) -> Option<String> {
+    let line = table.lines().find(|line| line.split(' ').next() == Some(id.to_string().as_str()))?;
+    let mut fields = line.split(' ').skip(4);
+    let at = fields.next().unwrap_or_default().to_owned();
+    let optional = fields.skip(1).take_while(|field| *field != "-");
+    let takes = |field: &str| field.starts_with("shared:") || (!shared && field.starts_with("master:"));
+    (!optional.into_iter().any(takes)).then_some(at)
+}
+
+fn clone_tree(source: &Path, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(rustix::mount::open_tree(CWD, source, flags)?)
+}
+
 fn bind(
     source: &Path,
     target: BorrowedFd<'_>,
@@ -294,11 +386,7 @@ fn bind(
     propagation: Propagation,
     read_only: bool,
 ) -> io::Result<()> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let tree = rustix::mount::open_tree(CWD, source, flags)?;
+    let tree = clone_tree(source, recursive)?;
     let mut attributes = MountAttr { attr_set: 0, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 };
     if propagation == Propagation::Slave {
         attributes.propagation = MS_SLAVE;

@@ -6,6 +6,7 @@
 //! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
 //! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
 //! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
+//! - [`path`]: paths that the kernel resolves below a folder;
 //! - [`pidfd`]: processes that are not our children, watched without races.
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
@@ -17,5 +18,6 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod packet;
+pub mod path;
 pub mod pidfd;
 pub mod route;

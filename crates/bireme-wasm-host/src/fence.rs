@@ -284,8 +284,7 @@ mod tests {
             // (`seccomp_uprobe_exception` in kernel/seccomp.c): called from anywhere but the
             // trampoline of a probe, `uretprobe` ends the process with SIGILL.
             let unfiltered = [335, 336];
-            let refused =
-                (0..600).filter(move |number| !allowed.contains(number) && !unfiltered.contains(number));
+            let refused = (0..600).filter(move |number| !allowed.contains(number) && !unfiltered.contains(number));
             let wrong: Vec<(i64, Result<i64, i32>)> = behind(purpose, move || {
                 refused
                     .map(|number| (number, answer(number, 0, 0, 0)))

@@ -5,8 +5,8 @@
 //! to mount. Files of the user that the workload runs as (root, if it names none) appear on it as the host's own, and
 //! what it makes is stored as that user's: the host process stays nobody, and volumes look as a container leaves them.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bireme_core::spec::{Mount, MountSource};
@@ -66,6 +66,26 @@ pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32), host: u32)
 /// `Invalid` when the source is not a folder; `NotFound` when it is not there.
 pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) -> Result<OwnedFd, ExecError> {
     match &mount.source {
+        MountSource::Subpath { volume, subpath } => {
+            let found = bireme_sys::path::beneath(volume, subpath).map_err(|error| {
+                let text = bireme_sys::path::not_accessible(volume, subpath, &error);
+                ExecError::new(ErrorKind::Invalid, text).caused_by(error)
+            })?;
+            let stat = rustix::fs::fstat(&found).map_err(std::io::Error::from);
+            if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory) {
+                let text = format!(
+                    "cannot mount {} at {}: it is a file, and a component can only be given folders; mount the folder \
+                     it is in",
+                    subpath.display(),
+                    mount.target
+                );
+                return Err(ExecError::new(ErrorKind::Invalid, text));
+            }
+            // By its descriptor: what the name stands for may change, what was found does not.
+            let path = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+            let source = MountSource::Bind { path, propagation: Default::default(), recursive: true };
+            open(&Mount { source, ..mount.clone() }, namespace, host)
+        }
         MountSource::Bind { path, recursive, .. } => {
             let refuse = |error: rustix::io::Errno| {
                 let kind = if error == rustix::io::Errno::NOENT { ErrorKind::NotFound } else { ErrorKind::Internal };

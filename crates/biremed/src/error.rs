@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bireme_core::ErrorKind;
 use bireme_engine::EngineError;
 use bireme_image::ImageError;
+use bireme_net::NetError;
 use http::{StatusCode, header};
 
 /// What a client is told when a request fails.
@@ -75,6 +76,11 @@ impl From<EngineError> for ApiError {
             EngineError::NotModified { .. } => StatusCode::NOT_MODIFIED,
             // A command that is not there or cannot be executed is the client's mistake, however the executor sees it.
             EngineError::Exec(exec) if matches!(exec.exit_code(), Some(126 | 127)) => StatusCode::BAD_REQUEST,
+            // No fault of ours, but 500 is what Docker's clients know it by.
+            EngineError::Net(NetError::PortAllocated { .. } | NetError::PortTaken { .. }) => {
+                tracing::debug!(%error, "request refused");
+                return Self { status: StatusCode::INTERNAL_SERVER_ERROR, message: error.to_string() };
+            }
             other => status_of(other.kind()),
         };
         Self::from_library(status, &error)

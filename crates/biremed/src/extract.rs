@@ -136,10 +136,7 @@ async fn read_json<T: DeserializeOwned>(request: Request) -> Result<Option<T>, A
             "unsupported Content-Type header ({essence}): must be 'application/json'"
         )));
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(value),
-        Err(error) => Err(ApiError::invalid(format!("invalid JSON: {error}"))),
-    }
+    crate::json::read(&bytes).map(Some).map_err(ApiError::invalid)
 }
 
 async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {

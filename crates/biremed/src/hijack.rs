@@ -71,6 +71,15 @@ impl Hijack {
         } else {
             format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n")
         };
+        Self::with_head(head, run)
+    }
+
+    /// As [`Self::new`], with an answer of its own.
+    pub fn with_head<F, Fut>(head: String, run: F) -> Self
+    where
+        F: FnOnce(Client) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let run: Run = Box::new(|client| Box::pin(run(client)));
         Self { head, run: Arc::new(Mutex::new(Some(run))) }
     }
@@ -185,11 +194,15 @@ pub async fn carry(
     }
 }
 
-/// Which frames of a multiplexed stream a client asked for: one that did not ask for standard output has no use for it,
-/// and Docker's own command line breaks off when it comes.
+/// What of a workload's output a client asked for, and in which form: one that did not ask for standard output has no use
+/// for it, and Docker's own command line breaks off when it comes.
 pub struct Only {
     /// `None`: everything, in whatever form.
     streams: Option<[bool; 2]>,
+    /// Frames go without their heads.
+    bare: bool,
+    /// What is raw gets frames of standard output.
+    wrap: bool,
     head: Vec<u8>,
     /// Bytes of the frame that are still to come.
     left: usize,
@@ -197,12 +210,24 @@ pub struct Only {
 
 impl Only {
     pub fn of(stdout: bool, stderr: bool, tty: bool) -> Self {
-        let all = tty || (stdout && stderr);
-        Self { streams: (!all).then_some([stdout, stderr]), head: Vec::with_capacity(8), left: 0 }
+        Self::formed(stdout, stderr, tty, tty)
+    }
+
+    /// For a workload whose output is raw because it has a terminal (`tty`), or not, and a client that wants it raw, or in
+    /// frames.
+    pub fn formed(stdout: bool, stderr: bool, tty: bool, raw: bool) -> Self {
+        let bare = raw && !tty;
+        let wrap = tty && !raw;
+        let all = tty || (stdout && stderr && !bare);
+        let streams = (!all).then_some([stdout, stderr]);
+        Self { streams, bare, wrap, head: Vec::with_capacity(8), left: 0 }
     }
 
     /// Takes out of `bytes` what is not wanted; frames may begin in one call and end in another.
     fn keep(&mut self, bytes: &mut BytesMut) {
+        if self.wrap && !bytes.is_empty() {
+            *bytes = BytesMut::from(&crate::stream::frame(1, bytes)[..]);
+        }
         let Some([stdout, stderr]) = self.streams else { return };
         let mut kept = BytesMut::new();
         let mut rest = bytes.split();
@@ -212,7 +237,8 @@ impl Only {
                 self.head.extend_from_slice(&rest.split_to(missing.min(rest.len())));
                 let [stream, _, _, _, a, b, c, d] = self.head[..] else { break };
                 self.left = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-                if if stream == 2 { stderr } else { stdout } {
+                let wanted = if stream == 2 { stderr } else { stdout };
+                if wanted && !self.bare {
                     kept.extend_from_slice(&self.head);
                 }
                 if self.left == 0 {
@@ -328,6 +354,25 @@ mod tests {
             }
             assert_eq!(kept, [frame(2, "err"), frame(2, "")].concat(), "in pieces of {size}");
         }
+    }
+
+    #[test]
+    fn a_client_has_the_form_it_asked_for() {
+        let keep = |mut only: Only, pieces: &[&[u8]]| {
+            let mut kept = Vec::new();
+            for piece in pieces {
+                let mut piece = BytesMut::from(*piece);
+                only.keep(&mut piece);
+                kept.extend_from_slice(&piece);
+            }
+            kept
+        };
+        let framed = keep(Only::formed(true, true, true, false), &[b"raw", b"more"]);
+        assert_eq!(framed, b"\x01\0\0\0\0\0\0\x03raw\x01\0\0\0\0\0\0\x04more");
+        let pieces: &[&[u8]] = &[b"\x01\0\0\0\0\0\0\x03o", b"ut\x02\0\0\0\0", b"\0\0\x03err"];
+        assert_eq!(keep(Only::formed(true, true, false, true), pieces), b"outerr");
+        assert_eq!(keep(Only::formed(true, false, false, true), pieces), b"out");
+        assert_eq!(keep(Only::formed(true, true, true, true), &[b"raw"]), b"raw");
     }
 
     #[test]

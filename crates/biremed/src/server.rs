@@ -1,6 +1,7 @@
 //! Serving HTTP: connections, the headers every answer has, versions in paths, a span per request, and the drain.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -9,9 +10,9 @@ use axum::response::{IntoResponse as _, Response};
 use http::{HeaderName, HeaderValue, Request, Uri};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -27,6 +28,10 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Bytes of a request's head, and how many headers it may have.
 const HEAD_LIMIT: usize = 64 * 1024;
 const HEADER_LIMIT: usize = 100;
+/// How long a client may take over a request's head, and a connection may lie idle between two. As Docker's engine.
+const HEAD_WITHIN: Duration = Duration::from_secs(300);
+/// Connections at once. Further ones wait to be accepted.
+const MOST_CONNECTIONS: usize = 8192;
 
 /// Serves `router` on every listener until `stop`; then takes no more connections and gives those there are
 /// five seconds to finish. Answers how many were cut off.
@@ -36,8 +41,13 @@ pub async fn serve(listeners: Vec<UnixListener>, router: Router, stop: Cancellat
     let accepting = TaskTracker::new();
     for listener in listeners {
         let (router, stop, cut, connections) = (router.clone(), stop.clone(), cut.clone(), connections.clone());
+        let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         accepting.spawn(async move {
             loop {
+                let place = tokio::select! {
+                    place = places.clone().acquire_owned() => place,
+                    () = stop.cancelled() => return,
+                };
                 let accepted = tokio::select! {
                     accepted = listener.accept() => accepted,
                     () = stop.cancelled() => return,
@@ -47,6 +57,7 @@ pub async fn serve(listeners: Vec<UnixListener>, router: Router, stop: Cancellat
                         let serving = connection(stream, router.clone(), stop.clone());
                         let cut = cut.clone();
                         connections.spawn(async move {
+                            let _place = place;
                             tokio::select! {
                                 () = serving => {}
                                 () = cut.cancelled() => {}
@@ -93,6 +104,8 @@ async fn connection(stream: UnixStream, router: Router, stop: CancellationToken)
         .title_case_headers(true)
         .max_headers(HEADER_LIMIT)
         .max_buf_size(HEAD_LIMIT)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
         .serve_connection(TokioIo::new(stream), service);
     let mut stopping = false;
     loop {

@@ -8,6 +8,7 @@ use bireme_testing::{Engine, Output};
 /// Asks the kernel for what its arguments say, and prints the number of the error, or 0.
 const PROBE: &str = r#"
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -17,9 +18,29 @@ const PROBE: &str = r#"
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 int main(int count, char **arguments) {
+    if (count > 1 && !strcmp(arguments[1], "watch")) {
+        /* Looks into every other process for some seconds, and prints programs that are not this one. */
+        time_t end = time(NULL) + 8;
+        while (time(NULL) < end) {
+            DIR *all = opendir("/proc");
+            for (struct dirent *one; (one = readdir(all));) {
+                char name[64], program[4096];
+                if (atoi(one->d_name) < 2) continue;
+                snprintf(name, sizeof name, "/proc/%d/exe", atoi(one->d_name));
+                ssize_t length = readlink(name, program, sizeof program - 1);
+                if (length < 0) continue;
+                program[length] = 0;
+                if (strcmp(program, "/probe")) printf("seen %s\n", program);
+            }
+            closedir(all);
+        }
+        puts("watched");
+        return 0;
+    }
     for (int at = 1; at + 1 < count; at += 2) {
         long number = strtol(arguments[at + 1], NULL, 0), answer;
         errno = 0;
@@ -209,5 +230,22 @@ fn links_of_an_image_in_place_of_the_kernels_folders_lead_nowhere() {
     std::fs::write(context.join("Dockerfile"), format!("FROM altered\nRUN {script}\n")).unwrap();
     engine.bireme(["build", "-q", context.to_str().unwrap()]).stdout();
     check("RUN of a build");
+    engine.finish();
+}
+
+/// A process that joins has what the container must not get until its own program is executed: the runner's memory and
+/// descriptors, and capabilities that are about to be dropped.
+#[test]
+fn nobody_inside_looks_into_a_process_that_is_about_to_join() {
+    let engine = probed();
+    engine.docker(["run", "-d", "--name", "watching", "probe", "watch"]).stdout();
+    let mut execs = 0;
+    while engine.docker(["inspect", "-f", "{{.State.Running}}", "watching"]).stdout().trim() == "true" {
+        // The last comes too late.
+        let _ = engine.docker(["exec", "watching", "/probe", "socket", "1"]);
+        execs += 1;
+    }
+    assert!(execs > 5, "{execs}");
+    assert_eq!(engine.docker(["logs", "watching"]).stdout(), "watched\n");
     engine.finish();
 }

@@ -153,15 +153,22 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), Failure> {
             MountSource::Bind { path, .. } if !path.is_absolute() => {
                 return Err(invalid(format!("mount source {} must be an absolute path", path.display())));
             }
-            MountSource::Bind { propagation: Propagation::Shared, .. } => {
-                let message = format!(
-                    "shared propagation of the mount at {} is not supported; use slave or private",
+            // libcontainer mounts below `/dev`, and takes a source by name.
+            MountSource::Subpath { .. } if below_dev(&mount.target) => {
+                return Err(invalid(format!(
+                    "mount target {}: a part of a volume cannot be mounted below /dev; mount the whole volume",
                     mount.target
-                );
-                return Err(Failure::new(ErrorKind::Unsupported, message));
+                )));
             }
-            MountSource::Bind { .. } | MountSource::Tmpfs { .. } => {}
+            MountSource::Bind { .. } | MountSource::Subpath { .. } | MountSource::Tmpfs { .. } => {}
         }
+    }
+    let targets: Vec<&str> = spec.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    if let Some((outer, inner)) = nested_in_dev(&targets) {
+        // libcontainer finds its place below `/dev` by name, where the outer mount may have put a link.
+        return Err(invalid(format!(
+            "mount target {inner} lies in the mount at {outer}: below /dev, one mount may not lie in another"
+        )));
     }
     for limit in &spec.resources.ulimits {
         if !ULIMITS.contains(&limit.name.as_str()) {
@@ -290,6 +297,13 @@ pub fn warnings(spec: &WorkloadSpec) -> Vec<String> {
         "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
     );
     all
+}
+
+/// Two targets below `/dev` of which the second lies in the first.
+fn nested_in_dev<'a>(targets: &[&'a str]) -> Option<(&'a str, &'a str)> {
+    let below: Vec<&str> = targets.iter().copied().filter(|target| below_dev(target)).collect();
+    let pairs = below.iter().flat_map(|outer| below.iter().map(move |inner| (*outer, *inner)));
+    pairs.into_iter().find(|(outer, inner)| outer != inner && Path::new(inner).starts_with(outer))
 }
 
 fn has_dots(path: &str) -> bool {
@@ -466,6 +480,13 @@ pub fn oci(config: &RunnerConfig, found: &Found<'_>) -> Result<Value, Failure> {
     }
     if let Some(section) = seccomp::section(profile, &names)? {
         linux["seccomp"] = section;
+    }
+    let shares = |mount: &bireme_core::spec::Mount| {
+        matches!(mount.source, MountSource::Bind { propagation: Propagation::Shared, .. })
+    };
+    if spec.mounts.iter().any(shares) {
+        // Otherwise everything is made a slave of the host's, shared binds included. Source: `withMounts` of moby.
+        linux["rootfsPropagation"] = json!("shared");
     }
     let mut out = json!({
         "ociVersion": "1.1.0",
@@ -646,6 +667,8 @@ fn mounts(config: &RunnerConfig) -> Value {
     for own in spec.mounts.iter().filter(|mount| below_dev(&mount.target)) {
         let access = if own.read_only { "ro" } else { "rw" };
         list.push(match &own.source {
+            // Refused by `check`.
+            MountSource::Subpath { .. } => continue,
             MountSource::Bind { path, recursive, .. } => {
                 bind(&path.to_string_lossy(), &own.target, &[if *recursive { "rbind" } else { "bind" }, access])
             }
@@ -696,6 +719,13 @@ mod tests {
         check_caps(&["CAP_SYS_TIME"], &[], u64::MAX, Some((&["SYS_TIME"], &[])));
         check_caps(&["SYS_RESOURCE"], &[], !(1 << 24), None);
         check_caps(&["NONSENSE"], &[], u64::MAX, None);
+    }
+
+    #[test]
+    fn mounts_below_dev_do_not_lie_in_each_other() {
+        assert_eq!(nested_in_dev(&["/data", "/data/in", "/dev/shm", "/dev/a", "/dev/ab"]), None);
+        assert_eq!(nested_in_dev(&["/dev/a/b/c", "/data", "/dev/a"]), Some(("/dev/a", "/dev/a/b/c")));
+        assert_eq!(nested_in_dev(&["/dev/shm", "/dev/shm/x"]), Some(("/dev/shm", "/dev/shm/x")));
     }
 
     #[test]

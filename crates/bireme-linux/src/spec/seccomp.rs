@@ -251,6 +251,30 @@ mod tests {
             .collect()
     }
 
+    /// Every rule of a profile in our form, one for each name.
+    fn rules(profile: &str) -> BTreeSet<String> {
+        let lines = profile.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let split = lines.map(|line| line.split_once(": ").unwrap());
+        split.flat_map(|(when, names)| names.split(' ').map(move |name| format!("{when}{name}"))).collect()
+    }
+
+    #[test]
+    fn the_default_is_mobys_but_for_what_is_told_here() {
+        let (ours, mobys) = (rules(DEFAULT), rules(include_str!("seccomp_moby.txt")));
+        let more: Vec<&String> = ours.difference(&mobys).collect();
+        assert!(more.is_empty(), "allowed here alone: {more:?}");
+        let fewer: Vec<&str> = mobys.difference(&ours).map(String::as_str).collect();
+        let expected = [
+            // Always allowed above.
+            "+SYS_PTRACE process_vm_readv",
+            "+SYS_PTRACE process_vm_writev",
+            "+SYS_PTRACE ptrace",
+            // What it opens is behind a pointer.
+            "socketcall",
+        ];
+        assert_eq!(fewer, expected);
+    }
+
     #[test]
     fn capabilities_open_what_they_are_for() {
         let without = default(&BTreeSet::new());

@@ -60,6 +60,7 @@ impl Bench {
             hostname: id.short().to_owned(),
             domainname: String::new(),
             tty: false,
+            console_size: None,
             open_stdin: false,
             stdin_once: false,
             mounts: Vec::new(),

@@ -264,6 +264,33 @@ async fn who_shares_the_ipc_namespace_shares_its_memory() {
     running.delete().await.unwrap();
 }
 
+/// Its number goes to another process once a process has ended: what is kept of it must not be taken for the new one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_that_gets_the_number_of_one_that_ended_has_its_own_end() {
+    let bench = Bench::new();
+    let workload = bench.start(&bench.spec(&["sleep", "1000"])).await;
+    let exec = workload.as_exec().unwrap();
+    let run =
+        |code: u32| ExecSpec { args: vec!["sh".into(), "-c".into(), format!("exit {code}")], ..ExecSpec::default() };
+    let first = exec.exec("first", run(3)).await.unwrap().pid;
+    assert_eq!(exec.exec_wait("first").await.unwrap(), 3);
+    let mut same = 0;
+    for round in 0..200 {
+        // A helper comes before the process; whatever else starts on the machine may come between.
+        let _ = std::fs::write("/proc/sys/kernel/ns_last_pid", (first - 2).to_string());
+        let name = format!("again{round}");
+        let pid = exec.exec(&name, run(4)).await.unwrap().pid;
+        let end = tokio::time::timeout(std::time::Duration::from_secs(20), exec.exec_wait(&name)).await;
+        assert_eq!(end.expect("its end is told").unwrap(), 4, "round {round}");
+        same += u32::from(pid == first);
+        if same == 3 {
+            break;
+        }
+    }
+    assert_eq!(same, 3, "the number came again");
+    workload.signal(Signal::KILL).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exec_runs_beside_it() {
     let bench = Bench::new();

@@ -69,6 +69,7 @@ impl Rig {
             hostname: String::new(),
             domainname: String::new(),
             tty: false,
+            console_size: None,
             open_stdin: false,
             stdin_once: false,
             mounts: Vec::<Mount>::new(),

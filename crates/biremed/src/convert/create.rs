@@ -59,6 +59,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
         hostname: text(wire.hostname.clone()),
         domainname: text(wire.domainname.clone()),
         tty: wire.tty == Some(true),
+        console_size: console_size(host.console_size.as_deref())?,
         open_stdin: wire.open_stdin == Some(true),
         stdin_once: wire.stdin_once == Some(true),
         labels: wire.labels.clone().unwrap_or_default().into_iter().collect(),
@@ -218,6 +219,18 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     match table.iter().find(|(asked, ..)| *asked) {
         Some((_, field, instead)) => Err(Refusal::unsupported(format!("{field} is not offered: {instead}"))),
         None => Ok(()),
+    }
+}
+
+/// Columns and rows of Docker's `[height, width]`; zeros are none.
+pub fn console_size(wire: Option<&[usize]>) -> Result<Option<(u16, u16)>, Refusal> {
+    match wire {
+        None | Some([] | [0, _] | [_, 0]) => Ok(None),
+        Some([rows, columns]) => match (u16::try_from(*columns), u16::try_from(*rows)) {
+            (Ok(columns), Ok(rows)) => Ok(Some((columns, rows))),
+            _ => Err(Refusal::invalid(format!("invalid ConsoleSize [{rows}, {columns}]: at most 65535 each"))),
+        },
+        Some(_) => Err(Refusal::invalid("invalid ConsoleSize: expected [height, width]")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The `filters` parameter: `{"label":["a=b"],"status":["running"]}`, and its old form with maps in place of arrays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bireme_core::spec::Port;
 use bireme_engine::request::ContainerFilter;
@@ -11,6 +11,11 @@ use super::Refusal;
 /// Filters by name. Several values of one are alternatives, several names must all hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(BTreeMap<String, Vec<String>>);
+
+/// Values in all filters of a request, and bytes of one: each is looked at for everything that is listed, and names are
+/// regular expressions.
+const MOST: usize = 1000;
+const LONGEST: usize = 4096;
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -37,11 +42,32 @@ impl Filters {
         let wire: BTreeMap<String, Values> = serde_json::from_str(text).map_err(|error| {
             Refusal::invalid(format!("invalid filters: expected JSON such as {{\"label\":[\"key=value\"]}}: {error}"))
         })?;
-        let lists = wire.into_iter().map(|(name, values)| match values {
-            Values::List(list) => (name, list),
-            Values::Set(set) => (name, set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect()),
-        });
-        Ok(Self(lists.collect()))
+        let mut filters = BTreeMap::new();
+        let mut count = 0;
+        for (name, values) in wire {
+            let values: Vec<String> = match values {
+                Values::List(list) => {
+                    // The same value twice is one, as in a map.
+                    let mut seen = BTreeSet::new();
+                    list.into_iter().filter(|value| seen.insert(value.clone())).collect()
+                }
+                Values::Set(set) => set.into_iter().filter(|(_, on)| *on).map(|(value, _)| value).collect(),
+            };
+            count += values.len();
+            if count > MOST {
+                return Err(Refusal::invalid(format!(
+                    "invalid filters: more than {MOST} values: ask for fewer at once"
+                )));
+            }
+            if let Some(long) = values.iter().find(|value| value.len() > LONGEST) {
+                let length = long.len();
+                return Err(Refusal::invalid(format!(
+                    "invalid filter '{name}': a value of {length} bytes: at most {LONGEST} are taken"
+                )));
+            }
+            filters.insert(name, values);
+        }
+        Ok(Self(filters))
     }
 
     /// The values of one filter; empty when it is absent.
@@ -183,6 +209,18 @@ mod tests {
         let set = Filters::parse(r#"{"label":{"a=b":true,"c":false}}"#, &["label"]).unwrap();
         assert_eq!(list, set);
         assert_eq!(Filters::parse("", &[]).unwrap(), Filters::default());
+    }
+
+    #[test]
+    fn values_are_bounded_and_the_same_twice_is_one() {
+        let many: Vec<String> = (0..MOST + 1).map(|n| n.to_string()).collect();
+        let text = |values: &[String]| serde_json::json!({ "name": values }).to_string();
+        let refused = Filters::any(&text(&many)).unwrap_err();
+        assert!(refused.message.contains("more than 1000 values"), "{}", refused.message);
+        let refused = Filters::any(&text(&["x".repeat(LONGEST + 1)])).unwrap_err();
+        assert!(refused.message.contains("a value of 4097 bytes"), "{}", refused.message);
+        let twice = Filters::any(r#"{"until":["1h","1h"]}"#).unwrap();
+        assert!(until(&twice, 0).unwrap().is_some());
     }
 
     #[test]

@@ -255,6 +255,16 @@ fn host_defaults() -> Value {
     })
 }
 
+/// The environment, with the names alone that were asked for: they take a variable of the image away, and are shown.
+fn environment(env: &[String], asked: &Value) -> Vec<String> {
+    let mut shown = env.to_vec();
+    let asked = asked.as_array().into_iter().flatten().filter_map(Value::as_str);
+    for (at, name) in asked.enumerate().filter(|(_, entry)| !entry.contains('=')) {
+        shown.insert(at.min(shown.len()), name.to_owned());
+    }
+    shown
+}
+
 /// What it was created with, the image's part included.
 pub fn config(container: &Container) -> Value {
     let fixed = &container.fixed;
@@ -271,7 +281,7 @@ pub fn config(container: &Container) -> Value {
         "Tty": spec.tty,
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
-        "Env": spec.env,
+        "Env": environment(&spec.env, &asked["Env"]),
         "Cmd": list(&fixed.command),
         "Image": spec.image,
         "Volumes": volumes(&fixed.mounts, &asked["Volumes"]),
@@ -440,6 +450,14 @@ mod tests {
 
     use super::super::list::tests::container;
     use super::*;
+
+    #[test]
+    fn names_without_a_value_are_shown_where_they_were_asked_for() {
+        let env = ["A=1", "B=2", "PATH=/bin"].map(str::to_owned);
+        assert_eq!(environment(&env, &json!(["A=1", "HOME", "B=2"])), ["A=1", "HOME", "B=2", "PATH=/bin"]);
+        assert_eq!(environment(&env, &json!(["X", "Y"])), ["X", "Y", "A=1", "B=2", "PATH=/bin"]);
+        assert_eq!(environment(&env, &Value::Null), env);
+    }
 
     #[test]
     fn an_inspection_has_dockers_shape() {

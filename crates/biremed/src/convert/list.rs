@@ -102,6 +102,7 @@ pub(crate) mod tests {
             hostname: "070707070707".to_owned(),
             domainname: String::new(),
             tty: false,
+            console_size: None,
             open_stdin: false,
             stdin_once: false,
             mounts: Vec::new(),

@@ -50,6 +50,7 @@ pub fn bind(text: &str) -> Result<MountRequest, Refusal> {
         }
         _ if propagation.is_some() => return Err(refuse("propagation is for paths of the host only")),
         name => MountRequestSource::Volume {
+            subpath: PathBuf::new(),
             name: name.map(volume_name).transpose()?,
             no_copy,
             driver: None,
@@ -149,14 +150,10 @@ pub fn mount(mount: &Mount) -> Result<MountRequest, Refusal> {
         }
         MountType::VOLUME => {
             let options = mount.volume_options.clone().unwrap_or_default();
-            if options.subpath.is_some_and(|path| !path.is_empty()) {
-                return Err(Refusal::unsupported(format!(
-                    "mount {asked}: a Subpath of a volume is not offered: mount the whole volume"
-                )));
-            }
             let driver = options.driver_config.unwrap_or_default();
             MountRequestSource::Volume {
                 name: (!source.is_empty()).then(|| volume_name(source)).transpose()?,
+                subpath: options.subpath.unwrap_or_default().into(),
                 no_copy: options.no_copy == Some(true),
                 driver: driver.name.filter(|name| !name.is_empty()),
                 options: driver.options.unwrap_or_default().into_iter().collect(),

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
-use bireme_engine::{ChangeKind, PathStat};
+use bireme_engine::{ChangeKind, PathStat, Unpack};
 use futures::StreamExt as _;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
@@ -96,7 +96,8 @@ fn archive(
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
     let path = path(&query)?;
     let archive = SyncIoBridge::new(images::reader(body));
-    app.engine.write_archive(&name, &path, archive).await?;
+    let how = Unpack { keep_kinds: query.flag("noOverwriteDirNonDir") };
+    app.engine.write_archive(&name, &path, archive, how).await?;
     Ok(Response::new(Body::empty()))
 }
 

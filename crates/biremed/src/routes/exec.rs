@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{Answer, ok};
 use crate::app::App;
+use crate::convert::create::console_size;
 use crate::error::ApiError;
 use crate::extract::{Json, OptionalJson, Query};
 use crate::hijack::{self, Hijack, Only};
@@ -42,7 +43,7 @@ async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Js
         tty: wire.tty == Some(true),
         stdin: wire.attach_stdin == Some(true),
         privileged: wire.privileged == Some(true),
-        size: size(wire.console_size)?,
+        size: console_size(wire.console_size.as_deref())?,
     };
     let attach = ExecAttach {
         stdin: spec.stdin,
@@ -53,18 +54,6 @@ async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Js
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": id })))
 }
 
-/// Columns and rows of Docker's `[height, width]`; zeros are none.
-fn size(wire: Option<Vec<usize>>) -> Result<Option<(u16, u16)>, ApiError> {
-    match wire.as_deref() {
-        None | Some([] | [0, _] | [_, 0]) => Ok(None),
-        Some([rows, columns]) => match (u16::try_from(*columns), u16::try_from(*rows)) {
-            (Ok(columns), Ok(rows)) => Ok(Some((columns, rows))),
-            _ => Err(ApiError::invalid(format!("invalid ConsoleSize [{rows}, {columns}]: at most 65535 each"))),
-        },
-        Some(_) => Err(ApiError::invalid("invalid ConsoleSize: expected [height, width]")),
-    }
-}
-
 async fn start(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -73,13 +62,15 @@ async fn start(
     OptionalJson(wire): OptionalJson<ExecStartConfig>,
 ) -> Answer {
     let detach = wire.detach == Some(true);
-    let size = size(wire.console_size)?;
+    let size = console_size(wire.console_size.as_deref())?;
     let known = app.engine.exec_ready(&id)?;
     if detach {
         app.engine.exec_start(&id, detach, size).await?;
         return Ok(Response::new(Body::empty()));
     }
     let tty = known.spec.tty;
+    // The form of the output is what the client asks for here, whatever the session has.
+    let raw = wire.tty == Some(true);
     // Begun when the client has the head of the answer: some read it together with what follows, and lose that.
     let run = async move |client: hijack::Client| {
         client.has_read().await;
@@ -90,18 +81,18 @@ async fn start(
                 if !matches!(&error, EngineError::Exec(error) if error.exit_code().is_some()) {
                     tracing::warn!(exec = id, error = %crate::error::chain(&error), "a session did not start");
                 }
-                return hijack::say(client, &format!("{error}\r\n"), tty).await;
+                return hijack::say(client, &format!("{error}\r\n"), raw).await;
             }
         };
         let Some(stream) = session.stream else { return };
         let input = known.attach.stdin;
         let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
-        let only = Only::of(known.attach.stdout, known.attach.stderr, tty);
+        let only = Only::formed(known.attach.stdout, known.attach.stderr, tty, raw);
         // The client asks for the exit code as soon as the stream ends: it must stand by then.
         let recorded = app.engine.exec_recorded(&id);
         hijack::carry(client, stream, input, keys, only, recorded).await;
     };
-    Ok(Hijack::new(&headers, version, tty, run).into_response())
+    Ok(Hijack::new(&headers, version, raw, run).into_response())
 }
 
 async fn resize(State(app): State<App>, Path(id): Path<String>, query: Query) -> Answer {

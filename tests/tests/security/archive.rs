@@ -1,0 +1,173 @@
+//! From an archive that goes into a container, and from a container that changes its files while they are copied.
+
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::process::{Command, Stdio};
+
+use bireme_testing::Engine;
+
+/// Starts a container that runs until it is removed.
+fn running(engine: &Engine, name: &str, script: &str) {
+    engine.docker(["run", "-d", "--name", name, "busybox", "sh", "-c", script]).stdout();
+}
+
+/// The most memory that a process has had since it was last asked, in kilobytes.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().split(' ').next().unwrap().parse().unwrap()
+}
+
+fn forget_peak(pid: u32) {
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+}
+
+fn gzipped(write: impl FnOnce(&mut std::process::ChildStdin) + Send + 'static) -> Vec<u8> {
+    let mut gzip = Command::new("gzip").arg("-1").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || write(&mut input));
+    let packed = gzip.wait_with_output().unwrap().stdout;
+    writer.join().unwrap();
+    packed
+}
+
+/// A header of the old tar format.
+fn header(name: &str, kind: u8, size: u64) -> Vec<u8> {
+    let mut block = vec![0_u8; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[100..107].copy_from_slice(b"0000644");
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[156] = kind;
+    block[257..265].copy_from_slice(b"ustar  \0");
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    block
+}
+
+#[test]
+fn a_name_or_headers_of_200_megabytes_in_a_copy_leave_the_daemons_memory_flat() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["create", "--name", "cc", "busybox"]).stdout();
+    let pid = engine.pid();
+    let size = 200_u64 << 20;
+    for (kind, words) in [(b'L', "a name of 209715200 bytes"), (b'x', "extended headers of 209715200 bytes")] {
+        let bomb = gzipped(move |out| {
+            // Whoever refuses it need not read it to its end; gzip does.
+            out.write_all(&header("././@LongLink", kind, size)).unwrap();
+            let piece = vec![b'a'; 1 << 20];
+            for _ in 0..200 {
+                out.write_all(&piece).unwrap();
+            }
+            out.write_all(&header("x", b'0', 0)).unwrap();
+        });
+        assert!(bomb.len() < 2 << 20, "{} bytes", bomb.len());
+        forget_peak(pid);
+        let before = peak(pid);
+        let answer = engine.request("PUT", "/containers/cc/archive?path=/", &bomb);
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.text().contains(words), "{}", answer.text());
+        let grown = peak(pid).saturating_sub(before);
+        assert!(grown < 48 << 10, "{grown} kB more");
+    }
+    engine.finish();
+}
+
+/// CVE-2018-15664: a link that takes a folder's place between the look and the use.
+#[test]
+fn a_link_swapped_in_while_files_are_copied_leads_nowhere() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "of the host").unwrap();
+    let target = outside.path().display();
+    // The path is one of the host; in the container it leads nowhere.
+    running(
+        &engine,
+        "swap",
+        &format!(
+            "mkdir -p /w/d; echo own >/w/d/secret; ln -s {target} /w/l; cd /w; while :; do mv d t; mv l d; mv d l; mv t d; done"
+        ),
+    );
+    let file = [header("planted", b'0', 1), {
+        let mut block = vec![0; 512];
+        block[0] = b'x';
+        block
+    }]
+    .concat();
+    let mut own = 0;
+    for _ in 0..60 {
+        let out = engine.request("GET", "/containers/swap/archive?path=/w/d/secret", &[]);
+        assert!(!out.text().contains("of the host"), "{}", out.text());
+        own += usize::from(out.text().contains("own\n"));
+        let tree = engine.request("GET", "/containers/swap/archive?path=/w", &[]);
+        assert!(!tree.text().contains("of the host"));
+        engine.request("PUT", "/containers/swap/archive?path=/w/d", &file);
+    }
+    let left: Vec<_> = std::fs::read_dir(outside.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["secret"], "nothing is written outside");
+    assert!(own > 0, "the folder was never in its place: nothing was tried");
+    engine.finish();
+}
+
+#[test]
+fn a_folder_that_is_replaced_by_a_file_never_takes_a_volume_with_it() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let host = tempfile::tempdir().unwrap();
+    std::fs::write(host.path().join("kept"), "kept").unwrap();
+    let bind = format!("{}:/w/d/volume", host.path().display());
+    engine.docker(["run", "-d", "--name", "cc", "-v", &bind, "busybox", "sleep", "1000"]).stdout();
+    let file = header("d", b'0', 0);
+    let answer = engine.request("PUT", "/containers/cc/archive?path=/w", &file);
+    assert_ne!(answer.status, 200, "{}", answer.text());
+    assert_eq!(std::fs::read_to_string(host.path().join("kept")).unwrap(), "kept");
+    engine.finish();
+}
+
+#[test]
+fn links_and_folders_are_copied_as_docker_copies_them() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    running(&engine, "cc", "mkdir -p /x/dir; echo one >/x/dir/f; ln /x/dir/f /x/dir/g; ln -s dir /x/link; sleep 1000");
+    bireme_testing::eventually("the files", || {
+        (engine.request("HEAD", "/containers/cc/archive?path=/x/link", &[]).status == 200).then_some(())
+    });
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().display();
+    engine.docker(["cp", "cc:/x/link/.", &format!("{path}/contents")]).stdout();
+    assert_eq!(std::fs::read_to_string(out.path().join("contents/f")).unwrap(), "one\n");
+    engine.docker(["cp", "cc:/x/dir", &format!("{path}/tree")]).stdout();
+    let file = |name: &str| std::fs::metadata(out.path().join("tree").join(name)).unwrap();
+    assert_eq!((file("f").ino(), file("f").nlink()), (file("g").ino(), 2), "two names of one file");
+    engine.docker(["cp", "-L", "cc:/x/link", &format!("{path}/followed")]).stdout();
+    assert!(out.path().join("followed").is_dir());
+    let refused = engine.request("GET", "/containers/cc/archive?path=/x/dir/f/", &[]);
+    assert_eq!(refused.status, 404, "{}", refused.text());
+    // The link count tells that an export has them, too.
+    let export = out.path().join("export.tar");
+    engine.docker(["export", "-o", export.to_str().unwrap(), "cc"]).stdout();
+    let listed = Command::new("tar").args(["tvf", export.to_str().unwrap()]).output().unwrap().stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    assert!(listed.contains("x/dir/g link to x/dir/f") || listed.contains("x/dir/f link to x/dir/g"), "{listed}");
+    engine.finish();
+}
+
+#[test]
+fn an_archive_replaces_a_folder_by_a_file_only_where_it_may() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["create", "--name", "cc", "busybox"]).stdout();
+    let folder = header("w/", b'5', 0);
+    assert_eq!(engine.request("PUT", "/containers/cc/archive?path=/", &folder).status, 200);
+    let file = header("w", b'0', 0);
+    let refused = engine.request("PUT", "/containers/cc/archive?path=/&noOverwriteDirNonDir=1", &file);
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("cannot overwrite directory"), "{}", refused.text());
+    assert_eq!(engine.request("PUT", "/containers/cc/archive?path=/", &file).status, 200);
+    engine.docker(["create", "--read-only", "--name", "sealed", "busybox"]).stdout();
+    let refused = engine.request("PUT", "/containers/sealed/archive?path=/", &file);
+    assert!(refused.text().contains("container rootfs is marked read-only"), "{}", refused.text());
+    engine.finish();
+}
