@@ -64,19 +64,20 @@ impl<'a> Executor<'a> {
         for warning in &plan.warnings {
             self.context.printer.note(format!("WARNING: {warning}"))?;
         }
-        let mut waiting: BTreeSet<usize> = (0..plan.steps.len()).collect();
-        let mut done: BTreeSet<usize> = BTreeSet::new();
+        // How many steps each waits for, and which wait for it: a plan may have thousands.
+        let mut left: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
+        let mut after: Vec<Vec<usize>> = vec![Vec::new(); plan.steps.len()];
+        for (at, step) in plan.steps.iter().enumerate() {
+            for before in &step.after {
+                after[*before].push(at);
+            }
+        }
+        let mut ready: Vec<usize> = (0..left.len()).filter(|at| left[*at] == 0).collect();
         let mut running = FuturesUnordered::new();
         let mut failure: Option<anyhow::Error> = None;
         loop {
             if failure.is_none() && !self.stop.is_cancelled() {
-                let ready: Vec<usize> = waiting
-                    .iter()
-                    .copied()
-                    .filter(|at| plan.steps[*at].after.iter().all(|before| done.contains(before)))
-                    .collect();
-                for at in ready {
-                    waiting.remove(&at);
+                for at in ready.drain(..) {
                     let step = &plan.steps[at].step;
                     running.push(Box::pin(async move { (at, self.step(step).await) }));
                 }
@@ -84,7 +85,12 @@ impl<'a> Executor<'a> {
             match running.next().await {
                 None => break,
                 Some((at, Ok(()))) => {
-                    done.insert(at);
+                    for next in &after[at] {
+                        left[*next] -= 1;
+                        if left[*next] == 0 {
+                            ready.push(*next);
+                        }
+                    }
                 }
                 Some((_, Err(error))) => {
                     // What still waits for others need wait no longer.
