@@ -357,7 +357,10 @@ fn a_health_probe_that_takes_too_long_is_killed_and_its_output_kept() {
     eventually("three probes, each gone with its children", || {
         let left = engine.docker(["top", "sick"]).stdout().matches("sleep 4321").count();
         assert!(left <= 4, "{left} processes of probes");
-        let events = engine.docker(["events", "--since", "1h", "--until", "0s", "--filter", "event=exec_die"]).stdout().to_owned();
+        let events = engine
+            .docker(["events", "--since", "1h", "--until", "0s", "--filter", "event=exec_die"])
+            .stdout()
+            .to_owned();
         (events.lines().count() >= 3).then_some(())
     });
     engine.finish();

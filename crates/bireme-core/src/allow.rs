@@ -109,7 +109,7 @@ impl AllowList {
         self.0.iter().any(|entry| entry.names(name))
     }
 
-    /// Whether the answer `address` to a question for `name` may be used: not when it is an address of this machine or of
+    /// Whether the answer `address` to a question for `name` may be told, whatever it is to be used for: not when it is an address of this machine or of
     /// a private network and the name is one of the public Internet, unless some entry permits that very address.
     pub fn covers_answer(&self, name: &str, address: IpAddr) -> bool {
         let text = address.to_string();
@@ -120,15 +120,23 @@ impl AllowList {
             })
     }
 
-    /// Whether a connection to `address` is permitted, which was looked up under each of `names`.
+    /// Whether a connection to `address`, which DNS answered for `name`, is covered by a permission for `name`: by itself,
+    /// or since the address is permitted for that very way to connect. An entry for another scheme or port says nothing.
+    pub fn covers(&self, scheme: &str, name: &str, address: IpAddr, port: u16) -> bool {
+        may_answer(name, address) || self.permits(scheme, &address.to_string(), port)
+    }
+
+    /// Whether a connection to `address` is permitted, which was looked up under each of `names`; true with those that a
+    /// network of the workload's own answers for, which may lead anywhere.
     pub fn permits_address<'a>(
         &self,
         scheme: &str,
         address: IpAddr,
         port: u16,
-        mut names: impl Iterator<Item = &'a str>,
+        mut names: impl Iterator<Item = (&'a str, bool)>,
     ) -> bool {
-        self.permits(scheme, &address.to_string(), port) || names.any(|name| self.permits(scheme, name, port))
+        self.permits(scheme, &address.to_string(), port)
+            || names.any(|(name, own)| (own || may_answer(name, address)) && self.permits(scheme, name, port))
     }
 }
 
@@ -367,6 +375,28 @@ mod tests {
         check("http://[::1]:80", "http", "[::1]", 80, true);
         check("0.0.0.0/0", "tcp", "9.9.9.9", 1, true);
         check("api", "http", "api", 1234, true);
+    }
+
+    #[test]
+    fn an_entry_for_one_way_to_connect_lets_no_name_lead_another_way_inside() {
+        let list = |text: &str| text.parse::<AllowList>().unwrap();
+        let metadata: IpAddr = "169.254.169.254".parse().unwrap();
+        let allow = list("https://*,http://*.evil.example");
+        assert!(!allow.covers("http", "a.evil.example", metadata, 80));
+        assert!(!allow.permits_address("http", metadata, 80, [("a.evil.example", false)].into_iter()));
+        let allow = list("tcp://10.0.0.5:5432,http://*.evil.example,tcp://*.evil.example:22");
+        let inside: IpAddr = "10.0.0.5".parse().unwrap();
+        assert!(!allow.covers("http", "a.evil.example", inside, 80));
+        assert!(!allow.permits_address("tcp", inside, 22, [("a.evil.example", false)].into_iter()));
+        assert!(allow.permits_address("tcp", inside, 5432, std::iter::empty()));
+        assert!(allow.covers("tcp", "a.evil.example", inside, 5432));
+        // A network of the workload's own may lead anywhere.
+        assert!(list("tcp://db.shop_default:5432").permits_address(
+            "tcp",
+            inside,
+            5432,
+            [("db.shop_default", true)].into_iter()
+        ));
     }
 
     #[test]

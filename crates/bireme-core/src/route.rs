@@ -43,18 +43,16 @@ impl Route {
 
     /// Whether no request could tell this route from `other`: alike but for the names of parameters.
     pub fn clashes_with(&self, other: &Self) -> bool {
-        self.order(other) == Ordering::Equal && self.shape_eq(other)
+        self.shape() == other.shape()
     }
 
-    fn shape_eq(&self, other: &Self) -> bool {
-        self.host == other.host
-            && self.subtree == other.subtree
-            && self.segments.len() == other.segments.len()
-            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
-                (Segment::Literal(a), Segment::Literal(b)) => a == b,
-                (Segment::Parameter(_), Segment::Parameter(_)) => true,
-                _ => false,
-            })
+    /// What requests tell routes by: host, segments (`None` for a parameter), and whether it is a subtree.
+    fn shape(&self) -> (Option<&str>, Vec<Option<&str>>, bool) {
+        let segments = self.segments.iter().map(|segment| match segment {
+            Segment::Literal(text) => Some(text.as_str()),
+            Segment::Parameter(_) => None,
+        });
+        (self.host.as_deref(), segments.collect(), self.subtree)
     }
 
     /// `Less` when `self` is to be tried before `other`.
@@ -227,11 +225,14 @@ impl<T> RouteTable<T> {
     pub fn new(routes: impl IntoIterator<Item = (Route, T)>) -> Result<Self, (Route, Route)> {
         let mut entries: Vec<(Route, T)> = routes.into_iter().collect();
         entries.sort_by(|a, b| a.0.order(&b.0));
-        for (at, (route, _)) in entries.iter().enumerate() {
-            if let Some((other, _)) = entries[..at].iter().find(|(other, _)| other.clashes_with(route)) {
-                return Err((other.clone(), route.clone()));
+        // By their shapes, as one comparison for each pair takes seconds with a thousand routes.
+        let mut shapes = HashMap::with_capacity(entries.len());
+        for (route, _) in &entries {
+            if let Some(other) = shapes.insert(route.shape(), route) {
+                return Err((Route::clone(other), route.clone()));
             }
         }
+        drop(shapes);
         let hosts = entries.iter().any(|(route, _)| route.host.is_some());
         let plain =
             entries.iter().enumerate().filter(|(_, (r, _))| r.is_plain()).map(|(at, (r, _))| (r.path(), at)).collect();

@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use bireme_core::Program;
+use bireme_core::spec::MountSource;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use tar::EntryType;
 
@@ -66,6 +67,12 @@ impl Engine {
     /// # Errors
     /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
     pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
+        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
+        let handle = self.find(&name)?;
+        self.with_volumes(&handle, async move { engine.stat_mounted(&name, &path).await }).await
+    }
+
+    async fn stat_mounted(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
         let Place { root, inside, called, whole, .. } = self.place_of(name, path)?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
@@ -89,6 +96,12 @@ impl Engine {
         path: &str,
         out: impl Write + Send + 'static,
     ) -> Result<(), EngineError> {
+        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
+        let handle = self.find(&name)?;
+        self.with_volumes(&handle, async move { engine.read_mounted(&name, &path, out).await }).await
+    }
+
+    async fn read_mounted(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
         let Place { root, inside, called, .. } = self.place_of(name, path)?;
         self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
@@ -111,6 +124,18 @@ impl Engine {
     /// # Errors
     /// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
     pub async fn write_archive(
+        &self,
+        name: &str,
+        path: &str,
+        archive: impl Read + Send + 'static,
+        how: Unpack,
+    ) -> Result<(), EngineError> {
+        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
+        let handle = self.find(&name)?;
+        self.with_volumes(&handle, async move { engine.write_mounted(&name, &path, archive, how).await }).await
+    }
+
+    async fn write_mounted(
         &self,
         name: &str,
         path: &str,
@@ -156,11 +181,23 @@ impl Engine {
         let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
         let over = mounts.filter(|mount| clean.starts_with(&mount.target));
         let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own()) };
+        let part = handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
+            MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
+            _ => None,
+        });
         let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
         // The root of a volume is called as it is in the container.
         let called = inside.as_os_str().is_empty().then(|| base_name(path));
         let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
-        let folder = fs::open(&mount.source, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let as_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = match part {
+            None => fs::open(&mount.source, as_folder, Mode::empty()),
+            Some((volume, subpath)) => {
+                let found = bireme_sys::path::beneath(volume, subpath)
+                    .map_err(|error| EngineError::invalid(bireme_sys::path::not_accessible(volume, subpath, &error)))?;
+                fs::openat(&found, ".", as_folder, Mode::empty())
+            }
+        };
         match folder {
             Ok(root) => Ok(Place {
                 root,

@@ -33,8 +33,8 @@ pub enum ChangeKind {
 /// One path that differs from the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// From the container's root, with a leading slash.
-    pub path: String,
+    /// From the container's root, with a leading slash. Names in it are bytes, and need be no text.
+    pub path: PathBuf,
     pub kind: ChangeKind,
 }
 
@@ -94,6 +94,12 @@ impl Engine {
         .await
     }
 
+    /// # Errors
+    /// As [`Engine::export`] begins with.
+    pub fn can_export(&self, name: &str) -> Result<(), EngineError> {
+        self.folders_of(name).map(drop)
+    }
+
     pub(crate) fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
         let handle = self.find(name)?;
         match &handle.fixed.program {
@@ -122,8 +128,9 @@ pub(crate) fn changes_of(lower: &[PathBuf], upper: &Path) -> io::Result<Vec<Chan
         Err(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    let mut found = Vec::new();
+    let mut found = Found::default();
     compare(above.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found)?;
+    let mut found = found.changes;
     found.sort_by(|one: &Change, other| one.path.cmp(&other.path));
     Ok(found)
 }
@@ -141,18 +148,49 @@ fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
+/// Bytes of all paths that are told, and what each costs beside its text.
+const MOST_BYTES: usize = 256 << 20;
+const BESIDE: usize = 64;
+
+#[derive(Default)]
+struct Found {
+    changes: Vec<Change>,
+    bytes: usize,
+}
+
+impl Found {
+    /// # Errors
+    /// `QuotaExceeded` beyond [`MOST_BYTES`]: a container makes as many files as it likes, below names as long as it likes.
+    fn add(&mut self, at: usize, path: &Path, kind: ChangeKind) -> io::Result<()> {
+        self.bytes += path.as_os_str().len() + BESIDE;
+        if self.bytes > MOST_BYTES {
+            let what = format!(
+                "the paths of its changed files take more than {} MiB: remove some, or keep them in a volume",
+                MOST_BYTES >> 20
+            );
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, what));
+        }
+        self.changes.insert(at, Change { path: path.to_owned(), kind });
+        Ok(())
+    }
+
+    fn push(&mut self, path: &Path, kind: ChangeKind) -> io::Result<()> {
+        self.add(self.changes.len(), path, kind)
+    }
+}
+
 /// Adds what `above` changes of `below`; true when it changed anything.
 fn compare(
     above: BorrowedFd<'_>,
     below: Option<BorrowedFd<'_>>,
     path: &Path,
     depth: usize,
-    found: &mut Vec<Change>,
+    found: &mut Found,
 ) -> io::Result<bool> {
     if depth > DEEPEST {
         return Err(io::Error::other("the tree is nested too deeply"));
     }
-    let before = found.len();
+    let before = found.changes.len();
     let folder = |at: BorrowedFd<'_>, name: &[u8]| {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         fs::openat(at, name, flags, Mode::empty())
@@ -160,48 +198,46 @@ fn compare(
     let mut in_both = Vec::new();
     for name in names(above)? {
         let full = path.join(OsStr::from_bytes(&name));
-        let text = full.to_string_lossy().into_owned();
         let now = fs::statat(above, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(now.st_mode);
         let was = below.and_then(|below| fs::statat(below, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).ok());
         in_both.push(name.clone());
         if kind == FileType::CharacterDevice && now.st_rdev == 0 {
             if was.is_some() {
-                found.push(Change { path: text, kind: ChangeKind::Deleted });
+                found.push(&full, ChangeKind::Deleted)?;
             }
             continue;
         }
-        let given = GIVEN.contains(&text.as_str());
+        let given = GIVEN.iter().any(|given| full == Path::new(given));
         let was_folder = was.is_some_and(|was| FileType::from_raw_mode(was.st_mode) == FileType::Directory);
         if kind != FileType::Directory {
             if !(given && was.is_none()) {
                 let kind = if was.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-                found.push(Change { path: text, kind });
+                found.push(&full, kind)?;
             }
             continue;
         }
         let inside = folder(above, &name)?;
         let under: Option<OwnedFd> = if was_folder { below.and_then(|below| folder(below, &name).ok()) } else { None };
-        let at = found.len();
+        let at = found.changes.len();
         let changed = compare(inside.as_fd(), under.as_ref().map(OwnedFd::as_fd), &full, depth + 1, found)?;
         let differs = was.is_none_or(|was| {
             !was_folder || (was.st_mode, was.st_uid, was.st_gid) != (now.st_mode, now.st_uid, now.st_gid)
         });
         if changed || (differs && !(given && was.is_none())) {
             let kind = if was.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-            found.insert(at, Change { path: text, kind });
+            found.add(at, &full, kind)?;
         }
     }
     // A folder that was removed and made anew hides all that was in it.
     if let Some(below) = below
         && opaque(above)
     {
-        for name in names(below)?.into_iter().filter(|name| !in_both.contains(name)) {
-            let path = path.join(OsStr::from_bytes(&name)).to_string_lossy().into_owned();
-            found.push(Change { path, kind: ChangeKind::Deleted });
+        for name in names(below)?.into_iter().filter(|name| in_both.binary_search(name).is_err()) {
+            found.push(&path.join(OsStr::from_bytes(&name)), ChangeKind::Deleted)?;
         }
     }
-    Ok(found.len() > before)
+    Ok(found.changes.len() > before)
 }
 
 fn opaque(folder: BorrowedFd<'_>) -> bool {
@@ -223,9 +259,13 @@ mod tests {
         std::fs::write(lower.join("data/one"), "1").unwrap();
         make(&lower, &upper);
         let open = |path: &Path| fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
-        let mut found = Vec::new();
+        let mut found = Found::default();
         compare(open(&upper).as_fd(), Some(open(&lower).as_fd()), Path::new("/"), 0, &mut found).unwrap();
-        found.into_iter().map(|one| format!("{} {}", &format!("{:?}", one.kind)[..1], one.path)).collect()
+        found
+            .changes
+            .into_iter()
+            .map(|one| format!("{} {}", &format!("{:?}", one.kind)[..1], one.path.display()))
+            .collect()
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn pack(lower: &[PathBuf], upper: &Path, out: &mut dyn Write) -> io::
     // Where files with several names were written first.
     let mut linked: HashMap<(u64, u64), PathBuf> = HashMap::new();
     for change in changes_of(lower, upper)? {
-        let name = Path::new(change.path.trim_start_matches('/'));
+        let name = change.path.strip_prefix("/").unwrap_or(&change.path);
         let (Some(above), Some(base)) = (name.parent(), name.file_name()) else { continue };
         if change.kind == ChangeKind::Deleted {
             let mut hidden = OsStr::new(".wh.").to_owned();

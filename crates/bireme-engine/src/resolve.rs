@@ -307,8 +307,9 @@ pub(crate) fn resolve(
         };
         extra_hosts.push((host.clone(), address));
     }
-    let app = labels.get("com.docker.compose.project").filter(|app| !app.is_empty()).cloned();
-    let service = labels.get("com.docker.compose.service").cloned();
+    // From whoever runs it and never from the image: workloads of an app share a host process and its stores.
+    let app = request.labels.get("com.docker.compose.project").filter(|app| !app.is_empty()).cloned();
+    let service = request.labels.get("com.docker.compose.service").cloned();
     let spec = WorkloadSpec {
         hostname: request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| id.short().to_owned()),
         id,

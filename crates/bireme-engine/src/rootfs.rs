@@ -76,6 +76,21 @@ struct Copied<'a> {
     linked: HashMap<(u64, u64), PathBuf>,
 }
 
+impl Copied<'_> {
+    /// Gives the file that was copied to `first` another name; false where that cannot be, and it is to be copied again.
+    ///
+    /// A container that has the volume may have put a link in the place of a folder meanwhile: none is followed.
+    fn link(&self, first: &Path, destination: BorrowedFd<'_>, name: &CStr) -> bool {
+        let (Some(parent), Some(base)) = (first.parent(), first.file_name()) else { return false };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        bireme_sys::path::open(self.root, parent, flags, Mode::empty(), how)
+            .and_then(|parent| fs::linkat(&parent, base, destination, name, AtFlags::empty()))
+            .is_ok()
+    }
+}
+
 fn copy_folder(
     source: BorrowedFd<'_>,
     destination: BorrowedFd<'_>,
@@ -110,8 +125,10 @@ fn copy_entry(
     let mode = Mode::from_raw_mode(stat.st_mode);
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory && stat.st_nlink > 1 {
         let file = (stat.st_dev, stat.st_ino);
-        if let Some(first) = copied.linked.get(&file) {
-            return Ok(fs::linkat(copied.root, first, destination, name, AtFlags::empty())?);
+        if let Some(first) = copied.linked.get(&file)
+            && copied.link(first, destination, name)
+        {
+            return Ok(());
         }
         if copied.linked.len() < MOST_LINKED
             && matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Symlink)
@@ -215,5 +232,26 @@ mod tests {
             0,
             "the link leads to /etc inside the image, which is absent"
         );
+    }
+
+    #[test]
+    fn a_second_name_is_never_that_of_a_file_outside() {
+        let temp = tempfile::tempdir().unwrap();
+        let (volume, host) = (temp.path().join("volume"), temp.path().join("host"));
+        std::fs::create_dir_all(volume.join("sub")).unwrap();
+        std::fs::create_dir(&host).unwrap();
+        std::fs::write(volume.join("sub/secret"), "copied").unwrap();
+        std::fs::write(host.join("secret"), "the host's").unwrap();
+        let root = fs::open(&volume, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        let copied = Copied { root: root.as_fd(), linked: HashMap::new() };
+        assert!(copied.link(Path::new("sub/secret"), root.as_fd(), c"one"));
+        // As a container does that has the volume while it is filled.
+        std::fs::rename(volume.join("sub"), volume.join("moved")).unwrap();
+        symlink(&host, volume.join("sub")).unwrap();
+        assert!(!copied.link(Path::new("sub/secret"), root.as_fd(), c"two"));
+        assert!(!volume.join("two").exists());
+        symlink("moved", volume.join("way")).unwrap();
+        assert!(!copied.link(Path::new("way/secret"), root.as_fd(), c"three"), "no link at all is followed");
+        assert_eq!(std::fs::metadata(host.join("secret")).unwrap().nlink(), 1);
     }
 }

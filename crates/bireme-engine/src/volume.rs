@@ -162,6 +162,27 @@ impl Engine {
         self.mount_for(handle.id(), self.mounts_of(handle)).await
     }
 
+    /// Does `work` while the volumes of a workload that may not run are mounted as it would have them. The work goes on
+    /// when nobody waits for it any more, so that what is mounted is unmounted.
+    pub(crate) async fn with_volumes<T: Send + 'static>(
+        &self,
+        handle: &Handle,
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let volumes = self.mounts_of(handle);
+        if volumes.is_empty() {
+            return work.await;
+        }
+        let (engine, user) = (self.clone(), engine::random_hex());
+        let working = tokio::spawn(async move {
+            engine.mount_for(&user, volumes.clone()).await?;
+            let done = work.await;
+            engine.unmount_for(&user, volumes).await;
+            done
+        });
+        working.await.map_err(|_| EngineError::Stopping)?
+    }
+
     /// Undoes [`Engine::mount_volumes`] for those volumes that nobody else has.
     pub(crate) async fn unmount_volumes(&self, handle: &Handle) {
         self.unmount_for(handle.id(), self.mounts_of(handle)).await;

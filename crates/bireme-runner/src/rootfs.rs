@@ -83,8 +83,9 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     }
     rootfs.etc(config)?;
     if config.spec.cwd.len() > 1 {
-        rootfs.make(Path::new(&config.spec.cwd), true)?;
+        rootfs.make_cwd(Path::new(&config.spec.cwd))?;
     }
+    rootfs.still_stands()?;
     Ok(rootfs)
 }
 
@@ -164,6 +165,13 @@ fn overlay_by_options(
     Ok(mounted?)
 }
 
+/// The mount, device and file that a descriptor stands for.
+fn identity(file: &OwnedFd) -> io::Result<(u64, u32, u32, u64)> {
+    let flags = StatxFlags::MNT_ID | StatxFlags::INO;
+    let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW, flags)?;
+    Ok((found.stx_mnt_id, found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+}
+
 impl Rootfs {
     /// Has each of these names in the root stand for a folder. Whatever else an image has there is replaced: libcontainer
     /// joins paths below them to the root as text, from outside, and a link of the image would lead it out to the host's
@@ -192,8 +200,41 @@ impl Rootfs {
         Ok(bireme_sys::path::open(&self.fd, inside, flags, Mode::empty(), how)?)
     }
 
-    /// Opens `target` inside the root, made as a folder or an empty file if it is not there.
+    /// Makes the working directory if it is not there. It may be anything in the root.
+    fn make_cwd(&self, target: &Path) -> Result<(), Failure> {
+        self.find_or_make(target, true).map(drop)
+    }
+
+    /// Opens the place of a mount inside the root, made as a folder or an empty file if it is not there.
+    ///
+    /// # Errors
+    /// `Invalid` when links lead to the kernel's own files or to the root itself.
     fn make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {
+        let what = || format!("cannot make {} in the container", target.display());
+        let parent = self.find_or_make(target, folder)?;
+        // Where links led to, which may be elsewhere than the name says.
+        let real =
+            fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(|error| failed(&what(), error))?;
+        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
+        let refuse = |why: &str| {
+            let message = format!("{} leads to {}, {why}; choose another path", target.display(), inside.display());
+            Err(Failure::new(ErrorKind::Invalid, message))
+        };
+        if ["/proc", "/sys", "/dev"].iter().any(|kernel| inside.starts_with(kernel)) {
+            return refuse("over the kernel's own files");
+        }
+        // By what it is, whatever it is called: a link to `/` in a volume or in the image would have the volume take the
+        // root's place, with a `/dev` and a `/proc` of its own.
+        if identity(&parent)
+            .and_then(|found| Ok(found == identity(&self.fd)?))
+            .map_err(|error| failed(&what(), error))?
+        {
+            return refuse("over the whole root filesystem");
+        }
+        Ok(parent)
+    }
+
+    fn find_or_make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {
         let what = || format!("cannot make {} in the container", target.display());
         let mut so_far = PathBuf::from("/");
         let mut parent = self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?;
@@ -223,19 +264,24 @@ impl Rootfs {
                 Err(error) => return Err(failed(&what(), error)),
             };
         }
-        // Where links led to, which may be elsewhere than the name says.
-        let real =
-            fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(|error| failed(&what(), error))?;
-        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
-        if ["/proc", "/sys"].iter().any(|kernel| inside.starts_with(kernel)) {
-            let message = format!(
-                "{} leads to {}, over the kernel's own files; choose another path",
-                target.display(),
-                inside.display()
-            );
-            return Err(Failure::new(ErrorKind::Invalid, message));
-        }
         Ok(parent)
+    }
+
+    /// Checks that the root's name stands for what was prepared: libcontainer goes by the name.
+    ///
+    /// # Errors
+    /// `Denied` when a mount took its place.
+    fn still_stands(&self) -> Result<(), Failure> {
+        let look = || -> io::Result<bool> {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let named = rustix::fs::open(&self.path, flags, Mode::empty())?;
+            Ok(identity(&named)? == identity(&self.fd)?)
+        };
+        if look().map_err(|error| failed("cannot look at the root filesystem", error))? {
+            return self.make_real(&["dev", "proc", "sys"]);
+        }
+        let message = "a mount took the place of the whole root filesystem; look at the links at its targets";
+        Err(Failure::new(ErrorKind::Denied, message))
     }
 
     /// `shared`: the tree of a bind with shared propagation.

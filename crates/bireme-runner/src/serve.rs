@@ -364,7 +364,17 @@ impl<'a> Server<'a> {
     // Clients
 
     fn accept(&mut self) {
-        while let Ok((socket, _)) = self.listener.accept() {
+        loop {
+            let socket = match self.listener.accept() {
+                Ok((socket, _)) => socket,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // Out of descriptors: whoever waits is taken when there are some again, and not asked for at once.
+                    journal::note(format!("no client can be accepted: {error}"));
+                    std::thread::sleep(Duration::from_millis(20));
+                    return;
+                }
+            };
             self.awake = Some(Instant::now());
             // Only who could do all of this anyway.
             let ours =

@@ -42,10 +42,40 @@ pub fn run(output: &Path, memory: u64) -> anyhow::Result<()> {
             Err(refusal) => CompileAnswer::Refused(refusal),
         }
     };
+    let answer = bounded(answer);
     let mut stdout = std::io::stdout().lock();
     serde_json::to_writer(&mut stdout, &answer)?;
     stdout.flush()?;
     Ok(())
+}
+
+/// Bytes of all names of imports and exports: some thousand times what a component has.
+const MOST_NAMES: usize = 256 << 10;
+/// Bytes of a refusal, which may list what a stranger named.
+const LONGEST_REFUSAL: usize = 4 << 10;
+
+/// The daemon keeps what it is told of a component: names of a hundred megabytes are no component's.
+fn bounded(answer: CompileAnswer) -> CompileAnswer {
+    match answer {
+        CompileAnswer::Ready(facts) => {
+            let names: usize = facts.imports.iter().chain(&facts.exports).map(|name| name.len() + 8).sum();
+            if names <= MOST_NAMES {
+                return CompileAnswer::Ready(facts);
+            }
+            let text = format!(
+                "the names of the component's imports and exports take {names} bytes: at most {MOST_NAMES} are taken"
+            );
+            CompileAnswer::Refused(Refusal::new(ErrorKind::Invalid, text))
+        }
+        CompileAnswer::Refused(mut refusal) => {
+            if refusal.message.len() > LONGEST_REFUSAL {
+                let end = (0..=LONGEST_REFUSAL).rev().find(|at| refusal.message.is_char_boundary(*at));
+                refusal.message.truncate(end.unwrap_or(0));
+                refusal.message.push('…');
+            }
+            CompileAnswer::Refused(refusal)
+        }
+    }
 }
 
 /// Prints what tells this build's compiled code apart from others'.

@@ -24,6 +24,8 @@ use crate::protocol::{CompileAnswer, Facts, Refusal};
 
 /// Longest time one compilation may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
+/// Bytes that a compiling process may print: its answer names imports and exports, which it bounds itself.
+const MOST_SAID: u64 = 1 << 20;
 
 /// Most bytes of compiled code.
 pub const MAX_CODE: u64 = 2 << 30;
@@ -317,7 +319,7 @@ fn hash(file: &mut std::fs::File) -> std::io::Result<String> {
 async fn run(mut command: Command, attempt: &str) -> Result<Output, ExecError> {
     let host = command.as_std().get_program().to_string_lossy().into_owned();
     command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    tokio::time::timeout(TIMEOUT, command.output())
+    tokio::time::timeout(TIMEOUT, output(&mut command))
         .await
         .map_err(|_| {
             let text = format!("cannot {attempt}: it took longer than {} seconds", TIMEOUT.as_secs());
@@ -327,6 +329,29 @@ async fn run(mut command: Command, attempt: &str) -> Result<Output, ExecError> {
             let text = format!("cannot {attempt}: {host} does not run; is Bireme installed completely?");
             ExecError::new(ErrorKind::Internal, text).caused_by(error)
         })
+}
+
+/// As [`Command::output`], with a bound on what the process prints: it has the bytes of strangers before it.
+async fn output(command: &mut Command) -> std::io::Result<Output> {
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
+    Ok(Output { status: child.wait().await?, stdout, stderr })
+}
+
+/// # Errors
+/// `InvalidData` for more than [`MOST_SAID`] bytes.
+async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Result<Vec<u8>> {
+    use tokio::io::AsyncReadExt as _;
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(MOST_SAID + 1).read_to_end(&mut bytes).await?;
+    }
+    if bytes.len() as u64 > MOST_SAID {
+        let text = format!("it prints more than {MOST_SAID} bytes");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, text));
+    }
+    Ok(bytes)
 }
 
 fn said(output: &Output) -> String {

@@ -22,6 +22,10 @@ const GONE: Duration = Duration::from_secs(5);
 /// Longest time a host may take to answer what it answers at once, on a machine under load.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// How often, and after how long, a connection is tried again when the host has taken none of those that wait yet.
+const CONNECTS: u32 = 2000;
+const RETRY: Duration = Duration::from_millis(5);
+
 /// Names a host process; it may run or not.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
@@ -53,10 +57,19 @@ impl Host {
     /// # Errors
     /// `Unavailable` when none runs.
     pub(crate) async fn connect(&self) -> Result<UnixStream, ExecError> {
-        UnixStream::connect(self.socket()).await.map_err(|error| {
-            let text = format!("the host process of {} does not answer", self.sandbox);
-            ExecError::new(ErrorKind::Unavailable, text).caused_by(error)
-        })
+        for _ in 0..CONNECTS {
+            match UnixStream::connect(self.socket()).await {
+                // More callers at once than the socket has places for: a thousand workloads that end together.
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => tokio::time::sleep(RETRY).await,
+                connected => {
+                    return connected.map_err(|error| {
+                        let text = format!("the host process of {} does not answer", self.sandbox);
+                        ExecError::new(ErrorKind::Unavailable, text).caused_by(error)
+                    });
+                }
+            }
+        }
+        Err(self.silent(RETRY * CONNECTS))
     }
 
     /// Asks for one thing on a connection of its own.
@@ -83,19 +96,28 @@ impl Host {
         ExecError::new(ErrorKind::Unavailable, text)
     }
 
-    /// Asks for an end, of a workload or of what it does. A host that does not answer in `limit` is ended itself.
+    /// Asks for an end, of a workload or of what it does. A host that answers nothing for `limit` is ended itself, with
+    /// all that it runs; one that is only busy with others has six times as long.
     ///
     /// # Errors
     /// What the host answers.
     pub(crate) async fn ask_for_end(&self, request: &Request, limit: Duration) -> Result<(), ExecError> {
-        match tokio::time::timeout(limit, self.ask::<()>(request, &[])).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                tracing::warn!(error = %self.silent(limit), "the host process is killed");
-                self.kill().await;
-                Ok(())
+        let asked = async {
+            let stream = self.connect().await?;
+            ask_on::<()>(&stream, request, &[]).await
+        };
+        tokio::pin!(asked);
+        for _ in 0..6 {
+            if let Ok(answer) = tokio::time::timeout(limit, &mut asked).await {
+                return answer;
+            }
+            if !matches!(tokio::time::timeout(limit / 2, self.brief()).await, Ok(Ok(_))) {
+                break;
             }
         }
+        tracing::warn!(error = %self.silent(limit), "the host process is killed");
+        self.kill().await;
+        Ok(())
     }
 
     /// Every workload it has.

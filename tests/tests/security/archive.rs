@@ -171,3 +171,48 @@ fn an_archive_replaces_a_folder_by_a_file_only_where_it_may() {
     assert!(refused.text().contains("container rootfs is marked read-only"), "{}", refused.text());
     engine.finish();
 }
+
+/// A copy to a container that does not run goes where the container will see it.
+#[test]
+fn a_copy_lands_in_what_a_volume_mounts() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let (folder, file) = (engine.folder().join("outside"), engine.folder().join("file"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("old"), "old").unwrap();
+    std::fs::write(&file, "new").unwrap();
+    let device = format!("device={}", folder.display());
+    let make = ["volume", "create", "--opt", "type=none", "--opt", "o=bind", "--opt", &device, "bound"];
+    engine.docker(make).stdout();
+    engine.docker(["create", "--name", "resting", "-v", "bound:/data", "busybox", "cat", "/data/file"]).stdout();
+    engine.docker(["cp", file.to_str().unwrap(), "resting:/data/file"]).stdout();
+    assert_eq!(std::fs::read_to_string(folder.join("file")).unwrap(), "new");
+    let back = engine.folder().join("back");
+    engine.docker(["cp", "resting:/data/old", back.to_str().unwrap()]).stdout();
+    assert_eq!(std::fs::read_to_string(back).unwrap(), "old");
+    assert_eq!(engine.docker(["start", "-a", "resting"]).stdout(), "new");
+
+    engine
+        .docker(["run", "--rm", "-v", "whole:/v", "busybox", "sh", "-c", "mkdir /v/part; echo no >/v/sibling"])
+        .stdout();
+    let mount = "type=volume,src=whole,dst=/data,volume-subpath=part";
+    engine.docker(["create", "--name", "parted", "--mount", mount, "busybox", "cat", "/data/file"]).stdout();
+    engine.docker(["cp", file.to_str().unwrap(), "parted:/data/file"]).stdout();
+    assert_eq!(engine.docker(["start", "-a", "parted"]).stdout(), "new");
+    let hidden = engine.docker(["cp", "parted:/data/sibling", "-"]);
+    hidden.fails(1, "Could not find the file");
+    engine.finish();
+}
+
+/// Names are bytes: one that is no text is committed as any other.
+#[test]
+fn a_name_that_is_no_text_is_committed_and_told() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "printf here > /tmp/$(printf '\\377name')";
+    engine.docker(["run", "--name", "odd", "busybox", "sh", "-c", script]).stdout();
+    assert!(engine.docker(["diff", "odd"]).stdout().contains("name"));
+    engine.docker(["commit", "odd", "kept"]).stdout();
+    assert_eq!(engine.docker(["run", "--rm", "kept", "sh", "-c", "cat /tmp/*name"]).stdout(), "here");
+    engine.finish();
+}

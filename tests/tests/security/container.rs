@@ -249,3 +249,101 @@ fn nobody_inside_looks_into_a_process_that_is_about_to_join() {
     assert_eq!(engine.docker(["logs", "watching"]).stdout(), "watched\n");
     engine.finish();
 }
+
+/// A volume over the whole root has a `/dev` of its own, which may be a link: root then makes and removes files where it
+/// leads on the host.
+#[test]
+fn no_link_at_a_mounts_target_puts_a_volume_over_the_root() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let host = engine.folder().join("host");
+    std::fs::create_dir(&host).unwrap();
+    std::fs::write(host.join("ptmx"), "precious").unwrap();
+    let host_path = host.to_str().unwrap();
+    // The volume that is to become the root: the folder exists inside it, too.
+    let fill = format!(
+        "mkdir -p /v{host_path} /v/proc /v/sys /v/bin && cp /bin/sh /bin/true /v/bin/ && ln -s {host_path} /v/dev"
+    );
+    engine.docker(["run", "--rm", "-v", "evil:/v", "busybox", "sh", "-c", &fill]).stdout();
+    let untouched = |what: &str| {
+        let left: Vec<_> = std::fs::read_dir(&host).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["ptmx"], "{what}");
+        assert_eq!(std::fs::read_to_string(host.join("ptmx")).unwrap(), "precious", "{what}");
+    };
+    let words = "over the whole root filesystem";
+
+    altered(&engine, |root| std::os::unix::fs::symlink("/", root.join("way")).unwrap());
+    engine.docker(["run", "--rm", "-v", "evil:/way", "altered", "true"]).fails(125, words);
+    untouched("a link of the image");
+
+    engine.docker(["run", "--rm", "-v", "outer:/v", "busybox", "ln", "-s", "/", "/v/way"]).stdout();
+    let flags = ["--read-only", "--cap-drop", "ALL", "-u", "1000", "-v", "outer:/a", "-v", "evil:/a/way"];
+    engine.docker(["run", "--rm"].into_iter().chain(flags).chain(["busybox", "true"])).fails(125, words);
+    untouched("a link in another volume");
+
+    engine.docker(["run", "--rm", "-v", "devs:/v", "busybox", "ln", "-s", "/dev", "/v/way"]).stdout();
+    let over_dev = engine.docker(["run", "--rm", "-v", "devs:/a", "-v", "evil:/a/way", "busybox", "true"]);
+    over_dev.fails(125, "over the kernel's own files");
+
+    let again = "mv /data /away && mkdir /data && ln -s / /data/way";
+    engine.docker(["run", "--name", "again", "-v", "evil:/data/way", "busybox", "sh", "-c", again]).stdout();
+    engine.docker(["start", "-a", "again"]).fails(1, words);
+    untouched("a link that the container itself made");
+
+    let shared = [
+        "run",
+        "-d",
+        "--name",
+        "shares",
+        "--ipc",
+        "shareable",
+        "busybox",
+        "sh",
+        "-c",
+        "ln -s / /dev/shm/way; sleep 300",
+    ];
+    engine.docker(shared).stdout();
+    let joins = ["run", "--rm", "--ipc", "container:shares", "-v", "evil:/dev/shm/way", "busybox", "true"];
+    engine.docker(joins).fails(125, "below /dev, one mount may not lie in another");
+    untouched("a link in shared memory");
+    engine.finish();
+}
+
+/// One process with megabytes of arguments shares them with its children, at no cost to its container.
+#[test]
+fn arguments_of_megabytes_are_cut_in_a_list_of_processes() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "long=$(head -c 100000 /dev/zero | tr '\\0' x); for i in $(seq 40); do sh -c 'sleep 300; true' $long $long & done; wait";
+    engine.docker(["run", "-d", "--name", "many", "busybox", "sh", "-c", script]).stdout();
+    let answer = bireme_testing::eventually("forty processes", || {
+        let answer = engine.request("GET", "/containers/many/top?ps_args=-o%20pid,args", b"");
+        (answer.json()["Processes"].as_array()?.len() > 40).then_some(answer)
+    });
+    assert!(answer.body.len() < 40 * 2 * 5000, "{}", answer.body.len());
+    engine.finish();
+}
+
+/// `docker rm -f` ends a container whatever became of its runner.
+#[test]
+fn a_container_whose_runner_does_not_answer_is_removed_all_the_same() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    for verb in [&["rm", "-f", "stuck"][..], &["kill", "stuck"][..]] {
+        engine.docker(["run", "-d", "--name", "stuck", "busybox", "sleep", "1000"]).stdout();
+        let id = engine.docker(["inspect", "-f", "{{.Id}}", "stuck"]).stdout().trim().to_owned();
+        let init = engine.docker(["inspect", "-f", "{{.State.Pid}}", "stuck"]).stdout().trim().to_owned();
+        let runners = Command::new("pgrep").args(["-f", &format!("^bireme-runner {id}")]).output().unwrap();
+        let runner = String::from_utf8(runners.stdout).unwrap();
+        let runner: i32 = runner.lines().next().expect("the runner is found").parse().unwrap();
+        let stop = Command::new("kill").args(["-STOP", &runner.to_string()]).status().unwrap();
+        assert!(stop.success());
+        engine.docker(verb).stdout();
+        bireme_testing::eventually("the end of its processes", || {
+            (!Path::new(&format!("/proc/{init}")).exists() && !Path::new(&format!("/proc/{runner}")).exists())
+                .then_some(())
+        });
+        let _ = engine.docker(["rm", "-f", "stuck"]);
+    }
+    engine.finish();
+}

@@ -125,3 +125,18 @@ fn stores_of_what_is_gone_are_listed_and_removed_on_request_alone() {
     assert_eq!(list(), []);
     engine.finish();
 }
+
+/// Workloads of one app share a host process, its network and its stores: which app one belongs to is never for its image
+/// to say.
+#[test]
+fn an_image_does_not_choose_the_app_it_runs_in() {
+    let engine = Engine::start();
+    engine.build_guest("hello", "hello");
+    build(&engine, "hello", "stranger", "LABEL com.docker.compose.project=shop com.docker.compose.service=api\n");
+    let shop = ["run", "-d", "--name", "api", "-l", "com.docker.compose.project=shop", "hello"];
+    engine.docker(shop).stdout();
+    engine.docker(["run", "-d", "--name", "stranger", "stranger"]).stdout();
+    let host = |name: &str| engine.docker(["inspect", "-f", "{{.State.Pid}}", name]).stdout().trim().to_owned();
+    assert_ne!(host("api"), host("stranger"), "each has a host process of its own");
+    engine.finish();
+}

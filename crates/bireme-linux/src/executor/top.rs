@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 
 use bireme_core::executor::InterfaceStats;
 use bireme_core::{ErrorKind, ExecError, ProcessTable};
@@ -131,9 +132,11 @@ fn is_output_option(word: &str) -> bool {
 pub(super) fn table(columns: &Columns, pids: &[u32]) -> ProcessTable {
     let machine = Machine::read();
     let titles = columns.0.iter().map(|(title, _)| title.clone()).collect();
+    let mut left = ALL_ARGUMENTS;
     let rows = pids
         .iter()
         .filter_map(|pid| Process::read(*pid))
+        .map(|process| process.within(&mut left))
         .map(|process| columns.0.iter().map(|(_, column)| process.field(*column, &machine)).collect())
         .collect();
     ProcessTable { titles, rows }
@@ -176,6 +179,12 @@ struct Process {
     stat: Vec<String>,
 }
 
+/// Bytes of arguments that are shown of all processes together.
+const ALL_ARGUMENTS: usize = 16 << 20;
+
+/// Bytes of arguments that are shown of a process.
+const ARGUMENTS: u64 = 4096;
+
 impl Process {
     fn read(pid: u32) -> Option<Self> {
         let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -188,10 +197,22 @@ impl Process {
         };
         // The second is the effective one; a kernel thread or a zombie has no memory.
         let (uid, resident) = (named("Uid:", 1)?, named("VmRSS:", 0).unwrap_or(0));
-        let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        // As much as ps shows: a process may have megabytes of arguments, and share them with thousands of children.
+        let mut raw = Vec::new();
+        let _ =
+            fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(ARGUMENTS).read_to_end(&mut raw));
         let args = String::from_utf8_lossy(&raw).trim_end_matches('\0').replace('\0', " ");
         let args = if args.is_empty() { format!("[{comm}]") } else { args };
         Some(Self { pid, uid, resident, comm, args, stat: after.split_whitespace().map(str::to_owned).collect() })
+    }
+
+    /// With its name alone where the arguments would take more than what is left.
+    fn within(mut self, left: &mut usize) -> Self {
+        match left.checked_sub(self.args.len()) {
+            Some(rest) => *left = rest,
+            None => self.args = format!("[{}]", self.comm),
+        }
+        self
     }
 
     /// Field `number` of proc_pid_stat(5).

@@ -24,6 +24,9 @@ use crate::protocol::{self, Reply, Request};
 /// a slow client.
 const RELEASE_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long a runner may take to answer what it answers at once, on a machine under load.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
 /// What is known of one container.
 pub(super) struct Shared {
     id: WorkloadId,
@@ -32,6 +35,8 @@ pub(super) struct Shared {
     cgroup: Cgroup,
     /// 0 when none runs.
     pid: AtomicU32,
+    /// The runner's; 0 when it is not known.
+    runner: AtomicU32,
     phase: watch::Sender<Phase>,
 }
 
@@ -52,6 +57,7 @@ impl Shared {
             run_dir: run_dir.to_owned(),
             cgroup,
             pid: AtomicU32::new(0),
+            runner: AtomicU32::new(0),
             phase: watch::Sender::new(Phase::Alive),
         })
     }
@@ -69,6 +75,18 @@ impl Shared {
 
     pub(super) fn set_pid(&self, pid: u32) {
         self.pid.store(pid, Ordering::Release);
+    }
+
+    /// Kills a runner that answers nothing. Whoever follows it then clears up after it.
+    fn kill_runner(&self) {
+        let pid = self.runner.load(Ordering::Acquire);
+        // A number may have gone to another process: the descriptor is opened first, then what it runs is looked at.
+        let Ok(process) = bireme_sys::pidfd::open(pid) else { return };
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if pid != 0 && command.windows(64).any(|window| window == self.id.to_string().as_bytes()) {
+            tracing::warn!(workload.id = %self.id, "the runner of a container does not answer and is killed");
+            let _ = bireme_sys::pidfd::signal(&process, Signal::KILL.0);
+        }
     }
 
     /// Ends and removes what a runner that is no more left behind, and records `exit`.
@@ -127,6 +145,9 @@ impl LinuxWorkload {
     /// Begins to follow the runner.
     pub(super) async fn watch(shared: Arc<Shared>) -> Result<Self, ExecError> {
         let waiting = client::open(&shared.run_dir, &Request::Wait).await?;
+        if let Some(pid) = waiting.peer_cred().ok().and_then(|peer| peer.pid()) {
+            shared.runner.store(pid.cast_unsigned(), Ordering::Release);
+        }
         let follower = tokio::spawn(Arc::clone(&shared).follow(waiting));
         Ok(Self { shared, follower: Some(follower) })
     }
@@ -162,11 +183,18 @@ impl LinuxWorkload {
         }
     }
 
+    /// Whether the runner said anything to a request that ends something, in time.
+    async fn ask_for_end(&self, request: Request) -> bool {
+        tokio::time::timeout(ANSWER_LIMIT, client::ask(&self.shared.run_dir, &request)).await.is_ok()
+    }
+
     async fn delete_now(&self) -> Result<(), ExecError> {
         let mut phase = self.shared.phase.subscribe();
         if !matches!(*phase.borrow(), Phase::Released(_)) {
             // It may be gone in this very moment: what counts is that it goes.
-            let _ = client::ask(&self.shared.run_dir, &Request::Delete).await;
+            if !self.ask_for_end(Request::Delete).await {
+                self.shared.kill_runner();
+            }
             let released = phase.wait_for(|phase| matches!(phase, Phase::Released(_)));
             if tokio::time::timeout(RELEASE_LIMIT, released).await.is_err() {
                 let message = format!("the runner of container {} does not release it", self.shared.id.short());
@@ -206,7 +234,23 @@ impl Workload for LinuxWorkload {
     }
 
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
-        Box::pin(self.done(Request::Signal { number: signal.0 }))
+        Box::pin(async move {
+            match tokio::time::timeout(ANSWER_LIMIT, self.done(Request::Signal { number: signal.0 })).await {
+                Ok(answer) => answer,
+                // A kill ends whatever it is sent to.
+                Err(_) if signal == Signal::KILL => {
+                    self.shared.kill_runner();
+                    Ok(())
+                }
+                Err(_) => {
+                    let message = format!(
+                        "the runner of container {} does not answer; kill the container",
+                        self.shared.id.short()
+                    );
+                    Err(ExecError::new(ErrorKind::Unavailable, message))
+                }
+            }
+        })
     }
 
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ExecError>> {

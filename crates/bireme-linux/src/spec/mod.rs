@@ -163,7 +163,13 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), Failure> {
             MountSource::Bind { .. } | MountSource::Subpath { .. } | MountSource::Tmpfs { .. } => {}
         }
     }
-    let targets: Vec<&str> = spec.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    let mounts = spec.mounts.iter().map(|mount| mount.target.as_str());
+    let mut targets: Vec<&str> =
+        mounts.chain(spec.security.devices.iter().map(|device| device.target.as_str())).collect();
+    if spec.namespaces.ipc != NamespaceMode::Private {
+        // A mount too, of others, who may put links in it.
+        targets.push("/dev/shm");
+    }
     if let Some((outer, inner)) = nested_in_dev(&targets) {
         // libcontainer finds its place below `/dev` by name, where the outer mount may have put a link.
         return Err(invalid(format!(

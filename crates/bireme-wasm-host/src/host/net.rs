@@ -47,7 +47,8 @@ impl Target<'_> {
         let Some(first) = found.first().copied() else {
             return Err(ConnectError::Unknown(self.host.to_owned()));
         };
-        let found = covered(component, self.host, found);
+        let covers = |address| component.allow.covers(self.scheme, self.host, address, self.port);
+        let found = covered(component, self.host, found, covers);
         if found.is_empty() {
             return Err(ConnectError::Denied(leads_inside(self.host, first)));
         }
@@ -127,9 +128,14 @@ pub(crate) fn leads_inside(name: &str, address: IpAddr) -> String {
 }
 
 /// Of the addresses that `name` leads to those that a permission by name covers.
-pub(crate) fn covered(component: &Component, name: &str, mut found: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(crate) fn covered(
+    component: &Component,
+    name: &str,
+    mut found: Vec<IpAddr>,
+    covers: impl Fn(IpAddr) -> bool,
+) -> Vec<IpAddr> {
     if name.parse::<IpAddr>().is_err() && !component.names().contains_key(&plain(name)) {
-        found.retain(|address| component.allow.covers_answer(name, *address));
+        found.retain(|address| covers(*address));
     }
     found
 }

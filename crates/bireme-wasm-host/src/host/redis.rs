@@ -79,7 +79,8 @@ pub(crate) async fn dial(component: &Component, url: &str, named: bool) -> Resul
     let mut found = super::net::lookup(component, host).await;
     let Some(first) = found.first().copied() else { return Err(format!("the name {host} is not known")) };
     if !named {
-        found = super::net::covered(component, host, found);
+        let covers = |address| component.allow.covers("redis", host, address, port);
+        found = super::net::covered(component, host, found, covers);
     }
     if found.is_empty() {
         return Err(super::net::leads_inside(host, first));

@@ -27,6 +27,9 @@ use crate::guest::Guest;
 const MAX_ADDRESSES: usize = 1024;
 /// Most bytes of a name that is looked up: what DNS can hold, with a final dot.
 const MAX_NAME: usize = 254;
+/// Names that are remembered of one address, the newest: a wildcard permits a guest to ask for as many as it likes.
+const MAX_NAMES: usize = 64;
+
 /// How long an address belongs to the name that DNS gave it for.
 const KNOWN_FOR: Duration = Duration::from_secs(300);
 
@@ -51,14 +54,17 @@ impl LookedUp {
         }
         for address in addresses {
             let names = known.entry(*address).or_default();
-            names.retain(|known| known.name != name);
+            names.retain(|known| known.name != name && known.answered.is_none_or(|at| at.elapsed() < KNOWN_FOR));
+            if names.len() >= MAX_NAMES {
+                names.remove(0);
+            }
             names.push(Known { name: name.clone(), answered });
         }
     }
 
-    /// The names that `address` still has. One that a network gave it goes when the network takes it away: the address
+    /// The names that `address` still has, and whether a network of the component's gave it. One that a network gave it goes when the network takes it away: the address
     /// may be another workload's by then.
-    fn names(&self, component: &Component, address: IpAddr) -> Vec<String> {
+    fn names(&self, component: &Component, address: IpAddr) -> Vec<(String, bool)> {
         let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(names) = known.get_mut(&address) else { return Vec::new() };
         let now = component.names();
@@ -67,7 +73,7 @@ impl LookedUp {
             (None, Some(answered)) => answered.elapsed() < KNOWN_FOR,
             (None, None) => false,
         });
-        names.iter().map(|known| known.name.clone()).collect()
+        names.iter().map(|known| (known.name.clone(), now.contains_key(&known.name))).collect()
     }
 }
 
@@ -90,11 +96,12 @@ pub(crate) fn permit(builder: &mut WasiCtxBuilder, component: &Arc<Component>) {
 fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr, purpose: SocketAddrUse) -> bool {
     let ip = address.ip().to_canonical();
     let names = component.looked_up.names(component, ip);
-    let permitted = component.allow.permits_address(scheme, ip, address.port(), names.iter().map(String::as_str));
+    let looked_up = names.iter().map(|(name, own)| (name.as_str(), *own));
+    let permitted = component.allow.permits_address(scheme, ip, address.port(), looked_up);
     // Datagrams that nobody asked for are dropped without a word.
     if !permitted && !matches!(purpose, SocketAddrUse::UdpReceive) {
         let wanted = match (names.first(), ip) {
-            (Some(name), _) => format!("{scheme}://{name}:{}", address.port()),
+            (Some((name, _)), _) => format!("{scheme}://{name}:{}", address.port()),
             (None, ip) => format!("{scheme}://{}", std::net::SocketAddr::new(ip, address.port())),
         };
         component.log.note(&format!("bireme: {wanted} {}", super::net::not_permitted(component)));
@@ -113,7 +120,7 @@ async fn resolve(component: &Component, name: &str) -> Result<Vec<IpAddr>, ()> {
     }
     let found = super::net::lookup(component, name).await;
     let first = found.first().copied();
-    let found = super::net::covered(component, name, found);
+    let found = super::net::covered(component, name, found, |address| component.allow.covers_answer(name, address));
     if let (Some(first), true) = (first, found.is_empty()) {
         component.log.note(&format!("bireme: {}", super::net::leads_inside(name, first)));
         return Err(());

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, RwLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -72,6 +72,9 @@ pub(crate) struct Site {
     /// Grows with each change of the table, so that connections look at the lock only then.
     generation: AtomicU64,
     table: RwLock<Arc<RouteTable<Served>>>,
+    /// The table is made anew by the first request after a change: a thousand components that start one after the other
+    /// would otherwise each make it for all.
+    stale: AtomicBool,
     members: RwLock<Vec<Member>>,
     closed: CancellationToken,
 }
@@ -86,6 +89,7 @@ impl Site {
         Self {
             generation: AtomicU64::new(1),
             table: RwLock::default(),
+            stale: AtomicBool::new(false),
             members: RwLock::default(),
             closed: CancellationToken::new(),
         }
@@ -114,14 +118,14 @@ impl Site {
         for member in members.iter_mut().filter(|member| member.component.spec.id == *id) {
             member.active = active;
         }
-        self.rebuild(&members);
+        self.changed();
     }
 
     /// Removes a component; true when it was the last.
     pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
         let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         members.retain(|member| member.component.spec.id != *id);
-        self.rebuild(&members);
+        self.changed();
         members.is_empty()
     }
 
@@ -130,20 +134,35 @@ impl Site {
         self.closed.cancel();
     }
 
-    fn rebuild(&self, members: &[Member]) {
+    /// Called with the members locked: whoever sees the new generation sees the new members.
+    fn changed(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn rebuild(&self) {
+        let members = self.members.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut table = self.table.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.stale.load(Ordering::Acquire) {
+            // Another request did so while this one waited.
+            return;
+        }
         let routes = members.iter().filter(|member| member.active).flat_map(|member| {
             let component = &member.component;
             component.spec.bireme.routes.iter().map(|route| (route.clone(), Served::new(component, route)))
         });
         // Clashes were refused by `join`.
-        if let Ok(table) = RouteTable::new(routes) {
-            *self.table.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(table);
-            self.generation.fetch_add(1, Ordering::Release);
+        if let Ok(new) = RouteTable::new(routes) {
+            *table = Arc::new(new);
         }
+        self.stale.store(false, Ordering::Release);
     }
 
     fn table(&self) -> (u64, Arc<RouteTable<Served>>) {
         let generation = self.generation.load(Ordering::Acquire);
+        if self.stale.load(Ordering::Acquire) {
+            self.rebuild();
+        }
         (generation, Arc::clone(&self.table.read().unwrap_or_else(std::sync::PoisonError::into_inner)))
     }
 }

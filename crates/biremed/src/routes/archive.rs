@@ -61,14 +61,14 @@ async fn changes(State(app): State<App>, Path(name): Path<String>) -> Answer {
             ChangeKind::Added => 1,
             ChangeKind::Deleted => 2,
         };
-        json!({ "Path": change.path, "Kind": kind })
+        json!({ "Path": change.path.to_string_lossy(), "Kind": kind })
     });
     super::ok(&shown.collect())
 }
 
 async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
     // Asked first, so that a name that is none has its status.
-    app.engine.changes(&name).await?;
+    app.engine.can_export(&name)?;
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
     let reading = async move { engine.export(&name, SyncIoBridge::new(writer)).await };
