@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod archive;
+mod auth;
 mod blob;
 pub mod build;
 mod commit;
