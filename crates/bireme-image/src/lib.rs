@@ -26,6 +26,7 @@ mod push;
 pub mod reference;
 mod registry;
 pub mod store;
+pub mod tar_bounds;
 mod unpack;
 mod view;
 
