@@ -38,6 +38,7 @@ pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;
 pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
+pub use layers::is_wasm;
 pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::Platform;
 pub use pull::{Pulled, RegistryAuth};
