@@ -28,6 +28,7 @@ mod registry;
 pub mod store;
 pub mod tar_bounds;
 mod unpack;
+mod verify;
 mod view;
 
 pub use archive::Loaded;
@@ -46,3 +47,4 @@ pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ImageStore, Limits, RegistrySettings, Removed};
 pub use unpack::{blank, open_any};
+pub use verify::{Damaged, Verified};
