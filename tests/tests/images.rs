@@ -320,7 +320,10 @@ fn a_component_without_a_platform_is_known_or_told_of() {
             "{refused}"
         );
     }
-    story.engine.docker(["run", "--rm", "--platform", "wasm32", "known"]).fails(125, "did you mean wasi/wasm?");
+    // Docker's own client refuses it too, in fewer words.
+    let refused = story.engine.request("POST", "/containers/create?platform=wasm32", br#"{"Image":"known"}"#);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.text().contains("did you mean wasi/wasm?"), "{refused:?}");
     build(scratch, &["--platform", "linux/amd46"]).fails(1, "did you mean linux/amd64?");
     story.engine.docker(["tag", "known", "sha256:beef"]).fails(1, "digest algorithm as name");
     story.end();
