@@ -35,6 +35,9 @@ fn header(kind: u8, name: &str, link: &str, size: u64) -> [u8; 512] {
     block[156] = kind;
     block[157..157 + link.len()].copy_from_slice(link.as_bytes());
     block[257..265].copy_from_slice(b"ustar  \0");
+    if kind == b'3' {
+        block[329..345].copy_from_slice(b"0000000\x000000000\0");
+    }
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     block
