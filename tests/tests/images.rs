@@ -225,3 +225,123 @@ fn components_have_no_files_to_commit_and_run_no_commands() {
     log.fails(1, "commands are run in Linux images");
     story.end();
 }
+
+#[test]
+fn a_dockerfile_may_come_from_elsewhere() {
+    let story = Story::begin();
+    let folder = tempfile::tempdir().unwrap();
+    let context = folder.path().join("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("f"), "content").unwrap();
+    let aside = folder.path().join("Elsewhere");
+    std::fs::write(&aside, "FROM busybox\nCOPY f /f\nRUN echo aside > /from\n").unwrap();
+    let classic = |args: &[&str]| {
+        let mut command = story.engine.command("docker", args);
+        command.env("DOCKER_BUILDKIT", "0");
+        command
+    };
+    let context_path = context.to_str().unwrap();
+    let command = classic(&["build", "-t", "aside", "-f", aside.to_str().unwrap(), context_path]);
+    story.engine.run(command).stdout();
+    story.prints(&["run", "--rm", "aside", "cat", "/f", "/from"], "contentaside\n");
+    std::fs::write(folder.path().join("stdin"), "FROM busybox\nCOPY f /f\nRUN echo stdin > /from\n").unwrap();
+    let mut command = classic(&["build", "-t", "stdin", "-f", "-", context_path]);
+    command.stdin(std::fs::File::open(folder.path().join("stdin")).unwrap());
+    story.engine.run(command).stdout();
+    story.prints(&["run", "--rm", "stdin", "cat", "/f", "/from"], "contentstdin\n");
+
+    let plugin = bireme_testing::workspace().join("target/setup/docker/cli-plugins/docker-compose");
+    let file = folder.path().join("compose.yaml");
+    std::fs::write(
+        &file,
+        "services:\n  one:\n    image: composed\n    build:\n      context: context\n      dockerfile: ../Elsewhere\n",
+    )
+    .unwrap();
+    let mut command = story.engine.command(plugin, ["-f", file.to_str().unwrap(), "build"]);
+    command.env("DOCKER_BUILDKIT", "0");
+    story.engine.run(command).stdout();
+    story.prints(&["run", "--rm", "composed", "cat", "/f", "/from"], "contentaside\n");
+
+    let empty = classic(&["build", "-f", "/dev/null", context_path]);
+    story.engine.run(empty).fails(1, "cannot be empty");
+    let empty = story.build(&[("Dockerfile", "")], &[]);
+    empty.fails(1, "the Dockerfile (Dockerfile) cannot be empty");
+    story.end();
+}
+
+#[test]
+fn the_containers_of_a_build_stay_when_they_are_asked_to() {
+    let mut story = Story::begin();
+    let dockerfile = "FROM busybox\nRUN echo one > /one\nRUN echo two > /two\n";
+    let log = story.dockerfile(dockerfile, &["--rm=false", "-t", "kept"]);
+    assert!(!log.stdout().contains("Removed intermediate container"), "{log}");
+    assert_eq!(story.engine.docker(["ps", "-aq"]).stdout().lines().count(), 2);
+    story.prints(&["ps", "-q"], "");
+    let last = story.engine.docker(["ps", "-lq"]).stdout().trim().to_owned();
+    story.prints(&["inspect", "-f", "{{.State.ExitCode}}", &last], "0\n");
+    story.engine.crash();
+    story.engine.come_back();
+    assert_eq!(story.engine.docker(["ps", "-aq"]).stdout().lines().count(), 2, "they are containers like any other");
+    story.engine.docker(["container", "prune", "-f"]).stdout();
+    // Both words: they go.
+    story.dockerfile(dockerfile, &["--no-cache", "--rm=false", "--force-rm"]).stdout();
+    story.end();
+}
+
+#[test]
+fn a_component_without_a_platform_is_known_or_told_of() {
+    let story = Story::begin();
+    let guest = bireme_testing::guest("command");
+    let context = tempfile::tempdir().unwrap();
+    std::fs::copy(guest, context.path().join("app.wasm")).unwrap();
+    let build = |dockerfile: &str, args: &[&str]| {
+        std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+        let mut command = story.engine.command("docker", ["build"].iter().chain(args));
+        command.arg(context.path()).env("DOCKER_BUILDKIT", "0");
+        story.engine.run(command)
+    };
+    let scratch = "FROM scratch\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n";
+    let log = build(scratch, &["-t", "known"]);
+    assert!(log.stdout().contains("/app.wasm is a WebAssembly component"), "{log}");
+    story.prints(&["image", "inspect", "-f", "{{.Os}}/{{.Architecture}}", "known"], "wasi/wasm\n");
+    story.engine.docker(["run", "--rm", "known", "spam", "2"]).stdout();
+    // On a Linux image, or said to be for Linux: what to add is told.
+    for (dockerfile, args) in [
+        ("FROM busybox\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n", &["-t", "told"][..]),
+        (scratch, &["-t", "told", "--platform", "linux/amd64"]),
+    ] {
+        build(dockerfile, args).stdout();
+        let refused = story.engine.docker(["run", "--rm", "told"]);
+        assert!(
+            refused.stderr().contains("/app.wasm is a WebAssembly component, but its image says that it is for linux/")
+                && refused
+                    .stderr()
+                    .contains("build the image with --platform wasi/wasm (in a Compose file: platform: wasi/wasm)"),
+            "{refused}"
+        );
+    }
+    // Docker's own client refuses it too, in fewer words.
+    let refused = story.engine.request("POST", "/containers/create?platform=wasm32", br#"{"Image":"known"}"#);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(refused.text().contains("did you mean wasi/wasm?"), "{refused:?}");
+    build(scratch, &["--platform", "linux/amd46"]).fails(1, "did you mean linux/amd64?");
+    story.engine.docker(["tag", "known", "sha256:beef"]).fails(1, "digest algorithm as name");
+    story.end();
+}
+
+#[test]
+fn programs_are_found_in_images_that_have_no_path() {
+    let story = Story::begin();
+    story.engine.docker(["create", "--name", "tree", "busybox"]).stdout();
+    let archive = story.engine.folder().join("tree.tar");
+    story.engine.docker(["export", "-o", archive.to_str().unwrap(), "tree"]).stdout();
+    story.engine.docker(["rm", "tree"]).stdout();
+    story.engine.docker(["import", archive.to_str().unwrap(), "tree"]).stdout();
+    story
+        .dockerfile("FROM tree\nENV PATH=/x:$PATH\nRUN ls /bin/sh && echo $PATH > /path\n", &["-t", "pathed"])
+        .stdout();
+    let path = "/x:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n";
+    story.prints(&["run", "--rm", "pathed", "cat", "/path"], path);
+    story.prints(&["run", "--rm", "pathed", "sh", "-c", "echo $PATH"], path);
+    story.end();
+}

@@ -7,6 +7,7 @@
 //! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
 //! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
 //! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
+//! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`] |
 //! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |
 //!
 //! `filters={"label":["k=v"],"name":["…"]}` narrows the list as in `GET /containers/json`.
@@ -80,6 +81,43 @@ pub struct PrunedStores {
     pub stores_deleted: Vec<String>,
     /// Bytes.
     pub space_reclaimed: u64,
+}
+
+/// A line of what was found in the image store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum VerifyLine {
+    Damaged(Damaged),
+    Verified(Verified),
+    /// It could not go on.
+    Failed {
+        error: String,
+    },
+}
+
+/// Something in the image store that is not what its name says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Damaged {
+    /// `layer`, `component` or `configuration`.
+    pub kind: String,
+    /// `sha256:…`, what it should be.
+    pub digest: String,
+    /// The images that need it; empty for what only the cache of builds needs.
+    pub images: Vec<String>,
+    /// What is wrong and what to do, in one sentence.
+    pub message: String,
+}
+
+/// How much of the image store was looked at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Verified {
+    pub checked: u64,
+    /// Bytes.
+    pub size: u64,
+    /// How many of them are damaged.
+    pub damaged_count: u64,
 }
 
 /// What this engine can run.

@@ -52,7 +52,8 @@ impl Engine {
         log: OnBuildEvent<'_>,
     ) -> Result<ImageId, ImageError> {
         let removals = TaskTracker::new();
-        let runner = StepRunner { engine: self.clone(), template: steps, removals: removals.clone() };
+        let keep = request.keep_containers;
+        let runner = StepRunner { engine: self.clone(), template: steps, removals: removals.clone(), keep };
         request.runner = Some(Arc::new(runner));
         let built = self.images().build(request, log).await;
         // Whoever looks after the build finds none of its containers.
@@ -170,6 +171,8 @@ struct StepRunner {
     engine: Engine,
     template: Create,
     removals: TaskTracker,
+    /// Leave containers there when they have ended.
+    keep: bool,
 }
 
 impl RunSteps for StepRunner {
@@ -183,9 +186,10 @@ impl StepRunner {
         let say = |text: String| log(BuildEvent::Stream(text));
         let command = step.command.clone();
         let created = self.engine.create(self.request(step)).await.map_err(refused)?;
-        let scaffold =
+        let mut scaffold =
             Scaffold { runner: self.engine.clone(), removals: self.removals.clone(), id: created.id.to_string() };
-        let id = scaffold.id.as_str();
+        let id = scaffold.id.clone();
+        let id = id.as_str();
         say(format!(" ---> Running in {}\n", created.id.short()));
         let streams = Attach { stdout: true, stderr: true, stream: true, ..Attach::default() };
         let session = self.engine.attach(id, streams).await.map_err(refused)?;
@@ -198,11 +202,16 @@ impl StepRunner {
             }
         }
         let ended = end.await.map_err(refused)?;
+        if self.keep {
+            scaffold.id.clear();
+        }
         if ended.code != 0 {
             return Err(ImageError::Run { command: command.join(" "), code: ended.code });
         }
         let (lower, upper) = self.engine.folders_of(id).map_err(refused)?;
-        say(format!(" ---> Removed intermediate container {}\n", created.id.short()));
+        if !self.keep {
+            say(format!(" ---> Removed intermediate container {}\n", created.id.short()));
+        }
         Ok(Box::new(move |out: &mut dyn Write| {
             let packed = layer::pack(&lower, &upper, out);
             drop(scaffold);
@@ -219,7 +228,7 @@ impl StepRunner {
         request.env = step.env;
         request.health = Some(HealthCheck { test: vec!["NONE".to_owned()], ..HealthCheck::default() });
         request.log = LogRequest { driver: "none".to_owned(), ..LogRequest::default() };
-        request.unfinished = Some(Unfinished { image: step.image, layers: step.layers });
+        request.unfinished = Some(Unfinished { image: step.image, layers: step.layers, keep: self.keep });
         request
     }
 }
@@ -231,7 +240,7 @@ fn refused(error: EngineError) -> ImageError {
     }
 }
 
-/// The container of a step: removed when nothing needs it any more, however that comes about.
+/// The container of a step: removed when nothing needs it any more, however that comes about, unless its ID is taken away.
 struct Scaffold {
     runner: Engine,
     removals: TaskTracker,
@@ -241,6 +250,9 @@ struct Scaffold {
 impl Drop for Scaffold {
     fn drop(&mut self) {
         let (engine, id) = (self.runner.clone(), std::mem::take(&mut self.id));
+        if id.is_empty() {
+            return;
+        }
         let removal = async move { engine.remove_of_build(&id).await };
         // Without a runtime the engine is ending; the next one clears it away.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

@@ -560,11 +560,11 @@ impl Engine {
         name: &str,
         made: &mut Made,
     ) -> Result<Created, EngineError> {
+        let of_build = request.unfinished.as_ref().is_some_and(|unfinished| !unfinished.keep);
         let (image, unfinished) = match request.unfinished.take() {
             Some(unfinished) => (unfinished.image, Some(unfinished.layers)),
             None => (self.image_for(&request).await?, None),
         };
-        let of_build = unfinished.is_some();
         let kind = image.kind();
         let executor = self.executor(kind).ok_or_else(|| {
             EngineError::unsupported(format!(
@@ -699,14 +699,20 @@ impl Engine {
             WorkloadKind::Component if unfinished.is_some() => Err(EngineError::unsupported(
                 "commands are run in Linux images: RUN in a stage of one, and COPY --from it",
             )),
-            WorkloadKind::Container => Ok(Program::Layers {
-                lower: match unfinished {
+            WorkloadKind::Container => {
+                let lower = match unfinished {
                     Some(layers) => layers,
                     None => self.images().layers(&image.id).await?,
-                },
-                upper: dirs.state.join("diff"),
-                work: dirs.state.join("work"),
-            }),
+                };
+                let program = args.first().map_or("", String::as_str);
+                if bireme_image::is_wasm(&lower, &image.config.working_dir, program) {
+                    return Err(EngineError::invalid(format!(
+                        "{program} is a WebAssembly component, but its image says that it is for {}: build the image with --platform wasi/wasm (in a Compose file: platform: wasi/wasm)",
+                        image.platform
+                    )));
+                }
+                Ok(Program::Layers { lower, upper: dirs.state.join("diff"), work: dirs.state.join("work") })
+            }
             WorkloadKind::Component => {
                 let (path, digest) =
                     self.images().component(&image.id, args.first().map_or("", String::as_str)).await?;

@@ -16,7 +16,7 @@ pub struct Create {
     pub name: Option<String>,
     pub image: String,
     /// An image in the making, to be used in place of a stored one; `image` is only its name then. The workload is
-    /// removed when the engine starts again.
+    /// removed when the engine starts again, unless it says otherwise.
     pub unfinished: Option<Unfinished>,
     /// `os/arch[/variant]`, such as `wasi/wasm`.
     pub platform: Option<String>,
@@ -75,6 +75,8 @@ pub struct Unfinished {
     pub image: Image,
     /// The folders of its layers, lowest first. They must stay as long as the workload does.
     pub layers: Vec<PathBuf>,
+    /// It stays when the engine starts again, as any other workload does.
+    pub keep: bool,
 }
 
 #[derive(Clone, Debug)]

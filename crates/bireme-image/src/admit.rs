@@ -1,6 +1,9 @@
 //! How new images come in, whether pulled, loaded or built: layers are unpacked and verified first, the record follows.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::db::{Db, Garbage, Layer, Naming, Record};
 use crate::digest::Digest;
@@ -8,6 +11,9 @@ use crate::error::ImageError;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner, Pin, blocking};
+
+/// Layers that are asked for at once; how many are unpacked at once is the store's to say.
+const AT_ONCE: usize = 64;
 
 /// An image whose blobs are in the store and pinned.
 pub(crate) struct Candidate {
@@ -61,17 +67,26 @@ impl Drop for Claim {
 impl ImageStore {
     /// Unpacks the layers of all candidates and records them together.
     pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
+        for (name, _) in candidates.iter().flat_map(|candidate| &candidate.names) {
+            name.check_tag()?;
+        }
         for candidate in &candidates {
             for layer in &candidate.record.layers {
                 claim.layer(&layer.diff_id);
             }
         }
-        let unpackings = candidates
-            .iter()
-            .filter(|candidate| candidate.record.artifact_type.is_none())
-            .flat_map(|candidate| &candidate.record.layers)
-            .map(|layer| self.inner.unpacked(layer));
-        futures::future::try_join_all(unpackings).await?;
+        let images = candidates.iter().filter(|candidate| candidate.record.artifact_type.is_none());
+        let mut seen = HashSet::new();
+        let layers: Vec<Layer> = images
+            .flat_map(|image| &image.record.layers)
+            .filter(|layer| seen.insert(&layer.diff_id))
+            .cloned()
+            .collect();
+        let unpackings = futures::stream::iter(layers.into_iter().map(|layer| {
+            let inner = self.inner.clone();
+            async move { inner.unpacked(&layer).await }
+        }));
+        unpackings.buffer_unordered(AT_ONCE).try_collect::<Vec<u64>>().await?;
         let inner = self.inner.clone();
         blocking("record an image", move || record(&inner.db, &candidates)).await
     }

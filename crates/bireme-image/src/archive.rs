@@ -3,7 +3,7 @@
 //! The archive is read once, in whatever order it comes, into files aside; then its tables of contents are read, and
 //! only what they name becomes part of the store.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -25,13 +25,20 @@ use crate::model::{
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner, blocking};
-use crate::unpack::{is_cut_off, open_any, parts, sniff};
+use crate::tar_bounds::Bounded;
+use crate::unpack::{is_cut_off, open_sent, parts, sniff};
 
 /// Files in one archive; an image has two per layer and a few more.
 const MAX_FILES: usize = 100_000;
 
+/// Bytes of the names in one archive.
+const MAX_NAMES: usize = 16 << 20;
+
 /// Indexes within indexes that are followed.
 const MAX_DEPTH: u32 = 4;
+
+/// Bytes of all manifests, indexes and configurations that one archive may have read; each is read once.
+const MAX_DOCUMENTS: u64 = 64 << 20;
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +64,11 @@ impl ImageStore {
     ) -> Result<Vec<Loaded>, ImageError> {
         let inner = self.inner.clone();
         let staged = blocking("read an archive", move || Staged::read(&inner, SyncIoBridge::new(archive))).await?;
-        let plan = staged.plan()?;
+        let (staged, plan) = blocking("read what an archive holds", move || {
+            let plan = staged.plan()?;
+            Ok((staged, plan))
+        })
+        .await?;
         let mut claim = Claim::new(&self.inner);
         for blob in plan.iter().flat_map(|candidate| &candidate.record.layers).map(|layer| &layer.blob) {
             claim.blob(&blob.digest);
@@ -185,8 +196,9 @@ impl Staged {
             false => bad(format!("it is not a tar archive: {}", crate::error::chain(&error))),
         };
         let mut staged = Self { parts: HashMap::new(), paths: HashMap::new(), links: HashMap::new() };
-        let mut files = 0;
-        let mut tar = tar::Archive::new(open_any(archive).map_err(unreadable)?);
+        let limits = &inner.settings.limits;
+        let (mut files, mut names) = (0, 0);
+        let mut tar = tar::Archive::new(Bounded::new(open_sent(archive, limits).map_err(unreadable)?));
         for entry in tar.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
             let path = normal(&entry.path_bytes())?;
@@ -195,8 +207,12 @@ impl Staged {
                 return Err(bad(format!("it has more than {MAX_FILES} files")));
             }
             let kind = entry.header().entry_type();
+            let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+            names += path.len() + target.len();
+            if names > MAX_NAMES {
+                return Err(bad(format!("the names of its files have more than {MAX_NAMES} bytes")));
+            }
             if kind.is_symlink() || kind.is_hard_link() {
-                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
                 let target = if kind.is_symlink() { beside(&path, &target) } else { normal(&target)? };
                 staged.links.insert(path, target);
                 continue;
@@ -208,7 +224,7 @@ impl Staged {
             let mut start = Vec::with_capacity(4);
             entry.by_ref().take(4).read_to_end(&mut start).map_err(unreadable)?;
             file.write(&start)?;
-            file.copy_from(&mut entry, u64::MAX, &path).map_err(|error| match error {
+            file.copy_from(&mut entry, limits.layer_bytes, &path).map_err(|error| match error {
                 ImageError::Input { source } => unreadable(source),
                 other => other,
             })?;
@@ -249,116 +265,38 @@ impl Staged {
         Ok(part)
     }
 
-    fn document(part: &Part, what: &str) -> Result<Vec<u8>, ImageError> {
-        if part.size > DOCUMENT_LIMIT {
-            return Err(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT });
-        }
-        std::fs::read(&part.path).during("read", &part.path)
-    }
-
     fn plan(&self) -> Result<Vec<Candidate>, ImageError> {
+        let mut walk = Walk { staged: self, read: 0, known: HashMap::new(), candidates: Vec::new() };
         if let (Some(_), Some((_, index))) = (self.part("oci-layout"), self.part("index.json")) {
-            let bytes = Self::document(index, "index.json")?;
+            let bytes = walk.document(index, "index.json")?;
             let layout: LayoutIndex =
                 serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed("index.json", error))?;
-            let mut candidates = Vec::new();
             for entry in &layout.manifests {
                 let names = layout_names(entry)?;
-                self.layout_entry(&entry.digest, None, &names, MAX_DEPTH, &mut candidates)?;
+                match walk.entry(&entry.digest, None, MAX_DEPTH)? {
+                    Listed::Images(images) => {
+                        for image in images {
+                            walk.candidates[image].names.extend(names.iter().map(|name| (name.clone(), None)));
+                        }
+                    }
+                    Listed::Missing { what, digest } => return Err(ImageError::MissingBlob { what, digest }),
+                }
             }
-            if candidates.is_empty() {
+            if walk.candidates.is_empty() {
                 return Err(bad("its index.json lists no image"));
             }
-            return Ok(candidates);
+            return Ok(walk.candidates);
         }
         let Some((_, manifest)) = self.part("manifest.json") else {
             return Err(bad("it has neither a manifest.json nor an oci-layout with an index.json"));
         };
-        let bytes = Self::document(manifest, "manifest.json")?;
+        let bytes = walk.document(manifest, "manifest.json")?;
         let entries: Vec<SaveEntry> =
             serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed("manifest.json", error))?;
         if entries.is_empty() {
             return Err(bad("its manifest.json lists no image"));
         }
-        entries.iter().map(|entry| self.saved(entry)).collect()
-    }
-
-    /// One manifest or index of a layout, with all platforms that are there whole.
-    fn layout_entry(
-        &self,
-        digest: &Digest,
-        listed: Option<&Platform>,
-        names: &[Reference],
-        depth: u32,
-        candidates: &mut Vec<Candidate>,
-    ) -> Result<(), ImageError> {
-        let what = format!("manifest {digest}");
-        let bytes = Self::document(self.blob(digest, "manifest")?, &what)?;
-        match Document::parse(&bytes, &what)? {
-            Document::Manifest(manifest) => {
-                let record = self.record(bytes, &manifest, listed)?;
-                let names = names.iter().map(|name| (name.clone(), None)).collect();
-                candidates.push(Candidate { record, names });
-            }
-            Document::Index(entries) => {
-                if depth == 0 {
-                    return Err(ImageError::malformed(what, "indexes are nested too deeply"));
-                }
-                let before = candidates.len();
-                let mut missing = None;
-                for (entry, platform) in &entries {
-                    // Attestations of the builder, which are no images.
-                    if platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
-                        continue;
-                    }
-                    match self.layout_entry(&entry.digest, platform.as_ref(), names, depth - 1, candidates) {
-                        Err(error @ ImageError::MissingBlob { .. }) => missing = Some(error),
-                        other => other?,
-                    }
-                }
-                if let (Some(error), true) = (missing, candidates.len() == before) {
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn record(&self, bytes: Vec<u8>, manifest: &Manifest, listed: Option<&Platform>) -> Result<Record, ImageError> {
-        let config = Self::document(self.blob(&manifest.config.digest, "configuration")?, "the configuration")?;
-        for layer in &manifest.layers {
-            let part = self.blob(&layer.digest, "layer")?;
-            if part.size != layer.size {
-                return Err(ImageError::SizeMismatch {
-                    what: format!("layer {}", layer.digest),
-                    expected: layer.size,
-                    actual: part.size,
-                });
-            }
-        }
-        make_record(bytes, manifest, config, listed)
-    }
-
-    /// One image of `manifest.json`: a manifest is made up for it.
-    fn saved(&self, entry: &SaveEntry) -> Result<Candidate, ImageError> {
-        let part = |path: &String, what: &str| {
-            let absent = || ImageError::MissingBlob { what: what.to_owned(), digest: path.clone() };
-            self.part(&normal(path.as_bytes())?).ok_or_else(absent)
-        };
-        let (config_digest, config_part) = part(&entry.config, "configuration")?;
-        let config = Self::document(config_part, "the configuration")?;
-        let mut layers = Vec::new();
-        for path in entry.layers.iter().flatten() {
-            let (digest, part) = part(path, "layer")?;
-            let media_type = media_type(part.form);
-            layers.push(Descriptor { media_type: media_type.to_owned(), digest: digest.clone(), size: part.size });
-        }
-        let config_descriptor =
-            Descriptor { media_type: OCI_CONFIG.to_owned(), digest: config_digest.clone(), size: config_part.size };
-        let manifest = Manifest { config: config_descriptor, layers, artifact_type: None };
-        let names = entry.repo_tags.iter().flatten();
-        let names: Vec<_> = names.map(|name| Ok((Reference::parse(name)?, None))).collect::<Result<_, ImageError>>()?;
-        Ok(Candidate { record: make_record(manifest.to_json(), &manifest, config, None)?, names })
+        entries.iter().map(|entry| walk.saved(entry)).collect()
     }
 
     /// Moves a layer into the store. One that is there is hashed again, and replaced if it is not what its name says: the
@@ -378,6 +316,125 @@ impl Staged {
     }
 }
 
+/// What a digest in an index came to.
+#[derive(Clone)]
+enum Listed {
+    /// By position among the candidates.
+    Images(Vec<usize>),
+    /// What it names, or all that it names, is not in the archive.
+    Missing { what: String, digest: String },
+}
+
+/// A walk through the tables of contents. Each is read once, however many others name it: a few of them that name each
+/// other many times would else stand for any number of images.
+struct Walk<'a> {
+    staged: &'a Staged,
+    /// Bytes of documents so far.
+    read: u64,
+    known: HashMap<Digest, Listed>,
+    candidates: Vec<Candidate>,
+}
+
+impl Walk<'_> {
+    fn document(&mut self, part: &Part, what: &str) -> Result<Vec<u8>, ImageError> {
+        if part.size > DOCUMENT_LIMIT {
+            return Err(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT });
+        }
+        self.read += part.size;
+        if self.read > MAX_DOCUMENTS {
+            let what = "what the archive says of its images (manifests, indexes and configurations)".to_owned();
+            return Err(ImageError::TooLarge { what, limit: MAX_DOCUMENTS });
+        }
+        std::fs::read(&part.path).during("read", &part.path)
+    }
+
+    /// One manifest or index of a layout, with all platforms that are there whole.
+    fn entry(&mut self, digest: &Digest, listed: Option<&Platform>, depth: u32) -> Result<Listed, ImageError> {
+        if let Some(known) = self.known.get(digest) {
+            return Ok(known.clone());
+        }
+        let found = match self.read_entry(digest, listed, depth) {
+            Ok(images) => Listed::Images(images),
+            Err(ImageError::MissingBlob { what, digest }) => Listed::Missing { what, digest },
+            Err(error) => return Err(error),
+        };
+        self.known.insert(digest.clone(), found.clone());
+        Ok(found)
+    }
+
+    fn read_entry(&mut self, digest: &Digest, listed: Option<&Platform>, depth: u32) -> Result<Vec<usize>, ImageError> {
+        let what = format!("manifest {digest}");
+        let bytes = self.document(self.staged.blob(digest, "manifest")?, &what)?;
+        match Document::parse(&bytes, &what)? {
+            Document::Manifest(manifest) => {
+                let record = self.record(bytes, &manifest, listed)?;
+                self.candidates.push(Candidate { record, names: Vec::new() });
+                Ok(vec![self.candidates.len() - 1])
+            }
+            Document::Index(entries) => {
+                if depth == 0 {
+                    return Err(ImageError::malformed(what, "indexes are nested too deeply"));
+                }
+                let (mut images, mut missing) = (BTreeSet::new(), None);
+                for (entry, platform) in &entries {
+                    // Attestations of the builder, which are no images.
+                    if platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
+                        continue;
+                    }
+                    match self.entry(&entry.digest, platform.as_ref(), depth - 1)? {
+                        Listed::Images(more) => images.extend(more),
+                        Listed::Missing { what, digest } => missing = Some((what, digest)),
+                    }
+                }
+                match missing {
+                    Some((what, digest)) if images.is_empty() => Err(ImageError::MissingBlob { what, digest }),
+                    _ => Ok(images.into_iter().collect()),
+                }
+            }
+        }
+    }
+
+    fn record(&mut self, bytes: Vec<u8>, manifest: &Manifest, listed: Option<&Platform>) -> Result<Record, ImageError> {
+        let config = self.staged.blob(&manifest.config.digest, "configuration")?;
+        let config = self.document(config, "the configuration")?;
+        for layer in &manifest.layers {
+            let part = self.staged.blob(&layer.digest, "layer")?;
+            if part.size != layer.size {
+                return Err(ImageError::SizeMismatch {
+                    what: format!("layer {}", layer.digest),
+                    expected: layer.size,
+                    actual: part.size,
+                });
+            }
+        }
+        make_record(bytes, manifest, config, listed)
+    }
+
+    /// One image of `manifest.json`: a manifest is made up for it.
+    fn saved(&mut self, entry: &SaveEntry) -> Result<Candidate, ImageError> {
+        let part = |path: &String, what: &str| {
+            let absent = || ImageError::MissingBlob { what: what.to_owned(), digest: path.clone() };
+            self.staged.part(&normal(path.as_bytes())?).ok_or_else(absent)
+        };
+        let (config_digest, config_part) = part(&entry.config, "configuration")?;
+        let mut layers = Vec::new();
+        for path in entry.layers.iter().flatten() {
+            let (digest, part) = part(path, "layer")?;
+            let media_type = media_type(part.form);
+            layers.push(Descriptor { media_type: media_type.to_owned(), digest: digest.clone(), size: part.size });
+        }
+        let config = self.document(config_part, "the configuration")?;
+        let config_descriptor =
+            Descriptor { media_type: OCI_CONFIG.to_owned(), digest: config_digest.clone(), size: config_part.size };
+        let manifest = Manifest { config: config_descriptor, layers, artifact_type: None };
+        let names = entry.repo_tags.iter().flatten();
+        let names: Vec<_> = names.map(|name| Ok((Reference::parse(name)?, None))).collect::<Result<_, ImageError>>()?;
+        let manifest_bytes = manifest.to_json();
+        self.read += manifest_bytes.len() as u64;
+        Ok(Candidate { record: make_record(manifest_bytes, &manifest, config, None)?, names })
+    }
+}
+
 /// The media type of a layer of an image whose wrapping is known.
 pub(crate) fn media_type(form: LayerForm) -> &'static str {
     match form {
@@ -387,6 +444,9 @@ pub(crate) fn media_type(form: LayerForm) -> &'static str {
         LayerForm::Wasm => "application/wasm",
     }
 }
+
+/// Layers of one image. Source: the kernel's overlayfs takes 500.
+const MAX_LAYERS: usize = 500;
 
 /// An image as it will be recorded, from its documents; checks that they fit each other.
 pub(crate) fn make_record(
@@ -418,6 +478,10 @@ pub(crate) fn make_record(
             format!("configuration {digest}"),
             format!("it lists {} layers where the manifest has {}", diff_ids.len(), manifest.layers.len()),
         ));
+    }
+    if diff_ids.len() > MAX_LAYERS {
+        let reason = format!("it lists {} layers, and no image may have more than {MAX_LAYERS}", diff_ids.len());
+        return Err(ImageError::malformed(format!("configuration {digest}"), reason));
     }
     let layers = diff_ids.into_iter().zip(&manifest.layers);
     Ok(Record {

@@ -15,6 +15,7 @@ mod copy;
 mod dockerfile;
 mod onbuild;
 mod patterns;
+mod remote;
 pub mod run;
 pub(crate) mod stage;
 mod words;
@@ -41,14 +42,15 @@ use crate::platform::Platform;
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::store::{ImageStore, blocking};
-use crate::unpack::{Options, open_any, unpack};
+use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
 use cache::Cache;
 use copy::Order;
 use dockerfile::{Dockerfile, Instruction, StageText};
 use patterns::Ignore;
+use remote::Remote;
 use run::RunSteps;
-use stage::{Stage, given};
+use stage::{Stage, given, too_much};
 
 /// Largest Dockerfile or `.dockerignore` that is read, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
@@ -76,6 +78,8 @@ pub struct BuildRequest {
     pub cache_from: Vec<String>,
     /// Carries out RUN; `None` refuses it.
     pub runner: Option<Arc<dyn RunSteps>>,
+    /// Leave the containers of commands there when they have ended.
+    pub keep_containers: bool,
     /// Credentials by registry host, `docker.io` for Docker Hub.
     pub auth: BTreeMap<String, RegistryAuth>,
 }
@@ -84,6 +88,8 @@ pub struct BuildRequest {
 pub enum BuildContext {
     /// A tar stream, possibly compressed.
     Archive(Box<dyn AsyncRead + Send + Unpin>),
+    /// What stands at an address, `http://` or `https://`: such a stream, or a Dockerfile and nothing else.
+    Address(String),
     /// A folder of this machine. Read, never written to.
     Folder(PathBuf),
 }
@@ -103,6 +109,7 @@ impl BuildRequest {
             no_cache: false,
             cache_from: Vec::new(),
             runner: None,
+            keep_containers: false,
             auth: BTreeMap::new(),
         }
     }
@@ -120,8 +127,18 @@ impl ImageStore {
     /// # Cancel safety
     /// Dropping the future records nothing and deletes what was made.
     pub async fn build(&self, mut request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
+        request.tags.iter().try_for_each(Reference::check_tag)?;
         let context = std::mem::replace(&mut request.context, BuildContext::Folder(PathBuf::new()));
-        let context = self.open_context(context).await?;
+        let context = match context {
+            BuildContext::Address(address) => match remote::open(&address).await? {
+                Remote::Archive(archive) => self.open_context(BuildContext::Archive(archive)).await?,
+                Remote::Dockerfile(text) => {
+                    "Dockerfile".clone_into(&mut request.dockerfile);
+                    self.context_of(text).await?
+                }
+            },
+            other => self.open_context(other).await?,
+        };
         let (folder, name) = (context.path().to_owned(), request.dockerfile.clone());
         let (dockerfile, ignore) = blocking("read the Dockerfile", move || read_texts(&folder, &name)).await?;
         let mut build = Build {
@@ -141,20 +158,32 @@ impl ImageStore {
         build.finish(stage).await
     }
 
+    /// A context that is nothing but a Dockerfile.
+    async fn context_of(&self, dockerfile: Vec<u8>) -> Result<Context, ImageError> {
+        let ingest = self.inner.ingest();
+        blocking("write a Dockerfile", move || {
+            let folder = aside(&ingest, "context-")?;
+            let path = folder.path().join("Dockerfile");
+            std::fs::write(&path, dockerfile).during("write", &path)?;
+            Ok(Context::Unpacked(folder))
+        })
+        .await
+    }
+
     async fn open_context(&self, context: BuildContext) -> Result<Context, ImageError> {
         let archive = match context {
             BuildContext::Folder(path) => return Ok(Context::Folder(path)),
             BuildContext::Archive(archive) => archive,
+            BuildContext::Address(address) => {
+                return Err(ImageError::Fetch { url: address, reason: "it leads to another address".to_owned() });
+            }
         };
         let inner = self.inner.clone();
         blocking("unpack the build context", move || {
-            let ingest = inner.ingest();
-            let folder = tempfile::Builder::new()
-                .prefix("context-")
-                .tempdir_in(&ingest)
-                .during("create a folder in", &ingest)?;
-            let archive = open_any(SyncIoBridge::new(archive)).map_err(|source| ImageError::Input { source })?;
+            let folder = aside(&inner.ingest(), "context-")?;
             let limits = &inner.settings.limits;
+            let archive =
+                open_sent(SyncIoBridge::new(archive), limits).map_err(|source| ImageError::Input { source })?;
             let options = Options {
                 name: "(the build context)",
                 whiteouts: false,
@@ -167,6 +196,11 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// A new folder for what is being made.
+fn aside(ingest: &Path, prefix: &str) -> Result<TempDir, ImageError> {
+    tempfile::Builder::new().prefix(prefix).tempdir_in(ingest).during("create a folder in", ingest)
 }
 
 /// Where the files of the context are.
@@ -203,7 +237,7 @@ fn read_texts(context: &Path, name: &str) -> Result<(Dockerfile, Ignore), ImageE
         return Err(ImageError::NoDockerfile { name: name.to_owned() });
     };
     if text.trim().is_empty() {
-        return Err(ImageError::BuildRequest { reason: format!("the Dockerfile ({name}) cannot be empty") });
+        return Err(ImageError::EmptyDockerfile { name: name.to_owned() });
     }
     let own = format!("{name}.dockerignore");
     let ignore = match read(&own)? {
@@ -251,6 +285,7 @@ impl Build<'_> {
                 }
                 let value = given(&self.request.args, name).or(default);
                 self.globals.insert(name.to_owned(), value);
+                too_much(argument, self.globals.values().flatten().map(String::len).sum())?;
             }
         }
         for (at, text) in dockerfile.stages.iter().enumerate() {
@@ -375,14 +410,19 @@ impl Build<'_> {
             return Err(from.fault(format!("base name ({}) should not be blank", from.rest)));
         }
         if base == "scratch" {
+            let assumed = platform.is_none();
             let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
-            return Ok(Stage::new(config, Vec::new(), dockerfile.escape));
+            let mut stage = Stage::new(config, Vec::new(), dockerfile.escape).with_path();
+            stage.assumed = assumed;
+            return Ok(stage);
         }
         if let Some(at) = position(dockerfile, &base, self.stages.len()) {
             let Some(earlier) = &self.stages[at] else {
                 return Err(from.fault(format!("the stage {base} was not built")));
             };
-            return Ok(Stage::new(earlier.config.clone(), earlier.layers.clone(), dockerfile.escape));
+            let mut stage = Stage::new(earlier.config.clone(), earlier.layers.clone(), dockerfile.escape);
+            stage.assumed = earlier.assumed && platform.is_none();
+            return Ok(stage);
         }
         let image = self.image(from, &base, platform.as_ref()).await?;
         let record = self.store.inner.record(&image)?;
@@ -392,7 +432,7 @@ impl Build<'_> {
         let mut config = record.config_file()?;
         config.created = None;
         config.comment = None;
-        Ok(Stage::new(config, record.layers, dockerfile.escape))
+        Ok(Stage::new(config, record.layers, dockerfile.escape).with_path())
     }
 
     /// A stored image, pulled if it is not there or a newer one is asked for.
@@ -419,6 +459,7 @@ impl Build<'_> {
     async fn copy(&mut self, dockerfile: &Dockerfile, stage: &mut Stage, at: &Instruction) -> Result<(), ImageError> {
         let args = &self.request.args;
         let (mut from, mut chown, mut chmod) = (None, None, None);
+        let mut excluded = Vec::new();
         for (name, value) in &at.flags {
             let value = value.as_deref().map(|value| stage.word(at, args, value)).transpose()?;
             match (name.as_str(), value) {
@@ -434,7 +475,8 @@ impl Build<'_> {
                 }
                 // The result is the same, only made in another order.
                 ("link", None) => {}
-                (flag @ ("link" | "parents" | "exclude" | "checksum" | "keep-git-dir" | "unpack"), _) => {
+                ("exclude", Some(value)) => excluded.push(value),
+                (flag @ ("link" | "parents" | "checksum" | "keep-git-dir" | "unpack"), _) => {
                     return Err(at.lacking(&format!("{} --{flag}", at.keyword), "leave the flag out"));
                 }
                 (flag, _) => return Err(at.fault(format!("unknown flag: --{flag}"))),
@@ -461,6 +503,7 @@ impl Build<'_> {
             chown,
             chmod,
             context,
+            exclude: Ignore::of(&excluded).map_err(|reason| at.fault(format!("invalid --exclude: {reason}")))?,
         };
         let below = self.folders(&stage.layers);
         let inner = self.store.inner.clone();
@@ -505,8 +548,7 @@ impl Build<'_> {
             _ => {}
         }
         let ingest = self.store.inner.ingest();
-        let folder =
-            tempfile::Builder::new().prefix("fetched-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        let folder = aside(&ingest, "fetched-")?;
         for source in sources {
             if !["http://", "https://"].iter().any(|scheme| source.to_ascii_lowercase().starts_with(scheme)) {
                 return Err(at.lacking(&format!("ADD {source}"), "clone the repository first and COPY it"));
@@ -610,9 +652,29 @@ impl Build<'_> {
         }
     }
 
+    /// An image that nobody gave a platform is known by what it starts: a component makes it one of components.
+    async fn recognise(&self, stage: &mut Stage) -> Result<(), ImageError> {
+        let config = &stage.config.config;
+        let program = [&config.entrypoint, &config.cmd].into_iter().flatten().flatten().next().cloned();
+        let (true, Some(program)) = (stage.assumed, program) else { return Ok(()) };
+        let (folders, working_dir) = (self.folders(&stage.layers), config.working_dir.clone());
+        let name = program.clone();
+        let found = blocking("look at the program of an image", move || {
+            Ok(crate::layers::is_wasm(&folders, &working_dir, &name))
+        })
+        .await?;
+        if found {
+            stage.make_component();
+            let platform = Platform::wasm();
+            self.say(format!(" ---> {program} is a WebAssembly component: the platform of the image is {platform}\n"));
+        }
+        Ok(())
+    }
+
     /// Records the image.
     async fn finish(mut self, mut stage: Stage) -> Result<ImageId, ImageError> {
         stage.config.config.labels.extend(self.request.labels.clone());
+        self.recognise(&mut stage).await?;
         let key = stage.digest()?;
         let stored = if self.request.no_cache { None } else { self.store.inner.db.built(&key)? };
         let names: Vec<_> = self.request.tags.iter().map(|tag| (tag.clone(), None)).collect();

@@ -14,8 +14,8 @@ use crate::model::{ConfigFile, History, ImageConfig};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{CONNECT, SILENCE};
-use crate::store::ImageStore;
-use crate::unpack::open_any;
+use crate::store::{ImageStore, Limits};
+use crate::unpack::open_sent;
 
 /// An image to be made.
 pub struct Commit {
@@ -44,7 +44,7 @@ impl Commit {
     pub fn import(archive: impl AsyncRead + Send + Unpin + 'static, changes: Vec<String>) -> Self {
         let archive = SyncIoBridge::new(archive);
         let layer: Changes = Box::new(move |out| {
-            let mut archive = open_any(archive)?;
+            let mut archive = open_sent(archive, &Limits::default())?;
             std::io::copy(&mut archive, out).map(|_| ())
         });
         Self {

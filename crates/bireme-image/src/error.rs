@@ -94,6 +94,16 @@ pub enum ImageError {
         /// What happened, with the causes below it.
         reason: String,
     },
+    /// The registry did not answer at all, or with nothing.
+    #[error("cannot reach registry {registry} for {name}: {reason}")]
+    Unreachable {
+        /// Host and port.
+        registry: String,
+        /// What was asked for.
+        name: String,
+        /// What happened, with the causes below it.
+        reason: String,
+    },
     /// What stands at an address could not be had.
     #[error("cannot fetch {url}: {reason}")]
     Fetch {
@@ -257,6 +267,18 @@ pub enum ImageError {
         /// What is wrong.
         reason: String,
     },
+    /// A file tree that was sent and cannot be read.
+    #[error("the archive cannot be read: {reason}")]
+    Sent {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is nothing in the Dockerfile.
+    #[error("the Dockerfile ({name}) cannot be empty")]
+    EmptyDockerfile {
+        /// Its path in the context.
+        name: String,
+    },
     /// A build request that contradicts itself.
     #[error("cannot build: {reason}")]
     BuildRequest {
@@ -342,7 +364,9 @@ impl ImageError {
             | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::Unauthorized { .. } | Self::Login { .. } => ErrorKind::Denied,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Registry { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => ErrorKind::Unavailable,
+            Self::Registry { .. } | Self::Unreachable { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::MediaType { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
             Self::Store { .. }
             | Self::Pack { .. }
@@ -372,6 +396,8 @@ impl ImageError {
             | Self::RunRefused { .. }
             | Self::Copy { .. }
             | Self::BuildRequest { .. }
+            | Self::Sent { .. }
+            | Self::EmptyDockerfile { .. }
             | Self::Index { .. }
             | Self::Input { .. } => ErrorKind::Invalid,
         }

@@ -88,6 +88,21 @@ impl ImageStore {
     }
 }
 
+/// Whether what would be started in these layers, lowest first, is WebAssembly, a module or a component, by its first
+/// bytes. `program` is relative to the root or to `working_dir`; one that is looked for in `PATH` is none.
+pub fn is_wasm(layers: &[PathBuf], working_dir: &str, program: &str) -> bool {
+    if program.is_empty() || !(program.contains('/') || program.ends_with(".wasm")) {
+        return false;
+    }
+    let Ok(view) = View::new(layers.to_vec()) else { return false };
+    let mut start = [0; 4];
+    let places = [Path::new("/").join(working_dir).join(program), Path::new("/").join(program)];
+    places
+        .iter()
+        .find_map(|place| view.open_file(place).ok())
+        .is_some_and(|mut file| std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"\0asm")
+}
+
 impl Inner {
     /// Unpacks a layer if it is not unpacked; answers the bytes of its files. Many may ask at once, one does it.
     pub(crate) async fn unpacked(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {

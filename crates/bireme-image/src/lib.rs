@@ -6,6 +6,7 @@
 
 mod admit;
 pub mod archive;
+mod auth;
 mod blob;
 pub mod build;
 mod commit;
@@ -25,7 +26,9 @@ mod push;
 pub mod reference;
 mod registry;
 pub mod store;
+pub mod tar_bounds;
 mod unpack;
+mod verify;
 mod view;
 
 pub use archive::Loaded;
@@ -36,6 +39,7 @@ pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;
 pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
+pub use layers::is_wasm;
 pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::Platform;
 pub use pull::{Pulled, RegistryAuth};
@@ -43,3 +47,4 @@ pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ImageStore, Limits, RegistrySettings, Removed};
 pub use unpack::{blank, open_any};
+pub use verify::{Damaged, Verified};

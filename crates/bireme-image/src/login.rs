@@ -1,15 +1,14 @@
 //! Asking registries what is not about one image: whether they take somebody's credentials, and what they find.
 
-use oci_client::secrets::RegistryAuth;
-use reqwest::{Response, StatusCode, header};
+use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
+use crate::auth::{Challenge, RegistryAuth, ask_for_token, token};
 use crate::error::{ImageError, chain};
-use crate::registry::{CONNECT, SILENCE, is_plain};
+use crate::registry::{CONNECT, DOCUMENT_TIME, HUB, SILENCE, is_plain};
 use crate::store::ImageStore;
 
-/// Where Docker Hub is asked for images, and where for whatever else.
-const HUB_REGISTRY: &str = "registry-1.docker.io";
+/// Where Docker Hub is asked for what is not an image.
 const HUB_INDEX: &str = "index.docker.io";
 
 /// Bytes of an answer that are read.
@@ -24,7 +23,7 @@ impl ImageStore {
     /// Source: `loginV2` of moby; Docker Registry v2 authentication, token and basic.
     pub async fn check_credentials(&self, server: &str, name: &str, password: &str) -> Result<(), ImageError> {
         let host = host_of(server);
-        let host = if matches!(host, "" | "docker.io" | HUB_INDEX) { HUB_REGISTRY } else { host };
+        let host = if matches!(host, "" | "docker.io" | HUB_INDEX) { HUB } else { host };
         let scheme = if is_plain(&self.inner.settings, host) { "http" } else { "https" };
         let url = format!("{scheme}://{host}/v2/");
         let failed = |error: &reqwest::Error| unreachable(host, "log in", error);
@@ -33,22 +32,16 @@ impl ImageStore {
         if first.status().is_success() {
             return Ok(());
         }
-        let challenge = first.headers().get(header::WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let request = match challenge.map(Challenge::parse) {
+        let request = match Challenge::of(&first) {
             Some(Challenge::Basic) => client.get(&url).basic_auth(name, Some(password)),
             Some(Challenge::Bearer { realm, service }) => {
-                let mut asked = reqwest::Url::parse(&realm).map_err(|error| {
-                    refused(host, &format!("it sends for tokens to {realm:?}, which is no address: {error}"))
-                })?;
-                asked.query_pairs_mut().append_pair("account", name).append_pair("client_id", "docker");
-                if !service.is_empty() {
-                    asked.query_pairs_mut().append_pair("service", &service);
-                }
-                let answer = client.get(asked).basic_auth(name, Some(password)).send().await;
-                let answer = answer.map_err(|error| failed(&error))?;
+                let auth = RegistryAuth::Basic(name.to_owned(), password.to_owned());
+                let plain = scheme == "http";
+                let asked = ask_for_token(&client, &realm, &service, None, &auth, plain)
+                    .map_err(|reason| refused(host, &reason))?;
+                let answer = asked.send().await.map_err(|error| failed(&error))?;
                 judge(&url, host, answer.status())?;
-                let answer = json(host, answer).await?;
-                let token = ["token", "access_token"].iter().find_map(|key| answer[*key].as_str()).unwrap_or_default();
+                let token = token(&whole(host, answer).await?).map_err(|reason| refused(host, &reason))?;
                 client.get(&url).bearer_auth(token)
             }
             None => return judge(&url, host, first.status()),
@@ -102,6 +95,7 @@ fn client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .connect_timeout(CONNECT)
         .read_timeout(SILENCE)
+        .timeout(DOCUMENT_TIME)
         .user_agent(concat!("bireme/", env!("CARGO_PKG_VERSION")))
         .build()
 }
@@ -122,7 +116,12 @@ fn judge(url: &str, host: &str, status: StatusCode) -> Result<(), ImageError> {
     }
 }
 
-async fn json(host: &str, mut answer: Response) -> Result<Value, ImageError> {
+async fn json(host: &str, answer: Response) -> Result<Value, ImageError> {
+    let body = whole(host, answer).await?;
+    serde_json::from_slice(&body).map_err(|error| refused(host, &format!("it answered no JSON: {error}")))
+}
+
+async fn whole(host: &str, mut answer: Response) -> Result<Vec<u8>, ImageError> {
     let mut body = Vec::new();
     while let Some(piece) = answer.chunk().await.map_err(|error| unreachable(host, "read the answer", &error))? {
         body.extend_from_slice(&piece);
@@ -130,45 +129,12 @@ async fn json(host: &str, mut answer: Response) -> Result<Value, ImageError> {
             return Err(ImageError::TooLarge { what: format!("the answer of {host}"), limit: ANSWER_LIMIT });
         }
     }
-    serde_json::from_slice(&body).map_err(|error| refused(host, &format!("it answered no JSON: {error}")))
-}
-
-/// What a registry asks for in `WWW-Authenticate`.
-#[derive(Debug, PartialEq, Eq)]
-enum Challenge {
-    Basic,
-    Bearer { realm: String, service: String },
-}
-
-impl Challenge {
-    fn parse(text: &str) -> Self {
-        let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Self::Basic;
-        }
-        let field = |name: &str| {
-            let after = rest.split_once(&format!("{name}=\"")).map_or("", |(_, after)| after);
-            after.split('"').next().unwrap_or_default().to_owned()
-        };
-        Self::Bearer { realm: field("realm"), service: field("service") }
-    }
+    Ok(body)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn challenges_are_read() {
-        assert_eq!(Challenge::parse(r#"Basic realm="x""#), Challenge::Basic);
-        assert_eq!(
-            Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry.example",scope="a""#),
-            Challenge::Bearer {
-                realm: "https://auth.example/token".to_owned(),
-                service: "registry.example".to_owned()
-            }
-        );
-    }
 
     #[test]
     fn a_server_is_its_host() {

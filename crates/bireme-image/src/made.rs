@@ -51,7 +51,13 @@ impl ImageStore {
     pub(crate) async fn pack(&self, changes: Changes, claim: &mut Claim) -> Result<Option<Layer>, ImageError> {
         let inner = self.inner.clone();
         let new = blocking("pack a layer", move || {
-            layer(&inner, |out| changes(out).map_err(|source| ImageError::Pack { source }))
+            layer(&inner, |out| {
+                changes(out).map_err(|source| match source.kind() {
+                    // What is wrong with it is told, not where it was found.
+                    io::ErrorKind::InvalidData => ImageError::Sent { reason: crate::error::chain(&source) },
+                    _ => ImageError::Pack { source },
+                })
+            })
         })
         .await?;
         if new.is_empty() {

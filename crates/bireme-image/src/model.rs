@@ -102,6 +102,8 @@ struct Shape {
     schema_version: Option<u32>,
     media_type: Option<String>,
     manifests: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
 }
 
 impl Document {
@@ -114,6 +116,10 @@ impl Document {
         if shape.schema_version != Some(2) {
             let found = shape.schema_version.map_or("none".to_owned(), |version| version.to_string());
             return Err(ImageError::malformed(what, format!("schema version is {found}, only 2 is supported")));
+        }
+        // Two readers would see two images under one digest. Source: CVE-2021-41190.
+        if shape.manifests.is_some() && (shape.config.is_some() || shape.layers.is_some()) {
+            return Err(ImageError::malformed(what, "it is a manifest and an index at once"));
         }
         let is_index = match shape.media_type.as_deref() {
             Some(OCI_INDEX | DOCKER_LIST) => true,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bireme_core::WorkloadKind;
+use bireme_core::nearest::nearest;
 use serde::{Deserialize, Serialize};
 
 /// Operating system, architecture and variant in the words of the OCI image specification.
@@ -18,10 +19,47 @@ pub struct Platform {
 
 /// A text that is not a platform.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "\"{0}\": unknown operating system or architecture: invalid argument; write os/architecture, such as linux/amd64 or wasi/wasm"
-)]
-pub struct PlatformError(pub String);
+#[error("\"{0}\": unknown operating system or architecture: invalid argument; {1}")]
+pub struct PlatformError(String, String);
+
+/// Operating systems and architectures that images are made for. Source: containerd, `platforms`; Go's `GOOS`, `GOARCH`.
+const SYSTEMS: [&str; 19] = [
+    "linux",
+    "wasi",
+    "wasip1",
+    "wasip2",
+    "wasip3",
+    "windows",
+    "darwin",
+    "macos",
+    "freebsd",
+    "openbsd",
+    "netbsd",
+    "dragonfly",
+    "solaris",
+    "illumos",
+    "aix",
+    "android",
+    "plan9",
+    "js",
+    "zos",
+];
+const ARCHITECTURES: [&str; 25] = [
+    "amd64", "arm64", "arm", "386", "wasm", "wasm32", "wasm64", "riscv64", "s390x", "ppc64le", "ppc64", "mips",
+    "mipsle", "mips64", "mips64le", "loong64", "riscv", "sparc64", "x86_64", "x86-64", "aarch64", "i386", "armhf",
+    "armel", "s390",
+];
+/// What is most likely meant.
+const LIKELY: [&str; 8] = [
+    "linux/amd64",
+    "linux/arm64",
+    "wasi/wasm",
+    "linux/arm/v7",
+    "linux/386",
+    "linux/riscv64",
+    "linux/s390x",
+    "linux/ppc64le",
+];
 
 impl Platform {
     /// Linux on this machine's processor.
@@ -98,12 +136,31 @@ impl Platform {
     }
 }
 
+/// Whether there is such a machine: a component runs on no operating system, and a system on no component.
+fn known(os: &str, architecture: &str) -> bool {
+    let wasi = os.starts_with("wasi");
+    SYSTEMS.contains(&os) && ARCHITECTURES.contains(&architecture) && (!wasi || architecture.starts_with("wasm"))
+}
+
 impl FromStr for Platform {
     type Err = PlatformError;
 
     /// Reads `os/architecture[/variant]`; also `linux`, `amd64` and the like alone, completed from this machine.
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let fault = || PlatformError(text.to_owned());
+        let fault = || {
+            let lower = text.to_ascii_lowercase();
+            // Half a platform has no near word; what it is half of is known.
+            let near = if lower.contains("wasm") || lower.contains("wasi") {
+                Some("wasi/wasm")
+            } else {
+                nearest(&lower, LIKELY)
+            };
+            let hint = match near {
+                Some(near) => format!("did you mean {near}?"),
+                None => "write os/architecture, such as linux/amd64 or wasi/wasm".to_owned(),
+            };
+            PlatformError(text.to_owned(), hint)
+        };
         let lower = text.to_ascii_lowercase();
         let good = |part: &str| {
             !part.is_empty()
@@ -115,13 +172,13 @@ impl FromStr for Platform {
         }
         match parts[..] {
             ["linux"] => Ok(Self::host()),
-            ["wasm" | "wasi" | "wasm32"] => Ok(Self::wasm()),
+            ["wasm" | "wasi"] => Ok(Self::wasm()),
             [
                 architecture @ ("amd64" | "x86_64" | "arm64" | "aarch64" | "386" | "arm" | "riscv64" | "s390x"
                 | "ppc64le"),
             ] => Ok(Self::new("linux", architecture, "")),
-            [os, architecture] => Ok(Self::new(os, architecture, "")),
-            [os, architecture, variant] => Ok(Self::new(os, architecture, variant)),
+            [os, architecture] if known(os, architecture) => Ok(Self::new(os, architecture, "")),
+            [os, architecture, variant] if known(os, architecture) => Ok(Self::new(os, architecture, variant)),
             _ => Err(fault()),
         }
     }
@@ -158,5 +215,17 @@ mod tests {
         for bad in ["", "/", "linux/", "a/b/c/d", "li nux/amd64", "toaster"] {
             assert!(bad.parse::<Platform>().is_err(), "{bad}");
         }
+        for (bad, near) in [
+            ("wasm32", "did you mean wasi/wasm?"),
+            ("wasm32/wasi", "did you mean wasi/wasm?"),
+            ("wasi/amd64", "did you mean wasi/wasm?"),
+            ("linux/amd46", "did you mean linux/amd64?"),
+            ("linus/arm64", "did you mean linux/arm64?"),
+            ("??", "write os/architecture, such as linux/amd64 or wasi/wasm"),
+        ] {
+            let error = bad.parse::<Platform>().unwrap_err().to_string();
+            assert_eq!(error, format!("\"{bad}\": unknown operating system or architecture: invalid argument; {near}"));
+        }
+        assert_eq!("wasi/wasm32".parse::<Platform>().unwrap(), Platform::wasm());
     }
 }

@@ -21,8 +21,7 @@ use crate::reference::Reference;
 use crate::registry::{ATTEMPTS, Remote, back_off};
 use crate::store::{ImageStore, blocking, offered};
 
-/// Who asks a registry. `Debug` hides the secrets.
-pub use oci_client::secrets::RegistryAuth;
+pub use crate::auth::RegistryAuth;
 
 /// Bytes between two progress lines of one layer.
 const REPORT_EVERY: u64 = 512 << 10;

@@ -92,7 +92,7 @@ impl ImageStore {
         if images.is_empty() {
             return Err(ImageError::NothingToPush { reason: format!("tag does not exist: {}", name.familiar()) });
         }
-        again(async || remote.log_in().await.map(|_| ())).await?;
+        again(async || remote.log_in().await).await?;
         let mut claim = Claim::new(&self.inner);
         let tag = name.tag().unwrap_or(name.version()).to_owned();
         let mut sent = Vec::new();

@@ -33,6 +33,9 @@ pub enum ReferenceError {
     /// The name could be taken for an image ID.
     #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     LooksLikeId(String),
+    /// The name to give is that of an algorithm of digests.
+    #[error("refusing to create an ambiguous tag using digest algorithm as name")]
+    Ambiguous,
     /// The part after `@` is no digest.
     #[error("invalid reference format: {0} is not a digest of the form sha256:<64 hexadecimal digits>")]
     Digest(String),
@@ -134,6 +137,16 @@ impl Reference {
             Some(short) if !short.contains('/') => short.to_owned(),
             _ => self.repository.clone(),
         }
+    }
+
+    /// Refuses a name that could be taken for a digest: `sha256:beef`.
+    ///
+    /// # Errors
+    /// [`ReferenceError::Ambiguous`].
+    ///
+    /// Source: moby, `reference/store.go`, `AddTag`.
+    pub fn check_tag(&self) -> Result<(), ReferenceError> {
+        if self.familiar_name() == "sha256" { Err(ReferenceError::Ambiguous) } else { Ok(()) }
     }
 
     /// The reference as Docker shows it: `alpine:3`, `localhost:5000/x@sha256:…`.
@@ -289,6 +302,9 @@ mod tests {
         }
         assert!(Reference::parse(&"a".repeat(64)).unwrap_err().to_string().contains("64-byte hexadecimal"));
         assert_eq!(Reference::parse(&"x".repeat(300)).unwrap_err(), ReferenceError::TooLong);
+        for (text, taken) in [("sha256:beef", false), ("sha256", false), ("me/sha256:1", true), ("sha512:1", true)] {
+            assert_eq!(Reference::parse(text).unwrap().check_tag().is_ok(), taken, "{text}");
+        }
     }
 
     proptest! {

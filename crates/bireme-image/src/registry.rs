@@ -1,21 +1,24 @@
 //! One place where an image may be fetched from or brought to: a registry, or a mirror of one.
 //!
-//! `oci_client` does authentication and opens blob streams at any offset. What stands here is what it leaves to its
-//! user: how much of a manifest is read, what is tried again, and errors in the words Docker's clients know.
+//! The registry is a stranger. Whatever it answers is read up to a bound and within a time, and is held against the digest
+//! and the size that were promised; credentials are shown to the registry and to where it sends for tokens, and to nobody
+//! that either of them redirects to. Decision 0013 tells why this is no library.
+//!
+//! Source: OCI distribution specification; distribution's "Token Authentication Specification".
 
 use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, RegistryOperation};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Deserialize;
 
+use crate::auth::{Challenge, RegistryAuth, ask_for_token};
 use crate::digest::Digest;
 use crate::error::{ImageError, chain};
-use crate::model::{ACCEPT, DOCUMENT_LIMIT};
+use crate::model::{ACCEPT, DOCKER_LIST, DOCUMENT_LIMIT, OCI_INDEX};
 use crate::reference::Reference;
 use crate::store::RegistrySettings;
 
@@ -26,21 +29,39 @@ pub(crate) const ATTEMPTS: u32 = 5;
 pub(crate) const SILENCE: Duration = Duration::from_secs(30);
 pub(crate) const CONNECT: Duration = Duration::from_secs(15);
 
+/// Time in which a document is there whole, however steadily its bytes drip.
+pub(crate) const DOCUMENT_TIME: Duration = Duration::from_secs(300);
+
+/// Bytes of an answer that tells of a failure.
+const ERROR_LIMIT: usize = 64 << 10;
+
+/// Where Docker Hub is asked for images.
+pub(crate) const HUB: &str = "registry-1.docker.io";
+
 /// Time before the next attempt, doubling from a quarter of a second.
 pub(crate) async fn back_off(attempt: u32) {
     tokio::time::sleep(Duration::from_millis(250 << attempt.min(5))).await;
 }
 
+/// Which operation a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Operation {
+    Pull,
+    Push,
+}
+
 /// A registry as one pull sees it.
 pub(crate) struct Remote {
-    /// Host and port.
+    /// Host and port, as the user knows it.
     host: String,
-    http: bool,
+    /// Where requests go.
+    base: Url,
     repository: String,
     auth: RegistryAuth,
-    operation: RegistryOperation,
-    client: Client,
-    plain: reqwest::Client,
+    /// What is shown with each request: nothing before [`Self::log_in`].
+    shown: Mutex<RegistryAuth>,
+    operation: Operation,
+    client: reqwest::Client,
     /// What the user asked for, for errors.
     wanted: Reference,
 }
@@ -111,11 +132,11 @@ impl Remote {
     ) -> Result<Self, ImageError> {
         let host = reference.registry();
         let auth = auth.unwrap_or(RegistryAuth::Anonymous);
-        Self::for_operation(host, is_plain(settings, host), reference, auth, RegistryOperation::Push)
+        Self::for_operation(host, is_plain(settings, host), reference, auth, Operation::Push)
     }
 
     fn new(host: &str, http: bool, wanted: &Reference, auth: RegistryAuth) -> Result<Self, ImageError> {
-        Self::for_operation(host, http, wanted, auth, RegistryOperation::Pull)
+        Self::for_operation(host, http, wanted, auth, Operation::Pull)
     }
 
     fn for_operation(
@@ -123,46 +144,114 @@ impl Remote {
         http: bool,
         wanted: &Reference,
         auth: RegistryAuth,
-        operation: RegistryOperation,
+        operation: Operation,
     ) -> Result<Self, ImageError> {
-        let failed = |error: &dyn std::error::Error| ImageError::Registry {
+        let failed = |reason: String| ImageError::Registry {
             registry: host.to_owned(),
             attempt: "prepare a connection".to_owned(),
-            reason: chain(error),
+            reason,
         };
-        // While a layer is sent, the registry has nothing to say, however long that takes.
-        let silence = matches!(operation, RegistryOperation::Pull).then_some(SILENCE);
-        let config = ClientConfig {
-            protocol: if http { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT),
-            read_timeout: silence,
-            use_monolithic_push: true,
-            user_agent: concat!("bireme/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| failed(&error))?;
-        let plain = reqwest::Client::builder()
+        let place = if host == "docker.io" { HUB } else { host };
+        let scheme = if http { "http" } else { "https" };
+        let base = Url::parse(&format!("{scheme}://{place}/v2/")).map_err(|error| failed(error.to_string()))?;
+        let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .user_agent(concat!("bireme/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| failed(&error))?;
-        let repository = wanted.repository().to_owned();
-        Ok(Self { host: host.to_owned(), http, repository, auth, operation, client, plain, wanted: wanted.clone() })
+            .user_agent(concat!("bireme/", env!("CARGO_PKG_VERSION")));
+        // While a layer is sent, the registry has nothing to say, however long that takes.
+        if operation == Operation::Pull {
+            client = client.read_timeout(SILENCE);
+        }
+        let client = client.build().map_err(|error| failed(chain(&error)))?;
+        let (repository, wanted) = (wanted.repository().to_owned(), wanted.clone());
+        let shown = Mutex::new(RegistryAuth::Anonymous);
+        Ok(Self { host: host.to_owned(), base, repository, auth, shown, operation, client, wanted })
     }
 
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    fn place(&self, digest: &str) -> oci_client::Reference {
-        oci_client::Reference::with_digest(self.host.clone(), self.repository.clone(), digest.to_owned())
+    fn url(&self, rest: &str) -> Url {
+        let mut url = self.base.clone();
+        // Names and digests were checked: there is nothing in them to be escaped.
+        url.set_path(&format!("/v2/{}/{rest}", self.repository));
+        url
     }
 
-    /// Gets a token, if the registry hands out any. The client keeps it for what follows.
-    pub(crate) async fn log_in(&self) -> Result<Option<String>, Failure> {
-        let place = self.place("");
-        self.client.auth(&place, &self.auth, self.operation).await.map_err(|error| self.failure("authenticate", error))
+    /// A request that shows who asks, if it goes to the registry itself.
+    fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        let own = url.origin() == self.base.origin();
+        let request = self.client.request(method, url);
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shown {
+            _ if !own => request,
+            RegistryAuth::Anonymous => request,
+            RegistryAuth::Basic(name, password) => request.basic_auth(name, Some(password)),
+            RegistryAuth::Bearer(token) => request.bearer_auth(token),
+        }
+    }
+
+    /// Finds out what the registry wants to see of whoever asks, and gets a token if it hands out any. It is kept for what
+    /// follows.
+    pub(crate) async fn log_in(&self) -> Result<(), Failure> {
+        let shown = match &self.auth {
+            RegistryAuth::Bearer(_) => self.auth.clone(),
+            auth => {
+                let first = self.client.get(self.base.clone()).timeout(DOCUMENT_TIME).send().await;
+                let first = first.map_err(|error| self.unreachable(&error))?;
+                match Challenge::of(&first) {
+                    None => RegistryAuth::Anonymous,
+                    Some(Challenge::Basic) => auth.clone(),
+                    Some(Challenge::Bearer { realm, service }) => self.token(&realm, &service).await?,
+                }
+            }
+        };
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+        Ok(())
+    }
+
+    async fn token(&self, realm: &str, service: &str) -> Result<RegistryAuth, Failure> {
+        let actions = match self.operation {
+            Operation::Pull => "pull",
+            Operation::Push => "pull,push",
+        };
+        let scope = format!("repository:{}:{actions}", self.repository);
+        let bad = |reason: String| {
+            let (registry, attempt) = (self.host.clone(), "authenticate".to_owned());
+            Failure::last(ImageError::Registry { registry, attempt, reason })
+        };
+        let plain = self.base.scheme() == "http";
+        let request = ask_for_token(&self.client, realm, service, Some(&scope), &self.auth, plain).map_err(bad)?;
+        let answer = request.timeout(DOCUMENT_TIME).send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_client_error() {
+            let body = beginning(answer).await;
+            return Err(self.refused("authenticate", 401, &body));
+        }
+        let answer = self.succeeded("authenticate", answer).await?;
+        let what = format!("the answer of {} to a request for a token", self.host);
+        let body = self.whole("authenticate", answer, &what).await?;
+        crate::auth::token(&body).map(RegistryAuth::Bearer).map_err(bad)
+    }
+
+    /// The answer, unless it tells of a failure.
+    async fn succeeded(&self, attempt: &str, answer: Response) -> Result<Response, Failure> {
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        Err(self.refused(attempt, status.as_u16(), &beginning(answer).await))
+    }
+
+    /// A whole answer, if it is no larger than a document may be.
+    async fn whole(&self, attempt: &str, mut answer: Response, what: &str) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.broken(attempt, &error))? {
+            if (body.len() + chunk.len()) as u64 > DOCUMENT_LIMIT {
+                return Err(Failure::last(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT }));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
 
     /// Fetches a manifest or index by tag or digest, with retries.
@@ -182,33 +271,17 @@ impl Remote {
     }
 
     async fn manifest_once(&self, version: &str) -> Result<(Vec<u8>, Digest), Failure> {
-        let token = self.log_in().await?;
-        let scheme = if self.http { "http" } else { "https" };
-        let place = self.place("");
-        let url = format!("{scheme}://{}/v2/{}/manifests/{version}", place.resolve_registry(), self.repository);
-        let mut request = self.plain.get(&url).header(reqwest::header::ACCEPT, ACCEPT.join(", "));
-        request = match (token, &self.auth) {
-            (Some(token), _) => request.bearer_auth(token),
-            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
-            (None, _) => request,
-        };
-        let answer = request.send().await.map_err(|error| self.broken("fetch the manifest", &error))?;
-        let status = answer.status();
+        self.log_in().await?;
+        let request = self.request(Method::GET, self.url(&format!("manifests/{version}")));
+        let request = request.header(header::ACCEPT, ACCEPT.join(", ")).timeout(DOCUMENT_TIME);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let answer = self.succeeded("fetch the manifest", answer).await?;
         let promised = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         let promised: Option<Digest> = promised.and_then(|digest| digest.parse().ok());
         let what = format!("the manifest of {}", self.wanted.familiar());
-        let mut body = Vec::new();
-        let mut stream = answer.bytes_stream();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| self.broken("fetch the manifest", &error))?;
-            body.extend_from_slice(&chunk);
-            if body.len() as u64 > DOCUMENT_LIMIT {
-                return Err(Failure::last(ImageError::TooLarge { what, limit: DOCUMENT_LIMIT }));
-            }
-        }
-        if !status.is_success() {
-            return Err(self.refused("fetch the manifest", status.as_u16(), &body));
-        }
+        let sent_as = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let sent_as = sent_as.map(|value| value.split(';').next().unwrap_or_default().trim().to_owned());
+        let body = self.whole("fetch the manifest", answer, &what).await?;
         let actual = Digest::of(&body);
         let asked: Option<Digest> = version.parse().ok();
         if let Some(expected) = asked.or(promised)
@@ -216,6 +289,7 @@ impl Remote {
         {
             return Err(Failure::last(ImageError::DigestMismatch { what, expected, actual }));
         }
+        agree(&body, sent_as.as_deref(), &what).map_err(Failure::last)?;
         Ok((body, actual))
     }
 
@@ -224,24 +298,21 @@ impl Remote {
         &self,
         digest: &Digest,
         offset: u64,
-    ) -> Result<(bool, impl Stream<Item = std::io::Result<bytes::Bytes>> + Send + use<>), Failure> {
-        let place = self.place(digest.as_str());
-        self.client.store_auth_if_needed(place.resolve_registry(), &self.auth).await;
-        let answer = self.client.pull_blob_stream_partial(&place, digest.as_str(), offset, None).await;
-        match answer {
-            Ok(BlobResponse::Full(stream)) => Ok((false, stream.stream)),
-            Ok(BlobResponse::Partial(stream)) => Ok((true, stream.stream)),
-            Err(error) => {
-                let mut failure = self.failure("fetch a layer", error);
-                if let ImageError::ManifestUnknown { .. } = failure.error {
-                    failure.error = ImageError::MissingBlob {
-                        what: "the registry has no layer".to_owned(),
-                        digest: digest.to_string(),
-                    };
-                }
-                Err(failure)
-            }
+    ) -> Result<(bool, BoxStream<'static, std::io::Result<bytes::Bytes>>), Failure> {
+        let mut request = self.request(Method::GET, self.url(&format!("blobs/{digest}")));
+        if offset > 0 {
+            request = request.header(header::RANGE, format!("bytes={offset}-"));
         }
+        let answer = request.send().await.map_err(|error| self.broken("fetch a layer", &error))?;
+        let answer = self.succeeded("fetch a layer", answer).await.map_err(|mut failure| {
+            if let ImageError::ManifestUnknown { .. } = failure.error {
+                let what = "the registry has no layer".to_owned();
+                failure.error = ImageError::MissingBlob { what, digest: digest.to_string() };
+            }
+            failure
+        })?;
+        let resumed = answer.status() == StatusCode::PARTIAL_CONTENT;
+        Ok((resumed, answer.bytes_stream().map_err(std::io::Error::other).boxed()))
     }
 
     /// Fetches a small blob into memory, with retries; its digest and size are checked.
@@ -260,6 +331,16 @@ impl Remote {
     }
 
     async fn document_once(&self, digest: &Digest, size: u64, what: &str) -> Result<Vec<u8>, Failure> {
+        if size > DOCUMENT_LIMIT {
+            return Err(Failure::last(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT }));
+        }
+        match tokio::time::timeout(DOCUMENT_TIME, self.document_at_leisure(digest, size, what)).await {
+            Ok(answer) => answer,
+            Err(late) => Err(self.broken("fetch the configuration", &late)),
+        }
+    }
+
+    async fn document_at_leisure(&self, digest: &Digest, size: u64, what: &str) -> Result<Vec<u8>, Failure> {
         let (_, mut stream) = self.blob(digest, 0).await?;
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < size
@@ -286,8 +367,12 @@ impl Remote {
 
     /// Whether the registry has a blob.
     pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, Failure> {
-        let found = self.client.blob_exists(&self.place(digest.as_str()), digest.as_str()).await;
-        found.map_err(|error| self.failure("look for a layer", error))
+        let request = self.request(Method::HEAD, self.url(&format!("blobs/{digest}"))).timeout(DOCUMENT_TIME);
+        let answer = request.send().await.map_err(|error| self.broken("look for a layer", &error))?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => self.succeeded("look for a layer", answer).await.map(|_| true),
+        }
     }
 
     /// Sends a blob of `size` bytes.
@@ -297,21 +382,47 @@ impl Remote {
         size: u64,
         bytes: impl Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
     ) -> Result<(), Failure> {
-        let bytes = bytes.map(|piece| piece.map_err(OciDistributionError::from));
-        let sent = self.client.push_blob_stream(&self.place(digest.as_str()), bytes, digest.as_str(), Some(size)).await;
-        sent.map(|_| ()).map_err(|error| self.failure("send a layer", error))
+        const ATTEMPT: &str = "send a layer";
+        let start = self.request(Method::POST, self.url("blobs/uploads/")).timeout(DOCUMENT_TIME);
+        let start = start.header(header::CONTENT_LENGTH, 0);
+        let answer = start.send().await.map_err(|error| self.broken(ATTEMPT, &error))?;
+        let answer = self.succeeded(ATTEMPT, answer).await?;
+        let place = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        // Relative to what was asked.
+        let mut place = answer.url().join(place).map_err(|error| self.broken(ATTEMPT, &error))?;
+        if place.scheme() != self.base.scheme() && place.scheme() != "https" {
+            let reason = format!("it wants the layer at {place}, which is no encrypted place");
+            let (registry, attempt) = (self.host.clone(), ATTEMPT.to_owned());
+            return Err(Failure::last(ImageError::Registry { registry, attempt, reason }));
+        }
+        place.query_pairs_mut().append_pair("digest", digest.as_str());
+        let request = self
+            .request(Method::PUT, place)
+            .header(header::CONTENT_LENGTH, size)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .body(reqwest::Body::wrap_stream(bytes));
+        let answer = request.send().await.map_err(|error| self.broken(ATTEMPT, &error))?;
+        self.succeeded(ATTEMPT, answer).await.map(|_| ())
     }
 
     /// Sends a manifest or index; it is known by `version` from then on, a tag or its digest.
     pub(crate) async fn send_manifest(&self, version: &str, media_type: &str, bytes: Vec<u8>) -> Result<(), Failure> {
-        let place = match version.parse::<Digest>() {
-            Ok(digest) => self.place(digest.as_str()),
-            Err(_) => oci_client::Reference::with_tag(self.host.clone(), self.repository.clone(), version.to_owned()),
-        };
         let bad = |_| Failure::last(ImageError::malformed("media type of the manifest", media_type));
-        let kind = reqwest::header::HeaderValue::from_str(media_type).map_err(bad)?;
-        let sent = self.client.push_manifest_raw(&place, bytes, kind).await;
-        sent.map(|_| ()).map_err(|error| self.failure("send the manifest", error))
+        let kind = header::HeaderValue::from_str(media_type).map_err(bad)?;
+        let request = self.request(Method::PUT, self.url(&format!("manifests/{version}")));
+        let request = request.header(header::CONTENT_TYPE, kind).timeout(DOCUMENT_TIME).body(bytes);
+        let answer = request.send().await.map_err(|error| self.broken("send the manifest", &error))?;
+        self.succeeded("send the manifest", answer).await.map(|_| ())
+    }
+
+    /// A registry that does not answer at all.
+    fn unreachable(&self, error: &dyn std::error::Error) -> Failure {
+        self.silent(chain(error))
+    }
+
+    fn silent(&self, reason: String) -> Failure {
+        let (registry, name) = (self.host.clone(), self.wanted.familiar());
+        Failure { error: ImageError::Unreachable { registry, name, reason }, retry: true, unauthorized: false }
     }
 
     /// A connection that could not be made or did not last.
@@ -319,49 +430,6 @@ impl Remote {
         let error =
             ImageError::Registry { registry: self.host.clone(), attempt: attempt.to_owned(), reason: chain(error) };
         Failure { error, retry: true, unauthorized: false }
-    }
-
-    fn failure(&self, attempt: &str, error: OciDistributionError) -> Failure {
-        match error {
-            OciDistributionError::UnauthorizedError { .. } => self.refused(attempt, 401, b""),
-            OciDistributionError::AuthenticationFailure(reason) => self.refused(attempt, 401, reason.as_bytes()),
-            OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first() {
-                Some(first) => self.named(attempt, &first.code, &first.message),
-                None => self.refused(attempt, 400, b""),
-            },
-            OciDistributionError::ServerError { code, message, .. } => self.refused(attempt, code, message.as_bytes()),
-            error @ OciDistributionError::RequestError(_) => self.broken(attempt, &error),
-            other => {
-                let reason = chain(&other);
-                let registry = self.host.clone();
-                Failure::last(ImageError::Registry { registry, attempt: attempt.to_owned(), reason })
-            }
-        }
-    }
-
-    fn named(&self, attempt: &str, code: &OciErrorCode, message: &str) -> Failure {
-        let message = message.to_owned();
-        let error = match code {
-            OciErrorCode::Unauthorized => return self.refused(attempt, 401, b""),
-            OciErrorCode::Denied => {
-                let name = self.wanted.familiar_name();
-                ImageError::PullDenied { name, message: format!("denied: {message}") }
-            }
-            OciErrorCode::ManifestUnknown
-            | OciErrorCode::NameUnknown
-            | OciErrorCode::NotFound
-            | OciErrorCode::BlobUnknown
-            | OciErrorCode::ManifestBlobUnknown => {
-                ImageError::ManifestUnknown { reference: self.wanted.familiar(), message }
-            }
-            OciErrorCode::Toomanyrequests => return self.refused(attempt, 429, message.as_bytes()),
-            other => ImageError::Registry {
-                registry: self.host.clone(),
-                attempt: attempt.to_owned(),
-                reason: format!("{other:?}: {message}"),
-            },
-        };
-        Failure::last(error)
     }
 
     /// An answer that is no success.
@@ -372,6 +440,11 @@ impl Remote {
         let code = parsed.as_ref().map_or("", |entry| entry.code.as_str());
         let message = parsed.as_ref().map_or(body_text, |entry| entry.message.clone());
         let name = self.wanted.familiar_name();
+        // Proxies and registries that are down say no more than that.
+        if (matches!(status, 403 | 407 | 408) || status >= 500) && body.trim_ascii().is_empty() {
+            let silent = self.silent(format!("it answered with status {status} and nothing else"));
+            return Failure { retry: status >= 500 || status == 408, ..silent };
+        }
         let error = match (status, code) {
             (_, "DENIED") => ImageError::PullDenied { name, message: format!("denied: {message}") },
             // Docker Hub answers so for what does not exist as well: it does not tell strangers which.
@@ -396,6 +469,42 @@ impl Remote {
             },
         };
         Failure { error, retry: status >= 500 || status == 429 || status == 408, unauthorized: status == 401 }
+    }
+}
+
+/// What an answer that tells of a failure begins with.
+async fn beginning(mut answer: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    let read = async {
+        while body.len() < ERROR_LIMIT
+            && let Ok(Some(chunk)) = answer.chunk().await
+        {
+            body.extend_from_slice(&chunk);
+        }
+    };
+    // What is there by then says enough.
+    let _ = tokio::time::timeout(CONNECT, read).await;
+    body.truncate(ERROR_LIMIT);
+    body
+}
+
+/// Refuses a manifest that says another kind of itself than the registry says of it: two readers would see two images.
+///
+/// Source: CVE-2021-41190; OCI image specification, `manifest.md`, "mediaType".
+fn agree(body: &[u8], sent_as: Option<&str>, what: &str) -> Result<(), ImageError> {
+    #[derive(Deserialize)]
+    struct Own {
+        #[serde(rename = "mediaType")]
+        media_type: Option<String>,
+    }
+    let own = serde_json::from_slice::<Own>(body).ok().and_then(|own| own.media_type);
+    let known = |kind: &str| ACCEPT.contains(&kind).then(|| matches!(kind, OCI_INDEX | DOCKER_LIST));
+    let (Some(sent_as), Some(own)) = (sent_as, own) else { return Ok(()) };
+    match (known(sent_as), known(&own)) {
+        (Some(one), Some(other)) if one != other => {
+            Err(ImageError::malformed(what, format!("the registry calls it {sent_as}, and it calls itself {own}")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -59,6 +59,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The most bytes that `packed` bytes of an archive with many files in it may unpack to.
+    pub(crate) fn sent(&self, packed: u64) -> u64 {
+        packed.saturating_mul(self.ratio).max(self.ratio_floor)
+    }
+
     /// The most bytes a layer of `packed` bytes may unpack to.
     pub(crate) fn unpacked(&self, packed: u64) -> u64 {
         packed.saturating_mul(self.ratio).max(self.ratio_floor).min(self.layer_bytes)
@@ -228,6 +233,7 @@ impl ImageStore {
                 reason: "refusing to create a tag with a digest reference".to_owned(),
             });
         }
+        reference.check_tag()?;
         let by_name = match Reference::parse(image) {
             Ok(source) => self.inner.db.by_name(&source)?,
             Err(_) => Vec::new(),
@@ -571,7 +577,7 @@ impl Inner {
 }
 
 /// A complete name in the form Docker shows.
-fn familiar(name: &str) -> String {
+pub(crate) fn familiar(name: &str) -> String {
     Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 

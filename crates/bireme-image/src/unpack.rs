@@ -11,7 +11,7 @@
 //! Source: OCI image specification, `layer.md`; Documentation/filesystems/overlayfs.rst; openat2(2).
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -27,8 +27,19 @@ use tar::EntryType;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
+use crate::store::Limits;
+use crate::tar_bounds::Bounded;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Bytes of the names that are held while an archive is unpacked, those of folders above all.
+const MOST_NAMES: usize = 64 << 20;
+
+/// Folders within folders. Whatever walks the tree afterwards, to copy or to remove it, holds something for each.
+const DEEPEST: usize = 512;
+
+/// KiB that unpacking xz may take: what the largest setting of its command line needs, and no more.
+const XZ_MEMORY: u32 = 80 << 10;
 
 /// How an archive is unpacked.
 pub(crate) struct Options<'a> {
@@ -68,7 +79,7 @@ pub(crate) fn open_form<'a>(form: LayerForm, packed: impl Read + 'a) -> io::Resu
     })
 }
 
-/// Tells the compression of an archive by its first bytes.
+/// Tells the compression of a layer by its first bytes.
 pub(crate) fn sniff(start: &[u8]) -> LayerForm {
     match start {
         [0x1f, 0x8b, ..] => LayerForm::Gzip,
@@ -77,15 +88,90 @@ pub(crate) fn sniff(start: &[u8]) -> LayerForm {
     }
 }
 
-/// Unwraps whatever compression `packed` has: none, gzip or zstd, told apart by the first bytes.
+/// Unwraps whatever compression `packed` has: none, gzip, bzip2, xz or zstd, told apart by the first bytes.
 ///
 /// # Errors
 /// Those of reading the first bytes.
 pub fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut start = Vec::with_capacity(4);
-    packed.by_ref().take(4).read_to_end(&mut start)?;
+    let mut start = Vec::with_capacity(6);
+    packed.by_ref().take(6).read_to_end(&mut start)?;
+    let (bzip2, xz) = (is_bzip2(&start), is_xz(&start));
     let form = sniff(&start);
-    open_form(form, io::Cursor::new(start).chain(packed))
+    let whole = io::Cursor::new(start).chain(packed);
+    if bzip2 {
+        return Ok(Box::new(bzip2::read::MultiBzDecoder::new(whole)));
+    }
+    if xz {
+        let whole = io::BufReader::with_capacity(1 << 16, whole);
+        return Ok(Box::new(lzma_rust2::XzReader::new_mem_limit(whole, true, XZ_MEMORY)));
+    }
+    open_form(form, whole)
+}
+
+/// Whether an unpacked archive that begins with these bytes is a tar, by the checksum of its first header.
+pub(crate) fn is_tar(start: &[u8; 512]) -> bool {
+    let header = tar::Header::from_byte_slice(start);
+    let value = |(at, byte): (usize, &u8)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) };
+    let sum: u32 = start.iter().enumerate().map(value).sum();
+    header.cksum().is_ok_and(|promised| promised == sum) && sum != 8 * 32
+}
+
+/// Whether it begins as something that [`open_any`] unwraps.
+pub(crate) fn is_packed(start: &[u8]) -> bool {
+    is_bzip2(start) || is_xz(start) || sniff(start) != LayerForm::Tar
+}
+
+/// Source: bzip2's file format: magic, size of blocks, and the mark of a block or of the end.
+fn is_bzip2(start: &[u8]) -> bool {
+    matches!(start, [b'B', b'Z', b'h', b'1'..=b'9', 0x31 | 0x17, ..])
+}
+
+fn is_xz(start: &[u8]) -> bool {
+    start.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0])
+}
+
+/// As [`open_any`], and breaks off what unpacks to far more than was read of it.
+pub(crate) fn open_sent<'a>(packed: impl Read + 'a, limits: &Limits) -> io::Result<Box<dyn Read + 'a>> {
+    let read = Rc::new(Cell::new(0));
+    let unpacked = open_any(Counted { inner: packed, count: read.clone() })?;
+    Ok(Box::new(Expanding { inner: unpacked, read, written: 0, limits: limits.clone() }))
+}
+
+struct Counted<R> {
+    inner: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.count.set(self.count.get() + got as u64);
+        Ok(got)
+    }
+}
+
+struct Expanding<R> {
+    inner: R,
+    /// Bytes so far, packed and not.
+    read: Rc<Cell<u64>>,
+    written: u64,
+    limits: Limits,
+}
+
+impl<R: Read> Read for Expanding<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(buffer)?;
+        self.written += got as u64;
+        let most = self.limits.sent(self.read.get());
+        if self.written > most {
+            let read = self.read.get();
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{read} bytes of it unpack to more than {most}, refused as a decompression bomb"),
+            ));
+        }
+        Ok(got)
+    }
 }
 
 /// Counts and hashes a stream, and breaks it off beyond a limit.
@@ -123,10 +209,18 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> 
     };
     let root = fs::open(into, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .during("open the folder", into)?;
-    let mut unpacker =
-        Unpacker { options, into, root, parent: None, fresh: HashMap::new(), folders: Vec::new(), bytes: 0 };
+    let mut unpacker = Unpacker {
+        options,
+        into,
+        root,
+        parent: None,
+        fresh: HashSet::new(),
+        folders: BTreeMap::new(),
+        names: 0,
+        bytes: 0,
+    };
     {
-        let mut tar = tar::Archive::new(&mut metered);
+        let mut tar = tar::Archive::new(Bounded::new(&mut metered));
         let mut entries = 0;
         for entry in tar.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
@@ -220,15 +314,17 @@ fn pax_time(text: &str) -> Option<Timespec> {
     Some(Timespec { tv_sec: seconds, tv_nsec: nanos })
 }
 
-/// The parts of a path; leading slashes and `.` are nothing, `..` is refused.
+/// The parts of a path; leading slashes and `.` are nothing, and `..` takes back the part before it, as Docker has it.
 ///
-/// An absolute name is relative to the root of the image, as in Docker.
+/// An absolute name is relative to the root of the image. One that leads out of it is refused.
 pub(crate) fn parts(path: &[u8]) -> Result<Vec<&OsStr>, &'static str> {
+    let absolute = path.first() == Some(&b'/');
     let mut parts = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => return Err("it contains \"..\""),
+            b".." if parts.pop().is_some() || absolute => {}
+            b".." => return Err("it leads out by \"..\""),
             _ if part.contains(&0) => return Err("it contains a zero byte"),
             _ if part.len() > 255 => return Err("a part of it is longer than 255 bytes"),
             _ => parts.push(OsStr::from_bytes(part)),
@@ -245,9 +341,11 @@ struct Unpacker<'a> {
     /// The folder of the last entry: most entries share it with the one before.
     parent: Option<(PathBuf, Rc<OwnedFd>)>,
     /// Folders that must hide the lower one because its deletion stands in the same layer.
-    fresh: HashMap<PathBuf, ()>,
+    fresh: HashSet<PathBuf>,
     /// Times of folders are set last, for every new file changes them.
-    folders: Vec<(PathBuf, Timespec)>,
+    folders: BTreeMap<PathBuf, Timespec>,
+    /// Bytes of the names in the two above, so far.
+    names: usize,
     bytes: u64,
 }
 
@@ -287,7 +385,7 @@ impl Unpacker<'_> {
         }
         let Some((name, folders)) = parts.split_last() else {
             if meta.kind == EntryType::Directory {
-                self.folders.push((PathBuf::new(), meta.time));
+                self.folders.insert(PathBuf::new(), meta.time);
                 let root = self.root.try_clone().during("open the folder", self.into)?;
                 return self.dress(&root, path, meta);
             }
@@ -324,11 +422,12 @@ impl Unpacker<'_> {
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let folder = fs::openat(&parent, *name, flags, Mode::empty())
                     .map_err(|error| self.failed("open the folder", path, error))?;
-                if opaque || self.fresh.remove(&here).is_some() {
+                if opaque || self.fresh.remove(&here) {
                     self.set_opaque(&folder, path)?;
                 }
                 self.dress(&folder, path, meta)?;
-                self.folders.push((here, meta.time));
+                self.hold(&here, path)?;
+                self.folders.insert(here, meta.time);
                 Ok(())
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
@@ -419,11 +518,35 @@ impl Unpacker<'_> {
             Err(Errno::NOENT) => {
                 fs::mknodat(parent, target, FileType::CharacterDevice, Mode::empty(), fs::makedev(0, 0))
                     .map_err(|error| self.failed("mark the deletion of", path, error))?;
-                self.fresh.insert(parent_path.join(target), ());
+                let place = parent_path.join(target);
+                self.hold(&place, path)?;
+                self.fresh.insert(place);
                 Ok(())
             }
             Err(error) => Err(self.failed("look at", path, error)),
         }
+    }
+
+    /// Counts a name that is kept until the end.
+    fn hold(&mut self, place: &Path, path: &[u8]) -> Result<(), ImageError> {
+        if !self.folders.contains_key(place) {
+            // What a map takes beside the name.
+            self.names += place.as_os_str().len() + 64;
+        }
+        if self.names > MOST_NAMES {
+            return Err(self.refuse(path, format!("the names of folders so far have more than {MOST_NAMES} bytes")));
+        }
+        Ok(())
+    }
+
+    /// A folder may lie deeper than its name says, behind links that stand for many.
+    fn check_depth(&self, folder: &OwnedFd, entry: &[u8]) -> Result<(), ImageError> {
+        let deep = match fs::readlink(format!("/proc/self/fd/{}", folder.as_raw_fd()), Vec::new()) {
+            Ok(path) => path.as_bytes().iter().filter(|byte| **byte == b'/').count() > DEEPEST,
+            Err(Errno::NAMETOOLONG) => true,
+            Err(error) => return Err(self.failed("look at the folder of", entry, error)),
+        };
+        if deep { Err(self.refuse(entry, format!("it lies deeper than {DEEPEST} folders"))) } else { Ok(()) }
     }
 
     fn set_opaque(&self, folder: impl AsFd, path: &[u8]) -> Result<(), ImageError> {
@@ -523,12 +646,16 @@ impl Unpacker<'_> {
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_folders(path, entry)?,
             Err(error) => return Err(self.failed("open the folder of", entry, error)),
         };
+        self.check_depth(&folder, entry)?;
         let folder = Rc::new(folder);
         self.parent = Some((path.to_owned(), folder.clone()));
         Ok(folder)
     }
 
     fn make_folders(&mut self, path: &Path, entry: &[u8]) -> Result<OwnedFd, ImageError> {
+        if path.iter().count() > DEEPEST {
+            return Err(self.refuse(entry, format!("it lies deeper than {DEEPEST} folders")));
+        }
         let mut so_far = PathBuf::new();
         let mut folder = self.open_folder(&so_far).map_err(|error| self.failed("open", entry, error))?;
         for part in path {
@@ -757,8 +884,8 @@ mod tests {
         answer.unwrap();
         assert_eq!(std::fs::read_to_string(folder.path().join("inside/file")).unwrap(), "kept in");
         for (entries, reason) in [
-            (vec![raw(b'0', "../x", "", "")], "contains \"..\""),
-            (vec![raw(b'0', "a/../../x", "", "")], "contains \"..\""),
+            (vec![raw(b'0', "../x", "", "")], "it leads out by \"..\""),
+            (vec![raw(b'0', "a/../../x", "", "")], "it leads out by \"..\""),
             (vec![raw(b'2', "a", "/nowhere", ""), raw(b'0', "a/x", "", "")], "a link to nothing"),
             (vec![raw(b'0', "a", "", ""), raw(b'0', "a/x", "", "")], "a file or a link"),
             (vec![raw(b'1', "a", "../../etc/passwd", "")], "hard link"),
@@ -776,6 +903,38 @@ mod tests {
             let error = answer.unwrap_err().to_string();
             assert!(error.contains(reason), "{entries:?}: {error}");
         }
+    }
+
+    #[test]
+    fn names_mean_what_they_come_to() {
+        let (folder, answer) = run(&[
+            raw(b'0', "dir/../foo", "", "one"),
+            raw(b'0', "/../bar", "", "two"),
+            raw(b'1', "same", "a/../foo", ""),
+        ]);
+        answer.unwrap();
+        for (name, content) in [("foo", "one"), ("bar", "two"), ("same", "one")] {
+            assert_eq!(std::fs::read_to_string(folder.path().join(name)).unwrap(), content);
+        }
+        assert!(!folder.path().join("dir").exists());
+    }
+
+    #[test]
+    fn folders_are_not_nested_without_end() {
+        let deep = |count: usize| vec!["d"; count].join("/");
+        let (_folder, answer) = run(&[raw(b'5', &deep(400), "", "")]);
+        answer.unwrap();
+        let (_folder, answer) = run(&[raw(b'5', &deep(600), "", "")]);
+        assert!(answer.unwrap_err().to_string().contains("deeper than 512 folders"));
+        // Each link stands for many.
+        let (_folder, answer) = run(&[
+            raw(b'5', &deep(300), "", ""),
+            raw(b'2', "l", &deep(300), ""),
+            raw(b'5', &format!("l/{}", deep(300)), "", ""),
+            raw(b'2', "m", &format!("l/{}", deep(300)), ""),
+            raw(b'5', "m/x", "", ""),
+        ]);
+        assert!(answer.unwrap_err().to_string().contains("deeper than 512 folders"));
     }
 
     #[test]

@@ -69,7 +69,8 @@ async fn what_is_saved_can_be_loaded() {
     first.store.save(&["me/both:1".to_owned(), "old:1".to_owned()], out).await.unwrap();
     let second = place().await;
     let loaded = load(&second, std::fs::read(&file).unwrap()).await.unwrap();
-    assert_eq!(loaded.len(), 3);
+    // The image that has two names is one.
+    assert_eq!((loaded.len(), loaded.iter().map(|image| image.references.len()).sum::<usize>()), (2, 3));
     let wanted = Platform::wasm();
     assert_eq!(second.store.resolve("me/both:1", Some(&wanted)).await.unwrap().kind(), WorkloadKind::Component);
     assert_eq!(second.store.resolve("me/both:1", None).await.unwrap().kind(), WorkloadKind::Container);
@@ -141,11 +142,11 @@ async fn refuses_what_is_no_image_and_keeps_nothing() {
             with_manifest_json(r#"[{"Config":"a.json","Layers":[]}]"#),
             "configuration a.json is missing",
         ),
-        ("path trick", with_manifest_json(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "contains \"..\""),
+        ("path trick", with_manifest_json(r#"[{"Config":"../../etc/passwd","Layers":[]}]"#), "it leads out by"),
         ("bad name", with_manifest_json(r#"[{"Config":"a","RepoTags":["UPPER"]}]"#), "is missing"),
         ("too large", with_manifest_json(&oversized), "larger than 4194304 bytes"),
         ("lying blob", lying, "not what its digest says"),
-        ("escape", escape, "contains \"..\""),
+        ("escape", escape, "it leads out by"),
         ("unknown layer", oci_archive_of(&unknown_layer, None), "application/x-unknown"),
         ("a layer less", oci_archive_of(&one_layer_less, None), "lists 2 layers where the manifest has 1"),
         ("missing layer", missing, "is missing"),

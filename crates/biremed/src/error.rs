@@ -91,7 +91,9 @@ impl From<ImageError> for ApiError {
     fn from(error: ImageError) -> Self {
         let status = match &error {
             // As Docker has it: 503 would be the engine itself.
-            ImageError::Registry { .. } | ImageError::Fetch { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            ImageError::Registry { .. } | ImageError::Unreachable { .. } | ImageError::Fetch { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             ImageError::Login { .. } => StatusCode::UNAUTHORIZED,
             other => status_of(other.kind()),
         };

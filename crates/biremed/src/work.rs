@@ -5,7 +5,7 @@
 //! dropped too.
 
 use axum::response::Response;
-use bireme_image::ImageError;
+use bireme_image::{ImageError, Progress};
 use futures::{Stream, StreamExt as _};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -15,32 +15,77 @@ use crate::convert::image;
 use crate::error::chain;
 use crate::stream;
 
-/// Where work leaves its lines. Not bounded: reports are made from plain functions that cannot wait, and there are few of
-/// them, one for each half megabyte at most.
+/// Lines of a build that wait for its client. One holds 64 KiB at most, what a command prints at once.
+const WAITING: usize = 64;
+
+/// Lines of other work that wait: a few words each, some for each layer. Work that holds what others wait for, as a pull
+/// does, must not stand still with it for a client that was put aside.
+const WAITING_WORDS: usize = 8192;
+
+/// Where work leaves its lines.
 #[derive(Clone)]
-pub struct Report(mpsc::UnboundedSender<Value>);
+pub struct Report(mpsc::Sender<Value>);
 
 impl Report {
-    /// Leaves a line. Nobody reads it when the client is gone, which is no error.
+    /// Leaves a line. Where the client does not read, the work stands still until it does. Nobody reads it when the client
+    /// is gone, which is no error.
     pub fn line(&self, line: Value) {
-        let _ = self.0.send(line);
+        let Err(mpsc::error::TrySendError::Full(line)) = self.0.try_send(line) else { return };
+        // Reports are made from plain functions that cannot await; the thread is the work's own.
+        tokio::task::block_in_place(|| {
+            let _ = self.0.blocking_send(line);
+        });
+    }
+}
+
+impl Report {
+    /// Leaves a line that the next one of its kind makes worthless, unless others wait already.
+    pub fn passing(&self, line: Value) {
+        if self.0.max_capacity() - self.0.capacity() < WAITING {
+            let _ = self.0.try_send(line);
+        }
+    }
+
+    /// Leaves what a layer came to.
+    pub fn progress(&self, line: &Progress) {
+        match line.total {
+            Some(_) => self.passing(image::progress(line)),
+            None => self.line(image::progress(line)),
+        }
     }
 }
 
 /// Work that goes on.
 pub struct Work {
-    lines: mpsc::UnboundedReceiver<Value>,
+    lines: mpsc::Receiver<Value>,
     ended: oneshot::Receiver<Result<(), ImageError>>,
     _cancel_on_drop: DropGuard,
 }
 
-/// Starts `work`.
+/// Starts `work` whose lines are few and short.
 pub fn start<F, Fut>(work: F) -> Work
 where
     F: FnOnce(Report) -> Fut + Send + 'static,
     Fut: Future<Output = Result<(), ImageError>>,
 {
-    let (sender, lines) = mpsc::unbounded_channel();
+    start_with(WAITING_WORDS, work)
+}
+
+/// Starts `work` that passes on what others print. It stands still where its client does not read.
+pub fn start_build<F, Fut>(work: F) -> Work
+where
+    F: FnOnce(Report) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), ImageError>>,
+{
+    start_with(WAITING, work)
+}
+
+fn start_with<F, Fut>(waiting: usize, work: F) -> Work
+where
+    F: FnOnce(Report) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), ImageError>>,
+{
+    let (sender, lines) = mpsc::channel(waiting);
     let (answer, ended) = oneshot::channel();
     let cancel = CancellationToken::new();
     let cancelled = cancel.clone();
@@ -121,6 +166,65 @@ mod tests {
         assert_eq!(lines[..2], [json!(1), json!(2)]);
         assert_eq!(lines[2]["error"], "cannot build: no");
         assert_eq!(lines.len(), 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_stands_still_while_nobody_reads() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let told = Arc::new(AtomicUsize::new(0));
+        let count = told.clone();
+        let mut work = start_build(async move |report| {
+            for number in 0..10_000 {
+                report.line(json!(number));
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        while told.load(Ordering::SeqCst) < WAITING {
+            tokio::task::yield_now().await;
+        }
+        // Long enough for it to run ahead, if it did.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert_eq!(told.load(Ordering::SeqCst), WAITING);
+        for number in 0..10_000 {
+            assert_eq!(work.line().await, Some(json!(number)));
+        }
+        assert_eq!(work.line().await, None);
+        work.outcome().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn lines_that_pass_are_not_kept_for_later() {
+        let mut work = start(async move |report| {
+            for number in 0..10_000 {
+                report.passing(json!(number));
+            }
+            report.line(json!("end"));
+            Ok(())
+        });
+        let (mut passed, mut last) = (0, Value::Null);
+        while let Some(line) = work.line().await {
+            (passed, last) = (passed + 1, line);
+        }
+        assert!(passed < 10_000);
+        assert_eq!(last, json!("end"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_that_stands_still_ends_with_its_client() {
+        let (gone, noticed) = oneshot::channel::<()>();
+        let work = start_build(async move |report| {
+            let _held = gone;
+            loop {
+                report.line(json!("again"));
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        drop(work);
+        assert!(noticed.await.is_err());
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::made::{self, NewLayer};
 use crate::store::Inner;
-use crate::unpack::{Options, open_any, unpack};
+use crate::unpack::{Options, is_tar, open_any, unpack};
 use crate::view::{Found, View};
 
 /// What one COPY or ADD is told, with variables already put in.
@@ -34,6 +34,8 @@ pub(super) struct Order {
     pub(super) chmod: Option<u32>,
     /// The sources are a context: owners are not taken from it, and parts may be hidden.
     pub(super) context: bool,
+    /// What is left out: names within the folders that are copied, and names of files.
+    pub(super) exclude: Ignore,
 }
 
 /// What a COPY or ADD made.
@@ -96,6 +98,17 @@ pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Op
     write(inner, &plan.entries, &[]).map(|(layer, _)| Some(layer))
 }
 
+/// A folder whose content is copied.
+#[derive(Clone, Copy)]
+struct FolderCopy<'a> {
+    from: &'a Path,
+    to: &'a Path,
+    /// Whether `.dockerignore` hides parts of it.
+    ignoring: bool,
+    /// Its place within the folder that COPY names, for `--exclude`; `None` where that has no say.
+    excluding: Option<&'a Path>,
+}
+
 struct Job<'a> {
     inner: &'a Inner,
     order: &'a Order,
@@ -141,6 +154,9 @@ impl Job<'_> {
         let mut unpacked: Vec<TempDir> = Vec::new();
         let (uid, gid) = owner.unwrap_or((0, 0));
         for (name, item) in found {
+            if item.kind() != FileType::Directory && order.exclude.hides(&name.to_string_lossy()) {
+                continue;
+            }
             let archive = match item.kind() {
                 FileType::RegularFile if order.keyword == "ADD" && order.context => self.archive(&trees[0], &item)?,
                 _ => None,
@@ -151,13 +167,16 @@ impl Job<'_> {
                 trees.push(tree);
                 let tree = trees.len() - 1;
                 self.target_folder(&mut plan, &target, there, uid, gid)?;
-                self.children(&mut plan, &trees[tree], tree, Path::new("/"), &target, owner, false)?;
+                let whole = FolderCopy { from: Path::new("/"), to: &target, ignoring: false, excluding: None };
+                self.children(&mut plan, &trees[tree], tree, whole, owner)?;
                 continue;
             }
             match item.kind() {
                 FileType::Directory => {
                     self.target_folder(&mut plan, &target, there, uid, gid)?;
-                    self.children(&mut plan, &trees[0], 0, &item.path, &target, owner, order.context)?;
+                    let excluding = Some(Path::new(""));
+                    let whole = FolderCopy { from: &item.path, to: &target, ignoring: order.context, excluding };
+                    self.children(&mut plan, &trees[0], 0, whole, owner)?;
                 }
                 FileType::RegularFile => {
                     let place = if to_folder || there == Some(FileType::Directory) {
@@ -250,26 +269,27 @@ impl Job<'_> {
     }
 
     /// Copies what is in a folder, without the folder itself.
-    #[expect(clippy::too_many_arguments, reason = "one recursion with its whole state; a struct would be used once")]
     fn children(
         &self,
         plan: &mut Plan<'_>,
         tree: &View,
         number: usize,
-        from: &Path,
-        to: &Path,
+        folder: FolderCopy<'_>,
         owner: Option<(u32, u32)>,
-        ignoring: bool,
     ) -> Result<bool, ImageError> {
+        let FolderCopy { from, to, ignoring, excluding } = folder;
         let mut any = false;
         for name in tree.list(from).map_err(self.failed(from))? {
             let (source, place) = (from.join(&name), to.join(&name));
             let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
-            let hidden = ignoring && self.ignore.hides(&relative(&source).to_string_lossy());
+            let within = excluding.map(|within| within.join(&name));
+            let hidden = (ignoring && self.ignore.hides(&relative(&source).to_string_lossy()))
+                || within.as_deref().is_some_and(|within| self.order.exclude.hides(&within.to_string_lossy()));
             if item.kind() == FileType::Directory {
                 let attributes = self.attributes(tree, number, &item, owner)?;
                 self.check(plan, &place, true)?;
-                let inner = self.children(plan, tree, number, &source, &place, owner, ignoring)?;
+                let next = FolderCopy { from: &source, to: &place, ignoring, excluding: within.as_deref() };
+                let inner = self.children(plan, tree, number, next, owner)?;
                 if !hidden || inner {
                     plan.entries.insert(place, (Content::Folder, attributes));
                     any = true;
@@ -345,30 +365,9 @@ impl Job<'_> {
     fn archive(&self, tree: &View, item: &Found) -> Result<Option<TempDir>, ImageError> {
         let failed = self.failed(&item.path);
         let mut file = tree.open(item).map_err(&failed)?;
-        let mut start = [0; 6];
-        let got = file.read(&mut start).map_err(&failed)?;
-        if start[..got].starts_with(b"BZh") || start[..got].starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-            return Err(ImageError::Instruction {
-                line: self.order.line,
-                instruction: format!("ADD of {}", item.path.display()),
-                reason: "archives packed with bzip2 or xz are not unpacked; pack it with gzip or zstd, or use COPY"
-                    .to_owned(),
-            });
-        }
-        file.rewind().map_err(&failed)?;
-        let mut header = tar::Header::new_old();
+        let mut header = [0; 512];
         let is_tar = match open_any(&file) {
-            Ok(mut unpacked) => {
-                unpacked.read_exact(header.as_mut_bytes()).is_ok() && {
-                    let sum: u32 = header
-                        .as_bytes()
-                        .iter()
-                        .enumerate()
-                        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
-                        .sum();
-                    header.cksum().is_ok_and(|promised| promised == sum) && sum != 8 * 32
-                }
-            }
+            Ok(mut unpacked) => unpacked.read_exact(&mut header).is_ok() && is_tar(&header),
             Err(_) => false,
         };
         if !is_tar {

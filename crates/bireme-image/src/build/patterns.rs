@@ -140,6 +140,18 @@ pub(super) struct Ignore {
 }
 
 impl Ignore {
+    /// Of patterns, one by one, as `--exclude` gives them.
+    pub(super) fn of(patterns: &[String]) -> Result<Self, String> {
+        let mut all = Self::default();
+        for pattern in patterns {
+            if pattern.contains(['\n', '\r']) {
+                return Err(format!("\"{}\" is more than one line", pattern.escape_debug()));
+            }
+            all.rules.extend(Self::parse(pattern)?.rules);
+        }
+        Ok(all)
+    }
+
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut rules = Vec::new();
         for line in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {

@@ -12,7 +12,11 @@ use crate::archive::make_record;
 use crate::db::{Layer, Record};
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Descriptor, Empty, Healthcheck, History, Manifest, OCI_CONFIG};
+use crate::model::{ConfigFile, DOCUMENT_LIMIT, Descriptor, Empty, Healthcheck, History, Manifest, OCI_CONFIG};
+use bireme_core::WorkloadKind;
+
+/// Where programs are looked for in images that do not say. Source: moby, `pkg/system`, `DefaultPathEnv`.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Arguments that need no `ARG`. Source: Dockerfile reference, "Predefined ARGs".
 pub(super) const PREDEFINED: [&str; 10] = [
@@ -60,11 +64,32 @@ pub(crate) struct Stage {
     args: BTreeMap<String, Option<String>>,
     cmd_set: bool,
     escape: char,
+    /// Nobody said what it runs on: it is this machine's Linux unless its program says otherwise.
+    pub(super) assumed: bool,
 }
 
 impl Stage {
     pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
-        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape }
+        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape, assumed: false }
+    }
+
+    /// The stage as commands of a build find it: with Docker's default `PATH` where its base has none.
+    pub(super) fn with_path(mut self) -> Self {
+        let env = &mut self.config.config.env;
+        let has_path = env.iter().any(|pair| pair.starts_with("PATH="));
+        if !has_path && self.config.platform().kind() == WorkloadKind::Container {
+            self.config.config.env.push(DEFAULT_PATH.to_owned());
+        }
+        self
+    }
+
+    /// Makes it an image of a component, which has no programs to look for.
+    pub(super) fn make_component(&mut self) {
+        let wasm = crate::Platform::wasm();
+        self.config.os = wasm.os;
+        self.config.architecture = wasm.architecture;
+        self.config.variant = wasm.variant;
+        self.config.config.env.retain(|pair| pair != DEFAULT_PATH);
     }
 
     /// Puts a layer on top.
@@ -78,8 +103,15 @@ impl Stage {
         Ok(Digest::of(&self.json()?))
     }
 
+    /// What grows beyond a document could not be loaded or pulled by anybody.
     fn json(&self) -> Result<Vec<u8>, ImageError> {
-        serde_json::to_vec(&self.config).map_err(|error| ImageError::malformed("configuration being built", error))
+        let json = serde_json::to_vec(&self.config)
+            .map_err(|error| ImageError::malformed("configuration being built", error))?;
+        if json.len() as u64 > DOCUMENT_LIMIT {
+            let what = "the configuration of the image, with its variables, labels and history,".to_owned();
+            return Err(ImageError::TooLarge { what, limit: DOCUMENT_LIMIT });
+        }
+        Ok(json)
     }
 
     /// The image that it is so far.
@@ -125,7 +157,8 @@ impl Stage {
     /// All words of an instruction, from its JSON or its plain form.
     pub(super) fn words(&self, at: &Instruction, args: &BuildArgs) -> Result<Vec<String>, ImageError> {
         let words = at.json().unwrap_or_else(|| split(&at.rest, self.escape));
-        words.iter().map(|word| self.word(at, args, word)).collect()
+        let mut sum = 0;
+        words.iter().map(|word| within(at, &mut sum, self.word(at, args, word)?)).collect()
     }
 
     /// Notes what an instruction did without running anything, and whether it made a layer.
@@ -155,6 +188,8 @@ impl Stage {
                     let (name, default) = self.argument(at, args, &word)?;
                     let value = given(args, &name).or(default).or_else(|| globals.get(&name).cloned().flatten());
                     self.args.insert(name, value);
+                    let sum: usize = self.args.values().flatten().map(String::len).sum();
+                    too_much(at, sum)?;
                 }
             }
             "ENV" => {
@@ -260,7 +295,7 @@ impl Stage {
             let value = self.word(at, args, value.trim_start())?;
             return Ok(vec![(self.word(at, args, name)?, value)]);
         }
-        let mut pairs = Vec::new();
+        let (mut pairs, mut sum) = (Vec::new(), 0);
         for word in &words {
             let Some((name, value)) = word.split_once('=') else {
                 return Err(
@@ -271,7 +306,8 @@ impl Stage {
             if name.is_empty() {
                 return Err(at.fault(format!("{} names can not be blank", at.keyword)));
             }
-            pairs.push((name, self.word(at, args, value)?));
+            let value = within(at, &mut sum, self.word(at, args, value)?)?;
+            pairs.push((name, value));
         }
         Ok(pairs)
     }
@@ -356,6 +392,22 @@ impl Stage {
         }
         Ok(check)
     }
+}
+
+/// Refuses an instruction whose words come to more than an image may say of itself.
+pub(super) fn too_much(at: &Instruction, sum: usize) -> Result<(), ImageError> {
+    if sum as u64 > DOCUMENT_LIMIT {
+        return Err(
+            at.fault(format!("its values come to more than {DOCUMENT_LIMIT} bytes, the most an image may hold"))
+        );
+    }
+    Ok(())
+}
+
+/// Counts a word.
+fn within(at: &Instruction, sum: &mut usize, word: String) -> Result<String, ImageError> {
+    *sum += word.len();
+    too_much(at, *sum).map(|()| word)
 }
 
 /// A path of WORKDIR on top of the one before, without `.` and `..`.

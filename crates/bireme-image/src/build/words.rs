@@ -2,12 +2,21 @@
 //!
 //! Source: github.com/moby/buildkit, `frontend/dockerfile/shell/lex.go`.
 
+/// Bytes that one word may come to. A kernel takes 128 KiB in one argument or variable.
+const LONGEST: usize = 1 << 20;
+
 /// Reads one word: takes quotes and escapes away and puts the values of variables in.
 ///
 /// `value` answers a variable's value. Errors complete the sentence "… in WORD".
 pub(super) fn expand(word: &str, escape: char, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut lexer = Lexer { rest: word.chars().peekable(), escape, value, depth: 0 };
-    lexer.until(None).map_err(|error| format!("failed to process \"{word}\": {error}"))
+    lexer.until(None).map_err(|error| {
+        let mut shown: String = word.chars().take(200).collect();
+        if shown.len() < word.len() {
+            shown.push('…');
+        }
+        format!("failed to process \"{shown}\": {error}")
+    })
 }
 
 /// Splits at white space outside quotes; quotes and escapes stay.
@@ -95,8 +104,16 @@ impl Lexer<'_> {
         }
     }
 
-    /// What follows a dollar sign.
+    /// What follows a dollar sign. Nothing else makes a word longer than it is written.
     fn variable(&mut self, out: &mut String) -> Result<(), String> {
+        self.put_in(out)?;
+        if out.len() > LONGEST {
+            return Err(format!("it comes to more than {LONGEST} bytes"));
+        }
+        Ok(())
+    }
+
+    fn put_in(&mut self, out: &mut String) -> Result<(), String> {
         match self.rest.peek() {
             Some('{') => {
                 self.rest.next();
@@ -205,6 +222,11 @@ mod tests {
         }
         for bad in ["'x", "\"x", "${a", "${}", "${a%x}", "${none:?must be set}"] {
             assert!(expand(bad, '\\', &value).is_err(), "{bad}");
+        }
+        let long = |_: &str| Some("x".repeat(600_000));
+        for word in ["$a$a", "\"$a$a\"", "${b:-$a$a}"] {
+            let error = expand(word, '\\', &|name| if name == "b" { None } else { long(name) }).unwrap_err();
+            assert!(error.ends_with("it comes to more than 1048576 bytes"), "{error}");
         }
         assert_eq!(split("a='x y' b=\"1 2\" c=\\ d", '\\'), ["a='x y'", "b=\"1 2\"", "c=\\ d"]);
     }

@@ -57,6 +57,8 @@ pub enum SystemCommand {
     Events(EventsArgs),
     Info(InfoArgs),
     Prune(SystemPruneArgs),
+    /// Hash everything in the image store and name what is damaged; nothing is removed
+    Verify,
 }
 
 /// Show what images, containers, volumes and build caches take on the disk

@@ -3,12 +3,13 @@
 use std::os::unix::process::CommandExt;
 
 use anyhow::Context as _;
+use bireme_api::v1::{Verified, VerifyLine};
 use futures::StreamExt;
 use serde_json::Value;
 
 use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs};
 use crate::context::Context;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 use crate::{daemon, listing};
 
 pub(super) async fn info(context: &Context, args: &InfoArgs) -> Outcome {
@@ -65,6 +66,27 @@ pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
         context.printer.line(line)?;
     }
     Ok(0)
+}
+
+pub(super) async fn verify(context: &Context) -> Outcome {
+    let mut lines = context.client.post("/bireme/v1/images/verify").objects::<VerifyLine>().await?;
+    while let Some(line) = lines.next().await {
+        match line? {
+            VerifyLine::Damaged(damaged) => context.printer.line(damaged.message)?,
+            VerifyLine::Failed { error } => return Err(Failure::new(error).into()),
+            VerifyLine::Verified(Verified { checked, size, damaged_count }) => {
+                #[expect(clippy::cast_precision_loss, reason = "a size for people, with three digits")]
+                let size = crate::units::bytes_size(size as f64);
+                let words = match damaged_count {
+                    0 => "nothing is damaged".to_owned(),
+                    count => format!("{count} damaged"),
+                };
+                context.printer.line(format!("Verified {checked} files, {size}: {words}"))?;
+                return Ok(u8::from(damaged_count > 0));
+            }
+        }
+    }
+    Err(Failure::new("the engine broke off before it had looked at everything").into())
 }
 
 /// Source: docker's `prettyPrintEvent`.

@@ -9,6 +9,7 @@ use bireme_api::v1;
 use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels};
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Container;
+use bireme_image::Damaged;
 use serde_json::json;
 
 use super::{Answer, ok};
@@ -16,12 +17,13 @@ use crate::app::App;
 use crate::convert::{filters, time};
 use crate::error::{ApiError, chain};
 use crate::extract::Query;
-use crate::stream;
+use crate::{stream, work};
 
 pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/bireme/v1/workloads", get(workloads))
         .route("/bireme/v1/capabilities", get(capabilities))
+        .route("/bireme/v1/images/verify", post(verify))
         .route("/bireme/v1/stores", get(stores))
         .route("/bireme/v1/stores/prune", post(prune_stores))
         .route("/bireme/v1/stores/{name}", delete(remove_store))
@@ -116,6 +118,27 @@ fn counters(stats: InvocationStats) -> v1::Invocations {
         memory_peak,
     } = stats;
     v1::Invocations { trigger, started, alive, queued, succeeded, failed, timed_out, rejected, latency, memory_peak }
+}
+
+/// Looks through the image store; changes nothing.
+async fn verify(State(app): State<App>) -> Answer {
+    let stop = app.stop.clone();
+    let work = work::start(async move |report| {
+        let tell = |damaged: Damaged| {
+            tracing::warn!(digest = %damaged.digest, kind = damaged.kind, problem = damaged.problem, "damaged image store");
+            report.line(json!(v1::Damaged {
+                message: damaged.to_string(),
+                kind: damaged.kind.to_owned(),
+                digest: damaged.digest.to_string(),
+                images: damaged.images,
+            }));
+        };
+        let verified = app.images.verify(&tell).await?;
+        let (checked, size, damaged_count) = (verified.checked, verified.size, verified.damaged);
+        report.line(json!(v1::Verified { checked, size, damaged_count }));
+        Ok(())
+    });
+    Ok(stream::json_lines(work.into_lines(), &stop))
 }
 
 async fn stores(State(app): State<App>) -> Answer {

@@ -33,7 +33,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let quiet = query.flag("q");
     let buildkit = query.get("version") == Some("2");
     let stop = app.stop.clone();
-    let work = work::start(async move |report| {
+    let work = work::start_build(async move |report| {
         let log = |event: BuildEvent| {
             if !quiet {
                 let mut line = image::build_event(&event);
@@ -41,7 +41,11 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
                     // Where BuildKit's clients look for it; what else it would say is only for people.
                     line["id"] = json!("moby.image.id");
                 }
-                report.line(line);
+                match event {
+                    // Of a base image that is pulled, which others may wait for.
+                    BuildEvent::Progress(_) => report.passing(line),
+                    _ => report.line(line),
+                }
             }
         };
         let id = app.engine.build(request, steps, &log).await?;
@@ -62,8 +66,7 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
         Some("client-session") => {
             return refuse("a build whose context BuildKit asks for", "set DOCKER_BUILDKIT=0 for the classic builder");
         }
-        Some(_) => return refuse("a remote build context", "send the context as an archive"),
-        None => {}
+        Some(_) | None => {}
     }
     for (name, instead) in
         [("squash", "leave it out"), ("outputs", "save the image after the build"), ("isolation", "leave it out")]
@@ -73,7 +76,13 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
             return refuse(&format!("the build option {name}"), instead);
         }
     }
-    let mut request = BuildRequest::new(BuildContext::Archive(Box::new(images::reader(body))));
+    let context = match query.get("remote") {
+        Some(address) => BuildContext::Address(address.to_owned()),
+        None => BuildContext::Archive(Box::new(images::reader(body))),
+    };
+    let mut request = BuildRequest::new(context);
+    // As in Docker, it takes a word against it to keep them, and `forcerm` is another word for them.
+    request.keep_containers = !query.flag_or("rm", true) && !query.flag("forcerm");
     if let Some(path) = query.get("dockerfile") {
         request.dockerfile = path.to_owned();
     }

@@ -155,7 +155,7 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
     let work = {
         let app = app.clone();
         work::start(async move |report| {
-            let progress = |line: Progress| report.line(image::progress(&line));
+            let progress = |line: Progress| report.progress(&line);
             app.images.pull(&reference, platform.as_ref(), auth, &progress).await?;
             let familiar = reference.familiar();
             emit(&app, "pull", &familiar, &familiar);
@@ -190,7 +190,7 @@ async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
             // What is loaded is told in Docker's words for it, which the CLI prints as they are.
             Progress { id: None, status, .. } => report.line(json!({ "stream": format!("{status}\n") })),
             _ if quiet => {}
-            line => report.line(image::progress(line)),
+            line => report.progress(line),
         };
         for image in app.images.load(archive, &progress).await? {
             let id = image.id.to_string();
@@ -256,7 +256,7 @@ fn push(app: App, name: &str, headers: &HeaderMap, query: &Query) -> Answer {
     let all_tags = tag.is_none();
     let stop = app.stop.clone();
     let work = work::start(async move |report| {
-        let progress = |line: Progress| report.line(image::progress(&line));
+        let progress = |line: Progress| report.progress(&line);
         let done = |pushed: &Pushed| {
             let (tag, digest, size) = (&pushed.tag, pushed.digest.to_string(), pushed.size);
             report.line(json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));

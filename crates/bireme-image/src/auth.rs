@@ -1,0 +1,134 @@
+//! Who asks a registry, and how it is told.
+//!
+//! Source: distribution's "Token Authentication Specification"; RFC 9110, 11.6.1.
+
+use std::fmt;
+
+use reqwest::{RequestBuilder, Response, Url, header};
+
+/// Who asks a registry. `Debug` hides the secrets.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RegistryAuth {
+    /// Nobody in particular.
+    Anonymous,
+    /// Name and password.
+    Basic(String, String),
+    /// Whoever holds this token.
+    Bearer(String),
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Basic(name, _) => write!(f, "Basic({name:?}, …)"),
+            Self::Bearer(_) => f.write_str("Bearer(…)"),
+        }
+    }
+}
+
+/// What a registry asks for in `WWW-Authenticate`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    Basic,
+    Bearer { realm: String, service: String },
+}
+
+impl Challenge {
+    /// What an answer asks for, of several the token.
+    pub(crate) fn of(answer: &Response) -> Option<Self> {
+        let all = answer.headers().get_all(header::WWW_AUTHENTICATE);
+        let mut all: Vec<Self> = all.iter().filter_map(|value| value.to_str().ok()).map(Self::parse).collect();
+        let bearer = all.iter().position(|challenge| matches!(challenge, Self::Bearer { .. }));
+        (!all.is_empty()).then(|| all.swap_remove(bearer.unwrap_or(0)))
+    }
+
+    fn parse(text: &str) -> Self {
+        let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Basic;
+        }
+        let field = |name: &str| {
+            let after = rest.split_once(&format!("{name}=\"")).map_or("", |(_, after)| after);
+            after.split('"').next().unwrap_or_default().to_owned()
+        };
+        Self::Bearer { realm: field("realm"), service: field("service") }
+    }
+}
+
+/// The request for a token at `realm`. `plain` is whether the registry itself is spoken to without TLS.
+///
+/// # Errors
+/// A sentence, when credentials would go to where they are not safe.
+pub(crate) fn ask_for_token(
+    client: &reqwest::Client,
+    realm: &str,
+    service: &str,
+    scope: Option<&str>,
+    auth: &RegistryAuth,
+    plain: bool,
+) -> Result<RequestBuilder, String> {
+    let mut url =
+        Url::parse(realm).map_err(|error| format!("it sends for tokens to {realm:?}, which is no address: {error}"))?;
+    let safe = url.scheme() == "https" || (plain && url.scheme() == "http");
+    if !safe && *auth != RegistryAuth::Anonymous {
+        return Err(format!("it sends for tokens to {realm}, where credentials would go unencrypted"));
+    }
+    if let RegistryAuth::Basic(name, _) = auth {
+        url.query_pairs_mut().append_pair("account", name).append_pair("client_id", "docker");
+    }
+    if !service.is_empty() {
+        url.query_pairs_mut().append_pair("service", service);
+    }
+    if let Some(scope) = scope {
+        url.query_pairs_mut().append_pair("scope", scope);
+    }
+    let request = client.get(url);
+    Ok(match auth {
+        RegistryAuth::Basic(name, password) => request.basic_auth(name, Some(password)),
+        RegistryAuth::Anonymous | RegistryAuth::Bearer(_) => request,
+    })
+}
+
+/// The token in an answer.
+///
+/// # Errors
+/// A sentence.
+pub(crate) fn token(answer: &[u8]) -> Result<String, String> {
+    let answer: serde_json::Value = serde_json::from_slice(answer)
+        .map_err(|error| format!("it answered no JSON where a token should be: {error}"))?;
+    let token = ["token", "access_token"].iter().find_map(|key| answer[*key].as_str());
+    token.map(str::to_owned).ok_or_else(|| "it answered without a token where one should be".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        assert_eq!(Challenge::parse(r#"Basic realm="x""#), Challenge::Basic);
+        assert_eq!(
+            Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry.example",scope="a""#),
+            Challenge::Bearer {
+                realm: "https://auth.example/token".to_owned(),
+                service: "registry.example".to_owned()
+            }
+        );
+    }
+
+    #[test]
+    fn credentials_go_nowhere_unencrypted() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::new();
+        let me = RegistryAuth::Basic("me".to_owned(), "secret".to_owned());
+        let ask =
+            |realm: &str, auth: &RegistryAuth, plain| ask_for_token(&client, realm, "s", None, auth, plain).map(|_| ());
+        assert_eq!(ask("https://a/token", &me, false), Ok(()));
+        assert_eq!(ask("http://a/token", &me, true), Ok(()));
+        assert_eq!(ask("http://a/token", &RegistryAuth::Anonymous, false), Ok(()));
+        assert!(ask("http://a/token", &me, false).unwrap_err().contains("unencrypted"));
+        assert!(ask("/token", &me, false).unwrap_err().contains("no address"));
+        assert!(!format!("{me:?} {:?}", RegistryAuth::Bearer("token!".to_owned())).contains(['!', 't']));
+    }
+}

@@ -1,0 +1,294 @@
+//! Registries that lie, each lie by name. What they answer is written here by hand.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use bireme_core::ErrorKind;
+use bireme_image::{Digest, ImageError, Platform, Reference, RegistryAuth};
+use common::*;
+
+fn simple() -> TestImage {
+    image(&Platform::host().to_string(), &[tar_of(&[("a", "b")])], serde_json::json!({}))
+}
+
+fn parts(image: &TestImage) -> Vec<Blob> {
+    image.layers.iter().chain([&image.config]).cloned().collect()
+}
+
+async fn pull(fake: &Fake, auth: Option<RegistryAuth>) -> Result<Place, ImageError> {
+    let place = place().await;
+    match place.store.pull(&fake.name(), None, auth, &quiet).await {
+        Ok(_) => Ok(place),
+        Err(error) => {
+            assert!(place.store.list().await.unwrap().is_empty(), "nothing is recorded");
+            Err(error)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fake_registry_is_one() {
+    let made = simple();
+    let fake = Fake::registry(vec![("1".to_owned(), made.manifest.clone())], parts(&made)).await;
+    pull(&fake, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_manifest_and_index_at_once_is_refused() {
+    // CVE-2021-41190: one digest, and two readers that see two images.
+    let (made, other) = (simple(), image("linux/s390x", &[tar_of(&[("x", "y")])], serde_json::json!({})));
+    for media_type in [Some(OCI_MANIFEST), Some(OCI_INDEX), None] {
+        let mut both: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+        both["manifests"] = serde_json::json!([other.manifest.descriptor()]);
+        both.as_object_mut().unwrap().remove("mediaType");
+        if let Some(media_type) = media_type {
+            both["mediaType"] = media_type.into();
+        }
+        let both = Blob::new(media_type.unwrap_or(OCI_MANIFEST), both.to_string());
+        let fake = Fake::registry(vec![("1".to_owned(), both.clone())], parts(&made)).await;
+        let error = pull(&fake, None).await.err().unwrap();
+        assert!(error.to_string().contains("it is a manifest and an index at once"), "{error}");
+        let blobs = parts(&made);
+        let archive = oci_archive(&[(&both, Some("x:1"))], &blobs.iter().collect::<Vec<_>>());
+        let error = place().await.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap_err();
+        assert!(error.to_string().contains("it is a manifest and an index at once"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_calls_itself_something_else_is_refused() {
+    let made = simple();
+    let lying = Blob::new(OCI_INDEX, made.manifest.bytes.clone());
+    let fake = Fake::registry(vec![("1".to_owned(), lying)], parts(&made)).await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(error.to_string().contains("and it calls itself"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_of_another_digest_is_refused() {
+    let (made, other) = (simple(), image("linux/amd64", &[tar_of(&[("x", "y")])], serde_json::json!({})));
+    // Asked for by digest.
+    let digest = made.manifest.digest().to_string();
+    let fake = Fake::registry(vec![(digest.clone(), other.manifest.clone())], parts(&other)).await;
+    let place = place().await;
+    let name = Reference::parse(&format!("{}/x@{digest}", fake.host)).unwrap();
+    let error = place.store.pull(&name, None, None, &quiet).await.unwrap_err();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+    // Named by an index.
+    let list = index(std::slice::from_ref(&made));
+    let manifests = vec![("1".to_owned(), list), (digest, other.manifest.clone())];
+    let fake = Fake::registry(manifests, parts(&other)).await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sizes_that_are_not_as_promised_are_refused() {
+    let made = simple();
+    let digest = made.manifest.digest().to_string();
+    // Of a manifest in an index.
+    let mut list: serde_json::Value = serde_json::from_slice(&index(std::slice::from_ref(&made)).bytes).unwrap();
+    list["manifests"][0]["size"] = 7.into();
+    let list = Blob::new(OCI_INDEX, list.to_string());
+    let fake = Fake::registry(vec![("1".to_owned(), list), (digest, made.manifest.clone())], parts(&made)).await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(matches!(error, ImageError::SizeMismatch { .. }), "{error}");
+    // Of a layer, and of a configuration.
+    for (pointer, size) in [("/layers/0/size", 7), ("/config/size", 7)] {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+        *manifest.pointer_mut(pointer).unwrap() = size.into();
+        let manifest = Blob::new(OCI_MANIFEST, manifest.to_string());
+        let fake = Fake::registry(vec![("1".to_owned(), manifest)], parts(&made)).await;
+        let error = pull(&fake, None).await.err().unwrap();
+        assert!(matches!(error, ImageError::SizeMismatch { .. }), "{pointer}: {error}");
+    }
+    // A configuration that is said to be larger than any.
+    let mut manifest: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+    manifest["config"]["size"] = (1_u64 << 40).into();
+    let manifest = Blob::new(OCI_MANIFEST, manifest.to_string());
+    let fake = Fake::registry(vec![("1".to_owned(), manifest)], parts(&made)).await;
+    for error in
+        [pull(&fake, None).await.err().unwrap(), place().await.store.look_up(&fake.name(), None).await.unwrap_err()]
+    {
+        assert!(matches!(error, ImageError::TooLarge { .. }), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_of_another_digest_is_refused() {
+    let made = simple();
+    let mut wrong = made.layers[0].bytes.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    let (layer, manifest) = (made.layers[0].digest().to_string(), made.manifest.bytes.clone());
+    let config = made.config.bytes.clone();
+    let fake = Fake::start(move |path, _| {
+        let body = match path {
+            "/v2/" => b"{}".to_vec(),
+            _ if path.contains("/manifests/") => manifest.clone(),
+            _ if path.ends_with(&layer) => wrong.clone(),
+            _ => config.clone(),
+        };
+        ("200 OK", String::new(), body)
+    })
+    .await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_do_not_follow_a_redirect() {
+    let made = simple();
+    let blobs: BTreeMap<_, _> = parts(&made).into_iter().map(|blob| (blob.digest().to_string(), blob.bytes)).collect();
+    let elsewhere = Fake::start(move |path, _| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        ("200 OK", String::new(), blobs.get(name).cloned().unwrap_or_default())
+    })
+    .await;
+    let (place, manifest) = (elsewhere.host.clone(), made.manifest.bytes.clone());
+    let registry = Fake::start(move |path, head| {
+        if !head.to_ascii_lowercase().contains("authorization: basic bwu6vspv") {
+            return ("401 Unauthorized", "www-authenticate: Basic realm=\"x\"\r\n".to_owned(), Vec::new());
+        }
+        match path.contains("/blobs/") {
+            true => ("307 Temporary Redirect", format!("location: http://{place}{path}\r\n"), Vec::new()),
+            false => ("200 OK", String::new(), manifest.clone()),
+        }
+    })
+    .await;
+    let auth = RegistryAuth::Basic(USER.0.to_owned(), USER.1.to_owned());
+    pull(&registry, Some(auth)).await.unwrap();
+    assert!(registry.asked().iter().any(|(path, head)| path.contains("/blobs/") && head.contains("authorization:")));
+    let asked = elsewhere.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|(_, head)| !head.contains("authorization")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_not_shown_where_a_layer_is_to_be_sent_to() {
+    let elsewhere = Fake::start(|_, _| ("201 Created", String::new(), Vec::new())).await;
+    let place_of_uploads = elsewhere.host.clone();
+    let registry = Fake::start(move |path, head| {
+        if !head.to_ascii_lowercase().contains("authorization: basic") {
+            return ("401 Unauthorized", "www-authenticate: Basic realm=\"x\"\r\n".to_owned(), Vec::new());
+        }
+        match path {
+            _ if head.starts_with("HEAD") => ("404 Not Found", String::new(), Vec::new()),
+            _ if path.ends_with("/blobs/uploads/") => {
+                ("202 Accepted", format!("location: http://{place_of_uploads}/up?x=1\r\n"), Vec::new())
+            }
+            _ => ("201 Created", String::new(), Vec::new()),
+        }
+    })
+    .await;
+    let place = place().await;
+    let archive = oci_archive_of(&simple(), Some(&registry.name().familiar()));
+    place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap();
+    let auth = RegistryAuth::Basic("me".to_owned(), "secret".to_owned());
+    place.store.push(&registry.name(), false, Some(auth), &quiet, &|_| {}).await.unwrap();
+    let asked = elsewhere.asked();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert!(asked.iter().all(|(path, _)| path.starts_with("/up?x=1&digest=sha256%3A")), "{asked:?}");
+    assert!(asked.iter().all(|(_, head)| !head.contains("authorization")), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_that_a_manifest_gives_for_its_layers_are_not_asked() {
+    let elsewhere = Fake::start(|_, _| ("200 OK", String::new(), Vec::new())).await;
+    let made = simple();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+    manifest["layers"][0]["urls"] = serde_json::json!([format!("http://{}/layer", elsewhere.host)]);
+    let with_urls = Blob::new(OCI_MANIFEST, manifest.to_string());
+    // The registry has the layer: it comes from there. It has not: it is missing.
+    let fake = Fake::registry(vec![("1".to_owned(), with_urls.clone())], parts(&made)).await;
+    pull(&fake, None).await.unwrap();
+    let fake = Fake::registry(vec![("1".to_owned(), with_urls)], vec![made.config.clone()]).await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(matches!(error, ImageError::MissingBlob { .. }), "{error}");
+    // The type that is made for it is no layer here.
+    let foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+    manifest["layers"][0]["mediaType"] = foreign.into();
+    let manifest = Blob::new(OCI_MANIFEST, manifest.to_string());
+    let fake = Fake::registry(vec![("1".to_owned(), manifest)], parts(&made)).await;
+    let error = pull(&fake, None).await.err().unwrap();
+    assert!(error.to_string().contains(foreign), "{error}");
+    assert_eq!(elsewhere.asked(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_says_nothing_is_named_with_the_image() {
+    for status in ["403 Forbidden", "407 Proxy Authentication Required"] {
+        let fake = Fake::start(move |_, _| (status, String::new(), Vec::new())).await;
+        let error = pull(&fake, None).await.err().unwrap();
+        let code = &status[..3];
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "cannot reach registry {0} for {0}/x:1: it answered with status {code} and nothing else",
+                fake.host
+            )
+        );
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let name = Reference::parse(&format!("{free}/app:2")).unwrap();
+    let error = place().await.store.pull(&name, None, None, &quiet).await.unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot reach registry {free} for {free}/app:2: ")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_path_written_twice_puts_nothing_under_another_digest() {
+    // The old attack: `blobs/sha256/A` with A's content, then the same path with B's.
+    let one = image(&Platform::host().to_string(), &[tar_of(&[("f", "one")])], serde_json::json!({}));
+    let two = image(&Platform::host().to_string(), &[tar_of(&[("f", "two")])], serde_json::json!({}));
+    let (layer, other) = (&one.layers[0], &two.layers[0]);
+    let path = format!("blobs/sha256/{}", layer.digest().hex());
+    let again = raw_tar(&BTreeMap::from([(path.clone(), other.bytes.clone())]));
+    let honest = oci_archive_of(&one, Some("one:1"));
+    // Without its end mark, so that more can follow; and the other way round.
+    let end = honest.len() - 1024;
+    let last = [&honest[..end], &again].concat();
+    let first = [&again[..again.len() - 1024], &honest].concat();
+    let place = place().await;
+    let error = place.store.load(std::io::Cursor::new(last), &quiet).await.unwrap_err();
+    assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+    assert!(place.store.list().await.unwrap().is_empty());
+    // The honest one comes last here, and is what is taken.
+    let loaded = place.store.load(std::io::Cursor::new(first), &quiet).await.unwrap();
+    let layers = place.store.layers(&loaded[0].id).await.unwrap();
+    assert_eq!(read(&layers, "f").unwrap(), "one");
+    for file in std::fs::read_dir(place.folder.path().join("blobs/sha256")).unwrap() {
+        let file = file.unwrap();
+        let digest = Digest::of(&std::fs::read(file.path()).unwrap());
+        assert_eq!(digest.hex(), file.file_name().to_str().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_in_the_store_is_named_and_kept() {
+    let made = simple();
+    let place = place().await;
+    place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
+    let verify = async || {
+        let found = Mutex::new(Vec::new());
+        let verified = place.store.verify(&|damaged| found.lock().unwrap().push(damaged)).await.unwrap();
+        (verified, found.into_inner().unwrap())
+    };
+    let (verified, found) = verify().await;
+    assert_eq!((verified.checked, verified.damaged, found), (2, 0, Vec::new()));
+    let blob = place.folder.path().join("blobs/sha256").join(made.layers[0].digest().hex());
+    std::fs::write(&blob, "not what it was").unwrap();
+    let (verified, found) = verify().await;
+    assert_eq!((verified.damaged, found.len()), (1, 1));
+    let text = found[0].to_string();
+    assert!(text.starts_with(&format!("layer {} has the digest sha256:", made.layers[0].digest())), "{text}");
+    assert!(text.ends_with("me/app:1 needs it: remove the image and pull, load or build it again"), "{text}");
+    assert_eq!(std::fs::read(&blob).unwrap(), b"not what it was", "nothing is removed unasked");
+    std::fs::remove_file(&blob).unwrap();
+    let (_, found) = verify().await;
+    assert!(found[0].to_string().contains(" is missing; me/app:1 needs it"), "{found:?}");
+}
