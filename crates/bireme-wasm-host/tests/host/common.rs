@@ -303,3 +303,15 @@ pub(crate) fn read_answer(stream: TcpStream) -> std::io::Result<Answer> {
     }
     Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
 }
+
+/// A line of `/proc/PID/status`, without its name.
+pub(crate) fn status(pid: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
+}
+
+/// What the host processes of a rig said on their standard error.
+pub(crate) fn host_said(rig: &Rig) -> String {
+    let hosts = std::fs::read_dir(rig.options.exec_root.join("w")).into_iter().flatten().flatten();
+    hosts.map(|host| std::fs::read_to_string(host.path().join("host.log")).unwrap_or_default()).collect()
+}

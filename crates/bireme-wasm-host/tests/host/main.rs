@@ -8,6 +8,7 @@ mod command;
 mod common;
 mod compile;
 mod fence;
+mod hostile;
 mod http;
 mod network;
 mod sockets;
