@@ -523,7 +523,7 @@ async fn begin_body(
         // Such an answer has no body, and what length it tells is that of another. Whether the instance writes one all the
         // same, and how that ends, is nothing to the client.
         if head && plain && size > 0 && length.is_none() && matches!(gathered, Gathered::Whole) {
-            parts.headers.insert(CONTENT_LENGTH, size.into());
+            let _ = parts.headers.try_insert(CONTENT_LENGTH, size.into());
         }
         tokio::spawn(discard(body, progress));
         return Response::from_parts(parts, Empty::new().map_err(|never| match never {}).boxed_unsync());

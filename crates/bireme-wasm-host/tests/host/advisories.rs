@@ -9,13 +9,8 @@ use std::time::{Duration, SystemTime};
 use bireme_core::Program;
 use bireme_core::spec::{Mount, MountSource, Propagation};
 
-use crate::common::{Deployed, LIMIT, Rig, host_said, program, status, text};
+use crate::common::{Deployed, LIMIT, Rig, host_peak, host_said, peak, program, text};
 use crate::fence::command;
-
-/// The most memory that a process ever had, in MiB.
-fn peak(pid: u32) -> u64 {
-    status(pid, "VmHWM").trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
-}
 
 fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
     let source = MountSource::Bind { path: path.into(), propagation: Propagation::Private, recursive: true };
@@ -30,15 +25,13 @@ async fn start(rig: &Rig, program: &Program, words: &[&str], mounts: Vec<Mount>,
     rig.run_on(spec, program, ([127, 0, 0, 1], 1).into(), None).await.unwrap()
 }
 
-/// Runs a guest to its end: its exit code, its log, and the most memory that its host had.
-async fn run(rig: &Rig, guest: &str, words: &[&str], mounts: Vec<Mount>) -> (i32, String, u64) {
+/// Runs a guest to its end: its exit code and its log.
+async fn run(rig: &Rig, guest: &str, words: &[&str], mounts: Vec<Mount>) -> (i32, String) {
     let deployed = start(rig, &program(guest), words, mounts, None).await;
-    let pid = deployed.workload.pid();
     let exit = tokio::time::timeout(LIMIT, deployed.workload.wait()).await.expect("it ends").unwrap();
-    let memory = pid.map_or(0, peak);
     let log = deployed.log();
     deployed.workload.delete().await.unwrap();
-    (exit.code, log, memory)
+    (exit.code, log)
 }
 
 fn unharmed(rig: &Rig, deployed: &Deployed) {
@@ -113,7 +106,7 @@ async fn rustsec_2026_0188_nothing_is_linked_or_renamed_into_what_may_only_be_re
             ["rename", "/open/file", "/kept/new"],
             ["hard-link", "/kept/file", "/open/twin"],
         ] {
-            let (code, log, _) = run(&rig, guest, &words, mounts()).await;
+            let (code, log) = run(&rig, guest, &words, mounts()).await;
             assert_ne!(code, 0, "{guest} {words:?}: {log}");
         }
         assert_eq!(std::fs::read_dir(base.join("kept")).unwrap().count(), 1);
@@ -166,10 +159,9 @@ async fn rustsec_2026_0268_a_large_write_is_taken_in_parts() {
         // The guest itself has this in its memory.
         let words = ["flood", "/data/file", "67108864"];
         let deployed = start(&rig, &program(guest), &words, vec![bind(&folder, "/data", false)], None).await;
-        let pid = deployed.workload.pid().unwrap();
         let exit = tokio::time::timeout(LIMIT, deployed.workload.wait()).await.expect("it ends").unwrap();
         assert_eq!(exit.code, 0, "{guest}: {}", deployed.log());
-        assert!(peak(pid) < 64 + 64 + 60, "{guest}: the host had {} MiB", peak(pid));
+        assert!(host_peak(&rig) < 64 + 64 + 60, "{guest}: the host had {} MiB", host_peak(&rig));
         assert_eq!(std::fs::metadata(folder.join("file")).unwrap().len(), 64 << 20);
         deployed.workload.delete().await.unwrap();
     }
@@ -209,7 +201,7 @@ async fn rustsec_2026_0269_a_slash_at_the_end_leads_nowhere_else() {
     };
     for guest in ["command", "command-p1", "command3"] {
         let attempt = async |words: &[&str]| {
-            let (_, log, _) = run(&rig, guest, words, vec![bind(&base.join("open"), "/open", false)]).await;
+            let (_, log) = run(&rig, guest, words, vec![bind(&base.join("open"), "/open", false)]).await;
             for told in ["not to be read", "secret", "inner", "a folder"] {
                 assert!(!log.contains(told), "{guest} {words:?} saw the outside: {log}");
             }
@@ -369,10 +361,9 @@ async fn ghsa_q554_a_components_own_handles_have_a_limit() {
             (export "wasi:cli/run@0.2.0" (instance $r2)))"#,
     );
     let deployed = start(&rig, &hoard, &[], Vec::new(), Some(16 << 20)).await;
-    let pid = deployed.workload.pid().unwrap();
     let exit = tokio::time::timeout(LIMIT, deployed.workload.wait()).await.expect("it ends").unwrap();
     assert_eq!(exit.code, 134, "{exit:?} {}", deployed.log());
-    assert!(peak(pid) < 160, "the host had {} MiB", peak(pid));
+    assert!(host_peak(&rig) < 160, "the host had {} MiB", host_peak(&rig));
     unharmed(&rig, &deployed);
     deployed.workload.delete().await.unwrap();
 }

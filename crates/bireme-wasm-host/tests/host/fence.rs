@@ -6,7 +6,7 @@ use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 use bireme_core::{ErrorKind, Exit, Program};
 use bireme_wasm::{HOST_UID, HOST_UIDS};
 
-use crate::common::{Deployed, LIMIT, Rig, bytes, host_said, program, status, text, until};
+use crate::common::{Deployed, LIMIT, Rig, bytes, host_peak, host_said, program, status, text, until};
 
 /// A component whose `run` does `body`, with what it imports. `memory` is four pages of the core module.
 pub(crate) fn command(imports: &str, lowered: &str, core: &str, body: &str) -> String {
@@ -227,10 +227,8 @@ async fn what_the_host_holds_for_a_guest_counts_against_its_limit() {
     // With 16 MiB a set of fields may have 16 KiB: the first are refused one by one, the second when they are too many.
     for size in [100_000, 15_000] {
         let deployed = run(&rig, &text(&rig, &hoards_fields(size)), Some(16 << 20)).await;
-        let pid = deployed.workload.pid().unwrap();
         ended(&deployed).await;
-        let peak: u64 = status(pid, "VmHWM").trim_end_matches(" kB").trim().parse().unwrap();
-        assert!(peak < 160 << 10, "the host of a component with 16 MiB had {} MiB", peak >> 10);
+        assert!(host_peak(&rig) < 160, "the host of a component with 16 MiB had {} MiB", host_peak(&rig));
         deployed.workload.delete().await.unwrap();
     }
 }

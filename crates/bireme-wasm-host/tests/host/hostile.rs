@@ -2,35 +2,35 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bireme_core::spec::Signal;
 
-use crate::common::{LIMIT, Rig, status, until};
+use crate::common::{LIMIT, Rig, peak, until};
 
 /// A server that answers `+OK` to every command of Redis, but to `command` what `attack` does with the connection.
-fn server(command: &'static str, attack: fn(&mut TcpStream)) -> String {
+fn server(command: &'static str, attack: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
+    let attack = Arc::new(attack);
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || answer(stream, command, attack));
+            let attack = Arc::clone(&attack);
+            std::thread::spawn(move || answer(stream, command, &*attack));
         }
     });
     url
 }
 
-fn answer(mut stream: TcpStream, command: &str, attack: fn(&mut TcpStream)) {
+fn answer(mut stream: TcpStream, command: &str, attack: &dyn Fn(&mut TcpStream)) {
     let mut buffer = [0; 4096];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
         // Our client sends a command in one piece: `*N`, then its words, each behind its length.
         let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
         let lines: Vec<&str> = text.split("\r\n").collect();
-        for at in 0..lines.len() {
-            if !lines[at].starts_with('*') || lines.len() < at + 3 {
-                continue;
-            }
-            if lines[at + 2] == command {
+        for words in lines.windows(3).filter(|words| words[0].starts_with('*')) {
+            if words[2] == command {
                 attack(&mut stream);
                 return;
             }
@@ -50,48 +50,33 @@ fn linger(stream: &mut TcpStream) {
     let _ = stream.read_to_end(&mut Vec::new());
 }
 
-/// The most memory that a process ever had, in MiB.
-fn peak(pid: u32) -> u64 {
-    let text = status(pid, "VmHWM");
-    text.trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
-}
+/// What it is called, what comes first, what comes then and again, and what the log says of it.
+type Attack<'a> = (&'a str, &'a [u8], &'a [u8], &'a str);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_server_that_answers_too_much_costs_no_more_than_an_instance() {
     let rig = Rig::new();
-    let attacks: [(&str, fn(&mut TcpStream), &str); 8] = [
-        (
-            "a huge string",
-            |s| drop((s.write_all(b"$1099511627776\r\n"), pour(s, &[b'x'; 65_536]))),
-            "an answer of more than",
-        ),
-        (
-            "a length beyond all",
-            |s| drop((s.write_all(b"$9223372036854775807\r\n"), linger(s))),
-            "an answer of more than",
-        ),
-        (
-            "a huge list",
-            |s| drop((s.write_all(b"*1000000000000\r\n"), pour(s, &b":1\r\n".repeat(10_000)))),
-            "an answer of more than",
-        ),
-        (
-            "a list that grows",
-            |s| {
-                drop((
-                    s.write_all(b"*200000\r\n"),
-                    pour(s, &[b"$100000\r\n".as_slice(), &[b'x'; 100_000], b"\r\n"].concat()),
-                ))
-            },
-            "an answer of more than",
-        ),
-        ("lists in lists", |s| pour(s, &b"*1\r\n".repeat(10_000)), "lists within lists"),
-        ("wide lists in lists", |s| pour(s, &b"*4096\r\n".repeat(10_000)), "lists within lists"),
-        ("an endless line", |s| drop((s.write_all(b"+"), pour(s, &[b'x'; 65_536]))), "a line of more than 64 KiB"),
-        ("another protocol", |s| drop((s.write_all(b"HTTP/1.1 200 OK\r\n\r\n"), linger(s))), "does not speak Redis"),
+    let string = [b"$100000\r\n".as_slice(), &[b'x'; 100_000], b"\r\n"].concat();
+    let attacks: [Attack<'_>; 8] = [
+        ("a huge string", b"$1099511627776\r\n", &[b'x'; 65_536], "an answer of more than"),
+        ("a length beyond all", b"$9223372036854775807\r\n", b"", "an answer of more than"),
+        ("a huge list", b"*1000000000000\r\n", &b":1\r\n".repeat(10_000), "an answer of more than"),
+        ("a list that grows", b"*200000\r\n", &string, "an answer of more than"),
+        ("lists in lists", b"", &b"*1\r\n".repeat(10_000), "lists within lists"),
+        ("wide lists in lists", b"", &b"*4096\r\n".repeat(10_000), "lists within lists"),
+        ("an endless line", b"+", &[b'x'; 65_536], "a line of more than 64 KiB"),
+        ("another protocol", b"HTTP/1.1 200 OK\r\n\r\n", b"", "does not speak Redis"),
     ];
-    for (what, attack, said) in attacks {
-        let url = server("SET", attack);
+    for (what, first, then, said) in attacks {
+        let (first, then) = (first.to_vec(), then.to_vec());
+        let url = server("SET", move |stream| {
+            let _ = stream.write_all(&first);
+            if then.is_empty() {
+                linger(stream);
+            } else {
+                pour(stream, &then);
+            }
+        });
         let mut spec = rig.spec("victim", &[("bireme.allow", url.as_str())]);
         spec.resources.memory = Some(64 << 20);
         let victim = rig.run(spec, "spin2").await;
