@@ -36,7 +36,7 @@ use crate::{confine, linker};
 /// How long instances may take to be gone once they were cut.
 const INSIST: Duration = Duration::from_secs(2);
 /// How long the end of a workload waits for its log to be written.
-const FLUSH: Duration = Duration::from_secs(60);
+const WRITTEN: Duration = Duration::from_secs(60);
 /// How often the memory of the process is looked at.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -172,7 +172,10 @@ impl Host {
         // Before the answer: what the workload prints once it was given must not be missed.
         let attached = match &request {
             Request::Attach { id, stdin } => match self.find(id) {
-                Ok(loaded) => Some((loaded.component.log.attach().await, stdin.then_some(loaded))),
+                Ok(loaded) => {
+                    let component = Arc::clone(&loaded.component);
+                    Some((component.log.attach().await, stdin.then_some(component)))
+                }
                 Err(_) => None,
             },
             _ => None,
@@ -182,21 +185,23 @@ impl Host {
         if protocol::send(&stream, &answer, &[]).await.is_err() {
             return;
         }
-        if let Some((frames, loaded)) = attached {
-            let (read, write) = stream.into_split();
-            let output = feed(write, frames);
-            match loaded.as_ref().and_then(|loaded| loaded.component.input.as_ref()) {
-                // Input that is over does not end the connection, output that is over does.
-                Some(input) => {
-                    let mut output = std::pin::pin!(output);
-                    tokio::select! {
-                        () = output.as_mut() => return,
-                        () = input.feed(read) => {}
-                    }
-                    output.await;
+        if let Some((frames, component)) = attached {
+            let (mut read, write) = stream.into_split();
+            let mut output = std::pin::pin!(feed(write, frames));
+            let taken = async {
+                if let Some(input) = component.as_ref().and_then(|component| component.input.as_ref()) {
+                    input.feed(&mut read).await;
                 }
-                None => output.await,
+                // What nobody reads is thrown away, as a container does that was made without standard input, so that the
+                // client is not left hanging in the middle of it.
+                let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
+            };
+            // Input that is over does not end the connection, output that is over does.
+            tokio::select! {
+                () = output.as_mut() => return,
+                () = taken => {}
             }
+            output.await;
         } else if deleted && lock(&self.components).is_empty() {
             self.done.notify_one();
         }
@@ -544,7 +549,7 @@ impl Host {
         self.set_active(loaded, false);
         // Whoever is attached and reads nothing keeps the writer for a while; the end does not wait longer than that.
         let killed = loaded.component.cancelled().is_cancelled();
-        let _ = tokio::time::timeout(if killed { INSIST } else { FLUSH }, loaded.component.log.flush()).await;
+        let _ = tokio::time::timeout(if killed { INSIST } else { WRITTEN }, loaded.component.log.finish()).await;
         if let Some(mut file) = lock(&loaded.exit).take() {
             // One write of a small record: readers see nothing or all of it.
             if let Ok(text) = serde_json::to_vec(&exit)

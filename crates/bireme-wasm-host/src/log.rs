@@ -36,8 +36,8 @@ enum Message {
         time: i64,
     },
     Attach(mpsc::Sender<Bytes>),
-    /// Answered when everything before it is written.
-    Flush(oneshot::Sender<()>),
+    /// Answered when everything before it is written and whoever is attached has been told that nothing more comes.
+    Finish(oneshot::Sender<()>),
 }
 
 /// Where instances and triggers write to.
@@ -75,10 +75,11 @@ impl LogHandle {
         frames
     }
 
-    /// Waits until everything handed over so far is written.
-    pub(crate) async fn flush(&self) {
+    /// Waits until everything handed over so far is written, and ends the streams of attached clients after it. What comes
+    /// later goes to the file alone.
+    pub(crate) async fn finish(&self) {
         let (done, wait) = oneshot::channel();
-        if self.sender.send(Message::Flush(done)).await.is_ok() {
+        if self.sender.send(Message::Finish(done)).await.is_ok() {
             let _ = wait.await;
         }
     }
@@ -156,10 +157,11 @@ impl LogFile {
 
 async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>) {
     let mut clients: Vec<mpsc::Sender<Bytes>> = Vec::new();
+    let mut finished = false;
     let mut batch = Vec::new();
     let mut records = Vec::new();
     while receiver.recv_many(&mut batch, WAITING).await > 0 {
-        let mut flushed = Vec::new();
+        let mut waiting = Vec::new();
         for message in batch.drain(..) {
             match message {
                 Message::Output { stream, bytes, time } => {
@@ -181,8 +183,14 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                         clients = reading;
                     }
                 }
+                // A stream of the clients' outlives the workload otherwise, since they hold it and it holds this writer.
+                Message::Attach(client) if finished => drop(client),
                 Message::Attach(client) => clients.push(client),
-                Message::Flush(done) => flushed.push(done),
+                Message::Finish(done) => {
+                    finished = true;
+                    clients.clear();
+                    waiting.push(done);
+                }
             }
         }
         if let Some(open) = file.as_mut().filter(|_| !records.is_empty()) {
@@ -192,7 +200,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
             }
         }
         records.clear();
-        for done in flushed {
+        for done in waiting {
             let _ = done.send(());
         }
     }

@@ -235,11 +235,6 @@ impl Executor for WasmExecutor {
                             stdin_open (docker run without -i)";
                 return Err(ExecError::new(ErrorKind::Unsupported, text));
             }
-            if compiled.facts.trigger == Trigger::CommandP3 && spec.open_stdin {
-                let text = "standard input is not offered to commands of WASI 0.3 yet: build it for 0.2, or leave out \
-                            stdin_open (docker run without -i)";
-                return Err(ExecError::new(ErrorKind::Unsupported, text));
-            }
             match (compiled.facts.trigger, &spec.bireme.subscribe) {
                 (Trigger::RedisP2 | Trigger::RedisP3, None)
                     if spec.bireme.requested.contains_key("bireme.redis.subscribe") =>

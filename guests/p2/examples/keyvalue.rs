@@ -27,6 +27,8 @@ impl wasip2::exports::http::incoming_handler::Guest for Keyvalue {
             "/draft2/tour" => draft2::tour(query),
             "/draft2/get" => draft2::get(query),
             "/draft2/set" => draft2::set(query),
+            "/draft/hoard" => draft::hoard(query),
+            "/draft2/hoard" => draft2::hoard(query),
             "/draft2/race" => draft2::race(query),
             "/rc/config" => {
                 use one::wasi::config0_2_0_rc_1::store;
@@ -84,6 +86,19 @@ macro_rules! common {
             }
         }
 
+        /// Opens the store until that is refused, then works with what it has.
+        pub fn hoard(name: &str) -> String {
+            let mut buckets = Vec::new();
+            let error = loop {
+                match store::open(name) {
+                    Ok(bucket) => buckets.push(bucket),
+                    Err(error) => break error,
+                }
+            };
+            let kept = buckets[0].set("k", b"v").is_ok() && buckets[0].list_keys(None).is_ok();
+            format!("{} {kept} {error:?} {}", buckets.len(), full(&buckets[0]))
+        }
+
         fn steps(bucket: &store::Bucket) -> Vec<String> {
             let mut lines = Vec::new();
             let mut say = |what: &str, text: String| lines.push(format!("{what}: {text}"));
@@ -118,6 +133,10 @@ macro_rules! common {
 mod draft {
     common!(one, keyvalue0_2_0_draft);
 
+    fn full(bucket: &store::Bucket) -> String {
+        format!("{:?}", atomics::increment(bucket, "n", 1).is_ok())
+    }
+
     pub fn tour(name: &str) -> String {
         let bucket = match store::open(name) {
             Ok(bucket) => bucket,
@@ -134,6 +153,10 @@ mod draft2 {
     common!(two, keyvalue0_2_0_draft2);
 
     use atomics::{Cas, CasError};
+
+    fn full(bucket: &store::Bucket) -> String {
+        format!("{:?}", Cas::new(bucket, "k").is_err())
+    }
 
     pub fn tour(name: &str) -> String {
         let bucket = match store::open(name) {

@@ -2,7 +2,8 @@
 
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
-    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, ResponseOutparam, Scheme,
+    Fields, IncomingRequest, Method, OutgoingBody, OutgoingRequest, OutgoingResponse, RequestOptions, ResponseOutparam,
+    Scheme,
 };
 use wasip2::io::streams::{OutputStream, StreamError};
 
@@ -43,6 +44,71 @@ impl wasip2::exports::http::incoming_handler::Guest for Probe {
                 println!("out {query}");
                 eprintln!("err {query}");
                 reply(out, 200, b"logged\n");
+            }
+            "random" => {
+                let bytes = wasip2::random::random::get_random_bytes(query.parse().unwrap());
+                reply(out, 200, bytes.len().to_string().as_bytes());
+            }
+            // Adds fields to a set until it is refused, and tells how many there were.
+            "fields" => {
+                let fields = Fields::new();
+                let mut count = 0;
+                while count < 100_000 && fields.append(&format!("{query}{count}"), b"").is_ok() {
+                    count += 1;
+                }
+                reply(out, 200, count.to_string().as_bytes());
+            }
+            // An answer with two lengths.
+            "lengths" => {
+                let fields = Fields::new();
+                let added: Vec<bool> =
+                    ["1", "2"].iter().map(|length| fields.append("content-length", length.as_bytes()).is_ok()).collect();
+                let response = OutgoingResponse::new(fields);
+                let body = response.body().unwrap();
+                ResponseOutparam::set(out, Ok(response));
+                let stream = body.write().unwrap();
+                let _ = stream.blocking_write_and_flush(format!("{added:?}").as_bytes());
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
+            // Takes handles until it is ended.
+            "pollables" => {
+                let mut hoard = Vec::new();
+                loop {
+                    hoard.push(wasip2::clocks::monotonic_clock::subscribe_duration(1_000_000_000_000));
+                }
+            }
+            // Writes nothing, very often, where nobody reads.
+            "nothings" => {
+                let (_body, stream) = begin(out);
+                for _ in 0..query.parse::<u64>().unwrap() {
+                    let _ = stream.write(b"");
+                    let _ = stream.flush();
+                }
+                pause("60000");
+            }
+            // Has a path sent that names another server: `AUTHORITY PATH`.
+            "target" => {
+                let (authority, path) = query.split_once(',').unwrap();
+                match ask(Scheme::Http, authority, path, None) {
+                    Ok((status, body)) => reply(out, status, &body),
+                    Err(text) => reply(out, 502, text.as_bytes()),
+                }
+            }
+            // Waits for nothing at all.
+            "hasty" => {
+                let options = RequestOptions::new();
+                for set in [
+                    RequestOptions::set_connect_timeout,
+                    RequestOptions::set_first_byte_timeout,
+                    RequestOptions::set_between_bytes_timeout,
+                ] {
+                    let _ = set(&options, Some(0));
+                }
+                match ask(Scheme::Http, query, "/", Some(options)) {
+                    Ok((status, body)) => reply(out, status, &body),
+                    Err(text) => reply(out, 502, text.as_bytes()),
+                }
             }
             "fetch" => match fetch(query) {
                 Ok((status, body)) => reply(out, status, &body),
@@ -196,14 +262,21 @@ fn echo(request: &IncomingRequest, out: ResponseOutparam) {
 fn fetch(url: &str) -> Result<(u16, Vec<u8>), String> {
     let (scheme, rest) = url.split_once("://").ok_or("not a URL")?;
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    ask(if scheme == "https" { Scheme::Https } else { Scheme::Http }, authority, path, None)
+}
+
+fn ask(
+    scheme: Scheme,
+    authority: &str,
+    path: &str,
+    options: Option<RequestOptions>,
+) -> Result<(u16, Vec<u8>), String> {
     let request = OutgoingRequest::new(Fields::new());
     request.set_method(&Method::Get).map_err(|()| "method")?;
-    request
-        .set_scheme(Some(&if scheme == "https" { Scheme::Https } else { Scheme::Http }))
-        .map_err(|()| "scheme")?;
+    request.set_scheme(Some(&scheme)).map_err(|()| "scheme")?;
     request.set_authority(Some(authority)).map_err(|()| "authority")?;
     request.set_path_with_query(Some(path)).map_err(|()| "path")?;
-    let answer = outgoing_handler::handle(request, None).map_err(|error| format!("{error:?}"))?;
+    let answer = outgoing_handler::handle(request, options).map_err(|error| format!("{error:?}"))?;
     answer.subscribe().block();
     let response = answer.get().ok_or("no answer")?.map_err(|()| "taken")?.map_err(|error| format!("{error:?}"))?;
     let body = response.consume().map_err(|()| "body")?;

@@ -3,6 +3,12 @@
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
+#[cfg(target_env = "p1")]
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn fd_renumber(from: i32, to: i32) -> i32;
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     let rest: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
@@ -53,6 +59,45 @@ fn main() -> ExitCode {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text).unwrap();
             println!("{} bytes", text.len());
+        }
+        ["cat"] => {
+            let mut buffer = [0; 5000];
+            let (mut input, mut output) = (std::io::stdin().lock(), std::io::stdout().lock());
+            loop {
+                match input.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(length) => output.write_all(&buffer[..length]).unwrap(),
+                    Err(error) => return fail(&error.to_string()),
+                }
+            }
+        }
+        ["deaf"] => std::thread::sleep(std::time::Duration::from_millis(500)),
+        ["stat", path] => match std::fs::metadata(path) {
+            Ok(metadata) => println!("{} bytes, {}", metadata.len(), if metadata.is_dir() { "a folder" } else { "a file" }),
+            Err(error) => return fail(&error.to_string()),
+        },
+        ["flood", path, bytes] => {
+            let bytes = vec![b'x'; bytes.parse().unwrap()];
+            return done(std::fs::File::create(path).and_then(|mut file| file.write_all(&bytes)));
+        }
+        #[cfg(target_env = "p1")]
+        ["renumber", path, times] => {
+            for _ in 0..times.parse::<u32>().unwrap() {
+                let (Ok(one), Ok(other)) = (std::fs::File::open(path), std::fs::File::open(path)) else {
+                    return fail("too many are open");
+                };
+                use std::os::fd::IntoRawFd as _;
+                let (one, other) = (one.into_raw_fd(), other.into_raw_fd());
+                // SAFETY: both are open, and nobody else has them.
+                let answer = unsafe { fd_renumber(one, other) };
+                if answer != 0 {
+                    return fail(&format!("error {answer}"));
+                }
+                // SAFETY: as above.
+                drop(unsafe { <std::fs::File as std::os::fd::FromRawFd>::from_raw_fd(other) });
+            }
+            println!("done");
+            std::thread::sleep(std::time::Duration::from_secs(600));
         }
         ["spam", lines] => {
             let mut out = std::io::stdout().lock();

@@ -37,6 +37,26 @@ impl wasip3::exports::cli::run::Guest for Command {
                     Err(code) => return complain(code).await,
                 }
             }
+            ["cat"] => {
+                let (bytes, end) = stdin::read_via_stream();
+                let written = stdout::write_via_stream(bytes);
+                written.await.unwrap();
+                end.await.unwrap();
+            }
+            ["stat", path] => {
+                let (folder, path) = place(path).ok_or(())?;
+                match folder.stat_at(PathFlags::SYMLINK_FOLLOW, path).await {
+                    Ok(stat) => say(format!("{} bytes", stat.size)).await,
+                    Err(code) => return complain(code).await,
+                }
+            }
+            ["flood", path, bytes] => {
+                let bytes = vec![b'x'; bytes.parse().unwrap()];
+                match put(path, bytes).await {
+                    Ok(()) => say("done".to_owned()).await,
+                    Err(code) => return complain(code).await,
+                }
+            }
             ["stdin"] => {
                 let (bytes, end) = stdin::read_via_stream();
                 let length = bytes.collect().await.len();
@@ -87,12 +107,16 @@ async fn read(path: &str) -> Result<String, ErrorCode> {
 }
 
 async fn write(path: &str, text: &str) -> Result<(), ErrorCode> {
+    put(path, text.as_bytes().to_vec()).await
+}
+
+async fn put(path: &str, content: Vec<u8>) -> Result<(), ErrorCode> {
     let (folder, path) = place(path).ok_or(ErrorCode::NoEntry)?;
     let (how, flags) = (OpenFlags::CREATE | OpenFlags::TRUNCATE, DescriptorFlags::WRITE);
     let file = folder.open_at(PathFlags::SYMLINK_FOLLOW, path, how, flags).await?;
     let (mut bytes, reader) = wit_stream::new();
     let end = file.write_via_stream(reader, 0);
-    bytes.write_all(text.as_bytes().to_vec()).await;
+    bytes.write_all(content).await;
     drop(bytes);
     end.await
 }

@@ -15,6 +15,25 @@ fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
             store.set("count", count.to_string().as_bytes())?;
             format!("{count} of {:?}", store.get_keys()?)
         }
+        "/hoard" => {
+            let mut stores = Vec::new();
+            let error = loop {
+                match Store::open_default() {
+                    Ok(store) => stores.push(store),
+                    Err(error) => break error,
+                }
+            };
+            format!("{} {} {error:?}", stores.len(), stores[0].get_keys().is_ok())
+        }
+        "/hoard-redis" => {
+            let mut open = Vec::new();
+            loop {
+                match Connection::open(query) {
+                    Ok(connection) => open.push(connection),
+                    Err(error) => break format!("{} {error:?}", open.len()),
+                }
+            }
+        }
         "/variable" => variables::get(query)?,
         "/redis" => {
             let connection = Connection::open(query).map_err(|error| anyhow::anyhow!("open: {error:?}"))?;

@@ -21,6 +21,16 @@ async fn answer(request: Request) -> anyhow::Result<String> {
             store.set("count", count.to_string()).await?;
             format!("{count} of {:?}", store.get_keys().await.collect().await?)
         }
+        "/hoard" => {
+            let mut stores = Vec::new();
+            let error = loop {
+                match Store::open_default().await {
+                    Ok(store) => stores.push(store),
+                    Err(error) => break error,
+                }
+            };
+            format!("{} {error:?}", stores.len())
+        }
         "/variable" => variables::get(&query).await?,
         "/redis" => {
             let connection = Connection::open(&query).await?;

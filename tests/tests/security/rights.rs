@@ -112,9 +112,14 @@ fn stores_of_what_is_gone_are_listed_and_removed_on_request_alone() {
     assert_eq!(refused.status, 409, "{}", refused.text());
     assert_eq!(engine.request("DELETE", "/bireme/v1/stores/app-none", b"").status, 404);
     assert_eq!(engine.request("DELETE", "/bireme/v1/stores/..", b"").status, 404);
-    let pruned = engine.request("POST", "/bireme/v1/stores/prune", b"").json();
-    assert_eq!(pruned["StoresDeleted"], json!([gone]), "{pruned}");
-    assert!(pruned["SpaceReclaimed"].as_u64().unwrap() > 0, "{pruned}");
+    let listed = engine.bireme(["store", "ls"]);
+    let line = |name: &str| listed.stdout().lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(line(gone).ends_with("no") && line(kept).ends_with("yes"), "{listed}");
+    engine.bireme(["store", "rm", kept]).fails(1, "are those of a component that is there; remove it first");
+    engine.bireme(["store", "prune"]).fails(1, "pass --force");
+    assert_eq!(list().len(), 2, "nothing goes unasked");
+    let pruned = engine.bireme(["store", "prune", "-f"]);
+    assert!(pruned.stdout().contains(&format!("Deleted Stores:\n{gone}\n")), "{pruned}");
     assert_eq!(list(), [(kept.clone(), true)]);
     // One that is stopped has its stores still.
     engine.docker(["stop", "kept"]).stdout();

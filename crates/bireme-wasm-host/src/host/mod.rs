@@ -9,6 +9,7 @@ pub(crate) mod keyvalue;
 mod kv;
 pub(crate) mod net;
 pub(crate) mod redis;
+pub(crate) mod resp;
 pub(crate) mod sockets;
 pub(crate) mod store;
 pub(crate) mod tls;

@@ -11,13 +11,13 @@ use redis::{
     AsyncCommands as _, AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
     RedisError, Value,
 };
-use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use super::bindings::concurrent::spin::redis::redis as v3;
 use super::bindings::sync::fermyon::spin2_0_0::redis as v2;
 use super::net::Target;
+use super::resp::{Backlog, Measured, UnderWay};
 use crate::component::Component;
 use crate::guest::Guest;
 
@@ -40,6 +40,7 @@ pub struct Connection(MultiplexedConnection, #[expect(dead_code, reason = "held 
 #[derive(Clone, Default)]
 pub(crate) struct Connections {
     open: Arc<StdMutex<HashMap<String, Open>>>,
+    under_way: UnderWay,
 }
 
 /// Counts who uses a connection.
@@ -68,7 +69,13 @@ impl Open {
 /// password, is left out.
 ///
 /// `named` is whether a label names the server: then the name may lead into private networks, which is where servers are.
-pub(crate) async fn dial(component: &Component, url: &str, named: bool) -> Result<(ConnectionInfo, TcpStream), String> {
+/// What is read waits in `backlog`, where there is one, until it is taken from there.
+pub(crate) async fn dial(
+    component: &Component,
+    url: &str,
+    named: bool,
+    backlog: Option<Arc<Backlog>>,
+) -> Result<(ConnectionInfo, Measured), String> {
     let info = url.into_connection_info().map_err(|error| format!("this is not a Redis address: {error}"))?;
     let (host, port) = match info.addr() {
         ConnectionAddr::Tcp(host, port) => (host.clone(), *port),
@@ -88,6 +95,8 @@ pub(crate) async fn dial(component: &Component, url: &str, named: bool) -> Resul
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     let stream = tokio::time::timeout(CONNECT, super::net::dial(component, &addresses)).await;
     let stream = stream.map_err(|_| format!("{host} does not answer"))?.map_err(|error| format!("{host}: {error}"))?;
+    let under_way = component.redis.under_way.clone();
+    let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone());
     Ok((info, stream))
 }
 
@@ -106,7 +115,7 @@ impl Connections {
         let (cell, held, number) = self.place(url)?;
         let made = cell
             .get_or_try_init(async || {
-                let (info, stream) = dial(component, url, named).await?;
+                let (info, stream) = dial(component, url, named, None).await?;
                 let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
                 let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
                 let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;

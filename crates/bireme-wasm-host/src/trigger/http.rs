@@ -35,9 +35,9 @@ use crate::guest::Guest;
 
 /// Longest time a client may take to send the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(30);
-/// Most bytes of the head of a request.
+/// Most bytes of the head of a request. The connection's buffer may come to be larger, so that what is in it is counted too.
 const HEAD_SIZE: usize = 64 << 10;
-/// Most headers of a request.
+/// Most fields of a request.
 const MAX_HEADERS: usize = 128;
 /// How long a client may leave an answer unread, in milliseconds. The kernel ends the connection then.
 const UNREAD: u32 = 60_000;
@@ -278,6 +278,10 @@ struct Client {
 /// Source: RFC 9112, sections 3.2 and 3.2.2.
 fn plain_request(mut request: Request<Incoming>) -> Result<Request<Incoming>, (StatusCode, &'static str)> {
     let bad = |why| Err((StatusCode::BAD_REQUEST, why));
+    if head_size(&request) > HEAD_SIZE {
+        let why = "the request's first line and fields have more than 64 KiB together: send less in them";
+        return Err((StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why));
+    }
     if request.method() == Method::CONNECT {
         return Err((StatusCode::METHOD_NOT_ALLOWED, "this is no proxy: CONNECT is not served"));
     }
@@ -304,6 +308,16 @@ fn plain_request(mut request: Request<Incoming>) -> Result<Request<Incoming>, (S
         *request.uri_mut() = path.map(http::Uri::from).unwrap_or_default();
     }
     Ok(request)
+}
+
+/// The bytes of a request's head as it would be written down again.
+fn head_size<B>(request: &Request<B>) -> usize {
+    let uri = request.uri();
+    let authority = uri.authority().map_or(0, |authority| "http://".len() + authority.as_str().len());
+    let path = uri.path_and_query().map_or(1, |path| path.as_str().len());
+    let first = request.method().as_str().len() + authority + path + "  HTTP/1.1\r\n".len();
+    let field = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
+    first + request.headers().iter().map(field).sum::<usize>() + "\r\n".len()
 }
 
 /// Whether `text` is a name or an address, with a port if it likes.
@@ -341,7 +355,7 @@ async fn route(
             return answer(StatusCode::BAD_REQUEST, "the Host header is not text".to_owned());
         }
         let headers = path_headers(served, client, "localhost", request.uri(), &captures);
-        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        let _ = request.headers_mut().try_insert(HOST, HeaderValue::from_static("localhost"));
         set_path_headers(request.headers_mut(), headers);
     } else {
         let headers = path_headers(served, client, host, request.uri(), &captures);
@@ -392,7 +406,8 @@ fn set_path_headers(headers: &mut HeaderMap, ours: Vec<(HeaderName, HeaderValue)
         headers.remove(name);
     }
     for (name, value) in ours {
-        headers.insert(name, value);
+        // Fails where a component asks another of this host with as many fields as there can be.
+        let _ = headers.try_insert(name, value);
     }
 }
 
@@ -527,7 +542,7 @@ async fn begin_body(
         // Such an answer has no body, and what length it tells is that of another. Whether the instance writes one all the
         // same, and how that ends, is nothing to the client.
         if head && plain && size > 0 && length.is_none() && matches!(gathered, Gathered::Whole) {
-            parts.headers.insert(CONTENT_LENGTH, size.into());
+            let _ = parts.headers.try_insert(CONTENT_LENGTH, size.into());
         }
         tokio::spawn(discard(body, progress));
         return Response::from_parts(parts, Empty::new().map_err(|never| match never {}).boxed_unsync());

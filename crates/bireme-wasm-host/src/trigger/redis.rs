@@ -1,7 +1,7 @@
 //! The Redis trigger: one fresh instance per message of a channel.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
@@ -9,12 +9,15 @@ use super::Program;
 use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Outcome};
 use crate::guest::Guest;
+use crate::host::resp::Backlog;
 
 /// How long to wait before another attempt to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
 /// How often the server is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
+
+const SILENT: &str = "the server does not answer";
 
 /// Listens until the workload stops. Neither a bad message nor a server that goes away ends it.
 pub(crate) async fn listen(component: Arc<Component>) {
@@ -42,8 +45,10 @@ pub(crate) async fn listen(component: Arc<Component>) {
 /// Serves one connection to its end and answers why it ended.
 async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: &mut bool) -> String {
     let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
+    let backlog = Arc::new(Backlog::default());
     let connected = async {
-        let (info, stream) = crate::host::redis::dial(component, &subscription.server, true).await?;
+        let behind = Some(Arc::clone(&backlog));
+        let (info, stream) = crate::host::redis::dial(component, &subscription.server, true, behind).await?;
         let mut pubsub =
             redis::aio::PubSub::new(info.redis_settings(), stream).await.map_err(|error| error.to_string())?;
         pubsub.subscribe(&subscription.channel).await.map_err(|error| error.to_string())?;
@@ -52,34 +57,50 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
     let pubsub = match tokio::time::timeout(Duration::from_secs(10), connected).await {
         Ok(Ok(pubsub)) => pubsub,
         Ok(Err(error)) => return error,
-        Err(_) => return "the server does not answer".to_owned(),
+        Err(_) => return SILENT.to_owned(),
     };
     if *complained {
         component.log.note(&format!("bireme: subscribed to {} again", subscription.channel));
     }
     *wait = FIRST_WAIT;
     *complained = false;
+    backlog.begin();
     component.redis.forget();
     let (mut sink, mut messages) = pubsub.split();
-    let mut heartbeat = tokio::time::interval(HEARTBEAT);
-    heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // Answers come in turn, behind messages that may wait for a free instance: what counts is that anything comes.
+    let beat = async {
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            heartbeat.tick().await;
+            if let Err(error) = sink.ping::<redis::Value>().await {
+                return error.to_string();
+            }
+            backlog.taken();
+        }
+    };
+    let mut beat = std::pin::pin!(beat);
+    // While messages wait here, nothing is read.
+    let mut busy = Instant::now();
     loop {
+        let quiet = busy.max(backlog.heard());
         tokio::select! {
             message = messages.next() => match message {
                 Some(message) => {
-                    // Waiting here for a free instance leaves further messages with the server.
+                    // Waiting here for a free instance leaves further messages with the server, but for a few.
                     let work = format!("message on {}", subscription.channel);
-                    let Ok(invocation) = component.admit_waiting(work.into()).await else { return "it is being stopped".to_owned() };
+                    let admitted = component.admit_waiting(work.into()).await;
+                    backlog.taken();
+                    let Ok(invocation) = admitted else { return "it is being stopped".to_owned() };
                     tokio::spawn(handle(invocation, message.get_payload_bytes().to_vec()));
+                    busy = Instant::now();
                 }
                 None => return "the connection was closed".to_owned(),
             },
-            _ = heartbeat.tick() => {
-                let answer = tokio::time::timeout(HEARTBEAT, sink.ping::<redis::Value>()).await;
-                match answer {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return error.to_string(),
-                    Err(_) => return "the server does not answer".to_owned(),
+            ended = beat.as_mut() => return ended,
+            () = tokio::time::sleep((HEARTBEAT * 2).saturating_sub(quiet.elapsed())) => {
+                if busy.max(backlog.heard()).elapsed() >= HEARTBEAT * 2 {
+                    return SILENT.to_owned();
                 }
             }
         }

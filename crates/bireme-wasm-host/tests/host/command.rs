@@ -1,6 +1,9 @@
 //! Commands: components of WASI 0.2 and core modules of preview 1 that run and end.
 
-use crate::common::{Rig, until};
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+
+use crate::common::{Deployed, LIMIT, Rig, until};
 use bireme_core::Executor as _;
 use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 
@@ -295,15 +298,118 @@ async fn logs_are_rotated_by_size_and_number() {
     deployed.workload.delete().await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_commands_of_0_2_have_standard_input() {
-    let rig = Rig::new();
-    for (guest, words) in [("hello", "has no standard input"), ("command3", "WASI 0.3")] {
-        let mut spec = rig.spec("reader", &[]);
-        spec.open_stdin = true;
-        let error = rig.executor.check(&spec, &crate::common::program(guest)).await.unwrap_err();
-        assert!(error.message().contains(words), "{error}");
+/// A command with standard input that ends with its first client, and a client that is attached to it.
+async fn with_input(rig: &Rig, guest: &str, words: &[&str]) -> (Deployed, UnixStream) {
+    let mut spec = rig.spec("reader", &[]);
+    spec.args.extend(words.iter().map(|word| (*word).to_owned()));
+    (spec.open_stdin, spec.stdin_once) = (true, true);
+    let deployed = rig.run(spec, guest).await;
+    let client = deployed.workload.as_attach().unwrap().attach(true).await.unwrap();
+    client.set_nonblocking(false).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_write_timeout(Some(LIMIT)).unwrap();
+    (deployed, client)
+}
+
+/// What the frames of Docker's attach protocol hold for `stream`.
+fn unframed(mut frames: &[u8], stream: u8) -> Vec<u8> {
+    let mut text = Vec::new();
+    while let [kind, 0, 0, 0, a, b, c, d, rest @ ..] = frames {
+        let (frame, later) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        if *kind == stream {
+            text.extend_from_slice(frame);
+        }
+        frames = later;
     }
+    assert!(frames.is_empty(), "half a frame");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_reads_what_clients_send_and_they_are_told_of_its_end() {
+    let rig = Rig::new();
+    for guest in ["command", "command-p1", "command3"] {
+        let (deployed, mut client) = with_input(&rig, guest, &["stdin"]).await;
+        let output = tokio::task::spawn_blocking(move || {
+            for _ in 0..20 {
+                client.write_all(&[b'x'; 10_000]).unwrap();
+            }
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut output = Vec::new();
+            // Ends with the command: before, not even with its removal.
+            client.read_to_end(&mut output).unwrap();
+            output
+        });
+        assert_eq!(deployed.workload.wait().await.unwrap().code, 0, "{guest}: {}", deployed.log());
+        assert_eq!(deployed.log(), "200000 bytes\n", "{guest}");
+        assert_eq!(unframed(&output.await.unwrap(), 1), b"200000 bytes\n", "{guest}");
+        deployed.workload.delete().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_echoes_much_input_gets_and_gives_all_of_it() {
+    let rig = Rig::new();
+    let lines: String = (0..10_000).map(|n| format!("line {n:>14}\n")).collect();
+    assert_eq!(lines.len(), 200_000);
+    for guest in ["command", "command-p1", "command3"] {
+        let (deployed, client) = with_input(&rig, guest, &["cat"]).await;
+        let (mut sender, mut receiver) = (client.try_clone().unwrap(), client);
+        let sent = lines.clone();
+        let sending = tokio::task::spawn_blocking(move || {
+            sender.write_all(sent.as_bytes()).unwrap();
+            sender.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let receiving = tokio::task::spawn_blocking(move || {
+            let mut output = Vec::new();
+            receiver.read_to_end(&mut output).unwrap();
+            output
+        });
+        assert_eq!(deployed.workload.wait().await.unwrap().code, 0, "{guest}: {}", deployed.log());
+        sending.await.unwrap();
+        let got = String::from_utf8(unframed(&receiving.await.unwrap(), 1)).unwrap();
+        assert!(got == lines, "{guest} gave {} of {} bytes", got.len(), lines.len());
+        assert!(deployed.log() == lines, "{guest}: the log has {} bytes", deployed.log().len());
+        deployed.workload.delete().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_nobody_reads_holds_nobody_up() {
+    let rig = Rig::new();
+    for guest in ["command", "command3"] {
+        let words: &[&str] = if guest == "command" { &["deaf"] } else { &["echo", "hi"] };
+        let (deployed, mut client) = with_input(&rig, guest, words).await;
+        let sending = tokio::task::spawn_blocking(move || {
+            // More than the buffers on the way hold. The end of the command may come first.
+            for _ in 0..100 {
+                if client.write_all(&[b'x'; 10_000]).is_err() {
+                    break;
+                }
+            }
+        });
+        let ended = tokio::time::timeout(LIMIT, deployed.workload.wait()).await.expect("it ends");
+        assert_eq!(ended.unwrap().code, 0, "{guest}: {}", deployed.log());
+        tokio::time::timeout(LIMIT, sending).await.expect("the client is not left hanging").unwrap();
+        deployed.workload.delete().await.unwrap();
+    }
+    // Nobody attaches at all: it waits, as a container does, and is stopped like any other.
+    let mut spec = rig.spec("waiting", &[]);
+    spec.args.push("stdin".to_owned());
+    spec.open_stdin = true;
+    let deployed = rig.run(spec, "command3").await;
+    deployed.workload.signal(Signal::TERM).await.unwrap();
+    assert_eq!(deployed.workload.wait().await.unwrap().code, 143);
+    deployed.workload.delete().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_requests_has_no_standard_input() {
+    let rig = Rig::new();
+    let mut spec = rig.spec("reader", &[]);
+    spec.open_stdin = true;
+    let error = rig.executor.check(&spec, &crate::common::program("hello")).await.unwrap_err();
+    assert!(error.message().contains("has no standard input, only a command has"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

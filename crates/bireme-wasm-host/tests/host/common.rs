@@ -304,3 +304,33 @@ pub(crate) fn read_answer(stream: TcpStream) -> std::io::Result<Answer> {
     }
     Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
 }
+
+/// A line of `/proc/PID/status`, without its name.
+pub(crate) fn status(pid: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
+}
+
+/// What the host processes of a rig said on their standard error.
+pub(crate) fn host_said(rig: &Rig) -> String {
+    let hosts = std::fs::read_dir(rig.options.exec_root.join("w")).into_iter().flatten().flatten();
+    hosts.map(|host| std::fs::read_to_string(host.path().join("host.log")).unwrap_or_default()).collect()
+}
+
+/// The most memory that a process ever had, in MiB.
+pub(crate) fn peak(pid: u32) -> u64 {
+    status(pid, "VmHWM").trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
+}
+
+/// The most memory that a host process of a rig ever had, in MiB. One outlives what it runs until that is deleted.
+pub(crate) fn host_peak(rig: &Rig) -> u64 {
+    let folder = rig.options.exec_root.to_str().unwrap();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    let hosts = pids.filter(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        words.contains("\0serve\0") && words.contains(folder)
+    });
+    hosts.map(peak).max().expect("a host process runs")
+}

@@ -6,10 +6,10 @@ use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 use bireme_core::{ErrorKind, Exit, Program};
 use bireme_wasm::{HOST_UID, HOST_UIDS};
 
-use crate::common::{Deployed, LIMIT, Rig, bytes, program, text, until};
+use crate::common::{Deployed, LIMIT, Rig, bytes, host_peak, host_said, program, status, text, until};
 
 /// A component whose `run` does `body`, with what it imports. `memory` is four pages of the core module.
-fn command(imports: &str, lowered: &str, core: &str, body: &str) -> String {
+pub(crate) fn command(imports: &str, lowered: &str, core: &str, body: &str) -> String {
     format!(
         r#"(component
             {imports}
@@ -160,17 +160,6 @@ async fn ended(deployed: &Deployed) -> Exit {
     tokio::time::timeout(LIMIT, deployed.workload.wait()).await.expect("it ends").unwrap()
 }
 
-/// A line of `/proc/PID/status`, without its name.
-fn status(pid: u32, name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim().to_owned()
-}
-
-fn host_said(rig: &Rig) -> String {
-    let hosts = std::fs::read_dir(rig.options.exec_root.join("w")).into_iter().flatten().flatten();
-    hosts.map(|host| std::fs::read_to_string(host.path().join("host.log")).unwrap_or_default()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_table_of_handles_ends_the_guest_and_breaks_nothing() {
     let rig = Rig::new();
@@ -185,16 +174,61 @@ async fn a_full_table_of_handles_ends_the_guest_and_breaks_nothing() {
     }
 }
 
+/// The same in every interface of ours that gives out handles: the guest is told, and goes on with those that it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_table_of_handles_is_an_answer_in_every_interface_of_ours() {
+    let rig = Rig::new();
+    let redis = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", redis.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in redis.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                use std::io::{Read as _, Write as _};
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    // One answer for each command.
+                    let commands = buffer[..length].split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"*"));
+                    let _ = stream.write_all(&b"+OK\r\n".repeat(commands.count()));
+                }
+            });
+        }
+    });
+    let hoard = format!("/hoard-redis?{url}");
+    for (guest, path, told) in [
+        ("keyvalue", "/draft/hoard?default", "true Error::Other(\""),
+        ("keyvalue", "/draft2/hoard?default", "true Error::Other(\""),
+        ("spin2", "/hoard", "StoreTableFull"),
+        ("spin2", &hoard, "TooManyConnections"),
+        ("spin3", "/hoard", "StoreTableFull"),
+    ] {
+        let mut spec = rig.spec(guest, &[("bireme.allow", url.as_str())]);
+        spec.resources.memory = Some(32 << 20);
+        let deployed = rig.run(spec, guest).await;
+        let answer = deployed.get(path);
+        let count = answer.body.split(' ').next().and_then(|count| count.parse::<u32>().ok());
+        assert!(
+            count.is_some_and(|count| (100..4096).contains(&count)),
+            "{guest}{path}: {answer:?} {}",
+            deployed.log()
+        );
+        assert!(answer.body.contains(told), "{guest}{path}: {answer:?}");
+        if path.contains("draft") {
+            assert!(answer.body.ends_with(" true"), "{guest}{path}: {answer:?}");
+        }
+        assert!(!host_said(&rig).contains("panicked"), "{guest}{path}: {}", host_said(&rig));
+        assert_eq!(deployed.get("/elsewhere").body, "no /elsewhere here");
+        deployed.workload.delete().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_host_holds_for_a_guest_counts_against_its_limit() {
     let rig = Rig::new();
     // With 16 MiB a set of fields may have 16 KiB: the first are refused one by one, the second when they are too many.
     for size in [100_000, 15_000] {
         let deployed = run(&rig, &text(&rig, &hoards_fields(size)), Some(16 << 20)).await;
-        let pid = deployed.workload.pid().unwrap();
         ended(&deployed).await;
-        let peak: u64 = status(pid, "VmHWM").trim_end_matches(" kB").trim().parse().unwrap();
-        assert!(peak < 160 << 10, "the host of a component with 16 MiB had {} MiB", peak >> 10);
+        assert!(host_peak(&rig) < 160, "the host of a component with 16 MiB had {} MiB", host_peak(&rig));
         deployed.workload.delete().await.unwrap();
     }
 }

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::common::{LIMIT, Rig, get, program, raw, read_answer, send, text, try_get, until};
 use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
@@ -345,6 +346,23 @@ async fn output_is_logged_and_attached() {
         assert_eq!(probe.get("/log?hi").status, 200);
         client.read_exact(&mut frame).unwrap();
     }
+    // Docker's clients attach input to whatever they attach to. What has none takes it and throws it away: nobody is left
+    // hanging with it, output goes on, and the end of the input is not the end of the output.
+    let mut client = attach.attach(true).await.unwrap();
+    client.set_nonblocking(false).unwrap();
+    client.set_read_timeout(Some(LIMIT)).unwrap();
+    client.set_write_timeout(Some(LIMIT)).unwrap();
+    client.write_all(&vec![b'x'; 4 << 20]).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(probe.get("/log?hi").status, 200);
+    client.read_exact(&mut frame).unwrap();
+    assert_eq!(&frame, b"\x01\0\0\0\0\0\0\x07out hi\n");
+    // The end of the component is the end of the output.
+    probe.workload.signal(Signal::TERM).await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"\x02\0\0\0\0\0\0\x07err hi\n");
+    assert_eq!(probe.workload.wait().await.unwrap().code, 0);
     probe.workload.delete().await.unwrap();
 }
 
@@ -651,15 +669,121 @@ async fn no_request_is_smuggled_behind_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_head_with_too_many_fields_is_refused() {
+async fn a_head_that_is_too_large_is_refused() {
     let rig = Rig::new();
     let run = rig.run(rig.spec("hello", &[]), "hello").await;
-    let headers = "X: y\r\n".repeat(200);
-    let (got, _) = raw(run.address, &format!("GET / HTTP/1.1\r\nHost: a\r\n{headers}\r\n"));
-    let refused = got.is_empty() || got.starts_with("HTTP/1.1 431") || got.starts_with("HTTP/1.1 400");
-    assert!(refused, "a head of {} bytes: {got}", headers.len());
+    let status = |headers: &str| {
+        let (got, _) = raw(run.address, &format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{headers}\r\n"));
+        got.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    let field = |size: usize| format!("X: {}\r\n", "y".repeat(size));
+    // 64 KiB, with some hundred bytes for the rest.
+    for size in [65_000, 60 << 10, 1000] {
+        assert_eq!(status(&field(size)), "200", "a field of {size} bytes");
+    }
+    for size in [65_536, 66_000, 70_000, 80_000, 100 << 10, 120 << 10, 1 << 20] {
+        assert_eq!(status(&field(size)), "431", "a field of {size} bytes");
+    }
+    assert_eq!(status(&field(1000).repeat(100)), "431", "many that are large together");
+    assert_eq!(status(&"X: y\r\n".repeat(120)), "200");
+    assert_eq!(status(&"X: y\r\n".repeat(200)), "431", "too many fields");
+    let long = |length: usize| {
+        let line = format!("GET /{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "p".repeat(length));
+        let (got, _) = raw(run.address, &line);
+        got.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(long(60_000), "200");
+    assert!(["414", "431"].contains(&long(65_500).as_str()) && ["414", "431"].contains(&long(100_000).as_str()));
     assert_eq!(run.get("/").status, 200);
     run.workload.delete().await.unwrap();
+}
+
+/// How many descriptors a process has open.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// Writes `part` again and again, with pauses, until the server ends the connection; answers what it said.
+fn trickle(
+    mut stream: TcpStream,
+    begin: &str,
+    part: &'static [u8],
+    pause: Duration,
+) -> std::thread::JoinHandle<Option<String>> {
+    stream.write_all(begin.as_bytes()).unwrap();
+    std::thread::spawn(move || {
+        stream.set_nonblocking(true).unwrap();
+        let begun = Instant::now();
+        let (mut got, mut buffer) = (Vec::new(), [0; 4096]);
+        while begun.elapsed() < 3 * LIMIT {
+            match stream.read(&mut buffer) {
+                Ok(0) => return Some(String::from_utf8_lossy(&got).into_owned()),
+                Ok(length) => got.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Some(String::from_utf8_lossy(&got).into_owned()),
+            }
+            let _ = stream.write(part);
+            std::thread::sleep(pause);
+        }
+        None
+    })
+}
+
+/// A head that comes byte by byte, a body that never ends or never comes, an answer that nobody reads, and nothing at all:
+/// each gives back what it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_give_back_what_they_hold() {
+    let rig = Rig::new();
+    let spec = rig.spec("patient", &[("bireme.timeout", "2s"), ("bireme.instances", "4"), ("bireme.queue", "0")]);
+    let probe = rig.run(spec, "probe").await;
+    let pid = probe.workload.pid().unwrap();
+    assert_eq!(probe.get("/").status, 200);
+    let before = descriptors(pid);
+    let connect = || TcpStream::connect(probe.address).unwrap();
+    let often = Duration::from_millis(200);
+
+    // These hold an instance each.
+    let endless = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let endless = trickle(connect(), endless, b"1\r\nx\r\n", often);
+    let absent = trickle(connect(), "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n", b"", often);
+    let unread: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = connect();
+            stream.write_all(b"GET /big?60000000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    until("four instances at work", || futures_now(probe.workload.processes("")).rows.len() == 4);
+    assert_eq!(probe.get("/").status, 503, "there is no fifth");
+    until("the end of the four", || futures_now(probe.workload.processes("")).rows.is_empty());
+    assert_eq!(probe.get("/").status, 200);
+    for slow in [endless, absent] {
+        let said = slow.join().unwrap().expect("the connection is ended");
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 504") || said.starts_with("HTTP/1.1 200"), "{said}");
+        assert!(!said.ends_with("0\r\n\r\n"), "an answer that broke off ended as if it were whole: {said}");
+    }
+
+    // These hold a connection and no instance.
+    let heads = [
+        trickle(connect(), "GET /a", b"a", often),
+        trickle(connect(), "GET / HTTP/1.1\r\nHost: a\r\nX: ", b"y", often),
+        trickle(connect(), "", b"", often),
+        trickle(connect(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"", often),
+    ];
+    for slow in heads {
+        slow.join().unwrap().expect("the connection is ended");
+    }
+    // The kernel ends what is not read.
+    let begun = Instant::now();
+    while descriptors(pid) > before {
+        assert!(begun.elapsed() < 4 * LIMIT, "{} descriptors instead of {before}", descriptors(pid));
+        std::thread::sleep(often);
+    }
+    drop(unread);
+    assert_eq!(probe.get("/").status, 200);
+    let stats = probe.workload.as_invocations().unwrap().invocations().await.unwrap();
+    assert_eq!((stats.alive, stats.queued), (0, 0), "{stats:?}");
+    probe.workload.delete().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

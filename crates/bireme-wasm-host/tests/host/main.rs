@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+mod advisories;
 mod command;
 mod common;
 mod compile;
 mod fence;
+mod hostile;
 mod http;
 mod network;
 mod sockets;

@@ -109,6 +109,8 @@ pub enum Command {
     #[command(subcommand)]
     Volume(VolumeCommand),
     #[command(subcommand)]
+    Store(StoreCommand),
+    #[command(subcommand)]
     Builder(BuilderCommand),
     #[command(subcommand)]
     System(SystemCommand),
@@ -189,7 +191,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "logout",
         ],
     ),
-    ("Groups", &["container", "image", "network", "volume", "builder", "system"]),
+    ("Groups", &["container", "image", "network", "volume", "store", "builder", "system"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];
 

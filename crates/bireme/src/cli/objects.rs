@@ -1,4 +1,4 @@
-//! Commands on networks and volumes.
+//! Commands on networks, volumes and key-value stores.
 
 use clap::{Args, Subcommand};
 
@@ -174,4 +174,40 @@ pub struct VolumePruneArgs {
     /// Narrow what is removed: KEY=VALUE
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
+}
+
+/// Work with the key-value stores of components
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    #[command(visible_alias = "list")]
+    Ls(StoreLsArgs),
+    /// Remove the stores of apps and lone components that are gone, by name
+    #[command(visible_alias = "remove")]
+    Rm(StoreRmArgs),
+    Prune(StorePruneArgs),
+}
+
+/// List the folders of key-value stores: one for each app or lone component
+#[derive(Clone, Debug, Args)]
+pub struct StoreLsArgs {
+    /// Show names only
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgs,
+}
+
+/// Remove the stores of apps and lone components that are gone, by name
+#[derive(Clone, Debug, Args)]
+pub struct StoreRmArgs {
+    #[arg(value_name = "STORE", required = true)]
+    pub names: Vec<String>,
+}
+
+/// Remove the stores of all apps and lone components that are gone
+#[derive(Clone, Debug, Args)]
+pub struct StorePruneArgs {
+    /// Do not ask
+    #[arg(short = 'f', long)]
+    pub force: bool,
 }

@@ -26,6 +26,7 @@ mod search;
 mod start;
 mod stats;
 mod stop;
+mod store;
 mod system;
 mod top;
 mod up;
@@ -95,6 +96,7 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Image(command) => image(context, command).await,
         Command::Network(command) => network::network(context, command).await,
         Command::Volume(command) => volume::volume(context, command).await,
+        Command::Store(command) => store::store(context, command).await,
         Command::Builder(BuilderCommand::Build(args)) => build::build(context, &args).await,
         Command::Builder(BuilderCommand::Prune(args)) => prune::builder(context, &args).await,
         Command::System(SystemCommand::Df(args)) => usage::df(context, &args).await,

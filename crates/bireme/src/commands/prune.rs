@@ -1,10 +1,10 @@
-//! `prune` of containers, networks and volumes.
+//! `prune` of containers, networks, volumes and key-value stores.
 
 use std::io::{BufRead, IsTerminal};
 
 use serde_json::{Value, json};
 
-use crate::cli::{BuilderPruneArgs, PruneArgs, SystemPruneArgs, VolumePruneArgs};
+use crate::cli::{BuilderPruneArgs, PruneArgs, StorePruneArgs, SystemPruneArgs, VolumePruneArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::{listing, units};
@@ -71,6 +71,15 @@ pub(super) async fn volumes(context: &Context, args: &VolumePruneArgs) -> Outcom
     }
     let removed: Value = context.client.post("/volumes/prune").query("filters", filters).read().await?;
     list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
+    reclaimed(context, &removed)
+}
+
+pub(super) async fn stores(context: &Context, args: &StorePruneArgs) -> Outcome {
+    if !confirm(context, args.force, "the key-value stores of all components that are gone")? {
+        return Ok(0);
+    }
+    let removed: Value = context.client.post("/bireme/v1/stores/prune").read().await?;
+    list(context, "Deleted Stores", &removed["StoresDeleted"])?;
     reclaimed(context, &removed)
 }
 
