@@ -94,6 +94,10 @@ pub(crate) struct Shared {
     pub budget: Arc<Budget>,
 }
 
+/// Questions of one component to DNS at once. A silent server holds each for tens of seconds, also when nobody waits for the
+/// answer any more, and the threads are those that stores use.
+const MOST_LOOKUPS: usize = 32;
+
 /// One workload as its instances see it.
 pub(crate) struct Component {
     pub spec: WorkloadSpec,
@@ -112,6 +116,8 @@ pub(crate) struct Component {
     pub embedded: Arc<Embedded>,
     pub redis: Connections,
     pub looked_up: LookedUp,
+    /// Places for questions to DNS, each of which holds a thread until it is answered or given up.
+    pub lookups: Arc<Semaphore>,
     pub tls: Arc<ClientConfig>,
     pub places: Arc<Places>,
     /// Standard input of a command, where it was asked for.
@@ -197,6 +203,7 @@ impl Component {
             budget: shared.budget,
             redis: Connections::default(),
             looked_up: LookedUp::default(),
+            lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             tls: standing.tls,
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),

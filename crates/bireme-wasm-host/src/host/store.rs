@@ -69,12 +69,18 @@ fn file_name(name: &str) -> String {
     text
 }
 
+/// Bytes of one embedded store; what would make it larger is refused with "database or disk is full".
+const LARGEST: i64 = 1 << 30;
+
 fn open_file(file: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(file)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     // With a write-ahead log this loses nothing when the process dies, and the last moments when the machine does.
     db.pragma_update(None, "synchronous", "NORMAL")?;
+    // Every component may have one, unasked.
+    let page: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    db.pragma_update(None, "max_page_count", LARGEST / page.max(1))?;
     db.execute("CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID", [])?;
     Ok(db)
 }

@@ -426,7 +426,7 @@ pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
 
 /// Has a fresh instance of `component` answer `request`. `depth` counts the components it has been through before.
 pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
-    let what: Arc<str> = format!("{} {}", request.method(), request.uri().path()).into();
+    let what = called(request.method(), request.uri().path());
     let invocation = match component.admit(Arc::clone(&what)).await {
         Ok(invocation) => invocation,
         Err(Refused::Busy) => {
@@ -678,6 +678,15 @@ impl hyper::body::Body for Streamed {
             Poll::Ready(Some(_)) => {}
         }
         polled
+    }
+}
+
+/// A request as lists and logs name it: a path may have 64 KiB, and there may be thousands of requests.
+fn called(method: &http::Method, path: &str) -> Arc<str> {
+    const LONGEST: usize = 256;
+    match path.char_indices().nth(LONGEST) {
+        None => format!("{method} {path}").into(),
+        Some((end, _)) => format!("{method} {}…", &path[..end]).into(),
     }
 }
 
