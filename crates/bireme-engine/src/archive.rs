@@ -21,9 +21,9 @@ use crate::EngineError;
 use crate::container::Handle;
 use crate::engine::Engine;
 use crate::rootfs;
-use crate::tar_bounds::Bounded;
 use crate::view::{MountKind, Status};
 use crate::xattr;
+use bireme_image::tar_bounds::Bounded;
 
 /// What stands at a path, without following a final link.
 #[derive(Clone, Debug, PartialEq, Eq)]

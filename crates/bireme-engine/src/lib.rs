@@ -40,7 +40,6 @@ mod resolve;
 pub mod restart;
 mod rootfs;
 mod size;
-mod tar_bounds;
 pub mod update;
 pub mod view;
 mod volume;
