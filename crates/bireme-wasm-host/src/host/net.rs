@@ -155,7 +155,7 @@ pub(crate) async fn lookup(component: &Component, name: &str) -> Vec<IpAddr> {
         return known;
     }
     // The resolver of the C library, which reads the resolv.conf that `confine` wrote: the engine's servers.
-    let Ok(place) = Arc::clone(&component.lookups).acquire_owned().await else { return Vec::new() };
+    let Ok(place) = std::sync::Arc::clone(&component.lookups).acquire_owned().await else { return Vec::new() };
     let asked = tokio::task::spawn_blocking(move || {
         // Given back by the thread: whoever asked may have gone.
         let _place = place;
