@@ -200,9 +200,13 @@ impl Rootfs {
         Ok(bireme_sys::path::open(&self.fd, inside, flags, Mode::empty(), how)?)
     }
 
-    /// Makes the working directory if it is not there. It may be anything in the root.
+    /// Makes the working directory if it is not there.
+    ///
+    /// # Errors
+    /// `Invalid` for one among the kernel's own files, as through the descriptors in `/proc`: CVE-2024-21626.
     fn make_cwd(&self, target: &Path) -> Result<(), Failure> {
-        self.find_or_make(target, true).map(drop)
+        let found = self.find_or_make(target, true)?;
+        self.outside_of(&found, target, &["/proc", "/sys"])
     }
 
     /// Opens the place of a mount inside the root, made as a folder or an empty file if it is not there.
@@ -212,26 +216,34 @@ impl Rootfs {
     fn make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {
         let what = || format!("cannot make {} in the container", target.display());
         let parent = self.find_or_make(target, folder)?;
-        // Where links led to, which may be elsewhere than the name says.
-        let real =
-            fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd())).map_err(|error| failed(&what(), error))?;
-        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
-        let refuse = |why: &str| {
-            let message = format!("{} leads to {}, {why}; choose another path", target.display(), inside.display());
-            Err(Failure::new(ErrorKind::Invalid, message))
-        };
-        if ["/proc", "/sys", "/dev"].iter().any(|kernel| inside.starts_with(kernel)) {
-            return refuse("over the kernel's own files");
-        }
+        self.outside_of(&parent, target, &["/proc", "/sys", "/dev"])?;
         // By what it is, whatever it is called: a link to `/` in a volume or in the image would have the volume take the
         // root's place, with a `/dev` and a `/proc` of its own.
         if identity(&parent)
             .and_then(|found| Ok(found == identity(&self.fd)?))
             .map_err(|error| failed(&what(), error))?
         {
-            return refuse("over the whole root filesystem");
+            let message =
+                format!("{} leads to /, over the whole root filesystem; choose another path", target.display());
+            return Err(Failure::new(ErrorKind::Invalid, message));
         }
         Ok(parent)
+    }
+
+    /// Checks where links led to, which may be elsewhere than the name says.
+    fn outside_of(&self, found: &OwnedFd, target: &Path, kernels: &[&str]) -> Result<(), Failure> {
+        let real = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
+            .map_err(|error| failed(&format!("cannot look at {} in the container", target.display()), error))?;
+        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
+        if !kernels.iter().any(|kernel| inside.starts_with(kernel)) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} leads to {}, over the kernel's own files; choose another path",
+            target.display(),
+            inside.display()
+        );
+        Err(Failure::new(ErrorKind::Invalid, message))
     }
 
     fn find_or_make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {

@@ -19,6 +19,7 @@ use bireme_wasm::protocol::{
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
 
 use crate::budget::Budget;
@@ -37,6 +38,8 @@ use crate::{confine, linker};
 const INSIST: Duration = Duration::from_secs(2);
 /// How long the end of a workload waits for its log to be written.
 const WRITTEN: Duration = Duration::from_secs(60);
+/// How long a process that is over waits for clients that read what its last workload printed; shorter than it is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 /// How often the memory of the process is looked at.
 const WATCH: Duration = Duration::from_millis(50);
 
@@ -86,6 +89,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
             budget,
         },
         done: Notify::new(),
+        feeding: TaskTracker::new(),
         owner_uid: config.owner_uid,
     };
     let runtime =
@@ -124,6 +128,8 @@ struct Host {
     shared: Shared,
     /// Told when the last workload is gone.
     done: Notify,
+    /// The output of attached clients that is on its way.
+    feeding: TaskTracker,
     owner_uid: u32,
 }
 
@@ -157,9 +163,12 @@ impl Host {
                     }
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 },
-                () = self.done.notified() => return,
+                () = self.done.notified() => break,
             }
         }
+        // Whoever is attached reads the last words, which may be on their way yet.
+        self.feeding.close();
+        let _ = tokio::time::timeout(LAST_WORDS, self.feeding.wait()).await;
     }
 
     async fn answer(self: Arc<Self>, stream: UnixStream) {
@@ -187,7 +196,7 @@ impl Host {
         }
         if let Some((frames, component)) = attached {
             let (mut read, write) = stream.into_split();
-            let mut output = std::pin::pin!(feed(write, frames));
+            let mut output = std::pin::pin!(self.feeding.track_future(feed(write, frames)));
             let taken = async {
                 if let Some(input) = component.as_ref().and_then(|component| component.input.as_ref()) {
                     input.feed(&mut read).await;

@@ -6,10 +6,13 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
+use bireme_core::ErrorKind;
 use bireme_engine::{ChangeKind, PathStat, Unpack};
+use bytes::BytesMut;
 use futures::StreamExt as _;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use super::{Answer, images};
@@ -46,7 +49,7 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     let engine = app.engine.clone();
     let asked = path.clone();
     let reading = async move { engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await };
-    Ok(with_stat(archive(reader, reading, "application/x-tar"), &asked, &found))
+    Ok(with_stat(archive(reader, reading, "application/x-tar").await?, &asked, &found))
 }
 
 /// `A`, `C` and `D` of `docker diff`.
@@ -72,25 +75,44 @@ async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
     let reading = async move { engine.export(&name, SyncIoBridge::new(writer)).await };
-    Ok(archive(reader, reading, "application/octet-stream"))
+    archive(reader, reading, "application/octet-stream").await
 }
 
 /// Streams what `reading` writes to the other end of `reader`.
-fn archive(
-    reader: tokio::io::DuplexStream,
+///
+/// # Errors
+/// What `reading` failed with before anything was written: it still has its status then.
+async fn archive(
+    mut reader: tokio::io::DuplexStream,
     reading: impl Future<Output = Result<(), bireme_engine::EngineError>> + Send + 'static,
     kind: &'static str,
-) -> Response {
+) -> Answer {
+    let mut reading = Box::pin(reading);
+    let mut first = BytesMut::with_capacity(64 * 1024);
+    let ended = tokio::select! {
+        biased;
+        read = reader.read_buf(&mut first) => {
+            read.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
+            None
+        }
+        ended = &mut reading => Some(ended),
+    };
+    if let Some(Err(error)) = ended {
+        return Err(error.into());
+    }
+    let over = ended.is_some();
+    let reading = async move { if over { Ok(()) } else { reading.await } };
     let failure = futures::stream::once(reading).filter_map(async |ended| {
         let error = ended.err()?;
         tracing::warn!(error = %chain(&error), "reading files of a container failed");
         // Breaks the answer off, so that nobody takes half an archive for a whole one.
         Some(Err(std::io::Error::other(error)))
     });
-    let pieces = futures::stream::select(ReaderStream::with_capacity(reader, 64 * 1024), failure);
+    let rest = futures::stream::select(ReaderStream::with_capacity(reader, 64 * 1024), failure);
+    let pieces = futures::stream::once(std::future::ready(Ok(first.freeze()))).chain(rest);
     let mut response = Response::new(Body::from_stream(pieces));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
+    Ok(response)
 }
 
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
