@@ -35,8 +35,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`; none for commands"),
     ("bireme.cpu-time", "processor time of one invocation", "none"),
-    ("bireme.instances", "instances alive at once", "1000"),
-    ("bireme.queue", "requests waiting for a free instance before 503", "1000"),
+    ("bireme.instances", "instances alive at once; more than the default is in an image only a request", "1000"),
+    (
+        "bireme.queue",
+        "requests waiting for a free instance before 503; more than the default is in an image only a request",
+        "1000",
+    ),
     ("bireme.kv", "key-value stores: `default`, or `NAME=redis://…`, comma-separated", "`default` (embedded)"),
     ("bireme.health", "path of an HTTP component probed by GET with the timing of Docker's health check", "none"),
     ("bireme.class", "when one image has both platforms: `wasm`, `linux` or `auto`", "`linux` when it has one"),
@@ -187,7 +191,21 @@ impl Labels {
                 requested.insert(key.to_owned(), asked.clone());
             }
         }
-        Ok(Self { requested, ..Self::parse(&merged)? })
+        let (mut parsed, limits) = (Self::parse(&merged)?, Self::default());
+        // An image may lower what it takes of the machine, and ask for more.
+        for (key, set, limit) in [
+            ("bireme.instances", &mut parsed.instances, limits.instances),
+            ("bireme.queue", &mut parsed.queue, limits.queue),
+        ] {
+            if *set > limit
+                && !own.contains_key(key)
+                && let Some(asked) = image.get(key)
+            {
+                *set = limit;
+                requested.insert(key.to_owned(), asked.clone());
+            }
+        }
+        Ok(Self { requested, ..parsed })
     }
 
     /// What to tell whoever runs a component whose image asks for more than it was given; `None` where it does not.
@@ -436,6 +454,14 @@ mod tests {
         assert_eq!(read(&[("bireme.allow", "")]).allow, Some(AllowList::default()));
         assert!(read(&[("bireme.allow-requested", "false")]).allow.is_none());
         assert!(Labels::of_component(&image, &map(&[("bireme.allow-requested", "yes")])).is_err());
+        let image = map(&[("bireme.instances", "100000"), ("bireme.queue", "7")]);
+        let limits = |own: &[(&str, &str)]| {
+            let labels = Labels::of_component(&image, &map(own)).unwrap();
+            (labels.instances, labels.queue, labels.requested.contains_key("bireme.instances"))
+        };
+        assert_eq!(limits(&[]), (1000, 7, true), "it may take less, and ask for more");
+        assert_eq!(limits(&[("bireme.allow-requested", "true")]), (100_000, 7, false));
+        assert_eq!(limits(&[("bireme.instances", "2000")]), (2000, 7, false));
         assert!(Labels::of_component(&map(&[("bireme.allow", "a b")]), &map(&[])).is_err());
     }
 

@@ -498,7 +498,7 @@ fn agree(body: &[u8], sent_as: Option<&str>, what: &str) -> Result<(), ImageErro
         media_type: Option<String>,
     }
     let own = serde_json::from_slice::<Own>(body).ok().and_then(|own| own.media_type);
-    let known = |kind: &str| ACCEPT.contains(&kind).then(|| matches!(kind, OCI_INDEX | DOCKER_LIST));
+    let known = |kind: &str| ACCEPT.contains(&kind).then_some(matches!(kind, OCI_INDEX | DOCKER_LIST));
     let (Some(sent_as), Some(own)) = (sent_as, own) else { return Ok(()) };
     match (known(sent_as), known(&own)) {
         (Some(one), Some(other)) if one != other => {
