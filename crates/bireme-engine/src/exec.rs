@@ -78,7 +78,7 @@ fn weight(spec: &ExecSpec) -> usize {
 
 /// Which of one workload's sessions are forgotten: the oldest beyond the bounds. Each has its ID, age, whether it has ended,
 /// and its weight; those that run are not among them.
-fn forgotten<'a>(mut sessions: Vec<(&'a str, u64, bool, usize)>) -> Vec<&'a str> {
+fn forgotten(mut sessions: Vec<(&str, u64, bool, usize)>) -> Vec<&str> {
     sessions.sort_by_key(|(_, age, ..)| std::cmp::Reverse(*age));
     let (mut ended, mut waiting, mut bytes) = (0, 0, 0);
     let over = sessions.into_iter().filter(|(_, _, over, weight)| match over {

@@ -61,12 +61,9 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
 
 fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {
     let refuse = |what: &str, instead: &str| Err(ApiError::unsupported(format!("{what} is not offered: {instead}")));
-    match query.get("remote") {
-        // A session is a server at the client's end, which BuildKit asks for files; a context in the body needs none.
-        Some("client-session") => {
-            return refuse("a build whose context BuildKit asks for", "set DOCKER_BUILDKIT=0 for the classic builder");
-        }
-        Some(_) | None => {}
+    // A session is a server at the client's end, which BuildKit asks for files; a context in the body needs none.
+    if query.get("remote") == Some("client-session") {
+        return refuse("a build whose context BuildKit asks for", "set DOCKER_BUILDKIT=0 for the classic builder");
     }
     for (name, instead) in
         [("squash", "leave it out"), ("outputs", "save the image after the build"), ("isolation", "leave it out")]
