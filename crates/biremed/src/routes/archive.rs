@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
-use bireme_core::ErrorKind;
 use bireme_engine::{ChangeKind, PathStat, Unpack};
 use bytes::BytesMut;
 use futures::StreamExt as _;
@@ -91,10 +90,11 @@ async fn archive(
     let mut first = BytesMut::with_capacity(64 * 1024);
     let ended = tokio::select! {
         biased;
-        read = reader.read_buf(&mut first) => {
-            read.map_err(|error| ApiError::new(ErrorKind::Internal, error.to_string()))?;
-            None
-        }
+        read = reader.read_buf(&mut first) => match read {
+            // Over without a byte: why is told by `reading`, which has closed its end.
+            Ok(0) | Err(_) => Some((&mut reading).await),
+            Ok(_) => None,
+        },
         ended = &mut reading => Some(ended),
     };
     if let Some(Err(error)) = ended {
