@@ -109,8 +109,9 @@ impl AllowList {
         self.0.iter().any(|entry| entry.names(name))
     }
 
-    /// Whether the answer `address` to a question for `name` may be told, whatever it is to be used for: not when it is an address of this machine or of
-    /// a private network and the name is one of the public Internet, unless some entry permits that very address.
+    /// Whether the answer `address` to a question for `name` may be told, whatever it is to be used for: not when it is an
+    /// address of this machine or of a private network and the name is one of the public Internet, unless some entry permits
+    /// that very address.
     pub fn covers_answer(&self, name: &str, address: IpAddr) -> bool {
         let text = address.to_string();
         may_answer(name, address)

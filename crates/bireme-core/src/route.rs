@@ -43,16 +43,20 @@ impl Route {
 
     /// Whether no request could tell this route from `other`: alike but for the names of parameters.
     pub fn clashes_with(&self, other: &Self) -> bool {
-        self.shape() == other.shape()
+        self.host == other.host && self.subtree == other.subtree && self.literals().eq(other.literals())
     }
 
-    /// What requests tell routes by: host, segments (`None` for a parameter), and whether it is a subtree.
+    /// What requests tell routes by: host, segments, and whether it is a subtree.
     fn shape(&self) -> (Option<&str>, Vec<Option<&str>>, bool) {
-        let segments = self.segments.iter().map(|segment| match segment {
+        (self.host.as_deref(), self.literals().collect(), self.subtree)
+    }
+
+    /// The segments, `None` for a parameter.
+    fn literals(&self) -> impl Iterator<Item = Option<&str>> {
+        self.segments.iter().map(|segment| match segment {
             Segment::Literal(text) => Some(text.as_str()),
             Segment::Parameter(_) => None,
-        });
-        (self.host.as_deref(), segments.collect(), self.subtree)
+        })
     }
 
     /// `Less` when `self` is to be tried before `other`.

@@ -73,13 +73,7 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             })?;
             let stat = rustix::fs::fstat(&found).map_err(std::io::Error::from);
             if stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::Directory) {
-                let text = format!(
-                    "cannot mount {} at {}: it is a file, and a component can only be given folders; mount the folder \
-                     it is in",
-                    subpath.display(),
-                    mount.target
-                );
-                return Err(ExecError::new(ErrorKind::Invalid, text));
+                return Err(a_file(subpath, &mount.target));
             }
             // By its descriptor: what the name stands for may change, what was found does not.
             let path = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
@@ -94,13 +88,7 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             };
             let stat = rustix::fs::stat(path).map_err(refuse)?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                let text = format!(
-                    "cannot mount {} at {}: it is a file, and a component can only be given folders; mount the folder \
-                     it is in",
-                    path.display(),
-                    mount.target
-                );
-                return Err(ExecError::new(ErrorKind::Invalid, text));
+                return Err(a_file(path, &mount.target));
             }
             if !rustix::process::geteuid().is_root() {
                 use rustix::fs::{Mode, OFlags};
@@ -126,6 +114,14 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
                 .caused_by(std::io::Error::from(error))
         }),
     }
+}
+
+fn a_file(path: &Path, target: &str) -> ExecError {
+    let text = format!(
+        "cannot mount {} at {target}: it is a file, and a component can only be given folders; mount the folder it is in",
+        path.display()
+    );
+    ExecError::new(ErrorKind::Invalid, text)
 }
 
 fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool, host: u32) -> rustix::io::Result<OwnedFd> {

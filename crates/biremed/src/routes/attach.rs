@@ -40,17 +40,22 @@ async fn attach(
     headers: HeaderMap,
     query: Query,
 ) -> Answer {
-    let how = Attach {
+    let how = asked(&query);
+    let keys = detach_keys(query.get("detachKeys"))?;
+    let session = app.engine.attach(&name, how).await?;
+    let tty = session.tty;
+    Ok(Hijack::new(&headers, version, tty, serve(session, how, keys, tty)).into_response())
+}
+
+/// What of a workload a client asks for.
+fn asked(query: &Query) -> Attach {
+    Attach {
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         logs: query.flag("logs"),
         stream: query.flag("stream"),
-    };
-    let keys = detach_keys(query.get("detachKeys"))?;
-    let session = app.engine.attach(&name, how).await?;
-    let tty = session.tty;
-    Ok(Hijack::new(&headers, version, tty, serve(session, how, keys, tty)).into_response())
+    }
 }
 
 /// What a client gets of a session, its output raw or in frames.
@@ -99,13 +104,7 @@ async fn web_socket(
     // Asked first, so that a name that is none has its status.
     app.engine.inspect(&name)?;
     let accept = websocket::accept(&method, &headers)?;
-    let how = Attach {
-        stdin: query.flag("stdin"),
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        logs: query.flag("logs"),
-        stream: query.flag("stream"),
-    };
+    let how = asked(&query);
     let keys = detach_keys(query.get("detachKeys"))?;
     let session = app.engine.attach(&name, how).await?;
     Ok(websocket::hijack(&accept, serve(session, how, keys, true)))
