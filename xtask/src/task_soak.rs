@@ -1,8 +1,8 @@
-//! `soak`: the story of `tests/tests/soak.rs` with more clients and for longer than CI has time for.
+//! `soak`: the stories of `tests/tests/soak` with more clients and for longer than CI has time for.
 
 use anyhow::Result;
 
-use crate::house;
+use crate::{house, task_whiskers};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -12,12 +12,19 @@ pub(crate) struct Args {
     /// How long they go on
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
+    /// Builds, networks, volumes, components and apps beside the lives of containers, and the example played all the while
+    #[arg(long)]
+    everything: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     // All of the workspace, as everything else is built: another set would mean other features, and compiling anew.
     house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
-    let mut test = house::cargo(&["test", "--locked", "--workspace", "--test", "soak", "--", "--nocapture"]);
+    let story = if args.everything { "everything_at_once" } else { "many_clients" };
+    if args.everything {
+        task_whiskers::build()?;
+    }
+    let mut test = house::cargo(&["test", "--locked", "--workspace", "--test", "soak", "--", "--nocapture", story]);
     test.env("BIREME_SOAK", format!("{}x{}", args.clients, args.seconds));
     house::run(&mut test)
 }

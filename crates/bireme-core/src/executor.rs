@@ -98,6 +98,10 @@ pub trait Executor: Send + Sync {
     /// Called once when the daemon starts, after every `reattach`.
     fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId]) -> BoxFuture<'a, ()>;
 
+    /// Takes away what only served this engine and is empty. Called when the engine ends with nothing running; nothing is
+    /// created after it.
+    fn close(&self) {}
+
     /// Its workloads resolve names by tables that it is told of, and not by the engine's DNS: only components.
     fn as_resolver(&self) -> Option<&dyn Resolver> {
         None

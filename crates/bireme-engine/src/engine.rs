@@ -365,8 +365,14 @@ impl Engine {
         let _ = tokio::time::timeout(Duration::from_secs(2), self.inner.tasks.wait()).await;
         // With nothing running, nothing of ours need stay on the machine; the next engine makes it again.
         let idle = self.handles().iter().all(|handle| handle.workload().is_none());
-        if idle && let Err(error) = self.net().clear().await {
+        if !idle {
+            return;
+        }
+        if let Err(error) = self.net().clear().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "the networks could not be cleared away");
+        }
+        for executor in &self.inner.options.executors {
+            executor.close();
         }
     }
 

@@ -6,10 +6,12 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use bireme_sys::walk;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, renameat, unlinkat};
 use rustix::io::Errno;
 
@@ -159,21 +161,11 @@ fn unescaped(field: &[u8]) -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(&bytes))
 }
 
-/// Whether there is anything in a folder but folders: something that somebody may miss. What cannot be read counts.
-/// Blocking.
+/// Whether there is anything in a folder but folders: something that somebody may miss. What cannot be read, or is
+/// mounted there, counts. Blocking.
 pub(crate) fn holds_files(folder: &Path) -> bool {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { return true };
-        for entry in entries {
-            let Ok(entry) = entry else { return true };
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
-                _ => return true,
-            }
-        }
-    }
-    false
+    let found = walk::files(folder, |_| ControlFlow::Break(()), || ControlFlow::Break(()));
+    !matches!(found, Ok(ControlFlow::Continue(())))
 }
 
 #[cfg(test)]

@@ -1,22 +1,23 @@
 //! How many bytes lie in a folder, as `docker ps -s` and `docker system df` count them.
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::Path;
 
 use bireme_core::Program;
+use bireme_sys::walk;
 
 use crate::EngineError;
 use crate::engine::Engine;
 
-/// Bytes of the files below a folder, each file with several names once. What cannot be read, or goes meanwhile, is not
-/// counted.
+/// Bytes of the files below a folder, each file with several names once. What cannot be read, goes meanwhile, is
+/// mounted there, or lies deeper than [`walk::DEEPEST`], is not counted.
 ///
 /// Source: `directory.Size` of containerd's `fs` and moby's `directory`.
 pub(crate) async fn of(folder: &Path) -> u64 {
     let folder = folder.to_owned();
     // A task that was cut short at the end of the runtime has counted nothing.
-    tokio::task::spawn_blocking(move || below(folder)).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || below(&folder)).await.unwrap_or_default()
 }
 
 /// Bytes of `/etc/hosts` and the like, which lie beside a container's own files: those that the container made large.
@@ -32,20 +33,20 @@ async fn beside(folder: &Path) -> u64 {
 /// What the engine itself writes into one of those files is less.
 const OURS: u64 = 64 << 10;
 
-fn below(folder: PathBuf) -> u64 {
+fn below(folder: &Path) -> u64 {
     let mut total = 0;
     let mut several = HashSet::new();
-    let mut folders = vec![folder];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let Ok(about) = entry.metadata() else { continue };
-            if about.is_dir() {
-                folders.push(entry.path());
-            } else if about.nlink() < 2 || several.insert((about.dev(), about.ino())) {
-                total += about.len();
+    // A container may put a link in a folder's place at any moment: the walk does not go by paths.
+    let _ = walk::files(
+        folder,
+        |about| {
+            if about.st_nlink < 2 || several.insert((about.st_dev, about.st_ino)) {
+                total += u64::try_from(about.st_size).unwrap_or(0);
             }
-        }
-    }
+            ControlFlow::<()>::Continue(())
+        },
+        || ControlFlow::Continue(()),
+    );
     total
 }
 

@@ -272,6 +272,13 @@ impl Cgroup {
         }
     }
 
+    /// Removes it where nothing is in it and nothing below it.
+    pub fn remove_empty(&self) {
+        for dir in self.dirs() {
+            let _ = fs::remove_dir(dir);
+        }
+    }
+
     /// How often the kernel ended a process here because the memory limit was reached.
     pub fn oom_kills(&self) -> u64 {
         let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };

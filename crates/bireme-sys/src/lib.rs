@@ -7,7 +7,8 @@
 //! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
 //! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
 //! - [`path`]: paths that the kernel resolves below a folder;
-//! - [`pidfd`]: processes that are not our children, watched without races.
+//! - [`pidfd`]: processes that are not our children, watched without races;
+//! - [`walk`]: all files below a folder, and none outside it.
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
 
@@ -21,3 +22,4 @@ pub mod packet;
 pub mod path;
 pub mod pidfd;
 pub mod route;
+pub mod walk;

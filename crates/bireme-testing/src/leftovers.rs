@@ -30,17 +30,13 @@ impl Leftovers {
             "/sys/fs/cgroup/memory",
             "/sys/fs/cgroup/pids",
             "/sys/fs/cgroup/cpu",
+            "/sys/fs/cgroup/freezer",
             "/sys/fs/cgroup/unified",
         ] {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                // The engine's own folder may stay while the engine runs; its workloads' may not.
                 if name.contains(instance) {
-                    for child in
-                        std::fs::read_dir(entry.path()).into_iter().flatten().flatten().filter(|c| c.path().is_dir())
-                    {
-                        things.insert(format!("cgroup {}", child.path().display()));
-                    }
+                    things.insert(format!("cgroup {}", entry.path().display()));
                 }
             }
         }

@@ -21,17 +21,13 @@ pub fn folders(name: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|p| p.join(name)).collect()
 }
 
-/// Removes the cgroup `name` from every hierarchy, and its parent when that is empty then.
+/// Removes the cgroup `name` from every hierarchy. Its parent stays, as another sandbox may be about to make its own there.
 pub fn remove(name: &Path) {
     for folder in folders(name) {
         if let Err(error) = fs::remove_dir(&folder)
             && error.kind() != std::io::ErrorKind::NotFound
         {
             tracing::debug!(folder = %folder.display(), %error, "cgroup not removed");
-        }
-        if let Some(parent) = folder.parent() {
-            // Fails while another sandbox is in it, as it should.
-            let _ = fs::remove_dir(parent);
         }
     }
 }

@@ -14,12 +14,12 @@ use bireme_core::{
 use tokio::sync::Mutex;
 
 use crate::compile::{Cache, Compiled};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::names::Tables;
 use crate::protocol::{Brief, DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
 use crate::state::StateFolder;
 use crate::workload::{ComponentWorkload, Home, read_exit, release};
-use crate::{mounts, stores, user};
+use crate::{cgroup, mounts, stores, user};
 
 /// What a [`WasmExecutor`] works with.
 #[derive(Clone, Debug)]
@@ -217,6 +217,10 @@ fn lend_log(path: &Path, files: u32, uid: u32) -> std::io::Result<OwnedFd> {
 impl Executor for WasmExecutor {
     fn kind(&self) -> WorkloadKind {
         WorkloadKind::Component
+    }
+
+    fn close(&self) {
+        cgroup::remove(&host::parent_cgroup(&self.options.instance));
     }
 
     fn check<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {

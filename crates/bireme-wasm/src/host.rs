@@ -35,6 +35,11 @@ pub(crate) struct Host {
     pub cgroup: PathBuf,
 }
 
+/// The cgroup below which those of all hosts of an engine are: apart from the containers', which their executor sweeps.
+pub(crate) fn parent_cgroup(instance: &str) -> PathBuf {
+    PathBuf::from(format!("bireme-{instance}-w"))
+}
+
 impl Host {
     pub(crate) fn new(exec_root: &Path, instance: &str, sandbox: SandboxId) -> Self {
         // Socket paths hold 107 bytes; long names are told apart by their hash.
@@ -43,8 +48,7 @@ impl Host {
         } else {
             hex::encode(&Sha256::digest(sandbox.as_str())[..16])
         };
-        // Apart from the containers' cgroups, which their executor sweeps.
-        let cgroup = Path::new(&format!("bireme-{instance}-w")).join(&name);
+        let cgroup = parent_cgroup(instance).join(&name);
         Self { dir: exec_root.join("w").join(name), cgroup, sandbox }
     }
 

@@ -281,6 +281,10 @@ impl Executor for LinuxExecutor {
         drop(tokio::task::spawn_blocking(crate::cgroup::warm));
     }
 
+    fn close(&self) {
+        Cgroup::new(&self.parent_cgroup()).remove_empty();
+    }
+
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {
         Box::pin(self.create_now(work))
     }

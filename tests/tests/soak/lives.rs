@@ -1,18 +1,11 @@
-//! Many clients at once: each creates, starts, listens to events, waits and removes, again and again. At the end nothing is
-//! left, and no request was stuck on the way.
-//!
-//! `./x soak --clients 200 --seconds 300` runs it in full; by itself it is short. `BIREME_SOAK=CLIENTSxSECONDS` says how
-//! long, which is what the chore sets.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+//! The life of one container by requests by hand, each timed: create, listen to its events, start, end in one of four ways.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use bireme_testing::{Engine, eventually};
+use bireme_testing::eventually;
 use serde_json::{Value, json};
 
 /// A request that takes longer is stuck. Hundreds of clients share two processors, and each start is some work.
@@ -78,7 +71,7 @@ fn actions(mut events: BufReader<UnixStream>) -> Vec<String> {
 }
 
 /// From create to removal; answers the longest that one request took.
-fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
+pub(crate) fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
     let mut longest = Duration::ZERO;
     let mut done = |method: &str, path: &str, body: &str, expected: &[u16]| {
         let (answer, took) = ask(socket, method, path, body);
@@ -113,64 +106,4 @@ fn one_life(socket: &Path, name: &str, kind: usize) -> Duration {
     let seen: Vec<&str> = seen.iter().map(String::as_str).filter(|a| ["start", "die", "destroy"].contains(a)).collect();
     assert_eq!(seen, ["start", "die", "destroy"], "{name}");
     longest
-}
-
-fn descriptors(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
-#[test]
-fn many_clients_leave_nothing_and_wait_for_nothing() {
-    let asked = std::env::var("BIREME_SOAK").unwrap_or_else(|_| "24x15".to_owned());
-    let (clients, seconds) = asked.split_once('x').expect("CLIENTSxSECONDS");
-    let (clients, seconds): (usize, u64) = (clients.parse().unwrap(), seconds.parse().unwrap());
-    let engine = Engine::start();
-    engine.load("busybox");
-    let socket = engine.socket();
-    one_life(&socket, "first", 0);
-    let before = (descriptors(engine.pid()), resident_kib(engine.pid()));
-    let until = Instant::now() + Duration::from_secs(seconds);
-    let lives: Mutex<Vec<Duration>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for client in 0..clients {
-            let (socket, lives) = (&socket, &lives);
-            scope.spawn(move || {
-                for round in 0.. {
-                    if Instant::now() >= until {
-                        break;
-                    }
-                    let longest = one_life(socket, &format!("soak-{client}-{round}"), client + round);
-                    lives.lock().unwrap().push(longest);
-                }
-            });
-        }
-    });
-    let mut longest = lives.into_inner().unwrap();
-    longest.sort_unstable();
-    assert!(longest.len() >= clients, "every client went round: {}", longest.len());
-    assert_eq!(engine.docker(["ps", "-aq"]).stdout(), "");
-    let folders = |root: &Path, name: &str| std::fs::read_dir(root.join(name)).unwrap().count();
-    // Beside them lies the folder of those that are being removed.
-    assert_eq!(folders(&engine.data_root(), "containers") + folders(&engine.exec_root(), "c"), 1);
-    eventually("removed folders", || (folders(&engine.data_root(), "containers/.removed") == 0).then_some(()));
-    eventually("closed descriptors", || (descriptors(engine.pid()) <= before.0 + 8).then_some(()));
-    let at = |part: usize| longest[(longest.len() - 1) * part / 100];
-    println!(
-        "{clients} clients, {seconds} s: {} lives, {:.1}/s; longest request of a life: median {:?}, p99 {:?}, most {:?}; \
-         memory {} -> {} KiB",
-        longest.len(),
-        longest.len() as f64 / seconds as f64,
-        at(50),
-        at(99),
-        at(100),
-        before.1,
-        resident_kib(engine.pid()),
-    );
-    engine.finish();
 }
