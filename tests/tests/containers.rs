@@ -494,3 +494,46 @@ fn mounts_of_a_shared_bind_go_both_ways_and_those_of_others_do_not() {
     mount(&["umount", "-R", &path]);
     engine.finish();
 }
+
+#[test]
+fn a_name_without_a_value_takes_a_variable_away() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "cc", "-e", "KEPT=v", "busybox", "sleep", "1000"]).stdout();
+    let exec = |flags: &[&str]| {
+        let words = ["exec"].iter().chain(flags).chain(&["cc", "sh", "-c", "echo [$KEPT]"]);
+        engine.docker(words).stdout().to_owned()
+    };
+    assert_eq!(exec(&[]), "[v]\n");
+    assert_eq!(exec(&["-e", "KEPT=w"]), "[w]\n");
+    assert_eq!(exec(&["-e", "KEPT"]), "[]\n");
+    engine.finish();
+}
+
+/// As `docker cp` names what it copies: the root has no name, `..` is resolved by its words, and the kernel's own files are
+/// not there.
+#[test]
+fn the_root_is_copied_without_the_kernels_files() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "runs", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["create", "--name", "rests", "busybox"]).stdout();
+    for container in ["runs", "rests"] {
+        for (path, name, inside) in
+            [("/", "all", "bin/busybox"), ("/etc/..", "up", "etc/passwd"), ("/bin/../etc", "etc", "passwd")]
+        {
+            let out = engine.folder().join(format!("{container}-{name}"));
+            engine.docker(["cp", "-q", &format!("{container}:{path}"), out.to_str().unwrap()]).stdout();
+            assert!(out.join(inside).exists(), "{container} {path}");
+        }
+        let all = engine.folder().join(format!("{container}-all"));
+        for kernels in ["proc", "sys"] {
+            assert_eq!(std::fs::read_dir(all.join(kernels)).unwrap().count(), 0, "{container} {kernels}");
+        }
+        let ours = engine.folder().join(format!("{container}-ours"));
+        engine.bireme(["cp", &format!("{container}:/"), ours.to_str().unwrap()]).stdout();
+        assert!(ours.join("bin/busybox").exists());
+    }
+    engine.docker(["cp", "runs:/proc/version", "-"]).fails(1, "Could not find the file /proc/version in container");
+    engine.finish();
+}

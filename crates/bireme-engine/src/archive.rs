@@ -4,6 +4,7 @@
 //! attached nowhere. Every path is resolved by the kernel inside that root (`openat2`), component by component for what
 //! an archive names, so that no link of the container or of the archive leads out of it.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -44,8 +45,8 @@ struct Place {
     root: OwnedFd,
     /// In that root.
     inside: String,
-    /// What it is called, where that is not the last part of the path.
-    called: Option<String>,
+    /// What it is called in an archive: the last part of the path that was asked for.
+    called: String,
     read_only: bool,
     /// The root is that of the container, so that a link can be followed from it.
     whole: bool,
@@ -78,11 +79,12 @@ impl Engine {
         blocking(move || {
             let look = || {
                 let (parent, base) = parent_of(&root, &inside)?;
+                not_of_the_kernel(parent.as_fd())?;
                 let mut found = stat(parent.as_fd(), &base)?;
                 if whole && !found.link.is_empty() {
                     found.link = follow(&root, Path::new(&inside))?;
                 }
-                Ok(PathStat { name: called.unwrap_or_else(|| base_name(&path)), ..found })
+                Ok(PathStat { name: called, ..found })
             };
             look().map_err(|error| at_path(&name, &path, error))
         })
@@ -108,10 +110,9 @@ impl Engine {
         blocking(move || {
             let copy = || {
                 let (parent, base) = parent_of(&root, &inside)?;
+                not_of_the_kernel(parent.as_fd())?;
                 let mut archive = Packer::new(out);
-                // The root has no name of its own.
-                let name = called.unwrap_or_else(|| base_name(&inside)).replace('/', ".");
-                archive.append(parent.as_fd(), &base, Path::new(&name), 0)?;
+                archive.append(parent.as_fd(), &base, Path::new(&called), 0)?;
                 archive.finish()
             };
             copy().map_err(|error| at_path(&name, &path, error))
@@ -173,9 +174,11 @@ impl Engine {
         let root = self.root_of(name)?;
         let handle = self.find(name)?;
         let status = handle.view().state.status;
+        let path = &*without_parents(path);
         let clean = Path::new("/").join(path.trim_start_matches('/'));
-        let own = || Place { root, inside: path.to_owned(), called: None, read_only: false, whole: true };
-        if matches!(status, Status::Running | Status::Paused) || clean.components().any(|c| c == Component::ParentDir) {
+        let called = base_name(path);
+        let own = || Place { root, inside: path.to_owned(), called: called.clone(), read_only: false, whole: true };
+        if matches!(status, Status::Running | Status::Paused) {
             return Ok(own());
         }
         let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
@@ -186,8 +189,6 @@ impl Engine {
             _ => None,
         });
         let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
-        // The root of a volume is called as it is in the container.
-        let called = inside.as_os_str().is_empty().then(|| base_name(path));
         let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
         let as_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = match part {
@@ -290,6 +291,47 @@ fn parent_of(root: &OwnedFd, path: &str) -> io::Result<(OwnedFd, OsString)> {
         // `/`, or ends in `..`: a folder, too.
         _ => Ok((in_root(root, &clean, OFlags::PATH | OFlags::DIRECTORY)?, OsStr::new(".").to_owned())),
     }
+}
+
+/// Takes `..` and what stands before it out of a path, as its words say and whatever links there are; what comes at the end
+/// of a path stays. Source: `filepath.Join("/", path)` and `PreserveTrailingDotOrSeparator` of moby.
+fn without_parents(path: &str) -> Cow<'_, str> {
+    if !Path::new(path).components().any(|part| part == Component::ParentDir) {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    let end = ["/.", "/"].into_iter().find(|end| !parts.is_empty() && path.ends_with(end)).unwrap_or_default();
+    Cow::Owned(format!("/{}{end}", parts.join("/")))
+}
+
+/// Refuses what lies among the kernel's own files: they have no length, and say of the machine what the container need not
+/// know. Docker's engine has none of them mounted when it copies.
+fn not_of_the_kernel(folder: BorrowedFd<'_>) -> io::Result<()> {
+    if is_kernels(folder)? { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+}
+
+/// Whether a folder is on one of the file systems that show what the kernel has. Source: statfs(2), magic.h.
+fn is_kernels(folder: BorrowedFd<'_>) -> io::Result<bool> {
+    const KERNELS: [i64; 10] = [
+        0x9fa0,      // proc
+        0x6265_6572, // sysfs
+        0x0027_e0eb, // cgroup
+        0x6367_7270, // cgroup2
+        0x1cd1,      // devpts
+        0x1980_0202, // mqueue
+        0x7363_6673, // securityfs
+        0x6462_6720, // debugfs
+        0x7472_6163, // tracefs
+        0xcafe_4a11, // bpf
+    ];
+    Ok(KERNELS.contains(&(fs::fstatfs(folder)?.f_type as i64 & 0xffff_ffff)))
 }
 
 /// The last part of a path, as Go's `filepath.Base` has it.
@@ -418,6 +460,10 @@ impl<W: Write> Packer<W> {
         let mut header = header(&stat, EntryType::Directory);
         // A slash at the end, as Go's writer has it and some readers look for.
         add(&mut self.archive, &mut header, &as_name.join(""), &[], io::empty())?;
+        // What is on another file system than its parent may be the kernel's.
+        if fs::fstat(parent)?.st_dev != stat.st_dev && is_kernels(folder.as_fd())? {
+            return Ok(());
+        }
         for entry in fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());

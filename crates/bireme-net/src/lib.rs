@@ -52,6 +52,8 @@ pub struct Net {
 }
 
 struct Inner {
+    /// Taken by [`Net::with_state`] alone, on a thread for blocking work: whoever holds it may wait for tasks of the runtime,
+    /// whose own threads must not wait for it in turn.
     state: Mutex<State>,
     sandboxes: Sandboxes,
     service: Arc<Service>,
@@ -168,11 +170,11 @@ impl Net {
 
     /// Answers at [`DNS_INSIDE`] for workloads in `sandbox`, until it is removed. Idempotent.
     pub async fn serve_inside(&self, sandbox: &SandboxId) -> Result<(), NetError> {
-        let known = |state: &State| state.inside.contains_key(sandbox);
-        if known(&self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let (path, id) = (self.inner.sandboxes.path(sandbox), sandbox.clone());
+        let asked = id.clone();
+        if self.with_state(move |state| Ok(state.inside.contains_key(&asked))).await? {
             return Ok(());
         }
-        let (path, id) = (self.inner.sandboxes.path(sandbox), sandbox.clone());
         let attempt = format!("serving names inside {id}");
         // Without the lock: nobody else is waited for.
         let opened = tokio::task::spawn_blocking(move || inside::open(&path)).await.map_err(|_| NetError::ShutDown)?;

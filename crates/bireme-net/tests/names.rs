@@ -231,6 +231,31 @@ fn over_an_internal_network_nobody_is_led_outside() {
     });
 }
 
+/// What is removed waits for its DNS to end, and that for the runtime: nobody there may wait for the removal.
+#[test]
+fn one_sandbox_is_served_while_another_goes() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000026").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        for round in 0..20 {
+            let (goes, comes) = (format!("goes{round}"), format!("comes{round}"));
+            place(&net, &endpoint(&goes, &one, "10.1.0.3")).await;
+            net.serve_inside(&sandbox(&goes)).await.unwrap();
+            place(&net, &endpoint(&comes, &one, "10.1.0.2")).await;
+            let (leaving, id) = (net.clone(), sandbox(&goes));
+            let leaving = tokio::spawn(async move { leaving.remove_sandbox(&id).await });
+            // Until the removal is at work, and no longer.
+            tokio::time::sleep(std::time::Duration::from_micros(50 * round)).await;
+            for _ in 0..50 {
+                net.serve_inside(&sandbox(&comes)).await.unwrap();
+            }
+            leaving.await.unwrap().unwrap();
+            net.remove_sandbox(&sandbox(&comes)).await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn one_who_asks_too_much_leaves_room_for_others() {
     on_machine(|machine| async move {

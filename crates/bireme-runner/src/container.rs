@@ -25,7 +25,7 @@ use rustix::pty::OpenptFlags;
 use crate::devices;
 use crate::filter::{self, Filter};
 use crate::payload::Payload;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs;
 
 /// Our ends of a process's streams, in non-blocking mode.
 pub(crate) struct Streams {
@@ -114,7 +114,9 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
     let written = serde_json::to_vec(&told).map_err(|error| failed("cannot write the specification", error))?;
     fs::write(config.run_dir.join("config.json"), written)
         .map_err(|error| failed("cannot write the specification", error))?;
-    let container = build(config, &rootfs, &user, capabilities, (filter, lent))?;
+    // Closed before there is an init: a folder that init has open is one that a working directory may lead to.
+    drop(rootfs.fd);
+    let container = build(config, &user, capabilities, (filter, lent))?;
     // Init stands in its cgroup and has executed nothing of the container's.
     let cgroup = Cgroup::new(&config.cgroup);
     devices::confine(&cgroup, &spec["linux"]["resources"]["devices"])?;
@@ -126,7 +128,6 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
 
 fn build(
     config: &RunnerConfig,
-    _rootfs: &Rootfs,
     user: &User,
     capabilities: u64,
     (filter, lent): (Option<Rc<Filter>>, Option<filter::Lent>),

@@ -1,10 +1,13 @@
 //! One more process inside the container.
 //!
 //! ```text
-//! runner ── fork ──> helper: joins cgroup and namespaces ── fork ──> process: user, capabilities, seccomp, execve
-//!    ^                  └─ tells its pid, ends                          │
-//!    └──────── one socket: pid, terminal, failure; its end is success ──┘
+//! runner ── fork ──> helper: cgroup, namespaces, folder, seccomp, user, capabilities ── fork ──> process: session, execve
+//!    ^                  └─ tells its pid, ends                                           │
+//!    └──────── one socket: pid, terminal, failure; its end is success ───────────────────┘
 //! ```
+//!
+//! The helper is not in the container's PID namespace: nobody inside can name it. Only what is left when it has given up
+//! everything is forked into that namespace, where root with `CAP_SYS_PTRACE` may take it over at once.
 //!
 //! libcontainer's own way of joining leaves the seccomp filter out, and would hold up the runner for as long as it takes.
 
@@ -89,6 +92,15 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
 }
 
 impl Pending {
+    /// Whether a process was made by the helper, or is ours because the helper has ended; one that has ended already is
+    /// ours as well, until it is waited for. Source: proc_pid_stat(5), the field after the name and the state.
+    fn is_of_helper(&self, pid: Pid) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        let parent = parent.and_then(|parent| parent.parse().ok());
+        parent == Some(self.helper.as_raw()) || parent == Some(Pid::this().as_raw())
+    }
+
     /// Takes what was said; true when all was.
     pub(crate) fn hear(&mut self) -> bool {
         loop {
@@ -107,7 +119,9 @@ impl Pending {
                         (TERMINAL, Some(terminal)) => self.streams.terminal = Some(terminal),
                         (PID, _) => {
                             let text = String::from_utf8_lossy(&buffer[1..got.bytes]).into_owned();
-                            self.pid = text.parse().ok().map(Pid::from_raw);
+                            let told = text.parse().ok().map(Pid::from_raw);
+                            // The socket is open in the container as well, until the execution.
+                            self.pid = self.pid.or(told.filter(|pid| self.is_of_helper(*pid)));
                         }
                         _ => self.failure = serde_json::from_slice(&buffer[..got.bytes]).ok().or(self.failure.take()),
                     }
@@ -176,14 +190,17 @@ impl Joining<'_> {
             | CloneFlags::CLONE_NEWCGROUP;
         nix::sched::setns(&self.init, all)
             .map_err(|error| unavailable("cannot join the container's namespaces", error))?;
-        match raw::fork().map_err(|error| unavailable("cannot start a process in the container", error))? {
+        let payload = self.become_user()?;
+        let refused = "cannot start a process in the container, which its seccomp profile or its limits may forbid";
+        match raw::fork().map_err(|error| unavailable(refused, error))? {
             raw::Fork::Child => {
-                let failure = match self.become_process() {
-                    Err(failure) => {
+                let failure = match self.begin_session() {
+                    Err(error) => {
+                        let failure = unavailable("cannot begin a session", error);
                         crate::payload::report(&self.status, &failure);
                         failure
                     }
-                    Ok(payload) => payload.run_or_report(),
+                    Ok(()) => payload.run_or_report(),
                 };
                 std::process::exit(failure.exit_code.unwrap_or(126))
             }
@@ -192,6 +209,15 @@ impl Joining<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// In the process itself, which has nothing but the container's rights.
+    fn begin_session(&self) -> io::Result<()> {
+        nix::unistd::setsid()?;
+        if self.ends.is_none() {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        Ok(())
     }
 
     /// What the runner has open is none of the container's business, not even for a moment.
@@ -208,10 +234,9 @@ impl Joining<'_> {
         }
     }
 
-    /// From here on in the container: nothing of its files is trusted.
-    fn become_process(&self) -> Result<Payload, Failure> {
+    /// Among the container's files, of which nothing is trusted: everything that takes rights, and then gives those up.
+    fn become_user(&self) -> Result<Payload, Failure> {
         let internal = |what: &str, error: &dyn std::fmt::Display| unavailable(what, error);
-        nix::unistd::setsid().map_err(|error| internal("cannot begin a session", &error))?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty())
             .map_err(|error| internal("cannot open the container's root", &error))?;
@@ -262,11 +287,12 @@ impl Joining<'_> {
         if later {
             enter().map_err(|error| chdir_failed(cwd, error))?;
         }
-        // A folder outside the container has no name inside (CVE-2024-21626).
-        match rustix::process::getcwd(Vec::new()) {
-            Ok(path) if path.to_bytes().starts_with(b"/") => {}
-            _ => return Err(chdir_failed(cwd, rustix::io::Errno::NOENT)),
+        if !crate::payload::stands_inside() {
+            return Err(chdir_failed(cwd, rustix::io::Errno::NOENT));
         }
+        // Another user is another's process, and may be looked into again.
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .map_err(|error| internal("cannot close the process to others", &error))?;
         if security.no_new_privileges {
             filter()?;
         }
@@ -322,7 +348,6 @@ impl Joining<'_> {
             resize(&master, columns, rows)?;
         }
         rustix::io::ioctl_fionbio(&master, true)?;
-        rustix::process::ioctl_tiocsctty(&slave)?;
         rustix::stdio::dup2_stdin(&slave)?;
         rustix::stdio::dup2_stdout(&slave)?;
         rustix::stdio::dup2_stderr(&slave)?;

@@ -169,6 +169,16 @@ impl Payload {
     }
 }
 
+/// Whether the working directory lies below the root of this process (CVE-2024-21626).
+///
+/// The kernel names a folder that does not `(unreachable)`, and no link or number in `/proc` changes that. The C library
+/// must not be asked: it takes such an answer for a failure, looks for the name itself, and may find `/`.
+///
+/// Source: getcwd(2), "C library/kernel differences".
+pub(crate) fn stands_inside() -> bool {
+    rustix::process::getcwd(Vec::new()).is_ok_and(|path| path.to_bytes().starts_with(b"/"))
+}
+
 /// Writes `failure` to where the runner reads it.
 pub(crate) fn report(status: &OwnedFd, failure: &Failure) {
     if let Ok(text) = serde_json::to_vec(failure) {
@@ -183,6 +193,9 @@ impl Executor for Payload {
         // As in `exec.rs`: processes of a container whose PID namespace is shared see this one.
         if rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).is_err() {
             return fail("cannot close the process to others");
+        }
+        if !stands_inside() {
+            return fail("the working directory (cwd) leads out of the container; choose another one");
         }
         // A container must not outlive its runner. Whoever became another user lost this, hence not earlier.
         if rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).is_err() {

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bireme_core::spec::{Mount, MountSource, Propagation};
 use bireme_core::{ErrorKind, Program};
@@ -31,6 +31,9 @@ use rustix::process::WaitOptions;
 
 use crate::raw;
 
+/// Where the kernel's own files are.
+const KERNELS: [&str; 2] = ["/proc", "/sys"];
+
 const MS_PRIVATE: u64 = 1 << 18;
 const MS_SLAVE: u64 = 1 << 19;
 /// The tree keeps the peers that it was cloned with.
@@ -40,6 +43,8 @@ const UNCHANGED: u64 = 0;
 pub(crate) struct Rootfs {
     pub(crate) path: PathBuf,
     pub(crate) fd: OwnedFd,
+    /// Device nodes in mounts are of no use.
+    nodev: bool,
 }
 
 fn failed(what: &str, error: io::Error) -> Failure {
@@ -73,7 +78,7 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = rustix::fs::open(&path, flags, Mode::empty())
         .map_err(|error| failed("cannot open the root filesystem", error.into()))?;
-    let rootfs = Rootfs { path, fd };
+    let rootfs = Rootfs { path, fd, nodev };
     rootfs.make_real(&["dev", "proc", "sys"])?;
     // Fewer components first, so that a mount inside another finds it there.
     let mut own: Vec<&Mount> = config.spec.mounts.iter().filter(|mount| !spec::below_dev(&mount.target)).collect();
@@ -202,11 +207,27 @@ impl Rootfs {
 
     /// Makes the working directory if it is not there.
     ///
+    /// What an image has below its `/proc` and `/sys` is looked at here, and the kernel's files are there when the directory
+    /// is entered. So this is no fence against a way through `/proc/self/fd` (CVE-2024-21626): that is in
+    /// `Payload::validate`.
+    ///
     /// # Errors
-    /// `Invalid` for one among the kernel's own files, as through the descriptors in `/proc`: CVE-2024-21626.
+    /// `Invalid` for one among the kernel's own files.
     fn make_cwd(&self, target: &Path) -> Result<(), Failure> {
+        let mut plain = PathBuf::from("/");
+        for part in target.components() {
+            match part {
+                Component::Normal(name) => plain.push(name),
+                Component::ParentDir => drop(plain.pop()),
+                _ => {}
+            }
+        }
+        if KERNELS.iter().any(|kernel| plain.starts_with(kernel)) {
+            let message = format!("the working directory {} is among the kernel's own files", target.display());
+            return Err(Failure::new(ErrorKind::Invalid, format!("{message}; choose a folder of the container")));
+        }
         let found = self.find_or_make(target, true)?;
-        self.outside_of(&found, target, &["/proc", "/sys"])
+        self.outside_of(&found, target, &KERNELS)
     }
 
     /// Opens the place of a mount inside the root, made as a folder or an empty file if it is not there.
@@ -234,7 +255,11 @@ impl Rootfs {
     fn outside_of(&self, found: &OwnedFd, target: &Path, kernels: &[&str]) -> Result<(), Failure> {
         let real = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd()))
             .map_err(|error| failed(&format!("cannot look at {} in the container", target.display()), error))?;
-        let inside = Path::new("/").join(real.strip_prefix(&self.path).unwrap_or(&real));
+        let Ok(inside) = real.strip_prefix(&self.path) else {
+            let message = format!("{} leads out of the container's root filesystem", target.display());
+            return Err(Failure::new(ErrorKind::Denied, message));
+        };
+        let inside = Path::new("/").join(inside);
         if !kernels.iter().any(|kernel| inside.starts_with(kernel)) {
             return Ok(());
         }
@@ -307,7 +332,7 @@ impl Rootfs {
                 let target = self.make(target, meta.is_dir())?;
                 match shared {
                     Some(tree) => {
-                        let attr_set = if mount.read_only { MOUNT_ATTR_RDONLY } else { 0 };
+                        let attr_set = self.attributes(path, mount.read_only);
                         let attributes = MountAttr { attr_set, attr_clr: 0, propagation: UNCHANGED, userns_fd: 0 };
                         set_attributes(tree.as_fd(), &attributes).and_then(|()| attach(tree.as_fd(), target.as_fd()))
                     }
@@ -315,7 +340,7 @@ impl Rootfs {
                         if *propagation == Propagation::Slave {
                             propagates(path, false)?;
                         }
-                        bind(path, target.as_fd(), *recursive, *propagation, mount.read_only)
+                        bind(path, target.as_fd(), *recursive, *propagation, self.attributes(path, mount.read_only))
                     }
                 }
                 .map_err(|error| failed(&what(), error))
@@ -329,7 +354,8 @@ impl Rootfs {
                 let target = self.make(target, folder)?;
                 // By its descriptor: what the name stands for may change, what was found does not.
                 let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-                bind(&found, target.as_fd(), true, Propagation::Private, mount.read_only)
+                let attributes = self.attributes(volume, mount.read_only);
+                bind(&found, target.as_fd(), true, Propagation::Private, attributes)
                     .map_err(|error| failed(&what(), error))
             }
             MountSource::Tmpfs { size, mode, options } => {
@@ -337,6 +363,20 @@ impl Rootfs {
                 tmpfs(target.as_fd(), *size, *mode, options, mount.read_only).map_err(|error| failed(&what(), error))
             }
         }
+    }
+
+    /// What a bind of `source` is mounted with. A container may make device nodes, and its device rules keep it from using
+    /// them: but another with the same volume, a component or a local account through `/proc/PID/root` is not bound by those
+    /// rules. What is brought from the machine's `/dev` was meant to be used.
+    fn attributes(&self, source: &Path, read_only: bool) -> u64 {
+        let mut set = 0;
+        if read_only {
+            set |= MOUNT_ATTR_RDONLY;
+        }
+        if self.nodev && !source.starts_with("/dev") {
+            set |= MOUNT_ATTR_NODEV;
+        }
+        set
     }
 
     /// Puts the files that the engine wrote at their places; a mount of the user's at the same place wins.
@@ -353,7 +393,8 @@ impl Rootfs {
                 .and_then(|()| fs::set_permissions(&file, fs::Permissions::from_mode(0o644)))
                 .map_err(|error| failed("cannot write a file of /etc", error))?;
             let place = self.make(target, false)?;
-            bind(&file, place.as_fd(), false, Propagation::Private, config.spec.security.read_only_root)
+            let attributes = self.attributes(&file, config.spec.security.read_only_root);
+            bind(&file, place.as_fd(), false, Propagation::Private, attributes)
                 .map_err(|error| failed(&format!("cannot mount {}", target.display()), error))?;
         }
         // By this file programs tell that they are in a container.
@@ -442,15 +483,12 @@ fn bind(
     target: BorrowedFd<'_>,
     recursive: bool,
     propagation: Propagation,
-    read_only: bool,
+    attr_set: u64,
 ) -> io::Result<()> {
     let tree = clone_tree(source, recursive)?;
-    let mut attributes = MountAttr { attr_set: 0, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 };
+    let mut attributes = MountAttr { attr_set, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 };
     if propagation == Propagation::Slave {
         attributes.propagation = MS_SLAVE;
-    }
-    if read_only {
-        attributes.attr_set |= MOUNT_ATTR_RDONLY;
     }
     set_attributes(tree.as_fd(), &attributes)?;
     attach(tree.as_fd(), target)

@@ -23,12 +23,26 @@ const PROBE: &str = r#"
 
 int main(int count, char **arguments) {
     if (count > 1 && !strcmp(arguments[1], "watch")) {
-        /* Looks into every other process for some seconds, and prints programs that are not this one. */
+        /* Looks into every other process for some seconds, and prints programs that are not this one, and rights that are
+           more than this one has. */
+        unsigned long long own = 0;
         time_t end = time(NULL) + 8;
         while (time(NULL) < end) {
             DIR *all = opendir("/proc");
             for (struct dirent *one; (one = readdir(all));) {
                 char name[64], program[4096];
+                if (atoi(one->d_name) < 1) continue;
+                snprintf(name, sizeof name, "/proc/%d/status", atoi(one->d_name));
+                FILE *status = fopen(name, "r");
+                unsigned long long rights = 0;
+                int mode = 2;
+                while (status && fgets(program, sizeof program, status)) {
+                    sscanf(program, "CapPrm: %llx", &rights);
+                    sscanf(program, "Seccomp: %d", &mode);
+                }
+                if (status) fclose(status);
+                if (atoi(one->d_name) == getpid()) own = rights;
+                else if (own && (rights & ~own || mode != 2)) printf("rights %llx, filter %d\n", rights, mode);
                 if (atoi(one->d_name) < 2) continue;
                 snprintf(name, sizeof name, "/proc/%d/exe", atoi(one->d_name));
                 ssize_t length = readlink(name, program, sizeof program - 1);
@@ -247,6 +261,58 @@ fn nobody_inside_looks_into_a_process_that_is_about_to_join() {
     }
     assert!(execs > 5, "{execs}");
     assert_eq!(engine.docker(["logs", "watching"]).stdout(), "watched\n");
+    engine.finish();
+}
+
+/// CVE-2024-21626: the image says what its `/proc` leads to until the kernel's is there, and what init has open leads to
+/// the host.
+#[test]
+fn no_working_directory_leads_to_what_init_has_open() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    std::fs::write(engine.folder().join("secret"), "of the host").unwrap();
+    altered(&engine, |root| {
+        std::fs::create_dir_all(root.join("proc/self/fd")).unwrap();
+        for number in 3..40 {
+            std::os::unix::fs::symlink("/tmp", root.join(format!("proc/self/fd/{number}"))).unwrap();
+            std::os::unix::fs::symlink(format!("/proc/self/fd/{number}"), root.join(format!("way{number}"))).unwrap();
+        }
+    });
+    let up = "../".repeat(12);
+    let read = format!("cat {up}{}/secret || echo kept", engine.folder().strip_prefix("/").unwrap().display());
+    let mut entered = 0;
+    for number in 3..40 {
+        let way = format!("/way{number}");
+        let output = engine.docker(["run", "--rm", "--network", "none", "-w", &way, "altered", "sh", "-c", &read]);
+        assert!(!output.raw_stdout().contains("of the host"), "{output}");
+        entered += i32::from(output.code == 0);
+    }
+    assert_eq!(entered, 0, "what is open is no folder of the container");
+    let plain = engine.docker(["run", "--rm", "-w", "/proc/self/fd/4", "altered", "true"]);
+    plain.fails(125, "is among the kernel's own files");
+    let hidden = engine.docker(["run", "--rm", "-w", "/tmp/../proc/self/fd/4", "altered", "true"]);
+    hidden.fails(125, "is among the kernel's own files");
+    engine.finish();
+}
+
+/// A container may make device nodes; whoever else has the volume is not bound by the container's device rules.
+#[test]
+fn device_nodes_in_volumes_are_of_no_use() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let folder = engine.folder().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    for mount in ["nodes:/v".to_owned(), format!("{}:/v", folder.display())] {
+        // One that every container may use, by its rules.
+        engine.docker(["run", "--rm", "-v", &mount, "busybox", "mknod", "/v/zero", "c", "1", "5"]).stdout();
+        let read = ["run", "--rm", "-v", &mount, "busybox", "head", "-c", "1", "/v/zero"];
+        engine.docker(read).fails(1, "Permission denied");
+    }
+    let part = "type=volume,src=nodes,dst=/p,volume-subpath=.";
+    engine.docker(["run", "--rm", "--mount", part, "busybox", "head", "-c", "1", "/p/zero"]).fails(1, "denied");
+    // What is brought from the machine's own `/dev` is meant to be used, and whoever is privileged uses anything.
+    engine.docker(["run", "--rm", "-v", "/dev/zero:/v", "busybox", "head", "-c", "1", "/v"]).stdout();
+    engine.docker(["run", "--rm", "--privileged", "-v", "nodes:/v", "busybox", "head", "-c", "1", "/v/zero"]).stdout();
     engine.finish();
 }
 

@@ -6,7 +6,7 @@
 mod devices;
 mod seccomp;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Resources, Seccomp, Security};
@@ -409,21 +409,27 @@ pub fn capabilities(security: &Security, available: u64) -> Result<BTreeSet<Stri
     Ok(set)
 }
 
-/// The environment of a process: Docker's defaults, the workload's, then `extra`; each name once.
+/// The environment of a process: Docker's defaults, the workload's, then `extra`; each name once. A name without a value
+/// takes away what came before. Source: `ReplaceOrAppendEnvVars` of moby.
 pub fn environment(spec: &WorkloadSpec, user: &User, tty: bool, extra: &[String]) -> Vec<String> {
-    let mut all: Vec<String> = vec![PATH.to_owned(), format!("HOSTNAME={}", spec.hostname)];
-    if tty {
-        all.push("TERM=xterm".to_owned());
-    }
-    for entry in spec.env.iter().chain(extra) {
-        let Some((name, _)) = entry.split_once('=') else { continue };
-        match all.iter_mut().find(|known| known.split_once('=').is_some_and(|(known, _)| known == name)) {
-            Some(known) => known.clone_from(entry),
-            None => all.push(entry.clone()),
+    let hostname = format!("HOSTNAME={}", spec.hostname);
+    let ours = [PATH, hostname.as_str()].into_iter().chain(tty.then_some("TERM=xterm"));
+    let mut all: Vec<Option<&str>> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for entry in ours.chain(spec.env.iter().chain(extra).map(String::as_str)) {
+        let (name, value) = entry.split_once('=').map_or((entry, None), |(name, value)| (name, Some(value)));
+        match (places.get(name), value) {
+            (Some(at), Some(_)) => all[*at] = Some(entry),
+            (None, Some(_)) => {
+                places.insert(name, all.len());
+                all.push(Some(entry));
+            }
+            (Some(at), None) => all[*at] = None,
+            (None, None) => {}
         }
     }
-    if !all.iter().any(|entry| entry.starts_with("HOME=") && entry != "HOME=") {
-        all.retain(|entry| entry != "HOME=");
+    let mut all: Vec<String> = all.into_iter().flatten().filter(|entry| *entry != "HOME=").map(str::to_owned).collect();
+    if !all.iter().any(|entry| entry.starts_with("HOME=")) {
         all.push(format!("HOME={}", user.home));
     }
     all
@@ -676,7 +682,12 @@ fn mounts(config: &RunnerConfig) -> Value {
             // Refused by `check`.
             MountSource::Subpath { .. } => continue,
             MountSource::Bind { path, recursive, .. } => {
-                bind(&path.to_string_lossy(), &own.target, &[if *recursive { "rbind" } else { "bind" }, access])
+                let mut options = vec![if *recursive { "rbind" } else { "bind" }, access];
+                if own.read_only {
+                    // What is mounted below it too.
+                    options.push("rro");
+                }
+                bind(&path.to_string_lossy(), &own.target, &options)
             }
             MountSource::Tmpfs { size, mode, .. } => {
                 let (size, mode) =
