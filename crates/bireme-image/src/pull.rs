@@ -4,6 +4,7 @@
 //! broke), verified, renamed into place, unpacked. Only when all are there is the image recorded.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
@@ -154,7 +155,8 @@ impl ImageStore {
             return Ok(());
         }
         if !here {
-            let Ok(_slot) = self.inner.download_slots.acquire().await else {
+            let slots = self.inner.download_slots(remote.host());
+            let Ok(_slot) = slots.acquire().await else {
                 unreachable!("the semaphore is never closed");
             };
             self.download(remote, &layer.blob, progress).await?;
@@ -198,6 +200,32 @@ impl ImageStore {
     }
 }
 
+/// How fast a server sends. One that lets a byte drip now and then is never silent, and never done.
+struct Pace {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    const LEAST: usize = 64 << 10;
+    const WITHIN: Duration = Duration::from_mins(1);
+
+    fn begin(now: Instant) -> Self {
+        Self { since: now, bytes: 0 }
+    }
+
+    /// Whether enough came, with these `bytes`.
+    fn keeps_up(&mut self, now: Instant, bytes: usize) -> bool {
+        self.bytes += bytes;
+        if now.duration_since(self.since) < Self::WITHIN {
+            return true;
+        }
+        let enough = self.bytes >= Self::LEAST;
+        *self = Self::begin(now);
+        enough
+    }
+}
+
 /// Receives a blob, taking it up again where a connection broke. Attempts count from the last byte that arrived.
 async fn receive(
     remote: &Remote,
@@ -208,6 +236,7 @@ async fn receive(
 ) -> Result<(), ImageError> {
     let id = blob.digest.short();
     let (mut done, mut reported, mut attempt) = (0_u64, 0_u64, 0_u32);
+    let mut pace = Pace::begin(Instant::now());
     while done < blob.size {
         let before = done;
         let failure = match remote.blob(&blob.digest, done).await {
@@ -223,6 +252,11 @@ async fn receive(
                             break remote.broken("fetch a layer", &early);
                         }
                     };
+                    if !pace.keeps_up(Instant::now(), chunk.len()) {
+                        let slow = "less than 64 KiB came within a minute: try again later, or elsewhere";
+                        let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, slow);
+                        return Err(remote.broken("fetch a layer", &slow).error);
+                    }
                     let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
                     skip -= skipped as u64;
                     bytes::Buf::advance(&mut chunk, skipped);
@@ -313,4 +347,20 @@ fn choose(
         wanted: platform.cloned().unwrap_or_else(Platform::host),
         offered: offered(platforms),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_drips_does_not_keep_up_and_who_is_slow_does() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut dripping = Pace::begin(begin);
+        assert!((0..6).all(|step| dripping.keeps_up(at(step * 10), 1)));
+        assert!(!dripping.keeps_up(at(60), 1));
+        let mut slow = Pace::begin(begin);
+        assert!((0..60).all(|step| slow.keeps_up(at(step * 20), 30 << 10)));
+    }
 }

@@ -95,8 +95,22 @@ pub(crate) struct Inner {
     pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
     /// Unpacking is bound by processor and disk: as many at once as there are processors.
     pub(crate) unpack_slots: Semaphore,
-    /// Layers fetched at once, over all pulls.
-    pub(crate) download_slots: Semaphore,
+    /// Layers fetched at once from one registry, over all pulls: a slow one holds up nobody else's.
+    download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// Layers fetched at once from one registry.
+const DOWNLOADS: usize = 4;
+
+impl Inner {
+    /// The places for downloads from `registry`.
+    pub(crate) fn download_slots(&self, registry: &str) -> Arc<Semaphore> {
+        let mut known = self.download_slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // Registries of which nothing is fetched now are forgotten.
+        known.retain(|name, slots| name == registry || Arc::strong_count(slots) > 1);
+        let slots = known.entry(registry.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(DOWNLOADS)));
+        Arc::clone(slots)
+    }
 }
 
 /// Keeps a blob or layer from being deleted while it lives.
@@ -155,7 +169,7 @@ impl ImageStore {
                 pins: Mutex::default(),
                 unpacking: Mutex::default(),
                 unpack_slots: Semaphore::new(processors),
-                download_slots: Semaphore::new(4),
+                download_slots: Mutex::default(),
             };
             inner.close_to_others();
             inner.keep_what_a_lost_database_knew(found)?;

@@ -11,6 +11,7 @@
 //!
 //! libcontainer's own way of joining leaves the seccomp filter out, and would hold up the runner for as long as it takes.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -92,8 +93,8 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
 }
 
 impl Pending {
-    /// Whether a process was made by the helper, or is ours because the helper has ended; one that has ended already is
-    /// ours as well, until it is waited for. Source: proc_pid_stat(5), the field after the name and the state.
+    /// Whether a process was made by the helper, or is ours because the helper has ended. Source: proc_pid_stat(5), the
+    /// field after the name and the state.
     fn is_of_helper(&self, pid: Pid) -> bool {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
@@ -101,8 +102,8 @@ impl Pending {
         parent == Some(self.helper.as_raw()) || parent == Some(Pid::this().as_raw())
     }
 
-    /// Takes what was said; true when all was.
-    pub(crate) fn hear(&mut self) -> bool {
+    /// Takes what was said; true when all was. `waited_for`: processes of ours that have ended.
+    pub(crate) fn hear(&mut self, waited_for: &HashMap<Pid, i32>) -> bool {
         loop {
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -121,7 +122,8 @@ impl Pending {
                             let text = String::from_utf8_lossy(&buffer[1..got.bytes]).into_owned();
                             let told = text.parse().ok().map(Pid::from_raw);
                             // The socket is open in the container as well, until the execution.
-                            self.pid = self.pid.or(told.filter(|pid| self.is_of_helper(*pid)));
+                            let ours = |pid: &Pid| waited_for.contains_key(pid) || self.is_of_helper(*pid);
+                            self.pid = self.pid.or(told.filter(ours));
                         }
                         _ => self.failure = serde_json::from_slice(&buffer[..got.bytes]).ok().or(self.failure.take()),
                     }

@@ -815,7 +815,7 @@ impl<'a> Server<'a> {
     }
 
     fn heed_pending(&mut self, key: u64) {
-        if !self.pending.get_mut(&key).is_some_and(Pending::hear) {
+        if !self.pending.get_mut(&key).is_some_and(|pending| pending.hear(&self.unclaimed)) {
             return;
         }
         let Some(pending) = self.pending.remove(&key) else { return };

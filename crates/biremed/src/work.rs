@@ -8,7 +8,7 @@ use axum::response::Response;
 use bireme_image::{ImageError, Progress};
 use futures::{Stream, StreamExt as _};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::convert::image;
@@ -21,6 +21,17 @@ const WAITING: usize = 64;
 /// Lines of other work that wait: a few words each, some for each layer. Work that holds what others wait for, as a pull
 /// does, must not stand still with it for a client that was put aside.
 const WAITING_WORDS: usize = 8192;
+
+/// Pieces of long work, uploads and downloads at once. Each holds a thread or two for as long as its client likes, out of
+/// some hundreds that short work needs too: without a bound, clients that send slowly would keep every container from being
+/// started and stopped.
+static PLACES: Semaphore = Semaphore::const_new(64);
+
+/// Waits for a place for long work, which is given back when the answer is dropped. Cancel safe.
+pub async fn place() -> Option<SemaphorePermit<'static>> {
+    // Never closed.
+    PLACES.acquire().await.ok()
+}
 
 /// Where work leaves its lines.
 #[derive(Clone)]
@@ -90,14 +101,21 @@ where
     let cancel = CancellationToken::new();
     let cancelled = cancel.clone();
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                outcome = work(Report(sender)) => {
-                    let _ = answer.send(outcome);
+    tokio::spawn(async move {
+        let place = tokio::select! {
+            place = place() => place,
+            () = cancelled.cancelled() => return,
+        };
+        tokio::task::spawn_blocking(move || {
+            let _place = place;
+            runtime.block_on(async {
+                tokio::select! {
+                    outcome = work(Report(sender)) => {
+                        let _ = answer.send(outcome);
+                    }
+                    () = cancelled.cancelled() => {}
                 }
-                () = cancelled.cancelled() => {}
-            }
+            });
         });
     });
     Work { lines, ended, _cancel_on_drop: cancel.drop_guard() }

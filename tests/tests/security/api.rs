@@ -155,3 +155,27 @@ fn a_web_socket_carries_what_is_typed_and_said() {
     assert_eq!(plain.status, 400, "{}", plain.text());
     engine.finish();
 }
+
+/// Each upload takes a thread for as long as its client likes, out of those that start and stop containers.
+#[test]
+fn uploads_that_do_not_end_keep_no_container_from_its_start_or_end() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).stdout();
+    let slow: Vec<UnixStream> = (0..400)
+        .map(|_| {
+            let mut stream = eventually("a connection", || UnixStream::connect(engine.socket()).ok());
+            let head = "POST /images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nxx";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // Until as many as may are at work.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "hi"]).stdout(), "hi\n");
+    engine.docker(["rm", "-f", "cc"]).stdout();
+    drop(slow);
+    // Their places are given back.
+    engine.load("busybox");
+    engine.finish();
+}

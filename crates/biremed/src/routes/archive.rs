@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::convert::time;
 use crate::error::{ApiError, chain};
 use crate::extract::Query;
+use crate::work;
 
 pub(super) fn router() -> Router<App> {
     Router::new()
@@ -47,7 +48,11 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
     let asked = path.clone();
-    let reading = async move { engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await };
+    let place = work::place().await;
+    let reading = async move {
+        let _place = place;
+        engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await
+    };
     Ok(with_stat(archive(reader, reading, "application/x-tar").await?, &asked, &found))
 }
 
@@ -73,7 +78,11 @@ async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
     app.engine.can_export(&name)?;
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
-    let reading = async move { engine.export(&name, SyncIoBridge::new(writer)).await };
+    let place = work::place().await;
+    let reading = async move {
+        let _place = place;
+        engine.export(&name, SyncIoBridge::new(writer)).await
+    };
     archive(reader, reading, "application/octet-stream").await
 }
 
@@ -117,6 +126,7 @@ async fn archive(
 
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
     let path = path(&query)?;
+    let _place = work::place().await;
     let archive = SyncIoBridge::new(images::reader(body));
     let how = Unpack { keep_kinds: query.flag("noOverwriteDirNonDir") };
     app.engine.write_archive(&name, &path, archive, how).await?;

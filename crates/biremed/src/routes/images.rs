@@ -220,7 +220,11 @@ async fn save(app: &App, names: Vec<String>) -> Answer {
     }
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let images: ImageStore = app.images.clone();
-    let saving = async move { images.save(&names, writer).await };
+    let place = work::place().await;
+    let saving = async move {
+        let _place = place;
+        images.save(&names, writer).await
+    };
     let pieces = futures::stream::once(saving).filter_map(async |ended| {
         let error = ended.err()?;
         tracing::warn!(error = %chain(&error), "save failed");
