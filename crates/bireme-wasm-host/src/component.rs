@@ -520,11 +520,10 @@ struct Waits {
 }
 
 impl<F: Future> Guarded<F> {
-    /// `timed` is whether the workload's wall time limit applies.
-    pub(crate) fn new(account: Arc<Account>, timed: bool, inner: F) -> Self {
+    /// `limit` is on wall time.
+    pub(crate) fn new(account: Arc<Account>, limit: Option<Duration>, inner: F) -> Self {
         // A limit beyond what the clock can hold is none.
-        let end = || tokio::time::Instant::now().checked_add(account.component.spec.bireme.timeout);
-        let deadline = if timed { end() } else { None };
+        let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
         Self { inner: Box::pin(inner), account, deadline, waits: None, spent: Duration::ZERO }
     }
 }

@@ -746,7 +746,8 @@ async fn run(
 ) -> Ended {
     let component = Arc::clone(&invocation.component);
     let account = Arc::clone(&invocation.account);
-    let mut guarded = Guarded::new(Arc::clone(&account), true, call(Arc::clone(&account), request, answer, depth));
+    let limit = Some(component.spec.bireme.timeout);
+    let mut guarded = Guarded::new(Arc::clone(&account), limit, call(Arc::clone(&account), request, answer, depth));
     let ended = (&mut guarded).await;
     let mut remains: Option<Box<dyn Send>> = None;
     let (outcome, end) = match ended {

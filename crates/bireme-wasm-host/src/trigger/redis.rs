@@ -110,7 +110,8 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
 async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) {
     let component = Arc::clone(&invocation.component);
     let account = Arc::clone(&invocation.account);
-    let ended = Guarded::new(Arc::clone(&account), true, call(&account, payload)).await;
+    let limit = Some(component.spec.bireme.timeout);
+    let ended = Guarded::new(Arc::clone(&account), limit, call(&account, payload)).await;
     let number = invocation.number;
     let failure = match ended {
         Ok(Ok(Ok(()))) => None,
