@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::account::Payer;
 use crate::component::Component;
+use crate::host::redis::Held;
 
 /// Why a store could not be opened.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(crate) enum OpenError {
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub enum Store {
     Embedded(Arc<Mutex<Connection>>),
-    Redis(MultiplexedConnection),
+    Redis(MultiplexedConnection, #[expect(dead_code, reason = "held so that it counts as in use")] Held),
 }
 
 /// The embedded stores of this sandbox, each opened once.
@@ -101,14 +102,14 @@ impl Store {
                 .redis
                 .get(component, url, true)
                 .await
-                .map(|(open, _)| Self::Redis(open))
+                .map(|(open, held)| Self::Redis(open, held))
                 .map_err(OpenError::Other),
         }
     }
 
     /// The value of `key`, for which `payer` pays while it is on its way to the guest.
     pub(crate) async fn get(&self, key: String, payer: Payer) -> Outcome<Option<Vec<u8>>> {
-        if let Self::Redis(connection) = self {
+        if let Self::Redis(connection, _) = self {
             // Not by MGET, which takes a key of another type for none.
             let value: Option<Vec<u8>> = connection.clone().get(key).await.map_err(plain)?;
             let _charge = value.as_ref().map(|value| payer.pay(value.len())).transpose()?;
@@ -130,7 +131,7 @@ impl Store {
             Self::Embedded(db) => {
                 sql(db, move |db| db.prepare_cached("SELECT 1 FROM kv WHERE key = ?1")?.exists([key])).await
             }
-            Self::Redis(connection) => connection.clone().exists(key).await.map_err(plain),
+            Self::Redis(connection, _) => connection.clone().exists(key).await.map_err(plain),
         }
     }
 
@@ -153,7 +154,7 @@ impl Store {
                 .await?;
                 result.map(|(keys, _)| keys)
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 let mut connection = connection.clone();
                 let (mut keys, mut charges) = (Vec::new(), Vec::new());
                 let mut cursor = 0u64;
@@ -206,7 +207,7 @@ impl Store {
                 .await?;
                 result.map(|(found, _)| found)
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if keys.is_empty() {
                     return Ok(Vec::new());
                 }
@@ -235,7 +236,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if pairs.is_empty() {
                     return Ok(());
                 }
@@ -260,7 +261,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if keys.is_empty() {
                     return Ok(());
                 }
@@ -294,7 +295,7 @@ impl Store {
                 .await?;
                 result.ok_or_else(|| "the value is not a whole number or would become too large".to_owned())
             }
-            Self::Redis(connection) => connection.clone().incr(key, delta).await.map_err(plain),
+            Self::Redis(connection, _) => connection.clone().incr(key, delta).await.map_err(plain),
         }
     }
 
@@ -316,7 +317,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 let script = redis::Script::new(
                     "local now = redis.call('GET', KEYS[1]) \
                      if (ARGV[1] == '0' and now == false) or (ARGV[1] == '1' and now == ARGV[2]) then \
