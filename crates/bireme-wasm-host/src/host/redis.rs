@@ -127,11 +127,20 @@ pub(crate) async fn dial(
         return Err(super::net::leads_inside(host, first));
     }
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    // What a label subscribes to is the host's own, and not what guests may leave no room for.
+    let place = if backlog.is_some() { None } else { Some(take_place(component)?) };
     let stream = tokio::time::timeout(CONNECT, super::net::dial(component, &addresses)).await;
     let stream = stream.map_err(|_| format!("{host} does not answer"))?.map_err(|error| format!("{host}: {error}"))?;
     let under_way = component.redis.under_way.clone();
-    let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone());
+    let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone(), place);
     Ok((info, stream))
+}
+
+fn take_place(component: &Component) -> Result<crate::stock::Place, String> {
+    component.descriptors.take().ok_or_else(|| {
+        component.note_descriptors();
+        "the component has as many files, sockets and connections open as it may".to_owned()
+    })
 }
 
 impl Connections {

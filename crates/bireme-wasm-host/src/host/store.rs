@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use crate::account::Payer;
 use crate::component::Component;
 use crate::host::redis::Held;
+use crate::stock::{Own, Stock};
 
 /// Why a store could not be opened.
 #[derive(Debug)]
@@ -31,23 +32,27 @@ pub enum Store {
 /// The embedded stores of this sandbox, each opened once.
 pub(crate) struct Embedded {
     folder: PathBuf,
-    open: Mutex<HashMap<String, Arc<Mutex<Connection>>>>,
+    open: Mutex<HashMap<String, (Arc<Mutex<Connection>>, Own)>>,
+    descriptors: Arc<Stock>,
 }
 
+/// Descriptors of an embedded store: the file, its log, and the index of that.
+const OF_STORE: usize = 3;
+
 impl Embedded {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
+    pub(crate) fn new(folder: PathBuf, descriptors: &Arc<Stock>) -> Self {
+        Self { folder, open: Mutex::default(), descriptors: Arc::clone(descriptors) }
     }
 
     fn get(&self, name: &str) -> Result<Arc<Mutex<Connection>>, String> {
         let mut open = lock(&self.open);
-        if let Some(store) = open.get(name) {
+        if let Some((store, _)) = open.get(name) {
             return Ok(Arc::clone(store));
         }
         let file = self.folder.join(format!("{}.sqlite", file_name(name)));
         let store =
             Arc::new(Mutex::new(open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?));
-        open.insert(name.to_owned(), Arc::clone(&store));
+        open.insert(name.to_owned(), (Arc::clone(&store), self.descriptors.own(OF_STORE)));
         Ok(store)
     }
 }
@@ -364,7 +369,7 @@ mod tests {
     #[tokio::test]
     async fn an_embedded_store_keeps_counts_and_swaps() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::Embedded(Embedded::new(folder.path().to_owned()).get("default").unwrap());
+        let store = Store::Embedded(Embedded::new(folder.path().to_owned(), &Stock::new(64)).get("default").unwrap());
         store.set("a".into(), b"1".to_vec()).await.unwrap();
         assert_eq!(store.increment("a".into(), 41).await.unwrap(), 42);
         assert_eq!(store.increment("n".into(), -1).await.unwrap(), -1);
