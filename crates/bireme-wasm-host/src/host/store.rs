@@ -8,6 +8,7 @@ use bireme_core::labels::StoreBackend;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::Semaphore;
 
 use crate::account::Payer;
 use crate::component::Component;
@@ -25,14 +26,22 @@ pub(crate) enum OpenError {
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub enum Store {
-    Embedded(Arc<Mutex<Connection>>),
+    Embedded(Arc<File>),
     Redis(MultiplexedConnection, #[expect(dead_code, reason = "held so that it counts as in use")] Held),
+}
+
+/// An embedded store.
+#[expect(unreachable_pub, reason = "as Store")]
+pub struct File {
+    connection: Mutex<Connection>,
+    /// One at a time: calls wait for it here, and not each in a thread of those that files and lookups need too.
+    turn: Arc<Semaphore>,
 }
 
 /// The embedded stores of this sandbox, each opened once.
 pub(crate) struct Embedded {
     folder: PathBuf,
-    open: Mutex<HashMap<String, (Arc<Mutex<Connection>>, Own)>>,
+    open: Mutex<HashMap<String, (Arc<File>, Own)>>,
     descriptors: Arc<Stock>,
 }
 
@@ -44,14 +53,20 @@ impl Embedded {
         Self { folder, open: Mutex::default(), descriptors: Arc::clone(descriptors) }
     }
 
-    fn get(&self, name: &str) -> Result<Arc<Mutex<Connection>>, String> {
+    /// The store called `name`, if it is open: without waiting for the disk.
+    fn known(&self, name: &str) -> Option<Arc<File>> {
+        let open = self.open.try_lock().ok()?;
+        open.get(name).map(|(store, _)| Arc::clone(store))
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<File>, String> {
         let mut open = lock(&self.open);
         if let Some((store, _)) = open.get(name) {
             return Ok(Arc::clone(store));
         }
         let file = self.folder.join(format!("{}.sqlite", file_name(name)));
-        let store =
-            Arc::new(Mutex::new(open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?));
+        let connection = open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?;
+        let store = Arc::new(File { connection: Mutex::new(connection), turn: Arc::new(Semaphore::new(1)) });
         open.insert(name.to_owned(), (Arc::clone(&store), self.descriptors.own(OF_STORE)));
         Ok(store)
     }
@@ -99,6 +114,9 @@ impl Store {
         match component.spec.bireme.stores.get(name) {
             None => Err(OpenError::NoSuchStore),
             Some(StoreBackend::Embedded) => {
+                if let Some(known) = component.embedded.known(name) {
+                    return Ok(Self::Embedded(known));
+                }
                 let (embedded, name) = (Arc::clone(&component.embedded), name.to_owned());
                 blocking(move || embedded.get(&name)).await.map(Self::Embedded).map_err(OpenError::Other)
             }
@@ -348,11 +366,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 
 
 /// Runs `work` on a thread where it may wait for the disk.
 async fn sql<T: Send + 'static>(
-    db: &Arc<Mutex<Connection>>,
+    db: &Arc<File>,
     work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Outcome<T> {
     let db = Arc::clone(db);
-    blocking(move || work(&mut lock(&db)).map_err(|error| error.to_string())).await
+    let turn = Arc::clone(&db.turn).acquire_owned().await.map_err(|error| error.to_string())?;
+    blocking(move || {
+        // Given back by the thread: whoever asked may have gone.
+        let _turn = turn;
+        work(&mut lock(&db.connection)).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -363,6 +387,36 @@ mod tests {
     fn store_names_are_safe_file_names() {
         for (name, expected) in [("default", "default"), ("../x", "%2E%2E%2Fx"), ("a b", "a%20b"), ("", "")] {
             assert_eq!(file_name(name), expected);
+        }
+    }
+
+    /// Waits for its turn without a thread: those are few, and files and lookups need them too.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn calls_that_wait_for_a_store_hold_no_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Embedded::new(folder.path().to_owned(), &Stock::new(64)).get("default").unwrap();
+        let (taken, was_taken) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let busy = Arc::clone(&file);
+        let holder = std::thread::spawn(move || {
+            let _connection = lock(&busy.connection);
+            taken.send(()).unwrap();
+            let _ = released.recv();
+        });
+        was_taken.recv().unwrap();
+        let calls: Vec<_> = (0..600)
+            .map(|n| {
+                let store = Store::Embedded(Arc::clone(&file));
+                tokio::spawn(async move { store.set(n.to_string(), Vec::new()).await })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let other = tokio::time::timeout(std::time::Duration::from_secs(5), tokio::task::spawn_blocking(|| ())).await;
+        drop(release);
+        holder.join().unwrap();
+        assert!(other.is_ok(), "other work finds a thread");
+        for call in calls {
+            call.await.unwrap().unwrap();
         }
     }
 

@@ -151,6 +151,8 @@ async fn connections_are_counted_also_when_subscriptions_break_off() {
     let most = most.load(Ordering::SeqCst);
     assert!((1..=32).contains(&most), "{most} connections at once");
     victim.logged("32 connections are in use");
+    let told = victim.log().matches("broke off").count();
+    assert!((1..=2).contains(&told), "what goes on and on is told once: {told}");
     victim.workload.signal(Signal::KILL).await.unwrap();
     victim.workload.delete().await.unwrap();
     until("all are closed", || open.load(Ordering::SeqCst) == 0);
