@@ -33,7 +33,11 @@ pub const KEYS: &[(&str, &str, &str)] = &[
          effect in an image",
         "`false`",
     ),
-    ("bireme.timeout", "wall time of one invocation, such as `30s` or `1m30s`", "`30s`; none for commands"),
+    (
+        "bireme.timeout",
+        "wall time of one invocation, such as `30s` or `1m30s`; more than the default is in an image only a request",
+        "`30s`; none for commands",
+    ),
     ("bireme.cpu-time", "processor time of one invocation", "none"),
     ("bireme.instances", "instances alive at once; more than the default is in an image only a request", "1000"),
     (
@@ -193,6 +197,13 @@ impl Labels {
         }
         let (mut parsed, limits) = (Self::parse(&merged)?, Self::default());
         // An image may lower what it takes of the machine, and ask for more.
+        if parsed.timeout > limits.timeout
+            && !own.contains_key("bireme.timeout")
+            && let Some(asked) = image.get("bireme.timeout")
+        {
+            parsed.timeout = limits.timeout;
+            requested.insert("bireme.timeout".to_owned(), asked.clone());
+        }
         for (key, set, limit) in [
             ("bireme.instances", &mut parsed.instances, limits.instances),
             ("bireme.queue", &mut parsed.queue, limits.queue),
@@ -462,6 +473,14 @@ mod tests {
         assert_eq!(limits(&[]), (1000, 7, true), "it may take less, and ask for more");
         assert_eq!(limits(&[("bireme.allow-requested", "true")]), (100_000, 7, false));
         assert_eq!(limits(&[("bireme.instances", "2000")]), (2000, 7, false));
+        let timeout = |asked: &str, own: &[(&str, &str)]| {
+            let labels = Labels::of_component(&map(&[("bireme.timeout", asked)]), &map(own)).unwrap();
+            (labels.timeout, labels.requested.contains_key("bireme.timeout"))
+        };
+        assert_eq!(timeout("10s", &[]), (Duration::from_secs(10), false));
+        assert_eq!(timeout("1h", &[]), (Duration::from_secs(30), true), "it may wait shorter, and ask for longer");
+        assert_eq!(timeout("1h", &[("bireme.timeout", "2h")]), (Duration::from_secs(7200), false));
+        assert_eq!(timeout("1h", &[("bireme.allow-requested", "true")]), (Duration::from_secs(3600), false));
         assert!(Labels::of_component(&map(&[("bireme.allow", "a b")]), &map(&[])).is_err());
     }
 

@@ -11,11 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use futures::task::AtomicWaker;
 
 use crate::component::Component;
+use crate::stock::Place;
 
 /// The account of one instance.
 pub(crate) struct Account {
     pub component: Arc<Component>,
     used: AtomicU64,
+    /// How many descriptors the process has open for the instance.
+    descriptors: Arc<AtomicU64>,
     /// Something was refused because of the workload's limit.
     refused: AtomicBool,
     /// It shall end, so that the process goes on.
@@ -28,6 +31,7 @@ impl Account {
         Self {
             component,
             used: AtomicU64::new(0),
+            descriptors: Arc::default(),
             refused: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -94,6 +98,16 @@ impl Account {
             return Ok(Charge { account: Arc::clone(self), bytes });
         }
         Err(format!("the host would hold {} KiB more for this instance, and {}", bytes >> 10, self.limit_text()))
+    }
+
+    /// Takes a place for a descriptor that is to be opened for the instance; `None` where it may have no more. The log is
+    /// told.
+    pub(crate) fn descriptor(&self) -> Option<Place> {
+        let place = self.component.descriptors.take_for(&self.descriptors);
+        if place.is_none() {
+            self.component.note_descriptors();
+        }
+        place
     }
 
     /// Names the limit, for messages.

@@ -25,6 +25,7 @@ use crate::host::store::Embedded;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::names::View;
+use crate::stock::{Share, Stock};
 use crate::trigger::http::Places;
 
 /// Where a workload is in its life: `Loaded -> Running -> Stopping -> Ended`, steps may be skipped.
@@ -46,7 +47,7 @@ pub(crate) struct Folder {
     pub open: std::os::fd::OwnedFd,
 }
 
-/// How often a component is told that work is turned away.
+/// How often a component is told that work is turned away, or that it may open no more.
 const BUSY_TOLD: Duration = Duration::from_secs(10);
 
 /// Standard input: what attached clients send, for the one instance of a command.
@@ -92,8 +93,13 @@ pub(crate) struct Shared {
     pub embedded: Arc<Embedded>,
     pub places: Arc<Places>,
     pub budget: Arc<Budget>,
+    pub descriptors: Arc<Stock>,
+    pub threads: Arc<Stock>,
+    pub lookups: Arc<Semaphore>,
 }
 
+/// Questions of all components of a process to DNS at once.
+pub(crate) const MOST_LOOKUPS_OF_ALL: usize = 128;
 /// Questions of one component to DNS at once. A silent server holds each for tens of seconds, also when nobody waits for the
 /// answer any more, and the threads are those that stores use.
 const MOST_LOOKUPS: usize = 32;
@@ -118,6 +124,12 @@ pub(crate) struct Component {
     pub looked_up: LookedUp,
     /// Places for questions to DNS, each of which holds a thread until it is answered or given up.
     pub lookups: Arc<Semaphore>,
+    /// The same of all components of the process.
+    pub lookups_of_all: Arc<Semaphore>,
+    /// What its instances and its connections may have open.
+    pub descriptors: Arc<Share>,
+    /// Threads that its instances may hold by reading too slowly.
+    pub threads: Arc<Share>,
     pub tls: Arc<ClientConfig>,
     pub places: Arc<Places>,
     /// Standard input of a command, where it was asked for.
@@ -126,6 +138,8 @@ pub(crate) struct Component {
     name: RwLock<Arc<str>>,
     /// When it was last told that work is turned away, and how often it was since.
     busy: Mutex<(Option<Instant>, u64)>,
+    /// When it was last told that its instances may open no more.
+    told_descriptors: Mutex<Option<Instant>>,
     names: RwLock<Arc<View>>,
     phase: watch::Sender<Phase>,
     /// Cuts every invocation at once.
@@ -204,12 +218,16 @@ impl Component {
             redis: Connections::default(),
             looked_up: LookedUp::default(),
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
+            lookups_of_all: shared.lookups,
+            descriptors: Share::new(&shared.descriptors),
+            threads: Share::new(&shared.threads),
             tls: standing.tls,
             allow: spec.bireme.allow.clone().unwrap_or_default(),
             memory_limit: spec.resources.memory.unwrap_or(DEFAULT_MEMORY).min(MAX_MEMORY),
             input: spec.open_stdin.then(|| Input::new(spec.stdin_once)),
             name: RwLock::new(spec.name.as_str().into()),
             busy: Mutex::default(),
+            told_descriptors: Mutex::default(),
             names: RwLock::new(Arc::new(standing.names)),
             phase: watch::Sender::new(Phase::Loaded),
             cut: CancellationToken::new(),
@@ -248,6 +266,22 @@ impl Component {
         self.log.note(&format!(
             "bireme: {what} was answered with 503: no instance came free (bireme.instances={instances}, \
              bireme.queue={queue}); raise them, or make answers faster{more}"
+        ));
+    }
+
+    /// Tells in the log, once in a while, that an instance was refused a descriptor.
+    pub(crate) fn note_descriptors(&self) {
+        let mut told = self.told_descriptors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if told.is_some_and(|told| told.elapsed() < BUSY_TOLD) {
+            return;
+        }
+        *told = Some(Instant::now());
+        drop(told);
+        let share = self.descriptors.limit();
+        self.log.note(&format!(
+            "bireme: an instance may open no more files, sockets or connections: this component may have {share} \
+             descriptors of its host process, and one instance half of them; close what is not needed, or raise the limit \
+             of open files that biremed is started with (ulimit -n, LimitNOFILE)"
         ));
     }
 
@@ -520,11 +554,10 @@ struct Waits {
 }
 
 impl<F: Future> Guarded<F> {
-    /// `timed` is whether the workload's wall time limit applies.
-    pub(crate) fn new(account: Arc<Account>, timed: bool, inner: F) -> Self {
+    /// `limit` is on wall time.
+    pub(crate) fn new(account: Arc<Account>, limit: Option<Duration>, inner: F) -> Self {
         // A limit beyond what the clock can hold is none.
-        let end = || tokio::time::Instant::now().checked_add(account.component.spec.bireme.timeout);
-        let deadline = if timed { end() } else { None };
+        let deadline = limit.and_then(|limit| tokio::time::Instant::now().checked_add(limit));
         Self { inner: Box::pin(inner), account, deadline, waits: None, spent: Duration::ZERO }
     }
 }

@@ -18,18 +18,19 @@ use bireme_wasm::protocol::{
 };
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
 
 use crate::budget::Budget;
-use crate::component::{Component, Folder, Phase, Shared, Standing};
+use crate::component::{Component, Folder, MOST_LOOKUPS_OF_ALL, Phase, Shared, Standing};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
 use crate::host::tls::Trust;
 use crate::log::{LogHandle, feed, now};
 use crate::names::Networks;
+use crate::stock::{Own, Stock};
 use crate::trigger::http::Place;
 use crate::trigger::{Program, command, http, redis};
 use crate::{confine, linker};
@@ -77,6 +78,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let _ = rustix::param::page_size();
     let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
+    let descriptors = Stock::of_descriptors();
     let host = Host {
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
@@ -84,9 +86,12 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         networks: Networks::default(),
         shared: Shared {
             engine: engine.clone(),
-            embedded: Arc::new(Embedded::new(rooms.kv)),
+            embedded: Arc::new(Embedded::new(rooms.kv, &descriptors)),
             places: Arc::default(),
             budget,
+            descriptors,
+            threads: Stock::of_threads(),
+            lookups: Arc::new(Semaphore::new(MOST_LOOKUPS_OF_ALL)),
         },
         done: Notify::new(),
         feeding: TaskTracker::new(),
@@ -138,6 +143,8 @@ struct Loaded {
     component: Arc<Component>,
     places: Vec<Place>,
     exit: Mutex<Option<std::fs::File>>,
+    /// Its files, folders and listening sockets, which count before what guests open.
+    _descriptors: Own,
 }
 
 fn refuse(kind: ErrorKind, message: impl Into<String>) -> Refusal {
@@ -334,6 +341,9 @@ impl Host {
         if fds.len() != load.fds.len() {
             return Err(refuse(ErrorKind::Internal, "descriptors were lost on the way to the host process"));
         }
+        // Those that were handed over, the log that is opened, and the addresses of its own that it listens on.
+        let inside = load.network.as_ref().map_or(0, |place| place.addresses.len() * load.spec.ports.len().max(1));
+        let own = self.shared.descriptors.own(fds.len() + 2 + inside);
         let (mut code, mut exit, mut log_folder, mut sockets, mut folders) =
             (None, None, None, HashMap::new(), Vec::new());
         for (fd, what) in fds.into_iter().zip(load.fds) {
@@ -371,7 +381,7 @@ impl Host {
         let standing = Standing { addresses: addresses.clone(), names, tls: trust.config() };
         let component =
             Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
-        let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit) };
+        let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit), _descriptors: own };
         let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
             self.open_places(&mut loaded, &load.listeners, sockets, &addresses, &ports)
         } else {

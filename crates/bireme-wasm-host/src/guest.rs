@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bireme_core::log_line::Stream;
 use bireme_wasm::protocol::Trigger;
+use wasmtime::error::Context as _;
 use wasmtime::{ResourceLimiter, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
@@ -11,8 +12,10 @@ use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::account::{Account, Bounds};
-use crate::component::{Component, Input};
+use crate::component::{Component, Folder, Input};
 use crate::host::http::Outgoing;
+use crate::host::open::Open;
+use crate::stock::Place;
 
 /// Most random bytes of one call.
 const MAX_RANDOM: u64 = 1 << 20;
@@ -30,6 +33,10 @@ pub(crate) struct Guest {
     limits: Limits,
     pub component: Arc<Component>,
     pub account: Arc<Account>,
+    /// What it has open, and what of its host's that takes.
+    pub open: Open,
+    /// Of the folders that were opened for it.
+    folders: Vec<Place>,
 }
 
 /// The limits on memory and tables, and what of the account is linear memory.
@@ -84,8 +91,11 @@ impl Guest {
         table.set_max_capacity(bounds.handles);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds.fields);
-        let mut builder = wasi(component)?;
-        if component.trigger != Trigger::CommandP1 {
+        // A core module has a state of its own, with its own folders.
+        let module = component.trigger == Trigger::CommandP1;
+        let folders = if module { &[] } else { component.folders.as_slice() };
+        let (mut builder, folders) = wasi(account, folders)?;
+        if !module {
             give_input(&mut builder, component);
         }
         let guest = Self {
@@ -97,6 +107,8 @@ impl Guest {
             limits: Limits { account: Arc::clone(account), memory: 0 },
             component: Arc::clone(component),
             account: Arc::clone(account),
+            open: Open::default(),
+            folders,
         };
         Ok(Self::limited(guest, bounds))
     }
@@ -104,9 +116,14 @@ impl Guest {
     /// The same for a core module that speaks WASI preview 1.
     pub(crate) fn store_p1(account: &Arc<Account>) -> wasmtime::Result<Store<Self>> {
         let mut store = Self::store(account, 0)?;
-        let mut builder = wasi(&account.component)?;
-        give_input(&mut builder, &account.component);
-        store.data_mut().p1 = Some(builder.build_p1());
+        let component = &account.component;
+        let (mut builder, folders) = wasi(account, &component.folders)?;
+        give_input(&mut builder, component);
+        let mut p1 = builder.build_p1();
+        p1.ctx().table.set_max_capacity(Bounds::of(component.memory_limit).handles);
+        let guest = store.data_mut();
+        guest.p1 = Some(p1);
+        guest.folders = folders;
         Ok(store)
     }
 
@@ -131,7 +148,10 @@ fn give_input(builder: &mut WasiCtxBuilder, component: &Component) {
     }
 }
 
-fn wasi(component: &Arc<Component>) -> wasmtime::Result<WasiCtxBuilder> {
+/// What an instance is given, with `folders` opened for it, and the places that those take.
+fn wasi(account: &Arc<Account>, folders: &[Folder]) -> wasmtime::Result<(WasiCtxBuilder, Vec<Place>)> {
+    let component = &account.component;
+    let mut places = Vec::with_capacity(folders.len());
     let mut builder = WasiCtxBuilder::new();
     builder
         .envs(&component.env)
@@ -143,10 +163,12 @@ fn wasi(component: &Arc<Component>) -> wasmtime::Result<WasiCtxBuilder> {
     if component.spec.cwd != "/" && !component.spec.cwd.is_empty() {
         builder.initial_cwd(&component.spec.cwd);
     }
-    for folder in &component.folders {
+    for folder in folders {
+        let place = account.descriptor();
+        places.push(place.context("its folders cannot be opened: the component has as many files open as it may")?);
         let perms = if folder.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
         builder.preopened_dir(&folder.path, &folder.target, perms)?;
     }
-    crate::host::sockets::permit(&mut builder, component);
-    Ok(builder)
+    crate::host::sockets::permit(&mut builder, component, ());
+    Ok((builder, places))
 }

@@ -27,6 +27,7 @@ mod linker;
 mod log;
 mod metrics;
 mod names;
+mod stock;
 mod trigger;
 
 pub use confine::hold_user_namespace;

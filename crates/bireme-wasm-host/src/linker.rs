@@ -37,6 +37,7 @@ pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     host::sockets::add_to_linker(&mut linker)?;
+    host::open::add_to_linker(&mut linker)?;
     host::add_to_linker(&mut linker)?;
     Ok(linker)
 }
@@ -52,6 +53,7 @@ pub(crate) fn new_p1(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<Guest
     linker.func_wrap("wasi_snapshot_preview1", "proc_exit", |code: i32| -> wasmtime::Result<()> {
         Err(wasmtime::Error::from(wasmtime_wasi::I32Exit(code & 0xff)))
     })?;
+    host::open::add_to_linker_p1(&mut linker)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }

@@ -1,7 +1,8 @@
 //! The log of one workload: what its instances print, in the order in which lines were finished.
 //!
 //! Instances hand finished lines to one writer through a bounded channel; when the disk is slower than the instances,
-//! they wait. Lines of different instances never mix.
+//! they wait, each in its turn: however many handles an instance has of a stream, they have one turn together. Lines of
+//! different instances never mix.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -14,16 +15,22 @@ use std::time::Duration;
 use bireme_core::log_line::{MAX_TEXT, Splitter, Stream};
 use bireme_wasm::protocol::Log;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::PollSender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 /// Chunks that may wait for the writer; each holds at most [`CHUNK`] bytes.
 const WAITING: usize = 256;
 const CHUNK: usize = 64 << 10;
+/// Chunks of one stream of one instance that may wait for the writer, so that those of others find room.
+const UNDER_WAY: usize = 16;
+/// Bytes that one stream of an instance may keep beside those: each of its handles was told of room that another took.
+const KEPT: usize = 4 * CHUNK;
+/// Instances that ended while the log was full and whose last words wait for room; those of more are lost.
+const LAST_WORDS: u32 = 64;
 /// Frames that may wait for one attached client before the workload waits for it.
 const CLIENT_WAITING: usize = 256;
 /// How long an attached client may take nothing while the workload waits for it.
@@ -34,6 +41,8 @@ enum Message {
         stream: Stream,
         bytes: Bytes,
         time: i64,
+        /// Of those that its stream may have under way; `None` for what no instance wrote.
+        _under_way: Option<OwnedSemaphorePermit>,
     },
     Attach(mpsc::Sender<Bytes>),
     /// Answered when everything before it is written and whoever is attached has been told that nothing more comes.
@@ -44,6 +53,7 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct LogHandle {
     sender: mpsc::Sender<Message>,
+    last_words: Arc<Semaphore>,
 }
 
 pub(crate) fn now() -> i64 {
@@ -59,13 +69,14 @@ impl LogHandle {
         };
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(write(receiver, file));
-        Ok(Self { sender })
+        Ok(Self { sender, last_words: Arc::new(Semaphore::new(LAST_WORDS as usize)) })
     }
 
     /// One sentence of ours, to the workload's standard error. Dropped when the log is full: never blocks.
     pub(crate) fn note(&self, text: &str) {
         let bytes = Bytes::from(format!("{text}\n"));
-        let _ = self.sender.try_send(Message::Output { stream: Stream::Stderr, bytes, time: now() });
+        let message = Message::Output { stream: Stream::Stderr, bytes, time: now(), _under_way: None };
+        let _ = self.sender.try_send(message);
     }
 
     /// Everything that is handed over from now on, in the frames of Docker's attach protocol, for [`feed`].
@@ -78,15 +89,22 @@ impl LogHandle {
     /// Waits until everything handed over so far is written, and ends the streams of attached clients after it. What comes
     /// later goes to the file alone.
     pub(crate) async fn finish(&self) {
+        let last_words = self.last_words.acquire_many(LAST_WORDS).await;
         let (done, wait) = oneshot::channel();
         if self.sender.send(Message::Finish(done)).await.is_ok() {
             let _ = wait.await;
         }
+        drop(last_words);
     }
 
     /// The output stream of a new instance.
     pub(crate) fn stream(&self, stream: Stream) -> InstanceOutput {
-        InstanceOutput { sender: self.sender.clone(), stream, last: Arc::default() }
+        InstanceOutput(Arc::new(Output {
+            log: self.clone(),
+            stream,
+            text: Mutex::default(),
+            under_way: Arc::new(Semaphore::new(UNDER_WAY)),
+        }))
     }
 }
 
@@ -164,7 +182,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
         let mut waiting = Vec::new();
         for message in batch.drain(..) {
             match message {
-                Message::Output { stream, bytes, time } => {
+                Message::Output { stream, bytes, time, _under_way } => {
                     if file.is_some() {
                         let mut splitter = Splitter::new(stream);
                         splitter.push(&bytes, time, &mut records);
@@ -225,43 +243,130 @@ pub(crate) async fn feed(mut client: impl AsyncWrite + Unpin, mut frames: mpsc::
     let _ = client.shutdown().await;
 }
 
-/// Standard output or error of one instance. Output leaves in whole lines, or when the instance ends.
-pub(crate) struct InstanceOutput {
-    sender: mpsc::Sender<Message>,
+/// Standard output or error of one instance, for any number of handles.
+pub(crate) struct InstanceOutput(Arc<Output>);
+
+/// Output leaves in whole lines, or when the instance ends.
+struct Output {
+    log: LogHandle,
     stream: Stream,
-    /// The line that is not finished yet.
-    last: Arc<Mutex<Vec<u8>>>,
+    /// What was not handed over: the line that is not finished yet, and before it what found the log full.
+    text: Mutex<Vec<u8>>,
+    /// Places for what is under way to the log.
+    under_way: Arc<Semaphore>,
 }
 
-impl InstanceOutput {
-    /// Takes what is finished of `bytes`; the rest waits for its end.
-    fn finished(&self, bytes: &[u8]) -> Option<Message> {
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        last.extend_from_slice(bytes);
-        let end = match last.iter().rposition(|b| *b == b'\n') {
-            Some(at) => at + 1,
-            None if last.len() >= MAX_TEXT => last.len(),
-            None => return None,
-        };
-        let rest = last.split_off(end);
-        let whole = std::mem::replace(&mut *last, rest);
-        Some(Message::Output { stream: self.stream, bytes: whole.into(), time: now() })
-    }
+/// Why nothing can be written.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the log is closed")]
+    Closed,
+    #[error("too much output waits for the log")]
+    Full,
+}
 
-    fn duplicate(&self) -> Self {
-        Self { sender: self.sender.clone(), stream: self.stream, last: Arc::clone(&self.last) }
+impl From<Refused> for std::io::Error {
+    fn from(refused: Refused) -> Self {
+        Self::new(std::io::ErrorKind::BrokenPipe, refused)
     }
 }
 
-impl Drop for InstanceOutput {
-    fn drop(&mut self) {
-        // The last of the instance's streams writes the unfinished line.
-        if Arc::strong_count(&self.last) == 1 {
-            let last = std::mem::take(&mut *self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-            if !last.is_empty() {
-                let message = Message::Output { stream: self.stream, bytes: last.into(), time: now() };
-                let _ = self.sender.try_send(message);
+impl Output {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+        self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes one chunk from the beginning of `text`, of which `finished` bytes are finished.
+    fn chunk(&self, text: &mut Vec<u8>, finished: usize, under_way: Option<OwnedSemaphorePermit>) -> Message {
+        let end = if finished <= CHUNK { finished } else { whole_lines(&text[..CHUNK]).unwrap_or(CHUNK) };
+        let rest = text.split_off(end);
+        let bytes = std::mem::replace(text, rest).into();
+        Message::Output { stream: self.stream, bytes, time: now(), _under_way: under_way }
+    }
+
+    /// Hands over what is finished; false where some of it has to wait.
+    fn flush(&self, text: &mut Vec<u8>) -> Result<bool, Refused> {
+        loop {
+            let finished = finished(text);
+            if finished == 0 {
+                return Ok(true);
             }
+            let Ok(under_way) = Arc::clone(&self.under_way).try_acquire_owned() else { return Ok(false) };
+            match self.log.sender.try_reserve() {
+                Ok(place) => place.send(self.chunk(text, finished, Some(under_way))),
+                Err(mpsc::error::TrySendError::Full(())) => return Ok(false),
+                Err(mpsc::error::TrySendError::Closed(())) => return Err(Refused::Closed),
+            }
+        }
+    }
+
+    /// Whether there is room for a chunk. No place is taken for it: whoever is told so may never write.
+    fn has_room(&self) -> Result<bool, Refused> {
+        if self.log.sender.is_closed() {
+            return Err(Refused::Closed);
+        }
+        Ok(self.flush(&mut self.lock())? && self.under_way.available_permits() > 0 && self.log.sender.capacity() > 0)
+    }
+
+    /// Takes `bytes`, also where the log is full by now.
+    fn write(&self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut text = self.lock();
+        if text.len() + bytes.len() > KEPT {
+            self.flush(&mut text)?;
+        }
+        if text.len() + bytes.len() > KEPT {
+            return Err(Refused::Full);
+        }
+        text.extend_from_slice(bytes);
+        self.flush(&mut text).map(drop)
+    }
+
+    /// Waits for its turn and hands over what has been waiting. Whoever waited may write a chunk then: the place itself is
+    /// left to the next where there is nothing to hand over, and might be passed round for ever otherwise.
+    ///
+    /// # Cancel safety
+    /// The turn is given up.
+    async fn turn(&self) {
+        let Ok(under_way) = Arc::clone(&self.under_way).acquire_owned().await else { return };
+        let Ok(place) = self.log.sender.reserve().await else { return };
+        let mut text = self.lock();
+        let finished = finished(&text);
+        if finished > 0 {
+            place.send(self.chunk(&mut text, finished, Some(under_way)));
+        }
+    }
+}
+
+/// How many bytes of `text` belong to whole lines; `None` where there is none.
+fn whole_lines(text: &[u8]) -> Option<usize> {
+    text.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1)
+}
+
+/// How many bytes of `text` may leave: those of whole lines, or all of a line that is too long to wait for its end.
+fn finished(text: &[u8]) -> usize {
+    whole_lines(text).unwrap_or(if text.len() >= MAX_TEXT { text.len() } else { 0 })
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // The last of the instance's handles writes the unfinished line.
+        let mut text = std::mem::take(self.text.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        while !text.is_empty() {
+            let Ok(place) = self.log.sender.try_reserve() else { break };
+            let length = text.len();
+            place.send(self.chunk(&mut text, length, None));
+        }
+        if text.is_empty() {
+            return;
+        }
+        let waiting = Arc::clone(&self.log.last_words).try_acquire_owned();
+        if let (Ok(waiting), Ok(runtime)) = (waiting, tokio::runtime::Handle::try_current()) {
+            let (sender, stream) = (self.log.sender.clone(), self.stream);
+            runtime.spawn(async move {
+                let bytes = Bytes::from(text);
+                let _ = sender.send(Message::Output { stream, bytes, time: now(), _under_way: None }).await;
+                drop(waiting);
+            });
         }
     }
 }
@@ -274,30 +379,34 @@ impl IsTerminal for InstanceOutput {
 
 impl StdoutStream for InstanceOutput {
     fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(SyncOutput { output: self.duplicate(), place: None })
+        Box::new(SyncOutput { output: Arc::clone(&self.0), waited: false, room: 0 })
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(AsyncOutput { sender: PollSender::new(self.sender.clone()), output: self.duplicate() })
+        Box::new(AsyncOutput { output: Arc::clone(&self.0), turn: Mutex::default() })
     }
 }
 
+/// A handle of WASI 0.2.
 struct SyncOutput {
-    output: InstanceOutput,
-    /// A place in the channel, held so that the next write cannot fail.
-    place: Option<mpsc::OwnedPermit<Message>>,
+    output: Arc<Output>,
+    /// Its turn has come: there is room whatever the log says.
+    waited: bool,
+    /// Bytes that the guest was told it may write.
+    room: usize,
 }
 
 impl OutputStream for SyncOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let Some(message) = self.output.finished(&bytes) else { return Ok(()) };
-        match self.place.take().or_else(|| self.output.sender.clone().try_reserve_owned().ok()) {
-            Some(place) => {
-                place.send(message);
-                Ok(())
-            }
-            None => Err(StreamError::Closed),
-        }
+        let Some(room) = self.room.checked_sub(bytes.len()) else {
+            let text = wasmtime::format_err!("it wrote {} bytes where there was room for {}", bytes.len(), self.room);
+            return Err(StreamError::Trap(text));
+        };
+        self.room = room;
+        self.output.write(&bytes).map_err(|refused| match refused {
+            Refused::Closed => StreamError::Closed,
+            Refused::Full => StreamError::LastOperationFailed(refused.into()),
+        })
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -305,40 +414,50 @@ impl OutputStream for SyncOutput {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        if self.place.is_none() {
-            match self.output.sender.clone().try_reserve_owned() {
-                Ok(place) => self.place = Some(place),
-                Err(mpsc::error::TrySendError::Full(_)) => return Ok(0),
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(StreamError::Closed),
-            }
-        }
-        Ok(CHUNK)
+        let has_room = self.output.has_room().map_err(|_| StreamError::Closed)?;
+        self.room = if std::mem::take(&mut self.waited) || has_room { CHUNK } else { 0 };
+        Ok(self.room)
     }
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for SyncOutput {
     async fn ready(&mut self) {
-        if self.place.is_none() {
-            self.place = self.output.sender.clone().reserve_owned().await.ok();
+        if !self.waited && matches!(self.output.has_room(), Ok(false)) {
+            self.output.turn().await;
+            self.waited = true;
         }
     }
 }
 
+/// A stream of WASI 0.3.
 struct AsyncOutput {
-    sender: PollSender<Message>,
-    output: InstanceOutput,
+    output: Arc<Output>,
+    /// Waits for its turn, where there was no room. Behind a lock that nobody contends for, since it need not be shared.
+    turn: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl AsyncWrite for AsyncOutput {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let closed = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
-        ready!(self.sender.poll_reserve(cx)).map_err(|_| closed())?;
+        let this = &mut *self;
+        let turn = this.turn.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         let bytes = &bytes[..bytes.len().min(CHUNK)];
-        if let Some(message) = self.output.finished(bytes) {
-            self.sender.send_item(message).map_err(|_| closed())?;
+        loop {
+            let mut waited = false;
+            if let Some(turn) = turn.as_mut() {
+                ready!(turn.as_mut().poll(cx));
+                waited = true;
+            }
+            *turn = None;
+            if waited || this.output.has_room()? {
+                match this.output.write(bytes) {
+                    Err(Refused::Full) => {}
+                    written => return Poll::Ready(written.map(|()| bytes.len()).map_err(Into::into)),
+                }
+            }
+            let output = Arc::clone(&this.output);
+            *turn = Some(Box::pin(async move { output.turn().await }));
         }
-        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {

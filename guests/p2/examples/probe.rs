@@ -199,6 +199,43 @@ impl wasip2::exports::http::incoming_handler::Guest for Probe {
                 };
                 reply(out, 200, count.to_string().as_bytes());
             }
+            // Opens as many as it may, up to `KIND,COUNT,MILLIS,WHERE`, tells how many and why no more, and keeps them.
+            "hoard" => {
+                let words: Vec<&str> = query.split(',').collect();
+                let [kind, count, millis, place] = words.as_slice() else { panic!("KIND,COUNT,MILLIS,WHERE") };
+                let (hoard, why) = hoard(kind, count.parse().unwrap(), place);
+                reply(out, 200, format!("{} {why}", hoard.len()).as_bytes());
+                if *millis != "0" {
+                    pause(millis);
+                }
+            }
+            // Opens and closes a file and a socket, so often.
+            "churn" => {
+                let (count, _) = query.split_once(',').unwrap();
+                for n in 0..count.parse::<u32>().unwrap() {
+                    for kind in ["tcp", "udp", "file", "stream"] {
+                        let (hoard, why) = hoard(kind, 1, "");
+                        assert_eq!(hoard.len(), 1, "{kind} {n}: {why}");
+                    }
+                }
+                reply(out, 200, b"done");
+            }
+            // Asks for room on so many handles of its standard output, and prints nothing.
+            "outputs" => {
+                let (count, millis) = query.split_once(',').unwrap();
+                let outputs: Vec<OutputStream> =
+                    (0..count.parse().unwrap()).map(|_| wasip2::cli::stdout::get_stdout()).collect();
+                let room = outputs.iter().filter(|output| output.check_write().is_ok_and(|room| room > 0)).count();
+                reply(out, 200, room.to_string().as_bytes());
+                pause(millis);
+            }
+            // Writes more than there is room for.
+            "overrun" => {
+                let output = wasip2::cli::stdout::get_stdout();
+                let room = usize::try_from(output.check_write().unwrap()).unwrap();
+                let _ = output.write(&vec![b'x'; room + 1]);
+                reply(out, 200, b"written");
+            }
             "silent" => {}
             _ => reply(out, 200, std::env::var("REPLY").unwrap_or_else(|_| "probe".to_owned()).as_bytes()),
         }
@@ -216,6 +253,68 @@ fn reply(out: ResponseOutparam, status: u16, text: &[u8]) {
     }
     drop(stream);
     OutgoingBody::finish(body, None).unwrap();
+}
+
+/// Opens `count` of one kind, or as many as there may be, and tells why there are no more.
+fn hoard(kind: &str, count: usize, place: &str) -> (Vec<Box<dyn std::any::Any>>, String) {
+    use wasip2::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+    use wasip2::sockets::network::IpAddressFamily;
+    let folders = wasip2::filesystem::preopens::get_directories();
+    let open = || {
+        let flags = DescriptorFlags::READ;
+        let (folder, _) = folders.first().ok_or("no folder")?;
+        let path = if place.is_empty() { "file" } else { place };
+        folder
+            .open_at(PathFlags::empty(), path, OpenFlags::empty(), flags)
+            .map_err(|code| format!("{code:?}"))
+    };
+    let mut hoard: Vec<Box<dyn std::any::Any>> = Vec::new();
+    while hoard.len() < count {
+        let one: Result<Box<dyn std::any::Any>, String> = match kind {
+            "tcp" => wasip2::sockets::tcp_create_socket::create_tcp_socket(IpAddressFamily::Ipv4)
+                .map(|socket| Box::new(socket) as _)
+                .map_err(|code| format!("{code:?}")),
+            "udp" => wasip2::sockets::udp_create_socket::create_udp_socket(IpAddressFamily::Ipv4)
+                .map(|socket| Box::new(socket) as _)
+                .map_err(|code| format!("{code:?}")),
+            "file" => open().map(|file| Box::new(file) as _),
+            // The file is closed, and what reads from it is not.
+            "stream" => open().and_then(|file| {
+                file.read_via_stream(0).map(|stream| Box::new(stream) as _).map_err(|code| format!("{code:?}"))
+            }),
+            "http" => request(Scheme::Http, place, "/", None).map(|answer| Box::new(answer) as _),
+            other => panic!("{other}"),
+        };
+        match one {
+            Ok(one) => hoard.push(one),
+            Err(why) => return (hoard, why),
+        }
+    }
+    if kind == "http" {
+        // Whoever was refused a connection is told at once.
+        pause("500");
+        let mut asked = 0;
+        let mut answered = |answer: &Box<dyn std::any::Any>| {
+            // One call of the host has a look at no more than so many at a time.
+            asked += 1;
+            if asked % 50 == 0 {
+                pause("1");
+            }
+            let answer: &wasip2::http::types::FutureIncomingResponse = answer.downcast_ref().unwrap();
+            let _ = answer.subscribe().ready();
+            answer.get().map(|answer| format!("{:?}", answer.unwrap().map(|_| ())))
+        };
+        let mut why = "none".to_owned();
+        hoard.retain(|answer| match answered(answer) {
+            Some(answer) => {
+                why = answer;
+                false
+            }
+            None => true,
+        });
+        return (hoard, why);
+    }
+    (hoard, "none".to_owned())
 }
 
 fn begin(out: ResponseOutparam) -> (OutgoingBody, OutputStream) {
@@ -271,12 +370,7 @@ fn ask(
     path: &str,
     options: Option<RequestOptions>,
 ) -> Result<(u16, Vec<u8>), String> {
-    let request = OutgoingRequest::new(Fields::new());
-    request.set_method(&Method::Get).map_err(|()| "method")?;
-    request.set_scheme(Some(&scheme)).map_err(|()| "scheme")?;
-    request.set_authority(Some(authority)).map_err(|()| "authority")?;
-    request.set_path_with_query(Some(path)).map_err(|()| "path")?;
-    let answer = outgoing_handler::handle(request, options).map_err(|error| format!("{error:?}"))?;
+    let answer = request(scheme, authority, path, options)?;
     answer.subscribe().block();
     let response = answer.get().ok_or("no answer")?.map_err(|()| "taken")?.map_err(|error| format!("{error:?}"))?;
     let body = response.consume().map_err(|()| "body")?;
@@ -289,4 +383,18 @@ fn ask(
             Err(error) => return Err(format!("{error:?}")),
         }
     }
+}
+
+fn request(
+    scheme: Scheme,
+    authority: &str,
+    path: &str,
+    options: Option<RequestOptions>,
+) -> Result<wasip2::http::types::FutureIncomingResponse, String> {
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_method(&Method::Get).map_err(|()| "method")?;
+    request.set_scheme(Some(&scheme)).map_err(|()| "scheme")?;
+    request.set_authority(Some(authority)).map_err(|()| "authority")?;
+    request.set_path_with_query(Some(path)).map_err(|()| "path")?;
+    outgoing_handler::handle(request, options).map_err(|error| format!("{error:?}"))
 }

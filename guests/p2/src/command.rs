@@ -71,6 +71,28 @@ fn main() -> ExitCode {
                 }
             }
         }
+        // Opens a file as often as it may, and tells how often and why no more.
+        ["hoard", path, count] => {
+            let mut hoard = Vec::new();
+            while hoard.len() < count.parse::<usize>().unwrap() {
+                match std::fs::File::open(path) {
+                    Ok(file) => hoard.push(file),
+                    Err(error) => {
+                        println!("{} {error}", hoard.len());
+                        return ExitCode::SUCCESS;
+                    }
+                }
+            }
+            println!("{} none", hoard.len());
+        }
+        ["churn", path, count] => {
+            for n in 0..count.parse::<usize>().unwrap() {
+                if let Err(error) = std::fs::File::open(path) {
+                    return fail(&format!("{n}: {error}"));
+                }
+            }
+            println!("done");
+        }
         ["deaf"] => std::thread::sleep(std::time::Duration::from_millis(500)),
         ["stat", path] => match std::fs::metadata(path) {
             Ok(metadata) => println!("{} bytes, {}", metadata.len(), if metadata.is_dir() { "a folder" } else { "a file" }),

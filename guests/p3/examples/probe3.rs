@@ -48,6 +48,56 @@ impl wasip3::exports::http::handler::Guest for Probe {
                     part.write_all(b"summed\n".to_vec()).await;
                 })
             }
+            // Opens as many as it may, up to `KIND,COUNT,MILLIS,WHERE`, tells how many and why no more, and keeps them.
+            "hoard" => {
+                let words: Vec<String> = query.split(',').map(str::to_owned).collect();
+                let (hoard, why) = hoard(&words[0], words[1].parse().unwrap(), &words[3]).await;
+                let text = format!("{} {why}", hoard.len());
+                wit_bindgen::spawn(async move {
+                    if words[2] != "0" {
+                        pause(&words[2]).await;
+                    }
+                    drop(hoard);
+                });
+                whole(text.into_bytes())
+            }
+            // Opens and closes everything, so often.
+            "churn" => {
+                let (count, place) = query.split_once(',').unwrap();
+                for n in 0..count.parse::<u32>().unwrap() {
+                    for kind in ["tcp", "udp", "file", "stream", "receive"] {
+                        let (hoard, why) = hoard(kind, 1, if kind == "receive" { place } else { "" }).await;
+                        assert_eq!(hoard.len(), 1, "{kind} {n}: {why}");
+                    }
+                }
+                whole(b"done".to_vec())
+            }
+            "log" => {
+                let (mut bytes, reader) = wit_stream::new();
+                let end = wasip3::cli::stdout::write_via_stream(reader);
+                bytes.write_all(format!("out {query}\n").into_bytes()).await;
+                drop(bytes);
+                end.await.unwrap();
+                whole(b"logged\n".to_vec())
+            }
+            // Prints the beginning of a line to so many streams.
+            "outputs" => {
+                let (count, millis) = query.split_once(',').unwrap();
+                let millis = millis.to_owned();
+                let mut streams = Vec::new();
+                for _ in 0..count.parse::<u32>().unwrap() {
+                    let (mut bytes, reader) = wit_stream::new();
+                    let end = wasip3::cli::stdout::write_via_stream(reader);
+                    bytes.write_all(b"x".to_vec()).await;
+                    streams.push((bytes, end));
+                }
+                let text = streams.len().to_string();
+                wit_bindgen::spawn(async move {
+                    pause(&millis).await;
+                    drop(streams);
+                });
+                whole(text.into_bytes())
+            }
             "connect" => told(connect(&query).await),
             "udp" => told(datagram(&query).await),
             _ => whole(b"probe of 0.3".to_vec()),
@@ -116,6 +166,54 @@ async fn connect(target: &str) -> Result<String, String> {
     let socket = TcpSocket::create(family).map_err(|code| format!("create: {code:?}"))?;
     socket.connect(address).await.map_err(|code| format!("connect: {code:?}"))?;
     Ok("connected".to_owned())
+}
+
+/// Opens `count` of one kind, or as many as there may be, and tells why there are no more.
+async fn hoard(kind: &str, count: usize, place: &str) -> (Vec<Box<dyn std::any::Any>>, String) {
+    let mut hoard: Vec<Box<dyn std::any::Any>> = Vec::new();
+    while hoard.len() < count {
+        match open(kind, place).await {
+            Ok(one) => hoard.push(one),
+            Err(why) => return (hoard, why),
+        }
+    }
+    (hoard, "none".to_owned())
+}
+
+async fn open(kind: &str, place: &str) -> Result<Box<dyn std::any::Any>, String> {
+    use wasip3::filesystem::types::{DescriptorFlags, OpenFlags, PathFlags};
+    match kind {
+        "tcp" => Ok(Box::new(TcpSocket::create(IpAddressFamily::Ipv4).map_err(|code| format!("{code:?}"))?)),
+        "udp" => Ok(Box::new(UdpSocket::create(IpAddressFamily::Ipv4).map_err(|code| format!("{code:?}"))?)),
+        // The socket is closed, and what reads from it is not.
+        "receive" => {
+            let (family, address) = find(place).await?;
+            let socket = TcpSocket::create(family).map_err(|code| format!("{code:?}"))?;
+            socket.connect(address).await.map_err(|code| format!("connect: {code:?}"))?;
+            Ok(Box::new(socket.receive()))
+        }
+        // One entry is read, and the others are left.
+        "folder" => {
+            let folders = wasip3::filesystem::preopens::get_directories();
+            let (folder, _) = folders.first().ok_or("no folder")?;
+            let (mut entries, end) = folder.read_directory();
+            match entries.next().await {
+                Some(_) => Ok(Box::new((entries, end))),
+                None => Err(format!("{:?}", end.await)),
+            }
+        }
+        "file" | "stream" => {
+            let folders = wasip3::filesystem::preopens::get_directories();
+            let (folder, _) = folders.first().ok_or("no folder")?;
+            let flags = DescriptorFlags::READ;
+            let path = if place.is_empty() { "file" } else { place };
+            let file = folder.open_at(PathFlags::empty(), path.to_owned(), OpenFlags::empty(), flags).await;
+            let file = file.map_err(|code| format!("{code:?}"))?;
+            // The file is closed, and what reads from it is not.
+            Ok(if kind == "stream" { Box::new(file.read_via_stream(0)) } else { Box::new(file) })
+        }
+        other => panic!("{other}"),
+    }
 }
 
 async fn datagram(target: &str) -> Result<String, String> {

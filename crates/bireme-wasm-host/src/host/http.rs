@@ -98,6 +98,7 @@ async fn send(
         component.log.note(&format!("bireme: outgoing request refused: {text}"));
         Error::ConnectionLimitReached
     })?;
+    let place = account.descriptor().ok_or(Error::ConnectionLimitReached)?;
     let stream = tokio::time::timeout(connect_time, connect(&component, &addresses, host, tls))
         .await
         .map_err(|_| Error::ConnectionTimeout)??;
@@ -105,7 +106,12 @@ async fn send(
         .max_buf_size(CONNECTION)
         .handshake::<_, WasiBody>(TokioIo::new(stream))
         .await?;
-    let driver = tokio::spawn(async move { connection.await.map_err(Error::from) });
+    let driver = tokio::spawn(async move {
+        let driven = connection.await.map_err(Error::from);
+        // Given back when the connection is closed, also where the task is aborted.
+        drop(place);
+        driven
+    });
     let driver = Driver { task: driver, _charge: charge };
     let (mut parts, body) = request.into_parts();
     // Only requests to a proxy name the server in their first line.

@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod keyvalue;
 mod kv;
 pub(crate) mod net;
+pub(crate) mod open;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sockets;

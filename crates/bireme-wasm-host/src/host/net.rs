@@ -156,9 +156,10 @@ pub(crate) async fn lookup(component: &Component, name: &str) -> Vec<IpAddr> {
     }
     // The resolver of the C library, which reads the resolv.conf that `confine` wrote: the engine's servers.
     let Ok(place) = std::sync::Arc::clone(&component.lookups).acquire_owned().await else { return Vec::new() };
+    let Ok(of_all) = std::sync::Arc::clone(&component.lookups_of_all).acquire_owned().await else { return Vec::new() };
     let asked = tokio::task::spawn_blocking(move || {
         // Given back by the thread: whoever asked may have gone.
-        let _place = place;
+        let _places = (place, of_all);
         std::net::ToSocketAddrs::to_socket_addrs(&(plain.as_str(), 0))
             .map(|found| found.map(|address| address.ip()).collect())
     });

@@ -11,7 +11,7 @@ use redis::{
     AsyncCommands as _, AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
     RedisError, Value,
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use super::bindings::concurrent::spin::redis::redis as v3;
@@ -27,6 +27,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Most connections of one workload at once: guests choose the addresses, and each costs the server and us.
 const MAX_CONNECTIONS: usize = 32;
+/// How long the closing of an idle connection is waited for where its place is needed.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long a connection that nobody holds is kept for the next instance.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -40,13 +42,29 @@ pub struct Connection(MultiplexedConnection, #[expect(dead_code, reason = "held 
 #[derive(Clone, Default)]
 pub(crate) struct Connections {
     open: Arc<StdMutex<HashMap<String, Open>>>,
+    /// Places for connections, each of which is taken until its socket is closed: one that was forgotten may still be used.
+    places: Places,
     under_way: UnderWay,
 }
 
+#[derive(Clone)]
+struct Places(Arc<Semaphore>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_CONNECTIONS)))
+    }
+}
+
+/// The place of one connection.
+type Permit = Arc<OwnedSemaphorePermit>;
+
 /// Counts who uses a connection.
-type Held = Arc<()>;
+pub(crate) type Held = Arc<()>;
 
 struct Open {
+    /// Kept here until the connection is made, which keeps it then.
+    permit: Permit,
     /// Filled by the first who asks; the others wait for that.
     connection: Arc<OnceCell<MultiplexedConnection>>,
     held: Held,
@@ -60,6 +78,22 @@ impl Open {
     fn is_idle(&self) -> bool {
         Arc::strong_count(&self.held) == 1
     }
+
+    /// Counts whoever asks as one who uses it.
+    fn enter(&mut self) -> Entered {
+        self.used = Instant::now();
+        let (cell, held, permit) = (Arc::clone(&self.connection), Arc::clone(&self.held), Arc::clone(&self.permit));
+        Entered { cell, held, permit, number: self.number }
+    }
+}
+
+/// A connection of [`Connections`] as one who asks for it has it.
+struct Entered {
+    /// Filled by the first who asks; the others wait for that.
+    cell: Arc<OnceCell<MultiplexedConnection>>,
+    held: Held,
+    permit: Permit,
+    number: u64,
 }
 
 /// Reads a Redis URL and connects to where its name leads now, from the component's own address.
@@ -93,11 +127,20 @@ pub(crate) async fn dial(
         return Err(super::net::leads_inside(host, first));
     }
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
+    // What a label subscribes to is the host's own, and not what guests may leave no room for.
+    let place = if backlog.is_some() { None } else { Some(take_place(component)?) };
     let stream = tokio::time::timeout(CONNECT, super::net::dial(component, &addresses)).await;
     let stream = stream.map_err(|_| format!("{host} does not answer"))?.map_err(|error| format!("{host}: {error}"))?;
     let under_way = component.redis.under_way.clone();
-    let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone());
+    let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone(), place);
     Ok((info, stream))
+}
+
+fn take_place(component: &Component) -> Result<crate::stock::Place, String> {
+    component.descriptors.take().ok_or_else(|| {
+        component.note_descriptors();
+        "the component has as many files, sockets and connections open as it may".to_owned()
+    })
 }
 
 impl Connections {
@@ -112,7 +155,13 @@ impl Connections {
         url: &str,
         named: bool,
     ) -> Result<(MultiplexedConnection, Held), String> {
-        let (cell, held, number) = self.place(url)?;
+        let Entered { cell, held, permit, number } = match self.known(url) {
+            Some(known) => known,
+            None => {
+                let permit = self.permit().await?;
+                self.enter(url, permit)
+            }
+        };
         let made = cell
             .get_or_try_init(async || {
                 let (info, stream) = dial(component, url, named, None).await?;
@@ -121,11 +170,17 @@ impl Connections {
                 let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;
                 let (connection, driver) = made.map_err(|error| error.to_string())?;
                 let (all, url) = (self.clone(), url.to_owned());
-                // Ends when the connection breaks, or when nobody holds it any more.
+                let users = Arc::downgrade(&held);
+                // Ends when the connection breaks, or when nobody holds it any more. The library waits then for answers
+                // that are still to come, which may be for ever.
                 tokio::spawn(async move {
-                    let mut driver = std::pin::pin!(driver);
-                    while tokio::time::timeout(IDLE / 2, driver.as_mut()).await.is_err() {
-                        all.close_idle();
+                    let _permit = permit;
+                    {
+                        let mut driver = std::pin::pin!(driver);
+                        while users.strong_count() > 0 && tokio::time::timeout(IDLE / 2, driver.as_mut()).await.is_err()
+                        {
+                            all.close_idle();
+                        }
                     }
                     all.remove(&url, number);
                 });
@@ -139,26 +194,45 @@ impl Connections {
         Ok((made?, held))
     }
 
-    /// The place of the connection to `url`, which may be still to be made.
-    fn place(&self, url: &str) -> Result<(Arc<OnceCell<MultiplexedConnection>>, Held, u64), String> {
-        static NUMBERS: AtomicU64 = AtomicU64::new(0);
-        let mut open = self.lock();
-        if let Some(known) = open.get_mut(url) {
-            known.used = Instant::now();
-            return Ok((Arc::clone(&known.connection), Arc::clone(&known.held), known.number));
+    /// The connection to `url`, made or being made, if there is one.
+    fn known(&self, url: &str) -> Option<Entered> {
+        self.lock().get_mut(url).map(Open::enter)
+    }
+
+    /// A place for one more connection: the oldest that nobody uses is closed for it.
+    ///
+    /// # Errors
+    /// A sentence when all are in use.
+    ///
+    /// # Cancel safety
+    /// At most an idle connection was closed.
+    async fn permit(&self) -> Result<Permit, String> {
+        let full = || format!("{MAX_CONNECTIONS} connections are in use, and no component may have more");
+        if let Ok(permit) = Arc::clone(&self.places.0).try_acquire_owned() {
+            return Ok(Arc::new(permit));
         }
-        if open.len() >= MAX_CONNECTIONS {
+        {
+            let mut open = self.lock();
             let idle = open.iter().filter(|(_, known)| known.is_idle()).min_by_key(|(_, known)| known.used);
-            let Some(oldest) = idle.map(|(url, _)| url.clone()) else {
-                return Err(format!("{MAX_CONNECTIONS} connections are in use, and no component may have more"));
-            };
+            let oldest = idle.map(|(url, _)| url.clone()).ok_or_else(full)?;
             open.remove(&oldest);
         }
-        let (cell, held) = (Arc::new(OnceCell::new()), Held::default());
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let made = Open { connection: Arc::clone(&cell), held: Arc::clone(&held), used: Instant::now(), number };
-        open.insert(url.to_owned(), made);
-        Ok((cell, held, number))
+        let closed = tokio::time::timeout(CLOSING, Arc::clone(&self.places.0).acquire_owned()).await;
+        closed.ok().and_then(Result::ok).map(Arc::new).ok_or_else(full)
+    }
+
+    /// Enters a connection that is to be made; `permit` is given back where another has done so meanwhile.
+    fn enter(&self, url: &str, permit: Permit) -> Entered {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
+        let mut open = self.lock();
+        let new = || Open {
+            permit,
+            connection: Arc::default(),
+            held: Held::default(),
+            used: Instant::now(),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+        };
+        open.entry(url.to_owned()).or_insert_with(new).enter()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Open>> {
@@ -597,17 +671,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_component_has_few_connections_and_those_in_use_stay() {
+    #[tokio::test]
+    async fn a_component_has_few_connections_and_those_in_use_stay() {
         let all = Connections::default();
         let mut held = Vec::new();
         for n in 0..MAX_CONNECTIONS {
-            held.push(all.place(&format!("redis://{n}")).unwrap().1);
+            held.push(all.enter(&format!("redis://{n}"), all.permit().await.unwrap()).held);
         }
-        assert!(all.place("redis://one-more").unwrap_err().contains("32 connections are in use"));
-        assert!(all.place("redis://0").is_ok(), "one that is open is shared");
+        assert!(all.permit().await.unwrap_err().contains("32 connections are in use"));
+        assert!(all.known("redis://0").is_some(), "one that is open is shared");
         held.remove(0);
-        assert!(all.place("redis://one-more").is_ok(), "the idle one makes room");
+        all.enter("redis://one-more", all.permit().await.expect("the idle one makes room"));
         assert_eq!(all.lock().len(), MAX_CONNECTIONS);
         assert!(!all.lock().contains_key("redis://0"));
         for open in all.lock().values_mut() {
@@ -615,5 +689,19 @@ mod tests {
         }
         all.close_idle();
         assert_eq!(all.lock().len(), MAX_CONNECTIONS - 1, "what is in use is not closed, the idle one is");
+    }
+
+    #[tokio::test]
+    async fn connections_that_were_forgotten_count_until_they_are_closed() {
+        let all = Connections::default();
+        let mut driven = Vec::new();
+        for n in 0..MAX_CONNECTIONS {
+            driven.push(all.enter(&format!("redis://{n}"), all.permit().await.unwrap()).permit);
+        }
+        all.forget();
+        assert!(all.known("redis://0").is_none(), "its name is looked up again");
+        assert!(all.permit().await.is_err());
+        driven.pop();
+        assert!(all.permit().await.is_ok());
     }
 }

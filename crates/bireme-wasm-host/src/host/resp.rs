@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::log::LogHandle;
+use crate::stock::Place;
 
 /// Most bytes of a line: a status, an error, a number.
 const MAX_LINE: usize = 64 << 10;
@@ -277,6 +278,8 @@ pub(crate) struct Measured {
     backlog: Option<Arc<Backlog>>,
     log: LogHandle,
     host: String,
+    /// Of what the component may have open, where it chose to connect.
+    _place: Option<Place>,
 }
 
 impl Measured {
@@ -288,10 +291,11 @@ impl Measured {
         under_way: UnderWay,
         backlog: Option<Arc<Backlog>>,
         log: LogHandle,
+        place: Option<Place>,
     ) -> Self {
         // A value is in memory thrice before a guest has it: as bytes, as a value, and in the guest.
         let replies = Replies::new((limit / 4).clamp(1 << 20, 64 << 20));
-        Self { stream, replies, counted: 0, under_way, limit, backlog, log, host: host.to_owned() }
+        Self { stream, replies, counted: 0, under_way, limit, backlog, log, host: host.to_owned(), _place: place }
     }
 
     fn measure(&mut self, bytes: &[u8]) -> Result<(), String> {

@@ -77,11 +77,13 @@ impl LookedUp {
     }
 }
 
-/// Gives a new instance the permissions of its workload.
-pub(crate) fn permit(builder: &mut WasiCtxBuilder, component: &Arc<Component>) {
+/// Gives what opens sockets the permissions of a workload, and `with` for as long as any of these sockets asks for them:
+/// until the last is closed.
+pub(crate) fn permit<T: Send + Sync + 'static>(builder: &mut WasiCtxBuilder, component: &Arc<Component>, with: T) {
     builder.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(false);
     let component = Arc::clone(component);
     builder.socket_addr_check(move |address, purpose| {
+        let _with = &with;
         let permitted = match purpose {
             // The local end of an outgoing connection; listening is what ports are for.
             SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.port() == 0,

@@ -8,9 +8,12 @@ use bireme_core::labels::StoreBackend;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::Semaphore;
 
 use crate::account::Payer;
 use crate::component::Component;
+use crate::host::redis::Held;
+use crate::stock::{Own, Stock};
 
 /// Why a store could not be opened.
 #[derive(Debug)]
@@ -23,30 +26,48 @@ pub(crate) enum OpenError {
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub enum Store {
-    Embedded(Arc<Mutex<Connection>>),
-    Redis(MultiplexedConnection),
+    Embedded(Arc<File>),
+    Redis(MultiplexedConnection, #[expect(dead_code, reason = "held so that it counts as in use")] Held),
+}
+
+/// An embedded store.
+#[expect(unreachable_pub, reason = "as Store")]
+pub struct File {
+    connection: Mutex<Connection>,
+    /// One at a time: calls wait for it here, and not each in a thread of those that files and lookups need too.
+    turn: Arc<Semaphore>,
 }
 
 /// The embedded stores of this sandbox, each opened once.
 pub(crate) struct Embedded {
     folder: PathBuf,
-    open: Mutex<HashMap<String, Arc<Mutex<Connection>>>>,
+    open: Mutex<HashMap<String, (Arc<File>, Own)>>,
+    descriptors: Arc<Stock>,
 }
 
+/// Descriptors of an embedded store: the file, its log, and the index of that.
+const OF_STORE: usize = 3;
+
 impl Embedded {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, open: Mutex::default() }
+    pub(crate) fn new(folder: PathBuf, descriptors: &Arc<Stock>) -> Self {
+        Self { folder, open: Mutex::default(), descriptors: Arc::clone(descriptors) }
     }
 
-    fn get(&self, name: &str) -> Result<Arc<Mutex<Connection>>, String> {
+    /// The store called `name`, if it is open: without waiting for the disk.
+    fn known(&self, name: &str) -> Option<Arc<File>> {
+        let open = self.open.try_lock().ok()?;
+        open.get(name).map(|(store, _)| Arc::clone(store))
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<File>, String> {
         let mut open = lock(&self.open);
-        if let Some(store) = open.get(name) {
+        if let Some((store, _)) = open.get(name) {
             return Ok(Arc::clone(store));
         }
         let file = self.folder.join(format!("{}.sqlite", file_name(name)));
-        let store =
-            Arc::new(Mutex::new(open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?));
-        open.insert(name.to_owned(), Arc::clone(&store));
+        let connection = open_file(&file).map_err(|error| format!("cannot open store {name}: {error}"))?;
+        let store = Arc::new(File { connection: Mutex::new(connection), turn: Arc::new(Semaphore::new(1)) });
+        open.insert(name.to_owned(), (Arc::clone(&store), self.descriptors.own(OF_STORE)));
         Ok(store)
     }
 }
@@ -93,6 +114,9 @@ impl Store {
         match component.spec.bireme.stores.get(name) {
             None => Err(OpenError::NoSuchStore),
             Some(StoreBackend::Embedded) => {
+                if let Some(known) = component.embedded.known(name) {
+                    return Ok(Self::Embedded(known));
+                }
                 let (embedded, name) = (Arc::clone(&component.embedded), name.to_owned());
                 blocking(move || embedded.get(&name)).await.map(Self::Embedded).map_err(OpenError::Other)
             }
@@ -101,14 +125,14 @@ impl Store {
                 .redis
                 .get(component, url, true)
                 .await
-                .map(|(open, _)| Self::Redis(open))
+                .map(|(open, held)| Self::Redis(open, held))
                 .map_err(OpenError::Other),
         }
     }
 
     /// The value of `key`, for which `payer` pays while it is on its way to the guest.
     pub(crate) async fn get(&self, key: String, payer: Payer) -> Outcome<Option<Vec<u8>>> {
-        if let Self::Redis(connection) = self {
+        if let Self::Redis(connection, _) = self {
             // Not by MGET, which takes a key of another type for none.
             let value: Option<Vec<u8>> = connection.clone().get(key).await.map_err(plain)?;
             let _charge = value.as_ref().map(|value| payer.pay(value.len())).transpose()?;
@@ -130,7 +154,7 @@ impl Store {
             Self::Embedded(db) => {
                 sql(db, move |db| db.prepare_cached("SELECT 1 FROM kv WHERE key = ?1")?.exists([key])).await
             }
-            Self::Redis(connection) => connection.clone().exists(key).await.map_err(plain),
+            Self::Redis(connection, _) => connection.clone().exists(key).await.map_err(plain),
         }
     }
 
@@ -153,7 +177,7 @@ impl Store {
                 .await?;
                 result.map(|(keys, _)| keys)
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 let mut connection = connection.clone();
                 let (mut keys, mut charges) = (Vec::new(), Vec::new());
                 let mut cursor = 0u64;
@@ -206,7 +230,7 @@ impl Store {
                 .await?;
                 result.map(|(found, _)| found)
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if keys.is_empty() {
                     return Ok(Vec::new());
                 }
@@ -235,7 +259,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if pairs.is_empty() {
                     return Ok(());
                 }
@@ -260,7 +284,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 if keys.is_empty() {
                     return Ok(());
                 }
@@ -294,7 +318,7 @@ impl Store {
                 .await?;
                 result.ok_or_else(|| "the value is not a whole number or would become too large".to_owned())
             }
-            Self::Redis(connection) => connection.clone().incr(key, delta).await.map_err(plain),
+            Self::Redis(connection, _) => connection.clone().incr(key, delta).await.map_err(plain),
         }
     }
 
@@ -316,7 +340,7 @@ impl Store {
                 })
                 .await
             }
-            Self::Redis(connection) => {
+            Self::Redis(connection, _) => {
                 let script = redis::Script::new(
                     "local now = redis.call('GET', KEYS[1]) \
                      if (ARGV[1] == '0' and now == false) or (ARGV[1] == '1' and now == ARGV[2]) then \
@@ -342,11 +366,17 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 
 
 /// Runs `work` on a thread where it may wait for the disk.
 async fn sql<T: Send + 'static>(
-    db: &Arc<Mutex<Connection>>,
+    db: &Arc<File>,
     work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
 ) -> Outcome<T> {
     let db = Arc::clone(db);
-    blocking(move || work(&mut lock(&db)).map_err(|error| error.to_string())).await
+    let turn = Arc::clone(&db.turn).acquire_owned().await.map_err(|error| error.to_string())?;
+    blocking(move || {
+        // Given back by the thread: whoever asked may have gone.
+        let _turn = turn;
+        work(&mut lock(&db.connection)).map_err(|error| error.to_string())
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -360,10 +390,40 @@ mod tests {
         }
     }
 
+    /// Waits for its turn without a thread: those are few, and files and lookups need them too.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn calls_that_wait_for_a_store_hold_no_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Embedded::new(folder.path().to_owned(), &Stock::new(64)).get("default").unwrap();
+        let (taken, was_taken) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let busy = Arc::clone(&file);
+        let holder = std::thread::spawn(move || {
+            let _connection = lock(&busy.connection);
+            taken.send(()).unwrap();
+            let _ = released.recv();
+        });
+        was_taken.recv().unwrap();
+        let calls: Vec<_> = (0..600)
+            .map(|n| {
+                let store = Store::Embedded(Arc::clone(&file));
+                tokio::spawn(async move { store.set(n.to_string(), Vec::new()).await })
+            })
+            .collect();
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let other = tokio::time::timeout(std::time::Duration::from_secs(5), tokio::task::spawn_blocking(|| ())).await;
+        drop(release);
+        holder.join().unwrap();
+        assert!(other.is_ok(), "other work finds a thread");
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn an_embedded_store_keeps_counts_and_swaps() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::Embedded(Embedded::new(folder.path().to_owned()).get("default").unwrap());
+        let store = Store::Embedded(Embedded::new(folder.path().to_owned(), &Stock::new(64)).get("default").unwrap());
         store.set("a".into(), b"1".to_vec()).await.unwrap();
         assert_eq!(store.increment("a".into(), 41).await.unwrap(), 42);
         assert_eq!(store.increment("n".into(), -1).await.unwrap(), -1);

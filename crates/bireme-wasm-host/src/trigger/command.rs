@@ -1,8 +1,10 @@
 //! The command trigger: one instance, whose end is the end of the workload.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bireme_core::Exit;
+use bireme_core::{Exit, Labels, WorkloadSpec};
 use wasmtime_wasi::I32Exit;
 
 use super::Program;
@@ -18,8 +20,8 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         return exit(137, Some("it was stopped before it started".to_owned()));
     };
     // A command runs as long as it likes, unless it was said how long: the default is one of requests and messages.
-    let timed = component.spec.labels.contains_key("bireme.timeout");
-    let ended = Guarded::new(Arc::clone(&invocation.account), timed, call(&invocation.account)).await;
+    let limit = time_limit(&component.spec);
+    let ended = Guarded::new(Arc::clone(&invocation.account), limit, call(&invocation.account)).await;
     let exit = match ended {
         Ok(Ok(code)) => exit(code, None),
         Ok(Err(error)) => match error.downcast_ref::<I32Exit>() {
@@ -49,7 +51,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         }
         Err(Cut::Timeout) => {
             invocation.outcome = Outcome::TimedOut;
-            let limit = component.spec.bireme.timeout;
+            let limit = limit.unwrap_or_default();
             component
                 .log
                 .note(&format!("bireme: {} took longer than bireme.timeout={limit:?} and was ended", component.name()));
@@ -72,6 +74,15 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
     };
     drop(invocation);
     exit
+}
+
+/// How long a command may run. An image that asks for more than requests are given asks for less than commands are.
+fn time_limit(spec: &WorkloadSpec) -> Option<Duration> {
+    const TIMEOUT: &str = "bireme.timeout";
+    if let Some(asked) = spec.bireme.requested.get(TIMEOUT) {
+        return Labels::parse(&BTreeMap::from([(TIMEOUT.to_owned(), asked.clone())])).ok().map(|asked| asked.timeout);
+    }
+    spec.labels.contains_key(TIMEOUT).then_some(spec.bireme.timeout)
 }
 
 async fn call(account: &Arc<Account>) -> wasmtime::Result<i32> {

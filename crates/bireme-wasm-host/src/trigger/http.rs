@@ -44,10 +44,7 @@ const UNREAD: u32 = 60_000;
 
 /// Connections of all clients of this process, so that they leave descriptors for what instances open: half of what it may
 /// have. Those beyond wait to be accepted.
-static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| {
-    let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1 << 20);
-    Semaphore::new((descriptors / 2).clamp(64, 16_384) as usize)
-});
+static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(crate::stock::connections()));
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
@@ -746,7 +743,8 @@ async fn run(
 ) -> Ended {
     let component = Arc::clone(&invocation.component);
     let account = Arc::clone(&invocation.account);
-    let mut guarded = Guarded::new(Arc::clone(&account), true, call(Arc::clone(&account), request, answer, depth));
+    let limit = Some(component.spec.bireme.timeout);
+    let mut guarded = Guarded::new(Arc::clone(&account), limit, call(Arc::clone(&account), request, answer, depth));
     let ended = (&mut guarded).await;
     let mut remains: Option<Box<dyn Send>> = None;
     let (outcome, end) = match ended {

@@ -14,6 +14,8 @@ use crate::host::resp::Backlog;
 /// How long to wait before another attempt to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LAST_WAIT: Duration = Duration::from_secs(5);
+/// How long a subscription must have lasted before the log is told of its end again.
+const STEADY: Duration = Duration::from_secs(10);
 /// How often the server is asked whether it is still there.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -23,16 +25,22 @@ const SILENT: &str = "the server does not answer";
 pub(crate) async fn listen(component: Arc<Component>) {
     let stopped = component.stopped();
     let mut wait = FIRST_WAIT;
-    let mut complained = false;
+    let mut told = Told::Nothing;
     loop {
+        let mut begun = None;
         let ended = tokio::select! {
-            ended = subscribe(&component, &mut wait, &mut complained) => ended,
+            ended = subscribe(&component, &mut begun, &mut told) => ended,
             () = stopped.cancelled() => return,
         };
-        if !complained {
+        let lasted = begun.map_or(Duration::ZERO, |begun: Instant| begun.elapsed());
+        // A server that accepts and drops us is no better than one that does not answer.
+        if lasted >= wait {
+            wait = FIRST_WAIT;
+        }
+        if told == Told::Nothing || lasted >= STEADY {
             let channel = component.spec.bireme.subscribe.as_ref().map_or("", |subscription| &subscription.channel);
             component.log.note(&format!("bireme: the subscription to {channel} broke off ({ended}); trying again"));
-            complained = true;
+            told = Told::End;
         }
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -42,8 +50,16 @@ pub(crate) async fn listen(component: Arc<Component>) {
     }
 }
 
-/// Serves one connection to its end and answers why it ended.
-async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: &mut bool) -> String {
+/// What the log was told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    End,
+    Again,
+}
+
+/// Serves one connection to its end and answers why it ended. `begun` is when the subscription was there.
+async fn subscribe(component: &Arc<Component>, begun: &mut Option<Instant>, told: &mut Told) -> String {
     let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
     let backlog = Arc::new(Backlog::default());
     let connected = async {
@@ -59,11 +75,11 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
         Ok(Err(error)) => return error,
         Err(_) => return SILENT.to_owned(),
     };
-    if *complained {
+    if *told == Told::End {
         component.log.note(&format!("bireme: subscribed to {} again", subscription.channel));
+        *told = Told::Again;
     }
-    *wait = FIRST_WAIT;
-    *complained = false;
+    *begun = Some(Instant::now());
     backlog.begin();
     component.redis.forget();
     let (mut sink, mut messages) = pubsub.split();
@@ -110,7 +126,8 @@ async fn subscribe(component: &Arc<Component>, wait: &mut Duration, complained: 
 async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) {
     let component = Arc::clone(&invocation.component);
     let account = Arc::clone(&invocation.account);
-    let ended = Guarded::new(Arc::clone(&account), true, call(&account, payload)).await;
+    let limit = Some(component.spec.bireme.timeout);
+    let ended = Guarded::new(Arc::clone(&account), limit, call(&account, payload)).await;
     let number = invocation.number;
     let failure = match ended {
         Ok(Ok(Ok(()))) => None,

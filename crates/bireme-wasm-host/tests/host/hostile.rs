@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bireme_core::spec::Signal;
@@ -116,6 +117,45 @@ async fn a_redis_server_that_does_not_answer_is_given_up() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_eq!(victim.get("/count").status, 200);
     victim.workload.delete().await.unwrap();
+}
+
+/// A server that ends each subscription after one message has the connections of the component looked up anew each time;
+/// those that instances still hold count all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_counted_also_when_subscriptions_break_off() {
+    let rig = Rig::new();
+    let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counted = (Arc::clone(&open), Arc::clone(&most));
+    // What the guest asks of it is never answered.
+    let held = server("RPUSH", move |stream| {
+        let now = counted.0.fetch_add(1, Ordering::SeqCst) + 1;
+        counted.1.fetch_max(now, Ordering::SeqCst);
+        linger(stream);
+        counted.0.fetch_sub(1, Ordering::SeqCst);
+    });
+    let subscriptions = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&subscriptions);
+    let url = server("SUBSCRIBE", move |stream| {
+        let _ = stream.write_all(b"*3\r\n$9\r\nsubscribe\r\n$6\r\norders\r\n:1\r\n");
+        let _ = stream.write_all(b"*3\r\n$7\r\nmessage\r\n$6\r\norders\r\n$2\r\nhi\r\n");
+        std::thread::sleep(Duration::from_millis(250));
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let subscribe = format!("{url}/orders");
+    let labels =
+        [("bireme.redis.subscribe", subscribe.as_str()), ("bireme.allow", held.as_str()), ("bireme.timeout", "60s")];
+    let mut spec = rig.spec("victim", &labels);
+    spec.env = vec![format!("REDIS={held}")];
+    let victim = rig.run(spec, "inbound-redis2").await;
+    until("forty subscriptions", || subscriptions.load(Ordering::SeqCst) >= 40);
+    let most = most.load(Ordering::SeqCst);
+    assert!((1..=32).contains(&most), "{most} connections at once");
+    victim.logged("32 connections are in use");
+    let told = victim.log().matches("broke off").count();
+    assert!((1..=2).contains(&told), "what goes on and on is told once: {told}");
+    victim.workload.signal(Signal::KILL).await.unwrap();
+    victim.workload.delete().await.unwrap();
+    until("all are closed", || open.load(Ordering::SeqCst) == 0);
 }
 
 /// More messages than there are instances for wait with the server, and not in the host.

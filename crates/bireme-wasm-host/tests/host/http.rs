@@ -366,6 +366,39 @@ async fn output_is_logged_and_attached() {
     probe.workload.delete().await.unwrap();
 }
 
+/// One instance asks for room on more handles of its output than there are places in the log, and keeps them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_with_many_outputs_leaves_the_log_to_the_others() {
+    let rig = Rig::new();
+    for guest in ["probe", "probe3"] {
+        let probe = rig.run(rig.spec("chatty", &[("bireme.timeout", "60s")]), guest).await;
+        for _ in 0..4 {
+            assert_eq!(probe.get("/outputs?300,30000").body, "300", "{guest}: each has room");
+        }
+        let attach = probe.workload.as_attach().unwrap();
+        let mut client =
+            tokio::time::timeout(LIMIT / 3, attach.attach(false)).await.expect("attached in time").unwrap();
+        client.set_nonblocking(false).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        // Of another instance.
+        assert_eq!(probe.get("/log?hi").status, 200);
+        let mut frame = [0; 15];
+        client.read_exact(&mut frame).unwrap();
+        assert_eq!(&frame, b"\x01\0\0\0\0\0\0\x07out hi\n", "{guest}");
+        probe.workload.signal(Signal::KILL).await.unwrap();
+        tokio::time::timeout(LIMIT / 2, probe.workload.wait()).await.expect("it ends in time").unwrap();
+        probe.workload.delete().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_output_than_there_is_room_for_ends_the_instance() {
+    let rig = Rig::new();
+    let probe = rig.run(rig.spec("chatty", &[]), "probe").await;
+    assert_eq!(probe.get("/overrun").status, 500, "{}", probe.log());
+    probe.workload.delete().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_goes_on_while_daemons_come_and_go() {
     let rig = Rig::new();

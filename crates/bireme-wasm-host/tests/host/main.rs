@@ -8,6 +8,7 @@ mod advisories;
 mod command;
 mod common;
 mod compile;
+mod descriptors;
 mod fence;
 mod hostile;
 mod http;
