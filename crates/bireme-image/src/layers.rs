@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use crate::admit::Claim;
 use crate::db::Layer;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
-use crate::store::{ImageStore, Inner, blocking};
+use crate::store::{ImageStore, Inner};
 use crate::unpack::{Options, open_form, unpack};
 use crate::view::View;
+use crate::wanted::{Wanted, while_wanted};
 
 /// Largest component that is taken out of an image, in bytes.
 const COMPONENT_LIMIT: u64 = 1 << 30;
@@ -26,7 +27,8 @@ impl ImageStore {
     /// # Errors
     /// `NotFound`; `NoComponent` for a Wasm artifact, which has no root filesystem; what unpacking refuses; `NoSpace`.
     /// # Cancel safety
-    /// Dropping the future leaves running unpackings to end by themselves; their results are kept.
+    /// Dropping the future ends running unpackings and deletes what they unpacked, unless others wait for the same layer:
+    /// one of them begins it anew.
     pub async fn layers(&self, image: &ImageId) -> Result<Vec<PathBuf>, ImageError> {
         let record = self.inner.record(image)?;
         if record.artifact_type.is_some() {
@@ -65,7 +67,7 @@ impl ImageStore {
         let folders = self.layers(image).await?;
         let working_dir = record.config_file()?.config.working_dir;
         let (inner, image, entrypoint) = (self.inner.clone(), image.clone(), entrypoint.to_owned());
-        blocking("take a component out of an image", move || {
+        while_wanted("take a component out of an image", move |wanted| {
             let refuse = |reason: String| ImageError::NoComponent { image: image.to_string(), reason };
             if entrypoint.is_empty() {
                 return Err(refuse("it has no entrypoint that names a .wasm file".to_owned()));
@@ -73,13 +75,13 @@ impl ImageStore {
             let view = View::new(folders)?;
             let path = Path::new("/").join(&working_dir).join(&entrypoint);
             let at_root = Path::new("/").join(&entrypoint);
-            let mut file = match view.open_file(&path) {
+            let file = match view.open_file(&path) {
                 Err(_) if at_root != path => view.open_file(&at_root),
                 other => other,
             }
             .map_err(|reason| refuse(format!("its entrypoint \"{entrypoint}\" {reason}")))?;
             let mut blob = crate::blob::Ingest::new(&inner)?;
-            blob.copy_from(&mut file, COMPONENT_LIMIT, &format!("the component \"{entrypoint}\""))?;
+            blob.copy_from(&mut wanted.lend(file), COMPONENT_LIMIT, &format!("the component \"{entrypoint}\""))?;
             let digest = blob.finish_as(|digest| inner.component_path(digest))?;
             inner.db.set_component(&image, &entrypoint, &digest)?;
             Ok((inner.component_path(&digest), digest.to_string()))
@@ -103,6 +105,31 @@ pub fn is_wasm(layers: &[PathBuf], working_dir: &str, program: &str) -> bool {
         .is_some_and(|mut file| std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"\0asm")
 }
 
+/// One of those that wait for the same layer to be unpacked. When the last is gone, nothing is left of it.
+struct Turn<'a> {
+    inner: &'a Inner,
+    diff_id: &'a Digest,
+    cell: Arc<OnceCell<u64>>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(inner: &'a Inner, diff_id: &'a Digest) -> Self {
+        let mut running = inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { inner, diff_id, cell: running.entry(diff_id.clone()).or_default().clone() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut running = self.inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was unpacked may be removed, and is then asked for anew.
+        let last = Arc::strong_count(&self.cell) <= 2;
+        if last || self.cell.initialized() {
+            running.remove(self.diff_id);
+        }
+    }
+}
+
 impl Inner {
     /// Unpacks a layer if it is not unpacked; answers the bytes of its files. Many may ask at once, one does it.
     pub(crate) async fn unpacked(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
@@ -111,24 +138,29 @@ impl Inner {
         {
             return Ok(size);
         }
-        let cell = {
-            let mut running = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            running.entry(layer.diff_id.clone()).or_insert_with(|| Arc::new(OnceCell::new())).clone()
-        };
-        let answer = cell.get_or_try_init(|| self.unpack_now(layer)).await.copied();
-        self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.diff_id);
-        answer
+        let turn = Turn::of(self, &layer.diff_id);
+        turn.cell.get_or_try_init(|| self.unpack_now(layer)).await.copied()
     }
 
     async fn unpack_now(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
-        let Ok(_slot) = self.unpack_slots.acquire().await else {
-            unreachable!("the semaphore is never closed");
-        };
+        let slot = self.unpack_slot().await;
         let (inner, layer) = (self.clone(), layer.clone());
-        blocking("unpack a layer", move || inner.unpack_blocking(&layer)).await
+        while_wanted("unpack a layer", move |wanted| {
+            let _slot = slot;
+            inner.unpack_blocking(&layer, wanted)
+        })
+        .await
     }
 
-    fn unpack_blocking(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
+    /// A turn at what is bound by processor and disk. To be held by the work itself, which may outlast whoever asked.
+    async fn unpack_slot(&self) -> OwnedSemaphorePermit {
+        let Ok(slot) = self.unpack_slots.clone().acquire_owned().await else {
+            unreachable!("the semaphore is never closed");
+        };
+        slot
+    }
+
+    fn unpack_blocking(self: &Arc<Self>, layer: &Layer, wanted: &Wanted) -> Result<u64, ImageError> {
         // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
         let mut claim = Claim::new(self);
         claim.both(layer);
@@ -172,7 +204,7 @@ impl Inner {
         };
         let archive = open_form(form, packed)
             .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })?;
-        let unpacked = unpack(archive, folder.path(), &options)?;
+        let unpacked = unpack(wanted.lend(archive), folder.path(), &options)?;
         if unpacked.diff_id != layer.diff_id {
             return Err(ImageError::DigestMismatch {
                 what: format!("layer {name}, unpacked,"),

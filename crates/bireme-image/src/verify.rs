@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::store::{ImageStore, blocking};
+use crate::wanted::while_wanted;
 
 /// Something in the store that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +57,7 @@ impl ImageStore {
     /// # Errors
     /// `Database`, `Store` where a folder of the store cannot be listed. A single file that cannot be read is damage.
     /// # Cancel safety
-    /// Dropping the future ends it with the file it is at.
+    /// Dropping the future ends it.
     pub async fn verify(&self, tell: &(dyn Fn(Damaged) + Send + Sync)) -> Result<Verified, ImageError> {
         let mut verified = Verified::default();
         let mut needed: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
@@ -84,9 +85,10 @@ impl ImageStore {
         for claimed in self.claimed().await? {
             let images = needed.remove(&claimed.digest).unwrap_or_default().into_iter().collect();
             let Claimed { kind, digest, path } = claimed;
-            let (size, found) = blocking("verify a file of the store", move || {
+            let (size, found) = while_wanted("verify a file of the store", move |wanted| {
                 let size = std::fs::metadata(&path).map_or(0, |about| about.len());
-                Ok((size, Digest::of_file(&path)))
+                let found = std::fs::File::open(&path).and_then(|file| Digest::of_all(wanted.lend(file)));
+                Ok((size, found))
             })
             .await?;
             verified.checked += 1;

@@ -21,6 +21,7 @@ use crate::made::{self, NewLayer};
 use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
 use crate::view::{Found, View};
+use crate::wanted::Wanted;
 
 /// What one COPY or ADD is told, with variables already put in.
 pub(super) struct Order {
@@ -71,17 +72,23 @@ struct Plan<'a> {
 /// Carries out a COPY or ADD on top of `below`.
 pub(super) fn copy(
     inner: &Inner,
+    wanted: &Wanted,
     order: &Order,
     source: View,
     ignore: &Ignore,
     below: &View,
 ) -> Result<Copied, ImageError> {
-    let job = Job { inner, order, ignore };
+    let job = Job { inner, wanted, order, ignore };
     job.run(source, below)
 }
 
 /// Makes a folder and those above it, as WORKDIR does; `None` if it is there.
-pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Option<NewLayer>, ImageError> {
+pub(super) fn make_folder(
+    inner: &Inner,
+    wanted: &Wanted,
+    below: &View,
+    path: &Path,
+) -> Result<Option<NewLayer>, ImageError> {
     let failed = |error: io::Error| ImageError::BuildRequest { reason: format!("WORKDIR {}: {error}", path.display()) };
     let (place, found) = below.resolve(path, true).map_err(failed)?;
     match found {
@@ -95,7 +102,7 @@ pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Op
     let mut plan = Plan { below, entries: BTreeMap::new() };
     plan.parents(&place, 0, 0).map_err(failed)?;
     plan.entries.insert(place, (Content::Folder, Attributes::made(0, 0)));
-    write(inner, &plan.entries, &[]).map(|(layer, _)| Some(layer))
+    write(inner, wanted, &plan.entries, &[]).map(|(layer, _)| Some(layer))
 }
 
 /// A folder whose content is copied.
@@ -111,6 +118,7 @@ struct FolderCopy<'a> {
 
 struct Job<'a> {
     inner: &'a Inner,
+    wanted: &'a Wanted,
     order: &'a Order,
     ignore: &'a Ignore,
 }
@@ -191,7 +199,7 @@ impl Job<'_> {
                 _ => return Err(self.fault(format!("{}: it is neither a file nor a folder", item.path.display()))),
             }
         }
-        let (layer, sum) = write(self.inner, &plan.entries, &trees)?;
+        let (layer, sum) = write(self.inner, self.wanted, &plan.entries, &trees)?;
         Ok(Copied { layer, what: format!("{kind}:{}", sum.hex()) })
     }
 
@@ -280,6 +288,7 @@ impl Job<'_> {
         let FolderCopy { from, to, ignoring, excluding } = folder;
         let mut any = false;
         for name in tree.list(from).map_err(self.failed(from))? {
+            self.wanted.check().map_err(self.failed(from))?;
             let (source, place) = (from.join(&name), to.join(&name));
             let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
             let within = excluding.map(|within| within.join(&name));
@@ -386,7 +395,7 @@ impl Job<'_> {
             max_bytes: limits.unpacked(size),
             max_entries: limits.entries,
         };
-        unpack(open_any(&file).map_err(&failed)?, folder.path(), &options)?;
+        unpack(self.wanted.lend(open_any(&file).map_err(&failed)?), folder.path(), &options)?;
         Ok(Some(folder))
     }
 
@@ -498,11 +507,12 @@ fn relative(path: &Path) -> &Path {
 /// Writes the layer in the order of its paths.
 fn write(
     inner: &Inner,
+    wanted: &Wanted,
     entries: &BTreeMap<PathBuf, (Content, Attributes)>,
     trees: &[View],
 ) -> Result<(NewLayer, Digest), ImageError> {
     let mut sum = Sha256::new();
-    let layer = made::layer(inner, |out| write_entries(out, entries, trees, &mut sum))?;
+    let layer = made::layer(inner, wanted, |out| write_entries(out, entries, trees, &mut sum))?;
     Ok((layer, Digest::from_hash(sum)))
 }
 
