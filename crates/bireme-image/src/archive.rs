@@ -608,6 +608,7 @@ struct Out<W: io::Write> {
 }
 
 impl<W: io::Write> Out<W> {
+    /// Content that is not as long as is said would be read as something else, or something else as it.
     fn add(&mut self, name: &str, size: u64, content: impl io::Read) -> Result<(), ImageError> {
         if !self.written.insert(name.to_owned()) {
             return Ok(());
@@ -616,7 +617,14 @@ impl<W: io::Write> Out<W> {
         header.set_size(size);
         header.set_mode(0o644);
         header.set_mtime(0);
-        self.tar.append_data(&mut header, Path::new(name), content).map_err(|source| ImageError::Output { source })
+        let mut content = content.take(size);
+        self.tar
+            .append_data(&mut header, Path::new(name), &mut content)
+            .map_err(|source| ImageError::Output { source })?;
+        match content.limit() {
+            0 => Ok(()),
+            short => Err(ImageError::SizeMismatch { what: name.to_owned(), expected: size, actual: size - short }),
+        }
     }
 }
 

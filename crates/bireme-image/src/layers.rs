@@ -1,5 +1,6 @@
 //! From packed layers to folders, and from images to components.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
@@ -11,7 +12,7 @@ use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
 use crate::store::{ImageStore, Inner};
-use crate::unpack::{Options, open_form, unpack};
+use crate::unpack::{Options, digest_unpacked, open_form, unpack};
 use crate::view::View;
 use crate::wanted::{Wanted, while_wanted};
 
@@ -105,6 +106,15 @@ pub fn is_wasm(layers: &[PathBuf], working_dir: &str, program: &str) -> bool {
         .is_some_and(|mut file| std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"\0asm")
 }
 
+/// Holds what a layer's blob unpacks to against what it stands for.
+fn same_layer(layer: &Layer, actual: Digest) -> Result<(), ImageError> {
+    if actual == layer.diff_id {
+        return Ok(());
+    }
+    let what = format!("layer {}, unpacked,", layer.blob.digest);
+    Err(ImageError::DigestMismatch { what, expected: layer.diff_id.clone(), actual })
+}
+
 /// One of those that wait for the same layer to be unpacked. When the last is gone, nothing is left of it.
 struct Turn<'a> {
     inner: &'a Inner,
@@ -142,6 +152,74 @@ impl Inner {
         turn.cell.get_or_try_init(|| self.unpack_now(layer)).await.copied()
     }
 
+    /// Unpacks a layer if it is not unpacked, and sees to it that its blob is what unpacks to it: another blob may have been
+    /// unpacked in its place. Each pair is looked at once.
+    ///
+    /// # Errors
+    /// `DigestMismatch` for a blob that unpacks to something else; `SizeMismatch` for one that is not as long as is said.
+    pub(crate) async fn accepted(self: &Arc<Self>, layer: &Layer) -> Result<(), ImageError> {
+        self.check_size(layer)?;
+        self.unpacked(layer).await?;
+        if self.db.proven(layer)? {
+            return Ok(());
+        }
+        let slot = self.unpack_slot().await;
+        let (inner, layer) = (self.clone(), layer.clone());
+        while_wanted("look at a layer", move |wanted| {
+            let _slot = slot;
+            inner.prove(&layer, wanted)
+        })
+        .await
+    }
+
+    /// Holds the size of a blob, where it is there, against what is said of it: archives are written by that.
+    pub(crate) fn check_size(&self, layer: &Layer) -> Result<(), ImageError> {
+        match std::fs::metadata(self.blob_path(&layer.blob.digest)) {
+            Ok(about) if about.len() != layer.blob.size => Err(ImageError::SizeMismatch {
+                what: format!("layer {}", layer.blob.digest),
+                expected: layer.blob.size,
+                actual: about.len(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a blob to see what it unpacks to, and remembers it where that is what it stands for.
+    pub(crate) fn prove(&self, layer: &Layer, wanted: &Wanted) -> Result<(), ImageError> {
+        let actual = match layer.blob.form()? {
+            // As it is.
+            LayerForm::Tar => layer.blob.digest.clone(),
+            _ => {
+                let packed = wanted.lend(self.open_layer(layer)?);
+                digest_unpacked(packed, layer.blob.digest.as_str(), self.settings.limits.unpacked(layer.blob.size))?
+            }
+        };
+        same_layer(layer, actual)?;
+        self.db.set_proven(layer)
+    }
+
+    /// What a layer's blob unpacks to.
+    fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read>, ImageError> {
+        let name = layer.blob.digest.as_str();
+        let form = layer.blob.form()?;
+        if form == LayerForm::Wasm {
+            return Err(ImageError::BadLayer {
+                layer: name.to_owned(),
+                reason: "it is a component, not files".to_owned(),
+            });
+        }
+        let path = self.blob_path(&layer.blob.digest);
+        let packed = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: name.to_owned() });
+            }
+            Err(error) => return Err(ImageError::store("open the layer", &path, error)),
+        };
+        open_form(form, packed)
+            .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })
+    }
+
     async fn unpack_now(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
         let slot = self.unpack_slot().await;
         let (inner, layer) = (self.clone(), layer.clone());
@@ -172,21 +250,7 @@ impl Inner {
             return Ok(size);
         }
         let name = layer.blob.digest.as_str();
-        let form = layer.blob.form()?;
-        if form == LayerForm::Wasm {
-            return Err(ImageError::BadLayer {
-                layer: name.to_owned(),
-                reason: "it is a component, not files".to_owned(),
-            });
-        }
-        let path = self.blob_path(&layer.blob.digest);
-        let packed = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ImageError::MissingBlob { what: "layer".to_owned(), digest: name.to_owned() });
-            }
-            Err(error) => return Err(ImageError::store("open the layer", &path, error)),
-        };
+        let archive = self.open_layer(layer)?;
         let folder = tempfile::Builder::new()
             .prefix("layer-")
             .tempdir_in(self.ingest())
@@ -202,17 +266,10 @@ impl Inner {
             max_bytes: limits.unpacked(layer.blob.size),
             max_entries: limits.entries,
         };
-        let archive = open_form(form, packed)
-            .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })?;
         let unpacked = unpack(wanted.lend(archive), folder.path(), &options)?;
-        if unpacked.diff_id != layer.diff_id {
-            return Err(ImageError::DigestMismatch {
-                what: format!("layer {name}, unpacked,"),
-                expected: layer.diff_id.clone(),
-                actual: unpacked.diff_id,
-            });
-        }
+        same_layer(layer, unpacked.diff_id)?;
         self.settle(folder, &layer.diff_id)?;
+        self.db.set_proven(layer)?;
         self.db.set_unpacked(&layer.diff_id, unpacked.bytes)?;
         Ok(unpacked.bytes)
     }

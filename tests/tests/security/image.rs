@@ -383,6 +383,29 @@ fn a_damaged_store_is_told_and_left_as_it_is() {
     engine.finish();
 }
 
+#[test]
+fn a_layer_cannot_be_put_in_the_name_of_another() {
+    let engine = Engine::start();
+    let (good, evil) = (archive(&[member(b'0', "a", "", "good")]), archive(&[member(b'0', "a", "", "evil")]));
+    load(&engine, &image("good:1", &good)).stdout();
+    // The configuration is that of an image with the good layer, which is unpacked already.
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({
+        "os": "linux", "architecture": architecture, "config": { "Labels": { "l": "lie" } },
+        "rootfs": { "type": "layers", "diff_ids": [digest(&good)] }, "history": [],
+    })
+    .to_string();
+    let kind = "application/vnd.oci.image.config.v1+json";
+    for (form, layer) in [("tar", evil.clone()), ("tar+gzip", through("gzip", &["-1"], &evil))] {
+        let form = format!("application/vnd.oci.image.layer.v1.{form}");
+        let lying = archive(&layout("lie:1", (kind, config.as_bytes()), (&form, &layer)));
+        load(&engine, &lying).fails(1, "unpacked, is not what its digest says");
+        assert_eq!(engine.docker(["images", "--format", "{{.Repository}}"]).stdout(), "good\n");
+    }
+    assert!(engine.bireme(["system", "verify"]).stdout().contains(": nothing is damaged\n"));
+    engine.finish();
+}
+
 /// A server that answers any request with `start` and zeros without end, piece by piece; tells when it is hung up on.
 fn endless(start: Vec<u8>) -> (String, std::sync::mpsc::Receiver<u64>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
