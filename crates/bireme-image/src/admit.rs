@@ -65,7 +65,8 @@ impl Drop for Claim {
 }
 
 impl ImageStore {
-    /// Unpacks the layers of all candidates and records them together.
+    /// Unpacks the layers of all candidates, sees to it that their blobs are what unpacks to them, and records them
+    /// together.
     pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
         for (name, _) in candidates.iter().flat_map(|candidate| &candidate.names) {
             name.check_tag()?;
@@ -73,20 +74,21 @@ impl ImageStore {
         for candidate in &candidates {
             for layer in &candidate.record.layers {
                 claim.layer(&layer.diff_id);
+                self.inner.check_size(layer)?;
             }
         }
         let images = candidates.iter().filter(|candidate| candidate.record.artifact_type.is_none());
         let mut seen = HashSet::new();
         let layers: Vec<Layer> = images
             .flat_map(|image| &image.record.layers)
-            .filter(|layer| seen.insert(&layer.diff_id))
+            .filter(|layer| seen.insert((&layer.diff_id, &layer.blob.digest, &layer.blob.media_type)))
             .cloned()
             .collect();
         let unpackings = futures::stream::iter(layers.into_iter().map(|layer| {
             let inner = self.inner.clone();
-            async move { inner.unpacked(&layer).await }
+            async move { inner.accepted(&layer).await }
         }));
-        unpackings.buffer_unordered(AT_ONCE).try_collect::<Vec<u64>>().await?;
+        unpackings.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         let inner = self.inner.clone();
         blocking("record an image", move || record(&inner.db, &candidates)).await
     }

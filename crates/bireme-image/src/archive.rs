@@ -27,6 +27,7 @@ use crate::reference::Reference;
 use crate::store::{ImageStore, Inner, blocking};
 use crate::tar_bounds::Bounded;
 use crate::unpack::{is_cut_off, open_sent, parts, sniff};
+use crate::wanted::{Wanted, while_wanted};
 
 /// Files in one archive; an image has two per layer and a few more.
 const MAX_FILES: usize = 100_000;
@@ -56,14 +57,17 @@ impl ImageStore {
     /// `BadArchive`, `MissingBlob`, `DigestMismatch`, what reading manifests and unpacking refuse; nothing is loaded
     /// then.
     /// # Cancel safety
-    /// Dropping the future loads nothing; reading ends when the stream does.
+    /// Dropping the future loads nothing and deletes what was read of it.
     pub async fn load(
         &self,
         archive: impl AsyncRead + Send + Unpin + 'static,
         progress: OnProgress<'_>,
     ) -> Result<Vec<Loaded>, ImageError> {
         let inner = self.inner.clone();
-        let staged = blocking("read an archive", move || Staged::read(&inner, SyncIoBridge::new(archive))).await?;
+        let staged = while_wanted("read an archive", move |wanted| {
+            Staged::read(&inner, wanted.lend(SyncIoBridge::new(archive)))
+        })
+        .await?;
         let (staged, plan) = blocking("read what an archive holds", move || {
             let plan = staged.plan()?;
             Ok((staged, plan))
@@ -75,12 +79,12 @@ impl ImageStore {
             progress(Progress::counted(blob.digest.short(), "Loading layer", blob.size, blob.size));
         }
         let inner = self.inner.clone();
-        let plan = blocking("store the layers of an archive", move || {
+        let plan = while_wanted("store the layers of an archive", move |wanted| {
             let mut staged = staged;
             let layers = plan.iter().flat_map(|candidate| &candidate.record.layers);
-            let wanted: HashSet<&Digest> = layers.map(|layer| &layer.blob.digest).collect();
-            for digest in wanted {
-                staged.settle(&inner, digest)?;
+            let digests: HashSet<&Digest> = layers.map(|layer| &layer.blob.digest).collect();
+            for digest in digests {
+                staged.settle(&inner, digest, wanted)?;
             }
             Ok(plan)
         })
@@ -301,10 +305,11 @@ impl Staged {
 
     /// Moves a layer into the store. One that is there is hashed again, and replaced if it is not what its name says: the
     /// honest archive is at hand.
-    fn settle(&mut self, inner: &Inner, digest: &Digest) -> Result<(), ImageError> {
+    fn settle(&mut self, inner: &Inner, digest: &Digest, wanted: &Wanted) -> Result<(), ImageError> {
         let path = inner.blob_path(digest);
         if path.exists() {
-            if Digest::of_file(&path).during("read", &path)? == *digest {
+            let stored = std::fs::File::open(&path).during("open the layer", &path)?;
+            if Digest::of_all(wanted.lend(stored)).during("read", &path)? == *digest {
                 return Ok(());
             }
             tracing::warn!(%digest, "a blob was not what its name says, and is replaced");
@@ -603,6 +608,7 @@ struct Out<W: io::Write> {
 }
 
 impl<W: io::Write> Out<W> {
+    /// Content that is not as long as is said would be read as something else, or something else as it.
     fn add(&mut self, name: &str, size: u64, content: impl io::Read) -> Result<(), ImageError> {
         if !self.written.insert(name.to_owned()) {
             return Ok(());
@@ -611,7 +617,14 @@ impl<W: io::Write> Out<W> {
         header.set_size(size);
         header.set_mode(0o644);
         header.set_mtime(0);
-        self.tar.append_data(&mut header, Path::new(name), content).map_err(|source| ImageError::Output { source })
+        let mut content = content.take(size);
+        self.tar
+            .append_data(&mut header, Path::new(name), &mut content)
+            .map_err(|source| ImageError::Output { source })?;
+        match content.limit() {
+            0 => Ok(()),
+            short => Err(ImageError::SizeMismatch { what: name.to_owned(), expected: size, actual: size - short }),
+        }
     }
 }
 

@@ -44,6 +44,7 @@ use crate::reference::Reference;
 use crate::store::{ImageStore, blocking};
 use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
+use crate::wanted::while_wanted;
 use cache::Cache;
 use copy::Order;
 use dockerfile::{Dockerfile, Instruction, StageText};
@@ -179,7 +180,7 @@ impl ImageStore {
             }
         };
         let inner = self.inner.clone();
-        blocking("unpack the build context", move || {
+        while_wanted("unpack the build context", move |wanted| {
             let folder = aside(&inner.ingest(), "context-")?;
             let limits = &inner.settings.limits;
             let archive =
@@ -191,7 +192,7 @@ impl ImageStore {
                 max_bytes: limits.layer_bytes,
                 max_entries: limits.entries,
             };
-            unpack(archive, folder.path(), &options)?;
+            unpack(wanted.lend(archive), folder.path(), &options)?;
             Ok(Context::Unpacked(folder))
         })
         .await
@@ -508,8 +509,8 @@ impl Build<'_> {
         let below = self.folders(&stage.layers);
         let inner = self.store.inner.clone();
         let ignore = std::mem::take(&mut self.ignore);
-        let (copied, ignore) = blocking("copy files into a layer", move || {
-            let copied = copy::copy(&inner, &order, View::new(source)?, &ignore, &View::new(below)?)?;
+        let (copied, ignore) = while_wanted("copy files into a layer", move |wanted| {
+            let copied = copy::copy(&inner, wanted, &order, View::new(source)?, &ignore, &View::new(below)?)?;
             Ok((copied, ignore))
         })
         .await?;
@@ -615,8 +616,10 @@ impl Build<'_> {
     async fn work_folder(&mut self, stage: &mut Stage) -> Result<bool, ImageError> {
         let (inner, below) = (self.store.inner.clone(), self.folders(&stage.layers));
         let path = PathBuf::from(&stage.config.config.working_dir);
-        let made = blocking("make the working directory", move || copy::make_folder(&inner, &View::new(below)?, &path))
-            .await?;
+        let made = while_wanted("make the working directory", move |wanted| {
+            copy::make_folder(&inner, wanted, &View::new(below)?, &path)
+        })
+        .await?;
         match made {
             Some(layer) => self.add_layer(stage, layer).await.map(|()| true),
             None => Ok(false),

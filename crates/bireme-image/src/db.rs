@@ -13,12 +13,12 @@ use crate::build::run::CachedLayer;
 use crate::database::{self, Found, Trouble};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Descriptor, OCI_LAYER};
+use crate::model::{ConfigFile, Descriptor, LayerForm, OCI_LAYER};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
 /// What each version of the tables adds to the one before; the number of the last is that of the whole.
-const SCHEMA: [&str; 2] = [
+const SCHEMA: [&str; 3] = [
     "
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
@@ -59,6 +59,11 @@ CREATE TABLE steps (key TEXT PRIMARY KEY, diff_id TEXT, size INTEGER NOT NULL, l
 CREATE INDEX steps_by_diff_id ON steps(diff_id);
 -- What layers that are stored as they are become when they are packed for a registry.
 CREATE TABLE packed (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGER NOT NULL) STRICT;
+",
+    "
+-- Which blobs were seen to unpack to which layers, read in which form. Layers that came before this are not in it.
+CREATE TABLE proven (blob TEXT NOT NULL, diff_id TEXT NOT NULL, form TEXT NOT NULL, PRIMARY KEY (blob, diff_id, form))
+STRICT;
 ",
 ];
 
@@ -410,7 +415,8 @@ impl Db {
                  (SELECT diff_id FROM layers UNION SELECT diff_id FROM steps WHERE diff_id IS NOT NULL)",
                 [],
             )?;
-            change.execute("DELETE FROM packed WHERE diff_id NOT IN (SELECT diff_id FROM layers)", [])
+            change.execute("DELETE FROM packed WHERE diff_id NOT IN (SELECT diff_id FROM layers)", [])?;
+            change.execute("DELETE FROM proven WHERE blob NOT IN (SELECT blob FROM layers)", [])
         })?;
         Ok(())
     }
@@ -445,6 +451,33 @@ impl Db {
             change.execute(
                 "INSERT INTO unpacked VALUES (?1, ?2, ?3) ON CONFLICT (diff_id) DO UPDATE SET size = ?2, last_used = ?3",
                 params![diff_id.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now()],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Whether a layer's blob was seen to unpack to what it stands for. One that is stored as it is needs not be seen.
+    pub(crate) fn proven(&self, layer: &Layer) -> Result<bool, ImageError> {
+        let form = layer.blob.form()?;
+        if form == LayerForm::Tar && layer.blob.digest == layer.diff_id {
+            return Ok(true);
+        }
+        self.read("look up a layer", |db| {
+            db.prepare_cached("SELECT 1 FROM proven WHERE blob = ?1 AND diff_id = ?2 AND form = ?3")?.exists([
+                layer.blob.digest.as_str(),
+                layer.diff_id.as_str(),
+                form.name(),
+            ])
+        })
+    }
+
+    /// Records that a layer's blob was seen to unpack to what it stands for.
+    pub(crate) fn set_proven(&self, layer: &Layer) -> Result<(), ImageError> {
+        let form = layer.blob.form()?.name();
+        self.change("record a layer", |change| {
+            change.execute(
+                "INSERT OR IGNORE INTO proven VALUES (?1, ?2, ?3)",
+                [layer.blob.digest.as_str(), layer.diff_id.as_str(), form],
             )
         })?;
         Ok(())
@@ -654,7 +687,21 @@ fn insert_image(change: &Transaction<'_>, image: &Record) -> rusqlite::Result<()
         ],
     )?;
     if inserted == 0 {
-        return Ok(());
+        // What an older version recorded may have layers in the name of others; those here are proven.
+        let doubtful = change
+            .prepare_cached(
+                "SELECT 1 FROM layers l WHERE image = ?1 AND blob <> diff_id
+             AND NOT EXISTS (SELECT 1 FROM proven p WHERE p.blob = l.blob AND p.diff_id = l.diff_id)",
+            )?
+            .exists([image.id.as_str()])?;
+        if !doubtful {
+            return Ok(());
+        }
+        change.execute(
+            "UPDATE images SET manifest = ?2, manifest_digest = ?3 WHERE id = ?1",
+            params![image.id.as_str(), image.manifest, Digest::of(&image.manifest).as_str()],
+        )?;
+        change.execute("DELETE FROM layers WHERE image = ?1", [image.id.as_str()])?;
     }
     for (position, layer) in image.layers.iter().enumerate() {
         change.execute(

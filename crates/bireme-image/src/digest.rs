@@ -22,13 +22,13 @@ impl Digest {
         Self::from_hash(Sha256::new_with_prefix(bytes))
     }
 
-    /// The digest of a file's content.
+    /// The digest of all that is read from `content`.
     ///
     /// # Errors
-    /// Those of opening and reading it.
-    pub(crate) fn of_file(path: &std::path::Path) -> std::io::Result<Self> {
+    /// Those of reading it.
+    pub(crate) fn of_all(mut content: impl std::io::Read) -> std::io::Result<Self> {
         let mut hash = Sha256::new();
-        std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+        std::io::copy(&mut content, &mut hash)?;
         Ok(Self::from_hash(hash))
     }
 

@@ -1,18 +1,20 @@
 //! From packed layers to folders, and from images to components.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use crate::admit::Claim;
 use crate::db::Layer;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
-use crate::store::{ImageStore, Inner, blocking};
-use crate::unpack::{Options, open_form, unpack};
+use crate::store::{ImageStore, Inner};
+use crate::unpack::{Options, digest_unpacked, open_form, unpack};
 use crate::view::View;
+use crate::wanted::{Wanted, while_wanted};
 
 /// Largest component that is taken out of an image, in bytes.
 const COMPONENT_LIMIT: u64 = 1 << 30;
@@ -26,7 +28,8 @@ impl ImageStore {
     /// # Errors
     /// `NotFound`; `NoComponent` for a Wasm artifact, which has no root filesystem; what unpacking refuses; `NoSpace`.
     /// # Cancel safety
-    /// Dropping the future leaves running unpackings to end by themselves; their results are kept.
+    /// Dropping the future ends running unpackings and deletes what they unpacked, unless others wait for the same layer:
+    /// one of them begins it anew.
     pub async fn layers(&self, image: &ImageId) -> Result<Vec<PathBuf>, ImageError> {
         let record = self.inner.record(image)?;
         if record.artifact_type.is_some() {
@@ -65,7 +68,7 @@ impl ImageStore {
         let folders = self.layers(image).await?;
         let working_dir = record.config_file()?.config.working_dir;
         let (inner, image, entrypoint) = (self.inner.clone(), image.clone(), entrypoint.to_owned());
-        blocking("take a component out of an image", move || {
+        while_wanted("take a component out of an image", move |wanted| {
             let refuse = |reason: String| ImageError::NoComponent { image: image.to_string(), reason };
             if entrypoint.is_empty() {
                 return Err(refuse("it has no entrypoint that names a .wasm file".to_owned()));
@@ -73,13 +76,13 @@ impl ImageStore {
             let view = View::new(folders)?;
             let path = Path::new("/").join(&working_dir).join(&entrypoint);
             let at_root = Path::new("/").join(&entrypoint);
-            let mut file = match view.open_file(&path) {
+            let file = match view.open_file(&path) {
                 Err(_) if at_root != path => view.open_file(&at_root),
                 other => other,
             }
             .map_err(|reason| refuse(format!("its entrypoint \"{entrypoint}\" {reason}")))?;
             let mut blob = crate::blob::Ingest::new(&inner)?;
-            blob.copy_from(&mut file, COMPONENT_LIMIT, &format!("the component \"{entrypoint}\""))?;
+            blob.copy_from(&mut wanted.lend(file), COMPONENT_LIMIT, &format!("the component \"{entrypoint}\""))?;
             let digest = blob.finish_as(|digest| inner.component_path(digest))?;
             inner.db.set_component(&image, &entrypoint, &digest)?;
             Ok((inner.component_path(&digest), digest.to_string()))
@@ -103,6 +106,40 @@ pub fn is_wasm(layers: &[PathBuf], working_dir: &str, program: &str) -> bool {
         .is_some_and(|mut file| std::io::Read::read_exact(&mut file, &mut start).is_ok() && start == *b"\0asm")
 }
 
+/// Holds what a layer's blob unpacks to against what it stands for.
+fn same_layer(layer: &Layer, actual: Digest) -> Result<(), ImageError> {
+    if actual == layer.diff_id {
+        return Ok(());
+    }
+    let what = format!("layer {}, unpacked,", layer.blob.digest);
+    Err(ImageError::DigestMismatch { what, expected: layer.diff_id.clone(), actual })
+}
+
+/// One of those that wait for the same layer to be unpacked. When the last is gone, nothing is left of it.
+struct Turn<'a> {
+    inner: &'a Inner,
+    diff_id: &'a Digest,
+    cell: Arc<OnceCell<u64>>,
+}
+
+impl<'a> Turn<'a> {
+    fn of(inner: &'a Inner, diff_id: &'a Digest) -> Self {
+        let mut running = inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { inner, diff_id, cell: running.entry(diff_id.clone()).or_default().clone() }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut running = self.inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was unpacked may be removed, and is then asked for anew.
+        let last = Arc::strong_count(&self.cell) <= 2;
+        if last || self.cell.initialized() {
+            running.remove(self.diff_id);
+        }
+    }
+}
+
 impl Inner {
     /// Unpacks a layer if it is not unpacked; answers the bytes of its files. Many may ask at once, one does it.
     pub(crate) async fn unpacked(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
@@ -111,34 +148,58 @@ impl Inner {
         {
             return Ok(size);
         }
-        let cell = {
-            let mut running = self.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
-            running.entry(layer.diff_id.clone()).or_insert_with(|| Arc::new(OnceCell::new())).clone()
-        };
-        let answer = cell.get_or_try_init(|| self.unpack_now(layer)).await.copied();
-        self.unpacking.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.diff_id);
-        answer
+        let turn = Turn::of(self, &layer.diff_id);
+        turn.cell.get_or_try_init(|| self.unpack_now(layer)).await.copied()
     }
 
-    async fn unpack_now(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
-        let Ok(_slot) = self.unpack_slots.acquire().await else {
-            unreachable!("the semaphore is never closed");
-        };
-        let (inner, layer) = (self.clone(), layer.clone());
-        blocking("unpack a layer", move || inner.unpack_blocking(&layer)).await
-    }
-
-    fn unpack_blocking(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
-        // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
-        let mut claim = Claim::new(self);
-        claim.both(layer);
-        let target = self.layer_path(&layer.diff_id);
-        // Another caller may have finished between the question and the turn.
-        if let Some(size) = self.db.unpacked(&layer.diff_id)?
-            && target.is_dir()
-        {
-            return Ok(size);
+    /// Unpacks a layer if it is not unpacked, and sees to it that its blob is what unpacks to it: another blob may have been
+    /// unpacked in its place. Each pair is looked at once.
+    ///
+    /// # Errors
+    /// `DigestMismatch` for a blob that unpacks to something else; `SizeMismatch` for one that is not as long as is said.
+    pub(crate) async fn accepted(self: &Arc<Self>, layer: &Layer) -> Result<(), ImageError> {
+        self.check_size(layer)?;
+        self.unpacked(layer).await?;
+        if self.db.proven(layer)? {
+            return Ok(());
         }
+        let slot = self.unpack_slot().await;
+        let (inner, layer) = (self.clone(), layer.clone());
+        while_wanted("look at a layer", move |wanted| {
+            let _slot = slot;
+            inner.prove(&layer, wanted)
+        })
+        .await
+    }
+
+    /// Holds the size of a blob, where it is there, against what is said of it: archives are written by that.
+    pub(crate) fn check_size(&self, layer: &Layer) -> Result<(), ImageError> {
+        match std::fs::metadata(self.blob_path(&layer.blob.digest)) {
+            Ok(about) if about.len() != layer.blob.size => Err(ImageError::SizeMismatch {
+                what: format!("layer {}", layer.blob.digest),
+                expected: layer.blob.size,
+                actual: about.len(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a blob to see what it unpacks to, and remembers it where that is what it stands for.
+    pub(crate) fn prove(&self, layer: &Layer, wanted: &Wanted) -> Result<(), ImageError> {
+        let actual = match layer.blob.form()? {
+            // As it is.
+            LayerForm::Tar => layer.blob.digest.clone(),
+            _ => {
+                let packed = wanted.lend(self.open_layer(layer)?);
+                digest_unpacked(packed, layer.blob.digest.as_str(), self.settings.limits.unpacked(layer.blob.size))?
+            }
+        };
+        same_layer(layer, actual)?;
+        self.db.set_proven(layer)
+    }
+
+    /// What a layer's blob unpacks to.
+    fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read>, ImageError> {
         let name = layer.blob.digest.as_str();
         let form = layer.blob.form()?;
         if form == LayerForm::Wasm {
@@ -155,6 +216,41 @@ impl Inner {
             }
             Err(error) => return Err(ImageError::store("open the layer", &path, error)),
         };
+        open_form(form, packed)
+            .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })
+    }
+
+    async fn unpack_now(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
+        let slot = self.unpack_slot().await;
+        let (inner, layer) = (self.clone(), layer.clone());
+        while_wanted("unpack a layer", move |wanted| {
+            let _slot = slot;
+            inner.unpack_blocking(&layer, wanted)
+        })
+        .await
+    }
+
+    /// A turn at what is bound by processor and disk. To be held by the work itself, which may outlast whoever asked.
+    async fn unpack_slot(&self) -> OwnedSemaphorePermit {
+        let Ok(slot) = self.unpack_slots.clone().acquire_owned().await else {
+            unreachable!("the semaphore is never closed");
+        };
+        slot
+    }
+
+    fn unpack_blocking(self: &Arc<Self>, layer: &Layer, wanted: &Wanted) -> Result<u64, ImageError> {
+        // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
+        let mut claim = Claim::new(self);
+        claim.both(layer);
+        let target = self.layer_path(&layer.diff_id);
+        // Another caller may have finished between the question and the turn.
+        if let Some(size) = self.db.unpacked(&layer.diff_id)?
+            && target.is_dir()
+        {
+            return Ok(size);
+        }
+        let name = layer.blob.digest.as_str();
+        let archive = self.open_layer(layer)?;
         let folder = tempfile::Builder::new()
             .prefix("layer-")
             .tempdir_in(self.ingest())
@@ -170,17 +266,10 @@ impl Inner {
             max_bytes: limits.unpacked(layer.blob.size),
             max_entries: limits.entries,
         };
-        let archive = open_form(form, packed)
-            .map_err(|error| ImageError::BadLayer { layer: name.to_owned(), reason: error.to_string() })?;
-        let unpacked = unpack(archive, folder.path(), &options)?;
-        if unpacked.diff_id != layer.diff_id {
-            return Err(ImageError::DigestMismatch {
-                what: format!("layer {name}, unpacked,"),
-                expected: layer.diff_id.clone(),
-                actual: unpacked.diff_id,
-            });
-        }
+        let unpacked = unpack(wanted.lend(archive), folder.path(), &options)?;
+        same_layer(layer, unpacked.diff_id)?;
         self.settle(folder, &layer.diff_id)?;
+        self.db.set_proven(layer)?;
         self.db.set_unpacked(&layer.diff_id, unpacked.bytes)?;
         Ok(unpacked.bytes)
     }

@@ -30,6 +30,7 @@ pub mod tar_bounds;
 mod unpack;
 mod verify;
 mod view;
+mod wanted;
 
 pub use archive::Loaded;
 pub use build::run::{CachedLayer, Changes, RunStep, RunSteps};

@@ -10,7 +10,8 @@ use crate::build::run::Changes;
 use crate::db::Layer;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::store::{ImageStore, Inner, blocking};
+use crate::store::{ImageStore, Inner};
+use crate::wanted::{Wanted, while_wanted};
 
 /// A layer that was written, aside.
 pub(crate) struct NewLayer {
@@ -30,13 +31,14 @@ impl NewLayer {
     }
 }
 
-/// Writes a layer's archive.
+/// Writes a layer's archive, for as long as it is wanted.
 pub(crate) fn layer(
     inner: &Inner,
+    wanted: &Wanted,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
 ) -> Result<NewLayer, ImageError> {
     let mut sink = Sink { file: Ingest::new(inner)?, error: None };
-    let written = write(&mut sink);
+    let written = write(&mut wanted.lend(&mut sink));
     if let Some(error) = sink.error {
         return Err(error);
     }
@@ -50,8 +52,8 @@ impl ImageStore {
     /// Packs what was changed into a layer and takes it in; `None` when that is nothing.
     pub(crate) async fn pack(&self, changes: Changes, claim: &mut Claim) -> Result<Option<Layer>, ImageError> {
         let inner = self.inner.clone();
-        let new = blocking("pack a layer", move || {
-            layer(&inner, |out| {
+        let new = while_wanted("pack a layer", move |wanted| {
+            layer(&inner, wanted, |out| {
                 changes(out).map_err(|source| match source.kind() {
                     // What is wrong with it is told, not where it was found.
                     io::ErrorKind::InvalidData => ImageError::Sent { reason: crate::error::chain(&source) },

@@ -53,6 +53,18 @@ pub(crate) enum LayerForm {
     Wasm,
 }
 
+impl LayerForm {
+    /// As the database calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+            Self::Wasm => "wasm",
+        }
+    }
+}
+
 impl Descriptor {
     /// # Errors
     /// `MediaType` for what is no layer we know.

@@ -21,7 +21,8 @@ use crate::model::{Descriptor, Document, LayerForm, Manifest, OCI_INDEX, OCI_LAY
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::registry::{ATTEMPTS, Failure, Remote, back_off};
-use crate::store::{ImageStore, Inner, blocking};
+use crate::store::{ImageStore, Inner};
+use crate::wanted::{Wanted, while_wanted};
 
 /// Bytes between two progress lines of one layer.
 const REPORT_EVERY: u64 = 512 << 10;
@@ -203,7 +204,7 @@ impl ImageStore {
             _ => {
                 progress(Progress::of(id, "Packing"));
                 let (inner, diff_id) = (self.inner.clone(), layer.diff_id.clone());
-                let made = blocking("pack a layer", move || gzip(&inner, &path, &diff_id)).await?;
+                let made = while_wanted("pack a layer", move |wanted| gzip(&inner, wanted, &path, &diff_id)).await?;
                 let media_type = OCI_LAYER_GZIP.to_owned();
                 let blob = Descriptor { media_type, digest: made.digest, size: made.size };
                 let path = made.path.to_path_buf();
@@ -239,8 +240,8 @@ impl ImageStore {
 }
 
 /// Packs a plain layer; the same layer gives the same bytes.
-fn gzip(inner: &Inner, path: &Path, diff_id: &Digest) -> Result<NewLayer, ImageError> {
-    let packed = made::layer(inner, |out| {
+fn gzip(inner: &Inner, wanted: &Wanted, path: &Path, diff_id: &Digest) -> Result<NewLayer, ImageError> {
+    let packed = made::layer(inner, wanted, |out| {
         let mut layer = std::fs::File::open(path).during("open the layer", path)?;
         let mut packer = GzEncoder::new(out, Compression::default());
         std::io::copy(&mut layer, &mut packer).during("pack", path)?;

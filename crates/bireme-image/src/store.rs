@@ -94,7 +94,7 @@ pub(crate) struct Inner {
     /// One unpacking per layer at a time; the others wait for it.
     pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
     /// Unpacking is bound by processor and disk: as many at once as there are processors.
-    pub(crate) unpack_slots: Semaphore,
+    pub(crate) unpack_slots: Arc<Semaphore>,
     /// Layers fetched at once from one registry, over all pulls: a slow one holds up nobody else's.
     download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
@@ -168,7 +168,7 @@ impl ImageStore {
                 settings,
                 pins: Mutex::default(),
                 unpacking: Mutex::default(),
-                unpack_slots: Semaphore::new(processors),
+                unpack_slots: Arc::new(Semaphore::new(processors)),
                 download_slots: Mutex::default(),
             };
             inner.close_to_others();

@@ -239,6 +239,20 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> 
     Ok(Unpacked { diff_id: Digest::from_hash(metered.hash), bytes })
 }
 
+/// The digest of all that `unpacked` gives, which is `most` bytes at most. `layer` names it in errors.
+///
+/// # Errors
+/// `Bomb`; `BadLayer` where it cannot be read.
+pub(crate) fn digest_unpacked(unpacked: impl Read, layer: &str, most: u64) -> Result<Digest, ImageError> {
+    let count = Rc::new(Cell::new(0));
+    let mut metered = Metered { inner: unpacked, hash: Sha256::new(), count: count.clone(), limit: most };
+    match io::copy(&mut metered, &mut io::sink()) {
+        Ok(_) => Ok(Digest::from_hash(metered.hash)),
+        Err(_) if count.get() > most => Err(ImageError::Bomb { layer: layer.to_owned(), limit: most }),
+        Err(error) => Err(ImageError::BadLayer { layer: layer.to_owned(), reason: crate::error::chain(&error) }),
+    }
+}
+
 /// What an entry says of itself, beside its content.
 struct Meta {
     path: Vec<u8>,

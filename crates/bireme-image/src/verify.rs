@@ -1,4 +1,5 @@
-//! Holding what is stored against its name: every blob, component, manifest and configuration is hashed again.
+//! Holding what is stored against its name: every blob, component, manifest and configuration is hashed again, and layers
+//! that an older version took in without looking are unpacked to see what they are.
 //!
 //! Nothing is changed: what is damaged may be all that is left of an image, and what becomes of it is its owner's choice.
 //! Unpacked layers have no digest of their own to be held against; removing an image and pulling it again makes them anew.
@@ -7,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::db::Layer;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::store::{ImageStore, blocking};
+use crate::wanted::while_wanted;
 
 /// Something in the store that is not what its name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,13 @@ pub struct Verified {
     pub damaged: u64,
 }
 
+/// Who needs a blob, and as what.
+#[derive(Default)]
+struct Needed {
+    images: BTreeSet<String>,
+    layers: Vec<Layer>,
+}
+
 /// A file and what should be in it.
 struct Claimed {
     kind: &'static str,
@@ -51,15 +61,16 @@ struct Claimed {
 }
 
 impl ImageStore {
-    /// Hashes everything that is stored and tells what is not what its name says. Reads all of it, one file at a time.
+    /// Hashes everything that is stored and tells what is not what its name says, or not what it stands for. Reads all of it,
+    /// one file at a time.
     ///
     /// # Errors
     /// `Database`, `Store` where a folder of the store cannot be listed. A single file that cannot be read is damage.
     /// # Cancel safety
-    /// Dropping the future ends it with the file it is at.
+    /// Dropping the future ends it.
     pub async fn verify(&self, tell: &(dyn Fn(Damaged) + Send + Sync)) -> Result<Verified, ImageError> {
         let mut verified = Verified::default();
-        let mut needed: BTreeMap<Digest, BTreeSet<String>> = BTreeMap::new();
+        let mut needed: BTreeMap<Digest, Needed> = BTreeMap::new();
         for id in self.inner.db.ids()? {
             let Some(record) = self.inner.db.record(&id)? else { continue };
             let names = self.inner.db.names(&id)?;
@@ -78,21 +89,38 @@ impl ImageStore {
                 tell(Damaged { kind: "configuration", digest: id.0.clone(), problem, images: names.clone() });
             }
             for layer in &record.layers {
-                needed.entry(layer.blob.digest.clone()).or_default().extend(names.iter().cloned());
+                let needed = needed.entry(layer.blob.digest.clone()).or_default();
+                needed.images.extend(names.iter().cloned());
+                let known = needed
+                    .layers
+                    .iter()
+                    .any(|known| known.diff_id == layer.diff_id && known.blob.media_type == layer.blob.media_type);
+                if record.artifact_type.is_none() && !known {
+                    needed.layers.push(layer.clone());
+                }
             }
         }
         for claimed in self.claimed().await? {
-            let images = needed.remove(&claimed.digest).unwrap_or_default().into_iter().collect();
+            let Needed { images, layers } = needed.remove(&claimed.digest).unwrap_or_default();
+            let images: Vec<String> = images.into_iter().collect();
             let Claimed { kind, digest, path } = claimed;
-            let (size, found) = blocking("verify a file of the store", move || {
+            let (size, found) = while_wanted("verify a file of the store", move |wanted| {
                 let size = std::fs::metadata(&path).map_or(0, |about| about.len());
-                Ok((size, Digest::of_file(&path)))
+                let found = std::fs::File::open(&path).and_then(|file| Digest::of_all(wanted.lend(file)));
+                Ok((size, found))
             })
             .await?;
             verified.checked += 1;
             verified.size += size;
             let problem = match found {
-                Ok(actual) if actual == digest => continue,
+                Ok(actual) if actual == digest => {
+                    for layer in layers {
+                        let Some(problem) = self.misnamed(layer).await? else { continue };
+                        verified.damaged += 1;
+                        tell(Damaged { kind, digest: digest.clone(), problem, images: images.clone() });
+                    }
+                    continue;
+                }
                 Ok(actual) => format!("has the digest {actual} now"),
                 // Removed with its image since the list was made.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound && !self.inner.db.uses_blob(&digest)? => {
@@ -105,6 +133,24 @@ impl ImageStore {
             tell(Damaged { kind, digest, problem, images });
         }
         Ok(verified)
+    }
+
+    /// What is wrong with the layer that a whole blob stands for.
+    async fn misnamed(&self, layer: Layer) -> Result<Option<String>, ImageError> {
+        if self.inner.db.proven(&layer)? {
+            return Ok(None);
+        }
+        let (inner, diff_id) = (self.inner.clone(), layer.diff_id.clone());
+        match while_wanted("look at a layer", move |wanted| inner.prove(&layer, wanted)).await {
+            Ok(()) => Ok(None),
+            Err(ImageError::DigestMismatch { actual, .. }) => {
+                Ok(Some(format!("unpacks to {actual} and stands for {diff_id}")))
+            }
+            Err(error @ (ImageError::BadLayer { .. } | ImageError::Bomb { .. })) => {
+                Ok(Some(format!("stands for {diff_id} and cannot be unpacked: {error}")))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// All that should be there, and all that is.

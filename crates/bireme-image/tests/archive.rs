@@ -379,3 +379,137 @@ async fn a_full_disk_has_its_own_error_and_is_cleaned_up() {
     let small = image(&host(), &[tar_of(&[("small", "x")])], serde_json::json!({}));
     store.load(std::io::Cursor::new(oci_archive_of(&small, Some("small"))), &quiet).await.unwrap();
 }
+
+/// A stream that has no end, and counts what was taken of it.
+struct Endless {
+    start: std::io::Cursor<Vec<u8>>,
+    taken: std::sync::Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl tokio::io::AsyncRead for Endless {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        let from = usize::try_from(self.start.position()).unwrap();
+        let rest = &self.start.get_ref()[from..];
+        let count = if rest.is_empty() { buffer.remaining() } else { rest.len().min(buffer.remaining()) };
+        match rest.is_empty() {
+            true => buffer.initialize_unfilled().fill(0),
+            false => buffer.initialize_unfilled()[..count].copy_from_slice(&rest[..count]),
+        }
+        buffer.advance(count);
+        let to = (from + count).min(self.start.get_ref().len());
+        self.start.set_position(to as u64);
+        // So that a reader who does not stop fills no disk.
+        std::thread::sleep(std::time::Duration::from_micros(500));
+        self.taken.fetch_add(count as u64, std::sync::atomic::Ordering::SeqCst);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// The header of a file that is larger than anything that is sent.
+fn endless_file() -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("file").unwrap();
+    header.set_mode(0o644);
+    header.set_size(100 << 30);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_is_read_no_further() {
+    use std::sync::atomic::Ordering;
+    for what in ["import", "build", "load"] {
+        let place = place().await;
+        let taken = std::sync::Arc::default();
+        let stream = Endless { start: std::io::Cursor::new(endless_file()), taken: std::sync::Arc::clone(&taken) };
+        let work = async {
+            match what {
+                "import" => drop(place.store.commit(bireme_image::Commit::import(stream, Vec::new())).await),
+                "build" => {
+                    let context = bireme_image::BuildContext::Archive(Box::new(stream));
+                    drop(place.store.build(bireme_image::BuildRequest::new(context), &|_| {}).await);
+                }
+                _ => drop(place.store.load(stream, &quiet).await),
+            }
+        };
+        let begun = async {
+            while taken.load(Ordering::SeqCst) < 1 << 20 {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        // What is not chosen is dropped.
+        tokio::select! {
+            () = work => panic!("{what}: it has no end"),
+            () = begun => {}
+        }
+        let mut empty = false;
+        for _ in 0..500 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            empty = place.count("ingest") == 0;
+            if empty {
+                break;
+            }
+        }
+        let (left, seen) = (place.count("ingest"), taken.load(Ordering::SeqCst));
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let reads_on = taken.load(Ordering::SeqCst) - seen;
+        if reads_on > 0 {
+            // The thread cannot be stopped from here, and would fill the disk.
+            eprintln!("{what}: {reads_on} bytes more in 100 ms");
+            std::process::abort();
+        }
+        assert!(empty, "{what}: {left} left");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_not_unpacked_to_its_end_when_nobody_waits_for_it() {
+    let place = place().await;
+    let mut tar = tar::Builder::new(Vec::new());
+    for number in 0..40_000 {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_size(0);
+        tar.append_data(&mut header, format!("{}/{number}", number / 1000), std::io::empty()).unwrap();
+    }
+    let made = image(&host(), &[tar.into_inner().unwrap()], serde_json::json!({}));
+    let archive = oci_archive_of(&made, Some("large:1"));
+    let ingest = place.folder.path().join("ingest");
+    let names = || -> Vec<String> {
+        let entries = std::fs::read_dir(&ingest).unwrap().flatten();
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let begun = async {
+        while !names().iter().any(|name| name.starts_with("layer-")) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = place.store.load(std::io::Cursor::new(archive), &quiet) => panic!("it was unpacked before anybody looked"),
+        () = begun => {}
+    }
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    // A while longer: between the folders there is a moment in which it is in neither.
+    let mut empty = 0;
+    while empty < 100 {
+        assert!(std::time::Instant::now() < until, "{:?} is left", names());
+        empty = if place.count("ingest") == 0 { empty + 1 } else { 0 };
+        // Whole, it would be put among the layers, and taken from there because no image has it.
+        assert_eq!(place.count("layers/sha256"), 0, "it was unpacked to its end");
+        assert!(!names().iter().any(|name| name.starts_with("gone-")), "it was unpacked to its end");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    for _ in 0..500 {
+        if place.count("blobs/sha256") == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("its blob is left");
+}

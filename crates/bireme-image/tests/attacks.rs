@@ -292,3 +292,115 @@ async fn what_is_damaged_in_the_store_is_named_and_kept() {
     let (_, found) = verify().await;
     assert!(found[0].to_string().contains(" is missing; me/app:1 needs it"), "{found:?}");
 }
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+/// An image that says of `blob` that it unpacks to `tar`.
+fn claiming(tar: &[u8], blob: Blob, label: &str) -> TestImage {
+    let config = serde_json::json!({ "Labels": { "l": label } });
+    let made = image(&Platform::host().to_string(), &[tar.to_vec()], config);
+    with_manifest(&made.platform, made.config, vec![blob], None)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_stands_for_nothing_but_what_it_unpacks_to() {
+    const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    let place = place().await;
+    let (good, evil) = (tar_of(&[("a", "good")]), tar_of(&[("a", "evil")]));
+    let honest = claiming(&good, Blob::new(GZIP, gzip(&good)), "honest");
+    place.store.load(std::io::Cursor::new(oci_archive_of(&honest, Some("honest:1"))), &quiet).await.unwrap();
+    // The layer that it claims to be is unpacked already, so that nobody needs to unpack this one.
+    for (label, blob) in [
+        ("lie", Blob::new(GZIP, gzip(&evil))),
+        ("lie", Blob::new(ZSTD, zstd(&evil))),
+        ("lie", Blob::new(TAR, evil.clone())),
+        // Of the very image that is stored.
+        ("honest", Blob::new(GZIP, gzip(&evil))),
+        // What unpacks to it, said to be something else.
+        ("lie", Blob::new(TAR, gzip(&good))),
+    ] {
+        let lying = claiming(&good, blob.clone(), label);
+        let mut errors = Vec::new();
+        errors.push(place.store.load(std::io::Cursor::new(oci_archive_of(&lying, Some("lie:1"))), &quiet).await.err());
+        let fake = Fake::registry(vec![("1".to_owned(), lying.manifest.clone())], parts(&lying)).await;
+        errors.push(place.store.pull(&fake.name(), None, None, &quiet).await.err());
+        // Beside an honest one, in one archive.
+        let blobs: Vec<&Blob> =
+            [&honest, &lying].iter().flat_map(|image| image.layers.iter().chain([&image.config])).collect();
+        let both = oci_archive(&[(&honest.manifest, Some("both:1")), (&lying.manifest, Some("both:2"))], &blobs);
+        errors.push(place.store.load(std::io::Cursor::new(both), &quiet).await.err());
+        for error in errors {
+            let error = error.unwrap_or_else(|| panic!("{} {}", blob.media_type, blob.digest()));
+            assert!(matches!(error, ImageError::DigestMismatch { .. }), "{error}");
+            assert!(error.to_string().contains("unpacked, is not what its digest says"), "{error}");
+        }
+        assert_eq!(place.store.list().await.unwrap().len(), 1);
+    }
+    // Packed another way, it is the same layer.
+    let other = claiming(&good, Blob::new(ZSTD, zstd(&good)), "other");
+    place.store.load(std::io::Cursor::new(oci_archive_of(&other, Some("other:1"))), &quiet).await.unwrap();
+    let fake = Fake::registry(vec![("1".to_owned(), other.manifest.clone())], parts(&other)).await;
+    place.store.pull(&fake.name(), None, None, &quiet).await.unwrap();
+    assert_eq!(place.store.verify(&|damage| panic!("{damage}")).await.unwrap().damaged, 0);
+    for _ in 0..500 {
+        if place.count("blobs/sha256") == 2 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("what was refused was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_is_there_has_the_size_that_is_said_of_it() {
+    let (place, made) = (place().await, simple());
+    place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("honest:1"))), &quiet).await.unwrap();
+    // Saved under a smaller size, the rest of it would be read as further members of the archive.
+    for size in [7_u64, 1 << 40] {
+        let config = claiming(&tar_of(&[("a", "b")]), made.layers[0].clone(), "other").config;
+        let mut lying = with_manifest(&made.platform, config, made.layers.clone(), None);
+        let mut manifest: serde_json::Value = serde_json::from_slice(&lying.manifest.bytes).unwrap();
+        manifest["layers"][0]["size"] = size.into();
+        lying.manifest = Blob::new(OCI_MANIFEST, manifest.to_string());
+        let fake = Fake::registry(vec![("1".to_owned(), lying.manifest.clone())], parts(&lying)).await;
+        let error = place.store.pull(&fake.name(), None, None, &quiet).await.unwrap_err();
+        assert!(matches!(error, ImageError::SizeMismatch { .. }), "{error}");
+        assert_eq!(place.store.list().await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_an_older_version_took_in_anothers_name_is_told_and_replaced() {
+    let (place, made) = (place().await, simple());
+    let archive = oci_archive_of(&made, Some("old:1"));
+    place.store.load(std::io::Cursor::new(archive.clone()), &quiet).await.unwrap();
+    // As an older version left it.
+    let evil = Blob::new(GZIP, gzip(&tar_of(&[("a", "evil")])));
+    std::fs::write(place.folder.path().join("blobs/sha256").join(evil.digest().hex()), &evil.bytes).unwrap();
+    let db = rusqlite::Connection::open(place.folder.path().join("images.db")).unwrap();
+    let size = i64::try_from(evil.bytes.len()).unwrap();
+    let digest = evil.digest();
+    db.execute("UPDATE layers SET blob = ?1, size = ?2", rusqlite::params![digest.as_str(), size]).unwrap();
+    let _ = db.execute("DELETE FROM proven", []);
+    let told = Mutex::new(Vec::new());
+    let verified = place.store.verify(&|damage| told.lock().unwrap().push(damage.to_string())).await.unwrap();
+    let told = told.into_inner().unwrap();
+    assert_eq!(verified.damaged, 1, "{told:?}");
+    let diff_id = Digest::of(&tar_of(&[("a", "b")]));
+    let evil_id = Digest::of(&tar_of(&[("a", "evil")]));
+    assert_eq!(
+        told,
+        [format!(
+            "layer {digest} unpacks to {evil_id} and stands for {diff_id}; old:1 needs it: remove the image and pull, load \
+             or build it again"
+        )]
+    );
+    // The same image, loaded again, is whole.
+    place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap();
+    assert_eq!(place.store.verify(&|damage| panic!("{damage}")).await.unwrap().damaged, 0);
+    let blob: String = db.query_row("SELECT blob FROM layers", [], |row| row.get(0)).unwrap();
+    assert_eq!(blob, made.layers[0].digest().as_str());
+}

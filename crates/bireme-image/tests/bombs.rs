@@ -361,3 +361,62 @@ async fn names_of_folders_are_not_kept_without_end() {
     assert!(error.contains("the names of folders so far have more than 67108864 bytes"), "{error}");
     assert!(grown < 128 << 20, "took {} MiB", grown >> 20);
 }
+
+/// A context of one file with all the attributes that it can have, and many names for it.
+fn many_names(count: usize, name: impl Fn(usize) -> String, attribute: usize) -> Vec<u8> {
+    let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    let mut add = |name: &str, content: &str| {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        tar.append_data(&mut header, name, content.as_bytes()).unwrap();
+    };
+    add("Dockerfile", "FROM scratch\nCOPY d /d\n");
+    let value = vec![b'v'; attribute];
+    if attribute > 0 {
+        tar.append_pax_extensions([("SCHILY.xattr.user.long", value.as_slice())]).unwrap();
+    }
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o644);
+    header.set_size(0);
+    tar.append_data(&mut header, "d/file", std::io::empty()).unwrap();
+    for number in 0..count {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        tar.append_link(&mut header, name(number), "d/file").unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_of_what_is_copied_are_not_held_all_at_once() {
+    let place = place().await;
+    let context = many_names(15_000, |number| format!("d/{number}"), 3900);
+    let request = BuildRequest::new(BuildContext::Archive(Box::new(std::io::Cursor::new(context))));
+    let (answer, grown) = peak(place.store.build(request, &|_| {})).await;
+    let layers = place.store.layers(&answer.unwrap()).await.unwrap();
+    let mut value = vec![0; 5000];
+    let length = rustix::fs::getxattr(layers[0].join("d/14999"), "user.long", &mut value[..]).unwrap();
+    assert_eq!(length, 3900);
+    assert!(grown < FLAT, "took {} MiB", grown >> 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_what_is_copied_have_a_bound() {
+    let place = place().await;
+    // Each name is as long as names can be, and some MB on the way stand for all of them.
+    let deep = |number: usize| {
+        let folders: String =
+            (0..15).map(|depth| format!("{}/", char::from(b'a' + depth).to_string().repeat(250))).collect();
+        format!("d/{folders}{number:0250}")
+    };
+    let context = many_names(33_500, deep, 0);
+    assert!(context.len() < 32 << 20, "{}", context.len());
+    let request = BuildRequest::new(BuildContext::Archive(Box::new(std::io::Cursor::new(context))));
+    let (answer, grown) = peak(place.store.build(request, &|_| {})).await;
+    let error = answer.unwrap_err();
+    assert!(error.to_string().contains("the names of what it copies take more than"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(grown < 384 << 20, "took {} MiB", grown >> 20);
+}

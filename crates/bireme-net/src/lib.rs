@@ -18,6 +18,7 @@ mod error;
 mod forwarding;
 mod guard;
 mod inside;
+mod places;
 mod proxy;
 mod rules;
 pub mod spec;

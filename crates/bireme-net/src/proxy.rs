@@ -1,19 +1,35 @@
 //! Published ports that a socket of ours passes on, because no rule can: from IPv6 to an IPv4 workload, and from `::1`.
+//!
+//! There are only so many places, and who gets one is decided in [`crate::places`].
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::Instant;
 
-/// Connections passed on at once for one port.
-const CONNECTIONS: usize = 1024;
-/// Clients of one UDP port that are remembered at once; a further one is not answered until another is forgotten.
-const CLIENTS: usize = 1024;
+use crate::places::{Decision, Held, Source, decide};
+
+/// How much is passed on at once for one port.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Connections, or clients that are remembered.
+    most: usize,
+    /// What has been silent for so long makes room for what is new.
+    quiet: Duration,
+}
+
+const TCP: Bounds = Bounds { most: 1024, quiet: Duration::from_secs(10) };
+const UDP: Bounds = Bounds { most: 1024, quiet: Duration::from_secs(1) };
 /// A client of a UDP port is forgotten after so long a silence, as by Docker's proxy.
 const SILENCE: Duration = Duration::from_secs(90);
 const LARGEST: usize = 65_535;
@@ -28,28 +44,102 @@ impl Passing {
     }
 }
 
+/// When something last passed.
+#[derive(Clone)]
+struct Activity {
+    since: Instant,
+    /// Milliseconds after `since`.
+    last: Arc<AtomicU64>,
+}
+
+impl Activity {
+    fn begin() -> Self {
+        Self { since: Instant::now(), last: Arc::default() }
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn note(&self) {
+        self.last.store(self.elapsed(), Ordering::Relaxed);
+    }
+
+    fn silent(&self) -> Duration {
+        Duration::from_millis(self.elapsed().saturating_sub(self.last.load(Ordering::Relaxed)))
+    }
+}
+
+/// Somebody who has a place; what is done for him ends when it is dropped.
+struct Guest<T> {
+    source: Source,
+    activity: Activity,
+    serving: AbortHandle,
+    what: T,
+}
+
+impl<T> Drop for Guest<T> {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Whether there is a place for `source`, where need be somebody else's, whose guest is dropped.
+fn room<K: Clone + Eq + std::hash::Hash, T>(guests: &mut HashMap<K, Guest<T>>, source: Source, bounds: Bounds) -> bool {
+    if guests.len() < bounds.most {
+        return true;
+    }
+    let keys: Vec<K> = guests.keys().cloned().collect();
+    let held = guests.values().map(|guest| Held { source: guest.source, silent: guest.activity.silent() });
+    match decide(&held.collect::<Vec<_>>(), source, bounds.quiet) {
+        Decision::Instead(at) => guests.remove(&keys[at]).is_some(),
+        Decision::Refuse => false,
+    }
+}
+
 /// Passes on what connects to `listener`.
 pub(crate) fn tcp(runtime: &Handle, listener: std::net::TcpListener, target: SocketAddr) -> io::Result<Passing> {
+    tcp_within(TCP, runtime, listener, target)
+}
+
+fn tcp_within(
+    bounds: Bounds,
+    runtime: &Handle,
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+) -> io::Result<Passing> {
     let _inside = runtime.enter();
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let serve = async move {
+        let mut guests = HashMap::new();
         let mut connections = JoinSet::new();
         loop {
-            while connections.try_join_next().is_some() {}
-            if connections.len() >= CONNECTIONS {
-                connections.join_next().await;
-            }
-            let Ok((mut client, _)) = listener.accept().await else {
+            // Taken whether or not there is a place: somebody else may be waiting behind who gets one.
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(ended) = connections.join_next_with_id() => {
+                    guests.remove(&ended.map_or_else(|error| error.id(), |(id, ())| id));
+                    continue;
+                }
+            };
+            let Ok((client, from)) = accepted else {
                 // Out of descriptors: wait for some connection to end rather than spin.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            connections.spawn(async move {
+            let source = Source::of(from.ip());
+            if !room(&mut guests, source, bounds) {
+                continue;
+            }
+            let activity = Activity::begin();
+            let mut client = Watched { stream: client, activity: activity.clone() };
+            let serving = connections.spawn(async move {
                 if let Ok(mut workload) = TcpStream::connect(target).await {
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut workload).await;
                 }
             });
+            guests.insert(serving.id(), Guest { source, activity, serving, what: () });
         }
     };
     let mut tasks = JoinSet::new();
@@ -57,39 +147,94 @@ pub(crate) fn tcp(runtime: &Handle, listener: std::net::TcpListener, target: Soc
     Ok(Passing(tasks))
 }
 
+/// A stream of a client, and when something last passed through it.
+struct Watched {
+    stream: TcpStream,
+    activity: Activity,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.activity.note();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if written.is_ready() {
+            self.activity.note();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
 /// Passes on what is sent to `socket`, and the answers back to whom they are for.
 pub(crate) fn udp(runtime: &Handle, socket: std::net::UdpSocket, target: SocketAddr) -> io::Result<Passing> {
+    udp_within(UDP, runtime, socket, target)
+}
+
+fn udp_within(
+    bounds: Bounds,
+    runtime: &Handle,
+    socket: std::net::UdpSocket,
+    target: SocketAddr,
+) -> io::Result<Passing> {
     let _inside = runtime.enter();
     socket.set_nonblocking(true)?;
     let socket = Arc::new(UdpSocket::from_std(socket)?);
     let serve = async move {
-        let mut clients: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+        let mut guests: HashMap<SocketAddr, Guest<Arc<UdpSocket>>> = HashMap::new();
         // Each ends with the client that is forgotten.
         let mut answering: JoinSet<SocketAddr> = JoinSet::new();
         let mut buffer = vec![0; LARGEST];
         loop {
-            while let Some(Ok(silent)) = answering.try_join_next() {
-                clients.remove(&silent);
+            while let Some(ended) = answering.try_join_next_with_id() {
+                forget(&mut guests, ended);
             }
             let Ok((count, client)) = socket.recv_from(&mut buffer).await else {
                 // An ICMP error of an earlier answer; nothing is wrong with the socket.
                 tokio::task::yield_now().await;
                 continue;
             };
-            if !clients.contains_key(&client) && clients.len() < CLIENTS {
+            let source = Source::of(client.ip());
+            if !guests.contains_key(&client) && room(&mut guests, source, bounds) {
                 let Ok(workload) = towards(target).await else { continue };
-                let workload = Arc::new(workload);
-                clients.insert(client, Arc::clone(&workload));
-                answering.spawn(answer(Arc::clone(&socket), workload, client));
+                let (what, activity) = (Arc::new(workload), Activity::begin());
+                let answers = answer(Arc::clone(&socket), Arc::clone(&what), client, activity.clone());
+                let serving = answering.spawn(answers);
+                guests.insert(client, Guest { source, activity, serving, what });
             }
-            if let Some(workload) = clients.get(&client) {
-                let _ = workload.send(&buffer[..count]).await;
+            if let Some(guest) = guests.get(&client) {
+                guest.activity.note();
+                let _ = guest.what.send(&buffer[..count]).await;
             }
         }
     };
     let mut tasks = JoinSet::new();
     tasks.spawn_on(serve, runtime);
     Ok(Passing(tasks))
+}
+
+/// Forgets a client that nothing was sent to for long. Whoever made room is forgotten already, and may have come again.
+fn forget<T>(guests: &mut HashMap<SocketAddr, Guest<T>>, ended: Result<(tokio::task::Id, SocketAddr), JoinError>) {
+    if let Ok((id, client)) = ended
+        && guests.get(&client).is_some_and(|guest| guest.serving.id() == id)
+    {
+        guests.remove(&client);
+    }
 }
 
 async fn towards(target: SocketAddr) -> io::Result<UdpSocket> {
@@ -100,12 +245,18 @@ async fn towards(target: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// Passes answers of the workload on to `client` until there are none for long.
-async fn answer(socket: Arc<UdpSocket>, workload: Arc<UdpSocket>, client: SocketAddr) -> SocketAddr {
+async fn answer(
+    socket: Arc<UdpSocket>,
+    workload: Arc<UdpSocket>,
+    client: SocketAddr,
+    activity: Activity,
+) -> SocketAddr {
     while let Ok(Ok(())) = tokio::time::timeout(SILENCE, workload.readable()).await {
         // Not kept while nothing comes: there may be many clients.
         let mut buffer = vec![0; LARGEST];
         match workload.try_recv(&mut buffer) {
             Ok(count) => {
+                activity.note();
                 let _ = socket.send_to(&buffer[..count], client).await;
             }
             // Nobody listens there yet, or nothing was there after all.
@@ -113,4 +264,143 @@ async fn answer(socket: Arc<UdpSocket>, workload: Arc<UdpSocket>, client: Socket
         }
     }
     client
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    const FEW: Bounds = Bounds { most: 8, quiet: Duration::from_secs(1) };
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn local(text: &str) -> SocketAddr {
+        format!("{text}:0").parse().unwrap()
+    }
+
+    /// A workload that gives back what it is sent.
+    async fn echo() -> SocketAddr {
+        let listener = TcpListener::bind(local("127.0.0.1")).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let (mut from, mut to) = stream.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn passing(bounds: Bounds) -> (Passing, SocketAddr) {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let passing = tcp_within(bounds, &Handle::current(), listener, echo().await).unwrap();
+        (passing, SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
+    }
+
+    async fn connect(from: &str, to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(local(from)).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    /// Whether a word comes back.
+    async fn works(stream: &mut TcpStream) -> bool {
+        let talk = async {
+            let mut word = [0; 4];
+            stream.write_all(b"word").await?;
+            stream.read_exact(&mut word).await
+        };
+        matches!(tokio::time::timeout(LIMIT, talk).await, Ok(Ok(4)))
+    }
+
+    #[tokio::test]
+    async fn one_client_does_not_lock_the_others_out() {
+        let (_passing, at) = passing(FEW).await;
+        let mut many = Vec::new();
+        for _ in 0..FEW.most {
+            let mut stream = connect("127.0.0.2", at).await;
+            assert!(works(&mut stream).await);
+            many.push(stream);
+        }
+        // Busy or not: he has more than others would have.
+        let mut others = Vec::new();
+        for _ in 0..FEW.most / 2 {
+            let mut stream = connect("127.0.0.3", at).await;
+            assert!(works(&mut stream).await);
+            others.push(stream);
+        }
+        // His oldest went, and the others' work on.
+        for stream in others.iter_mut().chain(&mut many[FEW.most / 2..]) {
+            assert!(works(stream).await);
+        }
+        assert!(!works(&mut many[0]).await);
+        // With equal shares, nobody makes room while he is busy.
+        assert!(!works(&mut connect("127.0.0.3", at).await).await);
+        // A third still has less.
+        assert!(works(&mut connect("127.0.0.4", at).await).await);
+    }
+
+    #[tokio::test]
+    async fn what_lies_still_makes_room_for_ones_own() {
+        let (_passing, at) = passing(FEW).await;
+        let mut many = Vec::new();
+        for _ in 0..FEW.most {
+            let mut stream = connect("127.0.0.2", at).await;
+            assert!(works(&mut stream).await);
+            many.push(stream);
+        }
+        tokio::time::sleep(FEW.quiet + FEW.quiet / 4).await;
+        for stream in &mut many[1..] {
+            assert!(works(stream).await);
+        }
+        assert!(works(&mut connect("127.0.0.2", at).await).await);
+        assert!(!works(&mut many[0]).await, "it was the only idle one");
+        assert!(works(&mut many[1]).await);
+        // What ended gives its place back.
+        drop(many);
+        let mut again = Vec::new();
+        for _ in 0..FEW.most - 1 {
+            let mut stream = connect("127.0.0.2", at).await;
+            assert!(works(&mut stream).await);
+            again.push(stream);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_client_of_udp_does_not_lock_the_others_out() {
+        let workload = UdpSocket::bind(local("127.0.0.1")).await.unwrap();
+        let target = workload.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            while let Ok((count, from)) = workload.recv_from(&mut buffer).await {
+                let _ = workload.send_to(&buffer[..count], from).await;
+            }
+        });
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = socket.local_addr().unwrap();
+        let _passing = udp_within(FEW, &Handle::current(), socket, target).unwrap();
+        let asks = async |from: &UdpSocket| {
+            from.send_to(b"word", at).await.unwrap();
+            let mut word = [0; 16];
+            let answered = tokio::time::timeout(Duration::from_millis(500), from.recv_from(&mut word)).await;
+            matches!(answered, Ok(Ok((4, _))))
+        };
+        let mut many = Vec::new();
+        for _ in 0..FEW.most {
+            let socket = UdpSocket::bind(local("127.0.0.2")).await.unwrap();
+            assert!(asks(&socket).await);
+            many.push(socket);
+        }
+        let other = UdpSocket::bind(local("127.0.0.3")).await.unwrap();
+        assert!(asks(&other).await);
+        // One that made room may come again, where something has been silent for long enough.
+        tokio::time::sleep(FEW.quiet + FEW.quiet / 4).await;
+        assert!(asks(&many[0]).await);
+        assert!(asks(&other).await);
+    }
 }

@@ -4,6 +4,8 @@ mod common;
 
 use bireme_core::ErrorKind;
 use bireme_core::spec::Protocol;
+use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::route;
 use common::*;
 
 #[test]
@@ -145,6 +147,49 @@ fn udp_leads_from_ipv6_to_a_workload_of_ipv4() {
         .await;
         net.unpublish("web").await.unwrap();
         std::net::UdpSocket::bind("[::]:9000").unwrap();
+    });
+}
+
+/// As many connections as a proxied port has places, and somebody else.
+#[test]
+fn one_client_does_not_lock_others_out_of_a_port_of_ipv6() {
+    const PLACES: usize = 1024;
+    on_machine(|machine| async move {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let more = rustix::process::Rlimit { current: files, maximum: files };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, more).unwrap();
+        let mut socket = Socket::open(Subsystem::Route).unwrap();
+        for address in ["2001:db8:0:1::1", "2001:db8:0:2::1"] {
+            socket.request(&[route::add_address(1, (address.parse().unwrap(), 128))]).unwrap();
+        }
+        let net = machine.open("00000016").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        let web = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        serve_tcp(&web, "0.0.0.0:80");
+        net.publish(&forward("web", "[::]:8080", "10.1.0.2:80", &one)).await.unwrap();
+        let at: std::net::SocketAddr = "[::1]:8080".parse().unwrap();
+        let connect = async |from: &str| {
+            let socket = tokio::net::TcpSocket::new_v6().unwrap();
+            socket.bind(format!("[{from}]:0").parse().unwrap()).unwrap();
+            let mut stream = socket.connect(at).await.unwrap();
+            let mut answer = String::new();
+            let read = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer);
+            match tokio::time::timeout(LIMIT, read).await {
+                // The workload has said all it has to say; the connection is left open on this side.
+                Ok(Ok(_)) if answer == "10.1.0.1" => Some(stream),
+                _ => None,
+            }
+        };
+        let mut idle = Vec::new();
+        for _ in 0..PLACES {
+            idle.push(connect("2001:db8:0:1::1").await.unwrap());
+        }
+        let mut others = Vec::new();
+        for _ in 0..20 {
+            others.push(connect("2001:db8:0:2::1").await.expect("others get places"));
+        }
+        net.unpublish("web").await.unwrap();
     });
 }
 

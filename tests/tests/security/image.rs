@@ -382,3 +382,70 @@ fn a_damaged_store_is_told_and_left_as_it_is() {
     assert!(engine.bireme(["system", "verify"]).stdout().contains(": nothing is damaged\n"));
     engine.finish();
 }
+
+#[test]
+fn a_layer_cannot_be_put_in_the_name_of_another() {
+    let engine = Engine::start();
+    let (good, evil) = (archive(&[member(b'0', "a", "", "good")]), archive(&[member(b'0', "a", "", "evil")]));
+    load(&engine, &image("good:1", &good)).stdout();
+    // The configuration is that of an image with the good layer, which is unpacked already.
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let config = json!({
+        "os": "linux", "architecture": architecture, "config": { "Labels": { "l": "lie" } },
+        "rootfs": { "type": "layers", "diff_ids": [digest(&good)] }, "history": [],
+    })
+    .to_string();
+    let kind = "application/vnd.oci.image.config.v1+json";
+    for (form, layer) in [("tar", evil.clone()), ("tar+gzip", through("gzip", &["-1"], &evil))] {
+        let form = format!("application/vnd.oci.image.layer.v1.{form}");
+        let lying = archive(&layout("lie:1", (kind, config.as_bytes()), (&form, &layer)));
+        load(&engine, &lying).fails(1, "unpacked, is not what its digest says");
+        assert_eq!(engine.docker(["images", "--format", "{{.Repository}}"]).stdout(), "good\n");
+    }
+    assert!(engine.bireme(["system", "verify"]).stdout().contains(": nothing is damaged\n"));
+    engine.finish();
+}
+
+/// A server that answers any request with `start` and zeros without end, piece by piece; tells when it is hung up on.
+fn endless(start: Vec<u8>) -> (String, std::sync::mpsc::Receiver<u64>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/x", listener.local_addr().unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let _ = client.read(&mut head).unwrap();
+        let mut sent = 0;
+        let mut piece = [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec(), start].concat();
+        // A little at a time, for as long as somebody listens: minutes, were it read to the end of what follows.
+        while sent < 1 << 30 && client.write_all(&piece).is_ok() {
+            sent += piece.len() as u64;
+            piece = vec![0; 1 << 16];
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = tell.send(sent);
+    });
+    (address, told)
+}
+
+#[test]
+fn work_ends_with_the_client_that_asked_for_it() {
+    let engine = Engine::start();
+    for (path, start) in
+        [("/images/create?fromSrc=", Vec::new()), ("/build?remote=", header(b'0', "f", "", 7 << 30).to_vec())]
+    {
+        let (address, hung_up) = endless(start);
+        let mut client = UnixStream::connect(engine.socket()).unwrap();
+        write!(client, "POST {path}{address} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").unwrap();
+        let ingest = engine.data_root().join("images/ingest");
+        let holds = || std::fs::read_dir(&ingest).unwrap().count();
+        eventually("it is read", || (holds() > 0).then_some(()));
+        std::thread::sleep(Duration::from_millis(300));
+        drop(client);
+        let sent = hung_up.recv_timeout(Duration::from_secs(10));
+        assert!(sent.is_ok_and(|sent| sent < 1 << 30), "{path}: it is read on: {sent:?}");
+        eventually("nothing is left of it", || (holds() == 0).then_some(()));
+    }
+    assert_eq!(engine.docker(["images", "-aq"]).stdout(), "");
+    engine.finish();
+}

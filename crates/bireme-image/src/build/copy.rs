@@ -21,6 +21,7 @@ use crate::made::{self, NewLayer};
 use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
 use crate::view::{Found, View};
+use crate::wanted::Wanted;
 
 /// What one COPY or ADD is told, with variables already put in.
 pub(super) struct Order {
@@ -52,36 +53,54 @@ struct Attributes {
     uid: u32,
     gid: u32,
     mtime: u64,
-    extended: Vec<(String, Vec<u8>)>,
 }
 
+/// Content and extended attributes are read when they are written, for there may be any number of them.
 enum Content {
-    Folder,
+    /// Its attributes are those of a folder that is there, unless it is new.
+    Folder(Option<(Tree, Found)>),
     Link(OsString),
-    /// A file of source tree number `.0`.
-    File(usize, Found),
+    File(Tree, Found),
+}
+
+#[derive(Clone, Copy)]
+enum Tree {
+    Below,
+    /// By number.
+    Source(usize),
 }
 
 /// What a layer will hold, by absolute path.
 struct Plan<'a> {
     below: &'a View,
     entries: BTreeMap<PathBuf, (Content, Attributes)>,
+    /// Bytes of it, about.
+    size: usize,
 }
+
+/// Bytes that one plan may take: room for half a million files, and no way to fill the memory with some MB of names.
+const LARGEST_PLAN: usize = 256 << 20;
 
 /// Carries out a COPY or ADD on top of `below`.
 pub(super) fn copy(
     inner: &Inner,
+    wanted: &Wanted,
     order: &Order,
     source: View,
     ignore: &Ignore,
     below: &View,
 ) -> Result<Copied, ImageError> {
-    let job = Job { inner, order, ignore };
+    let job = Job { inner, wanted, order, ignore };
     job.run(source, below)
 }
 
 /// Makes a folder and those above it, as WORKDIR does; `None` if it is there.
-pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Option<NewLayer>, ImageError> {
+pub(super) fn make_folder(
+    inner: &Inner,
+    wanted: &Wanted,
+    below: &View,
+    path: &Path,
+) -> Result<Option<NewLayer>, ImageError> {
     let failed = |error: io::Error| ImageError::BuildRequest { reason: format!("WORKDIR {}: {error}", path.display()) };
     let (place, found) = below.resolve(path, true).map_err(failed)?;
     match found {
@@ -92,10 +111,10 @@ pub(super) fn make_folder(inner: &Inner, below: &View, path: &Path) -> Result<Op
         }
         None => {}
     }
-    let mut plan = Plan { below, entries: BTreeMap::new() };
+    let mut plan = Plan::on(below);
     plan.parents(&place, 0, 0).map_err(failed)?;
-    plan.entries.insert(place, (Content::Folder, Attributes::made(0, 0)));
-    write(inner, &plan.entries, &[]).map(|(layer, _)| Some(layer))
+    plan.add(place, Content::Folder(None), Attributes::made(0, 0)).map_err(failed)?;
+    write(inner, wanted, &plan, &[]).map(|(layer, _)| Some(layer))
 }
 
 /// A folder whose content is copied.
@@ -111,6 +130,7 @@ struct FolderCopy<'a> {
 
 struct Job<'a> {
     inner: &'a Inner,
+    wanted: &'a Wanted,
     order: &'a Order,
     ignore: &'a Ignore,
 }
@@ -148,7 +168,7 @@ impl Job<'_> {
         let (target, there) = below.resolve(&target, true).map_err(self.failed(&target))?;
         let there = there.map(|there| there.kind());
 
-        let mut plan = Plan { below, entries: BTreeMap::new() };
+        let mut plan = Plan::on(below);
         // Archives are unpacked beside the context; the trees live until the layer is written.
         let mut trees = vec![source];
         let mut unpacked: Vec<TempDir> = Vec::new();
@@ -191,7 +211,7 @@ impl Job<'_> {
                 _ => return Err(self.fault(format!("{}: it is neither a file nor a folder", item.path.display()))),
             }
         }
-        let (layer, sum) = write(self.inner, &plan.entries, &trees)?;
+        let (layer, sum) = write(self.inner, self.wanted, &plan, &trees)?;
         Ok(Copied { layer, what: format!("{kind}:{}", sum.hex()) })
     }
 
@@ -280,18 +300,20 @@ impl Job<'_> {
         let FolderCopy { from, to, ignoring, excluding } = folder;
         let mut any = false;
         for name in tree.list(from).map_err(self.failed(from))? {
+            self.wanted.check().map_err(self.failed(from))?;
             let (source, place) = (from.join(&name), to.join(&name));
             let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
             let within = excluding.map(|within| within.join(&name));
             let hidden = (ignoring && self.ignore.hides(&relative(&source).to_string_lossy()))
                 || within.as_deref().is_some_and(|within| self.order.exclude.hides(&within.to_string_lossy()));
             if item.kind() == FileType::Directory {
-                let attributes = self.attributes(tree, number, &item, owner)?;
+                let attributes = self.attributes(number, &item, owner);
                 self.check(plan, &place, true)?;
                 let next = FolderCopy { from: &source, to: &place, ignoring, excluding: within.as_deref() };
                 let inner = self.children(plan, tree, number, next, owner)?;
                 if !hidden || inner {
-                    plan.entries.insert(place, (Content::Folder, attributes));
+                    let content = Content::Folder(Some((Tree::Source(number), item)));
+                    plan.add(place, content, attributes).map_err(self.failed(from))?;
                     any = true;
                 }
             } else if !hidden {
@@ -312,22 +334,22 @@ impl Job<'_> {
         owner: Option<(u32, u32)>,
     ) -> Result<(), ImageError> {
         self.check(plan, &place, false)?;
-        let attributes = self.attributes(tree, number, &item, owner)?;
+        let attributes = self.attributes(number, &item, owner);
+        let path = item.path.clone();
         let content = match item.kind() {
-            FileType::RegularFile => Content::File(number, item),
+            FileType::RegularFile => Content::File(Tree::Source(number), item),
             FileType::Symlink => Content::Link(tree.read_link(&item).map_err(self.failed(&item.path))?),
             kind => {
                 return Err(self.fault(format!("{}: files of type {kind:?} are not copied", item.path.display())));
             }
         };
-        plan.entries.insert(place, (content, attributes));
-        Ok(())
+        plan.add(place, content, attributes).map_err(self.failed(&path))
     }
 
     /// A folder does not become a file, nor a file a folder.
     fn check(&self, plan: &Plan<'_>, place: &Path, folder: bool) -> Result<(), ImageError> {
         let is_folder = match plan.entries.get(place) {
-            Some((content, _)) => matches!(content, Content::Folder),
+            Some((content, _)) => matches!(content, Content::Folder(_)),
             None => match plan.below.look(place).map_err(self.failed(place))? {
                 Some(there) => there.kind() == FileType::Directory,
                 None => return Ok(()),
@@ -340,15 +362,8 @@ impl Job<'_> {
         }
     }
 
-    fn attributes(
-        &self,
-        tree: &View,
-        number: usize,
-        item: &Found,
-        owner: Option<(u32, u32)>,
-    ) -> Result<Attributes, ImageError> {
+    fn attributes(&self, number: usize, item: &Found, owner: Option<(u32, u32)>) -> Attributes {
         let mut attributes = Attributes::of(&item.stat);
-        attributes.extended = tree.attributes(item).map_err(self.failed(&item.path))?;
         if let (Some(mode), false) = (self.order.chmod, item.kind() == FileType::Symlink) {
             attributes.mode = mode;
         }
@@ -358,7 +373,7 @@ impl Job<'_> {
             // What an ADDed archive says of owners counts; what the user's machine says does not.
             (attributes.uid, attributes.gid) = (0, 0);
         }
-        Ok(attributes)
+        attributes
     }
 
     /// Unpacks a file of the context if it is a tar archive.
@@ -386,7 +401,7 @@ impl Job<'_> {
             max_bytes: limits.unpacked(size),
             max_entries: limits.entries,
         };
-        unpack(open_any(&file).map_err(&failed)?, folder.path(), &options)?;
+        unpack(self.wanted.lend(open_any(&file).map_err(&failed)?), folder.path(), &options)?;
         Ok(Some(folder))
     }
 
@@ -431,7 +446,29 @@ impl Job<'_> {
     }
 }
 
-impl Plan<'_> {
+impl<'a> Plan<'a> {
+    fn on(below: &'a View) -> Self {
+        Self { below, entries: BTreeMap::new(), size: 0 }
+    }
+
+    /// # Errors
+    /// Where it has become too large to be held.
+    fn add(&mut self, path: PathBuf, content: Content, attributes: Attributes) -> io::Result<()> {
+        let more = match &content {
+            Content::Folder(Some((_, found))) | Content::File(_, found) => found.path.as_os_str().len(),
+            Content::Folder(None) => 0,
+            Content::Link(target) => target.len(),
+        };
+        self.size += size_of::<(PathBuf, (Content, Attributes))>() + path.as_os_str().len() + more;
+        if self.size > LARGEST_PLAN {
+            return Err(io::Error::other(format!(
+                "the names of what it copies take more than {LARGEST_PLAN} bytes: copy it in parts"
+            )));
+        }
+        self.entries.insert(path, (content, attributes));
+        Ok(())
+    }
+
     /// The folders above `path`, as they are below or new.
     fn parents(&mut self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
         let above: Vec<&Path> = path.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
@@ -445,17 +482,15 @@ impl Plan<'_> {
         if path.parent().is_none() || self.entries.contains_key(path) {
             return Ok(());
         }
-        let attributes = match self.below.look(path)? {
+        let (from, attributes) = match self.below.look(path)? {
             Some(there) if there.kind() == FileType::Directory => {
-                let mut attributes = Attributes::of(&there.stat);
-                attributes.extended = self.below.attributes(&there)?;
-                attributes
+                let attributes = Attributes::of(&there.stat);
+                (Some((Tree::Below, there)), attributes)
             }
             Some(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            None => Attributes::made(uid, gid),
+            None => (None, Attributes::made(uid, gid)),
         };
-        self.entries.insert(path.to_owned(), (Content::Folder, attributes));
-        Ok(())
+        self.add(path.to_owned(), Content::Folder(from), attributes)
     }
 }
 
@@ -466,13 +501,12 @@ impl Attributes {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mtime: u64::try_from(stat.st_mtime).unwrap_or_default(),
-            extended: Vec::new(),
         }
     }
 
     /// Of a folder that nothing gives attributes to. Its time is the epoch, so that the layer is always the same.
     fn made(uid: u32, gid: u32) -> Self {
-        Self { mode: 0o755, uid, gid, mtime: 0, extended: Vec::new() }
+        Self { mode: 0o755, uid, gid, mtime: 0 }
     }
 }
 
@@ -496,32 +530,33 @@ fn relative(path: &Path) -> &Path {
 }
 
 /// Writes the layer in the order of its paths.
-fn write(
-    inner: &Inner,
-    entries: &BTreeMap<PathBuf, (Content, Attributes)>,
-    trees: &[View],
-) -> Result<(NewLayer, Digest), ImageError> {
+fn write(inner: &Inner, wanted: &Wanted, plan: &Plan<'_>, trees: &[View]) -> Result<(NewLayer, Digest), ImageError> {
     let mut sum = Sha256::new();
-    let layer = made::layer(inner, |out| write_entries(out, entries, trees, &mut sum))?;
+    let layer = made::layer(inner, wanted, |out| write_entries(out, plan, trees, &mut sum))?;
     Ok((layer, Digest::from_hash(sum)))
 }
 
-fn write_entries(
-    out: &mut dyn Write,
-    entries: &BTreeMap<PathBuf, (Content, Attributes)>,
-    trees: &[View],
-    sum: &mut Sha256,
-) -> Result<(), ImageError> {
+fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut Sha256) -> Result<(), ImageError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error: io::Error| ImageError::BuildRequest { reason: format!("cannot copy {}: {error}", path.display()) }
     };
     let mut tar = tar::Builder::new(out);
     tar.sparse(false);
-    for (path, (content, attributes)) in entries {
+    let tree = |tree: Tree| match tree {
+        Tree::Below => plan.below,
+        Tree::Source(number) => &trees[number],
+    };
+    for (path, (content, attributes)) in &plan.entries {
         let failed = failed(path);
         let name = relative(path);
-        let pairs = attributes.extended.iter();
+        let extended = match content {
+            Content::Folder(Some((from, found))) | Content::File(from, found) => {
+                tree(*from).attributes(found).map_err(&failed)?
+            }
+            Content::Folder(None) | Content::Link(_) => Vec::new(),
+        };
+        let pairs = extended.iter();
         let pairs: Vec<(String, &[u8])> =
             pairs.map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
         if !pairs.is_empty() {
@@ -529,7 +564,7 @@ fn write_entries(
         }
         // Everything but the time: a file that was written again is the same file.
         let (mode, uid, gid) = (attributes.mode, attributes.uid, attributes.gid);
-        sum.update(format!("{path:?} {mode:o} {uid} {gid} {:?} ", attributes.extended));
+        sum.update(format!("{path:?} {mode:o} {uid} {gid} {extended:?} "));
         let mut header = tar::Header::new_gnu();
         header.set_mode(attributes.mode);
         header.set_uid(attributes.uid.into());
@@ -537,7 +572,7 @@ fn write_entries(
         header.set_mtime(attributes.mtime);
         header.set_size(0);
         match content {
-            Content::Folder => {
+            Content::Folder(_) => {
                 header.set_entry_type(tar::EntryType::Directory);
                 let mut name = name.as_os_str().as_bytes().to_vec();
                 name.push(b'/');
@@ -549,8 +584,8 @@ fn write_entries(
                 header.set_entry_type(tar::EntryType::Symlink);
                 tar.append_link(&mut header, name, target).map_err(&failed)?;
             }
-            Content::File(tree, found) => {
-                let file = trees[*tree].open(found).map_err(&failed)?;
+            Content::File(from, found) => {
+                let file = tree(*from).open(found).map_err(&failed)?;
                 let size = u64::try_from(found.stat.st_size).unwrap_or_default();
                 header.set_entry_type(tar::EntryType::Regular);
                 header.set_size(size);
