@@ -345,3 +345,25 @@ fn programs_are_found_in_images_that_have_no_path() {
     story.prints(&["run", "--rm", "pathed", "sh", "-c", "echo $PATH"], path);
     story.end();
 }
+
+/// What a link leads to may spell what the cache knows of the entries after it.
+#[test]
+fn the_links_of_one_context_are_not_taken_for_those_of_another() {
+    use std::os::unix::fs::symlink;
+    let story = Story::begin();
+    let build = |tag: &str, links: &[(&str, &str)]| {
+        let context = tempfile::tempdir().unwrap();
+        std::fs::write(context.path().join("Dockerfile"), "FROM busybox\nCOPY . /w/\n").unwrap();
+        std::fs::write(context.path().join(".dockerignore"), "Dockerfile\n.dockerignore\n").unwrap();
+        for (name, target) in links {
+            symlink(target, context.path().join(name)).unwrap();
+        }
+        let mut command = story.engine.command("docker", ["build", "-t", tag]);
+        command.arg(context.path()).env("DOCKER_BUILDKIT", "0");
+        story.engine.run(command).stdout();
+    };
+    build("one", &[("a", "x\"/w/b\" 777 0 0 [] y")]);
+    build("two", &[("a", "x"), ("b", "y")]);
+    story.prints(&["run", "--rm", "two", "readlink", "/w/a", "/w/b"], "x\ny\n");
+    story.end();
+}

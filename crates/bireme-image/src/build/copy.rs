@@ -536,6 +536,12 @@ fn write(inner: &Inner, wanted: &Wanted, plan: &Plan<'_>, trees: &[View]) -> Res
     Ok((layer, Digest::from_hash(sum)))
 }
 
+/// One part of what a step of the cache is known by.
+fn part(sum: &mut Sha256, bytes: &[u8]) {
+    sum.update((bytes.len() as u64).to_le_bytes());
+    sum.update(bytes);
+}
+
 fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut Sha256) -> Result<(), ImageError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -562,9 +568,23 @@ fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut
         if !pairs.is_empty() {
             tar.append_pax_extensions(pairs.iter().map(|(name, value)| (name.as_str(), *value))).map_err(&failed)?;
         }
-        // Everything but the time: a file that was written again is the same file.
-        let (mode, uid, gid) = (attributes.mode, attributes.uid, attributes.gid);
-        sum.update(format!("{path:?} {mode:o} {uid} {gid} {extended:?} "));
+        // Everything but the time: a file that was written again is the same file. Each part with its length, or what one
+        // entry says could be what others are.
+        let kind = match content {
+            Content::Folder(_) => b'd',
+            Content::Link(_) => b'l',
+            Content::File(..) => b'f',
+        };
+        sum.update([kind]);
+        part(sum, name.as_os_str().as_bytes());
+        for number in [attributes.mode, attributes.uid, attributes.gid] {
+            sum.update(number.to_le_bytes());
+        }
+        sum.update((extended.len() as u64).to_le_bytes());
+        for (name, value) in &extended {
+            part(sum, name.as_bytes());
+            part(sum, value);
+        }
         let mut header = tar::Header::new_gnu();
         header.set_mode(attributes.mode);
         header.set_uid(attributes.uid.into());
@@ -580,7 +600,7 @@ fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut
                 tar.append_data(&mut header, &name, io::empty()).map_err(&failed)?;
             }
             Content::Link(target) => {
-                sum.update(target.as_bytes());
+                part(sum, target.as_bytes());
                 header.set_entry_type(tar::EntryType::Symlink);
                 tar.append_link(&mut header, name, target).map_err(&failed)?;
             }
