@@ -21,19 +21,23 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::NetworkId;
 
 /// Questions over UDP being worked on at once, at one gateway and of one asker.
-const AT_ONCE: usize = 512;
-const AT_ONCE_EACH: usize = 64;
+const AT_ONCE: Limits = Limits { all: 512, each: 64 };
 /// Connections open at once, at one gateway and of one asker.
-const CONNECTIONS: usize = 256;
-const CONNECTIONS_EACH: usize = 16;
-/// Questions that wait for upstream servers at once, of the whole engine: each holds a socket.
-const UPSTREAM_AT_ONCE: usize = 1024;
+const CONNECTIONS: Limits = Limits { all: 256, each: 16 };
+/// Questions that wait for upstream servers at once, of the whole engine and of one asker wherever it asks: each holds a
+/// socket.
+const UPSTREAM_AT_ONCE: Limits = Limits { all: 1024, each: 64 };
+/// So many of one asker come before the many of another.
+const FEW: usize = 4;
+/// A question waits so long for a place; its resolver then asks again.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks. Being told of every place would wake all that wait for each.
+const PLACE_INTERVAL: Duration = Duration::from_millis(25);
 /// An upstream server's answer over UDP, in bytes; a longer one is asked for again over TCP by the resolver.
 const UPSTREAM_ANSWER: usize = 8192;
 /// For one upstream server; the next one is asked then.
@@ -79,8 +83,8 @@ struct Asker {
 /// What shall be done with a question.
 enum Decision {
     Answer(Vec<u8>),
-    /// To these servers; to the machine's where there are none.
-    Forward(Vec<SocketAddr>),
+    /// To these servers, to the machine's where there are none; counted among the questions of a network.
+    Forward(Vec<SocketAddr>, Option<NetworkId>),
     Ignore,
 }
 
@@ -164,9 +168,12 @@ impl Directory {
     pub(crate) fn remove_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr], left: bool) {
         let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for address in addresses {
-            known.clients.remove(address);
-            known.homes.remove(address);
-            known.reverse.remove(address);
+            // One that is its own on two networks (link-local) stays with whoever got it last.
+            if known.clients.get(address) == Some(sandbox) && known.homes.get(address) == Some(network) {
+                known.clients.remove(address);
+                known.homes.remove(address);
+                known.reverse.remove(address);
+            }
         }
         if left && let Some(places) = known.places.get_mut(sandbox) {
             places.retain(|place| place != network);
@@ -245,7 +252,8 @@ impl Directory {
         if asker.over.as_ref().is_some_and(closed) || places.iter().all(closed) {
             return reply(&asked, ResponseCode::Refused, vec![], limit);
         }
-        Decision::Forward(known.upstream.get(sandbox).cloned().unwrap_or_default())
+        let open = places.iter().find(|place| !closed(place)).cloned();
+        Decision::Forward(known.upstream.get(sandbox).cloned().unwrap_or_default(), open)
     }
 }
 
@@ -292,12 +300,12 @@ fn reply(asked: &Message, code: ResponseCode, records: Vec<Record>, limit: Optio
 pub(crate) struct Upstream {
     fixed: Option<Vec<SocketAddr>>,
     read: Mutex<(Option<SystemTime>, Vec<SocketAddr>)>,
-    room: Semaphore,
+    room: Arc<Room>,
 }
 
 impl Upstream {
     pub(crate) fn new(fixed: Option<Vec<SocketAddr>>) -> Self {
-        Self { fixed, read: Mutex::default(), room: Semaphore::new(UPSTREAM_AT_ONCE) }
+        Self { fixed, read: Mutex::default(), room: Room::new(UPSTREAM_AT_ONCE) }
     }
 
     fn servers(&self) -> Vec<SocketAddr> {
@@ -313,8 +321,14 @@ impl Upstream {
     }
 
     /// The first answer of the servers in their order; of a server that answers nothing the next one is asked.
-    async fn ask(&self, own: Vec<SocketAddr>, question: &[u8], over_tcp: bool) -> Option<Vec<u8>> {
-        let _place = self.room.try_acquire().ok()?;
+    async fn ask(
+        &self,
+        (asker, network): (&SandboxId, Option<&NetworkId>),
+        own: Vec<SocketAddr>,
+        question: &[u8],
+        over_tcp: bool,
+    ) -> Option<Vec<u8>> {
+        let _place = self.room.wait_for_place(asker, network).await?;
         for server in if own.is_empty() { self.servers() } else { own } {
             let asked =
                 async { if over_tcp { ask_tcp(server, question).await } else { ask_udp(server, question).await } };
@@ -392,42 +406,96 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
 }
 
 /// How much is done at once: in all, and for each asker.
-struct Room {
+#[derive(Clone, Copy, Debug)]
+struct Limits {
     all: usize,
     each: usize,
-    taken: Mutex<HashMap<SandboxId, usize>>,
+}
+
+impl Limits {
+    /// Whether one more finds a place, with `own` of its asker and `near` of the asker's network among `taken`. One who
+    /// has few gets up to all of the places, one who has many only some: of half of them a quarter each network. So those
+    /// who ask much, however many they are, leave room for others; and whole networks do.
+    fn admit(self, own: usize, near: usize, taken: usize) -> bool {
+        if own < FEW.min(self.each) {
+            taken < self.all && near < self.all / 2
+        } else {
+            own < self.each && taken < self.all / 2 && near < self.all / 4
+        }
+    }
+}
+
+/// Where what is done at once is counted.
+struct Room {
+    limits: Limits,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    askers: HashMap<SandboxId, usize>,
+    networks: HashMap<NetworkId, usize>,
 }
 
 /// A place in a [`Room`], given back when dropped.
 struct Place {
     room: Arc<Room>,
     of: SandboxId,
+    network: Option<NetworkId>,
 }
 
 impl Room {
-    fn new(all: usize, each: usize) -> Arc<Self> {
-        Arc::new(Self { all, each, taken: Mutex::default() })
+    fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, taken: Mutex::default() })
     }
 
-    /// `None` where there is none left.
-    fn place(self: &Arc<Self>, of: &SandboxId) -> Option<Place> {
+    /// `None` where there is none left. Networks have no share where `network` is not told.
+    fn place(self: &Arc<Self>, of: &SandboxId, network: Option<&NetworkId>) -> Option<Place> {
         let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if taken.values().sum::<usize>() >= self.all || taken.get(of).is_some_and(|own| *own >= self.each) {
+        let own = taken.askers.get(of).copied().unwrap_or_default();
+        let near = network.and_then(|network| taken.networks.get(network)).copied().unwrap_or_default();
+        if !self.limits.admit(own, near, taken.all) {
             return None;
         }
-        *taken.entry(of.clone()).or_default() += 1;
-        Some(Place { room: Arc::clone(self), of: of.clone() })
+        taken.all += 1;
+        *taken.askers.entry(of.clone()).or_default() += 1;
+        if let Some(network) = network {
+            *taken.networks.entry(network.clone()).or_default() += 1;
+        }
+        Some(Place { room: Arc::clone(self), of: of.clone(), network: network.cloned() })
+    }
+
+    /// Waits a moment for one. Callers are bounded themselves.
+    async fn wait_for_place(self: &Arc<Self>, of: &SandboxId, network: Option<&NetworkId>) -> Option<Place> {
+        let end = tokio::time::Instant::now() + PLACE_TIMEOUT;
+        loop {
+            let place = self.place(of, network);
+            if place.is_some() || tokio::time::Instant::now() >= end {
+                return place;
+            }
+            tokio::time::sleep(PLACE_INTERVAL).await;
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(own) = taken.get_mut(&self.of) {
-            *own -= 1;
-            if *own == 0 {
-                taken.remove(&self.of);
-            }
+        taken.all -= 1;
+        give_back(&mut taken.askers, &self.of);
+        if let Some(network) = &self.network {
+            give_back(&mut taken.networks, network);
+        }
+    }
+}
+
+/// Nobody is remembered who has none.
+fn give_back<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, of: &K) {
+    if let Some(count) = counts.get_mut(of) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(of);
         }
     }
 }
@@ -459,7 +527,7 @@ impl Service {
     }
 
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>, inside: Option<Asker>) {
-        let room = Room::new(AT_ONCE, AT_ONCE_EACH);
+        let room = Room::new(AT_ONCE);
         let mut tasks = JoinSet::new();
         let mut buffer = vec![0; 4096];
         loop {
@@ -471,7 +539,7 @@ impl Service {
             };
             // The cheap checks come before anything is spent on the sender.
             let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
-            let Some(place) = room.place(&asker.sandbox) else { continue };
+            let Some(place) = room.place(&asker.sandbox, None) else { continue };
             let (service, socket, question) = (Arc::clone(&self), Arc::clone(&socket), buffer[..count].to_vec());
             tasks.spawn(async move {
                 let _place = place;
@@ -483,7 +551,7 @@ impl Service {
     }
 
     async fn serve_tcp(self: Arc<Self>, listener: TcpListener, inside: Option<Asker>) {
-        let room = Room::new(CONNECTIONS, CONNECTIONS_EACH);
+        let room = Room::new(CONNECTIONS);
         let mut tasks = JoinSet::new();
         loop {
             while tasks.try_join_next().is_some() {}
@@ -493,7 +561,7 @@ impl Service {
                 continue;
             };
             let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
-            let Some(place) = room.place(&asker.sandbox) else { continue };
+            let Some(place) = room.place(&asker.sandbox, None) else { continue };
             let service = Arc::clone(&self);
             tasks.spawn(async move {
                 let _place = place;
@@ -513,13 +581,15 @@ impl Service {
         match self.directory.decide(question, asker, (!over_tcp).then_some(512)) {
             Decision::Answer(answer) => Some(answer),
             Decision::Ignore => None,
-            Decision::Forward(own) => match self.upstream.ask(own, question, over_tcp).await {
-                Some(answer) => Some(answer),
-                None => match reply(&Message::from_vec(question).ok()?, ResponseCode::ServFail, vec![], None) {
-                    Decision::Answer(answer) => Some(answer),
-                    _ => None,
-                },
-            },
+            Decision::Forward(own, network) => {
+                match self.upstream.ask((&asker.sandbox, network.as_ref()), own, question, over_tcp).await {
+                    Some(answer) => Some(answer),
+                    None => match reply(&Message::from_vec(question).ok()?, ResponseCode::ServFail, vec![], None) {
+                        Decision::Answer(answer) => Some(answer),
+                        _ => None,
+                    },
+                }
+            }
         }
     }
 }
@@ -533,5 +603,47 @@ mod tests {
         let servers = name_servers("# x\nsearch a b\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\n nameserver ::1\n");
         assert_eq!(servers, vec!["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
         assert_eq!(name_servers(""), vec!["127.0.0.1:53".parse().unwrap()]);
+    }
+
+    fn room() -> (Arc<Room>, [NetworkId; 2]) {
+        let network = |digit: &str| NetworkId::parse(&digit.repeat(64)).unwrap();
+        (Room::new(UPSTREAM_AT_ONCE), [network("1"), network("2")])
+    }
+
+    /// As many places as are to be had.
+    fn greedy(room: &Arc<Room>, name: &str, network: Option<&NetworkId>) -> Vec<Place> {
+        let of = SandboxId::parse(name).unwrap();
+        std::iter::from_fn(|| room.place(&of, network)).collect()
+    }
+
+    #[test]
+    fn however_many_ask_much_others_find_places() {
+        let (room, [near, far]) = room();
+        let held: Vec<_> = (0..60).map(|number| greedy(&room, &format!("greedy{number}"), Some(&near))).collect();
+        assert_eq!(held[0].len(), UPSTREAM_AT_ONCE.each, "one alone has many");
+        let all: usize = held.iter().map(Vec::len).sum();
+        assert!(all <= UPSTREAM_AT_ONCE.all / 2, "one network has no more than half: {all}");
+        assert!(greedy(&room, "neighbour", Some(&near)).len() >= FEW, "few are left on their own network");
+        assert!(greedy(&room, "modest", Some(&far)).len() > FEW, "and many on another");
+        drop(held);
+        assert!(greedy(&room, "greedy0", Some(&near)).len() == UPSTREAM_AT_ONCE.each, "what is given back is there");
+        let taken = room.taken.lock().unwrap();
+        assert_eq!((taken.all, taken.askers.len(), taken.networks.len()), (0, 0, 0), "and nobody is remembered");
+    }
+
+    #[test]
+    fn a_gateway_is_not_filled_by_those_who_ask_much() {
+        let room = Room::new(AT_ONCE);
+        let _held: Vec<_> = (0..20).map(|number| greedy(&room, &format!("greedy{number}"), None)).collect();
+        assert_eq!(greedy(&room, "modest", None).len(), FEW);
+    }
+
+    #[tokio::test]
+    async fn a_question_waits_for_a_place() {
+        let (room, _) = room();
+        let mut held = greedy(&room, "one", None);
+        let of = SandboxId::parse("one").unwrap();
+        let (place, ()) = tokio::join!(room.wait_for_place(&of, None), async { drop(held.pop()) });
+        assert!(place.is_some());
     }
 }

@@ -4,108 +4,195 @@
 //! comes from a bridge nor goes to one is dropped, as Docker's policy does, and it is off again when the last engine has
 //! nothing left. All engines of the machine share the nf_tables table `inet bireme_forwarding`, which is there exactly
 //! while one of them has turned something on. The names of its chains tell what to put back: they live as long as the
-//! settings themselves, whatever becomes of the engine.
+//! settings themselves, whatever becomes of the engine. Each engine knows them too, should somebody flush all rules.
 
 use std::io;
 use std::net::IpAddr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bireme_sys::netlink::{Refused, Socket};
+use bireme_sys::netlink::{Refused, Socket, Subsystem};
 use bireme_sys::nft::{Batch, Family, Hook, Register, Step, Verdict, chains, tables};
 use rustix::io::Errno;
 
 use crate::NetError;
 
-const TABLE: &str = "bireme_forwarding";
+pub(crate) const TABLE: &str = "bireme_forwarding";
 /// What the chains that remember are called, before `VALUE/PATH`.
 const WAS: &str = "was/";
+/// The chains that drop, by the family of what they see.
+const DROPPING: [(&str, u8); 2] = [("forward", 2), ("forward6", 10)];
 /// Of one engine's table: this and eight hexadecimal digits.
 const OF_ENGINE: &str = "bireme_";
-/// Of the network namespace. Whoever holds it decides about forwarding.
-const LOCK: &[u8] = b"bireme_forwarding";
-/// Anyone may take the lock's name: it is then gone without.
+/// Whoever holds it decides about forwarding of the network namespace. It goes with whoever made it.
+const LOCK_TABLE: &str = "bireme_forwarding_lock";
+/// The same where the kernel knows no tables with an owner. Of the network namespace too, but anyone may take the name.
+const LOCK_NAME: &[u8] = b"bireme_forwarding";
+/// The lock is then gone without.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// Turns forwarding on for the families of `gateways`.
-pub(crate) fn open(socket: &mut Socket, gateways: impl Iterator<Item = IpAddr>) -> Result<(), NetError> {
-    let (mut four, mut six) = (false, false);
-    gateways.for_each(|gateway| if gateway.is_ipv4() { four = true } else { six = true });
-    for (wanted, switch, family) in [(four, "ipv4/ip_forward", 2), (six, "ipv6/conf/all/forwarding", 10)] {
-        if !wanted || is(switch, "1") {
-            continue;
-        }
-        let _lock = lock();
-        // Somebody may have been faster.
-        if is(switch, "1") {
-            continue;
-        }
-        let of_routers = if family == 10 { accepting() } else { vec![] };
-        let mut before = vec![(switch.to_owned(), "0".to_owned())];
-        before.extend(forwarding(if family == 2 { "ipv4" } else { "ipv6" }));
-        if family == 2 {
-            // The switch changes it along with itself.
-            let redirects = "ipv4/conf/all/accept_redirects";
-            before.extend(read(redirects).map(|value| (redirects.to_owned(), value)));
-        }
-        before.extend(of_routers.iter().map(|path| (path.clone(), "1".to_owned())));
-        remember(socket, family, &before)
-            .map_err(NetError::kernel("remembering how the host forwards in nf_tables table bireme_forwarding"))?;
-        // A router takes no routes from others but where it is told to: first, or the routes it has are gone.
-        for path in &of_routers {
-            write(path, "2").map_err(NetError::io(format!("keeping net.{}", path.replace('/', "."))))?;
-        }
-        write(switch, "1").map_err(NetError::io(format!("enabling net.{}", switch.replace('/', "."))))?;
-    }
-    Ok(())
+/// What this engine knows of how the host forwarded: the names of the table's chains, should somebody remove the table.
+pub(crate) struct Forwarding {
+    chains: Vec<String>,
+    /// The same for the next daemon. It is emptied with everything that the names tell of, by a restart of the machine.
+    file: PathBuf,
 }
 
-/// Puts back what was turned on, unless another engine is there. Call it when one's own table is gone.
-pub(crate) fn close(socket: &mut Socket) -> Result<(), NetError> {
-    let _lock = lock();
-    let failed = || NetError::kernel("asking how the host forwarded before");
-    let others = tables(socket, Family::Inet).map_err(failed())?;
-    if others.iter().any(|name| is_of_engine(name)) || !others.iter().any(|name| name == TABLE) {
-        return Ok(());
+impl Forwarding {
+    /// What an earlier daemon knew.
+    pub(crate) fn load(run_dir: &Path) -> Self {
+        let file = run_dir.join("forwarding");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        Self { chains: text.lines().filter(|name| is_ours(name)).map(str::to_owned).collect(), file }
     }
-    let mut before: Vec<(String, String)> = chains(socket, Family::Inet, TABLE)
-        .map_err(failed())?
+
+    /// Turns forwarding on for the families of `gateways`, and makes the table again where somebody removed it.
+    pub(crate) fn open(&mut self, socket: &mut Socket, gateways: impl Iterator<Item = IpAddr>) -> Result<(), NetError> {
+        let (mut four, mut six) = (false, false);
+        gateways.for_each(|gateway| if gateway.is_ipv4() { four = true } else { six = true });
+        let remembering = || NetError::kernel("remembering how the host forwards in nf_tables table bireme_forwarding");
+        if four || six {
+            self.make_again(socket).map_err(remembering())?;
+        }
+        for (wanted, switch, family) in [(four, "ipv4/ip_forward", 2), (six, "ipv6/conf/all/forwarding", 10)] {
+            if !wanted || is(switch, "1") {
+                continue;
+            }
+            let _lock = lock();
+            // Somebody may have been faster.
+            if is(switch, "1") {
+                continue;
+            }
+            let of_routers = if family == 10 { accepting() } else { vec![] };
+            let mut before = vec![(switch.to_owned(), "0".to_owned())];
+            before.extend(forwarding(if family == 2 { "ipv4" } else { "ipv6" }));
+            if family == 2 {
+                // The switch changes it along with itself.
+                let redirects = "ipv4/conf/all/accept_redirects";
+                before.extend(read(redirects).map(|value| (redirects.to_owned(), value)));
+            }
+            before.extend(of_routers.iter().map(|path| (path.clone(), "1".to_owned())));
+            let dropping = DROPPING.iter().filter(|(_, of)| *of == family).map(|(chain, _)| (*chain).to_owned());
+            let names = dropping.chain(before.iter().map(|(path, value)| format!("{WAS}{value}/{path}")));
+            let there = chains(socket, Family::Inet, TABLE).map_err(remembering())?;
+            make(socket, &missing(&names.collect::<Vec<_>>(), &there)).map_err(remembering())?;
+            // A router takes no routes from others but where it is told to: first, or the routes it has are gone.
+            for path in &of_routers {
+                write(path, "2").map_err(NetError::io(format!("keeping net.{}", path.replace('/', "."))))?;
+            }
+            write(switch, "1").map_err(NetError::io(format!("enabling net.{}", switch.replace('/', "."))))?;
+        }
+        if four || six {
+            let there = chains(socket, Family::Inet, TABLE).map_err(remembering())?;
+            self.keep(there);
+        }
+        Ok(())
+    }
+
+    /// Without the table the host would go on forwarding between everybody, and nobody would know how it was before.
+    fn make_again(&mut self, socket: &mut Socket) -> Result<(), Refused> {
+        if missing(&self.chains, &chains(socket, Family::Inet, TABLE)?).is_empty() {
+            return Ok(());
+        }
+        let _lock = lock();
+        let lost = missing(&self.chains, &chains(socket, Family::Inet, TABLE)?);
+        if !lost.is_empty() {
+            make(socket, &lost)?;
+            tracing::warn!(
+                "somebody removed nf_tables table {TABLE}, which keeps this host from being a router: it is made again"
+            );
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, chains: Vec<String>) {
+        if self.chains == chains {
+            return;
+        }
+        let new = self.file.with_extension("new");
+        let written = std::fs::write(&new, chains.join("\n")).and_then(|()| std::fs::rename(&new, &self.file));
+        if let Err(error) = written {
+            tracing::warn!(file = %self.file.display(), %error, "how the host forwarded is not kept for the next daemon");
+        }
+        self.chains = chains;
+    }
+
+    /// Puts back what was turned on, unless another engine is there. Call it when one's own table is gone.
+    pub(crate) fn close(&mut self, socket: &mut Socket) -> Result<(), NetError> {
+        let _lock = lock();
+        let failed = || NetError::kernel("asking how the host forwarded before");
+        let known = std::mem::take(&mut self.chains);
+        let _ = std::fs::remove_file(&self.file);
+        let others = tables(socket, Family::Inet).map_err(failed())?;
+        if others.iter().any(|name| is_of_engine(name)) {
+            return Ok(());
+        }
+        let exists = others.iter().any(|name| name == TABLE);
+        let names = if exists { chains(socket, Family::Inet, TABLE).map_err(failed())? } else { known };
+        for (path, value) in before(&names) {
+            match write(&path, &value) {
+                // Its interface is gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path, value, %error, "a setting of the host could not be put back"),
+                Ok(()) => {}
+            }
+        }
+        if !exists {
+            return Ok(());
+        }
+        let mut batch = Batch::new(TABLE);
+        batch.delete_table();
+        batch.commit(socket).map_err(NetError::kernel("removing nf_tables table bireme_forwarding"))
+    }
+}
+
+/// Settings and their values before, in the order of being put back.
+fn before(chains: &[String]) -> Vec<(String, String)> {
+    let mut before: Vec<(String, String)> = chains
         .iter()
         .filter_map(|name| name.strip_prefix(WAS)?.split_once('/'))
         .map(|(value, path)| (path.to_owned(), value.to_owned()))
         .collect();
     // The switches first: they change the others along with them.
     before.sort_by_key(|(path, _)| (!path.ends_with("ip_forward"), !path.ends_with("all/forwarding"), path.clone()));
-    for (path, value) in before {
-        match write(&path, &value) {
-            // Its interface is gone.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path, value, %error, "a setting of the host could not be put back"),
-            Ok(()) => {}
-        }
-    }
-    let mut batch = Batch::new(TABLE);
-    batch.delete_table();
-    batch.commit(socket).map_err(NetError::kernel("removing nf_tables table bireme_forwarding"))
+    before
 }
 
-/// Makes the table, drops what the host did not forward before, and writes down what was.
-fn remember(socket: &mut Socket, family: u8, before: &[(String, String)]) -> Result<(), Refused> {
+/// Whether a chain of this name is one that [`make`] makes.
+fn is_ours(name: &str) -> bool {
+    let setting = |name: &str| {
+        let (_, path) = name.strip_prefix(WAS)?.split_once('/')?;
+        Some((path.starts_with("ipv4/") || path.starts_with("ipv6/")) && path.split('/').all(|part| part != ".."))
+    };
+    DROPPING.iter().any(|(chain, _)| *chain == name) || setting(name) == Some(true)
+}
+
+/// Those of `wanted` that are not `there`.
+fn missing(wanted: &[String], there: &[String]) -> Vec<String> {
+    wanted.iter().filter(|name| !there.contains(name)).cloned().collect()
+}
+
+/// Makes the table and these of its chains, those that drop what the host did not forward before with their rules.
+fn make(socket: &mut Socket, names: &[String]) -> Result<(), Refused> {
     let mut batch = Batch::new(TABLE);
-    let chain = if family == 2 { "forward" } else { "forward6" };
-    batch.add_table().add_base_chain(chain, Hook::FilterForward);
-    let first = Register::FIRST;
-    let mut bridge = b"bridge".to_vec();
-    bridge.resize(16, 0);
-    // Whoever has a bridge, of ours or not, decides what passes it.
-    for load in [Step::LoadInKind(first), Step::LoadOutKind(first)] {
-        batch.add_rule(chain, &[load, Step::Equals(first, bridge.clone()), Step::Verdict(Verdict::Accept)]);
-    }
-    let rest = [Step::LoadFamily(first), Step::Equals(first, vec![family]), Step::Verdict(Verdict::Drop)];
-    batch.add_rule(chain, &rest);
-    for (path, value) in before {
-        batch.add_chain(&format!("{WAS}{value}/{path}"));
+    batch.add_table();
+    for name in names {
+        let Some((_, family)) = DROPPING.iter().find(|(chain, _)| chain == name) else {
+            batch.add_chain(name);
+            continue;
+        };
+        batch.add_base_chain(name, Hook::FilterForward);
+        let first = Register::FIRST;
+        let mut bridge = b"bridge".to_vec();
+        bridge.resize(16, 0);
+        // Whoever has a bridge, of ours or not, decides what passes it.
+        for load in [Step::LoadInKind(first), Step::LoadOutKind(first)] {
+            batch.add_rule(name, &[load, Step::Equals(first, bridge.clone()), Step::Verdict(Verdict::Accept)]);
+        }
+        let rest = [Step::LoadFamily(first), Step::Equals(first, vec![*family]), Step::Verdict(Verdict::Drop)];
+        batch.add_rule(name, &rest);
     }
     match batch.commit(socket) {
         Err(refused) if refused.errno == Errno::EXIST => Ok(()),
@@ -150,21 +237,41 @@ fn is_of_engine(table: &str) -> bool {
     digits.is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
 }
 
+/// The lock, held until it is dropped.
+enum Lock {
+    Table(#[expect(dead_code, reason = "the table is there for as long as it is open")] Socket),
+    Name(#[expect(dead_code, reason = "nobody else has its name")] UnixDatagram),
+}
+
 /// Keeps other engines of this network namespace from deciding at the same time. `None` where somebody else has the
-/// name for long.
-fn lock() -> Option<UnixDatagram> {
-    let name = SocketAddr::from_abstract_name(LOCK).ok()?;
+/// lock for long.
+fn lock() -> Option<Lock> {
     let begin = Instant::now();
     loop {
-        match UnixDatagram::bind_addr(&name) {
-            Ok(held) => return Some(held),
-            Err(_) if begin.elapsed() < LOCK_WAIT => std::thread::sleep(Duration::from_millis(2)),
-            Err(error) => {
-                tracing::warn!(%error, "forwarding is decided about without the lock that engines share");
-                return None;
-            }
+        let error: io::Error = match hold() {
+            Ok(socket) => return Some(Lock::Table(socket)),
+            // What belongs to another socket may not even be named.
+            Err(refused) if matches!(refused.errno, Errno::EXIST | Errno::PERM) => refused.errno.into(),
+            Err(_) => match SocketAddr::from_abstract_name(LOCK_NAME).and_then(|name| UnixDatagram::bind_addr(&name)) {
+                Ok(held) => return Some(Lock::Name(held)),
+                Err(error) => error,
+            },
+        };
+        if begin.elapsed() >= LOCK_WAIT {
+            tracing::warn!(%error, "forwarding is decided about without the lock that engines share");
+            return None;
         }
+        std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Needs the right to change rules, as the name of a socket does not.
+fn hold() -> Result<Socket, Refused> {
+    let mut socket = Socket::open(Subsystem::Netfilter)?;
+    let mut batch = Batch::new(LOCK_TABLE);
+    batch.hold_table();
+    batch.commit(&mut socket)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -175,5 +282,34 @@ mod tests {
     fn tables_of_engines_are_told_from_others() {
         let ours = ["bireme_0123abcd", "bireme_forwarding", "bireme_dns", "bireme_0123abcd_probe", "filter"];
         assert_eq!(ours.map(is_of_engine), [true, false, false, false, false]);
+    }
+
+    #[test]
+    fn what_a_file_tells_of_is_a_setting_of_the_network() {
+        let names = ["forward", "forward6", "was/0/ipv4/ip_forward", "was/1/ipv6/conf/eth0/forwarding"];
+        assert_eq!(names.map(is_ours), [true; 4]);
+        let foreign = ["", "input", "was/0", "was/0/core/somaxconn", "was/0/ipv4/../../kernel/core_pattern"];
+        assert_eq!(foreign.map(is_ours), [false; 5]);
+        let names = names.map(str::to_owned);
+        assert_eq!(missing(&names, &names[..2]), names[2..]);
+        let put_back = before(&names).into_iter().map(|(path, value)| format!("{path}={value}")).collect::<Vec<_>>();
+        assert_eq!(put_back, ["ipv4/ip_forward=0", "ipv6/conf/eth0/forwarding=1"]);
+    }
+
+    #[test]
+    fn the_lock_is_held_once_and_nobody_without_rights_holds_it() {
+        std::thread::spawn(|| {
+            bireme_sys::netns::isolate_thread().unwrap();
+            let _name = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(LOCK_NAME).unwrap()).unwrap();
+            let begin = Instant::now();
+            let held = lock();
+            assert!(matches!(held, Some(Lock::Table(_))), "this kernel has tables with an owner");
+            assert!(begin.elapsed() < LOCK_WAIT, "whoever has the name keeps nobody waiting");
+            assert!(hold().is_err());
+            drop(held);
+            assert!(hold().is_ok());
+        })
+        .join()
+        .unwrap();
     }
 }

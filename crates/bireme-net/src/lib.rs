@@ -15,6 +15,7 @@
 pub mod addresses;
 mod dns;
 mod error;
+mod flows;
 mod forwarding;
 mod guard;
 mod inside;
@@ -28,10 +29,15 @@ mod sweep;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bireme_core::{Names, SandboxId};
+use bireme_sys::nft::{Removal, Watch};
 use ipnet::IpNet;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::task::JoinSet;
 
 pub use error::NetError;
 pub use inside::DNS_INSIDE;
@@ -39,6 +45,9 @@ pub use spec::{Attached, Driver, Endpoint, Forward, Keep, NetOptions, NetworkId,
 
 use dns::{Directory, Service, Upstream};
 use state::{Sandboxes, State};
+
+/// Until rules that could not be made again are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The networks of one engine. Cheap to clone; all clones are one.
 ///
@@ -58,6 +67,14 @@ struct Inner {
     state: Mutex<State>,
     sandboxes: Sandboxes,
     service: Arc<Service>,
+    /// Hears of tables that others remove; ends when dropped.
+    watching: Mutex<JoinSet<()>>,
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Net {
@@ -68,6 +85,16 @@ impl Net {
     /// # Errors
     /// `Invalid` for an instance that is not eight hexadecimal digits; `Denied` without `CAP_NET_ADMIN`.
     pub async fn open(options: NetOptions) -> Result<Self, NetError> {
+        Self::open_with(options, true).await
+    }
+
+    /// As [`Self::open`] on kernels before 6.9, where everybody with the right to may remove the rules. For tests.
+    #[doc(hidden)]
+    pub async fn open_as_before_6_9(options: NetOptions) -> Result<Self, NetError> {
+        Self::open_with(options, false).await
+    }
+
+    async fn open_with(options: NetOptions, own_tables: bool) -> Result<Self, NetError> {
         let instance = &options.instance;
         if instance.len() != 8 || !instance.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(NetError::Instance(options.instance));
@@ -78,11 +105,17 @@ impl Net {
         let dns = Arc::clone(&service);
         let opened = tokio::task::spawn_blocking(move || {
             let sandboxes = Sandboxes::open(&options.run_dir)?;
-            let state = State::open(&options.instance, sandboxes.clone(), dns, runtime)?;
-            Ok((sandboxes, state))
+            let watch = Watch::open().map_err(NetError::io("listening for changes of nf_tables"))?;
+            let state = State::open(&options.instance, sandboxes.clone(), dns, runtime, own_tables)?;
+            Ok((sandboxes, state, watch))
         });
-        let (sandboxes, state) = opened.await.map_err(|_| NetError::ShutDown)??;
-        Ok(Self { inner: Arc::new(Inner { state: Mutex::new(state), sandboxes, service }) })
+        let (sandboxes, state, watch) = opened.await.map_err(|_| NetError::ShutDown)??;
+        let watch = readable(watch).map_err(NetError::io("listening for changes of nf_tables"))?;
+        let state = Mutex::new(state);
+        let inner = Arc::new(Inner { state, sandboxes, service, watching: Mutex::default() });
+        let watching = mend_what_is_removed(watch, Arc::downgrade(&inner));
+        inner.watching.lock().unwrap_or_else(PoisonError::into_inner).spawn(watching);
+        Ok(Self { inner })
     }
 
     /// Makes the network's bridge, its rules and its DNS, and has the host forward packets if the network has a way out.
@@ -227,8 +260,59 @@ impl Net {
         work: impl FnOnce(&mut State) -> Result<T, NetError> + Send + 'static,
     ) -> Result<T, NetError> {
         let inner = Arc::clone(&self.inner);
-        let work = move || work(&mut inner.state.lock().unwrap_or_else(PoisonError::into_inner));
-        tokio::task::spawn_blocking(work).await.map_err(|_| NetError::ShutDown)?
+        tokio::task::spawn_blocking(move || changed(&inner, work)).await.map_err(|_| NetError::ShutDown)?
+    }
+}
+
+/// Does `work`, and sees to it that the kernel soon forgets the connections that it put an end to.
+fn changed<T>(inner: &Arc<Inner>, work: impl FnOnce(&mut State) -> T) -> T {
+    let mut state = inner.state();
+    let answer = work(&mut state);
+    if let Some(time) = state.forget_in() {
+        let inner = Arc::downgrade(inner);
+        tokio::runtime::Handle::current().spawn(async move {
+            tokio::time::sleep(time).await;
+            let forget = move || inner.upgrade().into_iter().for_each(|inner| inner.state().forget_stale());
+            let _ = tokio::task::spawn_blocking(forget).await;
+        });
+    }
+    answer
+}
+
+#[expect(
+    deprecated,
+    reason = "the socket is given over and stays open until the AsyncFd is dropped, which is what `register` wants unsafe code for"
+)]
+fn readable(watch: Watch) -> std::io::Result<AsyncFd<Watch>> {
+    AsyncFd::new(watch)
+}
+
+/// Makes our tables again whenever somebody removes them, until the last [`Net`] is dropped.
+async fn mend_what_is_removed(mut watch: AsyncFd<Watch>, inner: Weak<Inner>) {
+    loop {
+        let heard = watch.async_io_mut(Interest::READABLE, Watch::removed).await;
+        let removed: Vec<Removal> = match heard {
+            Ok(removed) if removed.is_empty() => continue,
+            Ok(removed) => removed,
+            Err(error) => {
+                // More than was kept for us: some of it may have been ours.
+                tracing::debug!(%error, "changes of nf_tables were lost");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                vec![]
+            }
+        };
+        loop {
+            let (inner, removed) = (inner.clone(), removed.clone());
+            let mend = move || inner.upgrade().map_or(Ok(()), |inner| changed(&inner, |state| state.mend(&removed)));
+            match tokio::task::spawn_blocking(mend).await {
+                Ok(Err(error)) => {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(%error, cause, "the rules that keep workloads apart are not in force");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                _ => break,
+            }
+        }
     }
 }
 

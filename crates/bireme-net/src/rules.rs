@@ -1,7 +1,8 @@
 //! The nf_tables tables of one engine: `inet bireme_<instance>`, and of the family `bridge` the one of [`guard`].
 //!
 //! ```text
-//! raw          to or from a loopback address, not by `lo` -> dropped
+//! raw          to or from a loopback address, not by `lo` -> dropped; from a member's address, by neither a bridge of
+//!              ours nor `lo` -> dropped
 //! prerouting   from a bridge of ours to a gateway's port 53      -> the port our DNS really listens on
 //! output       a published port on an address of the host        -> the workload
 //! postrouting  from 127.0.0.0/8 into a bridge                    -> the bridge's address, so that answers come back
@@ -13,12 +14,19 @@
 //!              it -> dropped; nothing leaves `sealed`; into a bridge of ours only what came by a published port
 //! ```
 //! The first is needed because bridges of ours have `route_localnet`, so that 127.0.0.1 of the host reaches published
-//! ports: without it a frame to 127.0.0.1 would come to what the host serves to itself alone (CVE-2020-8558).
+//! ports: without it a frame to 127.0.0.1 would come to what the host serves to itself alone (CVE-2020-8558). The second
+//! because the DNS knows its askers by their addresses.
+//!
+//! Where the kernel can (6.9), the tables are this daemon's own while it lives: `nft flush ruleset` leaves them alone. They
+//! stay when it dies. Elsewhere they are made again as soon as somebody removes them (decision 15).
+//!
 //! Rules never change while the engine runs: networks and ports are elements of sets and maps, so that publishing a
 //! port costs the same beside one other port or a thousand. Other tables' chains see every packet too: two engines,
 //! or ours and Docker, each guard what is theirs.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket};
@@ -35,7 +43,9 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 const LOCAL: u32 = 2;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const UDP: u8 = 17;
+/// For an earlier daemon to be gone altogether.
+const OWNER_WAIT: Duration = Duration::from_secs(5);
 
 /// Ports on which the DNS of one gateway listens.
 #[derive(Clone, Copy, Debug)]
@@ -71,36 +81,98 @@ pub(crate) struct Rules {
     table: String,
     /// What the names of our ports begin with.
     port_names: String,
-    /// Whether this kernel filters what passes a bridge.
-    guards: bool,
+    /// The families of our tables: `bridge` only where this kernel filters what passes a bridge.
+    families: &'static [Family],
+    /// Whether tables are made this daemon's own.
+    owns: bool,
+    /// Not any longer when all was cleared away.
+    in_force: bool,
+    holders: Holders,
     socket: Socket,
 }
 
 /// Elements by the set they belong to.
 type Elements = Vec<(&'static str, Element)>;
 
-impl Rules {
-    /// Makes the tables unless an earlier daemon left them, which then stay as they are until [`Self::rebuild`].
-    pub(crate) fn open(instance: &str, mut socket: Socket) -> Result<Self, Refused> {
-        let table = format!("bireme_{instance}");
-        let exists = table_exists(&mut socket, Family::Inet, &table)?;
-        let guards = can_guard(&mut socket, &table)?;
-        let mut rules = Self { table, port_names: format!("ve{instance}"), guards, socket };
-        if !exists {
-            rules.rebuild(&Content::default())?;
+/// Who has what nobody else may use. Two may have the same on different networks, as where both asked for it.
+#[derive(Default)]
+struct Holders(HashMap<(&'static str, Key), BTreeSet<String>>);
+
+impl Holders {
+    /// Of sets whose elements do not name their holder themselves.
+    const SETS: [&'static str; 3] = ["known", "known6", "known_macs"];
+
+    fn add(&mut self, holder: &str, elements: &[(&'static str, Element)]) {
+        for (set, element) in elements.iter().filter(|(set, _)| Self::SETS.contains(set)) {
+            self.0.entry((*set, element.key.clone())).or_default().insert(holder.to_owned());
         }
+    }
+
+    fn remove(&mut self, holder: &str, elements: &[(&'static str, Element)]) {
+        for (set, element) in elements {
+            let key = (*set, element.key.clone());
+            if let Some(holders) = self.0.get_mut(&key) {
+                holders.remove(holder);
+                if holders.is_empty() {
+                    self.0.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Those of `elements` that nobody but `holder` has.
+    fn of_nobody_but(&self, holder: &str, elements: Elements) -> Elements {
+        let others = |(set, element): &(&'static str, Element)| {
+            let holders = self.0.get(&(*set, element.key.clone()));
+            holders.is_some_and(|holders| holders.iter().any(|other| other != holder))
+        };
+        elements.into_iter().filter(|element| !others(element)).collect()
+    }
+}
+
+impl Rules {
+    /// Makes the tables unless an earlier daemon left them, which then stay as they are until [`Self::rebuild`]. `own`:
+    /// whether they shall be this daemon's own, where the kernel can.
+    pub(crate) fn open(instance: &str, mut socket: Socket, own: bool) -> Result<Self, Refused> {
+        let table = format!("bireme_{instance}");
+        let families = if can_guard(&mut socket, &table)? { &GUARDED[..] } else { &GUARDED[..1] };
+        let owns = own && can_own(&mut socket, &table);
+        let (port_names, holders) = (format!("ve{instance}"), Holders::default());
+        let mut rules = Self { table, port_names, families, owns, in_force: true, holders, socket };
+        let lost = rules.lost(false)?;
+        rules.make(&Content::default(), &lost)?;
         Ok(rules)
     }
 
     /// Puts the whole of both tables anew in one transaction: no packet meets the host without them.
     pub(crate) fn rebuild(&mut self, content: &Content<'_>) -> Result<(), Refused> {
+        self.make(content, self.families)?;
+        self.in_force = true;
+        self.holders = Holders::default();
+        for network in &content.networks {
+            self.holders.add(network.bridge, &network_elements(network));
+        }
+        for port in &content.ports {
+            self.holders.add(&port.interface, &port.elements());
+        }
+        Ok(())
+    }
+
+    /// Makes the tables of these families anew, in one transaction.
+    fn make(&mut self, content: &Content<'_>, families: &[Family]) -> Result<(), Refused> {
         let mut batch = Batch::new(&self.table);
-        // Removing needs a table to be there.
-        batch.add_table().delete_table().add_table();
-        skeleton(&mut batch);
-        if self.guards {
-            batch.on(Family::Bridge, &self.table).add_table().delete_table().add_table();
-            guard::skeleton(&mut batch, &self.port_names);
+        for family in families {
+            // Removing needs a table to be there.
+            batch.on(*family, &self.table).add_table().delete_table();
+            if self.owns {
+                batch.add_owned_table();
+            } else {
+                batch.add_table();
+            }
+            match family {
+                Family::Inet => skeleton(&mut batch),
+                Family::Bridge => guard::skeleton(&mut batch, &self.port_names),
+            }
         }
         let networks = content.networks.iter().flat_map(network_elements);
         let ports = content.ports.iter().flat_map(Port::elements);
@@ -108,23 +180,53 @@ impl Rules {
         let proxied = content.proxied.iter().map(proxied_element);
         let all: Elements = networks.chain(ports).chain(forwards).chain(proxied).collect();
         for set in SETS.into_iter().chain(guard::SETS) {
-            if let Some(family) = self.family_of(set) {
+            if let Some(family) = self.family_of(set).filter(|family| families.contains(family)) {
                 let of_set: Vec<_> = all.iter().filter(|(name, _)| *name == set).map(|(_, one)| one.clone()).collect();
                 batch.on(family, &self.table).add_elements(set, &of_set);
             }
         }
-        batch.commit(&mut self.socket)
+        let begin = Instant::now();
+        loop {
+            match batch.clone().commit(&mut self.socket) {
+                // They are its own until a daemon that ends has closed its socket; our rights were tried by `open`.
+                Err(refused) if refused.is_permission() && begin.elapsed() < OWNER_WAIT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Which of our tables are not there, or not what we made. `taken`: whether somebody else removed one, who may have
+    /// put back an older one as well.
+    pub(crate) fn lost(&mut self, taken: bool) -> Result<Vec<Family>, Refused> {
+        if !self.in_force {
+            return Ok(vec![]);
+        }
+        let mut there = vec![];
+        for family in self.families {
+            if table_exists(&mut self.socket, *family, &self.table)? {
+                there.push(*family);
+            }
+        }
+        Ok(lost(self.families, &there, taken))
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
     }
 
     /// Takes every rule away, the tables themselves included.
     pub(crate) fn clear(&mut self) -> Result<(), Refused> {
-        for family in [Family::Inet, Family::Bridge] {
-            if (family == Family::Inet || self.guards) && table_exists(&mut self.socket, family, &self.table)? {
+        self.in_force = false;
+        for family in self.families {
+            if table_exists(&mut self.socket, *family, &self.table)? {
                 let mut batch = Batch::new(&self.table);
-                batch.on(family, &self.table).delete_table();
+                batch.on(*family, &self.table).delete_table();
                 batch.commit(&mut self.socket)?;
             }
         }
+        self.holders = Holders::default();
         Ok(())
     }
 
@@ -135,26 +237,26 @@ impl Rules {
     /// `None` for a set that this kernel has no table for.
     fn family_of(&self, set: &str) -> Option<Family> {
         match guard::SETS.contains(&set) {
-            true => self.guards.then_some(Family::Bridge),
+            true => self.families.contains(&Family::Bridge).then_some(Family::Bridge),
             false => Some(Family::Inet),
         }
     }
 
     pub(crate) fn add_port(&mut self, port: &Port) -> Result<(), Refused> {
-        self.add(&port.elements())
+        self.add_of(&port.interface, &port.elements())
     }
 
     /// From now on nothing passes the port.
     pub(crate) fn remove_port(&mut self, port: &Port) -> Result<(), Refused> {
-        self.remove(&port.elements())
+        self.remove_of(&port.interface, port.elements())
     }
 
     pub(crate) fn add_addresses(&mut self, port: &Port, addresses: &[IpAddr]) -> Result<(), Refused> {
-        self.add(&port.address_elements(addresses))
+        self.add_of(&port.interface, &port.address_elements(addresses))
     }
 
     pub(crate) fn remove_addresses(&mut self, port: &Port, addresses: &[IpAddr]) -> Result<(), Refused> {
-        self.remove(&port.address_elements(addresses))
+        self.remove_of(&port.interface, port.address_elements(addresses))
     }
 
     pub(crate) fn add_proxied(&mut self, proxied: Proxied) -> Result<(), Refused> {
@@ -166,11 +268,11 @@ impl Rules {
     }
 
     pub(crate) fn add_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
-        self.add(&network_elements(network))
+        self.add_of(network.bridge, &network_elements(network))
     }
 
     pub(crate) fn remove_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
-        self.remove(&network_elements(network))
+        self.remove_of(network.bridge, network_elements(network))
     }
 
     pub(crate) fn add_forward(&mut self, forward: &Forward) -> Result<(), Refused> {
@@ -179,6 +281,19 @@ impl Rules {
 
     pub(crate) fn remove_forwards(&mut self, forwards: &[Forward]) -> Result<(), Refused> {
         self.remove(&forwards.iter().map(forward_element).collect::<Vec<_>>())
+    }
+
+    fn add_of(&mut self, holder: &str, elements: &[(&'static str, Element)]) -> Result<(), Refused> {
+        self.add(elements)?;
+        self.holders.add(holder, elements);
+        Ok(())
+    }
+
+    /// What others have too stays theirs.
+    fn remove_of(&mut self, holder: &str, elements: Elements) -> Result<(), Refused> {
+        self.remove(&self.holders.of_nobody_but(holder, elements.clone()))?;
+        self.holders.remove(holder, &elements);
+        Ok(())
     }
 
     fn add(&mut self, elements: &[(&'static str, Element)]) -> Result<(), Refused> {
@@ -218,6 +333,14 @@ impl Rules {
     }
 }
 
+/// The families of our tables, the one that every kernel has first.
+static GUARDED: [Family; 2] = [Family::Inet, Family::Bridge];
+
+/// Which of `tables` are to be made anew, of which these are `there`.
+fn lost(tables: &[Family], there: &[Family], taken: bool) -> Vec<Family> {
+    tables.iter().filter(|family| taken || !there.contains(family)).copied().collect()
+}
+
 #[derive(Clone, Copy)]
 enum Change {
     Add,
@@ -237,6 +360,14 @@ fn can_guard(socket: &mut Socket, table: &str) -> Result<bool, Refused> {
             Ok(false)
         }
     }
+}
+
+/// Whether the kernel has tables that only one socket changes and that outlive it (6.9).
+fn can_own(socket: &mut Socket, table: &str) -> bool {
+    let name = format!("{table}_probe");
+    let mut batch = Batch::new(&name);
+    batch.add_owned_table().delete_table();
+    batch.commit(socket).is_ok()
 }
 
 const SETS: [&str; 12] = [
@@ -295,7 +426,7 @@ fn after(address: IpAddr) -> Option<IpAddr> {
     }
 }
 
-fn number_of(protocol: Protocol) -> u8 {
+pub(crate) fn number_of(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
@@ -454,7 +585,7 @@ fn skeleton(batch: &mut Batch<'_>) {
     batch.add_rule("input", &[&from_sealed[..], &passed_on].concat());
 }
 
-/// Nothing but `lo` carries loopback addresses.
+/// Nothing but `lo` carries loopback addresses, and nothing but a bridge of ours brings what members send.
 fn raw(batch: &mut Batch<'_>) {
     let first = Register::FIRST;
     let mut lo = b"lo".to_vec();
@@ -472,5 +603,62 @@ fn raw(batch: &mut Batch<'_>) {
             Step::Verdict(Verdict::Drop),
         ];
         batch.add_rule("raw", &[&not_lo[..], &loopback].concat());
+    }
+    // By whichever bridge of ours it comes: one workload in another's name is the matter of `guard`.
+    let elsewhere = [Step::LoadInInterface(first), Step::NotInSet { from: first, set: "bridges" }];
+    for (family, offset, length, set) in [(IPV4, 12, 4, "members"), (IPV6, 8, 16, "members6")] {
+        let member = [
+            Step::LoadFamily(first),
+            Step::Equals(first, vec![family]),
+            Step::LoadNetwork { to: first, offset, length },
+            Step::InSet { from: first, set },
+            Step::Verdict(Verdict::Drop),
+        ];
+        batch.add_rule("raw", &[&not_lo[..], &elsewhere, &member].concat());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_made_again_and_all_of_it_where_somebody_took_a_part() {
+        let (inet, bridge) = (Family::Inet, Family::Bridge);
+        assert!(lost(&GUARDED, &[inet, bridge], false).is_empty());
+        assert_eq!(lost(&GUARDED, &[inet], false), [bridge]);
+        assert_eq!(lost(&GUARDED, &[], false), GUARDED);
+        assert_eq!(lost(&GUARDED, &[inet, bridge], true), GUARDED);
+        assert_eq!(lost(&GUARDED[..1], &[], true), [inet]);
+    }
+
+    #[test]
+    fn what_two_have_goes_with_the_second() {
+        let port = |interface: &str, addresses: &[&str]| Port {
+            interface: interface.into(),
+            mac: [2, 0, 0, 0, 0, 7],
+            addresses: addresses.iter().map(|one| one.parse().unwrap()).collect(),
+            routes: false,
+        };
+        let (one, two) = (
+            port("ve1", &["10.1.0.2", "169.254.1.1", "fd00:1::2"]),
+            port("ve2", &["10.2.0.2", "169.254.1.1", "fd00:2::2"]),
+        );
+        let mut holders = Holders::default();
+        holders.add(&one.interface, &one.elements());
+        holders.add(&one.interface, &one.elements());
+        holders.add(&two.interface, &two.elements());
+        let going = |holders: &Holders, port: &Port| {
+            let elements = holders.of_nobody_but(&port.interface, port.elements());
+            let shared = elements.into_iter().filter(|(set, _)| Holders::SETS.contains(set));
+            shared.map(|(set, one)| (set, one.key)).collect::<Vec<_>>()
+        };
+        let key = |address: &str| Key::new().address(address.parse().unwrap());
+        assert_eq!(going(&holders, &one), [("known", key("10.1.0.2")), ("known6", key("fd00:1::2"))]);
+        holders.remove(&one.interface, &one.elements());
+        let all = going(&holders, &two);
+        assert_eq!(all.len(), 5, "hardware, its own two, and the two that both had: {all:?}");
+        holders.remove(&two.interface, &two.elements());
+        assert!(holders.0.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! What stands in the kernel, and the blocking work that changes it. Callers hold a lock: the kernel itself does most
 //! of this one at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
@@ -9,11 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket, Subsystem};
-use bireme_sys::{listen, netns, route};
+use bireme_sys::nft::Removal;
+use bireme_sys::{conntrack, listen, netns, route};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -21,20 +23,30 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::addresses::overlap;
 use crate::dns::Service;
-use crate::forwarding;
+use crate::flows::Stale;
+use crate::forwarding::{self, Forwarding};
 use crate::guard::Port;
 use crate::proxy::{self, Passing};
-use crate::rules::{DnsPorts, Proxied, Ruled, Rules};
+use crate::rules::{Content, DnsPorts, Proxied, Ruled, Rules};
 use crate::{Attached, Endpoint, Forward, NetError, NetworkId, NetworkSpec};
 
 /// Longest name of a network interface.
 const NAME_MAX: usize = 15;
 const DEFAULT_MTU: u32 = 1500;
+/// What is removed within this time is forgotten by the kernel at once: it is asked for all that it remembers.
+const GATHERING: Duration = Duration::from_millis(20);
 
 pub(crate) struct State {
     pub(crate) instance: String,
     pub(crate) route: Socket,
     pub(crate) rules: Rules,
+    pub(crate) forwarding: Forwarding,
+    /// What the kernel shall forget of connections.
+    pub(crate) stale: Stale,
+    /// Whether somebody is about to call [`Self::forget_stale`].
+    forgetting: bool,
+    /// How long it took the last time.
+    forgot_in: Duration,
     pub(crate) sandboxes: Sandboxes,
     pub(crate) service: Arc<Service>,
     runtime: Handle,
@@ -120,15 +132,20 @@ impl State {
         sandboxes: Sandboxes,
         service: Arc<Service>,
         runtime: Handle,
+        own_tables: bool,
     ) -> Result<Self, NetError> {
         let route = Socket::open(Subsystem::Route).map_err(NetError::io("opening a netlink socket"))?;
         let filter = Socket::open(Subsystem::Netfilter).map_err(NetError::io("opening a netfilter socket"))?;
         let attempt = format!("setting up nf_tables table bireme_{instance}");
-        let rules = Rules::open(instance, filter).map_err(NetError::kernel(attempt))?;
+        let rules = Rules::open(instance, filter, own_tables).map_err(NetError::kernel(attempt))?;
         Ok(Self {
             instance: instance.to_owned(),
             route,
             rules,
+            forwarding: Forwarding::load(&sandboxes.run_dir),
+            stale: Stale::default(),
+            forgetting: false,
+            forgot_in: Duration::ZERO,
             sandboxes,
             service,
             runtime,
@@ -147,9 +164,107 @@ impl State {
         }
         let network = self.prepare_network(spec)?;
         let attempt = format!("adding network {} to the rules", spec.name);
-        self.rules.add_network(&network.ruled()).map_err(NetError::kernel(attempt))?;
+        self.ruled(|rules| rules.add_network(&network.ruled())).map_err(NetError::kernel(attempt))?;
         self.networks.insert(spec.id.clone(), network);
         Ok(())
+    }
+
+    /// Changes the rules, which are made again first where somebody removed them.
+    fn ruled(&mut self, change: impl Fn(&mut Rules) -> Result<(), Refused>) -> Result<(), Refused> {
+        match change(&mut self.rules) {
+            Err(refused) if refused.errno == Errno::NOENT => {
+                self.rebuild()?;
+                change(&mut self.rules)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Puts all rules anew.
+    pub(crate) fn rebuild(&mut self) -> Result<(), Refused> {
+        let forwards = self.forwards.iter().filter(|held| held.ruled());
+        self.rules.rebuild(&Content {
+            networks: self.networks.values().map(Network::ruled).collect(),
+            ports: self.links.values().map(Link::port).collect(),
+            forwards: forwards.map(|held| held.forward.clone()).collect(),
+            proxied: self.forwards.iter().filter_map(Held::proxied).collect(),
+        })
+    }
+
+    /// Somebody removed tables, as `nft flush ruleset` does: makes again what is gone of ours, and has the kernel forget
+    /// what began meanwhile. Nothing happens where `removed` are none of ours; where it tells of nothing, all are looked
+    /// for.
+    pub(crate) fn mend(&mut self, removed: &[Removal]) -> Result<(), NetError> {
+        let number = self.rules.socket().number().map_err(NetError::io("asking for the number of a socket"))?;
+        let by_others = |table: &str| removed.iter().any(|one| one.table == table && one.by != number);
+        let taken = by_others(self.rules.table());
+        if !(taken || removed.is_empty() || by_others(forwarding::TABLE)) {
+            return Ok(());
+        }
+        let lost = self.rules.lost(taken).map_err(NetError::kernel("looking for the rules of nf_tables"))?;
+        if !lost.is_empty() {
+            let made = self.rebuild().map_err(NetError::kernel("making the rules of nf_tables again"));
+            // Without rules a frame to 127.0.0.1 must not be routed (rules.rs).
+            self.route_localnet(made.is_ok());
+            made?;
+            tracing::warn!(
+                table = self.rules.table(),
+                "somebody removed the rules that keep workloads apart: they are made again"
+            );
+            for network in self.networks.values() {
+                self.stale.unguarded(&network.spec);
+            }
+            for held in self.forwards.iter().filter(|held| held.ruled()) {
+                self.stale.published(&held.forward);
+            }
+        }
+        let routed = self.networks.values().filter(|network| !network.spec.internal);
+        let gateways = routed.flat_map(|network| network.spec.subnets.iter().map(|subnet| subnet.gateway));
+        self.forwarding.open(self.rules.socket(), gateways)
+    }
+
+    /// Whether packets to loopback addresses pass our bridges at all.
+    fn route_localnet(&self, on: bool) {
+        for network in self.networks.values() {
+            if let Err(error) = set_route_localnet(&network.bridge, on) {
+                tracing::warn!(bridge = network.bridge, on, %error, "route_localnet could not be set");
+            }
+        }
+    }
+
+    /// In what time [`Self::forget_stale`] shall be called; `None` where nothing is to be forgotten or somebody is about
+    /// to.
+    pub(crate) fn forget_in(&mut self) -> Option<Duration> {
+        if self.forgetting || self.stale.is_empty() {
+            return None;
+        }
+        self.forgetting = true;
+        Some(GATHERING.max(self.forgot_in * 4))
+    }
+
+    /// Has the kernel forget connections that the rules would no longer begin. A kernel that remembers none has none to
+    /// forget.
+    pub(crate) fn forget_stale(&mut self) {
+        self.forgetting = false;
+        if self.stale.is_empty() {
+            return;
+        }
+        let begin = Instant::now();
+        let stale = std::mem::take(&mut self.stale);
+        let local: Result<HashSet<IpAddr>, Refused> =
+            route::addresses(&mut self.route).map(|found| found.into_iter().map(|(_, (address, _))| address).collect());
+        let forgotten =
+            local.and_then(|local| conntrack::forget(self.rules.socket(), |flow| stale.matches(flow, &local)));
+        match forgotten {
+            Ok(count) => tracing::debug!(count, "connections that are no longer let through are forgotten"),
+            Err(refused) if matches!(refused.errno, Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::NOENT) => {
+                tracing::debug!(%refused, "this kernel does not tell which connections it remembers");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "connections of removed workloads and ports may go on until they are silent");
+            }
+        }
+        self.forgot_in = begin.elapsed();
     }
 
     /// All of a network but its rules.
@@ -191,6 +306,8 @@ impl State {
             self.route
                 .request(&[add, route::set_link(&bridge, &alias, None)])
                 .map_err(NetError::kernel(attempt("making")))?;
+            // Whoever had the range before us.
+            spec.subnets.iter().for_each(|subnet| self.stale.free_but(subnet.net, HashSet::new()));
         }
         let finished = self.finish_network(spec, &bridge);
         if finished.is_err()
@@ -210,7 +327,7 @@ impl State {
 
         // 127.0.0.1 of the host reaches published ports; see rules.rs for what keeps others from it.
         let sysctl = |name: &str, value: &str| set_sysctl(&format!("net/{}", name.replace('*', bridge)), value);
-        sysctl("ipv4/conf/*/route_localnet", "1").map_err(NetError::io(failed("setting route_localnet")))?;
+        set_route_localnet(bridge, true).map_err(NetError::io(failed("setting route_localnet")))?;
         if spec.subnets.iter().any(|subnet| subnet.net.addr().is_ipv6()) {
             // Workloads are no routers to the host (CVE-2020-13401).
             let set = ["accept_ra", "accept_redirects", "disable_ipv6"]
@@ -223,7 +340,7 @@ impl State {
         }
 
         if !spec.internal {
-            forwarding::open(self.rules.socket(), spec.subnets.iter().map(|subnet| subnet.gateway))?;
+            self.forwarding.open(self.rules.socket(), spec.subnets.iter().map(|subnet| subnet.gateway))?;
         }
 
         let wanted = spec.subnets.iter().map(|subnet| (subnet.gateway, subnet.net.prefix_len()));
@@ -292,6 +409,7 @@ impl State {
             .remove_network(&network.ruled())
             .map_err(NetError::kernel(format!("taking network {name} out of the rules")))?;
         let index = network.index;
+        network.spec.subnets.iter().for_each(|subnet| self.stale.free_but(subnet.net, HashSet::new()));
         self.settle(None);
         self.networks.remove(id);
         self.service.directory.forget_network(id);
@@ -345,6 +463,7 @@ impl State {
         self.rules
             .remove_port(&link.port())
             .map_err(NetError::kernel(format!("taking interface {name} of {} out of the rules", key.0)))?;
+        self.stale.freed(&addresses);
         let failed = || NetError::kernel(format!("removing interface {name} of {}", key.0));
         let Some(found) = route::link(&mut self.route, name).map_err(failed())? else { return Ok(()) };
         // The kernel takes some 30 ms over it, waiting for every processor to let go. All that others could notice ends
@@ -394,19 +513,27 @@ impl State {
             vec![]
         };
 
-        if let Some(link) = self.links.get_mut(&key) {
+        // Nothing that was begun with whoever had the addresses before comes to this one.
+        if addresses.iter().any(|address| self.stale.concerns(*address)) {
+            self.forget_stale();
+        }
+
+        if let Some(link) = self.links.get(&key) {
+            let (attached, port) = (link.attached.clone(), link.port());
             let held: BTreeSet<_> = link.endpoints.values().flat_map(|other| &other.addresses).copied().collect();
             let new: Vec<_> = endpoint.addresses.iter().filter(|address| !held.contains(address)).copied().collect();
             if !new.is_empty() || endpoint.default_route {
                 let added: Vec<_> = new.iter().map(IpNet::addr).collect();
                 let attempt = format!("adding addresses of {} to the rules", endpoint.sandbox);
-                self.rules.add_addresses(&link.port(), &added).map_err(NetError::kernel(attempt))?;
-                configure(&path, endpoint, &spec.name, &link.attached.interface, &new, &gateways)?;
+                self.ruled(|rules| rules.add_addresses(&port, &added)).map_err(NetError::kernel(attempt))?;
+                configure(&path, endpoint, &spec.name, &attached.interface, &new, &gateways)?;
             }
-            link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
+            if let Some(link) = self.links.get_mut(&key) {
+                link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
+            }
             self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
             self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
-            return Ok(link.attached.clone());
+            return Ok(attached);
         }
 
         self.settle(Some(&endpoint.sandbox));
@@ -421,7 +548,8 @@ impl State {
         let endpoints = BTreeMap::from([(endpoint.owner.clone(), endpoint.clone())]);
         let link = Link { attached: attached.clone(), mac, routes: endpoint.routes, endpoints };
         // Before there is an interface: a workload that runs already could use it at once.
-        self.rules.add_port(&link.port()).map_err(NetError::kernel(failed("adding to the rules")))?;
+        let port = link.port();
+        self.ruled(|rules| rules.add_port(&port)).map_err(NetError::kernel(failed("adding to the rules")))?;
         let veth = route::Veth {
             name: &name,
             peer_name: &interface,
@@ -443,7 +571,7 @@ impl State {
             if let Ok(Some(link)) = route::link(&mut self.route, &name) {
                 let _ = self.delete_link(link.index);
             }
-            let _ = self.rules.remove_port(&link.port());
+            let _ = self.rules.remove_port(&port);
             if let NetError::Kernel { source, .. } = &error
                 && source.errno == Errno::XFULL
             {
@@ -516,6 +644,7 @@ impl State {
         self.service.directory.remove_client(&key.0, &key.1, &addresses, false);
         let attempt = format!("taking addresses of {} out of the rules", endpoint.sandbox);
         self.rules.remove_addresses(&port, &addresses).map_err(NetError::kernel(attempt))?;
+        self.stale.freed(&addresses);
         take_addresses(&self.sandboxes.path(&endpoint.sandbox), &endpoint.sandbox, &interface, &left.addresses)
     }
 
@@ -533,10 +662,15 @@ impl State {
         let address = held.forward.host;
         let attempt = format!("publishing {address}/{}", forward.protocol.as_str());
         if held.ruled() {
-            self.rules.add_forward(&held.forward).map_err(NetError::kernel(attempt.clone()))?;
+            // What is to be forgotten of the port's last holder is not taken for this one's.
+            if self.stale.concerns_port(&held.forward) {
+                self.forget_stale();
+            }
+            self.ruled(|rules| rules.add_forward(&held.forward)).map_err(NetError::kernel(attempt.clone()))?;
+            self.stale.published(&held.forward);
         }
         if let Some(proxied) = held.proxied() {
-            self.rules.add_proxied(proxied).map_err(NetError::kernel(attempt))?;
+            self.ruled(|rules| rules.add_proxied(proxied)).map_err(NetError::kernel(attempt))?;
         }
         self.forwards.push(held);
         Ok(address)
@@ -609,6 +743,7 @@ impl State {
         let mine: Vec<_> = mine.map(|held| held.forward.clone()).collect();
         let attempt = format!("taking back the published ports of {owner}");
         self.rules.remove_forwards(&mine).map_err(NetError::kernel(attempt))?;
+        mine.iter().for_each(|forward| self.stale.removed(forward));
         self.release(|held| held.forward.owner == owner);
         Ok(())
     }
@@ -619,6 +754,7 @@ impl State {
             self.forwards.iter().filter(|held| which(held) && held.ruled()).map(|held| held.forward.clone()).collect();
         let attempt = format!("taking back the published port {host} of {owner}");
         self.rules.remove_forwards(&ruled).map_err(NetError::kernel(attempt))?;
+        ruled.iter().for_each(|forward| self.stale.removed(forward));
         self.release(which);
         Ok(())
     }
@@ -645,13 +781,14 @@ impl State {
 #[derive(Clone)]
 pub(crate) struct Sandboxes {
     pub(crate) folder: PathBuf,
+    run_dir: PathBuf,
 }
 
 impl Sandboxes {
     pub(crate) fn open(run_dir: &Path) -> Result<Self, NetError> {
         let folder = run_dir.join("netns");
         std::fs::create_dir_all(&folder).map_err(NetError::io(format!("making {}", folder.display())))?;
-        Ok(Self { folder })
+        Ok(Self { folder, run_dir: run_dir.to_owned() })
     }
 
     pub(crate) fn path(&self, id: &SandboxId) -> PathBuf {
@@ -798,6 +935,11 @@ fn mac_of(address: [u8; 4]) -> [u8; 6] {
 
 pub(crate) fn mac_text(mac: &[u8]) -> String {
     mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// Whether the bridge routes packets to loopback addresses, as published ports of 127.0.0.1 need it.
+fn set_route_localnet(bridge: &str, on: bool) -> io::Result<()> {
+    set_sysctl(&format!("net/ipv4/conf/{bridge}/route_localnet"), if on { "1" } else { "0" })
 }
 
 /// Of the calling thread's network namespace.

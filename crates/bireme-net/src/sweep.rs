@@ -1,16 +1,15 @@
 //! What a daemon finds when it starts: its own network, some of it wanted, some left over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use bireme_core::SandboxId;
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 use ipnet::IpNet;
 
-use crate::forwarding;
-use crate::rules::Content;
 use crate::state::{Link, State, mac_for, mac_text};
-use crate::{Attached, Endpoint, Forward, Keep, NetError, NetworkId, SweepReport};
+use crate::{Attached, Endpoint, Keep, NetError, NetworkId, NetworkSpec, SweepReport};
 
 impl State {
     pub(crate) fn sweep(&mut self, keep: Keep) -> Result<SweepReport, NetError> {
@@ -30,25 +29,21 @@ impl State {
         self.adopt(&keep.endpoints, &links, &mut report);
 
         // In one transaction, and before leftovers go: their ports and networks end here.
-        let mut forwards: Vec<Forward> = vec![];
         for forward in keep.forwards {
             match self.reserve(&forward) {
-                Ok(held) => {
-                    if held.ruled() {
-                        forwards.push(held.forward.clone());
-                    }
-                    self.forwards.push(held);
+                Ok(held) => self.forwards.push(held),
+                Err(error) => {
+                    self.stale.removed(&forward);
+                    report.refused.push((forward, error.to_string()));
                 }
-                Err(error) => report.refused.push((forward, error.to_string())),
             }
         }
-        let content = Content {
-            networks: self.networks.values().map(crate::state::Network::ruled).collect(),
-            ports: self.links.values().map(Link::port).collect(),
-            forwards,
-            proxied: self.forwards.iter().filter_map(crate::state::Held::proxied).collect(),
-        };
-        self.rules.rebuild(&content).map_err(NetError::kernel("setting the rules of nf_tables"))?;
+        self.rebuild().map_err(NetError::kernel("setting the rules of nf_tables"))?;
+        for network in self.networks.values() {
+            for (range, kept) in unused(&network.spec, &self.links) {
+                self.stale.free_but(range, kept);
+            }
+        }
 
         self.remove_links(&links, &mut report);
         let kept = keep.sandboxes.into_iter().chain(keep.endpoints.into_iter().map(|endpoint| endpoint.sandbox));
@@ -58,9 +53,13 @@ impl State {
 
     /// Removes everything of this instance.
     pub(crate) fn clear(&mut self) -> Result<SweepReport, NetError> {
+        let ranges: Vec<IpNet> =
+            self.networks.values().flat_map(|one| one.spec.subnets.iter().map(|s| s.net)).collect();
         let report = self.sweep(Keep::default())?;
         self.rules.clear().map_err(NetError::kernel("removing the rules of nf_tables"))?;
-        forwarding::close(self.rules.socket())?;
+        ranges.into_iter().for_each(|range| self.stale.free_but(range, HashSet::new()));
+        self.forget_stale();
+        self.forwarding.close(self.rules.socket())?;
         Ok(report)
     }
 
@@ -136,4 +135,19 @@ impl State {
             }
         }
     }
+}
+
+/// The ranges of `network` without the addresses in use: what an earlier daemon removed last, the kernel may remember
+/// yet. None where a member may have addresses that nobody gave it.
+fn unused(
+    network: &NetworkSpec,
+    links: &BTreeMap<(SandboxId, NetworkId), Link>,
+) -> impl Iterator<Item = (IpNet, HashSet<IpAddr>)> {
+    let members = || links.iter().filter(|((_, of), _)| *of == network.id).map(|(_, link)| link);
+    let used: HashSet<IpAddr> = members()
+        .flat_map(|link| link.port().addresses)
+        .chain(network.subnets.iter().map(|subnet| subnet.gateway))
+        .collect();
+    let ranges = if members().any(|link| link.routes) { &[][..] } else { &network.subnets[..] };
+    ranges.iter().map(move |subnet| (subnet.net, used.clone()))
 }

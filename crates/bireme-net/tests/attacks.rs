@@ -32,8 +32,12 @@ struct Wire {
 
 impl Wire {
     fn of(netns: &Path) -> Self {
+        Self::called(netns, "eth0")
+    }
+
+    fn called(netns: &Path, name: &str) -> Self {
         netns::run_in_netns(netns, || {
-            let link = route::link(&mut Socket::open(Subsystem::Route).unwrap(), "eth0").unwrap().unwrap();
+            let link = route::link(&mut Socket::open(Subsystem::Route).unwrap(), name).unwrap().unwrap();
             Self { socket: PacketSocket::open(link.index).unwrap(), mac: link.mac.try_into().unwrap() }
         })
         .unwrap()
@@ -471,5 +475,82 @@ fn ports_that_are_not_published_are_nobodys_but_the_networks() {
         }
         cannot_reach(Some(&other), "[fd00:1::2]:80");
         assert!(reach(Some(&other), &format!("{HOST}:8081")).is_ok());
+    });
+}
+
+#[test]
+fn what_two_have_is_nobodys_but_the_others_when_one_goes() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000048").await;
+        let (one, two) = (with_ipv6(network(1), 1), with_ipv6(network(2), 2));
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&two).await.unwrap();
+        let mac = [2, 0, 0, 0, 7, 7];
+        let both = |name: &str, network: &NetworkSpec, number: u8| {
+            let mut endpoint = endpoint(name, network, &format!("10.{number}.0.2"));
+            endpoint.addresses.push(format!("fd00:{number}::2/64").parse().unwrap());
+            endpoint.addresses.push("169.254.7.7/16".parse().unwrap());
+            endpoint.mac = Some(mac);
+            endpoint
+        };
+        place(&net, &both("stays", &one, 1)).await;
+        let goes = both("goes", &two, 2);
+        place(&net, &goes).await;
+        let peer = Wire::of(&place_with_ipv6(&net, "peer", &one, 1, 3).await);
+        let mut router = endpoint("router", &one, "10.1.0.4");
+        router.addresses.push("fd00:1::4/64".parse().unwrap());
+        router.routes = true;
+        let router = Wire::of(&place(&net, &router).await);
+        for gone in [false, true] {
+            router.send(&frame(peer.mac, mac, 0x1234, b"from the hardware of another"));
+            let datagram = ipv4(v4("169.254.7.7"), v4("10.1.0.3"), UDP, &udp(4000, 9, b"from the address of another"));
+            router.send(&frame(peer.mac, router.mac, IPV4, &datagram));
+            let of_hardware = v6("fe80::ff:fe00:707");
+            let datagram = udp6((of_hardware, 4000), (v6("fd00:1::3"), 9), b"from the address of another");
+            router.send(&frame(peer.mac, router.mac, IPV6, &datagram));
+            assert!(!peer.sees(b"of another", REFUSED_AFTER), "gone: {gone}");
+            net.detach(&goes).await.unwrap();
+        }
+        // It would have been seen.
+        let datagram = ipv4(v4("169.254.7.8"), v4("10.1.0.3"), UDP, &udp(4000, 9, b"from nobody's address"));
+        router.send(&frame(peer.mac, router.mac, IPV4, &datagram));
+        assert!(peer.sees(b"nobody's address", LIMIT));
+    });
+}
+
+#[test]
+fn a_neighbour_of_the_machine_is_not_taken_for_a_member() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000049").await;
+        let one = with_ipv6(network(1), 1);
+        net.ensure_network(&one).await.unwrap();
+        place_with_ipv6(&net, "web", &one, 1, 2).await;
+        // The machine itself would not mind.
+        for name in ["all", "wire0"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
+        }
+        std::fs::write("/proc/sys/net/ipv6/conf/wire0/disable_ipv6", "0").unwrap();
+        let link = route::link(&mut Socket::open(Subsystem::Route).unwrap(), "wire0").unwrap().unwrap();
+        let (wire, to) = (Wire::called(&machine.neighbour(), "wire1"), link.mac.try_into().unwrap());
+        let service = Service::at(None, "10.1.0.1:0");
+        for from in ["10.1.0.2", "10.1.0.77"] {
+            let datagram = ipv4(v4(from), v4("10.1.0.1"), UDP, &udp(4000, service.port(), b"attack"));
+            wire.send(&frame(to, wire.mac, IPV4, &datagram));
+        }
+        service.hears_nothing("from a member's address, off the wire");
+        let datagram = ipv4(v4(NEIGHBOUR), v4("10.1.0.1"), UDP, &udp(4000, service.port(), b"honest"));
+        wire.send(&frame(to, wire.mac, IPV4, &datagram));
+        assert_eq!(service.hears(LIMIT).unwrap().0, b"honest");
+        let service = Service::at(None, "[fd00:1::1]:0");
+        for (from, heard) in [("fd00:1::2", false), ("fd00:9::2", true)] {
+            let datagram = udp6((v6(from), 4000), (v6("fd00:1::1"), service.port()), b"hello");
+            wire.send(&frame(to, wire.mac, IPV6, &datagram));
+            assert_eq!(service.hears(REFUSED_AFTER).is_some(), heard, "{from}");
+        }
+        // The host itself speaks from those addresses too.
+        let own = UdpSocket::bind("10.1.0.1:0").unwrap();
+        let service = Service::at(None, "10.1.0.1:0");
+        own.send_to(b"own", service.0.local_addr().unwrap()).unwrap();
+        assert_eq!(service.hears(LIMIT).unwrap().0, b"own");
     });
 }

@@ -288,6 +288,63 @@ fn one_who_asks_too_much_leaves_room_for_others() {
 }
 
 #[test]
+fn many_who_ask_too_much_leave_the_world_to_others() {
+    on_machine(|machine| async move {
+        // Answers what is fine, and nothing else.
+        let slow = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = slow.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok((count, peer)) = slow.recv_from(&mut buffer) {
+                let asked = Message::from_vec(&buffer[..count]).unwrap();
+                if asked.queries[0].name.to_ascii().starts_with("fine") {
+                    let mut answer = Message::response(asked.metadata.id, OpCode::Query);
+                    answer.add_queries(asked.queries);
+                    let _ = slow.send_to(&answer.to_vec().unwrap(), peer);
+                }
+            }
+        });
+        let net = machine.open_with("00000026", Some(vec![address])).await;
+        let (one, two) = (network(1), network(2));
+        net.ensure_network(&one).await.unwrap();
+        net.ensure_network(&two).await.unwrap();
+        let mut greedy = vec![];
+        for last in 10..22 {
+            let name = format!("greedy{last}");
+            greedy.push(place(&net, &endpoint(&name, &one, &format!("10.1.0.{last}"))).await);
+            net.serve_inside(&sandbox(&name)).await.unwrap();
+        }
+        let near = place(&net, &endpoint("near", &one, "10.1.0.2")).await;
+        let far = place(&net, &endpoint("far", &two, "10.2.0.2")).await;
+        net.serve_inside(&sandbox("near")).await.unwrap();
+        beside(move || {
+            let held: Vec<_> = greedy
+                .iter()
+                .map(|netns| {
+                    netns::run_in_netns(netns, || {
+                        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                        for server in ["127.0.0.11:53", "10.1.0.1:53"] {
+                            for _ in 0..64 {
+                                let _ = socket.send_to(&question("slow.example.", RecordType::A), server);
+                            }
+                        }
+                        socket
+                    })
+                    .unwrap()
+                })
+                .collect();
+            let fine = Some((ResponseCode::NoError, vec![]));
+            assert_eq!(ask(&far, "10.2.0.1", "fine.example.", RecordType::A), fine);
+            for server in ["127.0.0.11", "10.1.0.1"] {
+                assert_eq!(ask(&near, server, "fine.example.", RecordType::A), fine, "{server}");
+            }
+            drop(held);
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_client_that_never_reads_holds_no_place() {
     on_machine(|machine| async move {
         let net = machine.open("00000025").await;

@@ -5,6 +5,7 @@
 //! - [`netns`]: network namespaces, made and entered without leaving the caller's thread in another one;
 //! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
 //! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
+//!   [`conntrack`]: connections that the kernel remembers;
 //! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
 //! - [`path`]: paths that the kernel resolves below a folder;
 //! - [`pidfd`]: processes that are not our children, watched without races;
@@ -13,6 +14,7 @@
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
 
 pub mod bpf;
+pub mod conntrack;
 pub mod fds;
 pub mod listen;
 pub mod netlink;

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -139,6 +139,12 @@ impl Message {
         self
     }
 
+    /// What a receiver is given of it.
+    #[cfg(test)]
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
     fn pad(&mut self) -> &mut Self {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self
@@ -167,6 +173,8 @@ struct Answer<'a> {
     kind: u16,
     flags: u16,
     sequence: u32,
+    /// The number of the socket whose request it answers or tells of.
+    number: u32,
     body: &'a [u8],
 }
 
@@ -303,22 +311,69 @@ impl Socket {
     fn receive(&mut self, mut each: impl FnMut(Answer<'_>)) -> Result<(), Refused> {
         let (_, count) =
             rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC))?;
-        let mut rest = self.buffer.get(..count).ok_or(Errno::MSGSIZE)?;
-        while rest.len() >= HEADER {
-            let length = u32_at(rest, 0) as usize;
-            if length < HEADER || length > rest.len() {
-                return Err(Errno::BADMSG.into());
-            }
-            each(Answer {
-                kind: u16_at(rest, 4),
-                flags: u16_at(rest, 6),
-                sequence: u32_at(rest, 8),
-                body: &rest[HEADER..length],
-            });
-            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
-        }
-        Ok(())
+        Ok(split(self.buffer.get(..count).ok_or(Errno::MSGSIZE)?, &mut each)?)
     }
+
+    /// The number by which the kernel tells this socket's doings from those of others. The kernel gives it at the first
+    /// request; 0 before.
+    pub fn number(&self) -> io::Result<u32> {
+        Ok(netlink::SocketAddrNetlink::try_from(rustix::net::getsockname(&self.fd)?)?.pid())
+    }
+}
+
+/// Hears what the kernel tells a group of listeners, in the network namespace it was opened in. Does not block.
+pub(crate) struct Listener {
+    fd: OwnedFd,
+    buffer: Vec<u8>,
+}
+
+impl Listener {
+    /// Of the netfilter subsystem.
+    pub(crate) fn open(group: u32) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let protocol = Some(netlink::NETFILTER);
+        let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        // What others change in one transaction comes at once. Less is enough, and what is lost is told.
+        let _ = sockopt::set_socket_recv_buffer_size_force(&fd, 4 << 20);
+        rustix::net::bind(&fd, &netlink::SocketAddrNetlink::new(0, 1 << (group - 1)))?;
+        Ok(Self { fd, buffer: vec![0; 64 << 10] })
+    }
+
+    /// Gives `each` the kind, the causing socket's number and the body of every message that waits together.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where nothing waits; `ENOBUFS` where something was lost.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(u16, u32, &[u8])) -> io::Result<()> {
+        let (_, count) =
+            rustix::io::retry_on_intr(|| rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC))?;
+        let whole = self.buffer.get(..count).ok_or(Errno::NOBUFS)?;
+        Ok(split(whole, &mut |answer| each(answer.kind, answer.number, answer.body))?)
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Each of the messages that came together.
+fn split(mut rest: &[u8], each: &mut impl FnMut(Answer<'_>)) -> Result<(), Errno> {
+    while rest.len() >= HEADER {
+        let length = u32_at(rest, 0) as usize;
+        if length < HEADER || length > rest.len() {
+            return Err(Errno::BADMSG);
+        }
+        each(Answer {
+            kind: u16_at(rest, 4),
+            flags: u16_at(rest, 6),
+            sequence: u32_at(rest, 8),
+            number: u32_at(rest, 12),
+            body: &rest[HEADER..length],
+        });
+        rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+    }
+    Ok(())
 }
 
 fn set_option(fd: &OwnedFd, option: libc::c_int) -> io::Result<()> {

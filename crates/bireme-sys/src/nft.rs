@@ -6,11 +6,13 @@
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`; `nft --debug=netlink` prints what it would send.
 
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, RawFd};
 
 use rustix::io::Errno;
 
-use crate::netlink::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket, text_of};
+use crate::netlink::{Attributes, Listener, Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket, text_of};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
@@ -25,6 +27,11 @@ const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 const NLM_F_APPEND: u16 = 0x800;
+/// The group of those who are told of every change.
+const NFNLGRP_NFTABLES: u32 = 7;
+
+const NFT_TABLE_F_OWNER: u32 = 2;
+const NFT_TABLE_F_PERSIST: u32 = 4;
 
 const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_MAP: u32 = 8;
@@ -300,6 +307,28 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Makes the table the committing socket's own: until the socket closes nobody else changes or removes it, flushing
+    /// all rules included. Then it stays, and is anybody's. The table must not exist.
+    ///
+    /// Kernels before 6.9 refuse it with `EOPNOTSUPP`.
+    pub fn add_owned_table(&mut self) -> &mut Self {
+        let table = self.table;
+        self.add(NFT_MSG_NEWTABLE, NLM_F_CREATE, |message| {
+            message.text(1, table).be32(2, NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST);
+        })
+    }
+
+    /// Makes a table that is gone when the committing socket closes, and that nobody else has: `EEXIST` or `EPERM` where
+    /// somebody has it.
+    ///
+    /// Kernels before 5.12 refuse it with `EOPNOTSUPP` or `EINVAL`.
+    pub fn hold_table(&mut self) -> &mut Self {
+        let table = self.table;
+        self.add(NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, |message| {
+            message.text(1, table).be32(2, NFT_TABLE_F_OWNER);
+        })
+    }
+
     /// Removes the table, which must exist, and all that is in it.
     pub fn delete_table(&mut self) -> &mut Self {
         let table = self.table;
@@ -463,6 +492,47 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
         let attributes = Attributes(body.get(4..)?);
         (text_of(attributes.find(1)?) == table).then(|| attributes.find(3).map(text_of)).flatten()
     })
+}
+
+/// A table that somebody removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    pub table: String,
+    /// [`Socket::number`] of whoever did it.
+    pub by: u32,
+}
+
+/// Hears of tables being removed in the network namespace it was opened in.
+pub struct Watch(Listener);
+
+impl Watch {
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`.
+    pub fn open() -> io::Result<Self> {
+        Listener::open(NFNLGRP_NFTABLES).map(Self)
+    }
+
+    /// What was removed since. Does not wait; empty where something else was changed.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where nothing changed; `ENOBUFS` where so much was changed that some of it is lost.
+    pub fn removed(&mut self) -> io::Result<Vec<Removal>> {
+        let mut removed = vec![];
+        self.0.receive(|kind, by, body| {
+            if kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELTABLE
+                && let Some(table) = body.get(4..).and_then(|rest| Attributes(rest).find(1))
+            {
+                removed.push(Removal { table: text_of(table), by });
+            }
+        })?;
+        Ok(removed)
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
 }
 
 fn type_of(fields: &[Field]) -> u32 {

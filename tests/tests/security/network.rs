@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::packet::PacketSocket;
-use bireme_sys::{netns, route};
+use bireme_sys::{netns, nft, route};
 use bireme_testing::Engine;
 
 /// Longer than any frame on this machine takes.
@@ -163,5 +163,68 @@ fn a_member_of_an_internal_network_gets_no_question_outside() {
     // Not in the name of one that is on another network too: at this gateway nobody is led outside.
     let asked = engine.docker(["exec", "both", "nslookup", "-type=a", "example.org", &gateway]);
     assert!(asked.raw_stdout().contains("REFUSED") || asked.stderr().contains("REFUSED"), "{asked}");
+    engine.finish();
+}
+
+/// moby forgets what the kernel remembers of a removed port as well.
+#[test]
+fn a_steady_sender_reaches_nobody_who_gets_the_address_of_a_removed_container() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    // An address can be asked for where the range was; the machine may run others of this test.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let subnet = format!("10.{}.{low}.0/24", 200 + high % 50);
+    engine.docker(["network", "create", "--subnet", &subnet, "front"]).stdout();
+    let run = ["run", "-d", "--network", "front", "--name"];
+    let (free, sender) = (UdpSocket::bind("0.0.0.0:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let publish = format!("{port}:53/udp");
+    engine.docker(run.into_iter().chain(["first", "-p", &publish, "busybox", "sleep", "1000"])).stdout();
+    let inside = |container: &str| {
+        netns::run_in_netns(&namespace_of(&engine, container), || UdpSocket::bind("0.0.0.0:53").unwrap()).unwrap()
+    };
+    let address = address_of(&engine, "first");
+    let gateway = gateway_of(&engine, "first");
+    let send = || sender.send_to(b"again", ("127.0.0.1", port)).unwrap();
+    let first = inside("first");
+    send();
+    assert_eq!(hears(&first), "again");
+    drop(first);
+    engine.docker(["rm", "-f", "first"]).stdout();
+    let ip = address.to_string();
+    engine.docker(run.into_iter().chain(["next", "--ip", &ip, "busybox", "sleep", "1000"])).stdout();
+    assert_eq!((address_of(&engine, "next"), gateway_of(&engine, "next")), (address, gateway));
+    let next = inside("next");
+    for _ in 0..10 {
+        send();
+        assert_eq!(hears_within(&next, NEVER / 10), None, "nothing is published");
+    }
+    engine.finish();
+}
+
+/// CVE-2025-54388: only this engine's own tables are tried, the machine's others are left alone. A flush of everything is
+/// tried in `bireme-net/tests/flushed.rs`.
+#[test]
+fn nobody_takes_the_rules_of_a_running_engine_away() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "busybox", "httpd", "-f"]).stdout();
+    let table = format!("bireme_{}", engine.instance());
+    let mut socket = Socket::open(Subsystem::Netfilter).unwrap();
+    let port = engine.docker(["port", "web", "80"]).stdout().trim().rsplit(':').next().unwrap().to_owned();
+    for family in [nft::Family::Inet, nft::Family::Bridge] {
+        let mut batch = nft::Batch::new(&table);
+        batch.on(family, &table).delete_table();
+        // Refused where the kernel can (6.9); elsewhere it is made again.
+        let _ = batch.commit(&mut socket);
+        let begin = std::time::Instant::now();
+        while !nft::table_exists(&mut socket, family, &table).unwrap() {
+            assert!(begin.elapsed() < bireme_testing::PATIENCE, "the table is made again");
+            std::thread::yield_now();
+        }
+        std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("the published port");
+    }
+    engine.docker(["run", "-d", "-p", "127.0.0.1::80", "busybox", "httpd", "-f"]).stdout();
     engine.finish();
 }

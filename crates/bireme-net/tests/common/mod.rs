@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use bireme_core::SandboxId;
 use bireme_net::{Driver, Endpoint, Net, NetOptions, NetworkId, NetworkSpec, Subnet};
 use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::nft::{Batch, Family, tables};
 use bireme_sys::{netns, route};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
@@ -88,6 +89,13 @@ impl Machine {
     pub(crate) async fn open_with(&self, instance: &str, upstream_dns: Option<Vec<SocketAddr>>) -> Net {
         let run_dir = self.run_dir().join(instance);
         Net::open(NetOptions { instance: instance.into(), run_dir, upstream_dns }).await.unwrap()
+    }
+
+    /// As on a kernel on which everybody may remove our rules.
+    pub(crate) async fn open_as_before_6_9(&self, instance: &str) -> Net {
+        let run_dir = self.run_dir().join(instance);
+        let options = NetOptions { instance: instance.into(), run_dir, upstream_dns: Some(vec![]) };
+        Net::open_as_before_6_9(options).await.unwrap()
     }
 
     /// Names of all links of the machine.
@@ -238,4 +246,47 @@ pub(crate) fn bridge_frames_filtered(on: bool) {
     if Path::new(path).exists() {
         std::fs::write(path, if on { "1" } else { "0" }).unwrap();
     }
+}
+
+/// All tables of the machine.
+pub(crate) fn all_tables() -> Vec<(Family, String)> {
+    let mut socket = Socket::open(Subsystem::Netfilter).unwrap();
+    let of = |socket: &mut Socket, family| tables(socket, family).unwrap().into_iter().map(move |name| (family, name));
+    let inet: Vec<_> = of(&mut socket, Family::Inet).collect();
+    inet.into_iter().chain(of(&mut socket, Family::Bridge)).collect()
+}
+
+/// As `nft flush ruleset` does it: what belongs to another stays.
+pub(crate) fn flush_ruleset() {
+    let mut socket = Socket::open(Subsystem::Netfilter).unwrap();
+    for (family, name) in all_tables() {
+        let mut batch = Batch::new(&name);
+        batch.on(family, &name).delete_table();
+        let _ = batch.commit(&mut socket);
+    }
+}
+
+/// Sends to `to` from one port again and again, as long as it lives; answers that port.
+pub(crate) fn keep_sending(netns: &Path, to: &str) -> SocketAddr {
+    let to: SocketAddr = to.parse().unwrap();
+    let socket = netns::run_in_netns(netns, || UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+    let from = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let begin = Instant::now();
+        while begin.elapsed() < LIMIT * 3 {
+            let _ = socket.send_to(b"again", to);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    from
+}
+
+/// Whether anything comes to the UDP port within `limit`.
+pub(crate) fn hears(socket: &UdpSocket, limit: Duration) -> bool {
+    socket.set_read_timeout(Some(limit)).unwrap();
+    socket.recv(&mut [0; 64]).is_ok()
+}
+
+pub(crate) fn udp_at(netns: &Path, address: &str) -> UdpSocket {
+    netns::run_in_netns(netns, || UdpSocket::bind(address).unwrap()).unwrap()
 }
