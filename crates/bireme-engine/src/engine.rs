@@ -285,7 +285,7 @@ impl Engine {
             };
             (handle, commands, name, moving, workload)
         });
-        let attempts: Vec<_> = stream::iter(attempts).buffer_unordered(16).collect().await;
+        let attempts: Vec<_> = stream::iter(attempts).buffer_unordered(128).collect().await;
         let mut known: HashMap<WorkloadKind, Vec<WorkloadId>> = HashMap::new();
         for (handle, commands, name, moving, workload) in attempts {
             let mut owner = Owner::new(self.clone(), handle.clone(), name, moving.clone());

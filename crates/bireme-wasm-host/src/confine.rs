@@ -193,6 +193,9 @@ pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
         let limit = Rlimit { current: Some(most), maximum: Some(most) };
         setrlimit(resource, limit).context("cannot limit the memory of the compiler")?;
     }
+    // A stranger's component has the processors that nobody else wants, and is what the kernel ends first.
+    let _ = rustix::process::nice(19);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     if rustix::process::geteuid().is_root() {
         become_user(HOST_UID)?;
     }

@@ -197,6 +197,8 @@ impl Host {
             _ => None,
         };
         let answer = self.carry_out(request, fds).await;
+        // The daemon takes no more than that.
+        let answer = answer.map_err(|refusal| Refusal { message: protocol::sentence(&refusal.message), ..refusal });
         let attached = attached.filter(|_| answer.is_ok());
         if protocol::send(&stream, &answer, &[]).await.is_err() {
             return;
@@ -245,7 +247,7 @@ impl Host {
             }
             Request::Wait { id } => value(&wait(&self.find(&id)?.component).await),
             Request::Usage { id } => value(&self.usage(&self.find(&id)?.component)),
-            Request::Instances { id } => value(&self.find(&id)?.component.instances()),
+            Request::Instances { id } => value(&listed(self.find(&id)?.component.instances())),
             Request::Invocations { id } => {
                 let component = Arc::clone(&self.find(&id)?.component);
                 value(&component.metrics.snapshot(component.trigger.name()))
@@ -565,6 +567,7 @@ impl Host {
 
     /// Records how a workload ended: in its log, its exit file, and to everyone who waits.
     async fn end(&self, loaded: &Loaded, exit: Exit) {
+        let exit = Exit { error: exit.error.as_deref().map(protocol::sentence), ..exit };
         self.set_active(loaded, false);
         // Whoever is attached and reads nothing keeps the writer for a while; the end does not wait longer than that.
         let killed = loaded.component.cancelled().is_cancelled();
@@ -597,6 +600,15 @@ fn command_broke(component: &Component, error: &tokio::task::JoinError) -> Exit 
     crate::complain(&text);
     component.log.note(&format!("bireme: {text}"));
     Exit { code: 134, oom_killed: false, finished_at: now(), error: Some(text) }
+}
+
+/// As many instances as an answer holds, and of their work what fits beside it.
+fn listed(mut instances: Vec<protocol::Instance>) -> Vec<protocol::Instance> {
+    instances.truncate(protocol::MAX_INSTANCES);
+    for instance in &mut instances {
+        instance.work = protocol::line(&instance.work, protocol::MAX_WORK);
+    }
+    instances
 }
 
 fn value<T: Serialize>(answer: &T) -> Answer {

@@ -8,10 +8,8 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 /// How often running instances are interrupted to see whether they may go on.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
-/// Most bytes of one linear memory where nothing else is asked for.
-pub(crate) const DEFAULT_MEMORY: u64 = 256 << 20;
-/// Most bytes of one linear memory that can be asked for: what 32-bit code can address.
-pub(crate) const MAX_MEMORY: u64 = 4 << 30;
+/// Most bytes of one linear memory where nothing else is asked for, and that can be asked for: what 32-bit code can address.
+pub(crate) use bireme_wasm::memory::{DEFAULT_LIMIT as DEFAULT_MEMORY, MAX_LIMIT as MAX_MEMORY};
 
 /// How much is reserved: address space and bookkeeping, not memory.
 #[derive(Clone, Copy)]

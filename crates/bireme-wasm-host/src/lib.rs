@@ -36,12 +36,13 @@ pub use control::serve;
 /// Bytes that a process may complain of in its life: its file lies in memory, and a full disk is cause for endless complaint.
 const MOST_COMPLAINTS: usize = 1 << 20;
 
-/// Writes one line to standard error: the only voice of this process before and beside its control socket.
-#[expect(clippy::print_stderr, reason = "standard error of a host process is its host.log")]
+/// Writes one line to standard error: the only voice of this process before and beside its control socket. Nobody may
+/// listen, as while no daemon runs.
 pub fn complain(text: &str) {
+    use std::io::Write as _;
     static SAID: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let before = SAID.fetch_add(text.len() + 1, std::sync::atomic::Ordering::Relaxed);
     if before < MOST_COMPLAINTS {
-        eprintln!("{text}");
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }

@@ -1,11 +1,17 @@
 //! The cgroup of a sandbox: `<hierarchy>/bireme-<instance>-w/<sandbox>` in every hierarchy that is there.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use bireme_sys::bpf::{self, Instruction};
 
 const ROOT: &str = "/sys/fs/cgroup";
-/// cgroup v1 controllers worth accounting. `cpuset` is left out: it refuses members until it is filled in.
-const CONTROLLERS: [&str; 5] = ["memory", "cpu,cpuacct", "pids", "blkio", "freezer"];
+/// cgroup v1 controllers worth accounting, and the one of devices. `cpuset` is left out: it refuses members until it is
+/// filled in.
+const CONTROLLERS: [&str; 6] = ["memory", "cpu,cpuacct", "pids", "blkio", "freezer", "devices"];
+/// The only devices that a host opens: `/dev/null` and `/dev/urandom`, both of this major number.
+const DEVICES: (u16, [u16; 2]) = (1, [3, 9]);
 
 /// Folders of the cgroup `name`, one per hierarchy of this machine (v1, hybrid or v2).
 pub fn folders(name: &Path) -> Vec<PathBuf> {
@@ -30,6 +36,78 @@ pub fn remove(name: &Path) {
             tracing::debug!(folder = %folder.display(), %error, "cgroup not removed");
         }
     }
+}
+
+/// Makes the cgroup `name` one whose processes open no device but `/dev/null` and `/dev/urandom`. A host has no business
+/// with any other, and volumes that containers write to may hold nodes of all of them.
+///
+/// # Errors
+/// Those of the kernel, with what was attempted. A machine without a cgroup for devices at all is none.
+pub fn deny_devices(name: &Path) -> io::Result<()> {
+    let (major, minors) = DEVICES;
+    let told = |what: &Path| {
+        let what = what.display().to_string();
+        move |error: io::Error| io::Error::new(error.kind(), format!("cannot deny devices in {what}: {error}"))
+    };
+    for folder in folders(name) {
+        let parent = folder.components().count() - name.components().count();
+        let hierarchy: PathBuf = folder.components().take(parent).collect();
+        let unified = hierarchy == Path::new(ROOT);
+        if hierarchy.ends_with("devices") {
+            fs::create_dir_all(&folder).map_err(told(&folder))?;
+            fs::write(folder.join("devices.deny"), "a").map_err(told(&folder))?;
+            for minor in minors {
+                fs::write(folder.join("devices.allow"), format!("c {major}:{minor} rw")).map_err(told(&folder))?;
+            }
+        } else if unified {
+            fs::create_dir_all(&folder).map_err(told(&folder))?;
+            bind_devices(&folder).map_err(told(&folder))?;
+        }
+    }
+    Ok(())
+}
+
+/// The same in a folder of version 2.
+fn bind_devices(folder: &Path) -> io::Result<()> {
+    let folder = fs::File::open(folder)?;
+    bpf::attach_device_program(bpf::load_device_program(&device_program())?, folder)
+}
+
+/// Answers 1 for the character devices of [`DEVICES`] and 0 for everything else. What is asked comes as three numbers of 32
+/// bits: kind and access, major, minor.
+///
+/// Source: `struct bpf_cgroup_dev_ctx` in the kernel's `include/uapi/linux/bpf.h`.
+fn device_program() -> Vec<Instruction> {
+    const LOAD: u8 = 0x61;
+    const AND: u8 = 0x57;
+    const JUMP_IF: u8 = 0x15;
+    const JUMP_IF_NOT: u8 = 0x55;
+    const MOVE: u8 = 0xb7;
+    const EXIT: u8 = 0x95;
+    const CHARACTER: i32 = 2;
+    let step = |code, registers, offset, immediate| Instruction { code, registers, offset, immediate };
+    let (major, [one, other]) = DEVICES;
+    vec![
+        step(LOAD, 0x12, 0, 0),
+        step(AND, 0x02, 0, 0xffff),
+        step(JUMP_IF_NOT, 0x02, 5, CHARACTER),
+        step(LOAD, 0x12, 4, 0),
+        step(JUMP_IF_NOT, 0x02, 3, major.into()),
+        step(LOAD, 0x12, 8, 0),
+        step(JUMP_IF, 0x02, 3, one.into()),
+        step(JUMP_IF, 0x02, 2, other.into()),
+        step(MOVE, 0x00, 0, 0),
+        step(EXIT, 0x00, 0, 0),
+        step(MOVE, 0x00, 0, 1),
+        step(EXIT, 0x00, 0, 0),
+    ]
+}
+
+/// The names of the cgroups in the cgroup `name`, in any hierarchy.
+pub fn children(name: &Path) -> BTreeSet<String> {
+    let entries = folders(name).into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let children = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    children.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// The processes in the cgroup `name`.
@@ -63,5 +141,46 @@ pub fn limit_memory(name: &Path, bytes: u64) {
                 tracing::debug!(file = %file.display(), bytes, %error, "the memory of a host is not limited anew");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether `head` in `folder` reads from a device.
+    fn reads(folder: &Path, device: &str) -> bool {
+        let script = format!("echo $$ > {}/cgroup.procs && exec head -c 1 {device}", folder.display());
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(
+            output.status.success() || String::from_utf8_lossy(&output.stderr).contains("not permitted"),
+            "{output:?}"
+        );
+        output.status.success()
+    }
+
+    #[test]
+    fn a_host_opens_no_device() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let name = PathBuf::from(format!("bireme-test-devices-{}", std::process::id()));
+        deny_devices(&name).unwrap();
+        let mut tried = folders(&name);
+        tried.retain(|folder| folder.exists());
+        // Version 2 wherever it is, also beside version 1.
+        let unified = Path::new(ROOT).join("unified");
+        if unified.join("cgroup.procs").exists() {
+            let folder = unified.join(&name);
+            fs::create_dir_all(&folder).unwrap();
+            bind_devices(&folder).unwrap();
+            tried.push(folder);
+        }
+        for folder in &tried {
+            assert!(!reads(folder, "/dev/zero"), "{}", folder.display());
+            assert!(reads(folder, "/dev/null") && reads(folder, "/dev/urandom"), "{}", folder.display());
+        }
+        assert!(!tried.is_empty(), "this machine has no cgroup that denies devices");
+        remove(&name);
     }
 }

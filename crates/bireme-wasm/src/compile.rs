@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bireme_core::{ErrorKind, ExecError};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
 
-use crate::protocol::{CompileAnswer, Facts, Refusal};
+use crate::memory;
+use crate::protocol::{self, CompileAnswer, Facts, Refusal};
 
 /// Longest time one compilation may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -30,28 +31,49 @@ const MOST_SAID: u64 = 1 << 20;
 /// Most bytes of compiled code.
 pub const MAX_CODE: u64 = 2 << 30;
 
+/// Most bytes that are kept of what one component imports and exports. The compiler bounds its names to a quarter of a MiB,
+/// as long as it is itself.
+const MOST_FACTS: usize = 1 << 20;
+
+/// Bytes that `facts` take, roughly.
+fn cost(facts: &Facts) -> usize {
+    facts.imports.iter().chain(&facts.exports).map(|name| name.len() + size_of::<String>()).sum()
+}
+
 /// Components that are remembered as sound; the rest is looked at again when it is next asked for.
 const KNOWN: usize = 4096;
 
-/// Compilations at once: each may take as much memory as [`memory_limit`] says.
+/// Compilations at once, each in a process of its own.
 const AT_ONCE: usize = 2;
+/// How long a component that takes too much to compile is refused for that without another attempt, and how many are.
+const REFUSED: Duration = Duration::from_secs(15 * 60);
+const MOST_REFUSED: usize = 1024;
 
-/// Most bytes that one compilation may take: half of the machine's memory within reason. One GiB of it is what the
-/// compiler's allocator sets aside when it starts.
-fn memory_limit() -> u64 {
+/// Compilations at once on a machine with `total` bytes of memory, and the most bytes that each may take: half of the
+/// machine's memory together, within reason. One GiB of it is what the compiler's allocator sets aside when it starts.
+fn share(total: u64) -> (usize, u64) {
     const LEAST: u64 = 3 << 29;
     const MOST: u64 = 4 << 30;
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total =
-        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok());
-    total.map_or(LEAST, |kib: u64| (kib << 10) / 2).clamp(LEAST, MOST)
+    let each = total / 2 / AT_ONCE as u64;
+    if each < LEAST { (1, (total / 2).clamp(LEAST, MOST)) } else { (AT_ONCE, each.min(MOST)) }
 }
+
+/// [`share`] of this machine.
+fn share_of_machine() -> (usize, u64) {
+    match memory::of_machine() {
+        u64::MAX => share(0),
+        total => share(total),
+    }
+}
+
+/// How sentences begin about what is worth no second attempt.
+const TAKES_TOO_MUCH: &str = "compiling this component takes more than";
 
 /// The refusal of a component that takes more than `limit` bytes of memory to compile.
 pub fn takes_too_much(limit: u64) -> Refusal {
     let text = format!(
-        "compiling this component takes more than {} MiB of memory, the most that is allowed here; divide its largest \
-         functions, or build it with optimisation for size",
+        "{TAKES_TOO_MUCH} {} MiB of memory, the most that is allowed here; divide its largest functions, or build it with \
+         optimisation for size",
         limit >> 20
     );
     Refusal::new(ErrorKind::Invalid, text)
@@ -80,6 +102,8 @@ pub(crate) struct Cache {
     engine: OnceCell<String>,
     /// What was found sound since the daemon started.
     known: Mutex<HashMap<String, Compiled>>,
+    /// What took too long or too much memory to compile, since when, and what was said of it.
+    refused: Mutex<HashMap<String, (Instant, String)>>,
     /// One compilation of one content at a time.
     under_way: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     compiling: Semaphore,
@@ -87,8 +111,16 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(host: PathBuf, dir: PathBuf) -> Self {
-        let compiling = Semaphore::new(AT_ONCE);
-        Self { host, dir, engine: OnceCell::new(), known: Mutex::default(), under_way: Mutex::default(), compiling }
+        let compiling = Semaphore::new(share_of_machine().0);
+        Self {
+            host,
+            dir,
+            engine: OnceCell::new(),
+            known: Mutex::default(),
+            refused: Mutex::default(),
+            under_way: Mutex::default(),
+            compiling,
+        }
     }
 
     /// The compiled form of the component at `path`, whose content has `digest`. Compiles it if need be.
@@ -116,11 +148,14 @@ impl Cache {
         if let Some(compiled) = self.lock_known().get(plain) {
             return Ok(compiled.clone());
         }
+        if let Some(text) = self.refused_before(plain) {
+            return Err(ExecError::new(ErrorKind::Invalid, text));
+        }
         let engine = self.engine.get_or_try_init(|| self.engine_key()).await?;
         let code = format!("{plain}-{engine}.cwasm");
         let facts = match self.stored(&code).await {
             Some(facts) => facts,
-            None => self.compile(path, plain, &code).await?,
+            None => self.compile(path, plain, &code).await.inspect_err(|error| self.remember_refusal(plain, error))?,
         };
         let compiled = Compiled { facts, code };
         let mut known = self.lock_known();
@@ -130,6 +165,26 @@ impl Cache {
         known.insert(plain.to_owned(), compiled.clone());
         drop(known);
         Ok(compiled)
+    }
+
+    /// Why this content was refused a while ago, so that asking again and again does not keep the machine busy.
+    fn refused_before(&self, plain: &str) -> Option<String> {
+        let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        refused.retain(|_, (since, _)| since.elapsed() < REFUSED);
+        let (_, text) = refused.get(plain)?;
+        Some(format!(
+            "{text} (it was tried less than {} minutes ago and is not tried again until then)",
+            REFUSED.as_secs() / 60
+        ))
+    }
+
+    fn remember_refusal(&self, plain: &str, error: &ExecError) {
+        if error.message().starts_with(TAKES_TOO_MUCH) {
+            let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if refused.len() < MOST_REFUSED {
+                refused.insert(plain.to_owned(), (Instant::now(), error.message().to_owned()));
+            }
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -235,17 +290,20 @@ impl Cache {
     }
 
     async fn compile_into(&self, source: std::fs::File, out: &Path) -> Result<Facts, ExecError> {
-        let limit = memory_limit();
+        let (_, limit) = share_of_machine();
         let mut command = Command::new(&self.host);
         command.arg("compile").arg(out).arg(limit.to_string()).stdin(source);
         let _turn = self.compiling.acquire().await;
-        let output = run(command, "compile a component").await?;
+        let output = run(command, "compile a component", TIMEOUT).await?.ok_or_else(takes_too_long)?;
         // What a Rust program says last when an allocation fails.
         if output.status.signal() == Some(libc::SIGABRT) && said(&output).contains("memory allocation of") {
             return Err(takes_too_much(limit).into());
         }
         match serde_json::from_slice::<CompileAnswer>(&succeeded(output, "compile a component")?) {
-            Ok(CompileAnswer::Ready(facts)) => Ok(facts),
+            Ok(CompileAnswer::Ready(facts)) if cost(&facts) <= MOST_FACTS => Ok(facts),
+            Ok(CompileAnswer::Ready(_)) => {
+                Err(ExecError::new(ErrorKind::Internal, "the compiler names more imports and exports than it may"))
+            }
             Ok(CompileAnswer::Refused(refusal)) => Err(refusal.into()),
             Err(error) => {
                 Err(ExecError::new(ErrorKind::Internal, "the compiler's answer is not understood").caused_by(error))
@@ -257,7 +315,11 @@ impl Cache {
         let mut command = Command::new(&self.host);
         command.arg("engine").stdin(Stdio::null());
         const ATTEMPT: &str = "ask for the engine version";
-        let output = succeeded(run(command, ATTEMPT).await?, ATTEMPT)?;
+        let output = run(command, ATTEMPT, TIMEOUT).await?.ok_or_else(|| {
+            let text = format!("cannot {ATTEMPT}: {} does not answer", self.host.display());
+            ExecError::new(ErrorKind::Internal, text)
+        })?;
+        let output = succeeded(output, ATTEMPT)?;
         let key = String::from_utf8_lossy(&output).trim().to_owned();
         if key.is_empty() || !key.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ExecError::new(
@@ -315,20 +377,21 @@ fn hash(file: &mut std::fs::File) -> std::io::Result<String> {
     Ok(hex::encode(hash.finalize()))
 }
 
-/// Runs a short process of the host binary to its end.
-async fn run(mut command: Command, attempt: &str) -> Result<Output, ExecError> {
+fn takes_too_long() -> ExecError {
+    let text = format!("{TAKES_TOO_MUCH} {} seconds; divide its largest functions", TIMEOUT.as_secs());
+    ExecError::new(ErrorKind::Invalid, text)
+}
+
+/// Runs a short process of the host binary to its end; `None` when that does not come within `limit`. The process is killed
+/// then, as when nobody waits for this any more.
+async fn run(mut command: Command, attempt: &str, limit: Duration) -> Result<Option<Output>, ExecError> {
     let host = command.as_std().get_program().to_string_lossy().into_owned();
     command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    tokio::time::timeout(TIMEOUT, output(&mut command))
-        .await
-        .map_err(|_| {
-            let text = format!("cannot {attempt}: it took longer than {} seconds", TIMEOUT.as_secs());
-            ExecError::new(ErrorKind::Invalid, text)
-        })?
-        .map_err(|error| {
-            let text = format!("cannot {attempt}: {host} does not run; is Bireme installed completely?");
-            ExecError::new(ErrorKind::Internal, text).caused_by(error)
-        })
+    let Ok(ended) = tokio::time::timeout(limit, output(&mut command)).await else { return Ok(None) };
+    ended.map(Some).map_err(|error| {
+        let text = format!("cannot {attempt}: {host} does not run; is Bireme installed completely?");
+        ExecError::new(ErrorKind::Internal, text).caused_by(error)
+    })
 }
 
 /// As [`Command::output`], with a bound on what the process prints: it has the bytes of strangers before it.
@@ -361,7 +424,8 @@ fn said(output: &Output) -> String {
 /// What the process printed, if it ended well.
 fn succeeded(output: Output, attempt: &str) -> Result<Vec<u8>, ExecError> {
     if !output.status.success() {
-        let text = format!("cannot {attempt}: its process ended with {}: {}", output.status, said(&output));
+        let said = protocol::sentence(&said(&output));
+        let text = format!("cannot {attempt}: its process ended with {}: {said}", output.status);
         return Err(ExecError::new(ErrorKind::Internal, text));
     }
     Ok(output.stdout)
@@ -369,4 +433,56 @@ fn succeeded(output: Output, attempt: &str) -> Result<Vec<u8>, ExecError> {
 
 async fn hash_file(path: PathBuf) -> std::io::Result<String> {
     tokio::task::spawn_blocking(move || hash(&mut std::fs::File::open(path)?)).await.map_err(std::io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compilations_share_half_of_the_machine() {
+        const GIB: u64 = 1 << 30;
+        for total in [0, GIB, 4 * GIB, 6 * GIB, 8 * GIB, 64 * GIB] {
+            let (at_once, each) = share(total);
+            assert!((1..=AT_ONCE).contains(&at_once) && each >= 3 << 29, "{total}: {at_once} of {each}");
+            // The least that a compiler needs is more than half of a small machine.
+            assert!(at_once as u64 * each <= (total / 2).max(3 << 29), "{total}: {at_once} of {each}");
+        }
+    }
+
+    #[test]
+    fn what_took_too_much_is_not_tried_again_at_once() {
+        let cache = Cache::new(PathBuf::new(), PathBuf::new());
+        cache.remember_refusal("a", &takes_too_long());
+        cache.remember_refusal("b", &takes_too_much(1 << 30).into());
+        cache.remember_refusal("c", &ExecError::new(ErrorKind::Invalid, "it imports what is not offered"));
+        for (digest, refused) in [("a", true), ("b", true), ("c", false), ("d", false)] {
+            assert_eq!(cache.refused_before(digest).is_some(), refused, "{digest}");
+        }
+        assert!(cache.refused_before("a").unwrap().starts_with("compiling this component takes more than 300 seconds"));
+        for digest in 0..2 * MOST_REFUSED {
+            cache.remember_refusal(&digest.to_string(), &takes_too_long());
+        }
+        assert!(cache.refused.lock().unwrap().len() <= MOST_REFUSED);
+    }
+
+    #[tokio::test]
+    async fn a_process_that_nobody_waits_for_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().join("pid");
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(format!("echo $$ > {}; exec sleep 600", said.display())).stdin(Stdio::null());
+        let process = || std::fs::read_to_string(&said).ok().filter(|text| text.ends_with('\n'));
+        let ended = run(command, "sleep", Duration::from_secs(1)).await.unwrap();
+        assert!(ended.is_none());
+        let status = PathBuf::from(format!("/proc/{}/status", process().unwrap().trim()));
+        for _ in 0..400 {
+            // Gone, or dead and not yet waited for.
+            if std::fs::read_to_string(&status).map_or(true, |text| text.contains("State:\tZ")) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it runs on");
+    }
 }

@@ -1,25 +1,36 @@
 //! [`WasmExecutor`]: the executor of components.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
 
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, StoreFolder,
     Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
 };
+use futures::StreamExt as _;
+use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 
 use crate::compile::{Cache, Compiled};
 use crate::host::{self, Host};
 use crate::names::Tables;
-use crate::protocol::{Brief, DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger};
+use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger, WorkloadState};
+use crate::roster::Roster;
 use crate::state::StateFolder;
-use crate::workload::{ComponentWorkload, Home, read_exit, release};
-use crate::{cgroup, mounts, stores, user};
+use crate::workload::{ComponentWorkload, Home, read_exit, record_end, release};
+use crate::{cgroup, memory, mounts, stores, user};
+
+/// Longest time a host may take to answer a daemon that has just started, which nobody can use until then.
+const AT_START: Duration = Duration::from_secs(5);
+/// Hosts that are looked at in one go when the daemon starts.
+const AT_ONCE: usize = 64;
+/// File in the run folder of a workload: bytes that it may have, for the next daemon.
+const MEMORY: &str = "memory";
 
 /// What a [`WasmExecutor`] works with.
 #[derive(Clone, Debug)]
@@ -39,8 +50,9 @@ pub struct WasmExecutor {
     options: WasmOptions,
     cache: Cache,
     tables: Arc<Tables>,
-    /// One task at a time starts or ends the process of a sandbox.
-    turns: StdMutex<HashMap<SandboxId, Arc<Mutex<()>>>>,
+    /// One task at a time starts or ends the process of a sandbox, and knows what it has to run. By the name of its folder,
+    /// which is all that is left of a sandbox for whoever finds it there.
+    turns: StdMutex<HashMap<PathBuf, Arc<Mutex<Roster>>>>,
     /// User namespaces that map the owners of mounted folders, by owner and user of the host; the last few.
     namespaces: Mutex<HashMap<(u32, u32, u32), Arc<OwnedFd>>>,
 }
@@ -55,11 +67,11 @@ impl WasmExecutor {
         Self { cache, options, tables: Arc::default(), turns: StdMutex::default(), namespaces: Mutex::default() }
     }
 
-    fn turn(&self, sandbox: &SandboxId) -> Arc<Mutex<()>> {
+    fn turn(&self, host: &Host) -> Arc<Mutex<Roster>> {
         let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Workloads hold theirs: what nobody holds is of a sandbox that is gone.
-        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-        Arc::clone(turns.entry(sandbox.clone()).or_default())
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|roster| !roster.is_empty()));
+        Arc::clone(turns.entry(host.dir.clone()).or_default())
     }
 
     /// How the folders of the stores of these sandboxes are called.
@@ -95,17 +107,31 @@ impl WasmExecutor {
         }
     }
 
-    async fn create_in_turn(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<u32, ExecError> {
-        let before = host.ensure(&self.options.host, &self.config(host, work)).await?;
+    async fn create_in_turn(
+        &self,
+        work: &Prepared,
+        host: &Host,
+        compiled: &Compiled,
+        roster: &mut Roster,
+    ) -> Result<u32, ExecError> {
+        let id = &work.spec.id;
+        host.ensure(&self.options.host, &self.config(host, work), !roster.is_empty()).await?;
+        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.name() == "command");
         let loaded = async {
             let pid = host.pid().await?;
             self.tables.follow(host, pid, &work.networks).await?;
-            host.limit_memory(self.load(work, host, compiled).await?.memory);
+            host.limit_memory(roster.memory().saturating_add(memory));
+            self.load(work, host, compiled).await?;
             Ok(pid)
         };
         let loaded = loaded.await;
-        if loaded.is_err() && before.workloads == 0 {
-            release(host, &work.spec.id, &self.kv_dir(host), &self.tables).await;
+        if loaded.is_ok() {
+            roster.add(id.clone(), memory);
+            // Without it the next daemon takes the most that the specification allows.
+            let _ = std::fs::write(work.run_dir.join(MEMORY), memory.to_string());
+        } else if !roster.has(id) {
+            // It may be loaded all the same.
+            release(host, id, &self.kv_dir(host), &self.tables, roster).await;
         }
         loaded
     }
@@ -138,7 +164,7 @@ impl WasmExecutor {
         }
     }
 
-    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<Brief, ExecError> {
+    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<(), ExecError> {
         let uid = self.uid_of(host);
         let mut uses = Vec::new();
         let mut owned: Vec<OwnedFd> = Vec::new();
@@ -202,7 +228,7 @@ impl WasmExecutor {
                 format!("a component can have at most {} mounts and ports together", crate::protocol::MAX_FDS - 3);
             return Err(ExecError::new(ErrorKind::Invalid, text));
         }
-        host.ask(&Request::Load(Box::new(load)), &fds).await
+        host.ask::<IgnoredAny>(&Request::Load(Box::new(load)), &fds).await.map(|_| ())
     }
 }
 
@@ -280,10 +306,10 @@ impl Executor for WasmExecutor {
                 return Ok(false);
             }
             let host = self.host_of(sandbox);
-            let turn = self.turn(&host.sandbox);
+            let turn = self.turn(&host);
+            let roster = turn.lock().await;
             // A workload that came meanwhile has its host by the time it opens a store.
-            let _guard = turn.lock().await;
-            if host.state().await.is_ok() {
+            if !roster.is_empty() {
                 return Ok(false);
             }
             let path = self.options.data_root.join("wasm/kv").join(name);
@@ -358,23 +384,24 @@ impl Executor for WasmExecutor {
         Box::pin(async move {
             refuse_what_components_lack(&work.spec)?;
             let host = self.host_of(self.sandbox(&work.spec));
-            let turn = self.turn(&host.sandbox);
-            let guard = turn.lock().await;
+            let turn = self.turn(&host);
+            let mut roster = turn.lock().await;
+            let since = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
             let mut compiled = self.compiled(&work.program).await?;
-            let mut made = self.create_in_turn(&work, &host, &compiled).await;
+            let mut made = self.create_in_turn(&work, &host, &compiled, &mut roster).await;
             if made.as_ref().is_err_and(|error| error.message().contains(DAMAGED)) {
                 self.cache.discard(&compiled).await;
                 compiled = self.compiled(&work.program).await?;
-                made = self.create_in_turn(&work, &host, &compiled).await;
+                made = self.create_in_turn(&work, &host, &compiled, &mut roster).await;
             }
             let pid = made.inspect_err(|_| {
                 if let Ok(folder) = StateFolder::open(&work.state_dir) {
                     folder.remove_exit();
                 }
             })?;
-            drop(guard);
-            let workload =
-                ComponentWorkload::live(work.spec.id.clone(), self.home(host, turn), pid, false, work.state_dir);
+            drop(roster);
+            let (id, home) = (work.spec.id.clone(), self.home(host, turn));
+            let workload = ComponentWorkload::live(id, home, (pid, since), false, work.state_dir);
             Ok(Box::new(workload) as Box<dyn Workload>)
         })
     }
@@ -383,17 +410,30 @@ impl Executor for WasmExecutor {
         Box::pin(async move {
             let id = known.spec.id.clone();
             let host = self.host_of(self.sandbox(known.spec));
-            let turn = self.turn(&host.sandbox);
-            if let Ok(Some(started)) = host.ask::<Option<bool>>(&Request::Known { id: id.clone() }, &[]).await
-                && let Ok(pid) = host.pid().await
-            {
-                if let Err(error) = self.tables.follow(&host, pid, &known.networks).await {
-                    tracing::warn!(workload.id = %id, %error, "a component was not told of changed names");
+            let turn = self.turn(&host);
+            let mut roster = turn.lock().await;
+            let found = tokio::time::timeout(AT_START, self.find(&host, &known)).await;
+            if let Ok(Some((pid, started))) = found {
+                if roster.is_empty() {
+                    host.listen();
                 }
-                let workload = ComponentWorkload::live(id, self.home(host, turn), pid, started, known.state_dir);
+                roster.add(id.clone(), memory_of(&known));
+                drop(roster);
+                let home = self.home(host, turn);
+                let workload = ComponentWorkload::live(id, home, (pid, 0), started, known.state_dir);
                 return Ok(Box::new(workload) as Box<dyn Workload>);
             }
-            match read_exit(&known.state_dir) {
+            let mut exit = read_exit(&known.state_dir);
+            if found.is_err() {
+                tracing::warn!(error = %host.silent(AT_START), "the host process is killed");
+                host.kill().await;
+                exit = exit.or_else(|| {
+                    let text = "its host process did not answer when the engine started, and was killed";
+                    Some(record_end(&id, &known.state_dir, text.to_owned()))
+                });
+            }
+            drop(roster);
+            match exit {
                 Some(exit) => Ok(Box::new(ComponentWorkload::ended(id, self.home(host, turn), exit, known.state_dir))),
                 None => {
                     let text = format!("component {} has neither a host process nor a record of its end", id.short());
@@ -403,30 +443,24 @@ impl Executor for WasmExecutor {
         })
     }
 
-    fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
+    fn sweep<'a>(&'a self, _known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
-            let Ok(folders) = std::fs::read_dir(self.options.exec_root.join("w")) else { return };
-            let known: HashSet<&WorkloadId> = known.iter().collect();
-            for folder in folders.flatten() {
-                let Ok(name) = folder.file_name().into_string() else { continue };
-                let Ok(sandbox) = SandboxId::parse(&name) else { continue };
-                let host = self.host_of(sandbox);
-                let turn = self.turn(&host.sandbox);
-                let _guard = turn.lock().await;
-                let state = host.state().await;
-                let live = state.map(|state| state.workloads).unwrap_or_default();
-                let (keep, stray): (Vec<_>, Vec<_>) = live.iter().partition(|workload| known.contains(&workload.id));
-                let kv_dir = self.kv_dir(&host);
-                for workload in stray {
-                    release(&host, &workload.id, &kv_dir, &self.tables).await;
-                }
-                if keep.is_empty() {
-                    host.clear(&kv_dir).await;
-                    self.tables.forget(&host.sandbox);
-                }
-            }
+            // What was found again, and created since, is on the rosters.
+            // The folders may be gone where their hosts are not, and the other way about.
+            let mut names = cgroup::children(&host::parent_cgroup(&self.options.instance));
+            let folders = std::fs::read_dir(self.options.exec_root.join("w")).into_iter().flatten().flatten();
+            names.extend(folders.filter_map(|folder| folder.file_name().into_string().ok()));
+            let sandboxes = names.iter().filter_map(|name| SandboxId::parse(name).ok());
+            futures::stream::iter(sandboxes).for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox)).await;
         })
     }
+}
+
+/// Bytes that a workload of an earlier daemon may have.
+fn memory_of(known: &Known<'_>) -> u64 {
+    let most = memory::of_spec(known.spec, false);
+    let recorded = std::fs::read_to_string(known.run_dir.join(MEMORY)).ok().and_then(|text| text.parse().ok());
+    recorded.unwrap_or(most).min(most)
 }
 
 impl Resolver for WasmExecutor {
@@ -436,8 +470,52 @@ impl Resolver for WasmExecutor {
 }
 
 impl WasmExecutor {
-    fn home(&self, host: Host, turn: Arc<Mutex<()>>) -> Home {
+    fn home(&self, host: Host, turn: Arc<Mutex<Roster>>) -> Home {
         Home { kv_dir: self.kv_dir(&host), tables: Arc::clone(&self.tables), host, turn }
+    }
+
+    /// The process and whether it was started, of a workload that an earlier daemon has loaded.
+    async fn find(&self, host: &Host, known: &Known<'_>) -> Option<(u32, bool)> {
+        let id = &known.spec.id;
+        let started = host.ask::<Option<bool>>(&Request::Known { id: id.clone() }, &[]).await.ok()??;
+        let pid = host.pid().await.ok()?;
+        if let Err(error) = self.tables.follow(host, pid, &known.networks).await {
+            tracing::warn!(workload.id = %id, %error, "a component was not told of changed names");
+        }
+        Some((pid, started))
+    }
+
+    /// Ends whatever nobody knows of in a host that an earlier daemon has started. What there should be is known by now, and
+    /// not asked of the host.
+    async fn sweep_host(&self, sandbox: SandboxId) {
+        let host = self.host_of(sandbox);
+        let turn = self.turn(&host);
+        let roster = turn.lock().await;
+        if roster.is_empty() {
+            host.kill().await;
+            host.clear(&self.kv_dir(&host)).await;
+            self.tables.forget(&host.sandbox);
+            return;
+        }
+        // All of it in one time: whoever has taken it over may name strays without end.
+        let cleared = tokio::time::timeout(AT_START, async {
+            let state = host.state().await?;
+            let strays = state.workloads.into_iter().filter(|workload| !roster.has(&workload.id));
+            let delete = |stray: WorkloadState| {
+                let host = &host;
+                async move {
+                    let _ = host.ask::<()>(&Request::Delete { id: stray.id }, &[]).await;
+                }
+            };
+            futures::stream::iter(strays).for_each_concurrent(AT_ONCE, delete).await;
+            Ok::<(), ExecError>(())
+        });
+        if !matches!(cleared.await, Ok(Ok(()))) {
+            tracing::warn!(error = %host.silent(AT_START), "the host process is killed");
+            host.kill().await;
+            return;
+        }
+        host.limit_memory(roster.memory());
     }
 
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {

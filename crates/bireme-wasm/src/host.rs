@@ -6,14 +6,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bireme_core::{ErrorKind, ExecError, SandboxId};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::process::Command;
+use tokio::sync::Semaphore;
 
-use crate::protocol::{self, Answer, Brief, HostConfig, HostState, Request};
-use crate::{cgroup, memory};
+use crate::protocol::{self, HostConfig, HostState, Request};
+use crate::{cgroup, complaints, memory};
 
 /// Longest time a host may take to stand ready.
 const START: Duration = Duration::from_secs(30);
@@ -21,6 +22,9 @@ const START: Duration = Duration::from_secs(30);
 const GONE: Duration = Duration::from_secs(5);
 /// Longest time a host may take to answer what it answers at once, on a machine under load.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// Lists that are read at once: each may take some MiB.
+static LISTS: Semaphore = Semaphore::const_new(8);
 
 /// How often, and after how long, a connection is tried again when the host has taken none of those that wait yet.
 const CONNECTS: u32 = 2000;
@@ -95,27 +99,27 @@ impl Host {
         tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(self.silent(ANSWER)))
     }
 
-    fn silent(&self, limit: Duration) -> ExecError {
+    pub(crate) fn silent(&self, limit: Duration) -> ExecError {
         let text = format!("the host process of {} does not answer within {} s", self.sandbox, limit.as_secs());
         ExecError::new(ErrorKind::Unavailable, text)
     }
 
     /// Asks for an end, of a workload or of what it does. A host that answers nothing for `limit` is ended itself, with
-    /// all that it runs; one that is only busy with others has six times as long.
+    /// all that it runs; one that is only busy with `others` has six times as long.
     ///
     /// # Errors
     /// What the host answers.
-    pub(crate) async fn ask_for_end(&self, request: &Request, limit: Duration) -> Result<(), ExecError> {
+    pub(crate) async fn ask_for_end(&self, request: &Request, limit: Duration, others: bool) -> Result<(), ExecError> {
         let asked = async {
             let stream = self.connect().await?;
             ask_on::<()>(&stream, request, &[]).await
         };
         tokio::pin!(asked);
-        for _ in 0..6 {
+        for _ in 0..if others { 6 } else { 1 } {
             if let Ok(answer) = tokio::time::timeout(limit, &mut asked).await {
                 return answer;
             }
-            if !matches!(tokio::time::timeout(limit / 2, self.brief()).await, Ok(Ok(_))) {
+            if !matches!(tokio::time::timeout(limit / 2, self.answers()).await, Ok(Ok(()))) {
                 break;
             }
         }
@@ -124,13 +128,13 @@ impl Host {
         Ok(())
     }
 
-    /// Every workload it has.
+    /// Every workload it says that it has.
     pub(crate) async fn state(&self) -> Result<HostState, ExecError> {
         self.ask(&Request::Ping, &[]).await
     }
 
-    pub(crate) async fn brief(&self) -> Result<Brief, ExecError> {
-        self.ask(&Request::Brief, &[]).await
+    async fn answers(&self) -> Result<(), ExecError> {
+        self.ask::<IgnoredAny>(&Request::Brief, &[]).await.map(|_| ())
     }
 
     /// The host's process ID, here: it knows itself by another.
@@ -143,38 +147,50 @@ impl Host {
         })
     }
 
-    /// Starts the process unless it answers already. To be called by one task per sandbox at a time.
-    pub(crate) async fn ensure(&self, program: &Path, config: &HostConfig) -> Result<Brief, ExecError> {
-        if let Ok(brief) = self.brief().await {
-            return Ok(brief);
+    /// Starts the process unless it answers already and has workloads, which is for the daemon to know (`shared`). To be
+    /// called by one task per sandbox at a time.
+    ///
+    /// # Errors
+    /// When the process does not start, or one that does not answer does not end.
+    pub(crate) async fn ensure(&self, program: &Path, config: &HostConfig, shared: bool) -> Result<(), ExecError> {
+        if shared && self.answers().await.is_ok() {
+            return Ok(());
         }
-        // One that is there and does not answer must not write beside its successor.
-        self.kill().await;
+        // One that is there and does not answer, or that has nothing to do any more, must not write beside its successor.
+        if !self.kill().await {
+            let text = format!("an earlier host process of {} does not end; try again in a moment", self.sandbox);
+            return Err(ExecError::new(ErrorKind::Unavailable, text));
+        }
+        cgroup::remove(&self.cgroup);
         self.spawn(program, config).await.map_err(|error| {
+            cgroup::remove(&self.cgroup);
             let text = format!("cannot start the host process of {}: {error}", self.sandbox);
             ExecError::new(ErrorKind::Internal, text)
         })?;
-        self.brief().await
+        self.answers().await
     }
 
     async fn spawn(&self, program: &Path, config: &HostConfig) -> std::io::Result<()> {
         for dir in [&self.dir, &config.kv_dir] {
             tokio::fs::create_dir_all(dir).await?;
         }
-        let log = std::fs::File::create(self.dir.join("host.log"))?;
+        if rustix::process::geteuid().is_root() {
+            cgroup::deny_devices(&self.cgroup)?;
+        }
+        let (voice, complaints) = complaints::begin(&self.dir)?;
         let mut child = Command::new(program)
             .arg("serve")
             .arg(serde_json::to_string(config)?)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(voice)
             .process_group(0)
             .spawn()?;
         let mut said = String::new();
-        if let Some(mut stdout) = child.stdout.take() {
+        if let Some(stdout) = child.stdout.take() {
             // The host writes one line when it stands ready and closes the pipe; a failed one only closes it.
-            let _ = tokio::time::timeout(START, stdout.read_to_string(&mut said)).await;
+            let _ = tokio::time::timeout(START, stdout.take(64).read_to_string(&mut said)).await;
         }
         if said.trim() == "ready" {
             // As root, the process that was started has left its place to one in a namespace of its own.
@@ -183,8 +199,18 @@ impl Host {
         }
         let _ = child.kill().await;
         self.kill().await;
+        // To the end of what it said.
+        let _ = tokio::time::timeout(GONE, complaints).await;
         let said = tokio::fs::read_to_string(self.dir.join("host.log")).await.unwrap_or_default();
-        Err(std::io::Error::other(if said.trim().is_empty() { "it ended without a word" } else { said.trim() }))
+        let said = protocol::sentence(said.trim());
+        Err(std::io::Error::other(if said.is_empty() { "it ended without a word" } else { &said }))
+    }
+
+    /// Takes what a host says that an earlier daemon has started.
+    pub(crate) fn listen(&self) {
+        if let Err(error) = complaints::listen(&self.dir) {
+            tracing::debug!(sandbox = %self.sandbox, %error, "what the host process says is not heard");
+        }
     }
 
     /// Waits until the process is gone and removes its folder and cgroup, and the folder of its stores if it is empty. Ends
@@ -211,21 +237,29 @@ impl Host {
         }
     }
 
-    /// Ends every process in the cgroup, and waits until they are gone. Without a cgroup, the one that has the socket.
-    pub(crate) async fn kill(&self) {
-        let mut members = cgroup::members(&self.cgroup);
-        if members.is_empty() && !rustix::process::geteuid().is_root() {
-            members.extend(self.pid().await.ok());
-        }
-        if members.is_empty() {
-            return;
-        }
-        for pid in members {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    /// Ends every process in the cgroup, and waits until they are gone: false when they are not in time. Without a cgroup,
+    /// the one that has the socket.
+    pub(crate) async fn kill(&self) -> bool {
+        let deadline = tokio::time::Instant::now() + GONE;
+        loop {
+            let mut members = cgroup::members(&self.cgroup);
+            if members.is_empty() && !rustix::process::geteuid().is_root() {
+                members.extend(self.pid().await.ok());
             }
+            if members.is_empty() {
+                return true;
+            }
+            for pid in members {
+                if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            if tokio::time::Instant::now() > deadline {
+                tracing::warn!(sandbox = %self.sandbox, "a host process does not end though it was killed");
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        self.gone().await;
     }
 }
 
@@ -238,9 +272,14 @@ pub(crate) async fn ask_on<T: DeserializeOwned>(
     let away = |error: std::io::Error| {
         ExecError::new(ErrorKind::Unavailable, "the host process of the component went away").caused_by(error)
     };
+    let _place = if request.is_for_list() { LISTS.acquire().await.ok() } else { None };
     protocol::send(stream, request, fds).await.map_err(away)?;
-    let answer = protocol::receive::<Answer>(stream).await.map_err(away)?;
-    let (answer, _) = answer.ok_or_else(|| away(std::io::ErrorKind::UnexpectedEof.into()))?;
-    serde_json::from_value(answer?)
-        .map_err(|error| ExecError::new(ErrorKind::Internal, "the host's answer is not understood").caused_by(error))
+    match protocol::receive_answer(stream, request).await {
+        Ok(Some(answer)) => Ok(answer?),
+        Ok(None) => Err(away(std::io::ErrorKind::UnexpectedEof.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(ExecError::new(ErrorKind::Internal, "the host's answer is not understood").caused_by(error))
+        }
+        Err(error) => Err(away(error)),
+    }
 }

@@ -19,18 +19,21 @@
 //! <data_root>/wasm/cache/KEY.json     what the component imports and exports, and a checksum of the code
 //! <data_root>/wasm/kv/SANDBOX/        embedded key-value stores, one SQLite file per name
 //! <exec_root>/w/SANDBOX/host.sock     control socket of the running host
-//! <exec_root>/w/SANDBOX/host.log      what the host process itself had to say
+//! <exec_root>/w/SANDBOX/host.err      pipe for what the host process itself has to say
+//! <exec_root>/w/SANDBOX/host.log      the first of that
 //! <state_dir>/exit.json               how the workload ended; empty while it has not
 //! ```
 
 pub mod cgroup;
 mod compile;
+mod complaints;
 mod executor;
 mod host;
 pub mod memory;
 mod mounts;
 mod names;
 pub mod protocol;
+mod roster;
 mod state;
 mod stores;
 mod user;

@@ -8,6 +8,12 @@
 
 use std::sync::LazyLock;
 
+use bireme_core::WorkloadSpec;
+
+/// Most bytes of one instance where nothing is said, and the most that can be said.
+pub const DEFAULT_LIMIT: u64 = 256 << 20;
+pub const MAX_LIMIT: u64 = 4 << 30;
+
 /// What a host takes without any instance: the engine, its threads, and buffers.
 pub const BASE: u64 = 96 << 20;
 /// What the engine keeps of a place that an instance has left, for the next, and in how many places at most.
@@ -29,6 +35,12 @@ pub fn of_machine() -> u64 {
 /// What one workload adds: `limit` bytes for each of `instances`.
 pub fn of_workload(limit: u64, instances: u64) -> u64 {
     limit.saturating_mul(instances).saturating_add(KEPT.0 * instances.min(KEPT.1))
+}
+
+/// The same, as the specification has it. A command has one instance.
+pub fn of_spec(spec: &WorkloadSpec, command: bool) -> u64 {
+    let limit = spec.resources.memory.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
+    of_workload(limit, if command { 1 } else { spec.bireme.instances.into() })
 }
 
 /// What the host allows itself when its workloads have `workloads` together: three quarters of the machine at most.

@@ -98,9 +98,8 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
             let tree = rustix::mount::open_tree(CWD, path, flags).map_err(refuse)?;
-            if mount.read_only {
-                set_attributes(&tree, libc::MOUNT_ATTR_RDONLY, None, *recursive).map_err(refuse)?;
-            }
+            let read_only = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
+            set_attributes(&tree, NO_DEVICES | read_only, None, *recursive).map_err(refuse)?;
             if let Some(namespace) = namespace
                 && let Err(error) = set_attributes(&tree, libc::MOUNT_ATTR_IDMAP, Some(namespace), *recursive)
             {
@@ -115,6 +114,10 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
         }),
     }
 }
+
+/// What holds for all that a host is given: containers that share a volume may make device nodes and setuid programs in it,
+/// whose own fences do not hold for the host.
+const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
 fn a_file(path: &Path, target: &str) -> ExecError {
     let text = format!(
@@ -134,7 +137,8 @@ fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool, host: u32) -> ru
     fsconfig_set_string(&fs, "uid", host.to_string())?;
     fsconfig_set_string(&fs, "gid", host.to_string())?;
     fsconfig_create(&fs)?;
-    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mut attributes =
+        MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
@@ -184,5 +188,52 @@ mod tests {
             assert_eq!(id_map(id, 64_530), expected);
         }
         assert_eq!((owner(""), owner("1000:7"), owner("app"), owner("5")), ((0, 0), (1000, 7), (0, 0), (5, 0)));
+    }
+
+    /// As the kernel tells of the mount that `fd` is on.
+    fn flags(fd: &OwnedFd) -> rustix::fs::StatVfsMountFlags {
+        rustix::fs::fstatvfs(fd).unwrap().f_flag
+    }
+
+    #[test]
+    fn no_mount_of_a_component_has_devices_at_any_depth() {
+        use rustix::fs::{Mode, OFlags, StatVfsMountFlags as Flags};
+        use rustix::mount::{MountFlags, UnmountFlags};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, inner) = (dir.path().join("volume"), dir.path().join("volume/part/inner"));
+        std::fs::create_dir_all(&inner).unwrap();
+        rustix::mount::mount("inner", &inner, "tmpfs", MountFlags::empty(), None).unwrap();
+        let device = rustix::fs::makedev(1, 5);
+        for folder in [&volume, &volume.join("part"), &inner] {
+            let mode = Mode::from_raw_mode(0o666);
+            rustix::fs::mknodat(CWD, folder.join("zero"), FileType::CharacterDevice, mode, device).unwrap();
+        }
+        let bind = |recursive| MountSource::Bind { path: volume.clone(), propagation: Default::default(), recursive };
+        let sources = [
+            (bind(true), vec!["zero", "part/zero", "part/inner/zero"]),
+            (bind(false), vec!["zero", "part/zero"]),
+            (
+                MountSource::Subpath { volume: volume.clone(), subpath: PathBuf::from("part") },
+                vec!["zero", "inner/zero"],
+            ),
+            (MountSource::Tmpfs { size: None, mode: None, options: Vec::new() }, vec![]),
+        ];
+        for (source, nodes) in sources {
+            for read_only in [false, true] {
+                let mount = Mount { source: source.clone(), target: "/v".to_owned(), read_only };
+                let tree = open(&mount, None, 64_530).unwrap();
+                let set = flags(&tree);
+                assert!(set.contains(Flags::NODEV | Flags::NOSUID | Flags::NOEXEC), "{mount:?}: {set:?}");
+                assert_eq!(set.contains(Flags::RDONLY), read_only, "{mount:?}");
+                for node in &nodes {
+                    let opened = rustix::fs::openat(&tree, *node, OFlags::RDONLY, Mode::empty());
+                    assert_eq!(opened.err(), Some(rustix::io::Errno::ACCESS), "{node} in {mount:?}");
+                }
+            }
+        }
+        rustix::mount::unmount(&inner, UnmountFlags::DETACH).unwrap();
     }
 }

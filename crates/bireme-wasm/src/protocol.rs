@@ -11,7 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
-use bireme_core::{ErrorKind, ExecError, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec};
+use bireme_core::{
+    ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
+};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
@@ -19,8 +21,16 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 
-/// The most bytes of one message.
+/// The most bytes of one message to a host.
 const MAX_MESSAGE: usize = 16 << 20;
+/// The most bytes of an answer, and of one that is a list.
+const MAX_ANSWER: usize = 64 << 10;
+const MAX_LIST: usize = 4 << 20;
+/// The most instances that a host lists, and bytes of what each works on.
+pub const MAX_INSTANCES: usize = 4096;
+pub const MAX_WORK: usize = 256;
+/// The most bytes of a sentence of a host: why it refuses, or what a workload died of.
+const MAX_SENTENCE: usize = 8 << 10;
 /// The most descriptors of one message: the kernel's `SCM_MAX_FD`.
 pub const MAX_FDS: usize = 253;
 /// In a host's refusal of compiled code that it cannot map.
@@ -52,13 +62,13 @@ pub struct HostConfig {
 pub enum Request {
     /// Answered with [`HostState`].
     Ping,
-    /// Answered with [`Brief`].
+    /// Answered with [`Brief`]: whether it answers at all.
     Brief,
     /// Answered with whether the workload was started; `None` when the host does not have it.
     Known {
         id: WorkloadId,
     },
-    /// Makes a workload ready to start.
+    /// Makes a workload ready to start. Answered with [`Brief`].
     Load(Box<Load>),
     Start {
         id: WorkloadId,
@@ -107,6 +117,21 @@ pub enum Request {
         #[serde(default)]
         stdin: bool,
     },
+}
+
+impl Request {
+    /// The most bytes that its answer may have. Whoever has taken a host over answers what he likes.
+    fn most(&self) -> usize {
+        match self {
+            Self::Ping | Self::Instances { .. } => MAX_LIST,
+            _ => MAX_ANSWER,
+        }
+    }
+
+    /// Whether the answer is a list, which may take memory that is worth counting.
+    pub(crate) fn is_for_list(&self) -> bool {
+        self.most() > MAX_ANSWER
+    }
 }
 
 /// Everything a host needs to run one workload. The descriptors that come with it are listed in `fds`, in order.
@@ -214,7 +239,7 @@ pub struct HostState {
     pub listeners: Vec<SocketAddr>,
 }
 
-/// The same in numbers.
+/// The same in numbers. The daemon keeps its own and believes neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brief {
     pub workloads: usize,
@@ -270,7 +295,7 @@ impl Refusal {
 
 impl From<Refusal> for ExecError {
     fn from(refusal: Refusal) -> Self {
-        let error = ExecError::new(refusal.kind, refusal.message);
+        let error = ExecError::new(refusal.kind, sentence(&refusal.message));
         match refusal.exit_code {
             Some(code) => error.with_exit_code(code),
             None => error,
@@ -278,7 +303,29 @@ impl From<Refusal> for ExecError {
     }
 }
 
-/// What every answer is.
+/// What a host says, as one line of bounded length that can be logged and shown.
+pub fn sentence(text: &str) -> String {
+    line(text, MAX_SENTENCE)
+}
+
+/// The first `most` bytes of `text` as one line.
+pub fn line(text: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text[..text.floor_char_boundary(most)].chars().map(plain).collect()
+}
+
+/// How a workload ended, as far as its host is believed: not before it was there (`since`) nor in the future, in nanoseconds
+/// since 1970, and for a reason of bounded length.
+pub(crate) fn credible(exit: Exit, since: i64) -> Exit {
+    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+    Exit {
+        finished_at: exit.finished_at.clamp(since.min(now), now),
+        error: exit.error.as_deref().map(sentence),
+        ..exit
+    }
+}
+
+/// What every answer is, as a host makes it. The daemon never builds the value: it takes many times the bytes it came in.
 pub type Answer = Result<serde_json::Value, Refusal>;
 
 /// Writes one message with `fds` attached.
@@ -314,45 +361,81 @@ pub async fn send<T: Serialize>(stream: &UnixStream, message: &T, fds: &[Borrowe
 /// Reads one message with the descriptors that came with it; `None` when the peer closed instead.
 ///
 /// # Errors
-/// Those of the socket; `InvalidData` for anything that is not a message.
+/// Those of the socket; `InvalidData` for anything that is not a message, and for more than [`MAX_FDS`] descriptors.
 /// # Cancel safety
 /// Not cancel safe: close the connection if the future is dropped.
 pub async fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut fds = Vec::new();
+    let mut take = |bytes: &mut [u8]| -> io::Result<usize> {
+        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut rest = [IoSliceMut::new(bytes)];
+        let got = rustix::net::recvmsg(stream.as_fd(), &mut rest, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        // Each byte may bring as many as the kernel takes at once.
+        if fds.len() > MAX_FDS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors came with a message"));
+        }
+        Ok(got.bytes)
+    };
+    let Some(body) = message(stream, MAX_MESSAGE, &mut take).await? else { return Ok(None) };
+    Ok(Some((parse(&body)?, fds)))
+}
+
+/// Reads the answer to `request`; `None` when the host closed instead. Descriptors that come with it are the kernel's to
+/// close: they are not asked for, so they never become the daemon's.
+///
+/// # Errors
+/// As [`receive`]; also for more bytes than the answer to such a request may have.
+/// # Cancel safety
+/// Not cancel safe: close the connection if the future is dropped.
+pub(crate) async fn receive_answer<T: for<'de> Deserialize<'de>>(
+    stream: &UnixStream,
+    request: &Request,
+) -> io::Result<Option<Result<T, Refusal>>> {
+    let mut take = |bytes: &mut [u8]| -> io::Result<usize> { Ok(rustix::io::read(stream.as_fd(), bytes)?) };
+    let Some(body) = message(stream, request.most(), &mut take).await? else { return Ok(None) };
+    parse(&body).map(Some)
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Reads the body of one message of at most `most` bytes by `take`, which reads what is there; `None` at end of file.
+async fn message(
+    stream: &UnixStream,
+    most: usize,
+    take: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<Option<Vec<u8>>> {
     let mut header = [0u8; 4];
-    if !fill(stream, &mut header, &mut fds).await? {
+    if !fill(stream, &mut header, take).await? {
         return Ok(None);
     }
     let length = u32::from_be_bytes(header) as usize;
-    if length > MAX_MESSAGE {
+    if length > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     let mut body = vec![0u8; length];
-    if !fill(stream, &mut body, &mut fds).await? {
+    if !fill(stream, &mut body, take).await? {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let message = serde_json::from_slice(&body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(Some((message, fds)))
+    Ok(Some(body))
 }
 
 /// Reads exactly `bytes`, never more, so that what follows stays in the socket. False at end of file before the first.
-async fn fill(stream: &UnixStream, bytes: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<bool> {
+async fn fill(
+    stream: &UnixStream,
+    bytes: &mut [u8],
+    take: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+) -> io::Result<bool> {
     let mut filled = 0;
     while filled < bytes.len() {
-        let n = stream
-            .async_io(Interest::READABLE, || {
-                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-                let mut control = RecvAncillaryBuffer::new(&mut space);
-                let mut rest = [IoSliceMut::new(&mut bytes[filled..])];
-                let got = rustix::net::recvmsg(stream.as_fd(), &mut rest, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-                for message in control.drain() {
-                    if let RecvAncillaryMessage::ScmRights(rights) = message {
-                        fds.extend(rights);
-                    }
-                }
-                Ok(got.bytes)
-            })
-            .await?;
+        let n = stream.async_io(Interest::READABLE, || take(&mut bytes[filled..])).await?;
         if n == 0 {
             return if filled == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
@@ -386,5 +469,90 @@ mod tests {
         { reader }.read_to_string(&mut got).unwrap();
         assert_eq!(got, "hello");
         assert!(receive::<String>(&b).await.unwrap().is_none());
+    }
+
+    fn open_files() -> usize {
+        std::fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    /// As [`send`] does it, a byte at a time, and with each as many descriptors as the kernel takes.
+    async fn send_with_descriptors_everywhere(stream: &UnixStream, body: &[u8]) -> io::Result<()> {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let fds = vec![reader.as_fd(); MAX_FDS];
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        for byte in length.iter().chain(body) {
+            let attached = || {
+                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+                let bytes = [IoSlice::new(std::slice::from_ref(byte))];
+                Ok(rustix::net::sendmsg(stream.as_fd(), &bytes, &mut control, SendFlags::NOSIGNAL)?)
+            };
+            stream.async_io(Interest::WRITABLE, attached).await?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn descriptors_of_an_answer_never_become_the_daemons() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let before = open_files();
+        let sent = async { send_with_descriptors_everywhere(&a, br#"{"Ok":[]}"#).await.unwrap() };
+        let received = async {
+            let answer = receive_answer::<Vec<u8>>(&b, &Request::Ping).await.unwrap().unwrap();
+            (answer.unwrap(), open_files())
+        };
+        let ((), (answer, during)) = tokio::join!(sent, received);
+        assert!(answer.is_empty());
+        // The other side's pipe, and nothing of what it sent.
+        assert!(during <= before + 2, "{before} were open and {during} are");
+    }
+
+    #[tokio::test]
+    async fn a_host_takes_no_more_descriptors_than_one_message_has() {
+        let (a, b) = UnixStream::pair().unwrap();
+        let sent = send_with_descriptors_everywhere(&a, br#"{"op":"ping"}"#);
+        let received = async {
+            let error = receive::<Request>(&b).await.err().unwrap();
+            drop(b);
+            error
+        };
+        let (_, error) = tokio::join!(sent, received);
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn answers_are_bounded_by_what_was_asked() {
+        let id = WorkloadId::from_bytes([7; 32]);
+        let long = format!("{{\"Ok\":{{\"x\":\"{}\"}}}}", "x".repeat(MAX_ANSWER));
+        for (request, fits) in
+            [(Request::Brief, false), (Request::Wait { id: id.clone() }, false), (Request::Instances { id }, true)]
+        {
+            let (a, b) = UnixStream::pair().unwrap();
+            let text = long.clone();
+            let sender = tokio::spawn(async move {
+                let raw = serde_json::value::RawValue::from_string(text).unwrap();
+                let _ = send(&a, &raw, &[]).await;
+            });
+            let answer = receive_answer::<serde::de::IgnoredAny>(&b, &request).await;
+            drop(b);
+            assert_eq!(answer.is_ok(), fits, "{request:?}");
+            sender.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn what_a_host_says_is_one_line_and_its_times_are_possible() {
+        let refusal = Refusal::new(ErrorKind::Internal, format!("no\n2026 ERROR all is lost\r{}", "ä".repeat(1 << 20)));
+        let error = ExecError::from(refusal);
+        assert!(error.message().len() <= MAX_SENTENCE && !error.message().contains(['\n', '\r']), "{error}");
+        let ended = |finished_at| Exit { code: 0, oom_killed: false, finished_at, error: Some("e\n".repeat(1 << 20)) };
+        let now = chrono::Utc::now().timestamp_nanos_opt().unwrap();
+        for (told, since) in [(i64::MAX, 5), (i64::MIN, 5), (now - 1000, 0)] {
+            let exit = credible(ended(told), since);
+            assert!((since..=now + 60_000_000_000).contains(&exit.finished_at), "{}", exit.finished_at);
+            assert!(exit.error.unwrap().len() <= MAX_SENTENCE);
+        }
+        assert_eq!(credible(ended(now - 1000), 0).finished_at, now - 1000);
     }
 }

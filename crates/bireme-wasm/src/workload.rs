@@ -15,7 +15,8 @@ use tokio::task::AbortHandle;
 
 use crate::host::{Host, ask_on};
 use crate::names::Tables;
-use crate::protocol::{Instance, Request, Usage};
+use crate::protocol::{self, Instance, Request, Usage};
+use crate::roster::Roster;
 use crate::state::StateFolder;
 
 /// Longest time a host may take to answer when a workload shall end, and then to have ended it.
@@ -25,7 +26,7 @@ const END: Duration = Duration::from_secs(10);
 pub(crate) struct Home {
     pub host: Host,
     /// Serialises what starts and ends the host process of this sandbox.
-    pub turn: Arc<Mutex<()>>,
+    pub turn: Arc<Mutex<Roster>>,
     pub tables: Arc<Tables>,
     pub kv_dir: PathBuf,
 }
@@ -35,7 +36,7 @@ pub(crate) struct ComponentWorkload {
     host: Host,
     pid: u32,
     /// Serialises what starts and ends the host process of this sandbox.
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Mutex<Roster>>,
     tables: Arc<Tables>,
     started: watch::Sender<bool>,
     exit: watch::Receiver<Option<Exit>>,
@@ -54,11 +55,18 @@ impl Drop for ComponentWorkload {
 }
 
 impl ComponentWorkload {
-    /// A workload that its host knows. Watches for its end from now on.
-    pub(crate) fn live(id: WorkloadId, home: Home, pid: u32, started: bool, state_dir: PathBuf) -> Self {
+    /// A workload that its host knows, of this process and not there before `since`, in nanoseconds since 1970. Watches for
+    /// its end from now on.
+    pub(crate) fn live(
+        id: WorkloadId,
+        home: Home,
+        (pid, since): (u32, i64),
+        started: bool,
+        state_dir: PathBuf,
+    ) -> Self {
         let Home { host, turn, tables, kv_dir } = home;
         let (ended, exit) = watch::channel(None);
-        let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), ended));
+        let watching = tokio::spawn(watch_end(id.clone(), host.clone(), state_dir.clone(), since, ended));
         let started = watch::Sender::new(started);
         Self { id, host, pid, turn, tables, started, exit, monitor: Some(watching.abort_handle()), state_dir, kv_dir }
     }
@@ -84,26 +92,29 @@ impl ComponentWorkload {
 
 /// Reads how a workload ended; `None` while it has not, or when the record is damaged.
 pub(crate) fn read_exit(state_dir: &Path) -> Option<Exit> {
-    StateFolder::open(state_dir).ok()?.read_exit()
+    StateFolder::open(state_dir).ok()?.read_exit().map(|exit| protocol::credible(exit, 0))
 }
 
-/// Waits for the end on a connection of its own. A connection that breaks means that the host process is gone.
-async fn watch_end(id: WorkloadId, host: Host, state_dir: PathBuf, ended: watch::Sender<Option<Exit>>) {
+/// The end of a workload whose host came to its own, written down for the next daemon.
+pub(crate) fn record_end(id: &WorkloadId, state_dir: &Path, why: String) -> Exit {
+    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+    let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(why) };
+    if let Err(error) = StateFolder::open(state_dir).and_then(|folder| folder.write_exit(&exit)) {
+        tracing::warn!(workload.id = %id, %error, "cannot record the end of a component");
+    }
+    exit
+}
+
+/// Waits for the end on a connection of its own. A connection that breaks means that the host process is gone. One that says
+/// so too early gains nothing: whatever has ended is deleted, and the host with the last.
+async fn watch_end(id: WorkloadId, host: Host, state_dir: PathBuf, since: i64, ended: watch::Sender<Option<Exit>>) {
     let answer = host.ask::<Exit>(&Request::Wait { id: id.clone() }, &[]).await;
-    let exit = answer.unwrap_or_else(|error| {
-        read_exit(&state_dir).unwrap_or_else(|| {
-            let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
-            tracing::warn!(workload.id = %id, %error, "the host process of a component died");
-            let text = format!("its host process died (what it said is in {})", host.dir.join("host.log").display());
-            let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(text) };
-            // The next daemon finds the same end.
-            if let Err(error) = StateFolder::open(&state_dir).and_then(|folder| folder.write_exit(&exit)) {
-                tracing::warn!(workload.id = %id, %error, "cannot record the end of a component");
-            }
-            exit
-        })
+    let exit = answer.or_else(|error| read_exit(&state_dir).ok_or(error)).unwrap_or_else(|error| {
+        tracing::warn!(workload.id = %id, %error, "the host process of a component died");
+        let text = format!("its host process died (what it said is in {})", host.dir.join("host.log").display());
+        record_end(&id, &state_dir, text)
     });
-    let _ = ended.send(Some(exit));
+    let _ = ended.send(Some(protocol::credible(exit, since)));
 }
 
 impl Workload for ComponentWorkload {
@@ -127,7 +138,7 @@ impl Workload for ComponentWorkload {
                 return self.host.ask(&request, &[]).await;
             }
             let mut exit = self.exit.clone();
-            self.host.ask_for_end(&request, END).await?;
+            self.host.ask_for_end(&request, END, true).await?;
             let host = self.host.clone();
             // A kill ends whatever it is sent to, and if the host cannot, with the host.
             tokio::spawn(async move {
@@ -172,21 +183,23 @@ impl Workload for ComponentWorkload {
         Box::pin(async move {
             self.running()?;
             let instances: Vec<Instance> = self.host.ask(&Request::Instances { id: self.id.clone() }, &[]).await?;
+            let instances = instances.into_iter().take(protocol::MAX_INSTANCES);
             let row = |i: Instance| {
                 let age = Duration::from_millis(i.age).as_secs_f64();
-                vec![i.number.to_string(), i.trigger, format!("{age:.3}s"), i.work]
+                let [trigger, work] = [i.trigger, i.work].map(|text| protocol::line(&text, protocol::MAX_WORK));
+                vec![i.number.to_string(), trigger, format!("{age:.3}s"), work]
             };
             Ok(ProcessTable {
                 titles: ["INSTANCE", "TRIGGER", "AGE", "WORK"].map(str::to_owned).to_vec(),
-                rows: instances.into_iter().map(row).collect(),
+                rows: instances.map(row).collect(),
             })
         })
     }
 
     fn delete(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
-            let _turn = self.turn.lock().await;
-            release(&self.host, &self.id, &self.kv_dir, &self.tables).await;
+            let mut roster = self.turn.lock().await;
+            release(&self.host, &self.id, &self.kv_dir, &self.tables, &mut roster).await;
             if let Ok(folder) = StateFolder::open(&self.state_dir) {
                 folder.remove_exit();
                 folder.take_back();
@@ -231,15 +244,17 @@ impl Workload for ComponentWorkload {
     }
 }
 
-/// Deletes `id` in its host and clears the host away when that was the last. The caller holds the sandbox's turn.
-pub(crate) async fn release(host: &Host, id: &WorkloadId, kv_dir: &Path, tables: &Tables) {
-    let _ = host.ask_for_end(&Request::Delete { id: id.clone() }, END).await;
-    match host.brief().await {
-        Ok(brief) if brief.workloads > 0 => host.limit_memory(brief.memory),
-        _ => {
-            host.clear(kv_dir).await;
-            tables.forget(&host.sandbox);
-        }
+/// Deletes `id` in its host, and ends and clears the host away when that was the last, whatever it says. The caller holds
+/// the sandbox's turn.
+pub(crate) async fn release(host: &Host, id: &WorkloadId, kv_dir: &Path, tables: &Tables, roster: &mut Roster) {
+    roster.remove(id);
+    let others = !roster.is_empty();
+    let _ = host.ask_for_end(&Request::Delete { id: id.clone() }, END, others).await;
+    if others {
+        host.limit_memory(roster.memory());
+    } else {
+        host.clear(kv_dir).await;
+        tables.forget(&host.sandbox);
     }
 }
 
@@ -299,5 +314,64 @@ mod tests {
         assert_eq!((name.as_str(), stats.rx_dropped, stats.tx_bytes, stats.tx_dropped), ("eth0", 4, 9, 12));
         assert!(interface("    lo: 1 2 3 4 5 6 7 8 9 10 11 12").is_none());
         assert!(interface("Inter-|   Receive").is_none());
+    }
+
+    /// A host that was taken over: it answers every request with what helps it.
+    async fn lies(socket: tokio::net::UnixListener) {
+        loop {
+            let Ok((stream, _)) = socket.accept().await else { return };
+            tokio::spawn(async move {
+                while let Ok(Some((request, _))) = protocol::receive::<Request>(&stream).await {
+                    let answer = match request {
+                        Request::Brief => serde_json::json!({ "workloads": 7, "memory": u64::MAX }),
+                        _ => serde_json::Value::Null,
+                    };
+                    let answer: protocol::Answer = Ok(answer);
+                    let _ = protocol::send(&stream, &answer, &[]).await;
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_ends_with_its_last_workload_whatever_it_says() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (instance, sandbox) =
+            (format!("test-{}", std::process::id()), bireme_core::SandboxId::parse("app").unwrap());
+        let host = Host::new(dir.path(), &instance, sandbox);
+        std::fs::create_dir_all(&host.dir).unwrap();
+        let socket = tokio::net::UnixListener::bind(host.dir.join("host.sock")).unwrap();
+        let lying = tokio::spawn(lies(socket));
+        let folders = crate::cgroup::folders(&host.cgroup);
+        let mut process = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+        for folder in &folders {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join("cgroup.procs"), process.id().unwrap().to_string()).unwrap();
+        }
+        let limit = || {
+            let files = ["memory.limit_in_bytes", "memory.max"];
+            let texts = folders.iter().flat_map(|folder| files.map(|file| std::fs::read_to_string(folder.join(file))));
+            texts.flatten().find_map(|text| text.trim().parse::<u64>().ok())
+        };
+        let ids = [1, 2].map(|n| WorkloadId::from_bytes([n; 32]));
+        let (mut roster, tables, kv) = (Roster::default(), Tables::default(), dir.path().join("kv"));
+        for id in &ids {
+            roster.add(id.clone(), 16 << 20);
+        }
+        release(&host, &ids[0], &kv, &tables, &mut roster).await;
+        assert!(process.try_wait().unwrap().is_none(), "one workload is left");
+        let expected = crate::memory::hard(16 << 20, crate::memory::of_machine());
+        if let Some(limit) = limit() {
+            assert!(limit <= expected, "{limit} is not {expected}");
+        }
+        release(&host, &ids[1], &kv, &tables, &mut roster).await;
+        let ended = tokio::time::timeout(Duration::from_secs(1), process.wait()).await;
+        assert!(!ended.expect("the host goes on").unwrap().success());
+        assert!(!host.dir.exists() && folders.iter().all(|folder| !folder.exists()));
+        crate::cgroup::remove(&crate::host::parent_cgroup(&instance));
+        lying.abort();
     }
 }

@@ -165,3 +165,102 @@ fn lone_components_share_no_port_and_those_of_an_app_do() {
     assert_eq!(client::tcp(port, "GET", "/three", "", b"").unwrap().status, 404);
     engine.finish();
 }
+
+/// A container is held by its own device rules, and makes nodes all the same: whoever else has the volume opens none.
+#[test]
+fn no_device_node_in_a_shared_volume_is_opened() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("command", "command");
+    // The kernel's memory of zeros, which nobody's rules allow a host, and one that they do.
+    let make = "mkdir /v/part; for at in /v /v/part; do mknod -m 666 $at/zero c 1 5; mknod -m 666 $at/null c 1 3; done";
+    engine.docker(["run", "--rm", "-v", "shared:/v", "busybox", "sh", "-c", make]).stdout();
+    for mount in ["type=volume,src=shared,dst=/v", "type=volume,src=shared,dst=/v,volume-subpath=part"] {
+        let run = |words: &[&str]| {
+            let before = ["run", "--rm", "--platform", "wasi/wasm", "--mount", mount, "command"];
+            engine.docker(before.iter().chain(words))
+        };
+        run(&["write", "/v/file", "text"]).stdout();
+        for node in ["/v/zero", "/v/null"] {
+            run(&["append", node, "text"]).fails(1, "Permission denied");
+        }
+    }
+    // And the host's own cgroup has no device either, whatever it comes to see.
+    serve_probe(&engine);
+    let cgroups = std::fs::read_to_string(format!("/proc/{}/cgroup", host(&engine, "probe"))).unwrap();
+    if let Some(own) = cgroups.lines().find_map(|line| line.split_once(":devices:")) {
+        let allowed = std::fs::read_to_string(format!("/sys/fs/cgroup/devices{}/devices.list", own.1)).unwrap();
+        assert_eq!(allowed, "c 1:3 rw\nc 1:9 rw\n");
+    }
+    engine.finish();
+}
+
+/// Waits until a process is over, though perhaps not waited for by its parent.
+fn ended(pid: u32) {
+    eventually("the end of a host process", || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+        status.map_or(true, |text| text.contains("State:\tZ")).then_some(())
+    });
+}
+
+fn serve_probe(engine: &Engine) {
+    engine.build_guest("probe", "probe");
+    serve(engine, "probe", &[], "probe");
+}
+
+/// With the engine's run folder emptied nothing of a host is left to ask: it is found by its cgroup.
+#[test]
+fn a_host_that_nobody_knows_of_does_not_outlive_the_next_start() {
+    let mut engine = Engine::start();
+    serve_probe(&engine);
+    let pid = host(&engine, "probe");
+    engine.crash();
+    std::fs::remove_dir_all(engine.exec_root().join("w")).unwrap();
+    engine.come_back();
+    ended(pid);
+    let state = engine.request("GET", "/containers/probe/json", b"").json()["State"].clone();
+    assert_eq!(state["Running"], false, "{state}");
+    engine.docker(["start", "probe"]).stdout();
+    assert_ne!(host(&engine, "probe"), pid);
+    engine.finish();
+}
+
+#[test]
+fn hosts_that_do_not_answer_do_not_keep_the_engine_from_starting() {
+    let mut engine = Engine::start();
+    engine.build_guest("probe", "probe");
+    let names = ["one", "two", "three", "four"];
+    let ports = names.map(|name| serve(&engine, name, &[], "probe"));
+    let restarted = serve(&engine, "restarted", &["--restart", "always"], "probe");
+    let answering = serve(&engine, "answering", &[], "probe");
+    let silent: Vec<u32> = names.iter().chain(&["restarted"]).map(|name| host(&engine, name)).collect();
+    let kept = host(&engine, "answering");
+    engine.crash();
+    for pid in &silent {
+        kill_process(Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap(), Signal::STOP).unwrap();
+    }
+    let begun = Instant::now();
+    engine.come_back();
+    // Some seconds for all of them together, on a machine under load.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    for pid in &silent {
+        ended(*pid);
+    }
+    for (name, port) in names.iter().zip(ports) {
+        let state = eventually("its end", || {
+            let state = engine.request("GET", &format!("/containers/{name}/json"), b"").json()["State"].clone();
+            (state["Running"] == false).then_some(state)
+        });
+        assert_eq!(
+            state["Error"], "its host process did not answer when the engine started, and was killed",
+            "{state}"
+        );
+        assert!(client::tcp(port, "GET", "/", "", b"").is_err(), "{name} answers");
+    }
+    eventually("the one with a policy", || {
+        client::tcp(restarted, "GET", "/", "", b"").ok().filter(|answer| answer.status == 200)
+    });
+    assert_eq!(client::tcp(answering, "GET", "/", "", b"").unwrap().status, 200);
+    assert_eq!(host(&engine, "answering"), kept);
+    engine.finish();
+}
