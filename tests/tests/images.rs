@@ -100,8 +100,11 @@ fn a_command_is_run_again_only_when_something_before_it_changed() {
     assert_eq!(build("one\n", &["--cache-from", "nosuch"]).0, 0, "and of no other");
 
     // The cache alone keeps what a build left behind that failed later.
-    story.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN exit 9\n", &[]).fails(9, "returned a non-zero code: 9");
-    let log = story.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN cat /kept; exit 9\n", &[]);
+    let forced = &["--force-rm"];
+    story
+        .dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN exit 9\n", forced)
+        .fails(9, "returned a non-zero code: 9");
+    let log = story.dockerfile("FROM busybox\nRUN echo kept > /kept\nRUN cat /kept; exit 9\n", forced);
     log.fails(9, "returned a non-zero code: 9");
     assert!(log.raw_stdout().contains("Using cache") && log.raw_stdout().contains("kept\n"), "{log}");
     let layers = || std::fs::read_dir(story.engine.data_root().join("images/layers/sha256")).unwrap().count();
@@ -139,7 +142,7 @@ fn commands_are_run_as_the_build_was_told() {
     story.engine.docker(["network", "create", "yard"]).stdout();
     story.dockerfile("FROM busybox\nRUN ip addr\n", &["--network", "yard"]).stdout();
     story.dockerfile("FROM busybox\nRUN true\n", &["--network", "nosuch"]).fails(1, "network nosuch not found");
-    story.dockerfile("FROM busybox\nRUN /no/such\n", &[]).fails(127, "returned a non-zero code: 127");
+    story.dockerfile("FROM busybox\nRUN /no/such\n", &["--force-rm"]).fails(127, "returned a non-zero code: 127");
     story.end();
 }
 
@@ -285,6 +288,57 @@ fn the_containers_of_a_build_stay_when_they_are_asked_to() {
     story.engine.docker(["container", "prune", "-f"]).stdout();
     // Both words: they go.
     story.dockerfile(dockerfile, &["--no-cache", "--rm=false", "--force-rm"]).stdout();
+    story.end();
+}
+
+/// Source: moby, `builder/dockerfile/evaluator.go`, `dispatch`.
+#[test]
+fn the_container_of_a_command_that_failed_stays_to_be_looked_at() {
+    let mut story = Story::begin();
+    let dockerfile = "FROM busybox\nRUN echo one > /one\nRUN echo two > /two; exit 9\n";
+    let log = story.dockerfile(dockerfile, &[]);
+    log.fails(9, "returned a non-zero code: 9");
+    assert_eq!(log.raw_stdout().matches("Removed intermediate container").count(), 1, "of the one that did not: {log}");
+    let left = |story: &Story| story.engine.docker(["ps", "-aq"]).stdout().trim().to_owned();
+    let failed = left(&story);
+    assert_eq!(failed.len(), 12, "one is left: {failed:?}");
+    // It is a container like any other, with the image that it ran in, and stays one.
+    for again in [false, true] {
+        story.prints(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", &failed], "exited 9\n");
+        story.prints(&["diff", &failed], "A /two\n");
+        if !again {
+            story.engine.docker(["builder", "prune", "-af"]).stdout();
+            story.engine.crash();
+            story.engine.come_back();
+        }
+    }
+    story.engine.docker(["commit", &failed, "looked"]).stdout();
+    story.prints(&["run", "--rm", "looked", "cat", "/one", "/two"], "one\ntwo\n");
+    let image = story.engine.docker(["inspect", "-f", "{{.Image}}", &failed]).stdout().trim().to_owned();
+    story.engine.docker(["rmi", &image]).fails(1, "is being used by container");
+    story.engine.docker(["rm", &failed]).stdout();
+    story.engine.docker(["image", "prune", "-f"]).stdout();
+    story.engine.docker(["image", "inspect", &image]).fails(1, "No such image");
+
+    // The first command's image is the base itself.
+    story.dockerfile("FROM busybox\nRUN exit 9\n", &[]).fails(9, "returned a non-zero code: 9");
+    let failed = left(&story);
+    story.prints(&["inspect", "-f", "{{.Config.Image}}", &failed], &{
+        let base = story.engine.docker(["inspect", "-f", "{{.Id}}", "busybox"]).stdout().to_owned();
+        format!("{}\n", &base["sha256:".len()..][..12])
+    });
+    story.engine.docker(["rm", &failed]).stdout();
+
+    // It takes a word to have it removed, whatever is said of the others.
+    for more in [&["--force-rm"][..], &["--force-rm", "--rm=false"]] {
+        let log = story.dockerfile(dockerfile, &[&["--no-cache"], more].concat());
+        log.fails(9, "returned a non-zero code: 9");
+        assert_eq!(log.raw_stdout().matches("Removed intermediate container").count(), 2, "{log}");
+        assert_eq!(left(&story), "");
+    }
+    story.dockerfile(dockerfile, &["--no-cache", "--rm=false"]).fails(9, "returned a non-zero code: 9");
+    assert_eq!(left(&story).lines().count(), 2);
+    story.engine.docker(["container", "prune", "-f"]).stdout();
     story.end();
 }
 

@@ -7,9 +7,9 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bireme_core::BoxFuture;
+use bireme_core::{BoxFuture, WorkloadId};
 use bireme_image::{BuildEvent, BuildRequest, Changes, Commit, ImageConfig, ImageError, ImageId, Reference};
-use bireme_image::{OnBuildEvent, RunStep, RunSteps};
+use bireme_image::{KeepContainers, OnBuildEvent, RunStep, RunSteps};
 use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +18,7 @@ use crate::error::EngineError;
 use crate::frames;
 use crate::layer;
 use crate::request::{Attach, Create, HealthCheck, LogRequest, Remove, Unfinished, WaitCondition};
-use crate::view::Status;
+use crate::view::{Container, Status};
 
 /// A container to be made an image of.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +62,17 @@ impl Engine {
         built
     }
 
-    /// Removes the container of a step, whatever it does.
+    /// Removes the container of a step whose build ended with an earlier engine, unless its command had failed: that one was
+    /// left to be looked at.
     pub(crate) async fn remove_of_build(&self, id: &str) {
+        let failed = |view: &Container| view.state.status == Status::Exited && view.state.exit_code != 0;
+        if !self.inspect(id).is_ok_and(|view| failed(&view)) {
+            self.remove_step(id).await;
+        }
+    }
+
+    /// Removes the container of a step, whatever it does.
+    async fn remove_step(&self, id: &str) {
         if let Err(error) = self.remove(id, Remove { force: true, volumes: true }).await {
             tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
         }
@@ -171,8 +180,7 @@ struct StepRunner {
     engine: Engine,
     template: Create,
     removals: TaskTracker,
-    /// Leave containers there when they have ended.
-    keep: bool,
+    keep: KeepContainers,
 }
 
 impl RunSteps for StepRunner {
@@ -191,32 +199,45 @@ impl StepRunner {
         let id = scaffold.id.clone();
         let id = id.as_str();
         say(format!(" ---> Running in {}\n", created.id.short()));
-        let streams = Attach { stdout: true, stderr: true, stream: true, ..Attach::default() };
-        let session = self.engine.attach(id, streams).await.map_err(refused)?;
-        let end = self.engine.wait(id, WaitCondition::NextExit).map_err(refused)?;
-        self.engine.start(id).await.map_err(refused)?;
-        if let Some(stream) = session.stream.await.map_err(refused)? {
-            // Output that breaks off does not change how the command ended.
-            if let Err(error) = tell(stream, &say).await {
-                tracing::warn!(workload.id = id, %error, "the output of a build's command broke off");
+        match self.run_in(id, &command, &say).await {
+            Ok(()) if self.keep == KeepContainers::All => scaffold.id.clear(),
+            Ok(()) => {}
+            Err(error) => {
+                match self.keep {
+                    KeepContainers::None => say(removed(&created.id)),
+                    KeepContainers::Failed | KeepContainers::All => scaffold.id.clear(),
+                }
+                return Err(error);
             }
         }
-        let ended = end.await.map_err(refused)?;
-        if self.keep {
-            scaffold.id.clear();
-        }
-        if ended.code != 0 {
-            return Err(ImageError::Run { command: command.join(" "), code: ended.code });
-        }
         let (lower, upper) = self.engine.folders_of(id).map_err(refused)?;
-        if !self.keep {
-            say(format!(" ---> Removed intermediate container {}\n", created.id.short()));
+        if self.keep != KeepContainers::All {
+            say(removed(&created.id));
         }
         Ok(Box::new(move |out: &mut dyn Write| {
             let packed = layer::pack(&lower, &upper, out);
             drop(scaffold);
             packed
         }))
+    }
+
+    /// Runs the command that a container was made for to its end.
+    async fn run_in(&self, id: &str, command: &[String], say: &(dyn Fn(String) + Sync)) -> Result<(), ImageError> {
+        let streams = Attach { stdout: true, stderr: true, stream: true, ..Attach::default() };
+        let session = self.engine.attach(id, streams).await.map_err(refused)?;
+        let end = self.engine.wait(id, WaitCondition::NextExit).map_err(refused)?;
+        self.engine.start(id).await.map_err(refused)?;
+        if let Some(stream) = session.stream.await.map_err(refused)? {
+            // Output that breaks off does not change how the command ended.
+            if let Err(error) = tell(stream, say).await {
+                tracing::warn!(workload.id = id, %error, "the output of a build's command broke off");
+            }
+        }
+        let ended = end.await.map_err(refused)?;
+        if ended.code != 0 {
+            return Err(ImageError::Run { command: command.join(" "), code: ended.code });
+        }
+        Ok(())
     }
 
     fn request(&self, step: RunStep) -> Create {
@@ -228,9 +249,14 @@ impl StepRunner {
         request.env = step.env;
         request.health = Some(HealthCheck { test: vec!["NONE".to_owned()], ..HealthCheck::default() });
         request.log = LogRequest { driver: "none".to_owned(), ..LogRequest::default() };
-        request.unfinished = Some(Unfinished { image: step.image, layers: step.layers, keep: self.keep });
+        request.unfinished =
+            Some(Unfinished { image: step.image, layers: step.layers, keep: self.keep == KeepContainers::All });
         request
     }
+}
+
+fn removed(id: &WorkloadId) -> String {
+    format!(" ---> Removed intermediate container {}\n", id.short())
 }
 
 fn refused(error: EngineError) -> ImageError {
@@ -253,7 +279,7 @@ impl Drop for Scaffold {
         if id.is_empty() {
             return;
         }
-        let removal = async move { engine.remove_of_build(&id).await };
+        let removal = async move { engine.remove_step(&id).await };
         // Without a runtime the engine is ending; the next one clears it away.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             drop(self.removals.spawn_on(removal, &runtime));

@@ -79,10 +79,24 @@ pub struct BuildRequest {
     pub cache_from: Vec<String>,
     /// Carries out RUN; `None` refuses it.
     pub runner: Option<Arc<dyn RunSteps>>,
-    /// Leave the containers of commands there when they have ended.
-    pub keep_containers: bool,
+    /// Which containers of commands are left there when the commands have ended.
+    pub keep_containers: KeepContainers,
     /// Credentials by registry host, `docker.io` for Docker Hub.
     pub auth: BTreeMap<String, RegistryAuth>,
+}
+
+/// Which containers of a build are left there when it is done with them. Those of a build that is given up never are.
+///
+/// Source: moby, `builder/dockerfile/evaluator.go`, `dispatch`: `rm` and `forcerm`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeepContainers {
+    /// None at all.
+    None,
+    /// That of a command that failed, so that somebody can look at it.
+    #[default]
+    Failed,
+    /// All.
+    All,
 }
 
 /// The files that COPY and ADD may take.
@@ -110,7 +124,7 @@ impl BuildRequest {
             no_cache: false,
             cache_from: Vec::new(),
             runner: None,
-            keep_containers: false,
+            keep_containers: KeepContainers::default(),
             auth: BTreeMap::new(),
         }
     }
@@ -433,7 +447,12 @@ impl Build<'_> {
         let mut config = record.config_file()?;
         config.created = None;
         config.comment = None;
-        Ok(Stage::new(config, record.layers, dockerfile.escape).with_path())
+        let own = config.config.env.len();
+        let mut stage = Stage::new(config, record.layers, dockerfile.escape).with_path();
+        if stage.config.config.env.len() == own {
+            stage.base = Some((image, stage.digest()?));
+        }
+        Ok(stage)
     }
 
     /// A stored image, pulled if it is not there or a newer one is asked for.

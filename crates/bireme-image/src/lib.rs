@@ -34,7 +34,7 @@ mod wanted;
 
 pub use archive::Loaded;
 pub use build::run::{CachedLayer, Changes, RunStep, RunSteps};
-pub use build::{BuildContext, BuildRequest};
+pub use build::{BuildContext, BuildRequest, KeepContainers};
 pub use commit::{Commit, fetch};
 pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;

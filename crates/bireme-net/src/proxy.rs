@@ -48,7 +48,7 @@ impl Passing {
 #[derive(Clone)]
 struct Activity {
     since: Instant,
-    /// Milliseconds after `since`.
+    /// Nanoseconds after `since`: many come within a millisecond.
     last: Arc<AtomicU64>,
 }
 
@@ -58,7 +58,7 @@ impl Activity {
     }
 
     fn elapsed(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn note(&self) {
@@ -66,7 +66,7 @@ impl Activity {
     }
 
     fn silent(&self) -> Duration {
-        Duration::from_millis(self.elapsed().saturating_sub(self.last.load(Ordering::Relaxed)))
+        Duration::from_nanos(self.elapsed().saturating_sub(self.last.load(Ordering::Relaxed)))
     }
 }
 

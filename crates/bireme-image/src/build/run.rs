@@ -5,11 +5,13 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use bireme_core::BoxFuture;
+use chrono::{SubsecRound as _, Utc};
 
 use super::dockerfile::Instruction;
 use super::stage::{PREDEFINED, Stage, given};
-use super::{Build, cache};
-use crate::admit::Claim;
+use super::{Build, KeepContainers, cache};
+use crate::admit::{Candidate, Claim};
+use crate::db::Record;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::events::OnBuildEvent;
@@ -77,9 +79,18 @@ impl Build<'_> {
                 let Some(runner) = &self.request.runner else {
                     return Err(at.lacking("RUN", "nothing runs commands here"));
                 };
-                let step =
-                    RunStep { image: inner.image(stage.record()?)?, layers: self.folders(&stage.layers), command, env };
-                let changes = runner.run(step, self.log).await?;
+                let (record, stored) = self.state(stage)?;
+                let image = inner.image(record.clone())?;
+                let step = RunStep { image, layers: self.folders(&stage.layers), command, env };
+                let changes = match runner.run(step, self.log).await {
+                    Ok(changes) => changes,
+                    Err(error) => {
+                        if !stored && self.request.keep_containers != KeepContainers::None {
+                            self.keep(record).await;
+                        }
+                        return Err(error);
+                    }
+                };
                 let layer = self.store.pack(changes, &mut self.claim).await?;
                 inner.db.set_step(&key, layer.as_ref())?;
                 layer
@@ -90,6 +101,33 @@ impl Build<'_> {
             stage.push(layer);
         }
         Ok(())
+    }
+}
+
+impl Build<'_> {
+    /// The image that a command finds, and whether it is stored as such.
+    fn state(&self, stage: &Stage) -> Result<(Record, bool), ImageError> {
+        match &stage.base {
+            Some((base, state)) if *state == stage.digest()? => Ok((self.store.inner.record(base)?, true)),
+            _ => {
+                let mut stage = stage.clone();
+                let now = Utc::now().trunc_subsecs(3);
+                stage.config.created = Some(now);
+                for step in &mut stage.config.history {
+                    step.created.get_or_insert(now);
+                }
+                Ok((stage.record()?, false))
+            }
+        }
+    }
+
+    /// Records the image in which a command failed: as long as its container is there, nobody takes the layers below it.
+    /// As with Docker's classic builder, it has no name and goes with the others that have none.
+    async fn keep(&mut self, record: Record) {
+        let id = record.id.clone();
+        if let Err(error) = self.store.admit(vec![Candidate { record, names: Vec::new() }], &mut self.claim).await {
+            tracing::warn!(image = %id, %error, "the image in which a command failed could not be kept");
+        }
     }
 }
 

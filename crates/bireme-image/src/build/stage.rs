@@ -10,7 +10,7 @@ use super::onbuild;
 use super::words::{expand, split};
 use crate::archive::make_record;
 use crate::db::{Layer, Record};
-use crate::digest::Digest;
+use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{ConfigFile, DOCUMENT_LIMIT, Descriptor, Empty, Healthcheck, History, Manifest, OCI_CONFIG};
 use bireme_core::WorkloadKind;
@@ -66,11 +66,13 @@ pub(crate) struct Stage {
     escape: char,
     /// Nobody said what it runs on: it is this machine's Linux unless its program says otherwise.
     pub(super) assumed: bool,
+    /// The stored image that it begins with, and what stood for the state then.
+    pub(super) base: Option<(ImageId, Digest)>,
 }
 
 impl Stage {
     pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
-        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape, assumed: false }
+        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape, assumed: false, base: None }
     }
 
     /// The stage as commands of a build find it: with Docker's default `PATH` where its base has none.

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
-use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer};
+use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer, KeepContainers};
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -78,8 +78,12 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
         None => BuildContext::Archive(Box::new(images::reader(body))),
     };
     let mut request = BuildRequest::new(context);
-    // As in Docker, it takes a word against it to keep them, and `forcerm` is another word for them.
-    request.keep_containers = !query.flag_or("rm", true) && !query.flag("forcerm");
+    // As in Docker, that of a command that failed stays unless it is forced.
+    request.keep_containers = match (query.flag("forcerm"), query.flag_or("rm", true)) {
+        (true, _) => KeepContainers::None,
+        (false, true) => KeepContainers::Failed,
+        (false, false) => KeepContainers::All,
+    };
     if let Some(path) = query.get("dockerfile") {
         request.dockerfile = path.to_owned();
     }
