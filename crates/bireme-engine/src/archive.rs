@@ -401,19 +401,43 @@ fn stat(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<PathStat> {
 
 const DEEPEST: usize = 200;
 
-/// Files with several names that are remembered; of more, each name gets a copy.
-const MOST_LINKED: usize = 100_000;
+/// Where files with several names were written first, as far as [`MOST_LINKED`] bytes of paths go; of more, each name
+/// gets a copy. A container makes paths as long and names as many as it likes.
+#[derive(Default)]
+pub(crate) struct Linked {
+    first: HashMap<(u64, u64), PathBuf>,
+    bytes: usize,
+}
+
+/// Bytes of paths, and what each costs beside its text.
+const MOST_LINKED: usize = 16 << 20;
+
+impl Linked {
+    /// Under which name the file was written before; otherwise `name` is remembered.
+    pub(crate) fn before(&mut self, stat: &fs::Stat, name: &Path) -> Option<&Path> {
+        let key = (stat.st_dev, stat.st_ino);
+        // Asked twice, as what is given back is borrowed for as long as the answer.
+        if !self.first.contains_key(&key) {
+            let bytes = name.as_os_str().len() + size_of::<((u64, u64), PathBuf)>();
+            if self.bytes + bytes <= MOST_LINKED {
+                self.bytes += bytes;
+                self.first.insert(key, name.to_owned());
+            }
+            return None;
+        }
+        self.first.get(&key).map(PathBuf::as_path)
+    }
+}
 
 /// Packs trees of a container into one archive.
 pub(crate) struct Packer<W: Write> {
     archive: tar::Builder<W>,
-    /// Where files with several names were written first.
-    linked: HashMap<(u64, u64), PathBuf>,
+    linked: Linked,
 }
 
 impl<W: Write> Packer<W> {
     pub(crate) fn new(out: W) -> Self {
-        Self { archive: tar::Builder::new(out), linked: HashMap::new() }
+        Self { archive: tar::Builder::new(out), linked: Linked::default() }
     }
 
     pub(crate) fn finish(self) -> io::Result<()> {
@@ -436,14 +460,11 @@ impl<W: Write> Packer<W> {
             other => other?,
         };
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            if stat.st_nlink > 1 {
-                if let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)) {
-                    let mut header = header(&stat, EntryType::Link);
-                    return add(&mut self.archive, &mut header, as_name, first.as_os_str().as_bytes(), io::empty());
-                }
-                if self.linked.len() < MOST_LINKED {
-                    self.linked.insert((stat.st_dev, stat.st_ino), as_name.to_owned());
-                }
+            if stat.st_nlink > 1
+                && let Some(first) = self.linked.before(&stat, as_name)
+            {
+                let mut header = header(&stat, EntryType::Link);
+                return add(&mut self.archive, &mut header, as_name, first.as_os_str().as_bytes(), io::empty());
             }
             if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
                 append_attributes(&mut self.archive, parent, base)?;
@@ -641,6 +662,9 @@ fn times(modified: u64) -> fs::Timestamps {
     fs::Timestamps { last_access: time, last_modification: time }
 }
 
+/// How often a folder is emptied into which a container goes on putting files.
+const MOST_ROUNDS: usize = 64;
+
 /// Removes what stands at `base`, a folder with all that is in it. What is mounted there, or below, is not touched.
 fn remove(parent: BorrowedFd<'_>, base: &OsStr, depth: usize) -> io::Result<()> {
     match fs::unlinkat(parent, base, AtFlags::empty()) {
@@ -659,12 +683,21 @@ fn remove(parent: BorrowedFd<'_>, base: &OsStr, depth: usize) -> io::Result<()> 
             format!("{} is mounted there and is not replaced", base.display()),
         ));
     }
-    let mut names = Vec::new();
-    for entry in fs::Dir::read_from(&folder)? {
-        names.push(entry?.file_name().to_owned());
-    }
-    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
-        remove(folder.as_fd(), OsStr::from_bytes(name.to_bytes()), depth + 1)?;
+    for _ in 0..MOST_ROUNDS {
+        // Removing while reading may skip entries: read anew until there is none. Never all names at once: a container
+        // makes as many as it likes.
+        let mut any = false;
+        for entry in fs::Dir::read_from(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                remove(folder.as_fd(), OsStr::from_bytes(name), depth + 1)?;
+                any = true;
+            }
+        }
+        if !any {
+            break;
+        }
     }
     Ok(fs::unlinkat(parent, base, AtFlags::REMOVEDIR)?)
 }
@@ -971,6 +1004,41 @@ mod tests {
         extract(&root, Path::new("/etc"), tree.as_slice(), Unpack::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/etc/d")).unwrap(), "now a file");
         assert!(temp.path().join("root/etc/f").is_dir());
+    }
+
+    #[test]
+    fn a_folder_of_a_hundred_thousand_names_is_replaced_at_no_cost_in_memory() {
+        let (temp, root) = folder();
+        let full = temp.path().join("root/etc/d");
+        std::fs::create_dir(&full).unwrap();
+        let folder = fs::open(&full, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        for number in 0..100_000 {
+            fs::mknodat(&folder, format!("{number:0>250}"), FileType::Fifo, Mode::empty(), 0).unwrap();
+        }
+        let tar = archive(&[("d", EntryType::Regular, "now a file")]);
+        let grown = crate::testing::peak(|| {
+            extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default()).unwrap();
+        });
+        assert_eq!(std::fs::read_to_string(full).unwrap(), "now a file");
+        assert!(grown < 8 << 20, "{} MiB", grown >> 20);
+    }
+
+    #[test]
+    fn names_of_files_with_several_are_remembered_up_to_a_bound() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        std::fs::write(&path, "").unwrap();
+        let about = fs::stat(&path).unwrap();
+        let mut linked = Linked::default();
+        let long = PathBuf::from("d/".repeat(25_000));
+        let mut numbered = |number: u64| {
+            let mut stat = about;
+            stat.st_ino = number;
+            linked.before(&stat, &long).is_none() && linked.before(&stat, &long).is_some()
+        };
+        assert!(numbered(0));
+        let kept = (1..10_000).filter(|number| numbered(*number)).count();
+        assert!((100..1000).contains(&kept), "{kept}");
     }
 
     #[test]

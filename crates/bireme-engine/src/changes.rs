@@ -83,9 +83,11 @@ impl Engine {
                 // The container may be running on the same folders: read as layers, they are never written to.
                 let root = open_listed(&layers)?;
                 let mut archive = archive::Packer::new(out);
-                for name in names(root.as_fd())? {
-                    let name = OsStr::from_bytes(&name);
-                    archive.append(root.as_fd(), name, Path::new(name), 1)?;
+                for entry in fs::Dir::read_from(&root)? {
+                    let entry = entry?;
+                    if let Some(name) = named(&entry) {
+                        archive.append(root.as_fd(), name, Path::new(name), 1)?;
+                    }
                 }
                 archive.finish()
             };
@@ -130,22 +132,15 @@ pub(crate) fn changes_of(lower: &[PathBuf], upper: &Path) -> io::Result<Vec<Chan
     };
     let mut found = Found::default();
     compare(above.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found)?;
-    let mut found = found.changes;
-    found.sort_by(|one: &Change, other| one.path.cmp(&other.path));
-    Ok(found)
+    Ok(found.in_order())
 }
 
-/// The entries of a folder, in order.
-fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in fs::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
+/// The name of an entry; `None` for the folder itself and the one above.
+///
+/// Entries are looked at one by one, and never all of a folder held: a container makes as many as it likes.
+fn named(entry: &fs::DirEntry) -> Option<&OsStr> {
+    let name = entry.file_name().to_bytes();
+    (name != b"." && name != b"..").then(|| OsStr::from_bytes(name))
 }
 
 /// Bytes of all paths that are told, and what each costs beside its text.
@@ -177,6 +172,11 @@ impl Found {
     fn push(&mut self, path: &Path, kind: ChangeKind) -> io::Result<()> {
         self.add(self.changes.len(), path, kind)
     }
+
+    fn in_order(mut self) -> Vec<Change> {
+        self.changes.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        self.changes
+    }
 }
 
 /// Adds what `above` changes of `below`; true when it changed anything.
@@ -191,17 +191,21 @@ fn compare(
         return Err(io::Error::other("the tree is nested too deeply"));
     }
     let before = found.changes.len();
-    let folder = |at: BorrowedFd<'_>, name: &[u8]| {
+    let folder = |at: BorrowedFd<'_>, name: &OsStr| {
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         fs::openat(at, name, flags, Mode::empty())
     };
-    let mut in_both = Vec::new();
-    for name in names(above)? {
-        let full = path.join(OsStr::from_bytes(&name));
-        let now = fs::statat(above, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)?;
+    for entry in fs::Dir::read_from(above)? {
+        let entry = entry?;
+        let Some(name) = named(&entry) else { continue };
+        let full = path.join(name);
+        let now = match fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // It went meanwhile: the container may be running.
+            Err(rustix::io::Errno::NOENT) => continue,
+            other => other?,
+        };
         let kind = FileType::from_raw_mode(now.st_mode);
-        let was = below.and_then(|below| fs::statat(below, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW).ok());
-        in_both.push(name.clone());
+        let was = below.and_then(|below| fs::statat(below, name, AtFlags::SYMLINK_NOFOLLOW).ok());
         if kind == FileType::CharacterDevice && now.st_rdev == 0 {
             if was.is_some() {
                 found.push(&full, ChangeKind::Deleted)?;
@@ -217,8 +221,8 @@ fn compare(
             }
             continue;
         }
-        let inside = folder(above, &name)?;
-        let under: Option<OwnedFd> = if was_folder { below.and_then(|below| folder(below, &name).ok()) } else { None };
+        let inside = folder(above, name)?;
+        let under: Option<OwnedFd> = if was_folder { below.and_then(|below| folder(below, name).ok()) } else { None };
         let at = found.changes.len();
         let changed = compare(inside.as_fd(), under.as_ref().map(OwnedFd::as_fd), &full, depth + 1, found)?;
         let differs = was.is_none_or(|was| {
@@ -233,8 +237,12 @@ fn compare(
     if let Some(below) = below
         && opaque(above)
     {
-        for name in names(below)?.into_iter().filter(|name| in_both.binary_search(name).is_err()) {
-            found.push(&path.join(OsStr::from_bytes(&name)), ChangeKind::Deleted)?;
+        for entry in fs::Dir::read_from(below)? {
+            let entry = entry?;
+            let Some(name) = named(&entry) else { continue };
+            if let Err(rustix::io::Errno::NOENT) = fs::statat(above, name, AtFlags::SYMLINK_NOFOLLOW) {
+                found.push(&path.join(name), ChangeKind::Deleted)?;
+            }
         }
     }
     Ok(found.changes.len() > before)
@@ -262,7 +270,7 @@ mod tests {
         let mut found = Found::default();
         compare(open(&upper).as_fd(), Some(open(&lower).as_fd()), Path::new("/"), 0, &mut found).unwrap();
         found
-            .changes
+            .in_order()
             .into_iter()
             .map(|one| format!("{} {}", &format!("{:?}", one.kind)[..1], one.path.display()))
             .collect()
@@ -311,6 +319,28 @@ mod tests {
             fs::fsetxattr(&folder, "trusted.overlay.opaque", b"y", fs::XattrFlags::empty()).unwrap();
             std::fs::write(upper.join("data/two"), "2").unwrap();
         });
-        assert_eq!(found, ["M /data", "A /data/two", "D /data/deep", "D /data/one"]);
+        assert_eq!(found, ["M /data", "D /data/deep", "D /data/one", "A /data/two"]);
+    }
+
+    #[test]
+    fn a_folder_of_a_hundred_thousand_names_costs_no_memory() {
+        let temp = tempfile::tempdir().unwrap();
+        let (lower, upper) = (temp.path().join("lower"), temp.path().join("upper"));
+        std::fs::create_dir(&lower).unwrap();
+        std::fs::create_dir(&upper).unwrap();
+        let full = fs::open(&upper, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        // Deletions of what was not there: looked at, and nothing to tell of.
+        for number in 0..100_000 {
+            let (kind, device) = (FileType::CharacterDevice, fs::makedev(0, 0));
+            fs::mknodat(&full, format!("{number:0>250}"), kind, Mode::empty(), device).unwrap();
+        }
+        let look = || {
+            let below = fs::open(&lower, OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+            let mut found = Found::default();
+            compare(full.as_fd(), Some(below.as_fd()), Path::new("/"), 0, &mut found).unwrap();
+            assert!(found.changes.is_empty());
+        };
+        let grown = crate::testing::peak(look);
+        assert!(grown < 8 << 20, "{} MiB", grown >> 20);
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
@@ -47,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) count: u64,
     pub(crate) last: Option<Ended>,
     pub(crate) gone: bool,
+    /// Why its last removal failed.
+    pub(crate) stays: Option<String>,
 }
 
 /// One workload, from create to removal.
@@ -57,6 +60,17 @@ pub(crate) struct Handle {
     ends: watch::Sender<Ends>,
     streams: Mutex<Streams>,
     commands: mpsc::Sender<Command>,
+    /// How many wait for its owner to give up what it is busy with.
+    hurried: watch::Sender<usize>,
+}
+
+/// As long as this is there, the owner of a workload starts and pauses nothing, and gives up what it began of that.
+pub(crate) struct Hurry(Arc<Handle>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurried.send_modify(|count| *count -= 1);
+    }
 }
 
 /// The running workload and the clients that wait for one, under one lock so that no client falls between.
@@ -82,6 +96,7 @@ impl Handle {
             ends: watch::Sender::new(Ends::default()),
             streams: Mutex::default(),
             commands,
+            hurried: watch::Sender::new(0),
         };
         (Arc::new(handle), receiver)
     }
@@ -161,6 +176,38 @@ impl Handle {
         })
     }
 
+    /// Whoever is about to end it by force does not wait behind a start or a pause that may never come to an end.
+    pub(crate) fn hurry(self: &Arc<Self>) -> Hurry {
+        self.hurried.send_modify(|count| *count += 1);
+        Hurry(self.clone())
+    }
+
+    /// Does `work`, unless somebody is in a hurry, or comes to be: it is dropped then.
+    pub(crate) async fn unless_hurried<T>(&self, work: impl Future<Output = T>) -> Result<T, EngineError> {
+        let mut hurried = self.hurried.subscribe();
+        tokio::select! {
+            biased;
+            _ = hurried.wait_for(|count| *count > 0) => Err(EngineError::conflict(format!(
+                "container {} is being killed or removed, and what was begun with it meanwhile is given up",
+                self.id()
+            ))),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Tells the owner that somebody wants it to end, and answers whether it runs. What the owner is busy with has
+    /// `patience`; `None` as long as it takes.
+    pub(crate) async fn ending(self: &Arc<Self>, patience: Option<Duration>) -> Result<bool, EngineError> {
+        let told = self.command(Command::Ending);
+        let Some(patience) = patience else { return told.await };
+        tokio::pin!(told);
+        if let Ok(answer) = tokio::time::timeout(patience, &mut told).await {
+            return answer;
+        }
+        let _hurry = self.hurry();
+        told.await
+    }
+
     pub(crate) async fn command<T>(
         &self,
         make: impl FnOnce(oneshot::Sender<Result<T, EngineError>>) -> Command,
@@ -202,6 +249,11 @@ impl Handle {
     pub(crate) fn gone(&self) {
         self.streams().pending.clear();
         self.ends.send_modify(|ends| ends.gone = true);
+    }
+
+    /// Tells whoever waits for its removal that it failed.
+    pub(crate) fn stays(&self, why: &str) {
+        self.ends.send_modify(|ends| ends.stays = Some(why.to_owned()));
     }
 
     /// Emits an event of this workload with Docker's attributes: image, name, its labels, and `extra`.

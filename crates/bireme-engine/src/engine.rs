@@ -980,7 +980,7 @@ impl Engine {
     pub async fn stop(&self, name: &str, how: Stop) -> Result<(), EngineError> {
         let handle = self.find(name)?;
         handle.require(Ask::Stop)?;
-        if !handle.command(Command::Ending).await? {
+        if !handle.ending(patience(&handle, how)).await? {
             return Err(EngineError::NotModified {
                 message: format!("container {} is already stopped", handle.view().name),
             });
@@ -996,10 +996,7 @@ impl Engine {
     async fn bring_down(&self, handle: &Arc<Handle>, how: Stop) -> Result<(), EngineError> {
         let spec = &handle.fixed.spec;
         let signal = how.signal.unwrap_or(spec.stop_signal);
-        let patience = match how.timeout_secs {
-            None => Some(spec.stop_timeout),
-            Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
-        };
+        let patience = patience(handle, how);
         let mut ends = handle.ends();
         let count = ends.borrow_and_update().count;
         self.signal(handle, signal).await?;
@@ -1059,7 +1056,7 @@ impl Engine {
         let mut ends = handle.ends();
         let count = ends.borrow_and_update().count;
         if final_one {
-            handle.command(Command::Ending).await?;
+            handle.ending(Some(Duration::ZERO)).await?;
         }
         self.signal(&handle, signal).await?;
         if signal == Signal::KILL {
@@ -1119,6 +1116,7 @@ impl Engine {
         {
             return Err(EngineError::conflict(format!("cannot remove container \"/{}\": container {why}", view.name)));
         }
+        let _hurry = how.force.then(|| handle.hurry());
         handle.command(|reply| Command::Remove { how, reply }).await
     }
 
@@ -1138,11 +1136,15 @@ impl Engine {
                 return Ok(Ended { code: view.state.exit_code, error: None });
             }
             let met = ends.wait_for(|ends| match condition {
-                WaitCondition::Removed => ends.gone,
+                WaitCondition::Removed => ends.gone || ends.stays.is_some(),
                 WaitCondition::NotRunning | WaitCondition::NextExit => ends.count > count || ends.gone,
             });
-            let ended = met.await.map_err(|_| EngineError::Stopping)?.last.clone();
-            Ok(ended.unwrap_or(Ended { code: handle.view().state.exit_code, error: None }))
+            let ends = met.await.map_err(|_| EngineError::Stopping)?.clone();
+            let ended = ends.last.unwrap_or(Ended { code: handle.view().state.exit_code, error: None });
+            match ends.stays.filter(|_| condition == WaitCondition::Removed && !ends.gone) {
+                Some(why) => Ok(Ended { error: Some(why), ..ended }),
+                None => Ok(ended),
+            }
         }))
     }
 
@@ -1305,6 +1307,14 @@ impl Engine {
             .filter(|handle| handle.fixed.image_id == image_id)
             .map(|handle| handle.id().to_owned())
             .collect()
+    }
+}
+
+/// How long a workload has to end by itself; `None` as long as it likes.
+fn patience(handle: &Handle, how: Stop) -> Option<Duration> {
+    match how.timeout_secs {
+        None => Some(handle.fixed.spec.stop_timeout),
+        Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
     }
 }
 

@@ -23,6 +23,11 @@ const LOG_LENGTH: usize = 5;
 /// How long the end of a probe that was killed is waited for.
 const KILLED: Duration = Duration::from_secs(5);
 
+/// Between two probes there is at least this much, whatever an image says: each probe is a process that joins the
+/// container, and tens of milliseconds of work for the engine. Docker's API takes a millisecond and more from a request,
+/// and what an image says unchecked.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+
 /// A health check with every default applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Check {
@@ -32,6 +37,14 @@ pub(crate) struct Check {
     start_period: Duration,
     start_interval: Duration,
     retries: u32,
+}
+
+impl Check {
+    /// Before the next probe. Pure.
+    fn pause(&self, starting: bool) -> Duration {
+        let asked = if starting { self.start_interval.min(self.interval) } else { self.interval };
+        asked.max(LEAST_PAUSE)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +103,7 @@ pub(crate) async fn probe(
     let early = || ran + began.elapsed() < check.start_period;
     loop {
         let starting = health.status == "starting" && early();
-        let pause = if starting { check.start_interval.min(check.interval) } else { check.interval };
+        let pause = check.pause(starting);
         tokio::select! {
             () = run.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -153,9 +166,20 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Dur
     let tell = |action: &str| handle.emit(engine, &format!("{action}: {words}"), [("execID", id.as_str())]);
     tell("exec_create");
     tell("exec_start");
-    let started = match exec.exec(&id, spec).await {
-        Ok(started) => started,
-        Err(error) => return (error.exit_code().unwrap_or(1), error.to_string()),
+    let until = tokio::time::Instant::now() + timeout;
+    let kill = async || {
+        if let Err(error) = exec.exec_kill(&id).await {
+            tracing::warn!(workload.id = handle.id(), %error, "a health probe that took too long could not be killed");
+        }
+    };
+    // Within its time as well: whoever stops the process before its program is executed must not stop the probing.
+    let started = match tokio::time::timeout_at(until, exec.exec(&id, spec)).await {
+        Ok(Ok(started)) => started,
+        Ok(Err(error)) => return (error.exit_code().unwrap_or(1), error.to_string()),
+        Err(_) => {
+            kill().await;
+            return (-1, exceeded(timeout, ""));
+        }
     };
     let mut bytes = Vec::new();
     let end = async {
@@ -172,7 +196,7 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Dur
         let _ = said.await;
         exec.exec_wait(&id).await
     };
-    let ended = tokio::time::timeout(timeout, end).await;
+    let ended = tokio::time::timeout_at(until, end).await;
     let said = String::from_utf8_lossy(&bytes).into_owned();
     let died = |code: i32| handle.emit(engine, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
     match ended {
@@ -182,9 +206,7 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Dur
         }
         Ok(Err(error)) => (1, error.to_string()),
         Err(_) => {
-            if let Err(error) = exec.exec_kill(&id).await {
-                tracing::warn!(workload.id = handle.id(), %error, "a health probe that took too long could not be killed");
-            }
+            kill().await;
             let code = tokio::time::timeout(KILLED, exec.exec_wait(&id)).await;
             died(code.ok().and_then(Result::ok).unwrap_or(137));
             (-1, exceeded(timeout, &said))
@@ -225,5 +247,22 @@ mod tests {
         check(false, true, ("healthy", 1));
         check(false, false, ("unhealthy", 2));
         check(true, false, ("healthy", 0));
+    }
+
+    #[test]
+    fn there_is_time_between_two_probes_whatever_an_image_says() {
+        let check = |interval: u64, start_interval: u64| Check {
+            test: Test::Command(Vec::new()),
+            interval: Duration::from_nanos(interval),
+            timeout: Duration::from_secs(1),
+            start_period: Duration::from_secs(1),
+            start_interval: Duration::from_nanos(start_interval),
+            retries: 1,
+        };
+        for starting in [true, false] {
+            assert_eq!(check(1, 1).pause(starting), LEAST_PAUSE);
+            assert_eq!(check(5_000_000_000, 5_000_000_000).pause(starting), Duration::from_secs(5));
+        }
+        assert_eq!(check(5_000_000_000, 1).pause(true), LEAST_PAUSE);
     }
 }

@@ -3,7 +3,6 @@
 //! Source: OCI image specification, "Image Layer Filesystem Changeset": what was added or modified stands in it as it is,
 //! what was deleted as an empty file whose name begins with `.wh.`.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use tar::EntryType;
 
-use crate::archive::{append_attributes, append_one, header};
+use crate::archive::{Linked, append_attributes, append_one, header};
 use crate::changes::{ChangeKind, changes_of};
 
 /// Writes the difference between a container's layers and its own folder. Blocking.
@@ -21,8 +20,7 @@ use crate::changes::{ChangeKind, changes_of};
 pub(crate) fn pack(lower: &[PathBuf], upper: &Path, out: &mut dyn Write) -> io::Result<()> {
     let root = fs::open(upper, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let mut archive = tar::Builder::new(out);
-    // Where files with several names were written first.
-    let mut linked: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    let mut linked = Linked::default();
     for change in changes_of(lower, upper)? {
         let name = change.path.strip_prefix("/").unwrap_or(&change.path);
         let (Some(above), Some(base)) = (name.parent(), name.file_name()) else { continue };
@@ -40,12 +38,12 @@ pub(crate) fn pack(lower: &[PathBuf], upper: &Path, out: &mut dyn Write) -> io::
         let parent = folder(&root, above)?;
         let stat = fs::statat(&parent, base, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
-            if let Some(first) = linked.get(&(stat.st_dev, stat.st_ino)) {
-                archive.append_link(&mut header(&stat, EntryType::Link), name, first)?;
-                continue;
-            }
-            linked.insert((stat.st_dev, stat.st_ino), name.to_owned());
+        if kind != FileType::Directory
+            && stat.st_nlink > 1
+            && let Some(first) = linked.before(&stat, name)
+        {
+            archive.append_link(&mut header(&stat, EntryType::Link), name, first)?;
+            continue;
         }
         if matches!(kind, FileType::Directory | FileType::RegularFile) {
             append_attributes(&mut archive, parent.as_fd(), base)?;

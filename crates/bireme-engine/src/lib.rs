@@ -40,6 +40,8 @@ mod resolve;
 pub mod restart;
 mod rootfs;
 mod size;
+#[cfg(test)]
+mod testing;
 pub mod update;
 pub mod view;
 mod volume;

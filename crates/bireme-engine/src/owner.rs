@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bireme_core::spec::{Exit, Signal};
+use bireme_core::spec::{Exit, Signal, WorkloadKind};
 use bireme_core::{ErrorKind, Prepared, Workload, WorkloadSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -72,6 +72,9 @@ pub(crate) struct Owner {
     runs: u64,
     /// Its volumes are in use by what runs.
     mounted: bool,
+    /// When an automatic removal that failed is tried again, and how often it failed.
+    remove_at: Option<Instant>,
+    removals: u32,
 }
 
 impl Owner {
@@ -88,6 +91,8 @@ impl Owner {
             started: None,
             runs: 0,
             mounted: false,
+            remove_at: None,
+            removals: 0,
         }
     }
 
@@ -127,8 +132,12 @@ impl Owner {
     }
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
+        // Its removal failed under an earlier engine, or was not begun.
+        if self.handle.fixed.auto_remove && matches!(self.moving.state.status, Status::Exited | Status::Dead) {
+            self.remove_at = Some(Instant::now());
+        }
         loop {
-            let due = self.restart_at;
+            let (due, removal_due) = (self.restart_at, self.remove_at);
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -144,6 +153,12 @@ impl Owner {
                 () = sleep_until(due) => {
                     self.restart_at = None;
                     self.on_restart_due().await;
+                }
+                () = sleep_until(removal_due) => {
+                    self.remove_at = None;
+                    if self.remove_by_itself().await {
+                        break;
+                    }
                 }
             }
         }
@@ -169,7 +184,7 @@ impl Owner {
                 let gone = failed
                     && self.handle.fixed.auto_remove
                     && !self.moving.state.status.is_alive()
-                    && self.remove(Remove { force: false, volumes: true }).await.is_ok();
+                    && self.remove_by_itself().await;
                 let _ = reply.send(result);
                 return gone;
             }
@@ -334,16 +349,47 @@ impl Owner {
             networks: placed.networks,
             etc: placed.etc,
         };
-        let workload: Arc<dyn Workload> = Arc::from(self.handle.executor.create(prepared).await?);
-        self.handle.connect_pending(workload.clone()).await;
-        if let Err(error) = workload.start().await {
+        let workload = self.create(prepared).await?;
+        let start = async {
+            self.handle.connect_pending(workload.clone()).await;
+            workload.start().await
+        };
+        let started = self.handle.unless_hurried(start).await;
+        if let Err(error) = started.and_then(|started| started.map_err(EngineError::from)) {
             self.handle.set_workload(None);
             if let Err(error) = workload.delete().await {
                 tracing::warn!(workload.id = self.handle.id(), %error, "what a failed start made could not be cleared away");
             }
-            return Err(error.into());
+            return Err(error);
         }
         Ok(workload)
+    }
+
+    /// Has the executor make it ready, unless somebody is in a hurry to end it. A container's creation is undone as it is
+    /// dropped; that of a component comes to its end beside its host's other work, and is undone then.
+    async fn create(&self, prepared: Prepared) -> Result<Arc<dyn Workload>, EngineError> {
+        let executor = self.handle.executor.clone();
+        if executor.kind() == WorkloadKind::Container {
+            let created = self.handle.unless_hurried(executor.create(prepared)).await??;
+            return Ok(Arc::from(created));
+        }
+        let (done, mut created) = oneshot::channel();
+        self.engine.spawn(async move {
+            if let Err(Ok(unwanted)) = done.send(executor.create(prepared).await) {
+                clear_unwanted(unwanted).await;
+            }
+        });
+        match self.handle.unless_hurried(&mut created).await {
+            Ok(created) => Ok(Arc::from(created.map_err(|_| EngineError::Stopping)??)),
+            Err(error) => {
+                // It may have come in this very moment.
+                created.close();
+                if let Ok(Ok(unwanted)) = created.try_recv() {
+                    clear_unwanted(unwanted).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Gives back what [`Owner::launch`] took: its place on networks, its volumes.
@@ -409,7 +455,13 @@ impl Owner {
         state.error = exit.error.clone().unwrap_or_default();
         state.finished_at = Some(exit.finished_at);
         let ran = self.started.take().map_or(Duration::ZERO, |at| at.elapsed());
-        let delay = self.back_off.after_end(self.moving.restart, exit.code, self.moving.stopped, ran);
+        let delay = self.back_off.after_end(
+            self.moving.restart,
+            exit.code,
+            self.moving.stopped,
+            ran,
+            self.moving.restart_count,
+        );
         match delay {
             Some(delay) => {
                 self.restart_at = Some(Instant::now() + delay);
@@ -431,16 +483,21 @@ impl Owner {
             self.remember_or_log().await;
         }
         self.handle.ended(Ended { code: exit.code, error: exit.error });
-        if remove {
-            match self.remove(Remove { force: false, volumes: true }).await {
-                Ok(()) => return true,
-                Err(error) => tracing::warn!(
-                    workload.id = self.handle.id(),
-                    error = &error as &dyn std::error::Error,
-                    "automatic removal failed"
-                ),
-            }
-        }
+        remove && self.remove_by_itself().await
+    }
+
+    /// Answers true when it is gone; otherwise it is tried again later, as nobody else will.
+    async fn remove_by_itself(&mut self) -> bool {
+        let Err(error) = self.remove(Remove { force: false, volumes: true }).await else { return true };
+        let pause = removal_pause(self.removals);
+        self.removals += 1;
+        self.remove_at = Some(Instant::now() + pause);
+        tracing::warn!(
+            workload.id = self.handle.id(),
+            error = &error as &dyn std::error::Error,
+            "automatic removal failed and is tried again in {} s",
+            pause.as_secs()
+        );
         false
     }
 
@@ -449,8 +506,8 @@ impl Owner {
         if let Err(error) = self.start().await {
             tracing::info!(workload.id = self.handle.id(), error = &error as &dyn std::error::Error, "restart failed");
             let code = self.moving.state.exit_code;
-            if let Some(delay) = self.back_off.after_end(self.moving.restart, code, self.moving.stopped, Duration::ZERO)
-            {
+            let (policy, restarts) = (self.moving.restart, self.moving.restart_count);
+            if let Some(delay) = self.back_off.after_end(policy, code, self.moving.stopped, Duration::ZERO, restarts) {
                 self.restart_at = Some(Instant::now() + delay);
                 self.happened(Happened::EndedToRestart);
                 self.remember_or_log().await;
@@ -490,7 +547,9 @@ impl Owner {
                     self.name
                 ))
             })?;
-            limits.limit(&before, &spec.resources).await.map_err(|error| cannot(error.message()))?;
+            // The kernel may take its time to free what is beyond a limit.
+            let limited = self.handle.unless_hurried(limits.limit(&before, &spec.resources)).await?;
+            limited.map_err(|error| cannot(error.message()))?;
         }
         // Of what was asked now; what was set before has been told before.
         let asked = WorkloadSpec { resources: change.resources.clone(), ..spec.clone() };
@@ -533,11 +592,8 @@ impl Owner {
                 self.name
             ))
         })?;
-        if pause {
-            power.pause().await?
-        } else {
-            power.resume().await?
-        }
+        let asked = if pause { power.pause() } else { power.resume() };
+        self.handle.unless_hurried(asked).await??;
         self.happened(if pause { Happened::Paused } else { Happened::Unpaused });
         self.handle.emit(&self.engine, if pause { "pause" } else { "unpause" }, []);
         self.remember().await
@@ -560,7 +616,14 @@ impl Owner {
             }
             self.handle.emit(&self.engine, "kill", [("signal", "9")]);
             let exit = match unreached {
-                None => ended(&mut self.end).await,
+                None => tokio::time::timeout(DYING, ended(&mut self.end)).await.map_err(|_| {
+                    EngineError::conflict(format!(
+                        "container {} was killed and has not ended within {} s: some process of it hangs in the kernel; \
+                         remove it again later",
+                        self.handle.id(),
+                        DYING.as_secs()
+                    ))
+                })?,
                 Some(error) => tokio::time::timeout(LEAVING, ended(&mut self.end)).await.map_err(|_| error)?,
             };
             let auto_removed = Box::pin(self.on_end(exit)).await;
@@ -570,6 +633,7 @@ impl Owner {
         } else if self.moving.state.status == Status::Restarting {
             self.happened(Happened::Ended);
         }
+        self.remove_at = None;
         self.happened(Happened::RemovalBegan);
         match self.engine.clear_away(&self.handle, how.volumes).await {
             Ok(()) => {
@@ -581,14 +645,36 @@ impl Owner {
                 self.moving.state.error = error.to_string();
                 self.happened(Happened::RemovalFailed);
                 self.remember_or_log().await;
+                // Whoever waits for its removal would wait for ever. Source: moby's `SetRemovalError`.
+                self.handle.stays(&format!("container {} could not be removed: {}", self.handle.id(), told(&error)));
                 Err(error)
             }
         }
     }
 }
 
+async fn clear_unwanted(workload: Box<dyn Workload>) {
+    if let Err(error) = workload.delete().await {
+        tracing::warn!(%error, "what nobody waits for any more could not be cleared away");
+    }
+}
+
 /// How long the end of what cannot be reached any more is waited for.
-const LEAVING: std::time::Duration = std::time::Duration::from_secs(10);
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// How long the end of what was killed is waited for.
+const DYING: Duration = Duration::from_secs(30);
+
+/// Before an automatic removal that failed so often before is tried again. Pure.
+fn removal_pause(failed: u32) -> Duration {
+    Duration::from_secs(5 << failed.min(6))
+}
+
+/// An error with its causes.
+fn told(error: &EngineError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
 
 /// The end of what runs; pending for ever while nothing does.
 async fn ended(end: &mut Option<oneshot::Receiver<Exit>>) -> Exit {

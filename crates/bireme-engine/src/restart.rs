@@ -9,7 +9,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// A run this long counts as a success: the back-off begins anew.
 const LONG_RUN: Duration = Duration::from_secs(10);
 
-/// How often in a row a workload was restarted, and how long to wait the next time.
+/// How often in a row a workload was restarted, which is how long to wait the next time.
 #[derive(Clone, Debug, Default)]
 pub struct BackOff {
     in_a_row: u32,
@@ -18,15 +18,18 @@ pub struct BackOff {
 impl BackOff {
     /// Decides after an end: the delay before the next start, or `None` to leave it ended.
     ///
-    /// `stopped` is true when somebody asked for the end; `ran` is how long it ran.
+    /// `stopped` is true when somebody asked for the end; `ran` is how long it ran; `restarts` how often it was started by
+    /// its policy since somebody started it, which an engine remembers beyond its own end.
     ///
-    /// Source: Docker's restart policies: 100 ms, doubled each time up to a minute, forgotten after ten seconds of life.
+    /// Source: Docker's restart policies: 100 ms, doubled each time up to a minute, forgotten after ten seconds of life;
+    /// `on-failure:N` counts all restarts, as moby's `restartmanager` does.
     pub fn after_end(
         &mut self,
         policy: RestartPolicy,
         exit_code: i32,
         stopped: bool,
         ran: Duration,
+        restarts: u64,
     ) -> Option<Duration> {
         if ran >= LONG_RUN {
             self.in_a_row = 0;
@@ -36,7 +39,7 @@ impl BackOff {
             RestartPolicy::No => false,
             RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
             RestartPolicy::OnFailure(0) => exit_code != 0,
-            RestartPolicy::OnFailure(most) => exit_code != 0 && self.in_a_row < most,
+            RestartPolicy::OnFailure(most) => exit_code != 0 && restarts < u64::from(most),
         };
         if !again {
             self.in_a_row = 0;
@@ -69,17 +72,18 @@ mod tests {
     fn delays_double_up_to_a_minute_and_are_forgotten_after_a_long_run() {
         let mut back_off = BackOff::default();
         let short = Duration::from_secs(1);
-        let delays: Vec<u128> =
-            (0..12).map(|_| back_off.after_end(RestartPolicy::Always, 1, false, short).unwrap().as_millis()).collect();
+        let delays: Vec<u128> = (0..12)
+            .map(|_| back_off.after_end(RestartPolicy::Always, 1, false, short, 0).unwrap().as_millis())
+            .collect();
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 25600, 51200, 60000, 60000]);
-        let after_long = back_off.after_end(RestartPolicy::Always, 1, false, LONG_RUN);
+        let after_long = back_off.after_end(RestartPolicy::Always, 1, false, LONG_RUN, 0);
         assert_eq!(after_long, Some(FIRST_DELAY));
     }
 
     #[test]
     fn policies_are_dockers() {
         let check = |policy, code, stopped, expected: bool| {
-            let got = BackOff::default().after_end(policy, code, stopped, Duration::ZERO).is_some();
+            let got = BackOff::default().after_end(policy, code, stopped, Duration::ZERO, 0).is_some();
             assert_eq!(got, expected, "{policy:?} {code} {stopped}");
         };
         check(RestartPolicy::No, 1, false, false);
@@ -88,9 +92,16 @@ mod tests {
         check(RestartPolicy::UnlessStopped, 0, false, true);
         check(RestartPolicy::OnFailure(0), 0, false, false);
         check(RestartPolicy::OnFailure(0), 3, false, true);
-        let mut twice = BackOff::default();
-        let ends: Vec<bool> =
-            (0..3).map(|_| twice.after_end(RestartPolicy::OnFailure(2), 1, false, Duration::ZERO).is_some()).collect();
-        assert_eq!(ends, [true, true, false]);
+    }
+
+    #[test]
+    fn failures_are_counted_over_the_end_of_an_engine() {
+        // Each engine begins with a back-off of its own; the count is remembered.
+        let ends: Vec<bool> = (0..4)
+            .map(|restarts| {
+                BackOff::default().after_end(RestartPolicy::OnFailure(2), 1, false, LONG_RUN, restarts).is_some()
+            })
+            .collect();
+        assert_eq!(ends, [true, true, false, false]);
     }
 }

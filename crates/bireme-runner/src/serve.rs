@@ -35,6 +35,10 @@ const CLIENT_BUFFER: usize = 256 << 10;
 const INPUT_BUFFER: usize = 64 << 10;
 /// How long output is awaited after the end of init: something outside may hold the pipe.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long an exec may take until its program is executed. It may have been stopped by another process of its user.
+const JOINING: Duration = Duration::from_secs(45);
+/// How long a pause waits for one: what is frozen on its way would leave its client without an answer.
+const PAUSING: Duration = Duration::from_secs(5);
 /// Ends of execs that are remembered.
 const PAST: usize = 256;
 /// The key of init among the processes.
@@ -93,8 +97,8 @@ enum Role {
     Waiting,
     /// Answered when that exec stands.
     Joining(u64),
-    /// Answered when no process is being started any more, and all that run are paused.
-    Pausing,
+    /// Since then; answered when no process is being started any more, and all that run are paused.
+    Pausing(Instant),
     /// Answered at the end of that process.
     WaitingFor(u64),
     /// The streams of that process.
@@ -123,7 +127,8 @@ pub(crate) struct Server<'a> {
     log: output::Log,
     clients: BTreeMap<u64, Client>,
     processes: BTreeMap<u64, Process>,
-    pending: BTreeMap<u64, Pending>,
+    /// And since when.
+    pending: BTreeMap<u64, (Instant, Pending)>,
     execs: HashMap<String, u64>,
     /// How the execs ended that have nothing more to say, the oldest first.
     past: VecDeque<(String, i32)>,
@@ -280,7 +285,7 @@ impl<'a> Server<'a> {
         if matches!(self.start, Start::Underway(_)) {
             list.push((Token::Status, self.container.status.as_fd(), PollFlags::IN));
         }
-        for (key, pending) in &self.pending {
+        for (key, (_, pending)) in &self.pending {
             list.push((Token::Pending(*key), pending.socket.as_fd(), PollFlags::IN));
         }
         for (key, process) in &self.processes {
@@ -330,11 +335,30 @@ impl<'a> Server<'a> {
         let killing = (self.killing && self.ended.is_none()).then(|| Instant::now() + Duration::from_millis(10));
         let hurry = self.hurry.then(|| Instant::now() + Duration::from_millis(20));
         let rest = self.awake.map(|since| since + rest::AFTER);
-        let next = stalled.chain(drained).chain(killing).chain(hurry).chain(rest).min()?;
+        let joined = self.pending.values().map(|(since, _)| self.joined_by(*since));
+        let next = stalled.chain(drained).chain(killing).chain(hurry).chain(rest).chain(joined).min()?;
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
     }
 
+    /// Until when an exec that began then has to stand.
+    fn joined_by(&self, since: Instant) -> Instant {
+        let pausing = self.clients.values().filter_map(|client| match client.role {
+            Role::Pausing(since) => Some(since + PAUSING),
+            _ => None,
+        });
+        pausing.chain([since + JOINING]).min().unwrap_or(since + JOINING)
+    }
+
     fn keep_time(&mut self) {
+        let now = Instant::now();
+        let late: Vec<u64> =
+            self.pending.iter().filter(|(_, (since, _))| self.joined_by(*since) <= now).map(|(key, _)| *key).collect();
+        for key in late {
+            self.give_up(
+                key,
+                "the process was not executed in time and is ended: another process may have stopped it; try again",
+            );
+        }
         if self.awake.is_some_and(|since| since.elapsed() >= rest::AFTER) {
             self.awake = None;
             rest::rest();
@@ -489,7 +513,9 @@ impl<'a> Server<'a> {
                 None => Err(unknown_exec(&id)),
                 Some(process) => self.resize(process, columns, rows).map(|()| Reply::Done),
             },
-            Request::Pause if !self.pending.is_empty() => return self.turn_into(key, Role::Pausing),
+            Request::Pause if !self.pending.is_empty() => {
+                return self.turn_into(key, Role::Pausing(Instant::now()));
+            }
             Request::Pause => self.pause(true).map(|()| Reply::Done),
             Request::Resume => self.pause(false).map(|()| Reply::Done),
             Request::Delete => {
@@ -669,11 +695,9 @@ impl<'a> Server<'a> {
     /// Kills an exec's process and what is in the session that it began. What it started may start more meanwhile, so it is
     /// looked at again until nothing is found.
     fn kill_session(&mut self, key: u64) {
-        if let Some(pending) = self.pending.get(&key) {
-            // It has no session yet. What the helper made becomes an exec that nobody waits for, and ends by itself.
-            let _ = raw::kill(pending.helper, libc::SIGKILL);
-        }
-        let Some(process) = self.processes.get(&key).filter(|_| !self.pending.contains_key(&key)) else { return };
+        // Before its program is executed it has no session of which anybody knows.
+        self.give_up(key, "the process was ended before it was executed");
+        let Some(process) = self.processes.get(&key) else { return };
         let leader = process.pid;
         if process.code.is_none() {
             let _ = raw::kill(leader, libc::SIGKILL);
@@ -802,11 +826,11 @@ impl<'a> Server<'a> {
         if self.execs.contains_key(&id) || self.past.iter().any(|(past, _)| *past == id) {
             return Err(Failure::new(ErrorKind::Conflict, format!("exec {id} was started before")));
         }
-        let pending = exec::begin(self.config, &self.container, spec)?;
+        let pending = (Instant::now(), exec::begin(self.config, &self.container, spec)?);
         let process = self.next;
         self.next += 1;
         let nowhere = Streams { stdin: None, stdout: None, stderr: None, terminal: None };
-        let waiting = Process { pid: pending.helper, streams: nowhere, input: rest, input_ends: false, code: None };
+        let waiting = Process { pid: pending.1.helper, streams: nowhere, input: rest, input_ends: false, code: None };
         self.processes.insert(process, waiting);
         self.pending.insert(process, pending);
         self.execs.insert(id, process);
@@ -815,10 +839,37 @@ impl<'a> Server<'a> {
     }
 
     fn heed_pending(&mut self, key: u64) {
-        if !self.pending.get_mut(&key).is_some_and(|pending| pending.hear(&self.unclaimed)) {
-            return;
+        if self.pending.get_mut(&key).is_some_and(|(_, pending)| pending.hear(&self.unclaimed)) {
+            self.conclude(key);
         }
-        let Some(pending) = self.pending.remove(&key) else { return };
+    }
+
+    /// Ends an exec whose program is not executed yet, and tells its client `why`.
+    fn give_up(&mut self, key: u64, why: &str) {
+        let Some((_, pending)) = self.pending.get_mut(&key) else { return };
+        // What it said in this very moment counts: it may stand.
+        if !pending.hear(&self.unclaimed) {
+            pending.failure = Some(Failure::new(ErrorKind::Unavailable, why));
+            // All of these are children of this process or of the helper: as long as nobody has waited for them, their
+            // numbers are theirs.
+            let (helper, known) = (pending.helper, pending.pid);
+            let end = |pid: Pid, number| {
+                if !self.unclaimed.contains_key(&pid) {
+                    let _ = raw::kill(pid, number);
+                }
+            };
+            // It may have had no time to say whom it made, and makes nobody any more.
+            end(helper, libc::SIGSTOP);
+            let inside = self.cgroup.processes().into_iter().filter_map(|pid| i32::try_from(pid).ok());
+            let made = inside.filter(|pid| parent_of(*pid) == Some(helper.as_raw())).map(Pid::from_raw);
+            made.chain(known).chain([helper]).for_each(|pid| end(pid, libc::SIGKILL));
+        }
+        self.conclude(key);
+    }
+
+    /// Answers the client of an exec of which all was heard.
+    fn conclude(&mut self, key: u64) {
+        let Some((_, pending)) = self.pending.remove(&key) else { return };
         let client = self
             .clients
             .iter()
@@ -872,7 +923,7 @@ impl<'a> Server<'a> {
     }
 
     fn pause_for_who_waits(&mut self) {
-        let waiting = self.clients.iter().filter(|(_, client)| matches!(client.role, Role::Pausing));
+        let waiting = self.clients.iter().filter(|(_, client)| matches!(client.role, Role::Pausing(_)));
         let keys: Vec<u64> = waiting.map(|(key, _)| *key).collect();
         for key in keys {
             let answer = self.pause(true).map(|()| Reply::Done);
@@ -945,7 +996,7 @@ impl<'a> Server<'a> {
         self.exit = Some(exit.clone());
         self.answer_all(|role| matches!(role, Role::Waiting), &Reply::Exit(exit), false);
         let ended = Reply::Failed(Failure::new(ErrorKind::Conflict, "the container has ended"));
-        self.answer_all(|role| matches!(role, Role::Starting | Role::Joining(_) | Role::Pausing), &ended, true);
+        self.answer_all(|role| matches!(role, Role::Starting | Role::Joining(_) | Role::Pausing(_)), &ended, true);
         // Processes beside init ended with it.
         self.answer_all(|role| matches!(role, Role::WaitingFor(_)), &Reply::ExecExit { code: 137 }, true);
         let keys: Vec<u64> = self.processes.keys().copied().collect();
@@ -1001,14 +1052,26 @@ impl Client {
     }
 }
 
-/// The session of a process, as this namespace numbers it. Source: proc_pid_stat(5), the sixth field.
+/// The session of a process, as this namespace numbers it.
 fn session_of(pid: i32) -> Option<i32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    number_of(pid, 2)
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    number_of(pid, 0)
+}
+
+/// Of the parent, the group and the session of a process, the one at that place. Source: proc_pid_stat(5), from the fourth
+/// field on.
+fn number_of(pid: i32, place: usize) -> Option<i32> {
+    // No text: the name in it is any bytes.
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     // The name before it may hold anything, parentheses too.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    // State, parent, group; a zombie has nothing to kill.
+    // A zombie has nothing to kill.
     (fields.next()? != "Z").then_some(())?;
-    fields.nth(2)?.parse().ok()
+    fields.nth(place)?.parse().ok()
 }
 
 fn is_not_ready(error: &io::Error) -> bool {

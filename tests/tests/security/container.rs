@@ -1,9 +1,14 @@
 //! From inside a container: the kernel's doors, and paths that lead out.
 
-use std::path::Path;
-use std::process::Command;
+use std::io::BufRead as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use bireme_testing::{Engine, Output};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Asks the kernel for what its arguments say, and prints the number of the error, or 0.
 const PROBE: &str = r#"
@@ -411,5 +416,262 @@ fn a_container_whose_runner_does_not_answer_is_removed_all_the_same() {
         });
         let _ = engine.docker(["rm", "-f", "stuck"]);
     }
+    engine.finish();
+}
+
+/// Stops what is to run in a container and has not executed its program yet, as anybody may who has its user: again and
+/// again, until it is dropped. The kernel does the same to a process of root that root inside stops.
+struct Stopper {
+    over: Arc<AtomicBool>,
+    stopped: Arc<AtomicI32>,
+    work: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Stopper {
+    fn of(engine: &Engine, id: &str) -> Self {
+        let inside = format!("bireme-{}/{id}/cgroup.procs", engine.instance());
+        let folders = ["/sys/fs/cgroup", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/pids"];
+        let lists: Vec<_> = folders.iter().map(|folder| Path::new(folder).join(&inside)).collect();
+        let (over, stopped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI32::new(0)));
+        let (end, seen) = (over.clone(), stopped.clone());
+        let work = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                let pids = lists.iter().filter_map(|list| std::fs::read_to_string(list).ok());
+                for pid in pids.flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()) {
+                    // Until then it runs the runner's own program.
+                    let unexecuted = || {
+                        std::fs::read_link(format!("/proc/{pid}/exe"))
+                            .is_ok_and(|program| program.to_string_lossy().contains("memfd:bireme-runner"))
+                    };
+                    let Some(process) = Pid::from_raw(pid).filter(|_| unexecuted()) else { continue };
+                    let _ = kill_process(process, Signal::STOP);
+                    if unexecuted() {
+                        seen.store(pid, Ordering::Relaxed);
+                    } else {
+                        let _ = kill_process(process, Signal::CONT);
+                    }
+                }
+                // Tight, and not at the cost of everybody else.
+                std::thread::yield_now();
+            }
+        });
+        Self { over, stopped, work: Some(work) }
+    }
+
+    /// The last that was stopped, where it is still there.
+    fn stopped(&self) -> Option<i32> {
+        let pid = self.stopped.load(Ordering::Relaxed);
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.trim_start().starts_with('T').then_some(pid)
+    }
+}
+
+impl Drop for Stopper {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.work.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+/// Within seconds, on a machine that does much else.
+const SOON: Duration = Duration::from_secs(20);
+
+#[track_caller]
+fn soon(engine: &Engine, words: &[&str]) -> Output {
+    let begun = Instant::now();
+    let output = engine.docker(words);
+    assert!(begun.elapsed() < SOON, "{words:?} took {:?}:\n{}", begun.elapsed(), engine.daemon_log());
+    output
+}
+
+/// A process that is stopped before its program is executed never answers: whoever waits for it waits for ever, and all
+/// that was asked of the container after it.
+#[test]
+fn a_start_that_never_comes_to_an_end_is_given_up_for_a_kill() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    for words in [&["rm", "-f", "held"][..], &["stop", "-t", "1", "held"]] {
+        let held = (0..20).any(|_| {
+            let id = engine.docker(["create", "--name", "held", "busybox", "sleep", "1000"]).stdout().trim().to_owned();
+            let stopper = Stopper::of(&engine, &id);
+            let mut command = engine.command("docker", ["start", "held"]);
+            let mut starting = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let stopped = bireme_testing::eventually("a process that is stopped, or a start", || {
+                let over = starting.try_wait().unwrap().is_some();
+                stopper.stopped().map(Some).or(over.then_some(None))
+            });
+            if let Some(stopped) = stopped {
+                soon(&engine, words).stdout();
+                let refused = starting.wait_with_output().unwrap();
+                let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+                assert!(said.contains("what was begun with it meanwhile is given up"), "{said}");
+                bireme_testing::eventually("the end of what was stopped", || {
+                    (!Path::new(&format!("/proc/{stopped}")).exists()).then_some(())
+                });
+            }
+            drop(stopper);
+            let _ = engine.docker(["rm", "-f", "held"]);
+            stopped.is_some()
+        });
+        assert!(held, "nothing was stopped in time");
+    }
+    // What was given up is no hindrance to the next.
+    engine.docker(["run", "--rm", "--name", "held", "busybox", "true"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn an_exec_that_never_begins_stops_neither_probes_nor_a_pause() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let check =
+        ["--health-cmd", "true", "--health-interval", "200ms", "--health-timeout", "5s", "--health-retries", "1"];
+    let run = ["run", "-d", "--name", "probed"].into_iter().chain(check).chain(["busybox", "sleep", "1000"]);
+    let id = engine.docker(run).stdout().trim().to_owned();
+    let healthy = |wanted: &str| {
+        bireme_testing::eventually(wanted, || {
+            let found =
+                engine.docker(["inspect", "-f", "{{.State.Health.Status}}", "probed"]).stdout().trim().to_owned();
+            (found == wanted).then_some(())
+        });
+    };
+    healthy("healthy");
+    let stopper = Stopper::of(&engine, &id);
+    // Before, such a probe was waited for without end, and what was last known of it was told for ever.
+    healthy("unhealthy");
+    bireme_testing::eventually("an exec that is stopped", || {
+        let mut command = engine.command("docker", ["exec", "probed", "true"]);
+        let mut joining = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        bireme_testing::eventually("a process that is stopped, or an end", || {
+            (stopper.stopped().is_some() || joining.try_wait().unwrap().is_some()).then_some(())
+        });
+        let held = stopper.stopped().is_some() && joining.try_wait().unwrap().is_none();
+        if held {
+            soon(&engine, &["pause", "probed"]).stdout();
+            assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "probed"]).stdout(), "paused\n");
+        }
+        let ended = joining.wait_with_output().unwrap();
+        if held {
+            // Or it came when the pause had begun.
+            let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+            assert!(said.contains("was not executed in time and is ended") || said.contains("paused"), "{said}");
+        }
+        held.then_some(())
+    });
+    drop(stopper);
+    soon(&engine, &["unpause", "probed"]).stdout();
+    healthy("healthy");
+    engine.docker(["exec", "probed", "true"]).stdout();
+    soon(&engine, &["rm", "-f", "probed"]).stdout();
+    engine.finish();
+}
+
+/// The log of a container that has ended, to be written to by the test.
+fn logged(engine: &Engine, name: &str) -> PathBuf {
+    engine.docker(["run", "--name", name, "busybox", "echo", "own"]).stdout();
+    PathBuf::from(engine.docker(["inspect", "-f", "{{.LogPath}}", name]).stdout().trim())
+}
+
+/// What is not wanted of a log was read on the threads that answer all requests, to the end, and also for nobody.
+#[test]
+fn long_logs_hold_up_no_other_request() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let path = logged(&engine, "long");
+    let line =
+        format!("{{\"log\":\"{}\\n\",\"stream\":\"stdout\",\"time\":\"2020-01-01T00:00:00Z\"}}\n", "x".repeat(400));
+    std::fs::write(&path, line.repeat(200_000)).unwrap();
+    let (mut longest, begun) = (Duration::ZERO, Instant::now());
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| engine.request("GET", "/containers/long/logs?stdout=1&since=4000000000", b"")))
+            .collect();
+        while readers.iter().any(|reader| !reader.is_finished()) {
+            let asked = Instant::now();
+            assert_eq!(engine.request("GET", "/_ping", b"").status, 200);
+            longest = longest.max(asked.elapsed());
+        }
+        for reader in readers {
+            let answer = reader.join().unwrap();
+            assert_eq!((answer.status, answer.body.len()), (200, 0));
+        }
+    });
+    let all = begun.elapsed();
+    assert!(longest * 3 < all, "a request took {longest:?} while logs were read for {all:?}");
+    engine.finish();
+}
+
+/// The log of a component lies in a folder to which its host writes: what is there may be anything.
+#[test]
+fn what_stands_in_place_of_a_log_is_neither_followed_nor_waited_for() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let secret = logged(&engine, "victim");
+    let path = logged(&engine, "own");
+    let read = |query: &str, words: &str| {
+        let begun = Instant::now();
+        let answer = engine.request("GET", &format!("/containers/own/logs?stdout=1{query}"), b"").text();
+        assert!(begun.elapsed() < SOON, "{words:?} took {:?}", begun.elapsed());
+        assert!(answer.contains(words), "{answer:?}");
+    };
+    read("", "own");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&secret, &path).unwrap();
+    read("", "is no log file");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::hard_link(&secret, &path).unwrap();
+    read("&tail=10", "is no log file");
+    std::fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    read("", "is no log file");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    read("", "are no records");
+    read("&tail=10", "");
+    let lease = "import fcntl, signal, sys, time\n\
+                 signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+                 log = open(sys.argv[1], 'w')\n\
+                 fcntl.fcntl(log, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+                 print('held', flush=True)\n\
+                 time.sleep(300)";
+    let mut holder = Command::new("python3")
+        .args(["-c", lease])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is there");
+    let mut said = String::new();
+    std::io::BufReader::new(holder.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "held\n");
+    read("", "its writer has reserved it");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    engine.finish();
+}
+
+/// Who waits for a removal that fails was left waiting for ever, and nobody tried it again.
+#[test]
+fn a_removal_by_itself_that_fails_is_told_and_tried_again() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let id =
+        engine.docker(["run", "-d", "--rm", "--name", "stays", "busybox", "sleep", "1000"]).stdout().trim().to_owned();
+    // Nothing is removed across a mount.
+    let inside = |folder: &str| engine.data_root().join("containers").join(folder).join("mounted");
+    let (at, moved) = (inside(&id), inside(&format!(".removed/{id}")));
+    std::fs::create_dir(&at).unwrap();
+    rustix::mount::mount("none", &at, "tmpfs", rustix::mount::MountFlags::empty(), None::<&std::ffi::CStr>).unwrap();
+    let answer = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| engine.request("POST", "/containers/stays/wait?condition=removed", b""));
+        engine.docker(["kill", "stays"]).stdout();
+        waiting.join().unwrap().json()
+    });
+    let place = if moved.exists() { &moved } else { &at };
+    rustix::mount::unmount(place, rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(answer["StatusCode"], 137, "{answer}");
+    assert!(answer["Error"]["Message"].as_str().is_some_and(|why| why.contains("could not be removed")), "{answer}");
+    bireme_testing::eventually("its removal", || {
+        (engine.request("GET", &format!("/containers/{id}/json"), b"").status == 404).then_some(())
+    });
     engine.finish();
 }

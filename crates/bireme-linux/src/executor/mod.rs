@@ -19,8 +19,10 @@ use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, Exit, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadSpec,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 
 use self::workload::{LinuxWorkload, Shared};
 use crate::cgroup::Cgroup;
@@ -49,6 +51,12 @@ impl LinuxOptions {
     }
 }
 
+/// How long a runner may take to make a container ready, a thousand of them at once on a small machine too.
+const CREATE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the end of an earlier attempt at the same container is waited for.
+const CLEARED_WITHIN: Duration = Duration::from_secs(20);
+
 /// Runs Linux containers, each by a `bireme-runner` of its own. To be used inside a tokio runtime.
 pub struct LinuxExecutor {
     options: LinuxOptions,
@@ -57,7 +65,11 @@ pub struct LinuxExecutor {
     sealed: OwnedFd,
     /// Those alive, for namespaces that one shares with another.
     workloads: Mutex<HashMap<WorkloadId, Weak<Shared>>>,
+    /// Attempts that were given up and are being cleared away.
+    given_up: GivenUp,
 }
+
+type GivenUp = Arc<Mutex<HashMap<WorkloadId, JoinHandle<()>>>>;
 
 impl LinuxExecutor {
     /// Reads the runner's binary once; one that is replaced later is used by the next executor.
@@ -77,7 +89,7 @@ impl LinuxExecutor {
             );
             ExecError::new(ErrorKind::Unavailable, message).caused_by(error)
         })?;
-        Ok(Self { options, sealed, workloads: Mutex::default() })
+        Ok(Self { options, sealed, workloads: Mutex::default(), given_up: GivenUp::default() })
     }
 
     /// The cgroup below which all of this engine's are, unless a workload names another parent.
@@ -142,11 +154,29 @@ impl LinuxExecutor {
             network: work.network,
             etc: work.etc,
         };
+        let earlier = self.given_up.lock().unwrap_or_else(PoisonError::into_inner).remove(&config.spec.id);
+        if let Some(earlier) = earlier {
+            // It ends whatever is in the cgroup that this one is about to use.
+            let _ = tokio::time::timeout(CLEARED_WITHIN, earlier).await;
+        }
         // A record of an earlier run must not be taken for this one's.
         let _ = std::fs::remove_file(protocol::exit_file(&config.state_dir));
         let _ = std::fs::remove_file(protocol::socket_file(&config.run_dir));
-        let mut starting = Starting { child: Some(self.spawn(&config)?), cgroup: Cgroup::new(&config.cgroup) };
-        let reply = starting.ready(&config.run_dir).await?;
+        let mut starting = Starting {
+            child: Some(self.spawn(&config)?),
+            cgroup: Cgroup::new(&config.cgroup),
+            id: config.spec.id.clone(),
+            given_up: Arc::clone(&self.given_up),
+        };
+        let ready = tokio::time::timeout(CREATE_LIMIT, starting.ready(&config.run_dir)).await;
+        let reply = ready.unwrap_or_else(|_| {
+            let message = format!(
+                "container {} was not ready within {} s and is ended: some process may have stopped it; start it again",
+                config.spec.id.short(),
+                CREATE_LIMIT.as_secs()
+            );
+            Err(ExecError::new(ErrorKind::Unavailable, message))
+        })?;
         let state = match reply {
             Reply::State(state) => state,
             Reply::Failed(failure) => {
@@ -191,11 +221,22 @@ impl LinuxExecutor {
     async fn reattach_now(&self, known: Known<'_>) -> Result<Box<dyn Workload>, ExecError> {
         let cgroup = Cgroup::new(&self.cgroup_path(known.spec));
         let shared = Shared::new(known.spec, &known.state_dir, &known.run_dir, cgroup.clone());
-        if let Ok(Reply::State(state)) = client::ask(&known.run_dir, &Request::State).await {
-            shared.set_pid(state.pid);
-            if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
-                self.remember(&shared);
-                return Ok(Box::new(workload));
+        let asked = client::ask(&known.run_dir, &Request::State);
+        match tokio::time::timeout(workload::ANSWER_LIMIT, asked).await {
+            Ok(Ok(Reply::State(state))) => {
+                shared.set_pid(state.pid);
+                if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
+                    self.remember(&shared);
+                    return Ok(Box::new(workload));
+                }
+            }
+            Ok(_) => {}
+            // Nothing could be done with it any more, and nobody would get an answer from this engine while it is waited for.
+            Err(_) => {
+                if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
+                    shared.kill_runner();
+                    return Ok(Box::new(workload));
+                }
             }
         }
         let killed = protocol::socket_file(&known.run_dir).exists() || cgroup.exists();
@@ -302,6 +343,8 @@ impl Executor for LinuxExecutor {
 struct Starting {
     child: Option<Child>,
     cgroup: Cgroup,
+    id: WorkloadId,
+    given_up: GivenUp,
 }
 
 impl Starting {
@@ -332,9 +375,14 @@ impl Starting {
 impl Drop for Starting {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
+            // With what it has made that is in no cgroup yet.
+            let group = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+            if let Some(group) = group {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
             let _ = child.start_kill();
             let cgroup = self.cgroup.clone();
-            tokio::spawn(async move {
+            let cleared = tokio::spawn(async move {
                 let _ = child.wait().await;
                 let _ = tokio::task::spawn_blocking(move || {
                     let _ = cgroup.kill(Duration::from_secs(10));
@@ -342,6 +390,9 @@ impl Drop for Starting {
                 })
                 .await;
             });
+            let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            given_up.retain(|_, earlier| !earlier.is_finished());
+            given_up.insert(self.id.clone(), cleared);
         }
     }
 }

@@ -25,7 +25,10 @@ use crate::protocol::{self, Reply, Request};
 const RELEASE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a runner may take to answer what it answers at once, on a machine under load.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a program may take from being let go to its execution, and one more to join.
+const BEGIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is known of one container.
 pub(super) struct Shared {
@@ -78,7 +81,7 @@ impl Shared {
     }
 
     /// Kills a runner that answers nothing. Whoever follows it then clears up after it.
-    fn kill_runner(&self) {
+    pub(super) fn kill_runner(&self) {
         let pid = self.runner.load(Ordering::Acquire);
         // A number may have gone to another process: the descriptor is opened first, then what it runs is looked at.
         let Ok(process) = bireme_sys::pidfd::open(pid) else { return };
@@ -144,7 +147,11 @@ pub(super) struct LinuxWorkload {
 impl LinuxWorkload {
     /// Begins to follow the runner.
     pub(super) async fn watch(shared: Arc<Shared>) -> Result<Self, ExecError> {
-        let waiting = client::open(&shared.run_dir, &Request::Wait).await?;
+        let opened = tokio::time::timeout(ANSWER_LIMIT, client::open(&shared.run_dir, &Request::Wait));
+        let waiting = opened.await.unwrap_or_else(|_| {
+            let message = format!("the runner of container {} takes no connection", shared.id.short());
+            Err(ExecError::new(ErrorKind::Unavailable, message))
+        })?;
         if let Some(pid) = waiting.peer_cred().ok().and_then(|peer| peer.pid()) {
             shared.runner.store(pid.cast_unsigned(), Ordering::Release);
         }
@@ -156,8 +163,20 @@ impl LinuxWorkload {
         Self { shared, follower: None }
     }
 
-    async fn ask(&self, request: Request) -> Result<Reply, ExecError> {
-        Ok(self.converse(request).await?.0)
+    /// As [`Self::converse`], for what has an answer in `limit`: whoever stops a process of a container at the wrong moment
+    /// must not stop who waits for it.
+    async fn within(&self, limit: Duration, request: Request) -> Result<(Reply, UnixStream), ExecError> {
+        let asked = tokio::time::timeout(limit, self.converse(request)).await;
+        asked.unwrap_or_else(|_| Err(self.silent(limit)))
+    }
+
+    fn silent(&self, limit: Duration) -> ExecError {
+        let message = format!(
+            "the runner of container {} has not answered within {} s; kill the container if that lasts",
+            self.shared.id.short(),
+            limit.as_secs()
+        );
+        ExecError::new(ErrorKind::Unavailable, message)
     }
 
     async fn converse(&self, request: Request) -> Result<(Reply, UnixStream), ExecError> {
@@ -176,10 +195,33 @@ impl LinuxWorkload {
         }
     }
 
-    async fn done(&self, request: Request) -> Result<(), ExecError> {
-        match self.ask(request).await? {
+    async fn done(&self, limit: Duration, request: Request) -> Result<(), ExecError> {
+        match self.within(limit, request).await?.0 {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One that is not executed in time is ended, with its runner if need be.
+    async fn start_now(&self) -> Result<(), ExecError> {
+        let started = tokio::time::timeout(BEGIN_LIMIT, self.converse(Request::Start)).await;
+        match started {
+            Ok(answer) => match answer?.0 {
+                Reply::Done => Ok(()),
+                other => Err(unexpected(&other)),
+            },
+            Err(_) => {
+                if !self.ask_for_end(Request::Delete).await {
+                    self.shared.kill_runner();
+                }
+                let message = format!(
+                    "the program of container {} was not executed within {} s and is ended: some process may have \
+                     stopped it; start the container again",
+                    self.shared.id.short(),
+                    BEGIN_LIMIT.as_secs()
+                );
+                Err(ExecError::new(ErrorKind::Unavailable, message))
+            }
         }
     }
 
@@ -226,7 +268,7 @@ impl Drop for LinuxWorkload {
 
 impl Workload for LinuxWorkload {
     fn start(&self) -> BoxFuture<'_, Result<(), ExecError>> {
-        Box::pin(self.done(Request::Start))
+        Box::pin(self.start_now())
     }
 
     fn pid(&self) -> Option<u32> {
@@ -235,20 +277,18 @@ impl Workload for LinuxWorkload {
 
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
-            match tokio::time::timeout(ANSWER_LIMIT, self.done(Request::Signal { number: signal.0 })).await {
-                Ok(answer) => answer,
+            let asked = self.converse(Request::Signal { number: signal.0 });
+            match tokio::time::timeout(ANSWER_LIMIT, asked).await {
+                Ok(answer) => match answer?.0 {
+                    Reply::Done => Ok(()),
+                    other => Err(unexpected(&other)),
+                },
                 // A kill ends whatever it is sent to.
                 Err(_) if signal == Signal::KILL => {
                     self.shared.kill_runner();
                     Ok(())
                 }
-                Err(_) => {
-                    let message = format!(
-                        "the runner of container {} does not answer; kill the container",
-                        self.shared.id.short()
-                    );
-                    Err(ExecError::new(ErrorKind::Unavailable, message))
-                }
+                Err(_) => Err(self.silent(ANSWER_LIMIT)),
             }
         })
     }
@@ -333,7 +373,7 @@ impl Attach for LinuxWorkload {
     /// The stream is in non-blocking mode.
     fn attach(&self, stdin: bool) -> BoxFuture<'_, Result<std::os::unix::net::UnixStream, ExecError>> {
         Box::pin(async move {
-            match self.converse(Request::Attach { stdin }).await? {
+            match self.within(ANSWER_LIMIT, Request::Attach { stdin }).await? {
                 (Reply::Done, stream) => into_std(stream),
                 (other, _) => Err(unexpected(&other)),
             }
@@ -341,7 +381,7 @@ impl Attach for LinuxWorkload {
     }
 
     fn resize(&self, columns: u16, rows: u16) -> BoxFuture<'_, Result<(), ExecError>> {
-        Box::pin(self.done(Request::Resize { columns, rows }))
+        Box::pin(self.done(ANSWER_LIMIT, Request::Resize { columns, rows }))
     }
 }
 
@@ -349,7 +389,7 @@ impl ExecInto for LinuxWorkload {
     /// The stream is in non-blocking mode.
     fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>> {
         Box::pin(async move {
-            match self.converse(Request::Exec { id: exec_id.to_owned(), spec }).await? {
+            match self.within(BEGIN_LIMIT, Request::Exec { id: exec_id.to_owned(), spec }).await? {
                 (Reply::Exec { pid }, stream) => Ok(ExecStarted { pid, stream: into_std(stream)? }),
                 (other, _) => Err(unexpected(&other)),
             }
@@ -358,7 +398,7 @@ impl ExecInto for LinuxWorkload {
 
     fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>> {
         Box::pin(async move {
-            match self.ask(Request::ExecWait { id: exec_id.to_owned() }).await? {
+            match self.converse(Request::ExecWait { id: exec_id.to_owned() }).await?.0 {
                 Reply::ExecExit { code } => Ok(code),
                 other => Err(unexpected(&other)),
             }
@@ -366,21 +406,21 @@ impl ExecInto for LinuxWorkload {
     }
 
     fn exec_kill<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<(), ExecError>> {
-        Box::pin(self.done(Request::ExecKill { id: exec_id.to_owned() }))
+        Box::pin(self.done(ANSWER_LIMIT, Request::ExecKill { id: exec_id.to_owned() }))
     }
 
     fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>> {
-        Box::pin(self.done(Request::ExecResize { id: exec_id.to_owned(), columns, rows }))
+        Box::pin(self.done(ANSWER_LIMIT, Request::ExecResize { id: exec_id.to_owned(), columns, rows }))
     }
 }
 
 impl Pause for LinuxWorkload {
     fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>> {
-        Box::pin(self.done(Request::Pause))
+        Box::pin(self.done(BEGIN_LIMIT, Request::Pause))
     }
 
     fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>> {
-        Box::pin(self.done(Request::Resume))
+        Box::pin(self.done(ANSWER_LIMIT, Request::Resume))
     }
 }
 
