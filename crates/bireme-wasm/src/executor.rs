@@ -403,7 +403,8 @@ impl Executor for WasmExecutor {
         })
     }
 
-    fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
+    fn sweep<'a>(&'a self, known: &'a [WorkloadId], _resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
+        // Whatever a host process has is found in its own folder.
         Box::pin(async move {
             let Ok(folders) = std::fs::read_dir(self.options.exec_root.join("w")) else { return };
             let known: HashSet<&WorkloadId> = known.iter().collect();
