@@ -95,8 +95,10 @@ pub trait Executor: Send + Sync {
     fn reattach<'a>(&'a self, known: Known<'a>) -> BoxFuture<'a, Result<Box<dyn Workload>, ExecError>>;
 
     /// Ends and clears away whatever belongs to this engine and is not in `known` (IDs of workloads that shall run).
-    /// Called once when the daemon starts, after every `reattach`.
-    fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId]) -> BoxFuture<'a, ()>;
+    /// `resting` are those remembered that do not run: what a daemon that was killed in the middle of a start left of
+    /// one is ended too, wherever it is. Called once when the daemon starts, after every `reattach` and before any
+    /// `create`.
+    fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId], resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()>;
 
     /// Takes away what only served this engine and is empty. Called when the engine ends with nothing running; nothing is
     /// created after it.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
 use bireme_core::{
     BoxFuture, Executor, InvocationStats, ProcessTable, Program, Resolver, SandboxId, Stats, StoreFolder, Workload,
-    WorkloadId,
+    WorkloadId, WorkloadSpec,
 };
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
@@ -28,6 +28,7 @@ use crate::log::{self, LogStream};
 use crate::memory::{Memory, Sync};
 use crate::network::{Networks, finds_names, named_networks};
 use crate::owner::{Command, Owner};
+use crate::record::Kind;
 use crate::request::{
     Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
     Update, WaitCondition,
@@ -36,7 +37,7 @@ use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
 use crate::volume::Volumes;
-use crate::{EngineError, exec, health, log_details, removal};
+use crate::{EngineError, bounds, exec, health, log_details, removal};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -66,6 +67,8 @@ struct Inner {
     execs: Mutex<HashMap<String, exec::Entry>>,
     networks: Networks,
     volumes: Volumes,
+    /// What creates that are under way rely on, by the workload that comes of them.
+    claims: Mutex<HashMap<String, Claims>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 }
@@ -77,6 +80,13 @@ struct Index {
     names: HashMap<String, String>,
 }
 
+/// What nobody may remove although no record tells yet who has it.
+#[derive(Default)]
+struct Claims {
+    image: String,
+    volumes: HashSet<String>,
+}
+
 /// A workload that was just created.
 #[derive(Clone, Debug)]
 pub struct Created {
@@ -86,6 +96,9 @@ pub struct Created {
 
 /// Below the folders of workloads and volumes: what is being removed. No workload or volume can be called so.
 pub(crate) const REMOVED: &str = ".removed";
+
+/// Notes on creates that are under way: the volumes of each that are its own.
+const CREATING: &str = "creating";
 
 /// How often a whole copy of the database is written.
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
@@ -171,8 +184,17 @@ impl Engine {
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         for folder in ["containers", "volumes"] {
             close_dir(&options.data_root.join(folder))?;
-            close_dir(&options.data_root.join(folder).join(REMOVED))?;
+            let removed = options.data_root.join(folder).join(REMOVED);
+            close_dir(&removed)?;
+            // Before anything is to be remembered: a disk may be full of it. The folders themselves stay as marks until
+            // it is forgotten what they were.
+            for path in entries(&removed) {
+                if let Err(error) = removal::empty_tree(&path) {
+                    tracing::warn!(path = %path.display(), %error, "a removal that was cut short could not be completed");
+                }
+            }
         }
+        close_dir(&options.data_root.join(CREATING))?;
         close_dir(&options.exec_root.join("c"))?;
         let memory = Memory::open(&options.data_root)?;
         let volumes = Volumes::new(memory.volumes()?);
@@ -183,6 +205,7 @@ impl Engine {
             index: RwLock::default(),
             execs: Mutex::default(),
             networks: Networks::default(),
+            claims: Mutex::default(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             memory,
@@ -250,6 +273,14 @@ impl Engine {
             found.push((handle, commands, name, moving));
         }
         let swept = self.net().sweep(keep).await?;
+        for (id, why) in swept.left_out {
+            tracing::error!(
+                id = id.as_str(),
+                why,
+                "a network cannot be made and is left out: mend that and start what is on it again, or remove the network"
+            );
+            self.network_list().leave_out(id.as_str(), why);
+        }
         for (forward, reason) in &swept.refused {
             tracing::warn!(?forward, reason, "a published port could not be taken up again");
         }
@@ -269,6 +300,7 @@ impl Engine {
         self.tell_all_names().await;
         self.reattach(found).await;
         self.clear_strangers()?;
+        self.end_creates().await;
         Ok(())
     }
 
@@ -287,6 +319,21 @@ impl Engine {
         });
         let attempts: Vec<_> = stream::iter(attempts).buffer_unordered(128).collect().await;
         let mut known: HashMap<WorkloadKind, Vec<WorkloadId>> = HashMap::new();
+        let mut resting: HashMap<WorkloadKind, Vec<&WorkloadSpec>> = HashMap::new();
+        let mut owners = Vec::new();
+        for (handle, _, _, _, workload) in &attempts {
+            let spec = &handle.fixed.spec;
+            match workload {
+                Some(Ok(_)) => known.entry(spec.kind).or_default().push(spec.id.clone()),
+                _ => resting.entry(spec.kind).or_default().push(spec),
+            }
+        }
+        // Before any owner starts what its policy says: what runs of it unknown to us must not run twice.
+        for executor in &self.inner.options.executors {
+            let known = known.get(&executor.kind()).map_or(&[][..], Vec::as_slice);
+            executor.sweep(known, resting.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
+        }
+        drop(resting);
         for (handle, commands, name, moving, workload) in attempts {
             let mut owner = Owner::new(self.clone(), handle.clone(), name, moving.clone());
             if handle.fixed.of_build {
@@ -295,10 +342,7 @@ impl Engine {
                 self.spawn(async move { engine.remove_of_build(&id).await });
             }
             match workload {
-                Some(Ok(workload)) => {
-                    known.entry(handle.fixed.spec.kind).or_default().push(handle.fixed.spec.id.clone());
-                    owner.adopt(workload);
-                }
+                Some(Ok(workload)) => owner.adopt(workload),
                 Some(Err(error)) => {
                     tracing::warn!(workload.id = handle.id(), %error, "a running workload was not found again");
                     owner.lost();
@@ -316,10 +360,10 @@ impl Engine {
                     }
                 }
             }
-            self.spawn_owner(owner, commands);
+            owners.push((owner, commands));
         }
-        for executor in &self.inner.options.executors {
-            executor.sweep(known.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
+        for (owner, commands) in owners {
+            self.spawn_owner(owner, commands);
         }
     }
 
@@ -329,9 +373,12 @@ impl Engine {
         let known = self.memory().ids()?;
         let mut short: HashSet<String> = known.iter().filter_map(|id| id.get(..12).map(str::to_owned)).collect();
         let containers = self.data_root().join("containers");
-        for folder in [&containers, &self.data_root().join("volumes")] {
+        for (kind, folder) in [(Kind::Workload, &containers), (Kind::Volume, &self.data_root().join("volumes"))] {
             for path in entries(&folder.join(REMOVED)) {
-                clear(&path);
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if !self.memory().owes(kind, name) {
+                    clear(&path);
+                }
             }
         }
         for path in entries(&containers) {
@@ -533,7 +580,7 @@ impl Engine {
     /// `Invalid` and `Unsupported` for what cannot be done. Nothing is left behind then.
     ///
     /// # Cancel safety
-    /// Dropping the future may leave folders that the next start of the engine clears away, and nothing else.
+    /// Dropping the future unmakes in the background what was made.
     pub async fn create(&self, request: Create) -> Result<Created, EngineError> {
         let id = WorkloadId::from_bytes(rand::random());
         let name = match &request.name {
@@ -550,11 +597,17 @@ impl Engine {
                 Ok(())
             }
         })?;
-        let mut made = Made::default();
-        let result = self.create_named(request, id.clone(), &name, &mut made).await;
-        if result.is_err() {
-            self.index_write(|index| index.names.remove(&name));
-            self.unmake(&id, made).await;
+        let mut undo = Undo { engine: self.clone(), id: id.clone(), name: name.clone(), made: Some(Made::default()) };
+        let result = self.create_named(request, id, &name, &mut undo).await;
+        let made = undo.made.take();
+        self.claims().remove(undo.id.as_str());
+        match made {
+            Some(made) if result.is_err() => {
+                self.index_write(|index| index.names.remove(&name));
+                self.unmake(&undo.id, made).await;
+            }
+            Some(made) if made.noted => self.end_note(undo.id.as_str()),
+            _ => {}
         }
         result
     }
@@ -564,13 +617,20 @@ impl Engine {
         mut request: Create,
         id: WorkloadId,
         name: &str,
-        made: &mut Made,
+        undo: &mut Undo,
     ) -> Result<Created, EngineError> {
+        let made = undo.made.get_or_insert_default();
         let of_build = request.unfinished.as_ref().is_some_and(|unfinished| !unfinished.keep);
         let (image, unfinished) = match request.unfinished.take() {
             Some(unfinished) => (unfinished.image, Some(unfinished.layers)),
             None => (self.image_for(&request).await?, None),
         };
+        let claim = || self.claims().entry(id.as_str().to_owned()).or_default().image = image.id.to_string();
+        match unfinished {
+            // Its build holds it.
+            Some(_) => claim(),
+            None => self.images().claim(&image.id, claim)?,
+        }
         let kind = image.kind();
         let executor = self.executor(kind).ok_or_else(|| {
             EngineError::unsupported(format!(
@@ -592,6 +652,9 @@ impl Engine {
         }
         let links = self.links(&request.links)?;
         let inherited = self.inherited_mounts(&request.volumes_from)?;
+        let volumes = inherited.iter().filter(|(_, point)| point.kind == MountKind::Volume);
+        let volumes = volumes.map(|(_, point)| point.name.clone()).collect();
+        self.claim_volumes(&id, volumes).await;
         if matches!(namespaces.network, NetworkMode::Host) && request.hostname.is_none() {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
@@ -620,8 +683,16 @@ impl Engine {
         }
         let mut warnings = executor.warnings(&spec);
         warnings.extend(spec.bireme.request_sentence());
-        for need in resolved.mounts.volumes {
-            let (mount, point) = self.mount_volume(need, &program, made).await?;
+        let mut needs = resolved.mounts.volumes;
+        // Named before they are made, so that what is left of a create that is cut short is found by its note.
+        let own: Vec<&mut VolumeNeed> = needs.iter_mut().filter(|need| need.name.is_none()).collect();
+        if !own.is_empty() {
+            let names = own.into_iter().map(|need| need.own_name()).collect::<Vec<_>>().join("\n");
+            made.noted = true;
+            self.note_create(id.as_str(), &names)?;
+        }
+        for need in needs {
+            let (mount, point) = self.mount_volume(need, &program, &id, made).await?;
             spec.mounts.push(mount);
             points.push(point);
         }
@@ -673,6 +744,7 @@ impl Engine {
             written: now(),
         };
         let sync = if fixed.auto_remove || of_build { Sync::Normal } else { Sync::Full };
+        made.recorded = true;
         self.memory().insert_workload(id.as_str(), name, &fixed, &moving, sync).await?;
         let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
@@ -731,16 +803,17 @@ impl Engine {
         &self,
         need: VolumeNeed,
         program: &Program,
+        id: &WorkloadId,
         made: &mut Made,
     ) -> Result<(bireme_core::spec::Mount, MountPoint), EngineError> {
-        let anonymous = need.name.is_none();
+        let anonymous = need.own;
         let request = CreateVolume {
             name: need.name.unwrap_or_default(),
             driver: need.driver,
             options: need.options,
             labels: need.labels,
         };
-        let (volume, new) = self.make_volume(request, anonymous).await?;
+        let (volume, new) = self.make_volume(request, anonymous, Some(id)).await?;
         if new {
             made.volumes.push(volume.name.clone());
         }
@@ -783,6 +856,12 @@ impl Engine {
                 (point.declared, point.inherited) = (false, true);
                 all.push((mount, point));
             }
+            bounds::within(
+                "the number of mounts of other containers is too large: the container",
+                all.len(),
+                bounds::MOUNTS,
+                "name fewer containers whose volumes it takes",
+            )?;
         }
         Ok(all)
     }
@@ -923,8 +1002,72 @@ impl Engine {
                 );
             }
         }
+        if made.recorded {
+            // Nothing is known of it unless the create was dropped in that very moment.
+            self.memory().delete_workload(id.as_str()).await;
+        }
         if made.dirs {
-            let _ = removal::remove_tree(&self.dirs(id).state);
+            let dirs = self.dirs(id);
+            let _ = tokio::task::spawn_blocking(move || removal::remove_tree(&dirs.state)).await;
+        }
+        if made.noted {
+            self.end_note(id.as_str());
+        }
+    }
+
+    fn claims(&self) -> MutexGuard<'_, HashMap<String, Claims>> {
+        self.inner.claims.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Has a volume count as used by a workload that is being created.
+    pub(crate) fn claim_volume(&self, id: &WorkloadId, name: &str) {
+        self.claims().entry(id.as_str().to_owned()).or_default().volumes.insert(name.to_owned());
+    }
+
+    /// The workloads being created that claim a volume.
+    pub(crate) fn claimants(&self, volume: &str) -> Vec<String> {
+        let claims = self.claims();
+        claims.iter().filter(|(_, claims)| claims.volumes.contains(volume)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn note_create(&self, id: &str, volumes: &str) -> Result<(), EngineError> {
+        let path = self.data_root().join(CREATING).join(id);
+        let write = || {
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+            std::io::Write::write_all(&mut file, volumes.as_bytes())
+        };
+        write().map_err(|source| EngineError::File { path: path.clone(), source })
+    }
+
+    fn end_note(&self, id: &str) {
+        let path = self.data_root().join(CREATING).join(id);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a note on a create that has ended cannot be removed");
+        }
+    }
+
+    /// Removes what creates that were cut short had made for themselves: no other volume, and none that somebody has.
+    async fn end_creates(&self) {
+        let Ok(known) = self.memory().ids() else { return };
+        for path in entries(&self.data_root().join(CREATING)) {
+            let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            // Also one that cannot be read.
+            let created = known.contains(id);
+            let text = if created { String::new() } else { std::fs::read_to_string(&path).unwrap_or_default() };
+            for name in text.lines() {
+                if !self.volume(name).is_ok_and(|volume| volume.anonymous) {
+                    continue;
+                }
+                match self.remove_volume(name, true).await {
+                    Ok(()) => tracing::info!(volume = name, "a volume of a create that was cut short is removed"),
+                    Err(error) => {
+                        tracing::warn!(volume = name, %error, "a volume of a create that was cut short stays")
+                    }
+                }
+            }
+            self.end_note(id);
         }
     }
 
@@ -933,23 +1076,18 @@ impl Engine {
         let dirs = self.dirs(&handle.fixed.spec.id);
         let view = handle.view();
         let aside = self.data_root().join("containers").join(REMOVED).join(handle.id());
-        let (state, to) = (dirs.state.clone(), aside.clone());
         // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
-        let moved = tokio::task::spawn_blocking(move || match std::fs::rename(&state, &to) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(EngineError::File { path: state, source })
-            }
-            _ => Ok(()),
-        });
-        moved.await.map_err(|_| EngineError::Stopping)??;
-        self.memory().delete_workload(handle.id()).await?;
+        // Then what takes space, so that a full disk has room to remember in; the mark of it goes last.
+        let (run, state, mark) = (dirs.run, dirs.state, aside.clone());
         let removal = tokio::task::spawn_blocking(move || {
-            for path in [dirs.run, aside] {
-                removal::remove_tree(&path).map_err(|source| EngineError::File { path, source })?;
-            }
-            Ok::<_, EngineError>(())
+            set_aside(&state, &aside)?;
+            removal::remove_tree(&run).map_err(|source| EngineError::File { path: run, source })?;
+            removal::empty_tree(&aside).map_err(|source| EngineError::File { path: aside, source })
         });
         removal.await.map_err(|_| EngineError::Stopping)??;
+        if self.memory().delete_workload(handle.id()).await {
+            let _ = std::fs::remove_dir(mark);
+        }
         self.index_write(|index| {
             index.by_id.remove(handle.id());
             index.names.retain(|_, id| id != handle.id());
@@ -1300,13 +1438,15 @@ impl Engine {
         self.dirs(id).state.join("etc")
     }
 
-    /// IDs of the workloads made from an image.
+    /// IDs of the workloads made from an image, or being made.
     pub fn image_users(&self, image_id: &str) -> Vec<String> {
-        self.handles()
-            .iter()
-            .filter(|handle| handle.fixed.image_id == image_id)
-            .map(|handle| handle.id().to_owned())
-            .collect()
+        let mut users: Vec<String> =
+            self.claims().iter().filter(|(_, claims)| claims.image == image_id).map(|(id, _)| id.clone()).collect();
+        let handles = self.handles();
+        users.extend(handles.iter().filter(|one| one.fixed.image_id == image_id).map(|one| one.id().to_owned()));
+        users.sort_unstable();
+        users.dedup();
+        users
     }
 }
 
@@ -1316,6 +1456,31 @@ fn patience(handle: &Handle, how: Stop) -> Option<Duration> {
         None => Some(handle.fixed.spec.stop_timeout),
         Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
     }
+}
+
+/// Puts a folder that is to be removed where nobody takes it for whole. Where none is, its mark is put there all the same.
+/// Blocking.
+pub(crate) fn set_aside(folder: &Path, aside: &Path) -> Result<(), EngineError> {
+    match std::fs::rename(folder, aside) {
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+            // There already, or there is no room for it: nothing of the folder is left in either case.
+            let _ = std::fs::DirBuilder::new().mode(0o700).create(aside);
+            Ok(())
+        }
+        Err(source) => Err(EngineError::File { path: folder.to_owned(), source }),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// What is told after a removal of many, of which some stay: each with its reason.
+///
+/// # Errors
+/// `Conflict` where any stays.
+pub(crate) fn all_removed(what: &str, removed: usize, staying: Vec<String>) -> Result<(), EngineError> {
+    if staying.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::conflict(format!("{removed} {what} were removed, {} stay: {}", staying.len(), staying.join("; "))))
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -1334,6 +1499,33 @@ fn clear(path: &Path) {
 struct Made {
     volumes: Vec<String>,
     dirs: bool,
+    /// A note tells of it, for a next engine.
+    noted: bool,
+    /// The database may know of it.
+    recorded: bool,
+}
+
+/// Unmakes what a create made when it is dropped in the middle.
+struct Undo {
+    engine: Engine,
+    id: WorkloadId,
+    name: String,
+    /// `None` once it has come to its end.
+    made: Option<Made>,
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        let Some(made) = self.made.take() else { return };
+        let (engine, id) = (self.engine.clone(), self.id.clone());
+        engine.claims().remove(id.as_str());
+        engine.index_write(|index| index.names.remove(&self.name));
+        // Without a runtime the engine is ending, and the next one finds its note.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = engine.inner.tasks.clone();
+            drop(tasks.spawn_on(async move { engine.unmake(&id, made).await }, &runtime));
+        }
+    }
 }
 
 fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Container) -> bool {

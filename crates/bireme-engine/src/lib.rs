@@ -14,6 +14,7 @@
 
 mod archive;
 mod attach;
+pub mod bounds;
 mod build;
 mod changes;
 mod container;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bireme_core::WorkloadId;
-use bireme_image::database::{self, Found, Trouble};
+use bireme_image::database::{self, Ballast, Found, Trouble};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -45,6 +45,18 @@ pub(crate) struct Memory {
     connection: Arc<Mutex<Connection>>,
     records: Records,
     data_root: PathBuf,
+    ballast: Arc<Ballast>,
+    /// What is gone and could not be forgotten yet: nothing answers it, and the next change forgets it too.
+    owed: Arc<Mutex<HashSet<(Kind, String)>>>,
+}
+
+/// What room a change may take on a full disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// What there is: what is new is refused.
+    Left,
+    /// Also what is held back: ends and removals make room.
+    HeldBack,
 }
 
 /// Where the copy of a record goes.
@@ -88,13 +100,54 @@ impl Memory {
         let file = |source| EngineError::File { path: path.clone(), source };
         let records = Records::open(data_root).map_err(file)?;
         let (connection, found) = database::open(&path, |connection| tables(connection, &path))?;
-        let memory = Self { connection: Arc::new(Mutex::new(connection)), records, data_root: data_root.to_owned() };
+        let memory = Self {
+            connection: Arc::new(Mutex::new(connection)),
+            records,
+            data_root: data_root.to_owned(),
+            ballast: Arc::new(Ballast::beside(&path)),
+            owed: Arc::default(),
+        };
+        memory.ballast.keep();
         memory.reconcile(found)?;
         Ok(memory)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn owed(&self) -> MutexGuard<'_, HashSet<(Kind, String)>> {
+        self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether a thing is gone and could not be forgotten yet.
+    pub(crate) fn owes(&self, kind: Kind, name: &str) -> bool {
+        self.owed().contains(&(kind, name.to_owned()))
+    }
+
+    fn owe(&self, kind: Kind, name: &str, error: &EngineError) {
+        tracing::warn!(
+            ?kind,
+            name,
+            error = error as &dyn std::error::Error,
+            "a removal cannot be remembered; is the disk full? It is tried again with the next change"
+        );
+        self.owed().insert((kind, name.to_owned()));
+    }
+
+    /// Forgets what is gone. Where that fails the engine starts all the same.
+    fn forget_found(&self, connection: &Connection, kind: Kind, name: &str) {
+        let forgotten = self.ballast.with_room(|| connection.execute(forgetting(kind), [name]));
+        if let Err(source) = forgotten {
+            self.owe(kind, name, &failed("what was found", source));
+        }
+    }
+
+    /// Adds what was found. Where that fails the engine starts all the same: it is found again at the next start.
+    fn add_found(&self, name: &str, add: impl Fn() -> rusqlite::Result<usize>) {
+        if let Err(error) = self.ballast.with_room(add) {
+            tracing::warn!(name, %error, "what was found cannot be remembered; is the disk full? It is left out until the next start");
+        }
     }
 
     /// Makes database, records and folders say the same. The newer of two records of a thing holds.
@@ -118,7 +171,7 @@ impl Memory {
             if removed || (found == Found::Older && !there) {
                 tracing::info!(workload.id = id, "a removal that was cut short is carried out");
                 self.forget_copies(Kind::Workload, &id);
-                connection.execute("delete from workloads where id = ?1", [&id]).map_err(failed)?;
+                self.forget_found(&connection, Kind::Workload, &id);
                 rows.remove(&id);
             }
         }
@@ -150,12 +203,15 @@ impl Memory {
                 name,
                 "a container that the database did not know, or knew an older state of, is taken up from its record"
             );
-            connection
-                .execute(
+            // This alone keeps the engine from starting: what it did not know it would end as a stranger's.
+            let (fixed, moving) = (json(&fixed), json(&newest.moving));
+            let add = || {
+                connection.execute(
                     "insert or replace into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
-                    params![id, name, json(&fixed), json(&newest.moving)],
+                    params![id, name, fixed, moving],
                 )
-                .map_err(failed)?;
+            };
+            self.ballast.with_room(add).map_err(failed)?;
         }
         for (id, [name, fixed, moving]) in &rows {
             // Of an engine that kept no records yet.
@@ -177,11 +233,10 @@ impl Memory {
         let rows: BTreeMap<String, (String, String)> = rows.into_iter().collect();
         let recorded = self.records.names(Kind::Network);
         let connection = self.lock();
-        let failed = |source| failed("what was found", source);
         let mut names = HashSet::new();
         for (id, (name, record)) in &rows {
             if found == Found::Older && !recorded.is_empty() && !recorded.contains(id) {
-                connection.execute("delete from networks where id = ?1", [id]).map_err(failed)?;
+                self.forget_found(&connection, Kind::Network, id);
                 continue;
             }
             names.insert(name.clone());
@@ -197,12 +252,12 @@ impl Memory {
                 continue;
             }
             tracing::warn!(%id, name = network.name, "a network that the database did not know is taken up from its record");
-            connection
-                .execute(
+            self.add_found(&network.name, || {
+                connection.execute(
                     "insert into networks (id, name, record) values (?1, ?2, ?3)",
                     params![network.id, network.name, json(&network)],
                 )
-                .map_err(failed)?;
+            });
         }
         Ok(())
     }
@@ -213,7 +268,6 @@ impl Memory {
             self.rows("select name from volumes", |row| row.get::<_, String>(0))?.into_iter().collect();
         let folder = self.data_root.join("volumes");
         let connection = self.lock();
-        let failed = |source| failed("what was found", source);
         let path_of = |name: &str| folder.join(name).join("_data");
         for name in &known {
             let there = folder.join(name).exists();
@@ -221,7 +275,7 @@ impl Memory {
             if removed || (found == Found::Older && !there) {
                 tracing::info!(volume = name, "a removal that was cut short is carried out");
                 self.copy(Copy::Forget(Kind::Volume, name.clone()));
-                connection.execute("delete from volumes where name = ?1", [name]).map_err(failed)?;
+                self.forget_found(&connection, Kind::Volume, name);
             }
         }
         for name in self.records.names(Kind::Volume) {
@@ -263,9 +317,9 @@ impl Memory {
                 with_labels_and_options = recorded_whole,
                 "a volume that the database did not know is taken up from its folder"
             );
-            connection
-                .execute("insert into volumes (name, record) values (?1, ?2)", params![name, json(&volume)])
-                .map_err(failed)?;
+            self.add_found(&name, || {
+                connection.execute("insert into volumes (name, record) values (?1, ?2)", params![name, json(&volume)])
+            });
         }
         drop(connection);
         for volume in self.volumes()? {
@@ -318,8 +372,9 @@ impl Memory {
         &self,
         what: String,
         sync: Sync,
+        room: Room,
         copies: Vec<Copy>,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
+        work: impl Fn(&Connection) -> rusqlite::Result<()> + Send + 'static,
     ) -> Result<(), EngineError> {
         let memory = self.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -332,16 +387,24 @@ impl Memory {
             if sync == Sync::Full {
                 connection.pragma_update(None, "synchronous", "full")?;
             }
-            let change = |connection: &mut Connection| {
+            let owed: Vec<_> = memory.owed().iter().cloned().collect();
+            let mut change = || {
                 let transaction = connection.transaction()?;
+                for (kind, name) in &owed {
+                    transaction.execute(forgetting(*kind), [name])?;
+                }
                 work(&transaction)?;
                 transaction.commit()
             };
-            let changed = change(&mut connection);
+            let changed = match room {
+                Room::Left => change().inspect(|()| memory.ballast.keep()),
+                Room::HeldBack => memory.ballast.with_room(change),
+            };
             if sync == Sync::Full {
                 connection.pragma_update(None, "synchronous", "normal")?;
             }
             changed?;
+            memory.owed().retain(|one| !owed.contains(one));
             for copy in put {
                 memory.copy(copy);
             }
@@ -363,7 +426,7 @@ impl Memory {
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(fixed), json(moving));
         let copies = copies_of_workload(id, name, Some(&row.2), &row.3);
-        self.write(format!("container {name}"), sync, copies, move |db| {
+        self.write(format!("container {name}"), sync, Room::Left, copies, move |db| {
             db.prepare_cached("insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)")?
                 .execute(params![row.0, row.1, row.2, row.3])
                 .map(drop)
@@ -379,7 +442,7 @@ impl Memory {
     ) -> Result<(), EngineError> {
         let row = (id.to_owned(), name.to_owned(), json(moving));
         let copies = copies_of_workload(id, name, None, &row.2);
-        self.write(format!("the state of container {name}"), Sync::Normal, copies, move |db| {
+        self.write(format!("the state of container {name}"), Sync::Normal, Room::HeldBack, copies, move |db| {
             db.prepare_cached("update workloads set name = ?2, moving = ?3 where id = ?1")?
                 .execute(params![row.0, row.1, row.2])
                 .map(drop)
@@ -387,24 +450,30 @@ impl Memory {
         .await
     }
 
-    pub(crate) async fn delete_workload(&self, id: &str) -> Result<(), EngineError> {
-        let id = id.to_owned();
+    /// Forgets a workload whose files are gone; answers whether it is forgotten for good. Where it is not, the folder that
+    /// was put aside has to stay as the mark of it.
+    pub(crate) async fn delete_workload(&self, id: &str) -> bool {
         let copies = ["fixed", "moving"].map(|part| Copy::Forget(Kind::Workload, format!("{id}.{part}"))).into();
-        self.write("a removal".to_owned(), Sync::Normal, copies, move |db| {
-            db.prepare_cached("delete from workloads where id = ?1")?.execute([id]).map(drop)
-        })
-        .await
+        self.forget(Kind::Workload, id, Sync::Normal, copies).await
+    }
+
+    async fn forget(&self, kind: Kind, name: &str, sync: Sync, copies: Vec<Copy>) -> bool {
+        let gone = name.to_owned();
+        let work = move |db: &Connection| db.prepare_cached(forgetting(kind))?.execute([&gone]).map(drop);
+        let done = self.write("a removal".to_owned(), sync, Room::HeldBack, copies, work).await;
+        done.inspect_err(|error| self.owe(kind, name, error)).is_ok()
     }
 
     /// Every workload, oldest record first is not promised.
     pub(crate) fn workloads<F: DeserializeOwned, M: DeserializeOwned>(
         &self,
     ) -> Result<Vec<(String, F, M)>, EngineError> {
-        self.rows("select name, fixed, moving from workloads", |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+        self.rows("select id, name, fixed, moving from workloads", |row| {
+            Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
         })?
         .into_iter()
-        .filter_map(|(name, fixed, moving)| {
+        .filter(|[id, ..]| !self.owes(Kind::Workload, id))
+        .filter_map(|[_, name, fixed, moving]| {
             // One that cannot be read is no reason to do without all others; it stays where it is.
             let read = parse(&name, &fixed).and_then(|fixed| Ok((name.clone(), fixed, parse(&name, &moving)?)));
             read.inspect_err(|error| {
@@ -418,13 +487,16 @@ impl Memory {
 
     /// IDs of all workloads, also of those that cannot be read.
     pub(crate) fn ids(&self) -> Result<HashSet<String>, EngineError> {
-        Ok(self.rows("select id from workloads", |row| row.get::<_, String>(0))?.into_iter().collect())
+        let mut ids: HashSet<String> =
+            self.rows("select id from workloads", |row| row.get::<_, String>(0))?.into_iter().collect();
+        ids.retain(|id| !self.owes(Kind::Workload, id));
+        Ok(ids)
     }
 
     pub(crate) async fn put_network(&self, network: &crate::view::Network) -> Result<(), EngineError> {
         let row = (network.id.clone(), network.name.clone(), json(network));
         let copies = vec![Copy::Put(Kind::Network, row.0.clone(), row.2.clone())];
-        self.write(format!("network {}", network.name), Sync::Full, copies, move |db| {
+        self.write(format!("network {}", network.name), Sync::Full, Room::Left, copies, move |db| {
             db.execute(
                 "insert or replace into networks (id, name, record) values (?1, ?2, ?3)",
                 params![row.0, row.1, row.2],
@@ -437,42 +509,39 @@ impl Memory {
     pub(crate) async fn delete_network(&self, id: &str) -> Result<(), EngineError> {
         let id = id.to_owned();
         let copies = vec![Copy::Forget(Kind::Network, id.clone())];
-        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
-            db.execute("delete from networks where id = ?1", [id]).map(drop)
+        self.write("a removal".to_owned(), Sync::Full, Room::HeldBack, copies, move |db| {
+            db.execute(forgetting(Kind::Network), [&id]).map(drop)
         })
         .await
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<crate::view::Network>, EngineError> {
-        self.records("select name, record from networks")
+        self.records(Kind::Network, "select id, name, record from networks")
     }
 
     pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
         let row = (volume.name.clone(), json(volume));
         let copies = vec![Copy::Put(Kind::Volume, row.0.clone(), row.1.clone())];
-        self.write(format!("volume {}", volume.name), Sync::Full, copies, move |db| {
+        self.write(format!("volume {}", volume.name), Sync::Full, Room::Left, copies, move |db| {
             db.execute("insert or replace into volumes (name, record) values (?1, ?2)", params![row.0, row.1]).map(drop)
         })
         .await
     }
 
-    pub(crate) async fn delete_volume(&self, name: &str) -> Result<(), EngineError> {
-        let name = name.to_owned();
-        let copies = vec![Copy::Forget(Kind::Volume, name.clone())];
-        self.write("a removal".to_owned(), Sync::Full, copies, move |db| {
-            db.execute("delete from volumes where name = ?1", [name]).map(drop)
-        })
-        .await
+    /// As [`Memory::delete_workload`].
+    pub(crate) async fn delete_volume(&self, name: &str) -> bool {
+        self.forget(Kind::Volume, name, Sync::Full, vec![Copy::Forget(Kind::Volume, name.to_owned())]).await
     }
 
     pub(crate) fn volumes(&self) -> Result<Vec<crate::view::Volume>, EngineError> {
-        self.records("select name, record from volumes")
+        self.records(Kind::Volume, "select name, name, record from volumes")
     }
 
-    fn records<T: DeserializeOwned>(&self, query: &str) -> Result<Vec<T>, EngineError> {
-        self.rows(query, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?
+    fn records<T: DeserializeOwned>(&self, kind: Kind, query: &str) -> Result<Vec<T>, EngineError> {
+        self.rows(query, |row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]))?
             .into_iter()
-            .filter_map(|(name, record)| {
+            .filter(|[key, ..]| !self.owes(kind, key))
+            .filter_map(|[_, name, record]| {
                 parse(&name, &record)
                     .inspect_err(|error: &EngineError| {
                         tracing::error!(name, error = error as &dyn std::error::Error, "a record is left out");
@@ -521,6 +590,15 @@ fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<Engine
     }
 }
 
+/// The statement that forgets one of a kind, by what it is known by.
+fn forgetting(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Workload => "delete from workloads where id = ?1",
+        Kind::Network => "delete from networks where id = ?1",
+        Kind::Volume => "delete from volumes where name = ?1",
+    }
+}
+
 fn written(moving: &str) -> i64 {
     serde_json::from_str::<Written>(moving).map_or(i64::MIN, |record| record.written)
 }
@@ -564,7 +642,7 @@ mod tests {
         drop(memory);
         let memory = Memory::open(folder.path()).unwrap();
         assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)]);
-        memory.delete_workload("1").await.unwrap();
+        assert!(memory.delete_workload("1").await);
         assert!(memory.workloads::<String, i32>().unwrap().is_empty());
         memory.connection.lock().unwrap().pragma_update(None, "user_version", 99).unwrap();
         drop(memory);
@@ -597,7 +675,7 @@ mod tests {
         std::fs::create_dir_all(&recorded.mountpoint).unwrap();
         memory.put_volume(&recorded).await.unwrap();
         memory.put_volume(&volume(root, "gone")).await.unwrap();
-        memory.delete_volume("gone").await.unwrap();
+        assert!(memory.delete_volume("gone").await);
         drop(memory);
         std::fs::write(root.join("engine.db"), "nonsense").unwrap();
         for folder in ["adopted/_data", "no-data", ".removed/x/_data", "lost+found/_data"] {
@@ -627,7 +705,7 @@ mod tests {
             memory.put_volume(&volume).await.unwrap();
         }
         memory.back_up().await.unwrap();
-        memory.delete_volume("removed").await.unwrap();
+        assert!(memory.delete_volume("removed").await);
         std::fs::remove_dir_all(root.join("volumes/removed")).unwrap();
         drop(memory);
         for name in ["engine.db", "engine.db-wal", "engine.db-shm"] {
@@ -640,6 +718,33 @@ mod tests {
         drop(memory);
         assert_eq!(names(&Memory::open(root).unwrap()), ["stays"]);
         assert!(root.join("volumes/stays/_data").is_dir());
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_cannot_be_remembered_is_carried_out_all_the_same() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path();
+        let memory = Memory::open(root).unwrap();
+        for name in ["gone", "stays"] {
+            let volume = volume(root, name);
+            std::fs::create_dir_all(&volume.mountpoint).unwrap();
+            memory.put_volume(&volume).await.unwrap();
+        }
+        // As on a disk that has no room at all.
+        let full = |memory: &Memory, full: bool| {
+            memory.lock().pragma_update(None, "query_only", full).unwrap();
+        };
+        std::fs::create_dir_all(root.join("volumes/.removed")).unwrap();
+        std::fs::rename(root.join("volumes/gone"), root.join("volumes/.removed/gone")).unwrap();
+        full(&memory, true);
+        assert!(!memory.delete_volume("gone").await);
+        assert_eq!(names(&memory), ["stays"], "nothing answers it");
+        assert!(memory.owes(Kind::Volume, "gone"));
+        full(&memory, false);
+        memory.put_volume(&volume(root, "new")).await.unwrap();
+        assert!(!memory.owes(Kind::Volume, "gone"));
+        drop(memory);
+        assert_eq!(names(&Memory::open(root).unwrap()), ["new", "stays"]);
     }
 
     #[tokio::test]

@@ -17,7 +17,6 @@ use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
 
-use crate::EngineError;
 use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
 use crate::event::Event;
@@ -25,6 +24,7 @@ use crate::link::{self, Linked};
 use crate::name_table::{Entry as NameEntry, NameTable};
 use crate::request::{CreateNetwork, EndpointRequest, PoolRequest, Publish};
 use crate::view::{Endpoint, Network, NetworkMember, PublishedPort};
+use crate::{EngineError, bounds};
 
 /// The network of workloads that name none; its members get no names, as with Docker.
 pub(crate) const DEFAULT: &str = "bridge";
@@ -55,6 +55,8 @@ struct Entry {
     network: Network,
     /// `None` for host and null.
     bridge: Option<Bridge>,
+    /// Why it could not be made when the engine started: whatever is on it cannot start while that is so.
+    left_out: Option<String>,
 }
 
 struct Bridge {
@@ -106,11 +108,25 @@ impl Networks {
     }
 
     /// Takes up a remembered network.
+    ///
+    /// # Errors
+    /// Where its record makes no network; it is known all the same, so that it can be removed.
     pub(crate) fn adopt(&self, network: Network) -> Result<Option<NetworkSpec>, EngineError> {
-        let bridge = bridge(&network)?;
+        let (bridge, error) = match bridge(&network) {
+            Ok(bridge) => (bridge, None),
+            Err(error) => (None, Some(error)),
+        };
         let spec = bridge.as_ref().map(|bridge| bridge.spec.clone());
-        self.list().insert(network.id.clone(), Entry { network, bridge });
-        Ok(spec)
+        let left_out = error.as_ref().map(ToString::to_string);
+        self.list().insert(network.id.clone(), Entry { network, bridge, left_out });
+        error.map_or(Ok(spec), Err)
+    }
+
+    /// Notes that a network could not be made, and why.
+    pub(crate) fn leave_out(&self, id: &str, why: String) {
+        if let Some(entry) = self.list().get_mut(id) {
+            entry.left_out = Some(why);
+        }
     }
 
     /// Takes up the place of a workload that runs on: its addresses and ports are in use.
@@ -412,7 +428,7 @@ impl Engine {
                     pool.gateway = Some(subnet.gateway.to_string());
                 }
             }
-            list.insert(network.id.clone(), Entry { network: network.clone(), bridge });
+            list.insert(network.id.clone(), Entry { network: network.clone(), bridge, left_out: None });
             network
         };
         let made = async {
@@ -500,14 +516,45 @@ impl Engine {
             .flat_map(|h| h.view().endpoints.iter().map(|e| e.network.clone()).collect::<Vec<_>>())
             .collect();
         let mut removed = Vec::new();
+        let mut staying = Vec::new();
         for network in self.networks() {
             let predefined = matches!(network.name.as_str(), "bridge" | "host" | "none");
             if !predefined && !used.contains(&network.id) && wanted(&network) {
-                self.remove_network(&network.id).await?;
-                removed.push(network.name);
+                match self.remove_network(&network.id).await {
+                    Ok(()) => removed.push(network.name),
+                    // Gone, or taken meanwhile.
+                    Err(EngineError::NotFound { .. } | EngineError::Denied { .. }) => {}
+                    Err(error) => staying.push(error.to_string()),
+                }
             }
         }
+        engine::all_removed("networks", removed.len(), staying)?;
         Ok(removed)
+    }
+
+    /// Makes a network that could not be made when the engine started; nothing for all others.
+    ///
+    /// # Errors
+    /// `Conflict` that names what still stands in its way.
+    async fn make_left_out(&self, id: &str) -> Result<(), EngineError> {
+        let (name, spec, why) = {
+            let list = self.network_list().list();
+            let Some(entry) = list.get(id) else { return Ok(()) };
+            let Some(why) = entry.left_out.clone() else { return Ok(()) };
+            (entry.network.name.clone(), entry.bridge.as_ref().map(|bridge| bridge.spec.clone()), why)
+        };
+        let refused = |why: String| {
+            EngineError::conflict(format!(
+                "network {name} could not be made and is left out: {why}; mend that and start the container again, or remove the network"
+            ))
+        };
+        let Some(spec) = spec else { return Err(refused(why)) };
+        self.net().ensure_network(&spec).await.map_err(|error| refused(error.to_string()))?;
+        tracing::info!(network = name, "a network that was left out is made");
+        if let Some(entry) = self.network_list().list().get_mut(id) {
+            entry.left_out = None;
+        }
+        Ok(())
     }
 
     /// Puts a workload on one more network; at once if it runs, otherwise at its next start.
@@ -678,6 +725,7 @@ impl Engine {
         sandbox: &mut Sandbox,
         endpoint: &mut Endpoint,
     ) -> Result<(), EngineError> {
+        self.make_left_out(&endpoint.network).await?;
         let request = {
             let mut list = self.network_list().list();
             let bridge = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()).ok_or_else(|| {
@@ -969,8 +1017,9 @@ impl Engine {
         }
         let mut wanted = fixed.publish.clone();
         if fixed.publish_all {
-            let missing = fixed.spec.ports.iter().filter(|port| !fixed.publish.iter().any(|p| p.container == **port));
-            wanted.extend(missing.map(|port| Publish { container: *port, host_ip: None, host_ports: None }));
+            // One that an older version took may have more than are taken now.
+            let further = bounds::all_published(&fixed.spec.ports, fixed.publish.iter().map(|one| one.container))?;
+            wanted.extend(further.into_iter().map(|container| Publish { container, host_ip: None, host_ports: None }));
         }
         let mut listeners = Vec::new();
         for publish in wanted {

@@ -24,7 +24,7 @@ const LIMIT: u64 = 64 << 20;
 const NEW: &str = ".new";
 
 /// What a record is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Workload,
     Network,

@@ -26,6 +26,18 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 /// `ResourceBusy` where something is mounted below it: what is mounted is whole then, what lay before it may be gone.
 /// Where that matters, ask [`mounted_below`] first.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    remove_at(path, false)
+}
+
+/// As [`remove_tree`], but for an empty folder that stays in its place, as the mark of a removal.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub(crate) fn empty_tree(path: &Path) -> io::Result<()> {
+    remove_at(path, true)
+}
+
+fn remove_at(path: &Path, keep: bool) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -34,11 +46,11 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
-    remove_entry(parent.as_fd(), &name)
+    remove_entry(parent.as_fd(), &name, keep)
 }
 
-/// One name of a folder, whatever it is.
-fn remove_entry(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+/// One name of a folder, whatever it is; a folder itself stays where it is to be kept.
+fn remove_entry(parent: BorrowedFd<'_>, name: &CStr, keep: bool) -> io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // What Linux says of a folder, and POSIX.
@@ -52,6 +64,9 @@ fn remove_entry(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
     let mut moved = 0;
     // Each round empties what was moved up in the one before.
     while empty(&top, &top, 0, &mut moved)? {}
+    if keep {
+        return Ok(());
+    }
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOENT) => Ok(()),
         other => Ok(other?),

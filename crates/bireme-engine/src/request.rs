@@ -242,8 +242,8 @@ pub struct ContainerFilter {
     pub volumes: Vec<String>,
     pub health: Vec<String>,
     /// Ports of the host that are published, and ports that are exposed.
-    pub publish: Vec<Port>,
-    pub expose: Vec<Port>,
+    pub publish: BTreeSet<Port>,
+    pub expose: BTreeSet<Port>,
     pub before: Option<String>,
     pub since: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! From what was asked and what the image says to one complete specification. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -11,14 +11,16 @@ use bireme_core::spec::{
 use bireme_core::{Labels, WorkloadId};
 use bireme_image::{Image, ImageConfig};
 
-use crate::EngineError;
 use crate::request::{Create, HealthCheck, MountRequestSource};
 use crate::view::{MountKind, MountPoint};
+use crate::{EngineError, bounds};
 
 /// A volume that a workload needs, by name; `None` for one of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VolumeNeed {
     pub(crate) name: Option<String>,
+    /// Whether it is the workload's own; it gets a name all the same before it is made.
+    pub(crate) own: bool,
     /// A path in the volume; empty for all of it.
     pub(crate) subpath: PathBuf,
     pub(crate) target: String,
@@ -28,6 +30,13 @@ pub(crate) struct VolumeNeed {
     pub(crate) driver: String,
     pub(crate) options: BTreeMap<String, String>,
     pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl VolumeNeed {
+    /// The name of one of its own, chosen where it has none yet.
+    pub(crate) fn own_name(&mut self) -> String {
+        self.name.get_or_insert_with(crate::engine::random_hex).clone()
+    }
 }
 
 /// A mount of another workload, and how `inspect` shows it.
@@ -58,14 +67,17 @@ pub(crate) fn merge_env(image: &[String], request: &[String]) -> Vec<String> {
         entry.split('=').next().unwrap_or(entry)
     }
     let mut merged: Vec<String> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for entry in request {
-        match merged.iter().position(|known| name(known) == name(entry)) {
-            Some(at) => merged[at] = entry.clone(),
-            None => merged.push(entry.clone()),
+        match places.get(name(entry)) {
+            Some(at) => merged[*at] = entry.clone(),
+            None => {
+                places.insert(name(entry), merged.len());
+                merged.push(entry.clone());
+            }
         }
     }
-    let missing = image.iter().filter(|entry| !request.iter().any(|asked| name(asked) == name(entry)));
-    merged.extend(missing.cloned());
+    merged.extend(image.iter().filter(|entry| !places.contains_key(name(entry))).cloned());
     // A name alone removes the image's.
     merged.retain(|entry| entry.contains('='));
     merged
@@ -195,6 +207,7 @@ pub(crate) fn mounts(
                 }
                 resolved.volumes.push(VolumeNeed {
                     name: name.clone(),
+                    own: name.is_none(),
                     subpath: subpath.clone(),
                     declared: image.volumes.contains_key(&target),
                     target,
@@ -218,6 +231,7 @@ pub(crate) fn mounts(
         if targets.insert(target.clone()) {
             resolved.volumes.push(VolumeNeed {
                 name: None,
+                own: true,
                 subpath: PathBuf::new(),
                 target,
                 declared: true,
@@ -229,6 +243,12 @@ pub(crate) fn mounts(
             });
         }
     }
+    bounds::within(
+        "the number of mounts is too large: the container",
+        targets.len(),
+        bounds::MOUNTS,
+        "mount fewer places, or one folder that holds them",
+    )?;
     Ok(resolved)
 }
 
@@ -267,6 +287,7 @@ pub(crate) fn resolve(
 ) -> Result<Resolved, EngineError> {
     let kind = image.kind();
     let config = &image.config;
+    bounds::check(request, config)?;
     let mut labels = config.labels.clone();
     labels.extend(request.labels.clone());
     let bireme = match kind {
@@ -310,6 +331,16 @@ pub(crate) fn resolve(
     // From whoever runs it and never from the image: workloads of an app share a host process and its stores.
     let app = request.labels.get("com.docker.compose.project").filter(|app| !app.is_empty()).cloned();
     let service = request.labels.get("com.docker.compose.service").cloned();
+    let ports = ports(request, config);
+    bounds::within(
+        "the number of exposed ports is too large: the container",
+        ports.len(),
+        bounds::EXPOSED,
+        "expose those that are needed",
+    )?;
+    if request.publish_all {
+        bounds::all_published(&ports, request.publish.iter().map(|publish| publish.container))?;
+    }
     let spec = WorkloadSpec {
         hostname: request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| id.short().to_owned()),
         id,
@@ -337,7 +368,7 @@ pub(crate) fn resolve(
         init: request.init,
         stop_signal,
         stop_timeout: request.stop_timeout.unwrap_or(Duration::from_secs(10)),
-        ports: ports(request, config),
+        ports,
         labels,
         bireme,
     };
@@ -386,6 +417,10 @@ mod tests {
         check(&["A=1", "B=2"], &["C=4", "A=3"], &["C=4", "A=3", "B=2"]);
         check(&["A=1", "B=2"], &["A"], &["B=2"]);
         check(&[], &["A="], &["A="]);
+        check(&["A=1", "A=2"], &["B=1", "B=2"], &["B=2", "A=1", "A=2"]);
+        // As many as a request or an image may hold: each against each, that took minutes.
+        let many: Vec<String> = (0..300_000).map(|n| format!("V{n}=x")).collect();
+        assert_eq!(merge_env(&many, &many), many);
     }
 
     #[test]

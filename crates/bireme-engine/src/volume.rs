@@ -9,6 +9,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bireme_core::WorkloadId;
+
 use crate::container::Handle;
 use crate::engine::{self, Engine};
 use crate::event::Event;
@@ -70,14 +72,16 @@ impl Engine {
     /// another driver or other options.
     pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume, EngineError> {
         let anonymous = request.name.is_empty();
-        self.make_volume(request, anonymous).await.map(|(volume, _)| volume)
+        self.make_volume(request, anonymous, None).await.map(|(volume, _)| volume)
     }
 
-    /// Also answers whether it is new.
+    /// Also answers whether it is new. It counts as used by a workload `of` which is being created, from the moment it is
+    /// there.
     pub(crate) async fn make_volume(
         &self,
         request: CreateVolume,
         anonymous: bool,
+        of: Option<&WorkloadId>,
     ) -> Result<(Volume, bool), EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
             return Err(EngineError::NotFound {
@@ -98,6 +102,9 @@ impl Engine {
             )));
         }
         let _making = self.volume_list().making.lock().await;
+        if let Some(id) = of {
+            self.claim_volume(id, &name);
+        }
         if let Some(existing) = self.volume_list().list().get(&name) {
             return Ok((existing.clone(), false));
         }
@@ -129,6 +136,15 @@ impl Engine {
         self.volume_list().list().insert(name, volume.clone());
         self.emit_volume("create", &volume);
         Ok((volume, new))
+    }
+
+    /// Has volumes that other workloads have count as used by one that is being created.
+    pub(crate) async fn claim_volumes(&self, id: &WorkloadId, names: Vec<String>) {
+        if names.is_empty() {
+            return;
+        }
+        let _making = self.volume_list().making.lock().await;
+        names.iter().for_each(|name| self.claim_volume(id, name));
     }
 
     /// Copies what the image has at the mount's place into a volume that is still empty.
@@ -255,22 +271,29 @@ impl Engine {
             .ok_or_else(|| EngineError::NotFound { message: format!("get {name}: no such volume") })
     }
 
-    /// IDs of the workloads that mount it, running or not.
+    /// IDs of the workloads that mount it, running, not running, or being created.
     pub fn volume_users(&self, name: &str) -> Vec<String> {
         let uses = |view: &crate::view::Container| {
             view.fixed.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
         };
-        self.handles()
-            .iter()
-            .map(|handle| handle.view())
-            .filter(|view| uses(view))
-            .map(|view| view.id().to_owned())
-            .collect()
+        let mut users = self.claimants(name);
+        users.extend(
+            self.handles()
+                .iter()
+                .map(|handle| handle.view())
+                .filter(|view| uses(view))
+                .map(|view| view.id().to_owned()),
+        );
+        users.sort_unstable();
+        users.dedup();
+        users
     }
 
     /// # Errors
     /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        // Under the lock under which a create claims what it mounts, or it would lose it in that moment.
+        let _making = self.volume_list().making.lock().await;
         let volume = match self.volume(name) {
             Ok(volume) => volume,
             Err(_) if force => return Ok(()),
@@ -280,7 +303,6 @@ impl Engine {
         if !users.is_empty() {
             return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
-        let _making = self.volume_list().making.lock().await;
         let (folder, aside) =
             (self.volume_path(name), self.data_root().join("volumes").join(engine::REMOVED).join(name));
         let to = aside.clone();
@@ -300,39 +322,50 @@ impl Engine {
             }
             removal::remove_tree(&to).map_err(file(to.clone()))?;
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
-            match std::fs::rename(&folder, &to) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(file(folder)(error)),
-                _ => Ok(()),
-            }
+            // Then what takes space, so that a full disk has room to remember in; the mark of it goes last.
+            engine::set_aside(&folder, &to)?;
+            Ok(removal::empty_tree(&to).map_err(file(to)))
         });
-        moved.await.map_err(|_| EngineError::Stopping)??;
-        self.memory().delete_volume(name).await?;
+        let emptied = moved.await.map_err(|_| EngineError::Stopping)??;
+        let forgotten = self.memory().delete_volume(name).await;
         self.volume_list().list().remove(name);
-        let path = aside.clone();
-        tokio::task::spawn_blocking(move || removal::remove_tree(&aside))
-            .await
-            .map_err(|_| EngineError::Stopping)?
-            .map_err(|source| EngineError::File { path, source })?;
+        emptied?;
+        if forgotten {
+            let _ = std::fs::remove_dir(aside);
+        }
         self.emit_volume("destroy", &volume);
         Ok(())
     }
 
     /// Removes those of the `wanted` volumes that nobody mounts: the anonymous ones, with `all` named ones too. Answers
     /// their names, and how many bytes they held.
+    ///
+    /// # Errors
+    /// `Conflict` that names each that stays, after all others were removed.
     pub async fn prune_volumes(
         &self,
         all: bool,
         wanted: impl Fn(&Volume) -> bool,
     ) -> Result<(Vec<String>, u64), EngineError> {
         let mut removed = Vec::new();
+        let mut staying = Vec::new();
         let mut freed = 0;
         for volume in self.volumes() {
             if (all || volume.anonymous) && wanted(&volume) && self.volume_users(&volume.name).is_empty() {
-                freed += size::of(&volume.mountpoint).await;
-                self.remove_volume(&volume.name, false).await?;
-                removed.push(volume.name);
+                let size = size::of(&volume.mountpoint).await;
+                match self.remove_volume(&volume.name, false).await {
+                    Ok(()) => {
+                        freed += size;
+                        removed.push(volume.name);
+                    }
+                    // Gone, or taken meanwhile.
+                    Err(EngineError::NotFound { .. }) => {}
+                    Err(_) if !self.volume_users(&volume.name).is_empty() => {}
+                    Err(error) => staying.push(error.to_string()),
+                }
             }
         }
+        engine::all_removed("volumes", removed.len(), staying)?;
         Ok((removed, freed))
     }
 

@@ -1,5 +1,7 @@
 //! Images of what is there already: what a container changed, or a whole file tree from elsewhere.
 
+use std::collections::HashSet;
+
 use chrono::{SubsecRound as _, Utc};
 use futures::TryStreamExt as _;
 use tokio::io::AsyncRead;
@@ -138,11 +140,8 @@ impl ImageConfig {
             self.exposed_ports.entry(port).or_insert(empty);
         }
         let name = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
-        for pair in other.env {
-            if !self.env.iter().any(|own| name(own) == name(&pair)) {
-                self.env.push(pair);
-            }
-        }
+        let mut known: HashSet<String> = self.env.iter().map(|own| name(own)).collect();
+        self.env.extend(other.env.into_iter().filter(|pair| known.insert(name(pair))));
         for (key, value) in other.labels {
             self.labels.entry(key).or_insert(value);
         }
@@ -188,6 +187,12 @@ mod tests {
         command.fill(container.clone());
         assert_eq!((command.cmd, command.entrypoint), (words(&["other"]), words(&["/entry"])));
         assert_eq!(command.env, ["B=3", "A=1"]);
+
+        // As many as a document of 4 MiB holds: each against each, that took minutes.
+        let many = |value: u8| (0..300_000).map(|n| format!("V{n}={value}")).collect::<Vec<_>>();
+        let mut twice = ImageConfig { env: many(1), ..ImageConfig::default() };
+        twice.fill(ImageConfig { env: many(2), ..ImageConfig::default() });
+        assert_eq!(twice.env, many(1));
 
         let mut entrypoint = ImageConfig { entrypoint: words(&["/new"]), ..ImageConfig::default() };
         entrypoint.fill(container);

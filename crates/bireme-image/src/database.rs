@@ -4,6 +4,7 @@
 //! FOLDER/NAME                    the database
 //! FOLDER/backup/NAME.1 … NAME.3  whole copies, the newest first
 //! FOLDER/broken/NAME.TIME        what could not be read, for whoever wants to look into it
+//! FOLDER/ballast                 space that is given up when the disk is full, see [`Ballast`]
 //! ```
 //!
 //! Used for `images.db` here and for `engine.db` by the engine. Everything in here blocks.
@@ -12,9 +13,12 @@ use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, ErrorCode};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 /// How many whole copies are kept.
 const COPIES: u32 = 3;
@@ -81,10 +85,15 @@ pub fn open<E: From<DatabaseError>>(
     tables: impl Fn(&mut Connection) -> Result<(), Trouble<E>>,
 ) -> Result<(Connection, Found), E> {
     let file = |source| DatabaseError::File { path: path.to_owned(), source };
-    let attempt = || {
+    let once = || {
         let mut connection = connect(path)?;
         tables(&mut connection)?;
         Ok(connection)
+    };
+    let attempt = || match once() {
+        // Even to open one takes some room, for what SQLite lays beside it.
+        Err(Trouble::Other(_)) if Ballast::beside(path).give_up_where_crowded() => once(),
+        other => other,
     };
     if std::fs::metadata(path).map_or(0, |about| about.len()) > 0 {
         match attempt() {
@@ -195,6 +204,97 @@ fn connect(path: &Path) -> Result<Connection, DatabaseError> {
     Ok(connection)
 }
 
+/// Bytes that a ballast holds, on a disk that is not small.
+const BALLAST: u64 = 4 << 20;
+/// Of a smaller disk, it holds this part.
+const PART: u64 = 32;
+/// How many times its bytes must be free before it is made: what is held back is of no use to others.
+const ROOM: u64 = 4;
+/// With less than so many bytes free, a disk is full for a database.
+const CROWDED: u64 = 1 << 20;
+
+/// Space that is held back beside a database, so that ends and removals can be remembered when the disk is full: without
+/// them, nothing could be removed to make room. What is new is never given of it.
+///
+/// Everything blocks for a moment.
+#[derive(Debug)]
+pub struct Ballast {
+    path: PathBuf,
+    held: AtomicBool,
+}
+
+impl Ballast {
+    /// That of the database at `path`; whether it is there or not, nothing is changed.
+    pub fn beside(path: &Path) -> Self {
+        Self { path: path.with_file_name("ballast"), held: AtomicBool::new(false) }
+    }
+
+    /// Makes it where it is not there and the disk has room for it. Failing is no error: it is tried again with the next
+    /// call.
+    pub fn keep(&self) {
+        if self.held.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(disk) = statvfs(self.path.parent().unwrap_or(&self.path)) else { return };
+        let bytes = BALLAST.min(disk.f_blocks.saturating_mul(disk.f_frsize) / PART);
+        let there = std::fs::symlink_metadata(&self.path).is_ok_and(|about| about.len() >= bytes);
+        if !there && disk.f_bavail.saturating_mul(disk.f_frsize) < bytes.saturating_mul(ROOM) {
+            return;
+        }
+        match there || self.lay(bytes).is_ok() {
+            true => self.held.store(true, Ordering::Release),
+            false => drop(std::fs::remove_file(&self.path)),
+        }
+    }
+
+    fn lay(&self, bytes: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+            // A file system that cannot set space aside is given something to keep.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                io::copy(&mut io::Read::take(io::repeat(0x5a), bytes), &mut file).map(drop)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Gives its space back to the disk; answers whether there was any.
+    pub fn give_up(&self) -> bool {
+        self.held.store(false, Ordering::Release);
+        let given = std::fs::remove_file(&self.path).is_ok();
+        if given {
+            tracing::warn!(path = %self.path.display(), "the disk is full: space that was held back for ends and removals is given up");
+        }
+        given
+    }
+
+    fn give_up_where_crowded(&self) -> bool {
+        let folder = self.path.parent().unwrap_or(&self.path);
+        let crowded = statvfs(folder).is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < CROWDED);
+        crowded && self.give_up()
+    }
+
+    /// Does `change`, once more after giving the space up where there is no room for it.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn with_room<T>(&self, mut change: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let changed = match change() {
+            Err(error) if is_full(&error) && self.give_up() => change(),
+            other => other,
+        };
+        if changed.is_ok() {
+            self.keep();
+        }
+        changed
+    }
+}
+
+/// Whether a change failed for want of room: what SQLite lays beside a database fails as any other file does.
+fn is_full(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::SystemIoFailure))
+}
+
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -295,6 +395,31 @@ mod tests {
         let kept: Vec<_> = std::fs::read_dir(temp.path().join("broken")).unwrap().flatten().collect();
         assert_eq!(kept.len(), 1);
         assert_eq!(std::fs::read_to_string(kept[0].path()).unwrap(), "no database");
+    }
+
+    #[test]
+    fn a_change_that_finds_no_room_gets_what_was_held_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.db");
+        let full = || rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None);
+        let ballast = Ballast::beside(&path);
+        ballast.keep();
+        let laid = temp.path().join("ballast");
+        let about = std::fs::metadata(&laid).unwrap();
+        assert_eq!((about.len(), about.permissions().mode() & 0o777), (BALLAST, 0o600));
+        assert!(std::os::unix::fs::MetadataExt::blocks(&about) >= BALLAST / 512, "it takes the space it has");
+        let mut tries = 0;
+        let changed = ballast.with_room(|| {
+            tries += 1;
+            if laid.exists() { Err(full()) } else { Ok(tries) }
+        });
+        assert_eq!(changed.unwrap(), 2);
+        assert!(laid.exists(), "there is room again");
+        std::fs::remove_file(&laid).unwrap();
+        assert!(ballast.with_room(|| Err::<(), _>(full())).is_err(), "without one the refusal stands");
+        let other = || Err::<(), _>(rusqlite::Error::QueryReturnedNoRows);
+        ballast.keep();
+        assert!(ballast.with_room(other).is_err() && laid.exists(), "any other failure is none of its business");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::build::run::CachedLayer;
-use crate::database::{self, Found, Trouble};
+use crate::database::{self, Ballast, Found, Trouble};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{ConfigFile, Descriptor, LayerForm, OCI_LAYER};
@@ -113,6 +113,7 @@ pub(crate) struct Garbage {
 pub(crate) struct Db {
     connection: Mutex<Connection>,
     path: PathBuf,
+    ballast: Ballast,
 }
 
 fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
@@ -149,7 +150,9 @@ impl Db {
             add(connection).map_err(fault("create the tables")).map_err(Trouble::Other)
         };
         let (connection, found) = database::open(path, tables)?;
-        Ok((Self { connection: Mutex::new(connection), path: path.to_owned() }, found))
+        let ballast = Ballast::beside(path);
+        ballast.keep();
+        Ok((Self { connection: Mutex::new(connection), path: path.to_owned(), ballast }, found))
     }
 
     /// Writes a whole copy beside the earlier ones.
@@ -178,14 +181,17 @@ impl Db {
         attempt: &'static str,
         act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, ImageError> {
+        carry_out(&mut self.lock(), act).map_err(fault(attempt))
+    }
+
+    /// As [`Self::change`], of what makes room: with the space that is held back for it where the disk is full.
+    fn forget<T>(
+        &self,
+        attempt: &'static str,
+        act: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, ImageError> {
         let mut connection = self.lock();
-        let run = |connection: &mut Connection| {
-            let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let answer = act(&change)?;
-            change.commit()?;
-            Ok(answer)
-        };
-        run(&mut connection).map_err(fault(attempt))
+        self.ballast.with_room(|| carry_out(&mut connection, &act)).map_err(fault(attempt))
     }
 
     /// As [`Self::change`], and on the disk before it answers: what is not in the database is swept at the next open.
@@ -342,7 +348,7 @@ impl Db {
 
     /// Takes a name away from one image.
     pub(crate) fn untag(&self, reference: &Reference, id: &ImageId) -> Result<(), ImageError> {
-        self.change("remove a name", |change| {
+        self.forget("remove a name", |change| {
             change.execute("DELETE FROM names WHERE name = ?1 AND image = ?2", [reference.key().as_str(), id.as_str()])
         })?;
         Ok(())
@@ -352,7 +358,7 @@ impl Db {
     pub(crate) fn drop_repo_digest(&self, reference: &Reference, id: &ImageId) -> Result<(), ImageError> {
         let Some(digest) = reference.digest() else { return Ok(()) };
         let repository = format!("{}/{}", reference.registry(), reference.repository());
-        self.change("remove a digest", |change| {
+        self.forget("remove a digest", |change| {
             change.execute(
                 "DELETE FROM repo_digests WHERE repository = ?1 AND digest = ?2 AND image = ?3",
                 [&repository, digest.as_str(), id.as_str()],
@@ -363,7 +369,7 @@ impl Db {
 
     /// Forgets an image; answers what only it used.
     pub(crate) fn delete(&self, id: &ImageId) -> Result<Garbage, ImageError> {
-        self.change("delete an image", |change| {
+        self.forget("delete an image", |change| {
             let garbage = Garbage {
                 blobs: digests(
                     change,
@@ -409,7 +415,7 @@ impl Db {
 
     /// Forgets unpacked layers that no image has.
     pub(crate) fn forget_unused(&self) -> Result<(), ImageError> {
-        self.change("forget unused layers", |change| {
+        self.forget("forget unused layers", |change| {
             change.execute(
                 "DELETE FROM unpacked WHERE diff_id NOT IN
                  (SELECT diff_id FROM layers UNION SELECT diff_id FROM steps WHERE diff_id IS NOT NULL)",
@@ -484,7 +490,7 @@ impl Db {
     }
 
     pub(crate) fn forget_unpacked(&self, diff_id: &Digest) -> Result<(), ImageError> {
-        self.change("forget an unpacked layer", |change| {
+        self.forget("forget an unpacked layer", |change| {
             change.execute("DELETE FROM unpacked WHERE diff_id = ?1", [diff_id.as_str()])
         })?;
         Ok(())
@@ -570,7 +576,7 @@ impl Db {
 
     /// Forgets steps last used before `until`, all without it.
     pub(crate) fn forget_steps(&self, until: Option<i64>) -> Result<(), ImageError> {
-        self.change("clear the cache of builds", |change| {
+        self.forget("clear the cache of builds", |change| {
             change.execute("DELETE FROM steps WHERE ?1 IS NULL OR last_used < ?1", [until])
         })?;
         Ok(())
@@ -578,7 +584,7 @@ impl Db {
 
     /// Forgets the steps that made a layer.
     pub(crate) fn forget_steps_of(&self, diff_id: &Digest) -> Result<(), ImageError> {
-        self.change("clear the cache of builds", |change| {
+        self.forget("clear the cache of builds", |change| {
             change.execute("DELETE FROM steps WHERE diff_id = ?1", [diff_id.as_str()])
         })?;
         Ok(())
@@ -621,6 +627,16 @@ impl Db {
         })?;
         Ok(())
     }
+}
+
+fn carry_out<T>(
+    connection: &mut Connection,
+    act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let change = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let answer = act(&change)?;
+    change.commit()?;
+    Ok(answer)
 }
 
 /// Giving a name to an image.

@@ -38,7 +38,7 @@ impl ImageStore {
                 reason: "it is a Wasm artifact, which has no root filesystem".to_owned(),
             });
         }
-        self.inner.db.touch(image)?;
+        self.inner.touch(image);
         let unpackings = record.layers.iter().map(|layer| self.inner.unpacked(layer));
         futures::future::try_join_all(unpackings).await?;
         Ok(record.layers.iter().map(|layer| self.inner.layer_path(&layer.diff_id)).collect())
@@ -54,7 +54,7 @@ impl ImageStore {
     /// `NotFound`; `NoComponent` if it is not there or not a regular file; what unpacking refuses.
     pub async fn component(&self, image: &ImageId, entrypoint: &str) -> Result<(PathBuf, String), ImageError> {
         let record = self.inner.record(image)?;
-        self.inner.db.touch(image)?;
+        self.inner.touch(image);
         if record.artifact_type.is_some() {
             let digest = &record.layers[0].blob.digest;
             return Ok((self.inner.blob_path(digest), digest.to_string()));
@@ -141,6 +141,13 @@ impl Drop for Turn<'_> {
 }
 
 impl Inner {
+    /// Notes that an image was used, if that can be: it is no reason to refuse what it is used for.
+    fn touch(&self, image: &ImageId) {
+        if let Err(error) = self.db.touch(image) {
+            tracing::debug!(%image, error = &error as &dyn std::error::Error, "the use of an image is not noted");
+        }
+    }
+
     /// Unpacks a layer if it is not unpacked; answers the bytes of its files. Many may ask at once, one does it.
     pub(crate) async fn unpacked(self: &Arc<Self>, layer: &Layer) -> Result<u64, ImageError> {
         if let Some(size) = self.db.unpacked(&layer.diff_id)?

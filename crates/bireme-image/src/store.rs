@@ -97,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) unpack_slots: Arc<Semaphore>,
     /// Layers fetched at once from one registry, over all pulls: a slow one holds up nobody else's.
     download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Held from the question who uses an image to its end, and while somebody says that he does.
+    removing: Mutex<()>,
 }
 
 /// Layers fetched at once from one registry.
@@ -170,6 +172,7 @@ impl ImageStore {
                 unpacking: Mutex::default(),
                 unpack_slots: Arc::new(Semaphore::new(processors)),
                 download_slots: Mutex::default(),
+                removing: Mutex::default(),
             };
             inner.close_to_others();
             inner.keep_what_a_lost_database_knew(found)?;
@@ -211,6 +214,17 @@ impl ImageStore {
     pub fn image(&self, id: &ImageId) -> Result<Image, ImageError> {
         let record = self.inner.record(id)?;
         self.inner.image(record)
+    }
+
+    /// Does `claim`, by which the `in_use` of [`Self::remove`] comes to know of a user, while no image can go.
+    ///
+    /// # Errors
+    /// `NotFound` where the image has gone already; nothing was done then.
+    pub fn claim(&self, id: &ImageId, claim: impl FnOnce()) -> Result<(), ImageError> {
+        let _removing = self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.record(id)?;
+        claim();
+        Ok(())
     }
 
     /// All images, the newest first.
@@ -279,6 +293,26 @@ impl ImageStore {
         force: bool,
         in_use: &(dyn Fn(&ImageId) -> Option<String> + Send + Sync),
     ) -> Result<Vec<Removed>, ImageError> {
+        let (removed, garbage) = self.forget(name, force, in_use)?;
+        let inner = self.inner.clone();
+        blocking("delete the files of an image", move || {
+            for rubbish in garbage {
+                inner.discard(&rubbish);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(removed)
+    }
+
+    /// What [`Self::remove`] does of the database alone.
+    fn forget(
+        &self,
+        name: &str,
+        force: bool,
+        in_use: &(dyn Fn(&ImageId) -> Option<String> + Send + Sync),
+    ) -> Result<(Vec<Removed>, Vec<Garbage>), ImageError> {
+        let _removing = self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner);
         let db = &self.inner.db;
         let reference = Reference::parse(name).ok();
         let named = match &reference {
@@ -347,15 +381,7 @@ impl ImageStore {
             }
             self.delete(&id, &mut removed, &mut garbage)?;
         }
-        let inner = self.inner.clone();
-        blocking("delete the files of an image", move || {
-            for rubbish in garbage {
-                inner.discard(&rubbish);
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(removed)
+        Ok((removed, garbage))
     }
 
     fn references_to(&self, id: &ImageId) -> Result<usize, ImageError> {
@@ -495,14 +521,14 @@ impl Inner {
         }
         for digest in &garbage.diff_ids {
             if !pins.contains_key(digest) && matches!(self.db.uses_diff_id(digest), Ok(false)) {
-                // Renamed first: a folder half deleted must never be found under its name.
-                if let Err(error) = self.db.forget_unpacked(digest) {
-                    tracing::warn!(%digest, %error, "cannot forget an unpacked layer that is no longer used");
-                    continue;
-                }
+                // Renamed first: a folder half deleted must never be found under its name. A row without its folder is
+                // no unpacked layer, and the next open removes it.
                 let doom = self.ingest().join(format!("gone-{}", digest.hex()));
                 if std::fs::rename(self.layer_path(digest), &doom).is_ok() {
                     doomed.push(doom);
+                }
+                if let Err(error) = self.db.forget_unpacked(digest) {
+                    tracing::warn!(%digest, %error, "cannot forget an unpacked layer that is no longer used");
                 }
             }
         }
@@ -573,18 +599,21 @@ impl Inner {
                 }
                 let path = entry.path();
                 let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-                gone.during("delete", &path)?;
+                if let Err(error) = gone {
+                    tracing::warn!(path = %path.display(), %error, "what no image has any more cannot be deleted");
+                }
             }
             Ok(())
         };
         sweep("blobs/sha256", &|name| blobs.contains(name))?;
         sweep("layers/sha256", &|name| layers.contains(name))?;
         sweep("components", &|name| components.contains(name))?;
-        self.db.forget_unused()?;
-        for diff_id in &known.diff_ids {
-            if !self.layer_path(diff_id).is_dir() {
-                self.db.forget_unpacked(diff_id)?;
-            }
+        // On a full disk the engine starts all the same: what is not forgotten now is at the next open.
+        let lost = known.diff_ids.iter().filter(|diff_id| !self.layer_path(diff_id).is_dir());
+        let forgotten =
+            self.db.forget_unused().and_then(|()| lost.into_iter().try_for_each(|one| self.db.forget_unpacked(one)));
+        if let Err(error) = forgotten {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what is no longer unpacked cannot be forgotten");
         }
         Ok(())
     }

@@ -167,6 +167,8 @@ pub struct SweepReport {
     pub lost: Vec<Endpoint>,
     /// Forwards that could not be taken up again, and why.
     pub refused: Vec<(Forward, String)>,
+    /// Networks that could not be made, and why: nothing of theirs is there.
+    pub left_out: Vec<(NetworkId, String)>,
     /// Leftovers that were removed: names of links, namespaces.
     pub removed: Vec<String>,
 }

@@ -22,8 +22,14 @@ impl State {
         // Bridges first, so that what cannot be made again is known before anything is judged by it.
         self.networks.retain(|id, _| keep.networks.iter().any(|kept| kept.id == *id));
         for spec in &keep.networks {
-            let network = self.prepare_network(spec)?;
-            self.networks.insert(spec.id.clone(), network);
+            // One that cannot be made, as when its bridge's name is somebody else's, costs no other.
+            match self.prepare_network(spec) {
+                Ok(network) => drop(self.networks.insert(spec.id.clone(), network)),
+                Err(error) => {
+                    self.networks.remove(&spec.id);
+                    report.left_out.push((spec.id.clone(), error.to_string()));
+                }
+            }
         }
         let links = route::links(&mut self.route).map_err(NetError::kernel("listing the host's interfaces"))?;
         self.adopt(&keep.endpoints, &links, &mut report);

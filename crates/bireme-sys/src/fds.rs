@@ -61,6 +61,19 @@ pub fn all_read(socket: impl AsFd) -> io::Result<bool> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(unread == 0) }
 }
 
+/// Marks every open descriptor from `first` on close-on-exec: what whoever started this process left open does not go on to
+/// what it starts. They stay open here.
+///
+/// # Errors
+/// What close_range(2) answers; kernels before 5.11 know no such mark.
+#[expect(unsafe_code, reason = "rustix has no close_range")]
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    let mark = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+    // SAFETY: with this flag no descriptor is closed; the call takes numbers alone.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, mark) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Receives up to `data.len()` bytes and the descriptors that came with them, close-on-exec.
 ///
 /// Answers 0 bytes when the other side closed. A stream keeps no message borders, but the kernel never joins the bytes

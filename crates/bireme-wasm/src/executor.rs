@@ -443,7 +443,7 @@ impl Executor for WasmExecutor {
         })
     }
 
-    fn sweep<'a>(&'a self, _known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
+    fn sweep<'a>(&'a self, _known: &'a [WorkloadId], _resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             // What was found again, and created since, is on the rosters.
             // The folders may be gone where their hosts are not, and the other way about.

@@ -15,6 +15,7 @@ use bireme_linux::{LinuxExecutor, LinuxOptions};
 use bireme_net::{Net, NetOptions};
 use bireme_wasm::{WasmExecutor, WasmOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +30,9 @@ use crate::{routes, server, socket};
 const EXEC_ROOT_LIMIT: usize = 60;
 /// Threads that answer requests. The work itself is done by other processes.
 const WORKERS: usize = 2;
+/// Threads that answer the DNS questions of workloads and pass on what comes to published ports: no request waits for
+/// them, nor they for one.
+const NET_WORKERS: usize = 1;
 /// How long changes that are under way may take once the daemon is to stop.
 const CHANGES: Duration = Duration::from_secs(5);
 
@@ -41,16 +45,20 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     // As dockerd has it: whatever the shell or the service manager left, files made for containers have the modes that
     // programs expect, and what others must not read is closed by a mode of its own.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Systemd hands over no sockets here, and what a shell left open is nothing for those who run containers.
+    if let Err(error) = bireme_sys::fds::close_on_exec_from(3) {
+        tracing::debug!(%error, "descriptors of whoever started biremed go on to what it starts");
+    }
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("biremed")
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let ended = runtime.block_on(serve(settings));
+    let runtime = |name: &str, workers: usize| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(workers).thread_name(name).enable_all().build().context("cannot start the runtime")
+    };
+    let (requests, net) = (runtime("biremed", WORKERS)?, runtime("biremed-net", NET_WORKERS)?);
+    let ended = requests.block_on(serve(settings, net.handle().clone()));
     // Whatever still blocks a thread must not keep the process.
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    requests.shutdown_timeout(Duration::from_secs(1));
+    net.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
@@ -70,7 +78,7 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+async fn serve(settings: Settings, net: Handle) -> anyhow::Result<()> {
     let length = settings.exec_root.as_os_str().len();
     if length > EXEC_ROOT_LIMIT {
         bail!(
@@ -85,14 +93,17 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     socket::make_closed_folder(&settings.data_root)?;
     // The socket lies in it, which a group may use: others pass through.
     socket::make_own_folder(&settings.exec_root, 0o711)?;
-    let _lock = socket::lock(&settings.data_root)?;
+    let _locks = (
+        socket::lock(socket::Root::Data, &settings.data_root)?,
+        socket::lock(socket::Root::Exec, &settings.exec_root)?,
+    );
     for folder in ["wasm", "images"] {
         socket::make_closed_folder(&settings.data_root.join(folder))?;
     }
     for folder in ["net", "filters"] {
         socket::make_closed_folder(&settings.exec_root.join(folder))?;
     }
-    let engine = open_engine(&settings).await?;
+    let engine = open_engine(&settings, &net).await?;
     let mut listeners = Vec::new();
     let mut files = Vec::new();
     for path in &settings.sockets {
@@ -144,7 +155,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 /// Images, networks and both executors, and the engine over them, which finds again what an earlier daemon left.
-async fn open_engine(settings: &Settings) -> anyhow::Result<Engine> {
+async fn open_engine(settings: &Settings, net: &Handle) -> anyhow::Result<Engine> {
     let instance = settings.instance.clone();
     let registries = RegistrySettings {
         insecure: settings.insecure_registries.clone(),
@@ -153,13 +164,11 @@ async fn open_engine(settings: &Settings) -> anyhow::Result<Engine> {
     };
     let images =
         ImageStore::open(&settings.data_root.join("images"), registries).await.context("cannot open the images")?;
-    let net = Net::open(NetOptions {
-        instance: instance.clone(),
-        run_dir: settings.exec_root.join("net"),
-        upstream_dns: None,
-    })
-    .await
-    .context("cannot open the networks")?;
+    let options =
+        NetOptions { instance: instance.clone(), run_dir: settings.exec_root.join("net"), upstream_dns: None };
+    // Whose runtime it is opened in answers for it.
+    let opened = net.spawn(Net::open(options)).await.context("cannot open the networks")?;
+    let net = opened.context("cannot open the networks")?;
     let linux = LinuxExecutor::new(LinuxOptions::new(&settings.runner, &instance, settings.exec_root.join("filters")))?;
     let wasm = WasmExecutor::new(WasmOptions {
         host: settings.wasm_host.clone(),

@@ -134,9 +134,10 @@ impl Settings {
         let (file, path) = read_file(flags.config_file.as_deref())?;
         let mut resolver = Resolver { file: path, origins: Vec::new() };
         let data_root = resolver.pick("data-root", flags.data_root, file.data_root, default_data_root)?;
-        let data_root = absolute(&data_root)?;
+        // As the kernel names them: later checks compare with what it says.
+        let data_root = canonical(&absolute(&data_root)?);
         let exec_root = resolver.pick("exec-root", flags.exec_root, file.exec_root, default_exec_root)?;
-        let exec_root = absolute(&exec_root)?;
+        let exec_root = canonical(&absolute(&exec_root)?);
         let default_host = || Ok(vec![format!("unix://{}", exec_root.join("bireme.sock").display())]);
         let hosts = resolver.pick_list("hosts", flags.hosts, file.hosts, default_host)?;
         let group = resolver.pick("group", flags.group, file.group, || Ok(default_group()))?;
@@ -425,5 +426,8 @@ mod tests {
         assert_ne!(instance(&real, &exec), instance(&exec, &real));
         assert_eq!(instance(&link.join("new"), &exec), instance(&real.join("new"), &exec));
         assert_eq!(instance(&real, &exec).len(), 8);
+        let real = real.canonicalize().unwrap();
+        assert_eq!(canonical(&link), real);
+        assert_eq!(canonical(&link.join("new/below")), real.join("new/below"), "what is not there yet");
     }
 }

@@ -1,4 +1,4 @@
-//! The sockets of the API, and the lock that keeps a second engine out of a data root.
+//! The sockets of the API, and the locks that keep a second engine out of a data root and an exec root.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
@@ -45,15 +45,39 @@ pub fn make_folder(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the folder {}", path.display()))
 }
 
-/// Held as long as this engine has its data root.
+/// What is locked for one engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    Data,
+    /// Where two would end each other's workloads and take each other's sockets.
+    Exec,
+}
+
+impl Root {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Data => "engine.lock",
+            Self::Exec => "exec.lock",
+        }
+    }
+
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Data => "--data-root",
+            Self::Exec => "--exec-root",
+        }
+    }
+}
+
+/// Held as long as this engine has a root.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Takes the data root, or says who has it.
-pub fn lock(data_root: &Path) -> anyhow::Result<Lock> {
-    let path = data_root.join("engine.lock");
+/// Takes a root, or says who has it.
+pub fn lock(root: Root, folder: &Path) -> anyhow::Result<Lock> {
+    let path = folder.join(root.file());
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -66,14 +90,16 @@ pub fn lock(data_root: &Path) -> anyhow::Result<Lock> {
         let mut owner = String::new();
         let _ = file.read_to_string(&mut owner);
         bail!(
-            "another engine (process {}) uses {}: stop it, or give this one a --data-root of its own",
+            "another engine (process {}) uses {}: stop it, or give this one a {} of its own",
             owner.trim(),
-            data_root.display()
+            folder.display(),
+            root.flag()
         );
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| format!("cannot write the lock {}", path.display()))?;
+    // The lock is held all the same; a full disk is no reason not to start.
+    if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+        tracing::warn!(path = %path.display(), %error, "cannot write the process ID into the lock");
+    }
     Ok(Lock { _file: file })
 }
 
@@ -161,13 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn a_data_root_has_one_engine() {
+    fn a_root_has_one_engine() {
         let root = tempfile::tempdir().unwrap();
-        let held = lock(root.path()).unwrap();
-        let refused = lock(root.path()).unwrap_err().to_string();
-        assert!(refused.contains(&format!("another engine (process {})", std::process::id())), "{refused}");
-        drop(held);
-        lock(root.path()).unwrap();
+        for (kind, flag) in [(Root::Data, "--data-root"), (Root::Exec, "--exec-root")] {
+            let held = lock(kind, root.path()).unwrap();
+            let refused = lock(kind, root.path()).unwrap_err().to_string();
+            assert!(refused.contains(&format!("another engine (process {})", std::process::id())), "{refused}");
+            assert!(refused.contains(flag), "{refused}");
+            drop(held);
+            lock(kind, root.path()).unwrap();
+        }
+        let _both = [Root::Data, Root::Exec].map(|kind| lock(kind, root.path()).unwrap());
     }
 
     #[test]

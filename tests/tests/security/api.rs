@@ -179,3 +179,52 @@ fn uploads_that_do_not_end_keep_no_container_from_its_start_or_end() {
     engine.load("busybox");
     engine.finish();
 }
+
+/// As many variables as a request or the configuration of an image holds: compared each with each, they took minutes, in
+/// which nobody was answered, and no container's questions for names either.
+#[test]
+fn a_request_full_of_small_things_holds_nobody_up() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let many: Vec<String> = (0..300_000).map(|n| format!("V{n}=")).collect();
+    let create = |body: serde_json::Value| {
+        let begin = std::time::Instant::now();
+        let answer = engine.request("POST", "/containers/create", body.to_string().as_bytes());
+        assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+        answer
+    };
+    let refused = |body: serde_json::Value, words: &str| {
+        let answer = create(body);
+        assert!(answer.status == 400 && answer.text().contains(words), "{}: {}", answer.status, answer.text());
+    };
+    refused(json!({ "Image": "busybox", "Env": many }), "at most 10000 are taken");
+    let map = |count: usize, key: &dyn Fn(usize) -> String| -> serde_json::Value {
+        (0..count).map(|n| (key(n), json!({}))).collect::<serde_json::Map<_, _>>().into()
+    };
+    refused(json!({ "Image": "busybox", "Volumes": map(129, &|n| format!("/v{n}")) }), "at most 128 are taken");
+    let labels = (0..10_001).map(|n| (format!("l{n}"), json!(""))).collect::<serde_json::Map<_, _>>();
+    refused(json!({ "Image": "busybox", "Labels": labels }), "at most 10000 are taken");
+    // A range is short, and large.
+    let ranges = map(60_000, &|n| format!("1-{}/tcp", n + 1));
+    refused(json!({ "Image": "busybox", "ExposedPorts": ranges }), "at most 50000 are taken");
+    let published = json!({ "1-1025/tcp": [{ "HostPort": "20001-21025" }] });
+    refused(json!({ "Image": "busybox", "HostConfig": { "PortBindings": published } }), "at most 1024 are taken");
+    let all = json!({ "1-1025/udp": {} });
+    refused(
+        json!({ "Image": "busybox", "ExposedPorts": all, "HostConfig": { "PublishAllPorts": true } }),
+        "at most 1024 are taken",
+    );
+    let mounts: Vec<String> = (0..1_025).map(|n| format!("data:/v{n}")).collect();
+    refused(json!({ "Image": "busybox", "HostConfig": { "Binds": mounts } }), "at most 1024 are taken");
+    // Of an image: the commit is quick, what is made of it is refused.
+    let made = create(json!({ "Image": "busybox", "Cmd": ["true"] }));
+    let id = made.json()["Id"].as_str().unwrap().to_owned();
+    let begin = std::time::Instant::now();
+    let config = json!({ "Env": many, "Volumes": map(5_000, &|n| format!("/v{n}")) }).to_string();
+    let answer = engine.request("POST", &format!("/commit?container={id}&repo=many"), config.as_bytes());
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
+    refused(json!({ "Image": "many" }), "of the image many is too large");
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "", "nothing was made");
+    engine.finish();
+}

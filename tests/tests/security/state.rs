@@ -445,3 +445,272 @@ fn files_of_etc_are_on_the_disk_and_counted() {
     engine.docker(["restart", "-t", "0", "cc"]).stdout();
     engine.finish();
 }
+
+/// A container that takes every byte of the disk, and says so.
+fn fill_from_within(engine: &Engine, name: &str, options: &[&str]) {
+    let script = "while dd if=/dev/zero bs=64k count=1000 >> /fill 2>/dev/null; do :; done; \
+                  while dd if=/dev/zero bs=512 count=10 >> /fill 2>/dev/null; do :; done; exec sleep 1000";
+    let all = [&["run", "-d", "--name", name][..], options, &["busybox", "sh", "-c", script]].concat();
+    engine.docker(all).stdout();
+    eventually("the disk is full", || (free(engine) < 64 << 10).then_some(()));
+}
+
+fn free(engine: &Engine) -> u64 {
+    let disk = rustix::fs::statvfs(engine.data_root()).unwrap();
+    disk.f_bavail * disk.f_frsize
+}
+
+fn fill(path: &Path) {
+    let mut bytes = vec![0_u8; 1 << 20];
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+    while !bytes.is_empty() {
+        if std::io::Write::write_all(&mut file, &bytes).is_err() {
+            bytes.truncate(bytes.len() / 2);
+        }
+    }
+}
+
+#[test]
+fn on_a_full_disk_things_end_and_are_removed() {
+    let mut engine = Engine::on_small_disk(96 << 20);
+    engine.load("busybox");
+    engine.docker(["tag", "busybox", "second"]).stdout();
+    engine.docker(["volume", "create", "vv"]).stdout();
+    engine.docker(["run", "-d", "--name", "ended", "--restart", "unless-stopped", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["create", "--name", "idle", "busybox"]).stdout();
+    fill_from_within(&engine, "filler", &[]);
+    // What ends is remembered as ended, also by the next engine, which starts.
+    engine.docker(["kill", "ended"]).stdout();
+    let full = engine.data_root().join("full");
+    fill(&full);
+    engine.crash();
+    fill(&full);
+    engine.come_back();
+    let status = |name: &str| engine.docker(["inspect", "-f", "{{.State.Status}}", name]).stdout().trim().to_owned();
+    assert_eq!(status("ended"), "exited", "killed, it stays down");
+    assert_eq!(status("filler"), "running");
+    // What is removed goes, also where not one byte is left to remember it in.
+    fill(&full);
+    engine.docker(["volume", "rm", "vv"]).stdout();
+    engine.docker(["rm", "idle"]).stdout();
+    let before = free(&engine);
+    engine.docker(["rm", "-f", "filler"]).stdout();
+    assert!(free(&engine) > before + (8 << 20), "{before} bytes were free, and {} are", free(&engine));
+    engine.docker(["rmi", "second"]).stdout();
+    std::fs::remove_file(&full).unwrap();
+    engine.crash();
+    engine.come_back();
+    assert_eq!(engine.docker(["ps", "-a", "--format", "{{.Names}}"]).stdout(), "ended\n");
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "");
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "echo", "well again"]).stdout(), "well again\n");
+    assert!(engine.data_root().join("ballast").exists(), "there is room again");
+    engine.finish();
+}
+
+#[test]
+fn a_removal_whose_files_went_on_a_full_disk_is_completed_at_the_next_start() {
+    let mut engine = Engine::on_small_disk(64 << 20);
+    engine.load("busybox");
+    let id = engine.docker(["create", "--name", "going", "busybox"]).stdout().trim().to_owned();
+    engine.crash();
+    let data = engine.data_root();
+    let aside = data.join("containers/.removed").join(&id);
+    std::fs::rename(data.join("containers").join(&id), &aside).unwrap();
+    for name in ["ballast", "images/ballast"] {
+        std::fs::remove_file(data.join(name)).unwrap();
+    }
+    // Its files alone take the space.
+    fill(&aside.join("file"));
+    engine.come_back();
+    assert_eq!(engine.docker(["ps", "-aq"]).stdout(), "");
+    assert!(free(&engine) > 16 << 20);
+    assert!(!aside.exists());
+    engine.finish();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn a_start_that_an_engine_was_killed_over_runs_once_below_a_parent_of_its_own() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let parent = format!("/bmparent-{}", std::process::id());
+    let args =
+        ["create", "--name", "cc", "--cgroup-parent", &parent, "busybox", "sh", "-c", "echo up; exec sleep 1000"];
+    let id = engine.docker(args).stdout().trim().to_owned();
+    // As if the engine had been killed before it remembered the start: it knows what it knew before.
+    engine.crash();
+    let (data, old) = (engine.data_root(), engine.folder().join("old"));
+    std::fs::create_dir(&old).unwrap();
+    let saved = ["engine.db", "engine.db-wal", "records"];
+    for name in saved {
+        if data.join(name).exists() {
+            copy_folder(&data.join(name), &old.join(name));
+        }
+    }
+    engine.come_back();
+    engine.docker(["start", "cc"]).stdout();
+    let sleeping = || {
+        let all = std::fs::read_dir("/proc")
+            .unwrap()
+            .flatten()
+            .filter(|entry| std::fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|text| text.contains(&id)));
+        all.count()
+    };
+    eventually("it runs", || (engine.docker(["logs", "cc"]).stdout() == "up\n" && sleeping() == 1).then_some(()));
+    engine.crash();
+    lose(&data);
+    std::fs::remove_dir_all(data.join("records")).unwrap();
+    for name in saved {
+        if old.join(name).exists() {
+            copy_folder(&old.join(name), &data.join(name));
+        }
+    }
+    engine.come_back();
+    assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "cc"]).stdout(), "created\n");
+    eventually("the stranger is ended", || (sleeping() == 0).then_some(()));
+    engine.docker(["start", "cc"]).stdout();
+    assert_eq!(sleeping(), 1, "it runs once");
+    engine.docker(["rm", "-f", "cc"]).stdout();
+    engine.finish();
+    for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        let _ = std::fs::remove_dir(entry.path().join(parent.trim_start_matches('/')));
+    }
+    let _ = std::fs::remove_dir(Path::new("/sys/fs/cgroup").join(parent.trim_start_matches('/')));
+}
+
+#[test]
+fn nothing_goes_from_under_a_container_that_is_being_created() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let pruner = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                engine.request("POST", "/volumes/prune", &[]);
+            }
+        });
+        for round in 0..25 {
+            let name = format!("c{round}");
+            let mounts = ["-v", "/a", "-v", "/b", "-v", "/c", "-v", "/d"];
+            let all = [&["create", "--name", &name][..], &mounts, &["busybox"]].concat();
+            engine.docker(all).stdout();
+            let format = "{{range .Mounts}}{{.Name}} {{end}}";
+            let names = engine.docker(["inspect", "-f", format, &name]).stdout().to_owned();
+            for volume in names.split_whitespace() {
+                let there = engine.data_root().join("volumes").join(volume).join("_data").is_dir();
+                assert!(there, "round {round}: {volume} was pruned while its container was created");
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        pruner.join().unwrap();
+    });
+    engine.finish();
+}
+
+#[test]
+fn what_a_create_that_was_cut_short_made_for_itself_goes() {
+    let mut engine = Engine::start();
+    let made = |engine: &Engine| engine.docker(["volume", "create"]).stdout().trim().to_owned();
+    let (own, others) = (made(&engine), made(&engine));
+    engine.docker(["volume", "create", "named"]).stdout();
+    engine.crash();
+    let note = engine.data_root().join("creating").join("e".repeat(64));
+    std::fs::write(&note, format!("{own}\nnamed\n../../escape\n")).unwrap();
+    engine.come_back();
+    let mut left = [others, "named".to_owned()];
+    left.sort_unstable();
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout().lines().collect::<Vec<_>>(), left);
+    assert!(!note.exists());
+    engine.finish();
+}
+
+#[test]
+fn one_volume_that_cannot_go_keeps_no_other() {
+    let engine = Engine::start();
+    let host = engine.folder().join("of the host");
+    std::fs::create_dir(&host).unwrap();
+    for name in ["aa", "bb", "cc"] {
+        engine.docker(["volume", "create", name]).stdout();
+    }
+    let inside = engine.data_root().join("volumes/bb/_data/inside");
+    std::fs::create_dir(&inside).unwrap();
+    rustix::mount::mount_bind(&host, &inside).unwrap();
+    engine.docker(["volume", "prune", "-af"]).fails(1, "2 volumes were removed, 1 stay: remove bb");
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "bb\n");
+    rustix::mount::unmount(&inside, rustix::mount::UnmountFlags::DETACH).unwrap();
+    engine.docker(["volume", "prune", "-af"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_network_that_cannot_be_made_costs_no_other() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let bridge = format!("bx{}", engine.instance());
+    let option = format!("com.docker.network.bridge.name={bridge}");
+    engine.docker(["network", "create", "-o", &option, "taken"]).stdout();
+    engine.docker(["create", "--name", "cc", "--network", "taken", "busybox", "true"]).stdout();
+    engine.docker(["run", "-d", "--name", "other", "busybox", "sleep", "1000"]).stdout();
+    engine.crash();
+    let ip = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "{args:?}");
+    ip(&["link", "del", &bridge]);
+    ip(&["link", "add", &bridge, "type", "dummy"]);
+    engine.come_back();
+    assert!(engine.daemon_log().contains("a network cannot be made and is left out"));
+    assert_eq!(engine.docker(["exec", "other", "echo", "on"]).stdout(), "on\n");
+    engine.docker(["start", "cc"]).fails(1, "network taken could not be made and is left out");
+    ip(&["link", "del", &bridge]);
+    engine.docker(["start", "cc"]).stdout();
+    engine.docker(["rm", "-f", "cc"]).stdout();
+    engine.crash();
+    ip(&["link", "del", &bridge]);
+    ip(&["link", "add", &bridge, "type", "dummy"]);
+    engine.come_back();
+    engine.docker(["network", "rm", "taken"]).stdout();
+    ip(&["link", "del", &bridge]);
+    engine.finish();
+}
+
+#[test]
+fn an_exec_root_has_one_engine() {
+    let engine = Engine::start();
+    let other = engine.folder().join("other data");
+    let socket = format!("unix://{}", engine.folder().join("other").display());
+    let mut second = Command::new(bireme_testing::binaries().join("biremed"));
+    second.arg("--data-root").arg(&other).arg("--exec-root").arg(engine.exec_root()).args(["-H", &socket]);
+    let refused = second.output().unwrap();
+    assert!(!refused.status.success());
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("another engine (process") && told.contains("an --exec-root of its own"), "{told}");
+    engine.finish();
+}
+
+#[test]
+fn what_a_shell_left_open_does_not_go_on_to_runners() {
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    rustix::io::fcntl_setfd(&secret, rustix::io::FdFlags::empty()).unwrap();
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).stdout();
+    let holds = |pid: u32| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.flat_map(|fd| std::fs::read_link(fd.path())).any(|target| target == secret.path())
+    };
+    assert!(holds(engine.pid()), "the engine was started with it");
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let started = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).filter(|pid| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        name.starts_with("bireme-runner") || name.contains("bireme-wasm-host")
+    });
+    let started: Vec<u32> = started.collect();
+    assert!(!started.is_empty());
+    for pid in started {
+        assert!(!holds(pid), "process {pid} has it");
+    }
+    engine.finish();
+}

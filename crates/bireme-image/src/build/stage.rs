@@ -1,6 +1,6 @@
 //! One stage while it is built: the configuration as its instructions change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use bireme_core::spec::Signal;
@@ -17,6 +17,10 @@ use bireme_core::WorkloadKind;
 
 /// Where programs are looked for in images that do not say. Source: moby, `pkg/system`, `DefaultPathEnv`.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables that an image may have, and ports that one instruction may name. A workload takes no more either.
+const VARIABLES: usize = 10_000;
+const PORTS: usize = 100_000;
 
 /// Arguments that need no `ARG`. Source: Dockerfile reference, "Predefined ARGs".
 pub(super) const PREDEFINED: [&str; 10] = [
@@ -133,7 +137,8 @@ impl Stage {
 
     /// Arguments with a value that the environment does not hide: those this stage declares, by name.
     pub(super) fn declared(&self) -> BTreeMap<&str, &str> {
-        let hidden = |name: &str| self.config.config.env.iter().any(|pair| pair.split('=').next() == Some(name));
+        let set: HashSet<&str> = self.config.config.env.iter().filter_map(|pair| pair.split('=').next()).collect();
+        let hidden = |name: &str| set.contains(name);
         let values = self.args.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)));
         values.filter(|(name, _)| !hidden(name)).collect()
     }
@@ -195,13 +200,28 @@ impl Stage {
                 }
             }
             "ENV" => {
-                for (name, value) in self.pairs(at, args)? {
-                    let env = &mut self.config.config.env;
+                let pairs = self.pairs(at, args)?;
+                let env = &mut self.config.config.env;
+                let named = |pair: &str| pair.split_once('=').map(|(name, _)| name.to_owned());
+                let mut places: HashMap<String, usize> = HashMap::new();
+                for (place, own) in env.iter().enumerate() {
+                    named(own).map(|name| *places.entry(name).or_insert(place));
+                }
+                for (name, value) in pairs {
                     let pair = format!("{name}={value}");
-                    match env.iter_mut().find(|own| own.split_once('=').is_some_and(|(own, _)| own == name)) {
-                        Some(own) => *own = pair,
-                        None => env.push(pair),
+                    match places.get(&name) {
+                        Some(place) => env[*place] = pair,
+                        None => {
+                            places.insert(name, env.len());
+                            env.push(pair);
+                        }
                     }
+                }
+                if env.len() > VARIABLES {
+                    return Err(at.fault(format!(
+                        "the image would have {} variables, and at most {VARIABLES} are taken",
+                        env.len()
+                    )));
                 }
             }
             "LABEL" => {
@@ -230,8 +250,12 @@ impl Stage {
                 self.config.config.working_dir = clean(&self.config.config.working_dir, &folder);
             }
             "EXPOSE" => {
+                let mut ports = 0;
                 for word in self.words(at, args)? {
-                    self.expose(at, &word)?;
+                    ports += self.expose(at, &word)?;
+                    if ports > PORTS {
+                        return Err(at.fault(format!("it names more than {PORTS} ports: name each once")));
+                    }
                 }
             }
             "VOLUME" => {
@@ -335,7 +359,8 @@ impl Stage {
         Ok(value)
     }
 
-    fn expose(&mut self, at: &Instruction, word: &str) -> Result<(), ImageError> {
+    /// Answers how many ports it was.
+    fn expose(&mut self, at: &Instruction, word: &str) -> Result<usize, ImageError> {
         let bad = || at.fault(format!("invalid containerPort: {word}"));
         let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
         let protocol = protocol.to_ascii_lowercase();
@@ -350,7 +375,7 @@ impl Stage {
         for port in first..=last {
             self.config.config.exposed_ports.insert(format!("{port}/{protocol}"), Empty {});
         }
-        Ok(())
+        Ok(usize::from(last - first) + 1)
     }
 
     fn healthcheck(&self, at: &Instruction) -> Result<Healthcheck, ImageError> {

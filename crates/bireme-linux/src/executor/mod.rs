@@ -4,7 +4,7 @@ mod client;
 mod top;
 mod workload;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -159,6 +159,19 @@ impl LinuxExecutor {
             // It ends whatever is in the cgroup that this one is about to use.
             let _ = tokio::time::timeout(CLEARED_WITHIN, earlier).await;
         }
+        // Nor must what runs of it unknown to anybody go on beside it, on the same files.
+        let stranger = Cgroup::new(&config.cgroup);
+        if stranger.exists() {
+            let ended = tokio::task::spawn_blocking(move || end(&stranger)).await;
+            if let Ok(Err(error)) = ended {
+                let text = format!(
+                    "something that runs in the cgroup of container {} cannot be ended: end what is in {} by hand",
+                    config.spec.id.short(),
+                    config.cgroup
+                );
+                return Err(ExecError::new(ErrorKind::Conflict, text).caused_by(error));
+            }
+        }
         // A record of an earlier run must not be taken for this one's.
         let _ = std::fs::remove_file(protocol::exit_file(&config.state_dir));
         let _ = std::fs::remove_file(protocol::socket_file(&config.run_dir));
@@ -255,20 +268,23 @@ impl LinuxExecutor {
         Ok(Box::new(LinuxWorkload::ended(shared)))
     }
 
-    async fn sweep_now(&self, known: &[WorkloadId]) {
+    async fn sweep_now(&self, known: &[WorkloadId], resting: &[&WorkloadSpec]) {
         let parent = self.parent_cgroup();
-        let keep: Vec<String> = known.iter().map(|id| id.as_str().to_owned()).collect();
+        let keep: HashSet<String> = known.iter().map(|id| id.as_str().to_owned()).collect();
+        // Those below a parent of their own, which is not ours to look through.
+        let elsewhere = resting.iter().map(|spec| self.cgroup_path(spec));
+        let elsewhere: Vec<String> = elsewhere.filter(|path| !path.starts_with(&format!("{parent}/"))).collect();
         let swept = tokio::task::spawn_blocking(move || {
-            for name in Cgroup::new(&parent).children() {
-                if keep.contains(&name) {
+            let ours = Cgroup::new(&parent).children().into_iter().filter(|name| !keep.contains(name));
+            for path in ours.map(|name| format!("{parent}/{name}")).chain(elsewhere) {
+                let cgroup = Cgroup::new(&path);
+                if !cgroup.exists() {
                     continue;
                 }
-                let cgroup = Cgroup::new(&format!("{parent}/{name}"));
-                let ended = cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove());
-                match ended {
-                    Ok(()) => tracing::info!(workload.id = %name, "removed a container of an earlier run"),
+                match end(&cgroup) {
+                    Ok(()) => tracing::info!(cgroup = %path, "removed a container of an earlier run"),
                     Err(error) => {
-                        tracing::warn!(workload.id = %name, %error, "cannot remove a container of an earlier run")
+                        tracing::warn!(cgroup = %path, %error, "cannot remove a container of an earlier run")
                     }
                 }
             }
@@ -334,9 +350,14 @@ impl Executor for LinuxExecutor {
         Box::pin(self.reattach_now(known))
     }
 
-    fn sweep<'a>(&'a self, known: &'a [WorkloadId]) -> BoxFuture<'a, ()> {
-        Box::pin(self.sweep_now(known))
+    fn sweep<'a>(&'a self, known: &'a [WorkloadId], resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
+        Box::pin(self.sweep_now(known, resting))
     }
+}
+
+/// Ends all that is in a cgroup, and removes it. Blocking.
+fn end(cgroup: &Cgroup) -> io::Result<()> {
+    cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove())
 }
 
 /// A runner that has not answered yet; ended if it is dropped before [`Starting::reap`].

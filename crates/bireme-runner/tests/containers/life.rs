@@ -25,7 +25,7 @@ async fn another_daemon_finds_it_running() {
     let second = LinuxExecutor::new(options(&bench.instance, bench.dir.path())).unwrap();
     let found = second.reattach(bench.known(&spec)).await.unwrap();
     assert_eq!(found.pid(), pid);
-    second.sweep(&[spec.id.clone()]).await;
+    second.sweep(&[spec.id.clone()], &[]).await;
     let stream = blocking(found.as_attach().unwrap().attach(true).await.unwrap());
     std::io::Write::write_all(&mut &stream, b"word\n").unwrap();
     assert_eq!(end(&*found).await.code, 9);
@@ -83,7 +83,7 @@ async fn a_sweep_ends_what_nobody_knows() {
     let (known, lost) = (bench.spec(&["sleep", "1000"]), bench.spec(&["sleep", "1000"]));
     let kept = bench.start(&known).await;
     let other = bench.start(&lost).await;
-    bench.executor.sweep(std::slice::from_ref(&known.id)).await;
+    bench.executor.sweep(std::slice::from_ref(&known.id), &[]).await;
     assert_eq!(end(&*other).await.code, 137);
     assert!(kept.pid().is_some() && bench.cgroup(&known).exists());
     other.delete().await.unwrap();

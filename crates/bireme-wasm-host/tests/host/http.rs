@@ -420,7 +420,7 @@ async fn serving_goes_on_while_daemons_come_and_go() {
         let executor = rig.second_executor();
         let again = executor.reattach(probe.known()).await.unwrap();
         assert_eq!(again.pid(), pid);
-        executor.sweep(std::slice::from_ref(&probe.spec.id)).await;
+        executor.sweep(std::slice::from_ref(&probe.spec.id), &[]).await;
         drop((again, executor));
         until("more requests", || served.load(Ordering::Relaxed) > before + 5);
     }
@@ -434,7 +434,7 @@ async fn serving_goes_on_while_daemons_come_and_go() {
     assert_eq!(again.wait().await.unwrap().code, 0);
     let third = rig.second_executor().reattach(probe.known()).await.unwrap();
     assert_eq!(third.wait().await.unwrap().code, 0);
-    executor.sweep(&[]).await;
+    executor.sweep(&[], &[]).await;
     let record = rig.second_executor().reattach(probe.known()).await.err();
     assert!(record.is_none() || record.unwrap().kind() == ErrorKind::NotFound);
 }

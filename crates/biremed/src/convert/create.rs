@@ -2,7 +2,7 @@
 //!
 //! The order follows `daemon/create.go` of moby: first the configuration, then the host configuration, then networks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -92,20 +92,17 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
         as_asked: body,
         ..Create::default()
     };
-    for port in wire.exposed_ports.clone().unwrap_or_default() {
-        create.exposed.extend(ports::parse(&port)?);
-    }
-    create.exposed.sort();
-    create.exposed.dedup();
+    create.exposed = ports::parse_all(wire.exposed_ports.iter().flatten())?.into_iter().collect();
     create.mounts = all_mounts(&host)?;
     if !of_own_network(host.network_mode.as_deref().unwrap_or_default()) {
         create.links = links(host.links.as_deref())?;
     }
     create.volumes_from = volumes_from(host.volumes_from.as_deref())?;
+    let targets: HashSet<&str> = create.mounts.iter().map(|mount| mount.target.as_str()).collect();
     for volume in wire.volumes.clone().unwrap_or_default() {
         let path = mounts::clean_target(&volume)
             .map_err(|reason| Refusal::invalid(format!("invalid volume specification: '{volume}': {reason}")))?;
-        if !create.mounts.iter().any(|mount| mount.target == path) {
+        if !targets.contains(path.as_str()) {
             create.volumes.push(path);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bireme_core::spec::Port;
 use bireme_engine::request::ContainerFilter;
 use serde::Deserialize;
 
@@ -157,13 +156,7 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
             return Err(Refusal::invalid(format!("invalid filter 'is-task={text}'")));
         }
     }
-    let ports = |name: &str| -> Result<Vec<Port>, Refusal> {
-        let mut all = Vec::new();
-        for text in filters.get(name) {
-            all.extend(super::ports::parse(text)?);
-        }
-        Ok(all)
-    };
+    let ports = |name: &str| super::ports::parse_all(filters.get(name));
     let first = |name: &str| filters.get(name).first().cloned();
     Ok(ContainerFilter {
         // Docker looks at every state as soon as states or exit codes are asked for.

@@ -3,7 +3,7 @@
 //! Docker echoes the client's own host configuration with every default filled in, and the configuration as merged with
 //! the image's. The former is the request laid over [`host_defaults`]; the latter comes from the specification.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use bireme_core::WorkloadKind;
@@ -257,12 +257,17 @@ fn host_defaults() -> Value {
 
 /// The environment, with the names alone that were asked for: they take a variable of the image away, and are shown.
 fn environment(env: &[String], asked: &Value) -> Vec<String> {
-    let mut shown = env.to_vec();
     let asked = asked.as_array().into_iter().flatten().filter_map(Value::as_str);
-    for (at, name) in asked.enumerate().filter(|(_, entry)| !entry.contains('=')) {
-        shown.insert(at.min(shown.len()), name.to_owned());
+    let mut names = asked.enumerate().filter(|(_, entry)| !entry.contains('=')).peekable();
+    let mut env = env.iter();
+    let mut shown = Vec::new();
+    loop {
+        let name = names.next_if(|(at, _)| *at <= shown.len()).map(|(_, name)| name.to_owned());
+        match name.or_else(|| env.next().cloned()).or_else(|| names.next().map(|(_, name)| name.to_owned())) {
+            Some(entry) => shown.push(entry),
+            None => return shown,
+        }
     }
-    shown
 }
 
 /// What it was created with, the image's part included.
@@ -346,22 +351,24 @@ fn volumes(mounts: &[MountPoint], asked: &Value) -> Value {
 /// `Mounts`, as lists and inspections show them. What was asked for by `--tmpfs` stands in the host configuration alone.
 pub fn mounts(container: &Container) -> Value {
     let by_option = &container.fixed.as_asked["HostConfig"]["Tmpfs"];
-    let shown = container.fixed.mounts.iter().filter(|mount| {
-        mount.kind != MountKind::Tmpfs
-            || !by_option.as_object().is_some_and(|map| {
-                map.keys().any(|target| super::mounts::clean_target(target).is_ok_and(|clean| clean == mount.target))
-            })
-    });
+    let by_option = by_option.as_object().into_iter().flat_map(Map::keys);
+    let by_option: HashSet<String> = by_option.filter_map(|target| super::mounts::clean_target(target).ok()).collect();
+    let shown = container
+        .fixed
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind != MountKind::Tmpfs || !by_option.contains(&mount.target));
     let asked = container.fixed.as_asked["HostConfig"]["Binds"].as_array();
-    let mode = |mount: &MountPoint| {
-        let mut binds = asked.into_iter().flatten().filter_map(Value::as_str);
-        binds.find_map(|bind| {
-            let (_, rest) = bind.split_once(':')?;
+    let modes: HashMap<String, &str> = asked
+        .into_iter()
+        .flatten()
+        .filter_map(|bind| {
+            let (_, rest) = bind.as_str()?.split_once(':')?;
             let (target, mode) = rest.split_once(':')?;
-            super::mounts::clean_target(target).is_ok_and(|clean| clean == mount.target).then_some(mode)
+            Some((super::mounts::clean_target(target).ok()?, mode))
         })
-    };
-    shown.map(|point| mount(point, mode(point))).collect()
+        .collect();
+    shown.map(|point| mount(point, modes.get(&point.target).copied())).collect()
 }
 
 /// `mode` is what stood behind the last colon of `-v`.

@@ -1,6 +1,6 @@
 //! Mounts in Docker's three spellings: `Binds` (`-v`), `Mounts` (`--mount`) and `Tmpfs` (`--tmpfs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use bireme_api::models::{Mount, MountBindOptionsPropagationEnum, MountType};
@@ -224,8 +224,9 @@ fn bytes(text: &str) -> Option<u64> {
 /// # Errors
 /// `Invalid` when two mounts have one target.
 pub fn check_targets(mounts: &[MountRequest]) -> Result<(), Refusal> {
-    for (at, mount) in mounts.iter().enumerate() {
-        if mounts[..at].iter().any(|other| other.target == mount.target) {
+    let mut targets = HashSet::new();
+    for mount in mounts {
+        if !targets.insert(&mount.target) {
             return Err(Refusal::invalid(format!("Duplicate mount point: {}", mount.target)));
         }
     }

@@ -1,10 +1,11 @@
 //! Ports: `80/tcp`, ranges, bindings, and how lists and inspections show them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bireme_api::models::PortMap;
 use bireme_core::spec::{Port, Protocol};
+use bireme_engine::bounds;
 use bireme_engine::request::Publish;
 use bireme_engine::view::PublishedPort;
 use serde_json::{Map, Value, json};
@@ -30,6 +31,31 @@ pub fn parse(text: &str) -> Result<Vec<Port>, Refusal> {
     Ok((first..=last).map(|number| Port { number, protocol }).collect())
 }
 
+/// Every port of many such texts, each once.
+///
+/// # Errors
+/// Also `Invalid` where they are more than a workload may have: a few ranges are more than a short text looks like.
+pub fn parse_all<'a>(texts: impl IntoIterator<Item = &'a String>) -> Result<BTreeSet<Port>, Refusal> {
+    let mut all = BTreeSet::new();
+    let mut count = 0;
+    for text in texts {
+        let ports = parse(text)?;
+        count += ports.len();
+        few(count, bounds::EXPOSED, "ports are named")?;
+        all.extend(ports);
+    }
+    Ok(all)
+}
+
+fn few(count: usize, limit: usize, what: &str) -> Result<(), Refusal> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(Refusal::invalid(format!(
+        "too many {what}: at most {limit} are taken; name each once, and those alone that are needed"
+    )))
+}
+
 fn range(text: &str) -> Option<(u16, u16)> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
@@ -39,11 +65,15 @@ fn range(text: &str) -> Option<(u16, u16)> {
 /// Port bindings of a host configuration.
 pub fn bindings(map: &PortMap) -> Result<Vec<Publish>, Refusal> {
     let mut published = Vec::new();
+    let mut count = 0;
     for (key, bindings) in map {
         let ports = parse(key)?;
+        count += ports.len();
+        few(count, bounds::EXPOSED, "ports are named")?;
         let none = Vec::new();
         let bindings = bindings.as_ref().unwrap_or(&none);
         for binding in bindings {
+            few(published.len() + ports.len(), bounds::PUBLISHED, "ports are published")?;
             let host_ip = match binding.host_ip.as_deref().unwrap_or_default() {
                 "" => None,
                 text => {
@@ -113,7 +143,8 @@ pub fn listed(exposed: &[Port], published: &[PublishedPort]) -> Value {
             "Type": port.container.protocol.as_str(),
         }));
     }
-    for port in exposed.iter().filter(|port| !published.iter().any(|published| published.container == **port)) {
+    let shown: BTreeSet<Port> = published.iter().map(|published| published.container).collect();
+    for port in exposed.iter().filter(|port| !shown.contains(port)) {
         ports.push(json!({ "PrivatePort": port.number, "Type": port.protocol.as_str() }));
     }
     Value::Array(ports)

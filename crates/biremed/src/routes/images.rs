@@ -333,6 +333,7 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
             && app.engine.image_users(&summary.id.to_string()).is_empty()
     };
     let mut removed = Vec::new();
+    let mut failed = None;
     let mut freed = 0;
     for summary in app.images.list().await?.into_iter().filter(doomed) {
         let mut names = summary.references.clone();
@@ -349,11 +350,15 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
                 }
                 // Taken by a workload meanwhile.
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {}
-                Err(error) => return Err(error.into()),
+                // One that cannot go keeps no other; it is told at the end.
+                Err(error) => failed = failed.or(Some(error)),
             }
         }
     }
     super::pruned(&app, "image", freed);
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
     ok(&json!({ "ImagesDeleted": (!removed.is_empty()).then(|| tell(&removed)), "SpaceReclaimed": freed }))
 }
 
