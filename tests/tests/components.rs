@@ -133,6 +133,10 @@ fn a_component_that_is_renamed_is_told_by_its_new_name() {
     engine.docker(["rename", "before", "after"]).stdout();
     let answer = answers(port, "/trap").unwrap();
     assert!(answer.text().contains("after failed to answer; see its log (docker logs after)"), "{}", answer.text());
+    engine.docker(["restart", "after"]).stdout();
+    eventually("an answer again", || answers(port, "/").filter(|a| a.status == 200));
+    let answer = answers(port, "/trap").unwrap();
+    assert!(answer.text().contains("after failed to answer; see its log (docker logs after)"), "{}", answer.text());
     engine.docker(["rm", "-f", "after"]).stdout();
     engine.finish();
 }

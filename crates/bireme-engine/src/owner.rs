@@ -339,7 +339,8 @@ impl Owner {
         self.engine.mount_volumes(&self.handle).await?;
         let spec = self.spec();
         let prepared = Prepared {
-            spec: WorkloadSpec { env: [placed.env, spec.env].concat(), ..spec },
+            // It may have been renamed since it was created.
+            spec: WorkloadSpec { name: self.name.clone(), env: [placed.env, spec.env].concat(), ..spec },
             program: self.handle.fixed.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),

@@ -67,7 +67,16 @@ fn a_port_taken_meanwhile_is_reported() {
         let published = forward("web", "0.0.0.0:8080", "10.1.0.2:80", &one);
         net.publish(&published).await.unwrap();
         drop(net);
-        let _stranger = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        // A task of its own may be at work for a moment longer.
+        let mut stranger = std::net::TcpListener::bind("0.0.0.0:8080");
+        for _ in 0..100 {
+            if stranger.is_ok() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            stranger = std::net::TcpListener::bind("0.0.0.0:8080");
+        }
+        let _stranger = stranger.unwrap();
         let net = machine.open("00000031").await;
         let keep = Keep { networks: vec![one], forwards: vec![published.clone()], ..Keep::default() };
         let report = net.sweep(keep).await.unwrap();

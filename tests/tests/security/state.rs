@@ -652,6 +652,7 @@ fn a_network_that_cannot_be_made_costs_no_other() {
     let mut engine = Engine::start();
     engine.load("busybox");
     let bridge = format!("bx{}", engine.instance());
+    let peer = format!("by{}", engine.instance());
     let option = format!("com.docker.network.bridge.name={bridge}");
     engine.docker(["network", "create", "-o", &option, "taken"]).stdout();
     engine.docker(["create", "--name", "cc", "--network", "taken", "busybox", "true"]).stdout();
@@ -659,7 +660,7 @@ fn a_network_that_cannot_be_made_costs_no_other() {
     engine.crash();
     let ip = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success(), "{args:?}");
     ip(&["link", "del", &bridge]);
-    ip(&["link", "add", &bridge, "type", "dummy"]);
+    ip(&["link", "add", &bridge, "type", "veth", "peer", "name", &peer]);
     engine.come_back();
     assert!(engine.daemon_log().contains("a network cannot be made and is left out"));
     assert_eq!(engine.docker(["exec", "other", "echo", "on"]).stdout(), "on\n");
@@ -669,7 +670,7 @@ fn a_network_that_cannot_be_made_costs_no_other() {
     engine.docker(["rm", "-f", "cc"]).stdout();
     engine.crash();
     ip(&["link", "del", &bridge]);
-    ip(&["link", "add", &bridge, "type", "dummy"]);
+    ip(&["link", "add", &bridge, "type", "veth", "peer", "name", &peer]);
     engine.come_back();
     engine.docker(["network", "rm", "taken"]).stdout();
     ip(&["link", "del", &bridge]);
@@ -686,7 +687,7 @@ fn an_exec_root_has_one_engine() {
     let refused = second.output().unwrap();
     assert!(!refused.status.success());
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(told.contains("another engine (process") && told.contains("an --exec-root of its own"), "{told}");
+    assert!(told.contains("another engine (process") && told.contains("a --exec-root of its own"), "{told}");
     engine.finish();
 }
 

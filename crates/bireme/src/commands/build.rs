@@ -128,6 +128,8 @@ where
         .post("/build")
         .query("dockerfile", dockerfile)
         .query("rm", u8::from(!wish.keep))
+        // Also that of a command that failed: what it said is told.
+        .query("forcerm", u8::from(!wish.keep))
         .query("version", 1);
     for tag in &wish.tags {
         call = call.query("t", tag);
