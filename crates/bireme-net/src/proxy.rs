@@ -318,22 +318,23 @@ mod tests {
         matches!(tokio::time::timeout(LIMIT, talk).await, Ok(Ok(4)))
     }
 
+    /// Connections of one client that all work.
+    async fn working(from: &str, at: SocketAddr, count: usize) -> Vec<TcpStream> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            let mut stream = connect(from, at).await;
+            assert!(works(&mut stream).await);
+            all.push(stream);
+        }
+        all
+    }
+
     #[tokio::test]
     async fn one_client_does_not_lock_the_others_out() {
         let (_passing, at) = passing(FEW).await;
-        let mut many = Vec::new();
-        for _ in 0..FEW.most {
-            let mut stream = connect("127.0.0.2", at).await;
-            assert!(works(&mut stream).await);
-            many.push(stream);
-        }
+        let mut many = working("127.0.0.2", at, FEW.most).await;
         // Busy or not: he has more than others would have.
-        let mut others = Vec::new();
-        for _ in 0..FEW.most / 2 {
-            let mut stream = connect("127.0.0.3", at).await;
-            assert!(works(&mut stream).await);
-            others.push(stream);
-        }
+        let mut others = working("127.0.0.3", at, FEW.most / 2).await;
         // His oldest went, and the others' work on.
         for stream in others.iter_mut().chain(&mut many[FEW.most / 2..]) {
             assert!(works(stream).await);
@@ -348,12 +349,7 @@ mod tests {
     #[tokio::test]
     async fn what_lies_still_makes_room_for_ones_own() {
         let (_passing, at) = passing(FEW).await;
-        let mut many = Vec::new();
-        for _ in 0..FEW.most {
-            let mut stream = connect("127.0.0.2", at).await;
-            assert!(works(&mut stream).await);
-            many.push(stream);
-        }
+        let mut many = working("127.0.0.2", at, FEW.most).await;
         tokio::time::sleep(FEW.quiet + FEW.quiet / 4).await;
         for stream in &mut many[1..] {
             assert!(works(stream).await);
@@ -363,12 +359,7 @@ mod tests {
         assert!(works(&mut many[1]).await);
         // What ended gives its place back.
         drop(many);
-        let mut again = Vec::new();
-        for _ in 0..FEW.most - 1 {
-            let mut stream = connect("127.0.0.2", at).await;
-            assert!(works(&mut stream).await);
-            again.push(stream);
-        }
+        working("127.0.0.2", at, FEW.most - 1).await;
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use bireme_core::spec::Protocol;
@@ -17,6 +17,17 @@ fn udp_forward(owner: &str, target: &str, network: &NetworkSpec) -> Forward {
     Forward { protocol: Protocol::Udp, ..forward(owner, "0.0.0.0:5353", target, network) }
 }
 
+/// The neighbour begins to send, and goes on; `socket` has heard it.
+async fn reached(machine: &Machine, socket: UdpSocket) -> UdpSocket {
+    let neighbour = machine.neighbour();
+    beside(move || {
+        keep_sending(&neighbour, &format!("{HOST}:5353"));
+        assert!(hears(&socket, LIMIT));
+        socket
+    })
+    .await
+}
+
 #[test]
 fn a_steady_sender_reaches_nobody_who_gets_the_address_next() {
     on_machine(|machine| async move {
@@ -26,13 +37,7 @@ fn a_steady_sender_reaches_nobody_who_gets_the_address_next() {
         let inside = place(&net, &first).await;
         let socket = udp_at(&inside, "0.0.0.0:53");
         net.publish(&udp_forward("first", "10.1.0.2:53", &one)).await.unwrap();
-        let neighbour = machine.neighbour();
-        let socket = beside(move || {
-            keep_sending(&neighbour, &format!("{HOST}:5353"));
-            assert!(hears(&socket, LIMIT));
-            socket
-        })
-        .await;
+        let socket = reached(&machine, socket).await;
         drop(socket);
         net.unpublish("first").await.unwrap();
         net.detach(&first).await.unwrap();
@@ -73,13 +78,7 @@ fn a_port_that_is_taken_back_is_closed_to_those_who_send_already() {
         let inside = place(&net, &endpoint("web", &one, "10.1.0.2")).await;
         let socket = udp_at(&inside, "0.0.0.0:53");
         let at = net.publish(&udp_forward("web", "10.1.0.2:53", &one)).await.unwrap();
-        let neighbour = machine.neighbour();
-        let socket = beside(move || {
-            keep_sending(&neighbour, &format!("{HOST}:5353"));
-            assert!(hears(&socket, LIMIT));
-            socket
-        })
-        .await;
+        let socket = reached(&machine, socket).await;
         net.unpublish_one("web", at).await.unwrap();
         beside(move || eventually("it hears nothing any longer", || !hears(&socket, REFUSED_AFTER))).await;
     });

@@ -37,7 +37,7 @@ use rustix::pty::OpenptFlags;
 
 use crate::container::{self, Container, Ends, Streams};
 use crate::payload::Payload;
-use crate::raw;
+use crate::{raw, stat};
 
 /// A process that is on its way.
 pub(crate) struct Pending {
@@ -93,13 +93,9 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
 }
 
 impl Pending {
-    /// Whether a process was made by the helper, or is ours because the helper has ended. Source: proc_pid_stat(5), the
-    /// field after the name and the state.
+    /// Whether a process was made by the helper, or is ours because the helper has ended.
     fn is_of_helper(&self, pid: Pid) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        let parent = parent.and_then(|parent| parent.parse().ok());
-        parent == Some(self.helper.as_raw()) || parent == Some(Pid::this().as_raw())
+        stat::of(pid.as_raw()).is_some_and(|known| [self.helper, Pid::this()].contains(&Pid::from_raw(known.parent)))
     }
 
     /// Takes what was said; true when all was. `waited_for`: processes of ours that have ended.

@@ -17,6 +17,7 @@ mod raw;
 mod rest;
 mod rootfs;
 mod serve;
+mod stat;
 mod tracer;
 
 use std::io::Write as _;

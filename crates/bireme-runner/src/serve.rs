@@ -27,6 +27,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::container::{self, Container, Streams};
 use crate::exec::{self, Pending};
+use crate::stat::{self, Stat};
 use crate::{journal, output, payload, raw, rest};
 
 /// Bytes a client may lag behind before the process has to wait for it.
@@ -708,7 +709,9 @@ impl<'a> Server<'a> {
                 .processes()
                 .into_iter()
                 .filter_map(|pid| i32::try_from(pid).ok())
-                .filter(|pid| *pid != leader.as_raw() && session_of(*pid) == Some(leader.as_raw()))
+                .filter(|pid| {
+                    *pid != leader.as_raw() && alive(*pid).is_some_and(|known| known.session == leader.as_raw())
+                })
                 .collect();
             if members.is_empty() {
                 return;
@@ -861,7 +864,9 @@ impl<'a> Server<'a> {
             // It may have had no time to say whom it made, and makes nobody any more.
             end(helper, libc::SIGSTOP);
             let inside = self.cgroup.processes().into_iter().filter_map(|pid| i32::try_from(pid).ok());
-            let made = inside.filter(|pid| parent_of(*pid) == Some(helper.as_raw())).map(Pid::from_raw);
+            let made = inside
+                .filter(|pid| alive(*pid).is_some_and(|known| known.parent == helper.as_raw()))
+                .map(Pid::from_raw);
             made.chain(known).chain([helper]).for_each(|pid| end(pid, libc::SIGKILL));
         }
         self.conclude(key);
@@ -1052,26 +1057,9 @@ impl Client {
     }
 }
 
-/// The session of a process, as this namespace numbers it.
-fn session_of(pid: i32) -> Option<i32> {
-    number_of(pid, 2)
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    number_of(pid, 0)
-}
-
-/// Of the parent, the group and the session of a process, the one at that place. Source: proc_pid_stat(5), from the fourth
-/// field on.
-fn number_of(pid: i32, place: usize) -> Option<i32> {
-    // No text: the name in it is any bytes.
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The name before it may hold anything, parentheses too.
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    // A zombie has nothing to kill.
-    (fields.next()? != "Z").then_some(())?;
-    fields.nth(place)?.parse().ok()
+/// What is known of a process that has not ended: a zombie has nothing to kill.
+fn alive(pid: i32) -> Option<Stat> {
+    stat::of(pid).filter(|known| !known.zombie)
 }
 
 fn is_not_ready(error: &io::Error) -> bool {

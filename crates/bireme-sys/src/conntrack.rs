@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
 
-use crate::netlink::{Attributes, Message, Refused, Socket};
+use crate::netlink::{Attributes, Message, NLA_F_NESTED, Refused, Socket};
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
@@ -24,7 +24,6 @@ const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
 
 /// Requests sent at once: their answers must find room in the socket before the first is read.
 const AT_ONCE: usize = 64;
