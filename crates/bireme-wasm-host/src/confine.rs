@@ -12,6 +12,7 @@ use crate::fence::{self, Purpose};
 /// Before any thread is started and while the process may still do everything: cgroup, processes, session, network.
 pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
+        limit_threads()?;
         enter_cgroup(&config.cgroup)?;
         leave_other_processes()?;
     }
@@ -27,6 +28,15 @@ pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
         enter_network(netns)?;
     }
     Ok(())
+}
+
+/// What the runtime starts at most (512 for work that blocks, and one for each processor), and room for as many again: the
+/// machine's process IDs are everybody's. They are counted by the user that this process becomes.
+fn limit_threads() -> anyhow::Result<()> {
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let most = Some(1024 + 2 * processors);
+    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    rustix::process::setrlimit(rustix::process::Resource::Nproc, limit).context("cannot limit the number of threads")
 }
 
 fn enter_cgroup(name: &Path) -> anyhow::Result<()> {

@@ -79,7 +79,13 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
     let descriptors = Stock::of_descriptors();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    // On a thread of its own: the daemon is answered however busy the guests are.
+    let control =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let host = Host {
+        main: runtime.handle().clone(),
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         components: Mutex::default(),
@@ -97,9 +103,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         feeding: TaskTracker::new(),
         owner_uid: config.owner_uid,
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(async {
+    control.block_on(async {
         let socket = UnixListener::from_std(socket).context("cannot listen on the control socket")?;
         let mut stdout = std::io::stdout();
         let _ = writeln!(stdout, "ready").and_then(|()| stdout.flush());
@@ -126,6 +130,8 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
 }
 
 struct Host {
+    /// Where workloads run. What the daemon asks is answered on another runtime.
+    main: tokio::runtime::Handle,
     linker: wasmtime::component::Linker<Guest>,
     linker_p1: wasmtime::Linker<Guest>,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
@@ -234,14 +240,22 @@ impl Host {
                 value(&found.map(|loaded| *loaded.component.phase().borrow() != Phase::Loaded))
             }
             Request::Load(load) => {
-                self.load(*load, fds)?;
+                let host = Arc::clone(self);
+                // Reads the code, which takes its time.
+                let loaded = self.main.spawn_blocking(move || {
+                    let _main = host.main.enter();
+                    host.load(*load, fds)
+                });
+                loaded.await.unwrap_or_else(|error| Err(broke("load a component", &error)))?;
                 value(&self.brief())
             }
             Request::Start { id } => {
+                let _main = self.main.enter();
                 self.start(&id)?;
                 value(&())
             }
             Request::Signal { id, signal } => {
+                let _main = self.main.enter();
                 self.signal(&id, signal)?;
                 value(&())
             }
@@ -271,7 +285,9 @@ impl Host {
                 value(&())
             }
             Request::Delete { id } => {
-                self.delete(&id).await?;
+                let host = Arc::clone(self);
+                let deleted = self.main.spawn(async move { host.delete(&id).await });
+                deleted.await.unwrap_or_else(|error| Err(broke("delete a component", &error)))?;
                 value(&())
             }
         }
@@ -609,6 +625,11 @@ fn listed(mut instances: Vec<protocol::Instance>) -> Vec<protocol::Instance> {
         instance.work = protocol::line(&instance.work, protocol::MAX_WORK);
     }
     instances
+}
+
+/// A fault of this process, which is told and ends nothing else.
+fn broke(what: &str, error: &tokio::task::JoinError) -> Refusal {
+    refuse(ErrorKind::Internal, format!("the host process failed to {what}: {error}"))
 }
 
 fn value<T: Serialize>(answer: &T) -> Answer {

@@ -227,7 +227,10 @@ fn rules(purpose: Purpose) -> anyhow::Result<BTreeMap<i64, Vec<SeccompRule>>> {
             }
         }
         rules.insert(libc::SYS_socket, sockets);
-        rules.insert(libc::SYS_socketpair, any([is(0, unsigned(libc::AF_UNIX))])?);
+        // Connected for good: one of datagrams sends to any address.
+        let pair =
+            vec![is(0, unsigned(libc::AF_UNIX))?, masked(1, 0xf, unsigned(libc::SOCK_STREAM).into())?, is(2, 0)?];
+        rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(pair)?]);
     }
     Ok(rules)
 }
@@ -353,6 +356,17 @@ mod tests {
         }
         for family in [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_ALG, libc::AF_VSOCK, libc::AF_KEY] {
             assert_eq!(made(family, libc::SOCK_DGRAM, 0), Err(libc::EPERM), "family {family}");
+        }
+        // The pair that the kernel would put into memory that is not there.
+        let pair = |kind: i32, protocol: u64| {
+            let family = u64::from(libc::AF_UNIX.cast_unsigned());
+            behind(Purpose::Serving, move || {
+                answer(libc::SYS_socketpair, family, u64::from(kind.cast_unsigned()), protocol)
+            })
+        };
+        assert_eq!(pair(libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0), Err(libc::EFAULT));
+        for (kind, protocol) in [(libc::SOCK_DGRAM, 0), (libc::SOCK_SEQPACKET, 0), (libc::SOCK_STREAM, 1)] {
+            assert_eq!(pair(kind, protocol), Err(libc::EPERM), "{kind} {protocol}");
         }
         let compiling = behind(Purpose::Compiling, || answer(libc::SYS_socket, 2, 1, 0));
         assert_eq!(compiling, Err(libc::EPERM), "a compiler has no network");

@@ -4,17 +4,19 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as StdMutex};
+use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Duration;
 
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, NamesChange, Prepared, Program, Resolver, SandboxId, StoreFolder,
-    Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
+    BoxFuture, ErrorKind, ExecError, Executor, NamedNetwork, NamesChange, Prepared, Program, Resolver, SandboxId,
+    StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
 };
+use bireme_sys::removal;
 use futures::StreamExt as _;
 use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::compile::{Cache, Compiled};
 use crate::host::{self, Host};
@@ -22,11 +24,16 @@ use crate::names::Tables;
 use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger, WorkloadState};
 use crate::roster::Roster;
 use crate::state::StateFolder;
-use crate::workload::{ComponentWorkload, Home, read_exit, record_end, release};
+use crate::workload::{ComponentWorkload, Home, read_exit, release};
 use crate::{cgroup, memory, mounts, stores, user};
 
-/// Longest time a host may take to answer a daemon that has just started, which nobody can use until then.
+/// How long a daemon that has just started waits for answers of all hosts together: nobody can use it until then. Whoever
+/// has not answered by then goes on as it is, and is asked in the background.
 const AT_START: Duration = Duration::from_secs(5);
+/// How long hosts are asked in the background for what they should not have.
+const STRAYS: Duration = Duration::from_secs(15);
+/// How often a host that did not answer when the daemon started is asked again, a minute each time.
+const ASKED_AGAIN: u32 = 30;
 /// Hosts that are looked at in one go when the daemon starts.
 const AT_ONCE: usize = 64;
 /// File in the run folder of a workload: bytes that it may have, for the next daemon.
@@ -55,6 +62,8 @@ pub struct WasmExecutor {
     turns: StdMutex<HashMap<PathBuf, Arc<Mutex<Roster>>>>,
     /// User namespaces that map the owners of mounted folders, by owner and user of the host; the last few.
     namespaces: Mutex<HashMap<(u32, u32, u32), Arc<OwnedFd>>>,
+    /// Until when the hosts of an earlier daemon may answer, from the first that is asked.
+    answers_until: OnceLock<Instant>,
 }
 
 /// Most user namespaces that are kept for the next workload with the same owners.
@@ -64,7 +73,14 @@ impl WasmExecutor {
     /// Touches nothing yet.
     pub fn new(options: WasmOptions) -> Self {
         let cache = Cache::new(options.host.clone(), options.data_root.join("wasm/cache"));
-        Self { cache, options, tables: Arc::default(), turns: StdMutex::default(), namespaces: Mutex::default() }
+        Self {
+            cache,
+            options,
+            tables: Arc::default(),
+            turns: StdMutex::default(),
+            namespaces: Mutex::default(),
+            answers_until: OnceLock::new(),
+        }
     }
 
     fn turn(&self, host: &Host) -> Arc<Mutex<Roster>> {
@@ -313,9 +329,13 @@ impl Executor for WasmExecutor {
                 return Ok(false);
             }
             let path = self.options.data_root.join("wasm/kv").join(name);
-            match tokio::fs::remove_dir_all(&path).await {
+            if !path.try_exists().unwrap_or(true) {
+                return Ok(false);
+            }
+            // As deep as its host made it.
+            let removed = tokio::task::spawn_blocking(move || removal::remove_tree(&path)).await;
+            match removed.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
                 Ok(()) => Ok(true),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
                 Err(error) => {
                     let text = format!("cannot remove the key-value stores of {name}");
                     Err(ExecError::new(ErrorKind::Internal, text).caused_by(error))
@@ -410,10 +430,19 @@ impl Executor for WasmExecutor {
         Box::pin(async move {
             let id = known.spec.id.clone();
             let host = self.host_of(self.sandbox(known.spec));
+            let until = *self.answers_until.get_or_init(|| Instant::now() + AT_START);
             let turn = self.turn(&host);
             let mut roster = turn.lock().await;
-            let found = tokio::time::timeout(AT_START, self.find(&host, &known)).await;
-            if let Ok(Some((pid, started))) = found {
+            let found = match tokio::time::timeout_at(until, self.find(&host, &known)).await {
+                Ok(found) => found,
+                // A busy host, or one that was taken over, is not ended for that, nor do others wait for it.
+                Err(_) => host.process().await.map(|pid| {
+                    tracing::warn!(workload.id = %id, sandbox = %host.sandbox, "a host process does not answer yet; it goes on");
+                    tokio::spawn(follow_later(Arc::clone(&self.tables), host.clone(), pid, known.networks.clone()));
+                    (pid, true)
+                }),
+            };
+            if let Some((pid, started)) = found {
                 if roster.is_empty() {
                     host.listen();
                 }
@@ -423,17 +452,8 @@ impl Executor for WasmExecutor {
                 let workload = ComponentWorkload::live(id, home, (pid, 0), started, known.state_dir);
                 return Ok(Box::new(workload) as Box<dyn Workload>);
             }
-            let mut exit = read_exit(&known.state_dir);
-            if found.is_err() {
-                tracing::warn!(error = %host.silent(AT_START), "the host process is killed");
-                host.kill().await;
-                exit = exit.or_else(|| {
-                    let text = "its host process did not answer when the engine started, and was killed";
-                    Some(record_end(&id, &known.state_dir, text.to_owned()))
-                });
-            }
             drop(roster);
-            match exit {
+            match read_exit(&known.state_dir) {
                 Some(exit) => Ok(Box::new(ComponentWorkload::ended(id, self.home(host, turn), exit, known.state_dir))),
                 None => {
                     let text = format!("component {} has neither a host process nor a record of its end", id.short());
@@ -451,8 +471,40 @@ impl Executor for WasmExecutor {
             let folders = std::fs::read_dir(self.options.exec_root.join("w")).into_iter().flatten().flatten();
             names.extend(folders.filter_map(|folder| folder.file_name().into_string().ok()));
             let sandboxes = names.iter().filter_map(|name| SandboxId::parse(name).ok());
-            futures::stream::iter(sandboxes).for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox)).await;
+            let until = Instant::now() + AT_START;
+            futures::stream::iter(sandboxes)
+                .for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox, until))
+                .await;
         })
+    }
+}
+
+/// Has a host delete what is not on its roster.
+async fn delete_strays(host: &Host, roster: &Roster) {
+    let state = match host.state().await {
+        Ok(state) => state,
+        Err(error) => {
+            return tracing::warn!(sandbox = %host.sandbox, %error, "a host process does not tell what it runs");
+        }
+    };
+    let strays = state.workloads.into_iter().filter(|workload| !roster.has(&workload.id));
+    let delete = |stray: WorkloadState| async move {
+        let _ = host.ask::<()>(&Request::Delete { id: stray.id }, &[]).await;
+    };
+    futures::stream::iter(strays).for_each_concurrent(AT_ONCE, delete).await;
+}
+
+/// Has the process `pid` of a host that did not answer in time know the names on `networks`, once it does.
+async fn follow_later(tables: Arc<Tables>, host: Host, pid: u32, networks: Vec<NamedNetwork>) {
+    for _ in 0..ASKED_AGAIN {
+        if host.process().await != Some(pid) {
+            return;
+        }
+        match tables.follow(&host, pid, &networks).await {
+            Ok(()) => return,
+            Err(error) => tracing::debug!(sandbox = %host.sandbox, %error, "a host process is not told of names yet"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
@@ -486,36 +538,25 @@ impl WasmExecutor {
     }
 
     /// Ends whatever nobody knows of in a host that an earlier daemon has started. What there should be is known by now, and
-    /// not asked of the host.
-    async fn sweep_host(&self, sandbox: SandboxId) {
+    /// not asked of the host. What is not done by `until` goes on in the background, and what is started or ended in this
+    /// host meanwhile waits for that.
+    async fn sweep_host(&self, sandbox: SandboxId, until: Instant) {
         let host = self.host_of(sandbox);
-        let turn = self.turn(&host);
-        let roster = turn.lock().await;
+        let roster = self.turn(&host).lock_owned().await;
         if roster.is_empty() {
             host.kill().await;
             host.clear(&self.kv_dir(&host)).await;
             self.tables.forget(&host.sandbox);
             return;
         }
-        // All of it in one time: whoever has taken it over may name strays without end.
-        let cleared = tokio::time::timeout(AT_START, async {
-            let state = host.state().await?;
-            let strays = state.workloads.into_iter().filter(|workload| !roster.has(&workload.id));
-            let delete = |stray: WorkloadState| {
-                let host = &host;
-                async move {
-                    let _ = host.ask::<()>(&Request::Delete { id: stray.id }, &[]).await;
-                }
-            };
-            futures::stream::iter(strays).for_each_concurrent(AT_ONCE, delete).await;
-            Ok::<(), ExecError>(())
-        });
-        if !matches!(cleared.await, Ok(Ok(()))) {
-            tracing::warn!(error = %host.silent(AT_START), "the host process is killed");
-            host.kill().await;
-            return;
-        }
         host.limit_memory(roster.memory());
+        let cleared = tokio::spawn(async move {
+            // All of it in one time: whoever has taken it over may name strays without end.
+            if tokio::time::timeout(STRAYS, delete_strays(&host, &roster)).await.is_err() {
+                tracing::warn!(sandbox = %host.sandbox, "a host process does not tell what it runs; it goes on");
+            }
+        });
+        let _ = tokio::time::timeout_at(until, cleared).await;
     }
 
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {

@@ -1,8 +1,10 @@
 //! One host process, seen from the daemon: starting it, asking it, clearing it away.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bireme_core::{ErrorKind, ExecError, SandboxId};
@@ -23,8 +25,9 @@ const GONE: Duration = Duration::from_secs(5);
 /// Longest time a host may take to answer what it answers at once, on a machine under load.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Lists that are read at once: each may take some MiB.
-static LISTS: Semaphore = Semaphore::const_new(8);
+/// Of each host whose list somebody reads or waits for, a place to read one at a time: it may take some MiB. A host that is
+/// silent keeps nobody from the others.
+static LISTS: Mutex<BTreeMap<PathBuf, Weak<Semaphore>>> = Mutex::new(BTreeMap::new());
 
 /// How often, and after how long, a connection is tried again when the host has taken none of those that wait yet.
 const CONNECTS: u32 = 2000;
@@ -90,6 +93,11 @@ impl Host {
         fds: &[BorrowedFd<'_>],
     ) -> Result<T, ExecError> {
         let asked = async {
+            let place = request.is_for_list().then(|| self.place_for_list());
+            let _place = match &place {
+                Some(place) => place.acquire().await.ok(),
+                None => None,
+            };
             let stream = self.connect().await?;
             ask_on(&stream, request, fds).await
         };
@@ -97,6 +105,17 @@ impl Host {
             return asked.await;
         }
         tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(self.silent(ANSWER)))
+    }
+
+    fn place_for_list(&self) -> Arc<Semaphore> {
+        let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = lists.get(&self.dir).and_then(Weak::upgrade) {
+            return place;
+        }
+        lists.retain(|_, place| place.strong_count() > 0);
+        let place = Arc::new(Semaphore::new(1));
+        lists.insert(self.dir.clone(), Arc::downgrade(&place));
+        place
     }
 
     pub(crate) fn silent(&self, limit: Duration) -> ExecError {
@@ -145,6 +164,14 @@ impl Host {
             let text = format!("the kernel does not tell the process of the host of {}", self.sandbox);
             ExecError::new(ErrorKind::Internal, text)
         })
+    }
+
+    /// The process that runs, if it answers or not: the kernel tells it of the control socket, or of the cgroup.
+    pub(crate) async fn process(&self) -> Option<u32> {
+        match tokio::time::timeout(Duration::from_millis(100), self.pid()).await {
+            Ok(Ok(pid)) => Some(pid),
+            _ => cgroup::members(&self.cgroup).first().copied(),
+        }
     }
 
     /// Starts the process unless it answers already and has workloads, which is for the daemon to know (`shared`). To be
@@ -272,7 +299,6 @@ pub(crate) async fn ask_on<T: DeserializeOwned>(
     let away = |error: std::io::Error| {
         ExecError::new(ErrorKind::Unavailable, "the host process of the component went away").caused_by(error)
     };
-    let _place = if request.is_for_list() { LISTS.acquire().await.ok() } else { None };
     protocol::send(stream, request, fds).await.map_err(away)?;
     match protocol::receive_answer(stream, request).await {
         Ok(Some(answer)) => Ok(answer?),

@@ -10,6 +10,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bireme_core::{
     ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
@@ -26,6 +27,8 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// The most bytes of an answer, and of one that is a list.
 const MAX_ANSWER: usize = 64 << 10;
 const MAX_LIST: usize = 4 << 20;
+/// How long the rest of a message may take once its length is there: it is in memory for so long.
+const BODY: Duration = Duration::from_secs(20);
 /// The most instances that a host lists, and bytes of what each works on.
 pub const MAX_INSTANCES: usize = 4096;
 pub const MAX_WORK: usize = 256;
@@ -421,10 +424,11 @@ async fn message(
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     let mut body = vec![0u8; length];
-    if !fill(stream, &mut body, take).await? {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let filled = tokio::time::timeout(BODY, fill(stream, &mut body, take)).await;
+    match filled.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a message was begun and not ended"))?? {
+        true => Ok(Some(body)),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
-    Ok(Some(body))
 }
 
 /// Reads exactly `bytes`, never more, so that what follows stays in the socket. False at end of file before the first.

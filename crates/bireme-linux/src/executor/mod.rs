@@ -52,6 +52,12 @@ impl LinuxOptions {
 }
 
 /// How long a runner may take to make a container ready, a thousand of them at once on a small machine too.
+/// How long a runner may take to answer a daemon that has just started, which nobody can use until then.
+const AT_START: Duration = Duration::from_secs(5);
+
+/// How often a runner that did not answer in that time is asked again, once a minute.
+const ASKED_AGAIN: u32 = 30;
+
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the end of an earlier attempt at the same container is waited for.
@@ -235,7 +241,7 @@ impl LinuxExecutor {
         let cgroup = Cgroup::new(&self.cgroup_path(known.spec));
         let shared = Shared::new(known.spec, &known.state_dir, &known.run_dir, cgroup.clone());
         let asked = client::ask(&known.run_dir, &Request::State);
-        match tokio::time::timeout(workload::ANSWER_LIMIT, asked).await {
+        match tokio::time::timeout(AT_START, asked).await {
             Ok(Ok(Reply::State(state))) => {
                 shared.set_pid(state.pid);
                 if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
@@ -244,10 +250,13 @@ impl LinuxExecutor {
                 }
             }
             Ok(_) => {}
-            // Nothing could be done with it any more, and nobody would get an answer from this engine while it is waited for.
+            // It may wait for a slow disk. Whoever wants an end of it gets that.
             Err(_) => {
                 if let Ok(workload) = LinuxWorkload::watch(Arc::clone(&shared)).await {
-                    shared.kill_runner();
+                    let id = shared.id();
+                    tracing::warn!(workload.id = %id, "the runner of a container does not answer yet; it goes on");
+                    tokio::spawn(ask_later(Arc::downgrade(&shared), known.run_dir.clone()));
+                    self.remember(&shared);
                     return Ok(Box::new(workload));
                 }
             }
@@ -356,6 +365,19 @@ impl Executor for LinuxExecutor {
 }
 
 /// Ends all that is in a cgroup, and removes it. Blocking.
+/// Asks for the process of a container whose runner did not answer when the daemon started.
+async fn ask_later(shared: Weak<Shared>, run_dir: PathBuf) {
+    for _ in 0..ASKED_AGAIN {
+        let asked = tokio::time::timeout(Duration::from_secs(60), client::ask(&run_dir, &Request::State)).await;
+        let Some(shared) = shared.upgrade() else { return };
+        match asked {
+            Ok(Ok(Reply::State(state))) if shared.is_alive() => return shared.set_pid(state.pid),
+            Err(_) if shared.is_alive() => {}
+            _ => return,
+        }
+    }
+}
+
 fn end(cgroup: &Cgroup) -> io::Result<()> {
     cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove())
 }

@@ -76,6 +76,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Alive)
+    }
+
     pub(super) fn set_pid(&self, pid: u32) {
         self.pid.store(pid, Ordering::Release);
     }

@@ -29,6 +29,7 @@ use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Program;
+use super::share::Share;
 use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Invocation, Outcome, Refused};
 use crate::guest::Guest;
@@ -43,8 +44,9 @@ const MAX_HEADERS: usize = 128;
 const UNREAD: u32 = 60_000;
 
 /// Connections of all clients of this process, so that they leave descriptors for what instances open: half of what it may
-/// have. Those beyond wait to be accepted.
-static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(crate::stock::connections()));
+/// have. Those beyond wait to be accepted; those of a client that has half of all are closed at once.
+static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*MOST_CONNECTIONS));
+static MOST_CONNECTIONS: LazyLock<usize> = LazyLock::new(crate::stock::connections);
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
@@ -206,10 +208,11 @@ pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
         };
         match accepted {
             Ok(((stream, peer), place)) => {
+                let Some(share) = Share::take(peer.ip(), *MOST_CONNECTIONS) else { continue };
                 let site = Arc::clone(&site);
                 tokio::spawn(async move {
                     connection(stream, peer, site).await;
-                    drop(place);
+                    drop((place, share));
                 });
             }
             // The connection was given up, or descriptors ran out: go on, but not in a tight loop.

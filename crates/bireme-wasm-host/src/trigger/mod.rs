@@ -3,6 +3,7 @@
 pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod redis;
+mod share;
 
 use bireme_wasm::protocol::Trigger;
 use wasmtime::component::InstancePre;
