@@ -42,6 +42,8 @@ fn read(root: impl AsFd, path: &str) -> String {
     let Ok(fd) = bireme_sys::path::open(root, path, flags, Mode::empty(), resolve) else { return String::new() };
     let regular =
         rustix::fs::fstat(&fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+    // Of the kernel's own files some are for the asking of nobody but root: reading /proc/kmsg takes it from the machine's log.
+    let regular = regular && !bireme_sys::path::is_kernels(fd.as_fd()).unwrap_or(true);
     let mut bytes = Vec::new();
     if regular {
         // What cannot be read holds no users; numbers still work.

@@ -191,6 +191,10 @@ fn build(
             Failure::new(ErrorKind::Denied, message)
         })?;
     }
+    if config.spec.resources.oom_score_adj.is_none() {
+        // The daemon's own is none of its business.
+        let _ = fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+    }
     rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("cannot set up a pipe", error))?;
     Ok(Container { inner, pid, streams, status, capabilities, filter })
 }

@@ -177,9 +177,8 @@ impl Joining<'_> {
                     .map_err(|error| unavailable("cannot set a limit", error))?;
             }
         }
-        if let Some(score) = self.spec().resources.oom_score_adj {
-            let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
-        }
+        let score = self.spec().resources.oom_score_adj.unwrap_or(0);
+        let _ = fs::write("/proc/self/oom_score_adj", score.to_string());
         let all = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
             | CloneFlags::CLONE_NEWNET

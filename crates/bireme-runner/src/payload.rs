@@ -56,7 +56,7 @@ impl Payload {
             // Still blocked: SIGTTOU, which this would earn otherwise.
             let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
         }
-        raw::default_sigpipe();
+        raw::default_signals();
         let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         execute(&args, &env)
     }

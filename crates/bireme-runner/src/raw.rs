@@ -41,11 +41,21 @@ pub(crate) fn next_signal(set: &SigSet) -> io::Result<i32> {
     }
 }
 
-/// Gives SIGPIPE back its default: Rust programs ignore it, and what is ignored stays so across execve(2).
-pub(crate) fn default_sigpipe() {
-    // SAFETY: SIG_DFL installs no handler, so none can run at a bad moment.
-    let _ =
-        unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) };
+/// Gives every signal back its default: Rust programs ignore SIGPIPE, a daemon that was started by `nohup` or in the
+/// background of a script ignores others, and what is ignored stays so across execve(2).
+pub(crate) fn default_signals() {
+    /// Signals are numbered from 1.
+    const LAST: libc::c_int = 64;
+    /// The kernel's `struct sigaction`, or more: all zeros is `SIG_DFL` without flags.
+    const DEFAULT: [u64; 4] = [0; 4];
+    for number in 1..=LAST {
+        // By the call itself: the C library keeps two of them to itself.
+        // SAFETY: the kernel reads no more than the structure. No handler is installed, so none can run at a bad moment. What
+        // cannot be set is refused.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, DEFAULT.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>())
+        };
+    }
 }
 
 /// Loads a seccomp filter into this thread: `program` is a classic BPF program as the kernel has it in memory.

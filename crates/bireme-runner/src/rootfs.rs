@@ -367,13 +367,14 @@ impl Rootfs {
 
     /// What a bind of `source` is mounted with. A container may make device nodes, and its device rules keep it from using
     /// them: but another with the same volume, a component or a local account through `/proc/PID/root` is not bound by those
-    /// rules. What is brought from the machine's `/dev` was meant to be used.
+    /// rules. What is brought from the machine's `/dev` was meant to be used, also where all of the machine is brought.
     fn attributes(&self, source: &Path, read_only: bool) -> u64 {
         let mut set = 0;
         if read_only {
             set |= MOUNT_ATTR_RDONLY;
         }
-        if self.nodev && !source.starts_with("/dev") {
+        let devices = Path::new("/dev");
+        if self.nodev && !source.starts_with(devices) && !devices.starts_with(source) {
             set |= MOUNT_ATTR_NODEV;
         }
         set

@@ -988,7 +988,8 @@ impl<'a> Server<'a> {
     fn finish(&mut self) {
         self.log.finish(now());
         let init = self.processes.get(&INIT).and_then(|init| init.code).unwrap_or(-1);
-        let oom_killed = init == 137 && self.cgroup.oom_kills() > 0;
+        // Of any of its processes, as Docker tells it.
+        let oom_killed = self.cgroup.oom_kills() > 0;
         let (code, error) = match &self.start {
             Start::Failed(failure) => (failure.exit_code.unwrap_or(128), Some(failure.message.clone())),
             Start::Waiting if !self.killing => (init, Some("the container ended before it was started".to_owned())),

@@ -9,7 +9,7 @@
 //! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
 //! - [`path`]: paths that the kernel resolves below a folder;
 //! - [`pidfd`]: processes that are not our children, watched without races;
-//! - [`walk`]: all files below a folder, and none outside it.
+//! - [`walk`]: all files below a folder, and none outside it; [`removal`]: removing them.
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
 
@@ -23,5 +23,6 @@ pub mod nft;
 pub mod packet;
 pub mod path;
 pub mod pidfd;
+pub mod removal;
 pub mod route;
 pub mod walk;

@@ -3,7 +3,7 @@
 //! Source: openat2(2); `safepath` of moby.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -32,6 +32,23 @@ pub fn open(
         }
     }
     answer
+}
+
+/// Whether a file or folder is on one of the file systems that show what the kernel has. Source: statfs(2), magic.h.
+pub fn is_kernels(file: BorrowedFd<'_>) -> io::Result<bool> {
+    const KERNELS: [i64; 10] = [
+        0x9fa0,      // proc
+        0x6265_6572, // sysfs
+        0x0027_e0eb, // cgroup
+        0x6367_7270, // cgroup2
+        0x1cd1,      // devpts
+        0x1980_0202, // mqueue
+        0x7363_6673, // securityfs
+        0x6462_6720, // debugfs
+        0x7472_6163, // tracefs
+        0xcafe_4a11, // bpf
+    ];
+    Ok(KERNELS.contains(&(rustix::fs::fstatfs(file)?.f_type as i64 & 0xffff_ffff)))
 }
 
 /// What stands at `subpath` below `folder`, as a descriptor that only names it. Links are followed as long as they stay

@@ -2,18 +2,22 @@
 //!
 //! A volume may be a mount of a folder of the machine, and a container may leave a tree deeper than a process may have
 //! open files. So each folder is opened below the one before it, with `openat2`, which refuses to cross a mount (also a
-//! bind mount of the same file system), and what lies too deep is first moved up.
+//! bind mount of the same file system), and what lies too deep is first moved up. Whoever still has a folder of it open may
+//! make further ones for as long as it likes: where somebody waits, a removal has its time.
 
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use bireme_sys::walk;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, openat, openat2, renameat, unlinkat};
 use rustix::io::Errno;
+
+use crate::walk;
 
 /// Levels that are open at once.
 const DEPTH: usize = 100;
@@ -25,19 +29,38 @@ const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOF
 /// # Errors
 /// `ResourceBusy` where something is mounted below it: what is mounted is whole then, what lay before it may be gone.
 /// Where that matters, ask [`mounted_below`] first.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    remove_at(path, false)
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    remove_at(path, false, None)
 }
 
 /// As [`remove_tree`], but for an empty folder that stays in its place, as the mark of a removal.
 ///
 /// # Errors
 /// As [`remove_tree`].
-pub(crate) fn empty_tree(path: &Path) -> io::Result<()> {
-    remove_at(path, true)
+pub fn empty_tree(path: &Path) -> io::Result<()> {
+    remove_at(path, true, None)
 }
 
-fn remove_at(path: &Path, keep: bool) -> io::Result<()> {
+/// As [`empty_tree`], but not after `until`: answers whether it is empty.
+///
+/// # Errors
+/// As [`remove_tree`].
+pub fn empty_tree_until(path: &Path, until: Instant) -> io::Result<bool> {
+    match remove_at(path, true, Some(until)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What was done of one removal, and how long it may take.
+struct Progress {
+    /// Folders that were moved up.
+    moved: u64,
+    until: Option<Instant>,
+}
+
+fn remove_at(path: &Path, keep: bool, until: Option<Instant>) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -46,11 +69,11 @@ fn remove_at(path: &Path, keep: bool) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
-    remove_entry(parent.as_fd(), &name, keep)
+    remove_entry(parent.as_fd(), &name, keep, until)
 }
 
 /// One name of a folder, whatever it is; a folder itself stays where it is to be kept.
-fn remove_entry(parent: BorrowedFd<'_>, name: &CStr, keep: bool) -> io::Result<()> {
+fn remove_entry(parent: BorrowedFd<'_>, name: &CStr, keep: bool, until: Option<Instant>) -> io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         // What Linux says of a folder, and POSIX.
@@ -61,9 +84,9 @@ fn remove_entry(parent: BorrowedFd<'_>, name: &CStr, keep: bool) -> io::Result<(
         Err(error) if error.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => return Ok(()),
         other => other?,
     };
-    let mut moved = 0;
+    let mut progress = Progress { moved: 0, until };
     // Each round empties what was moved up in the one before.
-    while empty(&top, &top, 0, &mut moved)? {}
+    while empty(&top, &top, 0, &mut progress)? {}
     if keep {
         return Ok(());
     }
@@ -85,13 +108,16 @@ fn open_below(parent: BorrowedFd<'_>, name: &CStr) -> io::Result<OwnedFd> {
 }
 
 /// Empties `folder`, and answers whether anything was moved up into `top`.
-fn empty(folder: &OwnedFd, top: &OwnedFd, depth: usize, moved: &mut u64) -> io::Result<bool> {
+fn empty(folder: &OwnedFd, top: &OwnedFd, depth: usize, progress: &mut Progress) -> io::Result<bool> {
     let mut again = false;
     loop {
         // Removing while reading may skip entries: read anew until there is none.
         let mut any = false;
         for entry in Dir::read_from(folder)? {
             let entry = entry?;
+            if progress.until.is_some_and(|until| Instant::now() > until) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") || (depth == 0 && is_moved(name) && again) {
                 continue;
@@ -113,11 +139,11 @@ fn empty(folder: &OwnedFd, top: &OwnedFd, depth: usize, moved: &mut u64) -> io::
             let below = open_below(folder.as_fd(), name)?;
             if depth + 1 >= DEPTH {
                 drop(below);
-                renameat(folder, name, top, moved_name(moved)?.as_c_str())?;
+                renameat(folder, name, top, moved_name(&mut progress.moved)?.as_c_str())?;
                 again = true;
                 continue;
             }
-            again |= empty(&below, top, depth + 1, moved)?;
+            again |= empty(&below, top, depth + 1, progress)?;
             match unlinkat(folder, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
@@ -134,7 +160,7 @@ const MOVED: &str = ".bireme-removal-";
 fn moved_name(moved: &mut u64) -> io::Result<CString> {
     *moved += 1;
     // Random, as a tree may hold a folder of any name that can be foretold.
-    Ok(CString::new(format!("{MOVED}{moved}-{:016x}", rand::random::<u64>()))?)
+    Ok(CString::new(format!("{MOVED}{moved}-{:016x}", RandomState::new().build_hasher().finish()))?)
 }
 
 fn is_moved(name: &CStr) -> bool {
@@ -144,7 +170,7 @@ fn is_moved(name: &CStr) -> bool {
 /// The first mount at `path` or below it. Blocking.
 ///
 /// Source: proc_pid_mountinfo(5); the fifth field is where the mount is, with spaces and the like in octal.
-pub(crate) fn mounted_below(path: &Path) -> io::Result<Option<PathBuf>> {
+pub fn mounted_below(path: &Path) -> io::Result<Option<PathBuf>> {
     // As the kernel names it, whatever links lead to it.
     let path = match path.canonicalize() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -178,7 +204,7 @@ fn unescaped(field: &[u8]) -> PathBuf {
 
 /// Whether there is anything in a folder but folders: something that somebody may miss. What cannot be read, or is
 /// mounted there, counts. Blocking.
-pub(crate) fn holds_files(folder: &Path) -> bool {
+pub fn holds_files(folder: &Path) -> bool {
     let found = walk::files(folder, |_| ControlFlow::Break(()), || ControlFlow::Break(()));
     !matches!(found, Ok(ControlFlow::Continue(())))
 }
@@ -190,6 +216,43 @@ mod tests {
     use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
     use super::*;
+
+    /// Somebody with a folder of the tree open makes one below the other.
+    #[test]
+    fn a_tree_that_grows_for_ever_is_given_up_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        let deepest = openat(CWD, &tree, FOLDER, Mode::empty()).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let growing = scope.spawn(|| {
+                let mut deepest = deepest;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    // Gone from below its feet, it has lost.
+                    if rustix::fs::mkdirat(&deepest, c"d", Mode::RWXU).is_err() {
+                        return false;
+                    }
+                    match openat(&deepest, c"d", FOLDER, Mode::empty()) {
+                        Ok(below) => deepest = below,
+                        Err(_) => return false,
+                    }
+                }
+                true
+            });
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let begin = Instant::now();
+            let until = begin + std::time::Duration::from_millis(500);
+            let emptied = empty_tree_until(&tree, until).unwrap();
+            assert!(begin.elapsed() < std::time::Duration::from_secs(10));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(growing.join().unwrap() || emptied);
+        });
+        empty_tree(&tree).unwrap();
+        assert!(empty_tree_until(&tree, Instant::now() + std::time::Duration::from_secs(5)).unwrap());
+        remove_tree(&tree).unwrap();
+        assert!(!tree.exists());
+    }
 
     #[test]
     fn a_tree_goes_and_what_its_links_point_to_stays() {

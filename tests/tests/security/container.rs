@@ -1,13 +1,14 @@
 //! From inside a container: the kernel's doors, and paths that lead out.
 
 use std::io::BufRead as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use bireme_testing::{Engine, Output};
+use bireme_testing::{Engine, Output, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Asks the kernel for what its arguments say, and prints the number of the error, or 0.
@@ -675,5 +676,46 @@ fn a_removal_by_itself_that_fails_is_told_and_tried_again() {
     bireme_testing::eventually("its removal", || {
         (engine.request("GET", &format!("/containers/{id}/json"), b"").status == 404).then_some(())
     });
+    engine.finish();
+}
+
+/// The file of users is looked up where the container's own tree has the kernel's files, with rights that it has not.
+#[test]
+fn no_lookup_of_a_user_takes_what_the_kernel_says_to_root() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let lead = "rm /etc/passwd /etc/group; ln -s /proc/kmsg /etc/passwd; ln -s /proc/kmsg /etc/group; sleep 1000";
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sh", "-c", lead]).stdout();
+    // Whoever reads the kernel's log here is the test: what another has read is gone.
+    let mut log = std::fs::File::options().read(true).custom_flags(0o4000).open("/proc/kmsg").unwrap();
+    let mut unread = move || {
+        let mut said = Vec::new();
+        let mut part = [0; 8192];
+        while let Ok(count @ 1..) = std::io::Read::read(&mut log, &mut part) {
+            said.extend_from_slice(&part[..count]);
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    eventually("the links", || {
+        engine.docker(["exec", "cc", "readlink", "/etc/group"]).stdout().contains("kmsg").then_some(())
+    });
+    unread();
+    std::fs::write("/dev/kmsg", "a mark of this test\n").unwrap();
+    engine.docker(["exec", "cc", "true"]).stdout();
+    engine.docker(["exec", "-u", "0:0", "cc", "true"]).stdout();
+    assert!(unread().contains("a mark of this test"));
+    engine.finish();
+}
+
+/// Whatever the daemon ignores: `nohup` and scripts have it ignore signals.
+#[test]
+fn a_container_ignores_no_signal() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let look = "grep SigIgn /proc/self/status";
+    let none = "SigIgn:\t0000000000000000\n";
+    assert_eq!(engine.docker(["run", "--rm", "busybox", "sh", "-c", look]).stdout(), none);
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).stdout();
+    assert_eq!(engine.docker(["exec", "cc", "grep", "SigIgn", "/proc/self/status"]).stdout(), none);
     engine.finish();
 }

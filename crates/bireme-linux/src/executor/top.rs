@@ -152,7 +152,7 @@ struct Machine {
 
 impl Machine {
     fn read() -> Self {
-        let first = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let first = |path: &str| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
         let uptime = first("/proc/uptime").split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
         let memory = first("/proc/meminfo").split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1);
         // As the host's ps would print it, which is how Docker does.
@@ -187,11 +187,15 @@ const ARGUMENTS: u64 = 4096;
 
 impl Process {
     fn read(pid: u32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // No text: a process calls itself by any bytes.
+        let read = |file: &str| {
+            fs::read(format!("/proc/{pid}/{file}")).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let text = read("stat").ok()?;
         // The name may hold spaces and parentheses.
         let (before, after) = text.rsplit_once(')')?;
         let comm = before.split_once('(')?.1.to_owned();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = read("status").ok()?;
         let named = |name: &str, nth: usize| {
             status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().nth(nth)?.parse::<u32>().ok()
         };
@@ -339,6 +343,21 @@ mod tests {
         check("-o cmd", None);
         check("-o pid,nonsense", None);
         check("--forest", None);
+    }
+
+    #[test]
+    fn nobody_hides_behind_a_name_that_is_no_text() {
+        let (named, name) = std::sync::mpsc::channel();
+        let (over, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            rustix::thread::set_name(c"\xff\xfe").unwrap();
+            named.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            let _ = wait.recv();
+        });
+        let process = Process::read(u32::try_from(name.recv().unwrap()).unwrap());
+        drop(over);
+        thread.join().unwrap();
+        assert_eq!(process.unwrap().comm, "\u{fffd}\u{fffd}");
     }
 
     #[test]
