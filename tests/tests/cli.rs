@@ -229,6 +229,10 @@ fn who_shares_a_network_is_restarted_with_its_owner_and_healed_by_up() {
     engine.docker(["rm", "-f", "shared-p-1"]);
     run(&["up", "-d", "-t", "0"]);
     assert!(connected());
+    // One of the same name, and another.
+    run(&["up", "-d", "-t", "0", "--force-recreate", "p"]);
+    run(&["up", "-d", "-t", "0"]);
+    assert!(connected());
     let before = run(&["ps", "-q", "q"]).stdout().to_owned();
     run(&["up", "-d"]);
     assert_eq!(run(&["ps", "-q", "q"]).stdout(), before, "what is well is left alone");

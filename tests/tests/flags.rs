@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use bireme_testing::{Engine, eventually};
+use serde_json::json;
 
 fn run(engine: &Engine, flags: &[&str], script: &str) -> String {
     let args = ["run", "--rm"].into_iter().chain(flags.iter().copied()).chain(["busybox", "sh", "-c", script]);
@@ -135,6 +136,61 @@ fn a_linked_container_is_found_by_its_alias() {
     engine.docker(["stop", "-t", "0", "db"]).stdout();
     let stopped = engine.docker(["run", "--rm", "--link", "db:x", "busybox", "true"]);
     stopped.fails(125, "Cannot link to a non running container: /db AS");
+    engine.finish();
+}
+
+/// As dockerd 26.1.5 answers each of these, but for the status of a refusal that is no fault of its own.
+#[test]
+fn a_link_is_shown_by_the_names_of_today_and_removed_by_itself() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "db", "busybox", "sleep", "1000"]).stdout();
+    engine
+        .docker(["run", "-d", "--name", "web", "--link", "db:store", "--link", "db", "busybox", "sleep", "1000"])
+        .stdout();
+    let inspect = |engine: &Engine, name: &str| engine.request("GET", &format!("/containers/{name}/json"), b"").json();
+    let links = |engine: &Engine, name: &str| inspect(engine, name)["HostConfig"]["Links"].clone();
+    let names = |engine: &Engine| {
+        let list = engine.request("GET", "/containers/json", b"").json();
+        let of = |entry: &serde_json::Value| entry["Names"].as_array().unwrap().clone();
+        list.as_array().unwrap().iter().map(of).max_by_key(Vec::len).unwrap()
+    };
+    assert_eq!(links(&engine, "web"), json!(["/db:/web/store", "/db:/web/db"]));
+    assert_eq!(names(&engine), ["/db", "/web/store", "/web/db"]);
+    assert_eq!(inspect(&engine, "web/store")["Name"], "/db");
+    assert_eq!(inspect(&engine, "web%2Fstore")["Name"], "/db");
+    engine.docker(["rename", "db", "data"]).stdout();
+    engine.docker(["rename", "web", "site"]).stdout();
+    assert_eq!(links(&engine, "site"), json!(["/data:/site/store", "/data:/site/db"]));
+
+    let unlink = |engine: &Engine, name: &str| engine.request("DELETE", &format!("/containers/{name}?link=1"), b"");
+    assert_eq!(unlink(&engine, "site").status, 400);
+    let refused = engine.docker(["rm", "--link", "site"]);
+    refused.fails(1, "Conflict, cannot remove the default link name of the container");
+    for name in ["nope", "site/nope", "nope/store", "data/store"] {
+        let answer = unlink(&engine, name);
+        assert_eq!(answer.json()["message"], format!("No such container: {name}"));
+        assert_eq!(answer.status, 404);
+    }
+    assert_eq!(engine.docker(["rm", "--link", "/site/store"]).stdout(), "/site/store\n");
+    assert_eq!(unlink(&engine, "site/store").status, 404);
+    engine.crash();
+    engine.come_back();
+    assert_eq!(links(&engine, "site"), json!(["/data:/site/db"]));
+    engine.docker(["restart", "-t", "0", "site"]).stdout();
+    let hosts = "grep -c store /etc/hosts; grep -c ' data$' /etc/hosts";
+    assert_eq!(engine.run(engine.command("docker", ["exec", "site", "sh", "-c", hosts])).raw_stdout(), "0\n1\n");
+    assert_eq!(engine.docker(["rm", "--link", "site/db"]).stdout(), "site/db\n");
+    assert_eq!(links(&engine, "site"), json!(null));
+    engine.finish();
+}
+
+#[test]
+fn where_all_of_the_machine_is_bound_its_devices_are_there() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let look = "echo x > /host/dev/null && head -c 4 /host/dev/urandom | wc -c";
+    assert_eq!(run(&engine, &["-v", "/:/host"], look), "4\n");
     engine.finish();
 }
 

@@ -291,6 +291,47 @@ fn the_containers_of_a_build_stay_when_they_are_asked_to() {
     story.end();
 }
 
+#[test]
+fn a_quiet_build_that_fails_says_what_it_did() {
+    let story = Story::begin();
+    let failed = story.dockerfile("FROM busybox\nRUN echo before-it-fails; exit 9\n", &["-q", "--force-rm"]);
+    failed.fails(9, "returned a non-zero code: 9");
+    assert!(failed.to_string().contains("before-it-fails"), "{failed}");
+    let built = story.dockerfile("FROM busybox\nRUN echo not said\n", &["-q"]);
+    assert!(built.stdout().starts_with("sha256:") && built.stdout().lines().count() == 1, "{built}");
+    story.end();
+}
+
+#[test]
+fn a_repository_is_saved_with_all_its_tags() {
+    let story = Story::begin();
+    for name in ["me/app:1", "me/app:2", "me/other:1"] {
+        story.prints(&["tag", "busybox", name], "");
+    }
+    let archive = story.engine.folder().join("app.tar");
+    story.prints(&["save", "-o", archive.to_str().unwrap(), "me/app"], "");
+    story.engine.docker(["rmi", "me/app:1", "me/app:2"]).stdout();
+    let loaded = story.engine.docker(["load", "-i", archive.to_str().unwrap()]);
+    assert_eq!(loaded.stdout(), "Loaded image: me/app:1\nLoaded image: me/app:2\n");
+    story.end();
+}
+
+#[test]
+fn the_build_cache_has_no_labels_to_be_pruned_by() {
+    let story = Story::begin();
+    story.dockerfile("FROM busybox\nRUN echo one > /one\n", &["-t", "kept"]).stdout();
+    let prune = |filters: &str| {
+        let path = format!("/build/prune?all=1&filters={filters}");
+        let answer = story.engine.request("POST", &path, b"");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["CachesDeleted"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!(prune("%7B%22label%22%3A%5B%22a%22%5D%7D"), 0);
+    assert_eq!(prune("%7B%22unused-for%22%3A%5B%2224h%22%5D%7D"), 0);
+    assert_eq!(prune("%7B%22label!%22%3A%5B%22a%22%5D%2C%22unused-for%22%3A%5B%220s%22%5D%7D"), 1);
+    story.end();
+}
+
 /// Source: moby, `builder/dockerfile/evaluator.go`, `dispatch`.
 #[test]
 fn the_container_of_a_command_that_failed_stays_to_be_looked_at() {

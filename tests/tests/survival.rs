@@ -78,6 +78,25 @@ fn a_restart_policy_holds_across_daemons() {
 }
 
 #[test]
+fn engines_that_start_in_the_same_moment_choose_different_subnets() {
+    let start = std::sync::Barrier::new(6);
+    let engines: Vec<Engine> = std::thread::scope(|scope| {
+        let one = || {
+            start.wait();
+            Engine::start()
+        };
+        let starting: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
+        starting.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let subnet = |engine: &Engine| {
+        engine.docker(["network", "inspect", "-f", "{{json .IPAM.Config}}", "bridge"]).stdout().to_owned()
+    };
+    let different: std::collections::BTreeSet<String> = engines.iter().map(subnet).collect();
+    assert_eq!(different.len(), engines.len(), "{different:?}");
+    engines.into_iter().for_each(Engine::finish);
+}
+
+#[test]
 fn two_engines_share_a_machine_and_nothing_else() {
     let (one, two) = (Engine::start(), Engine::start());
     for engine in [&one, &two] {

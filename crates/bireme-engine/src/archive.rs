@@ -314,24 +314,7 @@ fn without_parents(path: &str) -> Cow<'_, str> {
 /// Refuses what lies among the kernel's own files: they have no length, and say of the machine what the container need not
 /// know. Docker's engine has none of them mounted when it copies.
 fn not_of_the_kernel(folder: BorrowedFd<'_>) -> io::Result<()> {
-    if is_kernels(folder)? { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
-}
-
-/// Whether a folder is on one of the file systems that show what the kernel has. Source: statfs(2), magic.h.
-fn is_kernels(folder: BorrowedFd<'_>) -> io::Result<bool> {
-    const KERNELS: [i64; 10] = [
-        0x9fa0,      // proc
-        0x6265_6572, // sysfs
-        0x0027_e0eb, // cgroup
-        0x6367_7270, // cgroup2
-        0x1cd1,      // devpts
-        0x1980_0202, // mqueue
-        0x7363_6673, // securityfs
-        0x6462_6720, // debugfs
-        0x7472_6163, // tracefs
-        0xcafe_4a11, // bpf
-    ];
-    Ok(KERNELS.contains(&(fs::fstatfs(folder)?.f_type as i64 & 0xffff_ffff)))
+    if bireme_sys::path::is_kernels(folder)? { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
 }
 
 /// The last part of a path, as Go's `filepath.Base` has it.
@@ -482,7 +465,7 @@ impl<W: Write> Packer<W> {
         // A slash at the end, as Go's writer has it and some readers look for.
         add(&mut self.archive, &mut header, &as_name.join(""), &[], io::empty())?;
         // What is on another file system than its parent may be the kernel's.
-        if fs::fstat(parent)?.st_dev != stat.st_dev && is_kernels(folder.as_fd())? {
+        if fs::fstat(parent)?.st_dev != stat.st_dev && bireme_sys::path::is_kernels(folder.as_fd())? {
             return Ok(());
         }
         for entry in fs::Dir::read_from(&folder)? {

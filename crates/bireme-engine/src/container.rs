@@ -37,6 +37,9 @@ pub(crate) struct Moving {
     /// Of what runs; the next engine goes on from here.
     #[serde(default)]
     pub(crate) health: Option<Health>,
+    /// Aliases of links of `Fixed::links` that were removed since create.
+    #[serde(default)]
+    pub(crate) unlinked: std::collections::BTreeSet<String>,
     /// When this was remembered; of two records the newer one holds.
     #[serde(default)]
     pub(crate) written: i64,
@@ -293,6 +296,7 @@ fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, execs: Vec<String>)
         ports: moving.ports.clone(),
         health: moving.health.clone(),
         resources: moving.resources.clone(),
+        links: fixed.links.iter().filter(|link| !moving.unlinked.contains(&link.alias)).cloned().collect(),
         execs,
     }
 }

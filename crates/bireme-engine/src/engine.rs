@@ -1,11 +1,11 @@
 //! The engine itself: what exists, found by name, and every request that is no more than a command to an owner.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
@@ -15,6 +15,7 @@ use bireme_core::{
 };
 use bireme_image::{Image, ImageStore, Platform};
 use bireme_net::{Keep, Net};
+use bireme_sys::removal;
 use futures::StreamExt as _;
 use futures::stream::{self, Stream};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +38,7 @@ use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
 use crate::volume::Volumes;
-use crate::{EngineError, bounds, exec, health, log_details, removal};
+use crate::{EngineError, bounds, exec, health, log_details};
 
 /// What an engine is made of.
 pub struct EngineOptions {
@@ -80,6 +81,16 @@ struct Index {
     names: HashMap<String, String>,
 }
 
+impl Index {
+    /// What the workload before the `/` of `name` knows by the link behind it.
+    fn linked_as(&self, name: &str) -> Option<&Arc<Handle>> {
+        let (parent, alias) = name.split_once('/')?;
+        let parent = self.names.get(parent).and_then(|id| self.by_id.get(id))?.view();
+        let link = parent.links.iter().find(|link| link.alias == alias)?;
+        self.by_id.get(link.to.as_str())
+    }
+}
+
 /// What nobody may remove although no record tells yet who has it.
 #[derive(Default)]
 struct Claims {
@@ -96,6 +107,11 @@ pub struct Created {
 
 /// Below the folders of workloads and volumes: what is being removed. No workload or volume can be called so.
 pub(crate) const REMOVED: &str = ".removed";
+
+/// How long what was set aside before is cleared away until the engine starts, and how long a removal clears away before it
+/// is answered. What is left of it then goes in the background.
+const CLEARED_AT_START: Duration = Duration::from_secs(5);
+pub(crate) const CLEARED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Notes on creates that are under way: the volumes of each that are its own.
 const CREATING: &str = "creating";
@@ -182,6 +198,7 @@ impl Engine {
     /// When the database, the folders or the networks cannot be used. A single workload that cannot be found again is
     /// recorded as ended, never an error.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
+        let cleared_by = Instant::now() + CLEARED_AT_START;
         for folder in ["containers", "volumes"] {
             close_dir(&options.data_root.join(folder))?;
             let removed = options.data_root.join(folder).join(REMOVED);
@@ -189,8 +206,13 @@ impl Engine {
             // Before anything is to be remembered: a disk may be full of it. The folders themselves stay as marks until
             // it is forgotten what they were.
             for path in entries(&removed) {
-                if let Err(error) = removal::empty_tree(&path) {
-                    tracing::warn!(path = %path.display(), %error, "a removal that was cut short could not be completed");
+                match removal::empty_tree_until(&path, cleared_by) {
+                    Ok(true) => {}
+                    // Whatever was running has its say first; [`Self::clear_strangers`] goes on.
+                    Ok(false) => tracing::warn!(path = %path.display(), "a removal that was cut short takes long"),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "a removal that was cut short could not be completed");
+                    }
                 }
             }
         }
@@ -377,7 +399,7 @@ impl Engine {
             for path in entries(&folder.join(REMOVED)) {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                 if !self.memory().owes(kind, name) {
-                    clear(&path);
+                    self.clear_later(path);
                 }
             }
         }
@@ -554,6 +576,9 @@ impl Engine {
             if let Some(handle) = index.names.get(plain).and_then(|id| index.by_id.get(id)) {
                 return Ok(handle.clone());
             }
+            if let Some(handle) = index.linked_as(plain) {
+                return Ok(handle.clone());
+            }
             let mut matching =
                 index.by_id.range(plain.to_owned()..).take_while(|(id, _)| !plain.is_empty() && id.starts_with(plain));
             match (matching.next(), matching.next()) {
@@ -677,7 +702,13 @@ impl Engine {
         spec.mounts = resolved.mounts.mounts;
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
-        executor.check(&spec, &program).await?;
+        tokio::select! {
+            checked = executor.check(&spec, &program) => checked?,
+            // A component may take minutes to compile, and others wait for their turn.
+            () = request.given_up.cancelled() => {
+                return Err(EngineError::conflict(format!("the client that asked for {name} left before it was made")));
+            }
+        }
         if !request.publish.is_empty() || request.publish_all {
             executor.check_ports(&spec, &program).await?;
         }
@@ -733,6 +764,7 @@ impl Engine {
             finished_at: None,
         };
         let moving = Moving {
+            unlinked: BTreeSet::new(),
             state,
             restart: request.restart,
             restart_count: 0,
@@ -1082,11 +1114,12 @@ impl Engine {
         let removal = tokio::task::spawn_blocking(move || {
             set_aside(&state, &aside)?;
             removal::remove_tree(&run).map_err(|source| EngineError::File { path: run, source })?;
-            removal::empty_tree(&aside).map_err(|source| EngineError::File { path: aside, source })
+            removal::empty_tree_until(&aside, Instant::now() + CLEARED_WITHIN)
+                .map_err(|source| EngineError::File { path: aside, source })
         });
-        removal.await.map_err(|_| EngineError::Stopping)??;
+        let emptied = removal.await.map_err(|_| EngineError::Stopping)??;
         if self.memory().delete_workload(handle.id()).await {
-            let _ = std::fs::remove_dir(mark);
+            self.end_removal(mark, emptied);
         }
         self.index_write(|index| {
             index.by_id.remove(handle.id());
@@ -1101,6 +1134,21 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// What was set aside at `mark` is forgotten: the mark of it goes, or in the background what is left of it.
+    pub(crate) fn end_removal(&self, mark: PathBuf, emptied: bool) {
+        if emptied {
+            let _ = std::fs::remove_dir(mark);
+        } else {
+            tracing::warn!(path = %mark.display(), "what was removed takes long to clear away, which goes on");
+            self.clear_later(mark);
+        }
+    }
+
+    /// Clears a folder away that nothing uses, in the background: it may hold millions of names, and grow.
+    fn clear_later(&self, path: PathBuf) {
+        tokio::task::spawn_blocking(move || clear(&path));
     }
 
     /// # Errors

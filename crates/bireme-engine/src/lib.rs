@@ -35,7 +35,6 @@ mod names;
 mod network;
 mod owner;
 mod record;
-mod removal;
 pub mod request;
 mod resolve;
 pub mod restart;

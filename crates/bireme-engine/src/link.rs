@@ -1,6 +1,7 @@
 //! Links, Docker's older way for one container to find another: a line of `/etc/hosts` and variables that say where its
 //! ports are. Networks of one's own have names instead. Pure but for looking up who is linked.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bireme_core::spec::{Port, Protocol};
@@ -8,6 +9,7 @@ use bireme_core::spec::{Port, Protocol};
 use crate::EngineError;
 use crate::engine::Engine;
 use crate::network::DEFAULT;
+use crate::owner::Command;
 use crate::view::{Container, Link};
 
 /// A linked workload as it stands now.
@@ -35,6 +37,39 @@ impl Engine {
             Err(error) => Err(EngineError::invalid(format!("could not get container for {name}: {error}"))),
         };
         asked.iter().map(one).collect()
+    }
+
+    /// What `container` is linked to: the other's name as it is now, and the alias. A link to what is gone is left out.
+    pub fn link_names(&self, container: &Container) -> Vec<(String, String)> {
+        let name = |link: &Link| Some((self.find(link.to.as_str()).ok()?.view().name.clone(), link.alias.clone()));
+        container.links.iter().filter_map(name).collect()
+    }
+
+    /// The names `PARENT/ALIAS` that links give, by the ID of the workload they stand for.
+    pub fn names_by_link(&self) -> HashMap<String, Vec<String>> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for view in self.handles().iter().map(|handle| handle.view()) {
+            for link in &view.links {
+                names.entry(link.to.as_str().to_owned()).or_default().push(format!("{}/{}", view.name, link.alias));
+            }
+        }
+        names
+    }
+
+    /// Removes the link `PARENT/ALIAS`; both workloads stay. A parent that runs keeps its line of `/etc/hosts` and its
+    /// variables until its next start.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such link; `Invalid` in Docker's words for the name of a workload.
+    ///
+    /// Source: Docker's `ContainerDelete` with `link`.
+    pub async fn unlink(&self, name: &str) -> Result<(), EngineError> {
+        self.find(name)?;
+        let Some((parent, alias)) = name.strip_prefix('/').unwrap_or(name).split_once('/') else {
+            return Err(EngineError::invalid("Conflict, cannot remove the default link name of the container"));
+        };
+        let alias = alias.to_owned();
+        self.find(parent)?.command(|reply| Command::Unlink { alias, reply }).await
     }
 
     /// The links of workload `name` at its start.

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bireme_core::spec::{Dns, NetworkMode, Protocol, WorkloadSpec};
 use bireme_core::{Listener, NamedNetwork, Names, NamesChange, NetworkPlace, SandboxId};
@@ -308,6 +309,9 @@ fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
     Ok(Some(Bridge { spec, pool, pool6 }))
 }
 
+/// How often a subnet is chosen anew because another engine chose the same.
+const MOST_CHOICES: usize = 8;
+
 impl Engine {
     /// Makes the networks that always exist.
     pub(crate) async fn make_default_networks(&self) -> Result<(), EngineError> {
@@ -370,13 +374,27 @@ impl Engine {
         Ok(network)
     }
 
-    async fn make_network(&self, mut request: CreateNetwork) -> Result<Network, EngineError> {
+    async fn make_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
+        for _ in 1..MOST_CHOICES {
+            if let Some(network) = self.try_network(request.clone(), false).await? {
+                return Ok(network);
+            }
+            // Whoever chose the same looks for another one now, too.
+            tokio::time::sleep(Duration::from_millis(rand::random_range(0..100))).await;
+        }
+        let made = self.try_network(request, true).await?;
+        made.ok_or_else(|| EngineError::conflict("no subnet is free: name one"))
+    }
+
+    /// As [`Self::make_network`]. `None` when its subnet was chosen here and someone else took it meanwhile, which `last`
+    /// lets pass.
+    async fn try_network(&self, mut request: CreateNetwork, last: bool) -> Result<Option<Network>, EngineError> {
         // As in Docker, all else may be a name.
         if request.name.trim().is_empty() {
             return Err(EngineError::invalid("invalid name: name is empty"));
         }
         let routes = bireme_net::host_routes()?;
-        let network = {
+        let (network, chosen) = {
             let mut list = self.network_list().list();
             if list.values().any(|entry| entry.network.name == request.name) {
                 return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
@@ -429,22 +447,26 @@ impl Engine {
                 }
             }
             list.insert(network.id.clone(), Entry { network: network.clone(), bridge, left_out: None });
-            network
+            (network, !has_v4)
         };
         let made = async {
             if let Some(spec) = self.network_spec(&network.id) {
                 self.net().ensure_network(&spec).await?;
+                if chosen && !last && self.net().shares_a_subnet(&spec.id).await? {
+                    return Ok(None);
+                }
             }
-            self.memory().put_network(&network).await
+            self.memory().put_network(&network).await?;
+            Ok(Some(network.clone()))
         };
-        if let Err(error) = made.await {
+        let made = made.await;
+        if !matches!(made, Ok(Some(_))) {
             self.network_list().list().remove(&network.id);
             if let Ok(id) = NetworkId::parse(&network.id) {
                 let _ = self.net().remove_network(&id).await;
             }
-            return Err(error);
         }
-        Ok(network)
+        made
     }
 
     fn network_spec(&self, id: &str) -> Option<NetworkSpec> {
@@ -703,7 +725,7 @@ impl Engine {
         let listeners = self.open_ports(handle, moving).await?;
         handle.publish(name, moving);
         self.names_changed(handle.id(), &moving.endpoints).await;
-        let linked = self.linked(name, &handle.fixed.links)?;
+        let linked = self.linked(name, &handle.view().links)?;
         let etc = match &host {
             Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
             None => etc_files(handle, &moving.endpoints, place.as_ref(), &linked),
@@ -1110,7 +1132,7 @@ impl Engine {
                 listeners.push(Listener { host: asked, container: publish.container, socket });
                 continue;
             }
-            let socket = match bireme_sys::listen::tcp(asked) {
+            let socket = match bireme_sys::listen::tcp_to_serve_alone(asked) {
                 Ok(socket) => socket,
                 Err(error)
                     if ip.is_ipv6() && publish.host_ip.is_none() && error.kind() != std::io::ErrorKind::AddrInUse =>

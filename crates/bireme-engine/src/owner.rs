@@ -32,6 +32,11 @@ pub(crate) enum Command {
         to: String,
         reply: Reply<()>,
     },
+    /// It is no longer linked to what it knows by `alias`.
+    Unlink {
+        alias: String,
+        reply: Reply<()>,
+    },
     Update {
         change: Box<Update>,
         reply: Reply<Vec<String>>,
@@ -217,6 +222,15 @@ impl Owner {
                         workload.renamed(&self.name).await;
                     }
                 }
+                let _ = reply.send(result);
+            }
+            Command::Unlink { alias, reply } => {
+                self.moving.unlinked.insert(alias.clone());
+                let result = self.remember().await;
+                if result.is_err() {
+                    self.moving.unlinked.remove(&alias);
+                }
+                self.handle.publish(&self.name, &self.moving);
                 let _ = reply.send(result);
             }
             Command::Update { change, reply } => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bireme_core::spec::{Dns, Port, Propagation, Resources, Security, Signal};
 use bireme_image::Image;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 /// A workload to be created. `None` and empty mean that the image's value holds, then the default.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub struct Create {
     /// An image in the making, to be used in place of a stored one; `image` is only its name then. The workload is
     /// removed when the engine starts again, unless it says otherwise.
     pub unfinished: Option<Unfinished>,
+    /// Cancelled when nobody waits for it any more: what would take long is not begun or gone on with.
+    pub given_up: CancellationToken,
     /// `os/arch[/variant]`, such as `wasi/wasm`.
     pub platform: Option<String>,
     pub entrypoint: Option<Vec<String>>,

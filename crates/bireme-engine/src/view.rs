@@ -26,6 +26,8 @@ pub struct Container {
     pub health: Option<Health>,
     /// The limits, where they were changed since create; otherwise those of `fixed.spec` hold.
     pub resources: Option<Resources>,
+    /// Of `fixed.links`, those that were not removed since.
+    pub links: Vec<Link>,
     /// IDs of exec sessions that run or are yet to run.
     pub execs: Vec<String>,
 }

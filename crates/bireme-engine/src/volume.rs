@@ -8,15 +8,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use bireme_core::WorkloadId;
+use bireme_sys::removal;
 
 use crate::container::Handle;
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
 use crate::view::{MountKind, Volume};
-use crate::{EngineError, removal, rootfs, size, volume_source};
+use crate::{EngineError, rootfs, size, volume_source};
 
 /// The label of volumes that were made without a name.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
@@ -324,14 +326,14 @@ impl Engine {
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
             // Then what takes space, so that a full disk has room to remember in; the mark of it goes last.
             engine::set_aside(&folder, &to)?;
-            Ok(removal::empty_tree(&to).map_err(file(to)))
+            Ok(removal::empty_tree_until(&to, Instant::now() + engine::CLEARED_WITHIN).map_err(file(to)))
         });
         let emptied = moved.await.map_err(|_| EngineError::Stopping)??;
         let forgotten = self.memory().delete_volume(name).await;
         self.volume_list().list().remove(name);
-        emptied?;
+        let emptied = emptied?;
         if forgotten {
-            let _ = std::fs::remove_dir(aside);
+            self.end_removal(aside, emptied);
         }
         self.emit_volume("destroy", &volume);
         Ok(())

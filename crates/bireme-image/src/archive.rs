@@ -106,6 +106,19 @@ impl ImageStore {
         Ok(loaded)
     }
 
+    /// What `name` asks to be saved: as in Docker, a repository's name alone stands for all its tags.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn to_save(&self, name: &str) -> Result<Vec<String>, ImageError> {
+        let repository = Reference::parse(name).ok().filter(|_| is_name_only(name));
+        let tags = repository.map(|reference| self.inner.db.tags_of(&reference)).transpose()?.unwrap_or_default();
+        match tags.is_empty() {
+            true => Ok(vec![name.to_owned()]),
+            false => Ok(tags.iter().map(Reference::familiar).collect()),
+        }
+    }
+
     /// Writes images as one archive that is both an OCI layout and what `docker load` reads.
     ///
     /// `names` are references, IDs or prefixes; a reference with several platforms is saved with all of them. Wasm
@@ -145,6 +158,11 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// Whether `name` has neither tag nor digest.
+fn is_name_only(name: &str) -> bool {
+    !name.rsplit('/').next().unwrap_or_default().contains([':', '@'])
 }
 
 /// A file of the archive, put aside.

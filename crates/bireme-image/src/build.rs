@@ -18,6 +18,7 @@ mod patterns;
 mod remote;
 pub mod run;
 pub(crate) mod stage;
+mod substitution;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -130,6 +130,13 @@ impl Net {
         self.with_state(move |state| state.ensure_network(&network)).await
     }
 
+    /// Whether another interface of the host has an address in a subnet of this network: someone else chose the same
+    /// subnet in the same moment. Of two that ask after their networks are made, at least one is told.
+    pub async fn shares_a_subnet(&self, id: &NetworkId) -> Result<bool, NetError> {
+        let id = id.clone();
+        self.with_state(move |state| state.shares_a_subnet(&id)).await
+    }
+
     /// Removes the network's bridge, rules and DNS. Idempotent.
     ///
     /// # Errors

@@ -267,6 +267,14 @@ impl State {
         self.forgot_in = begin.elapsed();
     }
 
+    pub(crate) fn shares_a_subnet(&mut self, id: &NetworkId) -> Result<bool, NetError> {
+        let network = self.networks.get(id).ok_or_else(|| NetError::NoNetwork(id.clone()))?;
+        let addresses = route::addresses(&mut self.route).map_err(NetError::kernel("reading the host's addresses"))?;
+        let mut others = addresses.iter().filter(|(index, _)| *index != network.index);
+        let within = |address: &IpAddr| network.spec.subnets.iter().any(|subnet| subnet.net.contains(address));
+        Ok(others.any(|(_, (address, _))| within(address)))
+    }
+
     /// All of a network but its rules.
     pub(crate) fn prepare_network(&mut self, spec: &NetworkSpec) -> Result<Network, NetError> {
         check_network(spec)?;

@@ -126,7 +126,8 @@ impl<T: DeserializeOwned + Default, S: Sync> FromRequest<S> for OptionalJson<T> 
 async fn read_json<T: DeserializeOwned>(request: Request) -> Result<Option<T>, ApiError> {
     let (parts, body) = request.into_parts();
     let bytes = collect(body, JSON_LIMIT).await?;
-    if bytes.iter().all(u8::is_ascii_whitespace) {
+    // Go reads a `null` as nothing at all.
+    if matches!(bytes.trim_ascii(), b"" | b"null") {
         return Ok(None);
     }
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Serving HTTP: connections, the headers every answer has, versions in paths, a span per request, and the drain.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,18 +139,21 @@ async fn connection(stream: UnixStream, router: Router, stop: CancellationToken)
 async fn answer(router: Router, mut request: Request<Body>) -> Response {
     let span = tracing::debug_span!("request", method = %request.method(), path = request.uri().path());
     let response = async {
-        let version = match ApiVersion::split(request.uri().path()) {
-            Ok(None) => ApiVersion::MAX,
-            Ok(Some((version, path))) => {
-                let path = path.to_owned();
-                match without_version(request.uri(), &path) {
-                    Some(uri) => *request.uri_mut() = uri,
-                    None => return ApiError::no_such_page().into_response(),
-                }
-                version
-            }
+        if let Err(refusal) = check_host(&request) {
+            return refusal.into_response();
+        }
+        let (version, path) = match ApiVersion::split(request.uri().path()) {
+            Ok(None) => (ApiVersion::MAX, request.uri().path()),
+            Ok(Some(found)) => found,
             Err(refusal) => return refusal.into_response(),
         };
+        let path = link_in_one(path);
+        if path != request.uri().path() {
+            match with_path(request.uri(), &path) {
+                Some(uri) => *request.uri_mut() = uri,
+                None => return ApiError::no_such_page().into_response(),
+            }
+        }
         request.extensions_mut().insert(version);
         let response = match router.oneshot(request).await {
             Ok(response) => response,
@@ -172,7 +176,27 @@ async fn answer(router: Router, mut request: Request<Body>) -> Response {
     response
 }
 
-fn without_version(uri: &Uri, path: &str) -> Option<Uri> {
+/// One `Host` header in HTTP/1.1, as RFC 9112 section 3.2 has it.
+fn check_host(request: &Request<Body>) -> Result<(), ApiError> {
+    match request.headers().get_all(http::header::HOST).iter().count() {
+        0 if request.version() >= http::Version::HTTP_11 => Err(ApiError::invalid("missing required Host header")),
+        0 | 1 => Ok(()),
+        _ => Err(ApiError::invalid("too many Host headers")),
+    }
+}
+
+/// `path` with the name of a link (`PARENT/ALIAS`, of two parts) as one part, as the routes want it.
+fn link_in_one(path: &str) -> Cow<'_, str> {
+    let Some(rest) = path.strip_prefix("/containers/") else { return path.into() };
+    let parts: Vec<&str> = rest.split('/').collect();
+    match parts[..] {
+        [_, "attach", "ws"] | [_, "checkpoints", _] => path.into(),
+        [parent, alias, verb] => format!("/containers/{parent}%2F{alias}/{verb}").into(),
+        _ => path.into(),
+    }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     let target = match uri.query() {
         Some(query) => format!("{path}?{query}"),

@@ -97,6 +97,28 @@ fn bodies_that_are_no_json_are_refused_in_dockers_words() {
     engine.finish();
 }
 
+/// Two answer two questions at once to whoever stands in front; RFC 9112 section 3.2 has both refused.
+#[test]
+fn a_request_has_one_host() {
+    let engine = Engine::start();
+    for (head, status) in [
+        ("GET /_ping HTTP/1.1\r\nHost: x\r\n", "200"),
+        ("GET /_ping HTTP/1.1\r\nHost:\r\n", "200"),
+        ("GET /_ping HTTP/1.0\r\n", "200"),
+        ("GET /_ping HTTP/1.1\r\n", "400"),
+        ("GET /_ping HTTP/1.1\r\nHost: x\r\nHost: x\r\n", "400"),
+        ("POST /containers/prune HTTP/1.1\r\nHost: x\r\nhost: y\r\n", "400"),
+    ] {
+        let mut socket = UnixStream::connect(engine.socket()).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        write!(socket, "{head}Connection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{head}: {answer}");
+    }
+    engine.finish();
+}
+
 /// Labels of megabytes in every event, and a listener that reads none of them.
 #[test]
 fn a_listener_that_does_not_read_leaves_the_daemons_memory_flat() {

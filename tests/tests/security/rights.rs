@@ -125,6 +125,15 @@ fn stores_of_what_is_gone_are_listed_and_removed_on_request_alone() {
     engine.docker(["stop", "kept"]).stdout();
     assert_eq!(engine.request("POST", "/bireme/v1/stores/prune", b"").json()["StoresDeleted"], json!([]));
     engine.docker(["rm", "kept"]).stdout();
+    // As deep as whoever took its host over has made it.
+    let folder = engine.data_root().join("wasm/kv").join(kept);
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+    let mut deepest = rustix::fs::open(&folder, flags, rustix::fs::Mode::empty()).unwrap();
+    for _ in 0..12_000 {
+        rustix::fs::mkdirat(&deepest, c"d", rustix::fs::Mode::RWXU).unwrap();
+        deepest = rustix::fs::openat(&deepest, c"d", flags, rustix::fs::Mode::empty()).unwrap();
+    }
+    drop(deepest);
     let removed = engine.request("DELETE", &format!("/bireme/v1/stores/{kept}"), b"").json();
     assert_eq!(removed["StoresDeleted"], json!([kept]), "{removed}");
     assert_eq!(list(), []);

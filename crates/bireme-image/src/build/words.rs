@@ -59,6 +59,15 @@ struct Lexer<'a> {
 impl Lexer<'_> {
     /// Reads up to `end`, which it takes, or to the end of the word.
     fn until(&mut self, end: Option<char>) -> Result<String, String> {
+        self.read(end, false)
+    }
+
+    /// As [`Self::until`], with the escapes left in: a pattern has a use for them.
+    fn until_raw(&mut self, end: char) -> Result<String, String> {
+        self.read(Some(end), true)
+    }
+
+    fn read(&mut self, end: Option<char>, raw: bool) -> Result<String, String> {
         let mut out = String::new();
         while let Some(letter) = self.rest.next() {
             if Some(letter) == end {
@@ -78,7 +87,14 @@ impl Lexer<'_> {
                 },
                 '"' => self.double_quoted(&mut out)?,
                 '$' => self.variable(&mut out)?,
-                letter if letter == self.escape => out.extend(self.rest.next()),
+                letter if letter == self.escape => {
+                    let next = self.rest.next();
+                    if raw {
+                        // Patterns know the backslash, whatever the file's escape is.
+                        out.push('\\');
+                    }
+                    out.extend(next);
+                }
                 letter => out.push(letter),
             }
         }
@@ -165,6 +181,21 @@ impl Lexer<'_> {
                     }
                 }
             }
+            Some(side @ ('#' | '%')) => {
+                let longest = self.rest.next_if_eq(&side).is_some();
+                let pattern = self.until_raw('}')?;
+                let value = value.unwrap_or_default();
+                out.push_str(match side {
+                    '#' => super::substitution::without_prefix(&value, &pattern, longest)?,
+                    _ => super::substitution::without_suffix(&value, &pattern, longest)?,
+                });
+            }
+            Some('/') => {
+                let all = self.rest.next_if_eq(&'/').is_some();
+                let pattern = self.until_raw('/')?;
+                let with = self.until_raw('}')?;
+                super::substitution::replace(&value.unwrap_or_default(), &pattern, &with, all, LONGEST, out)?;
+            }
             Some(other) => return Err(format!("unsupported modifier ({other}) in substitution")),
             None => return Err("missing \"}\"".to_owned()),
         }
@@ -193,6 +224,7 @@ mod tests {
     fn value(name: &str) -> Option<String> {
         match name {
             "a" => Some("1".to_owned()),
+            "path" => Some("a/b/a.tar.gz".to_owned()),
             "empty" => Some(String::new()),
             _ => None,
         }
@@ -217,13 +249,28 @@ mod tests {
             ("${none:-${a}}", "1"),
             ("100$", "100$"),
             ("$$a", "$1"),
+            ("${path#*/}", "b/a.tar.gz"),
+            ("${path##*/}", "a.tar.gz"),
+            ("${path%.*}", "a/b/a.tar"),
+            ("${path%%.*}", "a/b/a"),
+            ("${path#x}", "a/b/a.tar.gz"),
+            ("${path%.?z}", "a/b/a.tar"),
+            ("${path/a/x}", "x/b/a.tar.gz"),
+            ("${path//a/x}", "x/b/x.txr.gz"),
+            ("${path//\\//-}", "a-b-a.tar.gz"),
+            ("${path/${none:-b}/$a}", "a/1/a.tar.gz"),
+            ("${path//./}", "a/b/atargz"),
+            ("${path/n*/x}", "a/b/a.tar.gz"),
+            ("${path#\\*}", "a/b/a.tar.gz"),
+            ("${none#x}", ""),
         ] {
             assert_eq!(expand(word, '\\', &value).as_deref(), Ok(expected), "{word}");
         }
-        for bad in ["'x", "\"x", "${a", "${}", "${a%x}", "${none:?must be set}"] {
+        for bad in ["'x", "\"x", "${a", "${}", "${a^x}", "${a/x}", "${a%x", "${none:?must be set}"] {
             assert!(expand(bad, '\\', &value).is_err(), "{bad}");
         }
         let long = |_: &str| Some("x".repeat(600_000));
+        assert!(expand("${a//x/yy}", '\\', &long).unwrap_err().ends_with("it comes to more than 1048576 bytes"));
         for word in ["$a$a", "\"$a$a\"", "${b:-$a$a}"] {
             let error = expand(word, '\\', &|name| if name == "b" { None } else { long(name) }).unwrap_err();
             assert!(error.ends_with("it comes to more than 1048576 bytes"), "{error}");
@@ -233,7 +280,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn never_panics(word in "[$\\{\\}a:'\"\\\\+?x -]{0,40}|\\PC{0,40}") {
+        fn never_panics(word in "[$\\{\\}a:'\"\\\\+?#%/*x -]{0,40}|\\PC{0,40}") {
             let _ = expand(&word, '\\', &value);
             let _ = split(&word, '`');
         }

@@ -179,6 +179,9 @@ pub struct ExecArgs {
     /// Give it a terminal
     #[arg(short = 't', long)]
     pub tty: bool,
+    /// Give it no terminal, as scripts written for Compose ask for it
+    #[arg(short = 'T', long = "no-tty", overrides_with = "tty")]
+    pub no_tty: bool,
     /// Set an environment variable
     #[arg(short = 'e', long = "env", value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,

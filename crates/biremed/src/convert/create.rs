@@ -219,15 +219,12 @@ fn refuse_unoffered(body: &Value, wire: &ContainerCreateBody, host: &HostConfig)
     }
 }
 
-/// Columns and rows of Docker's `[height, width]`; zeros are none.
+/// Columns and rows of Docker's `[height, width]`; zeros are none, as is what is missing. What follows is passed over.
 pub fn console_size(wire: Option<&[usize]>) -> Result<Option<(u16, u16)>, Refusal> {
-    match wire {
-        None | Some([] | [0, _] | [_, 0]) => Ok(None),
-        Some([rows, columns]) => match (u16::try_from(*columns), u16::try_from(*rows)) {
-            (Ok(columns), Ok(rows)) => Ok(Some((columns, rows))),
-            _ => Err(Refusal::invalid(format!("invalid ConsoleSize [{rows}, {columns}]: at most 65535 each"))),
-        },
-        Some(_) => Err(Refusal::invalid("invalid ConsoleSize: expected [height, width]")),
+    let Some([rows @ 1..=usize::MAX, columns @ 1..=usize::MAX, ..]) = wire else { return Ok(None) };
+    match (u16::try_from(*columns), u16::try_from(*rows)) {
+        (Ok(columns), Ok(rows)) => Ok(Some((columns, rows))),
+        _ => Err(Refusal::invalid(format!("invalid ConsoleSize [{rows}, {columns}]: at most 65535 each"))),
     }
 }
 

@@ -74,6 +74,20 @@ impl Filters {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
 
+    /// These filters, with the values of `other` as those of `name`: two names for one thing.
+    pub fn or(&self, name: &str, other: &str) -> Result<Self, Refusal> {
+        let mut all = self.clone();
+        if let Some(values) = all.0.remove(other) {
+            if !self.get(name).is_empty() {
+                return Err(Refusal::invalid(format!(
+                    "filters '{name}' and '{other}' mean the same: give one of them"
+                )));
+            }
+            all.0.insert(name.to_owned(), values);
+        }
+        Ok(all)
+    }
+
     fn list(&self, name: &str) -> Vec<String> {
         self.get(name).to_vec()
     }

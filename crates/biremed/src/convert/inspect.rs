@@ -3,11 +3,12 @@
 //! Docker echoes the client's own host configuration with every default filled in, and the configuration as merged with
 //! the image's. The former is the request laid over [`host_defaults`]; the latter comes from the specification.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 
 use bireme_core::WorkloadKind;
-use bireme_core::spec::{NetworkMode, Resources};
+use bireme_core::spec::{NamespaceMode, NetworkMode, Resources};
 use bireme_engine::request::{HealthCheck, RestartPolicy};
 use bireme_engine::update::with_swap;
 use bireme_engine::view::{Container, Health, MountKind, MountPoint, State, Status};
@@ -21,8 +22,14 @@ pub const RUNTIME_CONTAINER: &str = "runc";
 /// See [`RUNTIME_CONTAINER`].
 pub const RUNTIME_COMPONENT: &str = "io.containerd.wasmtime.v1";
 
-/// The whole answer. `etc` is where the files for names and hosts lie.
-pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVersion) -> Value {
+/// The whole answer. `etc` is where the files for names and hosts lie, `links` the names and aliases of what it is linked
+/// to.
+pub fn inspect(
+    container: &Container,
+    etc: Option<&[PathBuf; 3]>,
+    links: &[(String, String)],
+    version: ApiVersion,
+) -> Value {
     let fixed = &container.fixed;
     let spec = &fixed.spec;
     let etc = |at: usize| etc.map(|files| files[at].display().to_string()).unwrap_or_default();
@@ -47,7 +54,7 @@ pub fn inspect(container: &Container, etc: Option<&[PathBuf; 3]>, version: ApiVe
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": (!container.execs.is_empty()).then_some(&container.execs),
-        "HostConfig": host_config(container),
+        "HostConfig": host_config(container, links),
         "GraphDriver": { "Data": {}, "Name": "overlay2" },
         "Mounts": mounts(container),
         "Config": config(container),
@@ -94,19 +101,23 @@ fn state(state: &State, health: Option<&Health>) -> Value {
     wire
 }
 
-/// The network mode as Docker shows it: the default one by its name.
-pub fn network_mode(container: &Container) -> &str {
-    match container.fixed.as_asked["HostConfig"]["NetworkMode"].as_str() {
+/// The network mode as Docker shows it: the default one by its name, and another workload by its ID, whatever it was asked
+/// for by.
+pub fn network_mode(container: &Container) -> Cow<'_, str> {
+    if let NetworkMode::Workload(other) = &container.fixed.spec.namespaces.network {
+        return format!("container:{other}").into();
+    }
+    Cow::Borrowed(match container.fixed.as_asked["HostConfig"]["NetworkMode"].as_str() {
         Some("") | None | Some("default") => match container.fixed.spec.namespaces.network {
             NetworkMode::None => "none",
             NetworkMode::Host => "host",
             _ => "bridge",
         },
         Some(mode) => mode,
-    }
+    })
 }
 
-fn host_config(container: &Container) -> Value {
+fn host_config(container: &Container, links: &[(String, String)]) -> Value {
     let fixed = &container.fixed;
     let mut config = host_defaults();
     let wire = config.as_object_mut().expect("written as an object below");
@@ -126,10 +137,10 @@ fn host_config(container: &Container) -> Value {
             }
         }
     }
-    // These stand with the endpoints.
-    if super::create::of_own_network(network_mode(container)) {
-        wire.insert("Links".to_owned(), Value::Null);
-    }
+    // By the names of today. Links in networks of one's own stand with the endpoints.
+    let link = |(to, alias): &(String, String)| format!("/{to}:/{}/{alias}", container.name);
+    let links: Vec<String> = links.iter().map(link).collect();
+    wire.insert("Links".to_owned(), json!((!links.is_empty()).then_some(links)));
     let of_host = |key: &str| fixed.as_asked["HostConfig"][key] == "host";
     let open = fixed.as_asked["HostConfig"]["Privileged"] == true || of_host("PidMode") || of_host("IpcMode");
     if open && wire["SecurityOpt"].is_null() {
@@ -150,6 +161,12 @@ fn host_config(container: &Container) -> Value {
         WorkloadKind::Container => RUNTIME_CONTAINER,
         WorkloadKind::Component => RUNTIME_COMPONENT,
     };
+    let namespaces = &fixed.spec.namespaces;
+    for (key, mode) in [("PidMode", &namespaces.pid), ("IpcMode", &namespaces.ipc)] {
+        if let NamespaceMode::Workload(other) = mode {
+            wire.insert(key.to_owned(), json!(format!("container:{other}")));
+        }
+    }
     limits(wire, container.resources.as_ref().unwrap_or(&fixed.spec.resources));
     for (key, value) in [
         ("NetworkMode", json!(network_mode(container))),
@@ -406,8 +423,8 @@ fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
 pub fn networks(container: &Container, version: ApiVersion) -> Value {
     let mut networks = network::endpoints(&container.endpoints);
     let mode = network_mode(container);
-    if networks.is_empty() && matches!(mode, "host" | "none") {
-        networks.insert(mode, network::nowhere());
+    if networks.is_empty() && matches!(&*mode, "host" | "none") {
+        networks.insert(&mode, network::nowhere());
     }
     if version < network::SINCE_28 {
         for endpoint in networks.values_mut().filter_map(Value::as_object_mut) {
@@ -468,7 +485,7 @@ mod tests {
 
     #[test]
     fn an_inspection_has_dockers_shape() {
-        let wire = inspect(&container(), None, ApiVersion::MAX);
+        let wire = inspect(&container(), None, &[("db".to_owned(), "data".to_owned())], ApiVersion::MAX);
         serde_json::from_value::<ContainerInspectResponse>(wire.clone()).unwrap();
         insta::assert_json_snapshot!(wire);
     }
@@ -479,7 +496,7 @@ mod tests {
         let fixed = std::sync::Arc::make_mut(&mut container.fixed);
         fixed.as_asked =
             json!({ "HostConfig": { "IpcMode": "", "MemorySwappiness": -1, "PidsLimit": 0, "CapAdd": null } });
-        let config = host_config(&container);
+        let config = host_config(&container, &[]);
         assert_eq!(config["IpcMode"], "private");
         assert_eq!(config["MemorySwappiness"], Value::Null);
         assert_eq!(config["PidsLimit"], Value::Null);

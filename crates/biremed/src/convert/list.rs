@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::{inspect, ports, time};
 use crate::version::ApiVersion;
 
-/// One entry. `now` is the time that "Up 2 hours" counts to.
-pub fn entry(container: &Container, now: i64, version: ApiVersion) -> Value {
+/// One entry. `further` are the names links give it; `now` is the time that "Up 2 hours" counts to.
+pub fn entry(container: &Container, further: &[String], now: i64, version: ApiVersion) -> Value {
     let fixed = &container.fixed;
     let mut networks = inspect::networks(container, version);
     for endpoint in networks.as_object_mut().into_iter().flat_map(|networks| networks.values_mut()) {
@@ -18,7 +18,7 @@ pub fn entry(container: &Container, now: i64, version: ApiVersion) -> Value {
     let exposed = if container.state.status.is_alive() { fixed.spec.ports.as_slice() } else { &[] };
     json!({
         "Id": container.id(),
-        "Names": [format!("/{}", container.name)],
+        "Names": std::iter::once(&container.name).chain(further).map(|name| format!("/{name}")).collect::<Vec<_>>(),
         "Image": fixed.spec.image,
         "ImageID": fixed.image_id,
         "Command": command(&fixed.spec.args),
@@ -195,13 +195,14 @@ pub(crate) mod tests {
                     output: String::new(),
                 }],
             }),
+            links: Vec::new(),
             execs: Vec::new(),
         }
     }
 
     #[test]
     fn an_entry_has_dockers_shape() {
-        let wire = entry(&container(), CREATED + 3_000_000_000, ApiVersion::MAX);
+        let wire = entry(&container(), &["site/data".to_owned()], CREATED + 3_000_000_000, ApiVersion::MAX);
         serde_json::from_value::<ContainerSummary>(wire.clone()).unwrap();
         insta::assert_json_snapshot!(wire);
     }

@@ -29,11 +29,15 @@ pub fn seconds(time: i64) -> i64 {
     time.div_euclid(1_000_000_000)
 }
 
-/// Reads Unix seconds with an optional fraction, or RFC 3339.
+/// Reads Unix seconds with an optional fraction, RFC 3339, or the beginning of it: `2006-01-02`, `2006-01-02T15`,
+/// `2006-01-02T15:04`, each with or without a zone. Without one it is UTC.
+///
+/// Source: `GetTimestamp` of moby, `api/types/time`.
 pub fn parse(text: &str) -> Result<i64, Refusal> {
     let malformed =
         || Refusal::invalid(format!("invalid time {text:?}: expected Unix seconds such as 1700000000.5, or RFC 3339"));
-    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+    if let Some(whole) = whole_rfc3339(text) {
+        let time = DateTime::parse_from_rfc3339(&whole).map_err(|_| malformed())?;
         return time.timestamp_nanos_opt().ok_or_else(malformed);
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -43,6 +47,22 @@ pub fn parse(text: &str) -> Result<i64, Refusal> {
     }
     let nanos: i64 = format!("{fraction:0<9}").parse().map_err(|_| malformed())?;
     seconds.checked_mul(1_000_000_000).and_then(|time| time.checked_add(nanos)).ok_or_else(malformed)
+}
+
+/// What is left out of a date and time put in; `None` for what does not begin with a date.
+fn whole_rfc3339(text: &str) -> Option<String> {
+    let date = text.get(..10).filter(|date| date.as_bytes()[4] == b'-' && date.as_bytes()[7] == b'-')?;
+    let rest = &text[10..];
+    let zone_at = rest.find(['Z', 'z', '+', '-']).unwrap_or(rest.len());
+    let (time, zone) = rest.split_at(zone_at);
+    let zone = if zone.is_empty() { "Z" } else { zone };
+    let time = match (time.len(), time.matches(':').count()) {
+        (0, 0) => "T00:00:00".to_owned(),
+        (3, 0) => format!("{time}:00:00"),
+        (6, 1) => format!("{time}:00"),
+        _ => time.to_owned(),
+    };
+    Some(format!("{date}{time}{zone}"))
 }
 
 /// `5 seconds`, `About an hour`, `2 weeks`: how long ago or how long something is.
@@ -84,6 +104,20 @@ mod tests {
         assert_eq!(parse("1700000000.5"), Ok(1_700_000_000_500_000_000));
         assert_eq!(parse("1700000000.000000001"), Ok(1_700_000_000_000_000_001));
         assert_eq!(parse("2023-11-14T22:13:20Z"), Ok(1_700_000_000_000_000_000));
+        for (text, seconds) in [
+            ("2023-11-14", 1_699_920_000),
+            ("2023-11-14Z", 1_699_920_000),
+            ("2023-11-14+01:00", 1_699_916_400),
+            ("2023-11-14T22", 1_699_999_200),
+            ("2023-11-14T22:13", 1_699_999_980),
+            ("2023-11-14T22:13Z", 1_699_999_980),
+            ("2023-11-14T22:13-01:00", 1_700_003_580),
+            ("2023-11-14T22:13:20", 1_700_000_000),
+            ("2023-11-14T22:13:20.000", 1_700_000_000),
+        ] {
+            assert_eq!(parse(text), Ok(seconds * 1_000_000_000), "{text}");
+        }
+        assert!(parse("2023-11-1é").is_err() && parse("2023-11-14T").is_err() && parse("2023-11-14T22:1").is_err());
         assert!(parse("yesterday").is_err() && parse("1.x").is_err() && parse("9999999999999").is_err());
     }
 

@@ -1,6 +1,7 @@
 //! `/build`: the classic builder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -34,21 +35,27 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let buildkit = query.get("version") == Some("2");
     let stop = app.stop.clone();
     let work = work::start_build(async move |report| {
+        let unsaid = Mutex::new(Unsaid::default());
         let log = |event: BuildEvent| {
-            if !quiet {
-                let mut line = image::build_event(&event);
-                if let (BuildEvent::Built(_), true) = (&event, buildkit) {
-                    // Where BuildKit's clients look for it; what else it would say is only for people.
-                    line["id"] = json!("moby.image.id");
-                }
-                match event {
-                    // Of a base image that is pulled, which others may wait for.
-                    BuildEvent::Progress(_) => report.passing(line),
-                    _ => report.line(line),
-                }
+            let mut line = image::build_event(&event);
+            if let (BuildEvent::Built(_), true) = (&event, buildkit) {
+                // Where BuildKit's clients look for it; what else it would say is only for people.
+                line["id"] = json!("moby.image.id");
+            }
+            match event {
+                // Of a base image that is pulled, which others may wait for.
+                BuildEvent::Progress(_) if quiet => {}
+                BuildEvent::Progress(_) => report.passing(line),
+                _ if quiet => unsaid.lock().unwrap_or_else(PoisonError::into_inner).add(line),
+                _ => report.line(line),
             }
         };
-        let id = app.engine.build(request, steps, &log).await?;
+        let built = app.engine.build(request, steps, &log).await;
+        if built.is_err() {
+            let unsaid = unsaid.into_inner().unwrap_or_else(PoisonError::into_inner);
+            unsaid.lines.into_iter().for_each(|line| report.line(line));
+        }
+        let id = built?;
         if quiet {
             // What `docker build -q` prints.
             report.line(json!({ "stream": format!("{id}\n") }));
@@ -57,6 +64,31 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     });
     // What is wrong with the Dockerfile is found before the first step, and has a status of its own.
     Ok(work.answer(1, &stop).await?)
+}
+
+/// What a quiet build would have said: as in Docker, it is told when the build fails. The last of it, where it is much.
+#[derive(Default)]
+struct Unsaid {
+    lines: VecDeque<Value>,
+    bytes: usize,
+}
+
+impl Unsaid {
+    const MOST_BYTES: usize = 1 << 20;
+
+    fn add(&mut self, line: Value) {
+        self.bytes += Self::cost(&line);
+        self.lines.push_back(line);
+        while self.bytes > Self::MOST_BYTES && self.lines.len() > 1 {
+            let first = self.lines.pop_front().expect("more than one");
+            self.bytes -= Self::cost(&first);
+        }
+    }
+
+    fn cost(line: &Value) -> usize {
+        let text = line.as_object().into_iter().flat_map(Map::values).filter_map(Value::as_str).map(str::len);
+        128 + text.sum::<usize>()
+    }
 }
 
 fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildRequest, ApiError> {
@@ -163,7 +195,7 @@ fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>
 /// Layers that earlier builds made.
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let filters = query.filters(PRUNED_BY)?;
-    let until = filters::until(&filters, now())?.map(|nanos| nanos / 1_000_000);
+    let until = filters::until(&filters.or("until", "unused-for")?, now())?.map(|nanos| nanos / 1_000_000);
     let any = |name: &str, holds: &dyn Fn(&str) -> bool| {
         let wanted = filters.get(name);
         wanted.is_empty() || wanted.iter().any(|value| holds(value))
@@ -178,8 +210,11 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
             && any("inuse", &|value| flag(value, false))
             && any("parent", &|_| false)
             && any("description", &|_| false)
+            // No layer has a label.
+            && filters.labels_match(&BTreeMap::new())
     };
-    let narrowed = PRUNED_BY.iter().any(|name| *name != "until" && !filters.get(name).is_empty());
+    let by_time = ["until", "unused-for"];
+    let narrowed = PRUNED_BY.iter().any(|name| !by_time.contains(name) && !filters.get(name).is_empty());
     let chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)> = if narrowed { Some(&chosen) } else { None };
     let cleared = app.images.clear_build_cache(until, chosen).await?;
     let ids: Vec<String> = cleared.iter().map(|layer| layer.id.hex().to_owned()).collect();
@@ -187,8 +222,9 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     ok(&json!({ "CachesDeleted": (!ids.is_empty()).then_some(ids), "SpaceReclaimed": freed }))
 }
 
-/// Source: Docker Engine API, `BuildPrune`.
-const PRUNED_BY: &[&str] = &["description", "id", "inuse", "parent", "private", "shared", "type", "until"];
+/// Source: Docker Engine API, `BuildPrune`; labels come from `docker system prune --filter`, which asks everything alike.
+const PRUNED_BY: &[&str] =
+    &["description", "id", "inuse", "label", "label!", "parent", "private", "shared", "type", "until", "unused-for"];
 
 /// As in Docker, where it is BuildKit's: a classic build ends with its connection.
 async fn cancel(query: Query) -> Answer {

@@ -38,6 +38,7 @@ pub(super) fn router() -> Router<App> {
         .route("/containers/{name}/resize", post(resize))
         .route("/containers/{name}/update", post(update))
         .route("/containers/{name}", delete(remove))
+        .route("/containers/{name}/{alias}", delete(remove_link))
 }
 
 async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
@@ -53,8 +54,10 @@ async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answ
     }
     let now = now();
     let mut entries = Vec::new();
+    let links = app.engine.names_by_link();
     for container in app.engine.list(&filter)? {
-        let mut entry = convert::list::entry(&container, now, version);
+        let further = links.get(container.id()).map(Vec::as_slice).unwrap_or_default();
+        let mut entry = convert::list::entry(&container, further, now, version);
         if query.flag("size") {
             add_sizes(&app, &container, &mut entry).await;
         }
@@ -76,6 +79,7 @@ async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
 
 async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -> Answer {
     let request = convert::create::create(body, query.get("name"), query.get("platform"))?;
+    let _client_is_there = request.given_up.clone().drop_guard();
     let created = app.change(|engine| async move { engine.create(request).await }).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": created.id.as_str(), "Warnings": created.warnings })))
 }
@@ -83,7 +87,7 @@ async fn create(State(app): State<App>, query: Query, Json(body): Json<Value>) -
 async fn inspect(State(app): State<App>, Path(name): Path<String>, version: ApiVersion, query: Query) -> Answer {
     let container = app.engine.inspect(&name)?;
     let etc = app.engine.etc_files(&container);
-    let mut wire = convert::inspect::inspect(&container, etc.as_ref(), version);
+    let mut wire = convert::inspect::inspect(&container, etc.as_ref(), &app.engine.link_names(&container), version);
     if query.flag("size") {
         wire["SizeRw"] = json!(0);
         add_sizes(&app, &container, &mut wire).await;
@@ -151,13 +155,17 @@ async fn rename(State(app): State<App>, Path(name): Path<String>, query: Query) 
 
 async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
     if query.flag("link") {
-        return Err(ApiError::unsupported(
-            "links are not offered: leave out the parameter link to remove the container",
-        ));
+        app.change(|engine| async move { engine.unlink(&name).await }).await?;
+        return done();
     }
     let how = Remove { force: query.flag("force"), volumes: query.flag("v") };
     app.change(|engine| async move { engine.remove(&name, how).await }).await?;
     done()
+}
+
+/// The name of a link has two parts.
+async fn remove_link(app: State<App>, Path((parent, alias)): Path<(String, String)>, query: Query) -> Answer {
+    remove(app, Path(format!("{parent}/{alias}")), query).await
 }
 
 async fn prune(State(app): State<App>, query: Query) -> Answer {

@@ -21,12 +21,12 @@ pub(super) fn router() -> Router<App> {
 async fn events(State(app): State<App>, query: Query) -> Answer {
     // Docker takes filters of any name here.
     let filters = Filters::any(query.get("filters").unwrap_or_default())?;
-    // Zero is a time here: everything that is kept.
-    let since = match query.get("since") {
-        Some("0") => Some(0),
-        _ => query.time("since")?,
+    // Zero is a time here: everything that is kept, and nothing to wait for.
+    let time = |name: &str| match query.get(name) {
+        Some("0") => Ok(Some(0)),
+        _ => query.time(name),
     };
-    let asked = EventQuery { since, until: query.time("until")? };
+    let asked = EventQuery { since: time("since")?, until: time("until")? };
     if let (Some(since), Some(until)) = (asked.since, asked.until)
         && since > until
     {

@@ -210,6 +210,11 @@ async fn save_many(State(app): State<App>, query: Query) -> Answer {
 }
 
 async fn save(app: &App, names: Vec<String>) -> Answer {
+    let mut all = Vec::new();
+    for name in names {
+        all.extend(app.images.to_save(&name)?);
+    }
+    let names = all;
     // Found first, so that a missing one has its status.
     let mut ids = Vec::new();
     for name in &names {

@@ -212,7 +212,7 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
     let mut containers = Vec::new();
     if wants("container") {
         for container in &listed {
-            let mut entry = convert::list::entry(container, now, version);
+            let mut entry = convert::list::entry(container, &[], now, version);
             let written = app.engine.written(container.id()).await.unwrap_or_default();
             containers_size += written;
             if !container.state.status.is_alive() {
