@@ -78,8 +78,9 @@ impl Records {
         }
     }
 
+    /// Whether there is one with something in it: what was written just before a power cut may be empty.
     pub(crate) fn has(&self, kind: Kind, name: &str) -> bool {
-        self.path(kind, name).exists()
+        std::fs::metadata(self.path(kind, name)).is_ok_and(|about| about.len() > 0)
     }
 
     /// `None` where there is none, or none that can be read. Blocking.
@@ -124,6 +125,10 @@ mod tests {
         records.put(Kind::Volume, &name, "[3]").unwrap();
         assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name), Some(vec![3]));
         assert_eq!(records.names(Kind::Volume), std::slice::from_ref(&name));
+        assert!(records.has(Kind::Volume, &name) && !records.has(Kind::Volume, "other"));
+        std::fs::write(records.path(Kind::Volume, "other"), "").unwrap();
+        assert!(!records.has(Kind::Volume, "other"));
+        records.forget(Kind::Volume, "other").unwrap();
         assert!(records.names(Kind::Network).is_empty());
         let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(records.path(Kind::Volume, &name)), 0o600);

@@ -12,6 +12,9 @@ use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner, Pin, blocking};
 
+/// Names that one archive may give.
+const MOST_NAMES: usize = 10_000;
+
 /// Layers that are asked for at once; how many are unpacked at once is the store's to say.
 const AT_ONCE: usize = 64;
 
@@ -45,6 +48,14 @@ impl Claim {
         self.claimed.diff_ids.push(diff_id.clone());
     }
 
+    /// The same once more, for work that may outlast this one.
+    fn again(&self) -> Self {
+        let mut again = Self::new(&self.inner);
+        self.claimed.blobs.iter().for_each(|digest| again.blob(digest));
+        self.claimed.diff_ids.iter().for_each(|digest| again.layer(digest));
+        again
+    }
+
     /// A layer as it was fetched or made, and as it is unpacked.
     pub(crate) fn both(&mut self, layer: &Layer) {
         self.blob(&layer.blob.digest);
@@ -68,7 +79,12 @@ impl ImageStore {
     /// Unpacks the layers of all candidates, sees to it that their blobs are what unpacks to them, and records them
     /// together.
     pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
-        for (name, _) in candidates.iter().flat_map(|candidate| &candidate.names) {
+        let names = || candidates.iter().flat_map(|candidate| &candidate.names);
+        if names().count() > MOST_NAMES {
+            let reason = format!("it gives its images {} names, and at most {MOST_NAMES} are taken", names().count());
+            return Err(ImageError::malformed("what was sent", reason));
+        }
+        for (name, _) in names() {
             name.check_tag()?;
         }
         for candidate in &candidates {
@@ -90,19 +106,27 @@ impl ImageStore {
         }));
         unpackings.buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         let inner = self.inner.clone();
-        blocking("record an image", move || record(&inner.db, &candidates)).await
+        // It goes on when nobody waits for it any more, and what it records must be there then.
+        let held = claim.again();
+        blocking("record an image", move || {
+            let _held = held;
+            record(&inner.db, &candidates)?;
+            inner.note_generation();
+            inner.sync_layers_later();
+            Ok(())
+        })
+        .await
     }
 }
 
 fn record(db: &Db, candidates: &[Candidate]) -> Result<(), ImageError> {
     let records: Vec<&Record> = candidates.iter().map(|candidate| &candidate.record).collect();
-    let mut given: Vec<String> = Vec::new();
+    let mut given: HashSet<String> = HashSet::new();
     let mut namings = Vec::new();
     for candidate in candidates {
         for (reference, digest) in &candidate.names {
             // The further platforms of a name given in this very change join the first.
-            let keep_others = given.contains(&reference.key());
-            given.push(reference.key());
+            let keep_others = !given.insert(reference.key());
             namings.push(Naming {
                 reference,
                 platform: &candidate.record.platform,

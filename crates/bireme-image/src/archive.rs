@@ -506,10 +506,16 @@ pub(crate) fn make_record(
         let reason = format!("it lists {} layers, and no image may have more than {MAX_LAYERS}", diff_ids.len());
         return Err(ImageError::malformed(format!("configuration {digest}"), reason));
     }
+    file.check_counts().map_err(|reason| ImageError::malformed(format!("configuration {digest}"), reason))?;
     let layers = diff_ids.into_iter().zip(&manifest.layers);
+    let platform = settled(file.platform(), listed, artifact);
+    if !platform.is_plain() {
+        let reason = format!("its platform {:?} is none: write os/architecture[/variant]", platform.to_string());
+        return Err(ImageError::malformed(format!("configuration {digest}"), reason));
+    }
     Ok(Record {
         id,
-        platform: settled(file.platform(), listed, artifact),
+        platform,
         artifact_type: artifact
             .then(|| manifest.artifact_type.clone().unwrap_or_else(|| manifest.config.media_type.clone())),
         config_media_type: manifest.config.media_type.clone(),

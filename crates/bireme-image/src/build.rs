@@ -34,6 +34,7 @@ use tokio_util::io::SyncIoBridge;
 
 use crate::admit::{Candidate, Claim};
 use crate::db::Layer;
+use crate::db::Record;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};
@@ -56,6 +57,9 @@ use stage::{Stage, given, too_much};
 
 /// Largest Dockerfile or `.dockerignore` that is read, in bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
+
+/// Bytes of the configurations of all stages, each of which is there until the build is over.
+const MOST_CONFIGURATION: usize = 64 << 20;
 
 /// What an image is to be built from.
 pub struct BuildRequest {
@@ -304,8 +308,19 @@ impl Build<'_> {
                 too_much(argument, self.globals.values().flatten().map(String::len).sum())?;
             }
         }
+        let mut kept = 0;
         for (at, text) in dockerfile.stages.iter().enumerate() {
             let stage = if needed.contains(&at) { Some(Box::pin(self.stage(dockerfile, text)).await?) } else { None };
+            if let Some(stage) = &stage {
+                kept += stage.config_bytes()?;
+                if kept > MOST_CONFIGURATION {
+                    let most = MOST_CONFIGURATION >> 20;
+                    return Err(text.from.fault(format!(
+                        "the configurations of the stages so far come to more than {most} MiB: use fewer stages, or shorter \
+                         labels and variables"
+                    )));
+                }
+            }
             self.stages.push(stage);
         }
         self.warn_of_unused(dockerfile);
@@ -370,6 +385,8 @@ impl Build<'_> {
             }
         }
         for instruction in &text.body {
+            // Many do nothing that waits: here the build ends when nobody wants it any more.
+            tokio::task::yield_now().await;
             self.announce(instruction);
             self.carry_out(dockerfile, &mut stage, instruction).await?;
             self.show(&stage)?;
@@ -408,7 +425,15 @@ impl Build<'_> {
         Ok(())
     }
 
-    async fn from(&self, dockerfile: &Dockerfile, text: &StageText) -> Result<Stage, ImageError> {
+    /// An image whose layers stay until the build is over, whoever removes it meanwhile.
+    fn hold(&mut self, id: &ImageId) -> Result<Record, ImageError> {
+        let record = self.store.inner.record(id)?;
+        record.layers.iter().for_each(|layer| self.claim.both(layer));
+        // It may have gone before they were claimed.
+        self.store.inner.record(id)
+    }
+
+    async fn from(&mut self, dockerfile: &Dockerfile, text: &StageText) -> Result<Stage, ImageError> {
         let from = &text.from;
         let mut platform = self.request.platform.clone();
         for (name, value) in &from.flags {
@@ -441,7 +466,7 @@ impl Build<'_> {
             return Ok(stage);
         }
         let image = self.image(from, &base, platform.as_ref()).await?;
-        let record = self.store.inner.record(&image)?;
+        let record = self.hold(&image)?;
         if record.artifact_type.is_some() {
             return Err(from.fault(format!("{base} is a Wasm artifact, which has no root filesystem to build on; COPY its file into an image FROM scratch")));
         }
@@ -606,7 +631,7 @@ impl Build<'_> {
 
     /// The folders of the stage or image that COPY --from names.
     async fn other_stage(
-        &self,
+        &mut self,
         dockerfile: &Dockerfile,
         at: &Instruction,
         name: &str,
@@ -625,6 +650,7 @@ impl Build<'_> {
             return Err(at.fault("COPY --from=scratch has nothing to copy"));
         }
         let id = self.image(at, name, self.request.platform.as_ref()).await?;
+        self.hold(&id)?;
         self.store.layers(&id).await
     }
 

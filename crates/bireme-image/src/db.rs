@@ -12,13 +12,14 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, Transaction
 use crate::build::run::CachedLayer;
 use crate::database::{self, Ballast, Found, Trouble};
 use crate::digest::{Digest, ImageId};
+use crate::durable::boot;
 use crate::error::ImageError;
 use crate::model::{ConfigFile, Descriptor, LayerForm, OCI_LAYER};
 use crate::platform::Platform;
 use crate::reference::Reference;
 
 /// What each version of the tables adds to the one before; the number of the last is that of the whole.
-const SCHEMA: [&str; 3] = [
+const SCHEMA: [&str; 4] = [
     "
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
@@ -64,6 +65,11 @@ CREATE TABLE packed (diff_id TEXT PRIMARY KEY, digest TEXT NOT NULL, size INTEGE
 -- Which blobs were seen to unpack to which layers, read in which form. Layers that came before this are not in it.
 CREATE TABLE proven (blob TEXT NOT NULL, diff_id TEXT NOT NULL, form TEXT NOT NULL, PRIMARY KEY (blob, diff_id, form))
 STRICT;
+",
+    "
+CREATE TABLE unsynced (diff_id TEXT PRIMARY KEY, boot TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE generation (number INTEGER NOT NULL) STRICT;
+INSERT INTO generation VALUES (0);
 ",
 ];
 
@@ -224,7 +230,53 @@ impl Db {
             for naming in names {
                 naming.apply(change)?;
             }
+            change.execute("UPDATE generation SET number = number + 1", [])?;
             Ok(())
+        })?;
+        // Into the file itself: of what is written ahead, all behind one damaged page is lost.
+        let moved = self.read("bring the log of the database home", |db| {
+            db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        });
+        if let Err(error) = moved {
+            tracing::debug!(%error, "the database's log was not brought home");
+        }
+        Ok(())
+    }
+
+    /// How often images were recorded.
+    pub(crate) fn generation(&self) -> Result<i64, ImageError> {
+        self.read("look up the number of changes", |db| {
+            db.query_row("SELECT number FROM generation", [], |row| row.get(0))
+        })
+    }
+
+    /// Unpacked layers that may not be on the disk yet, each with the boot in which they were unpacked.
+    pub(crate) fn unsynced(&self) -> Result<Vec<(Digest, String)>, ImageError> {
+        self.read("look up unpacked layers", |db| {
+            let mut query = db.prepare("SELECT diff_id, boot FROM unsynced")?;
+            let rows = query.query_map([], |row| Ok((parsed(row, 0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+    }
+
+    /// Notes that unpacked layers are on the disk.
+    pub(crate) fn synced(&self, layers: &[(Digest, String)]) -> Result<(), ImageError> {
+        self.change("note that layers are on the disk", |change| {
+            let mut forget = change.prepare("DELETE FROM unsynced WHERE diff_id = ?1 AND boot = ?2")?;
+            layers.iter().try_for_each(|(layer, boot)| forget.execute([layer.as_str(), boot]).map(drop))
+        })
+    }
+
+    /// A layer of any image that unpacks to this.
+    pub(crate) fn layer_of(&self, diff_id: &Digest) -> Result<Option<Layer>, ImageError> {
+        self.read("look up a layer", |db| {
+            let sql = "SELECT blob, media_type, size FROM layers WHERE diff_id = ?1 LIMIT 1";
+            let layer = |row: &Row<'_>| {
+                let size: i64 = row.get(2)?;
+                let blob = Descriptor { digest: parsed(row, 0)?, media_type: row.get(1)?, size: size.unsigned_abs() };
+                Ok(Layer { diff_id: diff_id.clone(), blob })
+            };
+            db.query_row(sql, [diff_id.as_str()], layer).optional()
         })
     }
 
@@ -241,7 +293,7 @@ impl Db {
                             config: row.get(1)?,
                             config_media_type: row.get(2)?,
                             artifact_type: row.get(3)?,
-                            platform: parsed(row, 4)?,
+                            platform: Platform::recorded(&row.get::<_, String>(4)?),
                             layers: Vec::new(),
                         })
                     },
@@ -457,7 +509,8 @@ impl Db {
             change.execute(
                 "INSERT INTO unpacked VALUES (?1, ?2, ?3) ON CONFLICT (diff_id) DO UPDATE SET size = ?2, last_used = ?3",
                 params![diff_id.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now()],
-            )
+            )?;
+            change.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2)", [diff_id.as_str(), &boot()])
         })?;
         Ok(())
     }
@@ -742,7 +795,7 @@ fn digests(change: &Transaction<'_>, sql: &str, id: &ImageId) -> rusqlite::Resul
 }
 
 fn platform_and_id(row: &Row<'_>) -> rusqlite::Result<(Platform, ImageId)> {
-    Ok((parsed(row, 0)?, parsed(row, 1)?))
+    Ok((Platform::recorded(&row.get::<_, String>(0)?), parsed(row, 1)?))
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>

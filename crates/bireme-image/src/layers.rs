@@ -245,7 +245,7 @@ impl Inner {
         slot
     }
 
-    fn unpack_blocking(self: &Arc<Self>, layer: &Layer, wanted: &Wanted) -> Result<u64, ImageError> {
+    pub(crate) fn unpack_blocking(self: &Arc<Self>, layer: &Layer, wanted: &Wanted) -> Result<u64, ImageError> {
         // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
         let mut claim = Claim::new(self);
         claim.both(layer);

@@ -256,6 +256,28 @@ impl ConfigFile {
         serde_json::from_slice(bytes).map_err(|error| ImageError::malformed(format!("configuration of {what}"), error))
     }
 
+    /// Holds the number of everything against what any image has use for: each is looked at, and shown, one by one.
+    pub(crate) fn check_counts(&self) -> Result<(), String> {
+        let config = &self.config;
+        let words = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
+        let test = config.healthcheck.as_ref().map_or(0, |check| check.test.len());
+        let command = words(&config.entrypoint) + words(&config.cmd) + words(&config.shell) + test;
+        for (what, count, most) in [
+            ("steps in its history", self.history.len(), 10_000),
+            ("labels", config.labels.len(), 10_000),
+            ("variables", config.env.len(), 10_000),
+            ("words in its commands", command, 10_000),
+            ("exposed ports", config.exposed_ports.len(), 65_536 * 3),
+            ("volumes", config.volumes.len(), 10_000),
+            ("build triggers", config.on_build.len(), 1_000),
+        ] {
+            if count > most {
+                return Err(format!("it has {count} {what}, and no image may have more than {most}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Of an image that has nothing yet.
     pub(crate) fn empty(platform: Platform) -> Self {
         Self {

@@ -131,6 +131,22 @@ impl Platform {
         self
     }
 
+    /// As it was recorded, whatever the image said of itself: what is stored must be read, listed and removed.
+    pub(crate) fn recorded(text: &str) -> Self {
+        let mut parts = text.splitn(3, '/').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        Self { os: next(), architecture: next(), variant: next() }
+    }
+
+    /// Whether each part is a plain word, as all that are in use are, also those that nobody here has heard of.
+    pub(crate) fn is_plain(&self) -> bool {
+        let plain = |part: &str| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+            part.len() <= 64 && part.bytes().all(letter)
+        };
+        plain(&self.os) && plain(&self.architecture) && plain(&self.variant)
+    }
+
     pub(crate) fn new(os: &str, architecture: &str, variant: &str) -> Self {
         Self { os: os.to_owned(), architecture: architecture.to_owned(), variant: variant.to_owned() }.normal()
     }
@@ -194,6 +210,19 @@ impl fmt::Display for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_recorded_is_read_whatever_it_is() {
+        for text in ["linux/amd64", "linux/arm/v7", "linux/alpha", "linux/loongarch64", "wasip1/amd64", "/", "a"] {
+            let read = Platform::recorded(text);
+            assert_eq!(Platform::recorded(&read.to_string()), read, "{text}");
+        }
+        assert_eq!(Platform::recorded("linux/alpha").architecture, "alpha");
+        assert!(Platform::new("linux", "loongarch64", "v1.0").is_plain());
+        for odd in ["../../x", "amd64/v1", "a b", "a\n", &"x".repeat(65)] {
+            assert!(!Platform::new("linux", odd, "").is_plain(), "{odd:?}");
+        }
+    }
 
     #[test]
     fn knows_which_serves_which() {

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OnceCell, Semaphore};
@@ -99,6 +100,8 @@ pub(crate) struct Inner {
     download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Held from the question who uses an image to its end, and while somebody says that he does.
     removing: Mutex<()>,
+    /// Layers will be brought to the disk soon.
+    pub(crate) syncing: AtomicBool,
 }
 
 /// Layers fetched at once from one registry.
@@ -173,16 +176,20 @@ impl ImageStore {
                 unpack_slots: Arc::new(Semaphore::new(processors)),
                 download_slots: Mutex::default(),
                 removing: Mutex::default(),
+                syncing: AtomicBool::default(),
             };
             inner.close_to_others();
-            inner.keep_what_a_lost_database_knew(found)?;
+            let lost = inner.was_rolled_back()? || found != Found::Whole;
+            inner.keep_what_a_lost_database_knew(lost)?;
             if !inner.root.join(KEPT).exists() {
                 inner.sweep()?;
             }
             if let Err(error) = inner.db.back_up() {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the image database could be made");
             }
-            Ok(Self { inner: Arc::new(inner) })
+            let inner = Arc::new(inner);
+            inner.mend_layers()?;
+            Ok(Self { inner })
         })
         .await
     }
@@ -562,18 +569,18 @@ impl Inner {
 
     /// Where the database was lost, layers that it knew nothing of may be in use by containers: they are kept, now and at
     /// later starts, until somebody removes the mark.
-    fn keep_what_a_lost_database_knew(&self, found: Found) -> Result<(), ImageError> {
+    fn keep_what_a_lost_database_knew(&self, lost: bool) -> Result<(), ImageError> {
         let layers: Vec<_> =
             std::fs::read_dir(self.root.join("layers/sha256")).into_iter().flatten().flatten().collect();
         let blobs = std::fs::read_dir(self.root.join("blobs/sha256")).into_iter().flatten().next();
-        if found == Found::Whole || (layers.is_empty() && blobs.is_none()) {
+        if !lost || (layers.is_empty() && blobs.is_none()) {
             return Ok(());
         }
         let mark = self.root.join(KEPT);
-        let text = "The image database was lost and layers are kept that it may not know. Remove this file to have those \
+        let text = "The image database was lost, or is older than it was, and layers are kept that it may not know. Remove this file to have those \
                     removed that no image has, when the engine starts next.\n";
         std::fs::write(&mark, text).during("write", &mark)?;
-        tracing::warn!(mark = %mark.display(), "the image database was lost: layers are kept that it may not know");
+        tracing::warn!(mark = %mark.display(), "the image database was lost, or is older than it was: layers are kept that it may not know");
         for layer in layers {
             let digest = layer.file_name().to_str().and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
             if let Some(digest) = digest {

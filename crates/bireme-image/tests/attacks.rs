@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bireme_core::ErrorKind;
-use bireme_image::{Digest, ImageError, Platform, Reference, RegistryAuth};
+use bireme_image::{Digest, ImageError, ImageStore, Platform, Reference, RegistryAuth, RegistrySettings};
 use common::*;
 
 fn simple() -> TestImage {
@@ -403,4 +403,115 @@ async fn a_layer_that_an_older_version_took_in_anothers_name_is_told_and_replace
     assert_eq!(place.store.verify(&|damage| panic!("{damage}")).await.unwrap().damaged, 0);
     let blob: String = db.query_row("SELECT blob FROM layers", [], |row| row.get(0)).unwrap();
     assert_eq!(blob, made.layers[0].digest().as_str());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_a_machine_nobody_knows_is_listed_and_removed() {
+    let place = place().await;
+    for (at, architecture) in ["alpha", "loongarch64", "x1.y_z-9"].into_iter().enumerate() {
+        let made = image(&format!("linux/{architecture}"), &[tar_of(&[("f", architecture)])], serde_json::json!({}));
+        let name = format!("odd:{at}");
+        place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some(&name))), &quiet).await.unwrap();
+        let found = place.store.list().await.unwrap();
+        assert_eq!(found.len(), at + 1);
+        assert!(found.iter().any(|image| image.platform.architecture == architecture));
+    }
+    for odd in ["..", "a b", "a\n"] {
+        let made = image("linux/PLACE", &[tar_of(&[("f", odd)])], serde_json::json!({}));
+        let text = String::from_utf8(made.config.bytes.clone()).unwrap();
+        let text = text.replace("PLACE", &odd.replace('\n', "\\n").replace("..", "../../x"));
+        let config = Blob::new(OCI_CONFIG, text);
+        let made = with_manifest("linux/amd64", config, made.layers, None);
+        let error =
+            place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("bad:1"))), &quiet).await.unwrap_err();
+        assert!(error.to_string().contains("its platform"), "{error}");
+    }
+    place.store.verify(&|_| {}).await.unwrap();
+    for at in 0..3 {
+        place.store.remove(&format!("odd:{at}"), true, &|_| None).await.unwrap();
+    }
+    assert!(place.store.list().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_has_no_more_of_anything_than_is_of_use() {
+    let place = place().await;
+    let many = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+    let labels: std::collections::BTreeMap<String, &str> = many(10_001).into_iter().map(|n| (n, "")).collect();
+    for (what, config) in [
+        ("10001 labels", serde_json::json!({ "Labels": labels })),
+        ("10001 variables", serde_json::json!({ "Env": many(10_001) })),
+        ("10001 words in its commands", serde_json::json!({ "Cmd": many(10_000), "Entrypoint": ["x"] })),
+        ("1001 build triggers", serde_json::json!({ "OnBuild": many(1_001) })),
+    ] {
+        let made = image(&Platform::host().to_string(), &[tar_of(&[("f", "x")])], config);
+        let error = place.store.load(std::io::Cursor::new(oci_archive_of(&made, None)), &quiet).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("it has {what}, and no image may have more")), "{error}");
+    }
+    let names: Vec<String> = (0..10_001).map(|n| format!("a:{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let archive = docker_archive(&simple(), &[tar_of(&[("a", "b")])], &names);
+    let error = place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap_err();
+    assert!(error.to_string().contains("10001 names"), "{error}");
+    assert!(place.store.list().await.unwrap().is_empty());
+}
+
+/// What a power cut leaves of files that were written a moment before: their names, and nothing in them.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_that_the_disk_never_had_are_unpacked_anew() {
+    let made = simple();
+    let place = place().await;
+    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
+    let layers = place.store.layers(&loaded[0].id).await.unwrap();
+    let Place { folder, store } = place;
+    drop(store);
+    let path = folder.path().join("images.db");
+    let boot = |boot: &str| {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let layer = format!("sha256:{}", layers[0].file_name().unwrap().to_str().unwrap());
+        db.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2)", [layer.as_str(), boot]).unwrap();
+    };
+    let content = || read(&layers, "a");
+    let whole = content().unwrap();
+    // Of the boot that this is, the page cache has it.
+    boot(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());
+    std::fs::write(layers[0].join("a"), "").unwrap();
+    drop(ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap());
+    assert_eq!(content().as_deref(), Some(""));
+    boot("another");
+    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+    assert_eq!(content(), Some(whole));
+    assert_eq!(store.layers(&loaded[0].id).await.unwrap(), layers);
+}
+
+/// An older copy of the database, or one that lost its newest pages, is as sound as any.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_database_costs_no_layer() {
+    let place = place().await;
+    let load = async |store: &ImageStore, name: &str| {
+        let made = image(&Platform::host().to_string(), &[tar_of(&[("f", name)])], serde_json::json!({}));
+        let loaded = store.load(std::io::Cursor::new(oci_archive_of(&made, Some(name))), &quiet).await.unwrap();
+        store.layers(&loaded[0].id).await.unwrap()
+    };
+    load(&place.store, "old:1").await;
+    let Place { folder, store } = place;
+    drop(store);
+    let path = folder.path().join("images.db");
+    let older = std::fs::read(&path).unwrap();
+    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+    let layers = load(&store, "new:1").await;
+    drop(store);
+    // Nothing of it is only in the log beside it.
+    for beside in ["images.db-wal", "images.db-shm"] {
+        let _ = std::fs::remove_file(folder.path().join(beside));
+    }
+    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 2);
+    drop(store);
+    std::fs::write(&path, older).unwrap();
+    for _ in 0..2 {
+        let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        assert_eq!(read(&layers, "f").unwrap(), "new:1");
+    }
 }

@@ -9,6 +9,10 @@ use bireme_core::nearest::nearest;
 
 use crate::error::ImageError;
 
+/// Each stage has a configuration of its own as long as the build goes on, and each instruction is a step.
+const MOST_INSTRUCTIONS: usize = 10_000;
+const MOST_STAGES: usize = 256;
+
 const KNOWN: [&str; 18] = [
     "ADD",
     "ARG",
@@ -103,7 +107,15 @@ impl Dockerfile {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let escape = directives(text)?;
         let mut dockerfile = Self { escape, globals: Vec::new(), stages: Vec::new() };
+        let mut count = 0;
         for (line, logical) in logical_lines(text, escape) {
+            count += 1;
+            if count > MOST_INSTRUCTIONS || dockerfile.stages.len() > MOST_STAGES {
+                let reason = format!(
+                    "a Dockerfile has at most {MOST_INSTRUCTIONS} instructions in {MOST_STAGES} stages: divide it"
+                );
+                return Err(ImageError::Dockerfile { line, reason });
+            }
             let instruction = instruction(line, &logical)?;
             match (instruction.keyword.as_str(), dockerfile.stages.last_mut()) {
                 ("FROM", _) => {

@@ -83,7 +83,12 @@ impl Build<'_> {
                 let image = inner.image(record.clone())?;
                 let step = RunStep { image, layers: self.folders(&stage.layers), command, env };
                 let changes = match runner.run(step, self.log).await {
-                    Ok(changes) => changes,
+                    Ok(changes) => {
+                        if !stored && self.request.keep_containers == KeepContainers::All {
+                            self.keep(record).await;
+                        }
+                        changes
+                    }
                     Err(error) => {
                         if !stored && self.request.keep_containers != KeepContainers::None {
                             self.keep(record).await;
@@ -121,12 +126,12 @@ impl Build<'_> {
         }
     }
 
-    /// Records the image in which a command failed: as long as its container is there, nobody takes the layers below it.
+    /// Records the image of a container that stays: as long as it is there, nobody takes the layers below it.
     /// As with Docker's classic builder, it has no name and goes with the others that have none.
     async fn keep(&mut self, record: Record) {
         let id = record.id.clone();
         if let Err(error) = self.store.admit(vec![Candidate { record, names: Vec::new() }], &mut self.claim).await {
-            tracing::warn!(image = %id, %error, "the image in which a command failed could not be kept");
+            tracing::warn!(image = %id, %error, "the image of a container that stays could not be kept");
         }
     }
 }

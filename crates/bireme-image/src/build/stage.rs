@@ -109,6 +109,11 @@ impl Stage {
         Ok(Digest::of(&self.json()?))
     }
 
+    /// Bytes that its configuration comes to.
+    pub(super) fn config_bytes(&self) -> Result<usize, ImageError> {
+        Ok(self.json()?.len())
+    }
+
     /// What grows beyond a document could not be loaded or pulled by anybody.
     fn json(&self) -> Result<Vec<u8>, ImageError> {
         let json = serde_json::to_vec(&self.config)
