@@ -302,6 +302,24 @@ fn a_quiet_build_that_fails_says_what_it_did() {
     story.end();
 }
 
+/// Whoever clears away what nobody uses, while a command of a build runs.
+#[test]
+fn what_a_build_stands_on_stays_until_it_is_over() {
+    let story = Story::begin();
+    let dockerfile = "FROM busybox\nENV A=2\nRUN sleep 6; ls /bin | wc -l > /count\nRUN ls /bin | wc -l >> /count\n";
+    std::thread::scope(|scope| {
+        let built = scope.spawn(|| story.dockerfile(dockerfile, &["-t", "built"]));
+        eventually("the command runs", || (story.engine.docker(["ps", "-q"]).stdout() != "").then_some(()));
+        story.engine.docker(["image", "prune", "-af"]).stdout();
+        story.engine.docker(["builder", "prune", "-af"]).stdout();
+        built.join().unwrap().stdout();
+    });
+    let counts = story.engine.docker(["run", "--rm", "built", "cat", "/count"]).stdout().to_owned();
+    let counts: Vec<u32> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
+    assert!(counts.len() == 2 && counts[0] > 10 && counts[0] == counts[1], "{counts:?}");
+    story.end();
+}
+
 #[test]
 fn a_repository_is_saved_with_all_its_tags() {
     let story = Story::begin();
