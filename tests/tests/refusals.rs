@@ -356,6 +356,16 @@ const ROWS: &[Row] = &[
     },
     Row {
         subject: "network",
+        input: "an address for its ports that is none",
+        code: 1,
+        words: "is not an address of this host such as 127.0.0.1",
+        run: |b| {
+            let binding = "com.docker.network.bridge.host_binding_ipv4=127.0.0.l";
+            b.docker(&["network", "create", "-o", binding, "misspelt"])
+        },
+    },
+    Row {
+        subject: "network",
         input: "a subnet that is taken",
         code: 1,
         words: "Pool overlaps with other one on this address space",

@@ -283,17 +283,16 @@ impl Engine {
             if moving.state.status.is_alive() {
                 let endpoints = self.network_list().adopt_place(&handle, &moving).await;
                 self.net().set_upstream(&handle.executor.sandbox(&handle.fixed.spec), &handle.fixed.spec.dns.servers);
-                match endpoints.first() {
-                    Some(_) => keep.endpoints.extend(endpoints),
-                    None if handle.fixed.spec.namespaces.network == NetworkMode::None => {
-                        keep.sandboxes.push(handle.executor.sandbox(&handle.fixed.spec));
-                    }
-                    None => {}
+                keep.endpoints.extend(endpoints);
+                // Also of one that was taken off its last network: it may be put on another, and others may join it.
+                if matches!(handle.fixed.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
+                    keep.sandboxes.push(handle.executor.sandbox(&handle.fixed.spec));
                 }
                 keep.forwards.extend(self.forwards_of(&handle, &moving));
             }
             found.push((handle, commands, name, moving));
         }
+        keep.handed = self.network_list().handed();
         let swept = self.net().sweep(keep).await?;
         for (id, why) in swept.left_out {
             tracing::error!(
@@ -456,6 +455,30 @@ impl Engine {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = task => {}
+            }
+        });
+    }
+
+    /// Does `work` to its end, also when the future is dropped: of what is half done, nobody would know.
+    ///
+    /// # Errors
+    /// Those of `work`; `Stopping` when the engine ends first.
+    pub(crate) async fn completed<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        self.spawn(async move {
+            let _ = done.send(work.await);
+        });
+        result.await.map_err(|_| EngineError::Stopping)?
+    }
+
+    /// Gives a name back that `id` no longer has. Since it had the name, it may have become another's, which keeps it.
+    fn release_name(&self, name: &str, id: &str) {
+        self.index_write(|index| {
+            if index.names.get(name).is_some_and(|of| of == id) {
+                index.names.remove(name);
             }
         });
     }
@@ -628,7 +651,7 @@ impl Engine {
         self.claims().remove(undo.id.as_str());
         match made {
             Some(made) if result.is_err() => {
-                self.index_write(|index| index.names.remove(&name));
+                self.release_name(&name, undo.id.as_str());
                 self.unmake(&undo.id, made).await;
             }
             Some(made) if made.noted => self.end_note(undo.id.as_str()),
@@ -1262,12 +1285,15 @@ impl Engine {
         self.find(name)?.command(Command::Unpause).await
     }
 
+    /// # Errors
+    /// `Conflict` in Docker's words for a name in use.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
     pub async fn rename(&self, name: &str, to: &str) -> Result<(), EngineError> {
         let handle = self.find(name)?;
         let to = to.strip_prefix('/').unwrap_or(to).to_owned();
         resolve::check_name(&to)?;
-        let before = handle.view().name.clone();
-        if to == before {
+        if to == handle.view().name {
             return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
         }
         self.index_write(|index| match index.names.get(&to) {
@@ -1279,10 +1305,15 @@ impl Engine {
                 Ok(())
             }
         })?;
-        let new = to.clone();
-        let result = handle.command(|reply| Command::Rename { to: new, reply }).await;
-        self.index_write(|index| index.names.remove(if result.is_ok() { &before } else { &to }));
-        result
+        let engine = self.clone();
+        self.completed(async move {
+            let new = to.clone();
+            // Its owner alone knows what it was called when its turn came.
+            let result = handle.command(|reply| Command::Rename { to: new, reply }).await;
+            engine.release_name(result.as_ref().map_or(&to, |before| before), handle.id());
+            result.map(drop)
+        })
+        .await
     }
 
     /// Changes limits and the restart policy: of what runs at once, otherwise from the next start on. Answers warnings.
@@ -1567,7 +1598,7 @@ impl Drop for Undo {
         let Some(made) = self.made.take() else { return };
         let (engine, id) = (self.engine.clone(), self.id.clone());
         engine.claims().remove(id.as_str());
-        engine.index_write(|index| index.names.remove(&self.name));
+        engine.release_name(&self.name, id.as_str());
         // Without a runtime the engine is ending, and the next one finds its note.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let tasks = engine.inner.tasks.clone();

@@ -248,7 +248,9 @@ impl Memory {
             let network = self.records.get::<Network>(Kind::Network, &id).filter(|network| network.id == id);
             let Some(network) = network else { continue };
             if !names.insert(network.name.clone()) {
-                tracing::warn!(%id, name = network.name, "a network of that name is known: the record of another is left");
+                // Of a network that another one took the name of. It has no data, and nobody could remove it by its name.
+                tracing::warn!(%id, name = network.name, "a network of that name is known: the record of another is removed");
+                self.copy(Copy::Forget(Kind::Network, id));
                 continue;
             }
             tracing::warn!(%id, name = network.name, "a network that the database did not know is taken up from its record");
@@ -497,11 +499,14 @@ impl Memory {
         let row = (network.id.clone(), network.name.clone(), json(network));
         let copies = vec![Copy::Put(Kind::Network, row.0.clone(), row.2.clone())];
         self.write(format!("network {}", network.name), Sync::Full, Room::Left, copies, move |db| {
-            db.execute(
-                "insert or replace into networks (id, name, record) values (?1, ?2, ?3)",
-                params![row.0, row.1, row.2],
-            )
-            .map(drop)
+            // One that cannot be read is known to nobody, and would keep its name for ever.
+            let there = "select record from networks where name = ?1";
+            let there: Option<String> = db.query_row(there, [&row.1], |found| found.get(0)).optional()?;
+            if there.is_some_and(|record| serde_json::from_str::<Network>(&record).is_err()) {
+                db.execute("delete from networks where name = ?1", [&row.1])?;
+            }
+            db.execute("insert into networks (id, name, record) values (?1, ?2, ?3)", params![row.0, row.1, row.2])
+                .map(drop)
         })
         .await
     }
@@ -648,6 +653,37 @@ mod tests {
         drop(memory);
         let refusal = Memory::open(folder.path()).err().unwrap().to_string();
         assert!(refusal.contains("schema version 99"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_network_never_takes_the_place_of_another_in_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let network = |digit: &str| Network {
+            id: digit.repeat(64),
+            name: "front".to_owned(),
+            driver: "bridge".to_owned(),
+            created: 7,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            pools: Vec::new(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        };
+        let memory = Memory::open(folder.path()).unwrap();
+        memory.put_network(&network("1")).await.unwrap();
+        assert!(memory.put_network(&network("2")).await.is_err(), "names are unique");
+        let unread = "insert into networks (id, name, record) values ('3', 'back', 'nonsense')";
+        memory.connection.lock().unwrap().execute(unread, []).unwrap();
+        let back = Network { name: "back".to_owned(), ..network("4") };
+        memory.put_network(&back).await.unwrap();
+        memory.delete_network(&back.id).await.unwrap();
+        // What an older version left of one that another took the name of goes.
+        memory.copy(Copy::Put(Kind::Network, "2".repeat(64), json(&network("2"))));
+        drop(memory);
+        let memory = Memory::open(folder.path()).unwrap();
+        assert_eq!(memory.networks().unwrap(), [network("1")]);
+        assert_eq!(memory.records.names(Kind::Network).into_iter().collect::<Vec<_>>(), ["1".repeat(64)]);
     }
 
     fn volume(root: &Path, name: &str) -> Volume {

@@ -48,6 +48,8 @@ pub(crate) struct Networks {
     ports: Mutex<HashMap<SocketAddr, SharedPort>>,
     /// Who is found under which name, by network.
     tables: Mutex<HashMap<String, NameTable>>,
+    /// Networks are made and removed one at a time: none is removed that is half made, or made again meanwhile.
+    making: tokio::sync::Mutex<()>,
     /// Names are changed and told under this, so that an older change never follows a newer one.
     naming: tokio::sync::Mutex<()>,
 }
@@ -79,6 +81,8 @@ struct SharedPort {
     /// `None` when an earlier daemon bound it: the sandbox's host process still holds it.
     socket: Option<OwnedFd>,
     users: HashSet<String>,
+    /// Internal networks are kept from it.
+    told: bool,
 }
 
 /// What a start needs of the network.
@@ -166,11 +170,17 @@ impl Networks {
         sandbox.members.insert(handle.id().to_owned());
         if handle.executor.takes_listeners() {
             for port in &moving.ports {
-                let shared = SharedPort { sandbox: sandbox_id.clone(), socket: None, users: HashSet::new() };
+                let shared =
+                    SharedPort { sandbox: sandbox_id.clone(), socket: None, users: HashSet::new(), told: true };
                 self.ports().entry(port.host).or_insert(shared).users.insert(handle.id().to_owned());
             }
         }
         kept
+    }
+
+    /// The number of each port of the host whose socket a component was handed.
+    pub(crate) fn handed(&self) -> Vec<u16> {
+        self.ports().keys().map(SocketAddr::port).collect()
     }
 }
 
@@ -290,7 +300,9 @@ fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
         subnets.push(Subnet { net, gateway });
     }
     let pool = pool4.ok_or_else(|| invalid("it needs an IPv4 subnet".to_owned()))?;
-    let switch = |key: &str| network.options.get(key).is_none_or(|value| value != "false");
+    // What an older version took and nobody can read keeps members apart.
+    let switch =
+        |key: &str, unread: bool| network.options.get(key).is_none_or(|value| parse_bool(value).unwrap_or(unread));
     let mtu = match network.options.get(MTU) {
         Some(text) => Some(text.parse().map_err(|_| invalid(format!("{MTU} {text:?} is not a number")))?),
         None => None,
@@ -301,16 +313,51 @@ fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
         driver: Driver::Bridge,
         subnets,
         internal: network.internal,
-        icc: switch(ICC),
+        icc: switch(ICC, false),
         mtu,
         bridge_name: network.options.get(BRIDGE_NAME).cloned(),
-        masquerade: switch(MASQUERADE),
+        masquerade: switch(MASQUERADE, true),
     };
     Ok(Some(Bridge { spec, pool, pool6 }))
 }
 
 /// How often a subnet is chosen anew because another engine chose the same.
 const MOST_CHOICES: usize = 8;
+
+/// As Go reads a switch, and with it Docker.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Refuses options of a new network that would be taken for something else than was meant.
+///
+/// # Errors
+/// `Invalid`, with the option and what can be written.
+fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    for key in [ICC, MASQUERADE] {
+        if let Some(value) = options.get(key).filter(|value| parse_bool(value).is_none()) {
+            return Err(EngineError::invalid(format!("network {name}: {key} {value:?} is neither true nor false")));
+        }
+    }
+    match options.get(HOST_BINDING) {
+        Some(value) => bound_to(name, value).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The address that [`HOST_BINDING`] says; `None` for every one of the host.
+fn bound_to(network: &str, text: &str) -> Result<Option<IpAddr>, EngineError> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        EngineError::invalid(format!(
+            "network {network}: {HOST_BINDING} {text:?} is not an address of this host such as 127.0.0.1: make the network anew with one, or without for every address"
+        ))
+    })?;
+    Ok((!address.is_unspecified()).then_some(address))
+}
 
 impl Engine {
     /// Makes the networks that always exist.
@@ -344,6 +391,8 @@ impl Engine {
     ///
     /// # Errors
     /// `Conflict` when the name or the subnet is taken, `Invalid` for bad addresses, `Unsupported` for other drivers.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
     pub async fn create_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
         if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
             return Err(EngineError::Denied {
@@ -369,9 +418,15 @@ impl Engine {
                 mode => return Err(EngineError::invalid(format!("unknown gateway mode {mode}"))),
             }
         }
-        let network = self.make_network(request).await?;
-        self.emit_network("create", &network, None);
-        Ok(network)
+        check_options(&request.name, &request.options)?;
+        let engine = self.clone();
+        self.completed(async move {
+            let _one_at_a_time = engine.network_list().making.lock().await;
+            let network = engine.make_network(request).await?;
+            engine.emit_network("create", &network, None);
+            Ok(network)
+        })
+        .await
     }
 
     async fn make_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
@@ -505,7 +560,18 @@ impl Engine {
 
     /// # Errors
     /// `Denied` for the predefined ones and for networks with workloads on them.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
     pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        let (engine, name) = (self.clone(), name.to_owned());
+        self.completed(async move {
+            let _one_at_a_time = engine.network_list().making.lock().await;
+            engine.remove_made_network(&name).await
+        })
+        .await
+    }
+
+    async fn remove_made_network(&self, name: &str) -> Result<(), EngineError> {
         let network = self.network(name)?;
         if matches!(network.name.as_str(), "bridge" | "host" | "none") {
             return Err(EngineError::Denied {
@@ -559,6 +625,12 @@ impl Engine {
     /// # Errors
     /// `Conflict` that names what still stands in its way.
     async fn make_left_out(&self, id: &str) -> Result<(), EngineError> {
+        let left_out = |entry: &Entry| entry.left_out.is_some();
+        if !self.network_list().list().get(id).is_some_and(left_out) {
+            return Ok(());
+        }
+        // Not while it is removed.
+        let _one_at_a_time = self.network_list().making.lock().await;
         let (name, spec, why) = {
             let list = self.network_list().list();
             let Some(entry) = list.get(id) else { return Ok(()) };
@@ -684,15 +756,15 @@ impl Engine {
                 None
             }
             NetworkMode::Workload(other) => {
-                let other = self.find(other.as_str())?;
-                if other.workload().is_none() {
+                let other = self.network_of(other.as_str())?;
+                let Some(running) = other.workload() else {
                     return Err(EngineError::conflict(format!(
                         "cannot join network of a non running container: {}",
                         other.id()
                     )));
-                }
+                };
                 let sandbox = other.executor.sandbox(&other.fixed.spec);
-                let netns = self.net().ensure_sandbox(&sandbox).await?;
+                let netns = self.net().running_sandbox(&sandbox, running.pid()).await?;
                 host = Some(other);
                 Some(NetworkPlace { dns: self.net().dns_servers(&sandbox), sandbox, netns, addresses: Vec::new() })
             }
@@ -737,6 +809,25 @@ impl Engine {
             listeners,
             networks: named_networks(&moving.endpoints),
         })
+    }
+
+    /// The workload that has the network of `name`: itself, or whichever it shares one with.
+    ///
+    /// # Errors
+    /// `Conflict` where that is the host's.
+    fn network_of(&self, name: &str) -> Result<Arc<Handle>, EngineError> {
+        let mut other = self.find(name)?;
+        // Each shares with one that was there before it: there is a first.
+        while let NetworkMode::Workload(next) = &other.fixed.spec.namespaces.network {
+            other = self.find(next.as_str())?;
+        }
+        if other.fixed.spec.namespaces.network == NetworkMode::Host {
+            return Err(EngineError::conflict(format!(
+                "cannot join network of container {}: it has that of the host, use --network host",
+                other.id()
+            )));
+        }
+        Ok(other)
     }
 
     async fn attach_endpoint(
@@ -809,7 +900,7 @@ impl Engine {
         let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
             tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
         };
-        self.close_ports(handle);
+        self.close_ports(handle).await;
         if let Err(error) = self.net().unpublish(handle.id()).await {
             report("published ports", &error);
         }
@@ -829,7 +920,11 @@ impl Engine {
                 }
             }
             sandbox.members.remove(handle.id());
-            if sandbox.members.is_empty() {
+            if !sandbox.members.is_empty() {
+                if let Err(error) = self.lead_out(&id, &mut sandbox, &[]).await {
+                    report("the way out of those who stay", &error);
+                }
+            } else {
                 sandbox.way_out = None;
                 if let Err(error) = self.net().remove_sandbox(&id).await {
                     report("network namespace", &error);
@@ -844,6 +939,15 @@ impl Engine {
         }
         let name = handle.view().name.clone();
         handle.publish(&name, moving);
+    }
+
+    /// Sees to it that a sandbox has a way out as long as one of its networks has.
+    async fn lead_out(&self, id: &SandboxId, sandbox: &mut Sandbox, endpoints: &[Endpoint]) -> Result<(), EngineError> {
+        let wanted: Vec<_> = endpoints.iter().filter_map(|one| NetworkId::parse(&one.network).ok()).collect();
+        // Not over one that is gone, should none be found.
+        sandbox.way_out = None;
+        sandbox.way_out = self.net().lead_out(id, &wanted).await?;
+        Ok(())
     }
 
     async fn detach_endpoint(
@@ -930,19 +1034,53 @@ impl Engine {
             let id = handle.executor.sandbox(&handle.fixed.spec);
             let entry = self.network_list().sandbox(&id);
             let mut sandbox = entry.lock().await;
-            if let Err(error) = self.attach_endpoint(handle, name, &id, &mut sandbox, &mut new).await {
-                let _ = self.detach_endpoint(handle, &id, &mut new).await;
+            let attached = async {
+                self.attach_endpoint(handle, name, &id, &mut sandbox, &mut new).await?;
+                if finds_names(std::slice::from_ref(&new)) {
+                    self.net().serve_inside(&id).await?;
+                }
+                Ok(())
+            };
+            if let Err(error) = attached.await {
+                self.leave(handle, &id, &mut sandbox, &mut new, moving).await;
                 return Err(error);
             }
-            if finds_names(std::slice::from_ref(&new)) {
-                self.net().serve_inside(&id).await?;
+            // One that lost its last way in gets its ports again with the next.
+            let published = !handle.fixed.publish.is_empty() || handle.fixed.publish_all;
+            let unreached = moving.ports.is_empty() && way_in(self, &moving.endpoints).is_none();
+            if published && unreached && !handle.executor.takes_listeners() && way_in(self, &[new.clone()]).is_some() {
+                moving.endpoints.push(new);
+                let opened = self.open_ports(handle, moving).await;
+                if let Err(error) = opened {
+                    moving.ports.clear();
+                    if let Some(mut new) = moving.endpoints.pop() {
+                        self.leave(handle, &id, &mut sandbox, &mut new, moving).await;
+                    }
+                    return Err(error);
+                }
+            } else {
+                moving.endpoints.push(new);
             }
+        } else {
+            moving.endpoints.push(new);
         }
-        moving.endpoints.push(new);
         handle.publish(name, moving);
         self.names_changed(handle.id(), &moving.endpoints).await;
         self.tell_networks(handle, &moving.endpoints).await;
         Ok(())
+    }
+
+    /// Undoes what was begun of putting a workload that runs on one more network.
+    async fn leave(&self, handle: &Handle, id: &SandboxId, sandbox: &mut Sandbox, new: &mut Endpoint, moving: &Moving) {
+        let detached = self.detach_endpoint(handle, id, new).await;
+        if let Err(error) = detached.and(self.lead_out(id, sandbox, &moving.endpoints).await) {
+            tracing::warn!(
+                workload.id = handle.id(),
+                network = new.network_name,
+                error = &error as &dyn std::error::Error,
+                "what was begun of a network could not be undone"
+            );
+        }
     }
 
     /// Tells a workload that runs on which networks it finds names now.
@@ -962,17 +1100,70 @@ impl Engine {
             let name = self.network(network).map_or_else(|_| network.to_owned(), |found| found.name);
             EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
         })?;
+        let reached_by = way_in(self, &moving.endpoints).map(|endpoint| endpoint.network.clone());
+        let loses_ports = !moving.ports.is_empty() && reached_by.as_deref() == Some(network);
+        if loses_ports && handle.executor.takes_listeners() {
+            self.stays_served(handle, &moving.endpoints, at)?;
+        }
+        // Before its address is anybody else's. What cannot be taken back keeps it.
+        let ports = if loses_ports && !handle.executor.takes_listeners() {
+            self.net().unpublish(handle.id()).await?;
+            std::mem::take(&mut moving.ports)
+        } else {
+            Vec::new()
+        };
         let mut old = moving.endpoints.remove(at);
         let id = handle.executor.sandbox(&handle.fixed.spec);
         let entry = self.network_list().sandbox(&id);
-        let sandbox = entry.lock().await;
+        let mut sandbox = entry.lock().await;
         let result = self.detach_endpoint(handle, &id, &mut old).await;
+        let led = self.lead_out(&id, &mut sandbox, &moving.endpoints).await;
         drop(sandbox);
+        self.publish_again(handle, &ports, moving).await;
+        let result = result.and(led);
         let name = handle.view().name.clone();
         handle.publish(&name, moving);
         self.names_changed(handle.id(), std::slice::from_ref(&old)).await;
         self.tell_networks(handle, &moving.endpoints).await;
         result
+    }
+
+    /// That a component which runs is published by the same addresses without its endpoint `at`: its sockets are its own
+    /// until it ends.
+    ///
+    /// # Errors
+    /// `Conflict`, with what to do first.
+    fn stays_served(&self, handle: &Handle, endpoints: &[Endpoint], at: usize) -> Result<(), EngineError> {
+        let rest: Vec<Endpoint> = [&endpoints[..at], &endpoints[at + 1..]].concat();
+        let next = way_in(self, &rest);
+        if let Some(next) = next
+            && self.host_binding(next)? == self.host_binding(&endpoints[at])?
+        {
+            return Ok(());
+        }
+        let name = &handle.view().name;
+        Err(EngineError::conflict(format!(
+            "{name} is served on its published ports by way of network {}, and no other of its networks has them published so: stop {name} first, or put it on one that has",
+            endpoints[at].network_name
+        )))
+    }
+
+    /// Publishes again, by way of another network, what led to an endpoint that a workload no longer has. Where it has no
+    /// other, and what cannot be published so, is published no longer.
+    async fn publish_again(&self, handle: &Handle, ports: &[PublishedPort], moving: &mut Moving) {
+        if way_in(self, &moving.endpoints).is_none() {
+            return;
+        }
+        for publish in again(&handle.fixed.publish, ports) {
+            if let Err(error) = self.open_forward(handle, &publish, moving).await {
+                tracing::warn!(
+                    workload.id = handle.id(),
+                    port = publish.host_ports.map(|(port, _)| port),
+                    error = &error as &dyn std::error::Error,
+                    "a port could not be published by way of another network, and is published no longer"
+                );
+            }
+        }
     }
 
     /// Tells the DNS, and executors whose workloads resolve names themselves, what became of the names of `workload` on
@@ -1051,6 +1242,16 @@ impl Engine {
                 self.open_forward(handle, &publish, moving).await?;
             }
         }
+        // Before they are handed over.
+        let untold = {
+            let mut ports = self.network_list().ports();
+            let untold = ports.iter_mut().filter(|(_, shared)| !shared.told && shared.users.contains(handle.id()));
+            let numbers: Vec<u16> = untold.map(|(host, shared)| (host.port(), shared.told = true).0).collect();
+            numbers
+        };
+        if !untold.is_empty() {
+            self.net().hand_over(&untold).await?;
+        }
         Ok(listeners)
     }
 
@@ -1068,6 +1269,7 @@ impl Engine {
                 publish.container.protocol.as_str()
             )));
         }
+        let publish = &self.bound(handle, publish, self.published_by(handle, &moving.endpoints)?)?;
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {
@@ -1145,26 +1347,54 @@ impl Engine {
             number = host.port();
             let copy = socket.try_clone().map_err(|error| refused(host, &error))?;
             let users = HashSet::from([handle.id().to_owned()]);
-            ports.insert(host, SharedPort { sandbox: sandbox.clone(), socket: Some(socket), users });
+            ports.insert(host, SharedPort { sandbox: sandbox.clone(), socket: Some(socket), users, told: false });
             listeners.push(Listener { host, container: publish.container, socket: Some(copy) });
         }
         Ok(listeners)
     }
 
-    fn close_ports(&self, handle: &Handle) {
-        self.network_list().ports().retain(|_, shared| {
+    async fn close_ports(&self, handle: &Handle) {
+        let mut closed = Vec::new();
+        self.network_list().ports().retain(|host, shared| {
             shared.users.remove(handle.id());
+            if shared.users.is_empty() && shared.told {
+                closed.push(host.port());
+            }
             !shared.users.is_empty()
         });
+        if !closed.is_empty()
+            && let Err(error) = self.net().take_back(&closed).await
+        {
+            tracing::warn!(workload.id = handle.id(), %error, "ports stay closed to internal networks");
+        }
     }
 
-    async fn open_forward(&self, handle: &Handle, publish: &Publish, moving: &mut Moving) -> Result<(), EngineError> {
-        let endpoint = way_in(self, &moving.endpoints).ok_or_else(|| {
+    /// The endpoint by which the ports of a workload are published.
+    ///
+    /// # Errors
+    /// `Invalid` where no network of it has a way out.
+    fn published_by<'a>(&self, handle: &Handle, endpoints: &'a [Endpoint]) -> Result<&'a Endpoint, EngineError> {
+        way_in(self, endpoints).ok_or_else(|| {
             EngineError::invalid(format!(
                 "{} publishes a port and is on no network that has a way out",
                 handle.view().name
             ))
-        })?;
+        })
+    }
+
+    /// What is published without an address of its own is at that of the network.
+    fn bound(&self, handle: &Handle, publish: &Publish, endpoint: &Endpoint) -> Result<Publish, EngineError> {
+        let host_ip = match publish.host_ip {
+            Some(asked) => Some(asked),
+            None => self.host_binding(endpoint).inspect_err(|_| {
+                tracing::warn!(workload.id = handle.id(), network = endpoint.network_name, "a port is not published");
+            })?,
+        };
+        Ok(Publish { host_ip, ..publish.clone() })
+    }
+
+    async fn open_forward(&self, handle: &Handle, publish: &Publish, moving: &mut Moving) -> Result<(), EngineError> {
+        let endpoint = self.published_by(handle, &moving.endpoints)?;
         let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
         let forward = |host: SocketAddr| {
             let target = target(endpoint, host.ip())?;
@@ -1176,7 +1406,7 @@ impl Engine {
                 network: network.clone(),
             })
         };
-        let publish = &Publish { host_ip: publish.host_ip.or_else(|| self.host_binding(endpoint)), ..publish.clone() };
+        let publish = &self.bound(handle, publish, endpoint)?;
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         // A port that the kernel chose for the first address may be taken on the second: then it chooses again.
         let tries = if first == 0 { 0..=8 } else { first..=last };
@@ -1200,10 +1430,12 @@ impl Engine {
         Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
     }
 
-    fn host_binding(&self, endpoint: &Endpoint) -> Option<IpAddr> {
+    /// # Errors
+    /// `Invalid` for one that an older version took and that is no address: nothing is published then.
+    fn host_binding(&self, endpoint: &Endpoint) -> Result<Option<IpAddr>, EngineError> {
         let list = self.network_list().list();
-        let address: IpAddr = list.get(&endpoint.network)?.network.options.get(HOST_BINDING)?.parse().ok()?;
-        (!address.is_unspecified()).then_some(address)
+        let asked = list.get(&endpoint.network).and_then(|entry| entry.network.options.get(HOST_BINDING));
+        asked.map_or(Ok(None), |text| bound_to(&endpoint.network_name, text))
     }
 
     /// Publishes one port on the address asked for, or on every one of the host. An IPv6 that this machine lacks, or that
@@ -1290,6 +1522,26 @@ fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -
     }
     let owner = handle.view().name.clone();
     Err(bireme_net::NetError::PortAllocated { owner, host: SocketAddr::new(wanted, number) }.into())
+}
+
+/// What is to be asked for so that `held` ports are published again, at the numbers that they have and at the addresses that
+/// were `asked` for: where none was, at those of the network by which they are published now.
+fn again(asked: &[Publish], held: &[PublishedPort]) -> Vec<Publish> {
+    let mut all: Vec<Publish> = Vec::new();
+    for port in held {
+        let number = port.host.port();
+        let by_name = asked.iter().any(|one| {
+            one.container == port.container
+                && one.host_ip == Some(port.host.ip())
+                && one.host_ports.is_none_or(|(first, last)| first == 0 || (first..=last).contains(&number))
+        });
+        let host_ip = by_name.then_some(port.host.ip());
+        let publish = Publish { container: port.container, host_ip, host_ports: Some((number, number)) };
+        if !all.contains(&publish) {
+            all.push(publish);
+        }
+    }
+    all
 }
 
 /// The endpoint that published ports lead to.
@@ -1406,7 +1658,52 @@ fn resolv_conf(of_host: &str, servers: &[IpAddr], asked: &Dns, named: bool) -> S
 
 #[cfg(test)]
 mod tests {
+    use bireme_core::spec::Port;
+
     use super::*;
+
+    #[test]
+    fn ports_are_published_again_at_their_numbers_and_where_they_were_asked_for() {
+        let port = |number| Port { number, protocol: Protocol::Tcp };
+        let ask = |number, host_ip: Option<&str>, host_ports| Publish {
+            container: port(number),
+            host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+            host_ports,
+        };
+        let held = |number, host: &str| PublishedPort { container: port(number), host: host.parse().unwrap() };
+        let asked = [ask(80, None, Some((8080, 8089))), ask(81, Some("127.0.0.1"), None), ask(82, None, None)];
+        // The first network had its own address for what was asked for without one.
+        let had =
+            [held(80, "192.0.2.1:8081"), held(81, "127.0.0.1:4000"), held(82, "0.0.0.0:4001"), held(82, "[::]:4001")];
+        let expected = [
+            ask(80, None, Some((8081, 8081))),
+            ask(81, Some("127.0.0.1"), Some((4000, 4000))),
+            ask(82, None, Some((4001, 4001))),
+        ];
+        assert_eq!(again(&asked, &had), expected);
+        assert!(again(&asked, &[]).is_empty());
+    }
+
+    #[test]
+    fn options_that_cannot_be_read_are_refused_and_open_nothing() {
+        let with = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        for (key, good, bad) in [
+            (ICC, &["false", "0", "True"][..], &["no", "", "off"][..]),
+            (MASQUERADE, &["true", "F"], &["yes"]),
+            (HOST_BINDING, &["127.0.0.1", "0.0.0.0"], &["127.0.0.l", "", "localhost", "127.0.0.1:80"]),
+        ] {
+            for value in good {
+                check_options("front", &with(key, value)).unwrap();
+            }
+            for value in bad {
+                let refusal = check_options("front", &with(key, value)).unwrap_err().to_string();
+                assert!(refusal.contains(key) && refusal.contains("front"), "{refusal}");
+            }
+        }
+        assert_eq!(bound_to("front", "127.0.0.1").unwrap(), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(bound_to("front", "0.0.0.0").unwrap(), None);
+        assert!(bound_to("front", "127.0.0.l").is_err(), "also of a network of an older version");
+    }
 
     #[test]
     fn resolv_conf_is_the_hosts_but_for_what_was_asked() {

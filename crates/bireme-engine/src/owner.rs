@@ -28,9 +28,10 @@ pub(crate) enum Command {
     Ending(Reply<bool>),
     Pause(Reply<()>),
     Unpause(Reply<()>),
+    /// Answers what it was called before.
     Rename {
         to: String,
-        reply: Reply<()>,
+        reply: Reply<String>,
     },
     /// It is no longer linked to what it knows by `alias`.
     Unlink {
@@ -211,7 +212,7 @@ impl Owner {
             Command::Rename { to, reply } => {
                 let before = std::mem::replace(&mut self.name, to);
                 self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
-                let result = self.remember().await;
+                let result = self.remember().await.map(|()| before.clone());
                 if result.is_err() {
                     self.name = before;
                     self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);

@@ -24,11 +24,14 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 
 use crate::NetworkId;
+use crate::places::share_of_dns;
 
 /// Questions over UDP being worked on at once, at one gateway and of one asker.
 const AT_ONCE: Limits = Limits { all: 512, each: 64 };
 /// Connections open at once, at one gateway and of one asker.
 const CONNECTIONS: Limits = Limits { all: 256, each: 16 };
+/// The same of the whole engine, and of one asker wherever it asks; fewer where the daemon may have few descriptors.
+const CONNECTIONS_OF_ALL: Limits = Limits { all: 1024, each: 64 };
 /// Questions that wait for upstream servers at once, of the whole engine and of one asker wherever it asks: each holds a
 /// socket.
 const UPSTREAM_AT_ONCE: Limits = Limits { all: 1024, each: 64 };
@@ -304,8 +307,8 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(fixed: Option<Vec<SocketAddr>>) -> Self {
-        Self { fixed, read: Mutex::default(), room: Room::new(UPSTREAM_AT_ONCE) }
+    fn new(fixed: Option<Vec<SocketAddr>>, files: u64) -> Self {
+        Self { fixed, read: Mutex::default(), room: Room::new(UPSTREAM_AT_ONCE.with(files)) }
     }
 
     fn servers(&self) -> Vec<SocketAddr> {
@@ -413,6 +416,11 @@ struct Limits {
 }
 
 impl Limits {
+    /// For a process that may have so many descriptors.
+    fn with(self, files: u64) -> Self {
+        Self { all: share_of_dns(files, self.all), ..self }
+    }
+
     /// Whether one more finds a place, with `own` of its asker and `near` of the asker's network among `taken`. One who
     /// has few gets up to all of the places, one who has many only some: of half of them a quarter each network. So those
     /// who ask much, however many they are, leave room for others; and whole networks do.
@@ -503,10 +511,17 @@ fn give_back<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, of: &K) {
 /// What all sockets of the DNS share.
 pub(crate) struct Service {
     pub(crate) directory: Directory,
-    pub(crate) upstream: Upstream,
+    upstream: Upstream,
+    connections: Arc<Room>,
 }
 
 impl Service {
+    /// `files`: how many descriptors this process may have.
+    pub(crate) fn new(upstream: Option<Vec<SocketAddr>>, files: u64) -> Self {
+        let connections = Room::new(CONNECTIONS_OF_ALL.with(files));
+        Self { directory: Directory::default(), upstream: Upstream::new(upstream, files), connections }
+    }
+
     /// Serves one gateway, or the workloads of one sandbox, until the answer is dropped.
     pub(crate) fn serve(
         self: &Arc<Self>,
@@ -562,9 +577,10 @@ impl Service {
             };
             let Some(asker) = inside.clone().or_else(|| self.directory.client(client.ip())) else { continue };
             let Some(place) = room.place(&asker.sandbox, None) else { continue };
+            let Some(of_all) = self.connections.place(&asker.sandbox, None) else { continue };
             let service = Arc::clone(&self);
             tasks.spawn(async move {
-                let _place = place;
+                let _places = (place, of_all);
                 while let Ok(Ok(question)) = tokio::time::timeout(IDLE, read_message(&mut stream)).await {
                     let Some(answer) = service.answer(&question, &asker, true).await else { break };
                     // One that never reads holds no place for good.
@@ -636,6 +652,16 @@ mod tests {
         let room = Room::new(AT_ONCE);
         let _held: Vec<_> = (0..20).map(|number| greedy(&room, &format!("greedy{number}"), None)).collect();
         assert_eq!(greedy(&room, "modest", None).len(), FEW);
+    }
+
+    /// However many gateways and sandboxes there are to ask at.
+    #[test]
+    fn connections_of_all_gateways_together_leave_descriptors() {
+        let service = Service::new(None, 256);
+        let (all, of) = (32, |number: usize| format!("greedy{number}"));
+        let held: Vec<_> = (0..100).flat_map(|number| greedy(&service.connections, &of(number), None)).collect();
+        assert!(held.len() <= all && service.upstream.room.limits.all == all, "{}", held.len());
+        assert_eq!(greedy(&service.connections, "modest", None).len().min(1), usize::from(held.len() < all));
     }
 
     #[tokio::test]

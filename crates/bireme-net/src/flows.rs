@@ -8,8 +8,11 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
-use bireme_sys::conntrack::Flow;
+use bireme_sys::conntrack::{self, Flow};
+use bireme_sys::netlink::{Refused, Socket, Subsystem};
+use bireme_sys::route;
 use ipnet::IpNet;
+use rustix::io::Errno;
 
 use crate::rules::{UDP, number_of};
 use crate::{Forward, NetworkSpec};
@@ -102,6 +105,31 @@ impl Stale {
             || self.removed.iter().any(removed)
             || self.published.iter().any(published)
             || self.unguarded.iter().any(unguarded)
+    }
+}
+
+/// Has the kernel forget what is `stale`, in the network namespace of the caller. One that remembers nothing has nothing to
+/// forget.
+///
+/// Blocks for as long as it takes to read everything that the kernel remembers: some seconds where that is much, and those
+/// who send decide how much it is. On sockets of its own, so that nobody need wait who is not concerned.
+pub(crate) fn forget(stale: &Stale) {
+    if stale.is_empty() {
+        return;
+    }
+    let forgetting = || -> Result<usize, Refused> {
+        let found = route::addresses(&mut Socket::open(Subsystem::Route)?)?;
+        let local: HashSet<IpAddr> = found.into_iter().map(|(_, (address, _))| address).collect();
+        conntrack::forget(&mut Socket::open(Subsystem::Netfilter)?, |flow| stale.matches(flow, &local))
+    };
+    match forgetting() {
+        Ok(count) => tracing::debug!(count, "connections that are no longer let through are forgotten"),
+        Err(refused) if matches!(refused.errno, Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::NOENT) => {
+            tracing::debug!(%refused, "this kernel does not tell which connections it remembers");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "connections of removed workloads and ports may go on until they are silent");
+        }
     }
 }
 

@@ -36,7 +36,8 @@ const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// What this engine knows of how the host forwarded: the names of the table's chains, should somebody remove the table.
 pub(crate) struct Forwarding {
     chains: Vec<String>,
-    /// The same for the next daemon. It is emptied with everything that the names tell of, by a restart of the machine.
+    /// The same for the next daemon of the same network namespace, as long as the machine runs: elsewhere and later, it
+    /// tells of settings that nobody changed.
     file: PathBuf,
 }
 
@@ -45,7 +46,7 @@ impl Forwarding {
     pub(crate) fn load(run_dir: &Path) -> Self {
         let file = run_dir.join("forwarding");
         let text = std::fs::read_to_string(&file).unwrap_or_default();
-        Self { chains: text.lines().filter(|name| is_ours(name)).map(str::to_owned).collect(), file }
+        Self { chains: known(&text, mark().as_deref()), file }
     }
 
     /// Turns forwarding on for the families of `gateways`, and makes the table again where somebody removed it.
@@ -112,7 +113,8 @@ impl Forwarding {
             return;
         }
         let new = self.file.with_extension("new");
-        let written = std::fs::write(&new, chains.join("\n")).and_then(|()| std::fs::rename(&new, &self.file));
+        let text = format!("{}\n{}", mark().unwrap_or_default(), chains.join("\n"));
+        let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.file));
         if let Err(error) = written {
             tracing::warn!(file = %self.file.display(), %error, "how the host forwarded is not kept for the next daemon");
         }
@@ -146,6 +148,22 @@ impl Forwarding {
         batch.delete_table();
         batch.commit(socket).map_err(NetError::kernel("removing nf_tables table bireme_forwarding"))
     }
+}
+
+/// The names of chains in a file that was written under this `mark`.
+fn known(text: &str, mark: Option<&str>) -> Vec<String> {
+    let mut lines = text.lines();
+    if mark.is_none() || lines.next() != mark {
+        return Vec::new();
+    }
+    lines.filter(|name| is_ours(name)).map(str::to_owned).collect()
+}
+
+/// Which boot of which machine this is, and which of its network namespaces.
+fn mark() -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = rustix::fs::stat("/proc/thread-self/ns/net").ok()?;
+    Some(format!("of {} {}:{}", boot.trim(), namespace.st_dev, namespace.st_ino))
 }
 
 /// Settings and their values before, in the order of being put back.
@@ -294,6 +312,23 @@ mod tests {
         assert_eq!(missing(&names, &names[..2]), names[2..]);
         let put_back = before(&names).into_iter().map(|(path, value)| format!("{path}={value}")).collect::<Vec<_>>();
         assert_eq!(put_back, ["ipv4/ip_forward=0", "ipv6/conf/eth0/forwarding=1"]);
+    }
+
+    #[test]
+    fn a_file_of_another_boot_or_namespace_tells_nothing() {
+        let text = "of 1 4:7\nforward\nwas/0/ipv4/ip_forward\ninput\n";
+        assert_eq!(known(text, Some("of 1 4:7")), ["forward", "was/0/ipv4/ip_forward"]);
+        for other in [Some("of 2 4:7"), Some("of 1 4:8"), None] {
+            assert!(known(text, other).is_empty(), "{other:?}");
+        }
+        assert!(known("forward\nwas/0/ipv4/ip_forward", Some("of 1 4:7")).is_empty(), "of an older version");
+        assert!(known("\nforward", None).is_empty());
+        let here = mark().unwrap();
+        let there = std::thread::spawn(|| {
+            bireme_sys::netns::isolate_thread().unwrap();
+            mark().unwrap()
+        });
+        assert_ne!(here, there.join().unwrap());
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bireme_core::{Names, SandboxId};
 use bireme_sys::nft::{Removal, Watch};
@@ -43,7 +43,7 @@ pub use error::NetError;
 pub use inside::DNS_INSIDE;
 pub use spec::{Attached, Driver, Endpoint, Forward, Keep, NetOptions, NetworkId, NetworkSpec, Subnet, SweepReport};
 
-use dns::{Directory, Service, Upstream};
+use dns::Service;
 use state::{Sandboxes, State};
 
 /// Until rules that could not be made again are tried again.
@@ -67,6 +67,8 @@ struct Inner {
     state: Mutex<State>,
     sandboxes: Sandboxes,
     service: Arc<Service>,
+    /// Taken by whoever has the kernel forget connections; those who need that done wait here, and nobody else does.
+    forgetting: Mutex<()>,
     /// Hears of tables that others remove; ends when dropped.
     watching: Mutex<JoinSet<()>>,
 }
@@ -74,6 +76,16 @@ struct Inner {
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the kernel forget what is to be forgotten now. When this returns, what others were about to forget is forgotten
+    /// too. Blocks.
+    fn forget(&self) {
+        let _one_at_a_time = self.forgetting.lock().unwrap_or_else(PoisonError::into_inner);
+        let stale = self.state().begin_forgetting();
+        let begin = Instant::now();
+        flows::forget(&stale);
+        self.state().forgot(begin.elapsed());
     }
 }
 
@@ -100,8 +112,7 @@ impl Net {
             return Err(NetError::Instance(options.instance));
         }
         let runtime = tokio::runtime::Handle::current();
-        let upstream = Upstream::new(options.upstream_dns.clone());
-        let service = Arc::new(Service { directory: Directory::default(), upstream });
+        let service = Arc::new(Service::new(options.upstream_dns.clone(), state::open_files()));
         let dns = Arc::clone(&service);
         let opened = tokio::task::spawn_blocking(move || {
             let sandboxes = Sandboxes::open(&options.run_dir)?;
@@ -112,7 +123,8 @@ impl Net {
         let (sandboxes, state, watch) = opened.await.map_err(|_| NetError::ShutDown)??;
         let watch = readable(watch).map_err(NetError::io("listening for changes of nf_tables"))?;
         let state = Mutex::new(state);
-        let inner = Arc::new(Inner { state, sandboxes, service, watching: Mutex::default() });
+        let inner =
+            Arc::new(Inner { state, sandboxes, service, forgetting: Mutex::default(), watching: Mutex::default() });
         let watching = mend_what_is_removed(watch, Arc::downgrade(&inner));
         inner.watching.lock().unwrap_or_else(PoisonError::into_inner).spawn(watching);
         Ok(Self { inner })
@@ -154,6 +166,17 @@ impl Net {
         tokio::task::spawn_blocking(move || sandboxes.ensure(&id)).await.map_err(|_| NetError::ShutDown)?
     }
 
+    /// The network namespace of a sandbox in which something runs, for another workload to join. Where its file is gone,
+    /// the namespace of its process `running` is bound to it again.
+    ///
+    /// # Errors
+    /// `NotFound` where neither is there.
+    pub async fn running_sandbox(&self, id: &SandboxId, running: Option<u32>) -> Result<PathBuf, NetError> {
+        let (sandboxes, id) = (self.inner.sandboxes.clone(), id.clone());
+        let found = tokio::task::spawn_blocking(move || sandboxes.of_running(&id, running));
+        found.await.map_err(|_| NetError::ShutDown)?
+    }
+
     /// Removes the sandbox's namespace and what is still attached to it. Processes still inside keep a namespace
     /// without a network. Idempotent.
     pub async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), NetError> {
@@ -167,11 +190,19 @@ impl Net {
     /// `NotFound` when network or sandbox are not ready; `Invalid` for addresses outside the network; `Conflict` for an
     /// address in use. Nothing is left behind.
     pub async fn attach(&self, endpoint: &Endpoint) -> Result<Attached, NetError> {
-        let endpoint = endpoint.clone();
-        self.with_state(move |state| state.attach(&endpoint)).await
+        let (endpoint, concerned) = (endpoint.clone(), endpoint.clone());
+        // Nothing that was begun with whoever had the addresses before comes to this one.
+        self.with_clear_state(move |state| state.remembers(&concerned), move |state| state.attach(&endpoint)).await
     }
 
-    /// Takes the endpoint's addresses away; the last endpoint of a sandbox on a network takes the interface with it,
+    /// Has the way out of a sandbox go over another network where the one it went over is gone: the first of `wanted` that
+    /// it is on, or any that has one. Answers over which it goes now.
+    pub async fn lead_out(&self, sandbox: &SandboxId, wanted: &[NetworkId]) -> Result<Option<NetworkId>, NetError> {
+        let (sandbox, wanted) = (sandbox.clone(), wanted.to_vec());
+        self.with_state(move |state| state.lead_out(&sandbox, &wanted)).await
+    }
+
+    /// Takes the endpoint's addresses away, and the published ports that lead to them; the last endpoint of a sandbox on a network takes the interface with it,
     /// which the kernel removes within some 30 ms after this returned. Idempotent.
     pub async fn detach(&self, endpoint: &Endpoint) -> Result<(), NetError> {
         let endpoint = endpoint.clone();
@@ -187,8 +218,22 @@ impl Net {
     /// `Conflict` when another program or workload has the port; `Invalid` when the host has no such address;
     /// `Unsupported` for an internal network, for an IPv6 port of an IPv4 workload and the reverse.
     pub async fn publish(&self, forward: &Forward) -> Result<SocketAddr, NetError> {
-        let forward = forward.clone();
-        self.with_state(move |state| state.publish(&forward)).await
+        let (forward, concerned) = (forward.clone(), forward.clone());
+        // What is to be forgotten of the port's last holder is not taken for this one's.
+        self.with_clear_state(move |state| state.remembers_port(&concerned), move |state| state.publish(&forward)).await
+    }
+
+    /// Keeps internal networks from TCP ports of the host whose listening sockets are handed to workloads: each socket is
+    /// told of once, before anybody serves it.
+    pub async fn hand_over(&self, ports: &[u16]) -> Result<(), NetError> {
+        let ports = ports.to_vec();
+        self.with_state(move |state| state.hand_over(&ports)).await
+    }
+
+    /// That sockets told of by [`Self::hand_over`] are closed, each once.
+    pub async fn take_back(&self, ports: &[u16]) -> Result<(), NetError> {
+        let ports = ports.to_vec();
+        self.with_state(move |state| state.take_back(&ports)).await
     }
 
     /// Takes back all that `owner` published. Idempotent.
@@ -266,20 +311,35 @@ impl Net {
         &self,
         work: impl FnOnce(&mut State) -> Result<T, NetError> + Send + 'static,
     ) -> Result<T, NetError> {
+        self.with_clear_state(|_| false, work).await
+    }
+
+    /// As [`Self::with_state`], once the kernel has forgotten what is of concern to it.
+    async fn with_clear_state<T: Send + 'static>(
+        &self,
+        concerned: impl Fn(&State) -> bool + Send + 'static,
+        work: impl FnOnce(&mut State) -> Result<T, NetError> + Send + 'static,
+    ) -> Result<T, NetError> {
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || changed(&inner, work)).await.map_err(|_| NetError::ShutDown)?
+        tokio::task::spawn_blocking(move || changed(&inner, concerned, work)).await.map_err(|_| NetError::ShutDown)?
     }
 }
 
-/// Does `work`, and sees to it that the kernel soon forgets the connections that it put an end to.
-fn changed<T>(inner: &Arc<Inner>, work: impl FnOnce(&mut State) -> T) -> T {
+/// Does `work`, and sees to it that the kernel soon forgets the connections that it put an end to. Before, the kernel
+/// forgets what is to be forgotten, while `concerned`.
+fn changed<T>(inner: &Arc<Inner>, concerned: impl Fn(&State) -> bool, work: impl FnOnce(&mut State) -> T) -> T {
     let mut state = inner.state();
+    while concerned(&state) {
+        drop(state);
+        inner.forget();
+        state = inner.state();
+    }
     let answer = work(&mut state);
     if let Some(time) = state.forget_in() {
         let inner = Arc::downgrade(inner);
         tokio::runtime::Handle::current().spawn(async move {
             tokio::time::sleep(time).await;
-            let forget = move || inner.upgrade().into_iter().for_each(|inner| inner.state().forget_stale());
+            let forget = move || inner.upgrade().into_iter().for_each(|inner| inner.forget());
             let _ = tokio::task::spawn_blocking(forget).await;
         });
     }
@@ -310,7 +370,9 @@ async fn mend_what_is_removed(mut watch: AsyncFd<Watch>, inner: Weak<Inner>) {
         };
         loop {
             let (inner, removed) = (inner.clone(), removed.clone());
-            let mend = move || inner.upgrade().map_or(Ok(()), |inner| changed(&inner, |state| state.mend(&removed)));
+            let mend = move || {
+                inner.upgrade().map_or(Ok(()), |inner| changed(&inner, |_| false, |state| state.mend(&removed)))
+            };
             match tokio::task::spawn_blocking(mend).await {
                 Ok(Err(error)) => {
                     let cause = std::error::Error::source(&error).map(ToString::to_string);

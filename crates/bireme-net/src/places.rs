@@ -62,6 +62,22 @@ pub(crate) fn decide(held: &[Held], source: Source, quiet: Duration) -> Decision
     found.map_or(Decision::Refuse, Decision::Instead)
 }
 
+/// The descriptors that one place takes at most: a client's and that towards the workload.
+const FILES_OF_A_PLACE: u64 = 2;
+/// More are of no use, and looking at all of them takes its time.
+const MOST_OF_ALL_PORTS: u64 = 1 << 14;
+
+/// How many places all published ports have together in a process that may have `files` descriptors: what takes no more
+/// than half of them. The other half is for requests, for the kernel's answers and for what is remembered.
+pub(crate) fn places_of_all_ports(files: u64) -> usize {
+    usize::try_from((files / 2 / FILES_OF_A_PLACE).clamp(1, MOST_OF_ALL_PORTS)).unwrap_or(1)
+}
+
+/// The same for what the DNS does at once of one kind, with `most` at all: an eighth.
+pub(crate) fn share_of_dns(files: u64, most: usize) -> usize {
+    usize::try_from(files / 8).unwrap_or(most).clamp(1, most)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -85,6 +101,19 @@ mod tests {
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+    }
+
+    #[test]
+    fn half_of_all_descriptors_are_left_for_everything_else() {
+        for files in [64, 1024, 4096, 1 << 20, u64::MAX] {
+            let ports = u64::try_from(places_of_all_ports(files)).unwrap();
+            assert!(ports >= 1 && ports * FILES_OF_A_PLACE <= files / 2, "{files}");
+            let dns = u64::try_from(share_of_dns(files, 1024)).unwrap();
+            // Connections, and questions to servers.
+            assert!(dns >= 1 && 2 * dns <= files / 4, "{files}");
+        }
+        assert_eq!((places_of_all_ports(1024), share_of_dns(1024, 1024)), (256, 128));
+        assert_eq!((places_of_all_ports(1 << 20), share_of_dns(1 << 20, 1024)), (1 << 14, 1024));
     }
 
     #[test]

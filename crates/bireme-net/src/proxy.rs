@@ -1,13 +1,14 @@
 //! Published ports that a socket of ours passes on, because no rule can: from IPv6 to an IPv4 workload, and from `::1`.
 //!
-//! There are only so many places, and who gets one is decided in [`crate::places`].
+//! There are only so many places, for each port and for all of them together, and who gets one is decided in
+//! [`crate::places`].
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::places::{Decision, Held, Source, decide};
+use crate::places::{Decision, Held, Source, decide, places_of_all_ports};
 
 /// How much is passed on at once for one port.
 #[derive(Clone, Copy)]
@@ -70,12 +71,87 @@ impl Activity {
     }
 }
 
+/// The places of all ports of one engine: each takes descriptors of the daemon, which needs some for everything else.
+pub(crate) struct Pool {
+    most: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    last: u64,
+    guests: HashMap<u64, Pooled>,
+}
+
+struct Pooled {
+    source: Source,
+    activity: Activity,
+    /// `None` until it is being served.
+    serving: Option<AbortHandle>,
+}
+
+impl Pool {
+    /// Of a process that may have so many descriptors.
+    pub(crate) fn new(files: u64) -> Self {
+        Self { most: places_of_all_ports(files), taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for `source`, where need be that of somebody at whichever port, who is served no longer then.
+    fn place(self: &Arc<Self>, source: Source, activity: &Activity) -> Option<Ticket> {
+        let mut taken = self.taken();
+        if taken.guests.len() >= self.most {
+            let (numbers, held): (Vec<u64>, Vec<Held>) = taken
+                .guests
+                .iter()
+                .map(|(number, one)| (*number, Held { source: one.source, silent: one.activity.silent() }))
+                .unzip();
+            let Decision::Instead(at) = decide(&held, source, TCP.quiet) else { return None };
+            if let Some(serving) = taken.guests.remove(&numbers[at]).and_then(|one| one.serving) {
+                serving.abort();
+            }
+        }
+        taken.last += 1;
+        let number = taken.last;
+        taken.guests.insert(number, Pooled { source, activity: activity.clone(), serving: None });
+        drop(taken);
+        Some(Ticket { pool: Arc::clone(self), number })
+    }
+}
+
+/// A place in a [`Pool`], given back when dropped.
+struct Ticket {
+    pool: Arc<Pool>,
+    number: u64,
+}
+
+impl Ticket {
+    /// By this the place is taken away again.
+    fn serves(&self, serving: &AbortHandle) {
+        match self.pool.taken().guests.get_mut(&self.number) {
+            Some(one) => one.serving = Some(serving.clone()),
+            // Somebody has it already.
+            None => serving.abort(),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.pool.taken().guests.remove(&self.number);
+    }
+}
+
 /// Somebody who has a place; what is done for him ends when it is dropped.
 struct Guest<T> {
     source: Source,
     activity: Activity,
     serving: AbortHandle,
     what: T,
+    _ticket: Ticket,
 }
 
 impl<T> Drop for Guest<T> {
@@ -98,12 +174,18 @@ fn room<K: Clone + Eq + std::hash::Hash, T>(guests: &mut HashMap<K, Guest<T>>, s
 }
 
 /// Passes on what connects to `listener`.
-pub(crate) fn tcp(runtime: &Handle, listener: std::net::TcpListener, target: SocketAddr) -> io::Result<Passing> {
-    tcp_within(TCP, runtime, listener, target)
+pub(crate) fn tcp(
+    pool: &Arc<Pool>,
+    runtime: &Handle,
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+) -> io::Result<Passing> {
+    tcp_within(TCP, pool, runtime, listener, target)
 }
 
 fn tcp_within(
     bounds: Bounds,
+    pool: &Arc<Pool>,
     runtime: &Handle,
     listener: std::net::TcpListener,
     target: SocketAddr,
@@ -111,6 +193,7 @@ fn tcp_within(
     let _inside = runtime.enter();
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
+    let pool = Arc::clone(pool);
     let serve = async move {
         let mut guests = HashMap::new();
         let mut connections = JoinSet::new();
@@ -133,13 +216,15 @@ fn tcp_within(
                 continue;
             }
             let activity = Activity::begin();
+            let Some(ticket) = pool.place(source, &activity) else { continue };
             let mut client = Watched { stream: client, activity: activity.clone() };
             let serving = connections.spawn(async move {
                 if let Ok(mut workload) = TcpStream::connect(target).await {
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut workload).await;
                 }
             });
-            guests.insert(serving.id(), Guest { source, activity, serving, what: () });
+            ticket.serves(&serving);
+            guests.insert(serving.id(), Guest { source, activity, serving, what: (), _ticket: ticket });
         }
     };
     let mut tasks = JoinSet::new();
@@ -182,12 +267,18 @@ impl AsyncWrite for Watched {
 }
 
 /// Passes on what is sent to `socket`, and the answers back to whom they are for.
-pub(crate) fn udp(runtime: &Handle, socket: std::net::UdpSocket, target: SocketAddr) -> io::Result<Passing> {
-    udp_within(UDP, runtime, socket, target)
+pub(crate) fn udp(
+    pool: &Arc<Pool>,
+    runtime: &Handle,
+    socket: std::net::UdpSocket,
+    target: SocketAddr,
+) -> io::Result<Passing> {
+    udp_within(UDP, pool, runtime, socket, target)
 }
 
 fn udp_within(
     bounds: Bounds,
+    pool: &Arc<Pool>,
     runtime: &Handle,
     socket: std::net::UdpSocket,
     target: SocketAddr,
@@ -195,16 +286,23 @@ fn udp_within(
     let _inside = runtime.enter();
     socket.set_nonblocking(true)?;
     let socket = Arc::new(UdpSocket::from_std(socket)?);
+    let pool = Arc::clone(pool);
     let serve = async move {
         let mut guests: HashMap<SocketAddr, Guest<Arc<UdpSocket>>> = HashMap::new();
         // Each ends with the client that is forgotten.
         let mut answering: JoinSet<SocketAddr> = JoinSet::new();
         let mut buffer = vec![0; LARGEST];
         loop {
-            while let Some(ended) = answering.try_join_next_with_id() {
-                forget(&mut guests, ended);
-            }
-            let Ok((count, client)) = socket.recv_from(&mut buffer).await else {
+            let received = tokio::select! {
+                biased;
+                // One whose place is somebody else's at another port keeps no socket until something is sent here.
+                Some(ended) = answering.join_next_with_id() => {
+                    forget(&mut guests, ended);
+                    continue;
+                }
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            let Ok((count, client)) = received else {
                 // An ICMP error of an earlier answer; nothing is wrong with the socket.
                 tokio::task::yield_now().await;
                 continue;
@@ -213,9 +311,11 @@ fn udp_within(
             if !guests.contains_key(&client) && room(&mut guests, source, bounds) {
                 let Ok(workload) = towards(target).await else { continue };
                 let (what, activity) = (Arc::new(workload), Activity::begin());
+                let Some(ticket) = pool.place(source, &activity) else { continue };
                 let answers = answer(Arc::clone(&socket), Arc::clone(&what), client, activity.clone());
                 let serving = answering.spawn(answers);
-                guests.insert(client, Guest { source, activity, serving, what });
+                ticket.serves(&serving);
+                guests.insert(client, Guest { source, activity, serving, what, _ticket: ticket });
             }
             if let Some(guest) = guests.get(&client) {
                 guest.activity.note();
@@ -228,12 +328,16 @@ fn udp_within(
     Ok(Passing(tasks))
 }
 
-/// Forgets a client that nothing was sent to for long. Whoever made room is forgotten already, and may have come again.
+/// Forgets a client that nothing was sent to for long, or whose place is taken at another port. Whoever made room here is
+/// forgotten already, and may have come again.
 fn forget<T>(guests: &mut HashMap<SocketAddr, Guest<T>>, ended: Result<(tokio::task::Id, SocketAddr), JoinError>) {
-    if let Ok((id, client)) = ended
-        && guests.get(&client).is_some_and(|guest| guest.serving.id() == id)
-    {
-        guests.remove(&client);
+    match ended {
+        Ok((id, client)) => {
+            if guests.get(&client).is_some_and(|guest| guest.serving.id() == id) {
+                guests.remove(&client);
+            }
+        }
+        Err(error) => guests.retain(|_, guest| guest.serving.id() != error.id()),
     }
 }
 
@@ -298,8 +402,51 @@ mod tests {
     async fn passing(bounds: Bounds) -> (Passing, SocketAddr) {
         let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let passing = tcp_within(bounds, &Handle::current(), listener, echo().await).unwrap();
+        let passing = tcp_within(bounds, &roomy(), &Handle::current(), listener, echo().await).unwrap();
         (passing, SocketAddr::new(IpAddr::from([127, 0, 0, 1]), port))
+    }
+
+    /// Places for all that is tried here.
+    fn roomy() -> Arc<Pool> {
+        Arc::new(Pool::new(u64::MAX))
+    }
+
+    #[tokio::test]
+    async fn all_ports_together_have_no_more_places_than_descriptors_allow() {
+        // 6 places, at ports that would have 8 each.
+        let pool = Arc::new(Pool::new(24));
+        let mut ports = Vec::new();
+        for _ in 0..3 {
+            let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+            let at = SocketAddr::new(IpAddr::from([127, 0, 0, 1]), listener.local_addr().unwrap().port());
+            ports.push((tcp_within(FEW, &pool, &Handle::current(), listener, echo().await).unwrap(), at));
+        }
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (by_udp, target) = (socket.local_addr().unwrap(), echo().await);
+        let _udp = udp_within(FEW, &pool, &Handle::current(), socket, target).unwrap();
+        let client = UdpSocket::bind(local("127.0.0.2")).await.unwrap();
+        client.send_to(b"word", by_udp).await.unwrap();
+        while pool.taken().guests.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // One client fills them all over two of the ports; what he had first makes room, at whichever port it was.
+        let mut many = working("127.0.0.2", ports[0].1, 5).await;
+        assert_eq!(pool.taken().guests.len(), 6);
+        let mut others = Vec::new();
+        for at in [ports[1].1, ports[2].1] {
+            others.extend(working("127.0.0.3", at, 1).await);
+        }
+        assert_eq!(pool.taken().guests.len(), 6, "no more than there are");
+        assert!(!works(&mut many[0]).await, "his oldest went");
+        for stream in &mut others {
+            assert!(works(stream).await);
+        }
+        assert!(!works(&mut connect("127.0.0.2", ports[2].1).await).await, "he pushes nobody out who has less");
+        drop((many, others));
+        while pool.taken().guests.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        working("127.0.0.4", ports[0].1, 4).await;
     }
 
     async fn connect(from: &str, to: SocketAddr) -> TcpStream {
@@ -374,7 +521,7 @@ mod tests {
         });
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let at = socket.local_addr().unwrap();
-        let _passing = udp_within(FEW, &Handle::current(), socket, target).unwrap();
+        let _passing = udp_within(FEW, &roomy(), &Handle::current(), socket, target).unwrap();
         let asks = async |from: &UdpSocket| {
             from.send_to(b"word", at).await.unwrap();
             let mut word = [0; 16];

@@ -156,6 +156,8 @@ pub struct Keep {
     pub sandboxes: Vec<SandboxId>,
     pub endpoints: Vec<Endpoint>,
     pub forwards: Vec<Forward>,
+    /// TCP ports of the host whose listening sockets workloads were handed, once for each socket.
+    pub handed: Vec<u16>,
 }
 
 /// What [`crate::Net::sweep`] found.

@@ -9,13 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket, Subsystem};
 use bireme_sys::nft::Removal;
-use bireme_sys::{conntrack, listen, netns, route};
+use bireme_sys::packet::{self, PacketSocket};
+use bireme_sys::{listen, netns, route};
 use ipnet::IpNet;
 use rustix::io::Errno;
 use tokio::runtime::Handle;
@@ -26,7 +27,7 @@ use crate::dns::Service;
 use crate::flows::Stale;
 use crate::forwarding::{self, Forwarding};
 use crate::guard::Port;
-use crate::proxy::{self, Passing};
+use crate::proxy::{self, Passing, Pool};
 use crate::rules::{Content, DnsPorts, Proxied, Ruled, Rules};
 use crate::{Attached, Endpoint, Forward, NetError, NetworkId, NetworkSpec};
 
@@ -43,7 +44,9 @@ pub(crate) struct State {
     pub(crate) forwarding: Forwarding,
     /// What the kernel shall forget of connections.
     pub(crate) stale: Stale,
-    /// Whether somebody is about to call [`Self::forget_stale`].
+    /// What is being forgotten in this moment, without the lock.
+    leaving_memory: Arc<Stale>,
+    /// Whether somebody is about to call [`Self::begin_forgetting`].
     forgetting: bool,
     /// How long it took the last time.
     forgot_in: Duration,
@@ -55,6 +58,10 @@ pub(crate) struct State {
     pub(crate) networks: BTreeMap<NetworkId, Network>,
     pub(crate) links: BTreeMap<(SandboxId, NetworkId), Link>,
     pub(crate) forwards: Vec<Held>,
+    /// How many sockets listen at each TCP port of the host for workloads that were handed them.
+    pub(crate) handed: BTreeMap<u16, usize>,
+    /// The places of all ports that are passed on here.
+    pool: Arc<Pool>,
     /// Interfaces that the kernel is still removing, and the sandbox they are in.
     leaving: Vec<(SandboxId, JoinHandle<()>)>,
 }
@@ -94,6 +101,13 @@ impl Link {
             addresses: self.endpoints.values().flat_map(|one| &one.addresses).map(IpNet::addr).collect(),
             routes: self.routes,
         }
+    }
+}
+
+impl Link {
+    /// Whether the way out of its sandbox goes over it.
+    fn leads_out(&self) -> bool {
+        self.endpoints.values().any(|one| one.default_route)
     }
 }
 
@@ -144,6 +158,7 @@ impl State {
             rules,
             forwarding: Forwarding::load(&sandboxes.run_dir),
             stale: Stale::default(),
+            leaving_memory: Arc::default(),
             forgetting: false,
             forgot_in: Duration::ZERO,
             sandboxes,
@@ -153,6 +168,8 @@ impl State {
             networks: BTreeMap::new(),
             links: BTreeMap::new(),
             forwards: Vec::new(),
+            handed: BTreeMap::new(),
+            pool: Arc::new(Pool::new(open_files())),
             leaving: Vec::new(),
         })
     }
@@ -187,8 +204,14 @@ impl State {
             networks: self.networks.values().map(Network::ruled).collect(),
             ports: self.links.values().map(Link::port).collect(),
             forwards: forwards.map(|held| held.forward.clone()).collect(),
-            proxied: self.forwards.iter().filter_map(Held::proxied).collect(),
+            proxied: self.proxied().collect(),
         })
+    }
+
+    /// Every port of the host at which a socket listens for workloads, once or more often.
+    fn proxied(&self) -> impl Iterator<Item = Proxied> {
+        let handed = self.handed.keys().map(|port| (Protocol::Tcp, *port));
+        self.forwards.iter().filter_map(Held::proxied).chain(handed)
     }
 
     /// Somebody removed tables, as `nft flush ruleset` does: makes again what is gone of ours, and has the kernel forget
@@ -232,7 +255,7 @@ impl State {
         }
     }
 
-    /// In what time [`Self::forget_stale`] shall be called; `None` where nothing is to be forgotten or somebody is about
+    /// In what time [`Self::begin_forgetting`] shall be called; `None` where nothing is to be forgotten or somebody is about
     /// to.
     pub(crate) fn forget_in(&mut self) -> Option<Duration> {
         if self.forgetting || self.stale.is_empty() {
@@ -242,29 +265,28 @@ impl State {
         Some(GATHERING.max(self.forgot_in * 4))
     }
 
-    /// Has the kernel forget connections that the rules would no longer begin. A kernel that remembers none has none to
-    /// forget.
-    pub(crate) fn forget_stale(&mut self) {
+    /// What the kernel shall forget now, which takes as long as others have it remember much: the lock is not held over it.
+    /// [`Self::forgot`] follows.
+    pub(crate) fn begin_forgetting(&mut self) -> Arc<Stale> {
         self.forgetting = false;
-        if self.stale.is_empty() {
-            return;
-        }
-        let begin = Instant::now();
-        let stale = std::mem::take(&mut self.stale);
-        let local: Result<HashSet<IpAddr>, Refused> =
-            route::addresses(&mut self.route).map(|found| found.into_iter().map(|(_, (address, _))| address).collect());
-        let forgotten =
-            local.and_then(|local| conntrack::forget(self.rules.socket(), |flow| stale.matches(flow, &local)));
-        match forgotten {
-            Ok(count) => tracing::debug!(count, "connections that are no longer let through are forgotten"),
-            Err(refused) if matches!(refused.errno, Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM | Errno::NOENT) => {
-                tracing::debug!(%refused, "this kernel does not tell which connections it remembers");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connections of removed workloads and ports may go on until they are silent");
-            }
-        }
-        self.forgot_in = begin.elapsed();
+        self.leaving_memory = Arc::new(std::mem::take(&mut self.stale));
+        Arc::clone(&self.leaving_memory)
+    }
+
+    pub(crate) fn forgot(&mut self, took: Duration) {
+        self.leaving_memory = Arc::default();
+        self.forgot_in = took;
+    }
+
+    /// Whether connections of whoever had one of these addresses before may be remembered yet.
+    pub(crate) fn remembers(&self, endpoint: &Endpoint) -> bool {
+        let of = |stale: &Stale| endpoint.addresses.iter().any(|address| stale.concerns(address.addr()));
+        of(&self.stale) || of(&self.leaving_memory)
+    }
+
+    /// Whether connections of whoever had a port before may be remembered yet.
+    pub(crate) fn remembers_port(&self, forward: &Forward) -> bool {
+        self.stale.concerns_port(forward) || self.leaving_memory.concerns_port(forward)
     }
 
     pub(crate) fn shares_a_subnet(&mut self, id: &NetworkId) -> Result<bool, NetError> {
@@ -314,8 +336,6 @@ impl State {
             self.route
                 .request(&[add, route::set_link(&bridge, &alias, None)])
                 .map_err(NetError::kernel(attempt("making")))?;
-            // Whoever had the range before us.
-            spec.subnets.iter().for_each(|subnet| self.stale.free_but(subnet.net, HashSet::new()));
         }
         let finished = self.finish_network(spec, &bridge);
         if finished.is_err()
@@ -464,8 +484,10 @@ impl State {
 
     /// Removes a sandbox's interface on a network, whoever uses it.
     fn drop_link(&mut self, key: &(SandboxId, NetworkId)) -> Result<(), NetError> {
-        let Some(link) = self.links.remove(key) else { return Ok(()) };
+        let Some(link) = self.links.get(key) else { return Ok(()) };
         let addresses: Vec<_> = link.endpoints.values().flat_map(|one| &one.addresses).map(IpNet::addr).collect();
+        self.unpublish_to(&key.1, &addresses)?;
+        let Some(link) = self.links.remove(key) else { return Ok(()) };
         self.service.directory.remove_client(&key.0, &key.1, &addresses, true);
         let name = &link.attached.host_interface;
         self.rules
@@ -521,14 +543,10 @@ impl State {
             vec![]
         };
 
-        // Nothing that was begun with whoever had the addresses before comes to this one.
-        if addresses.iter().any(|address| self.stale.concerns(*address)) {
-            self.forget_stale();
-        }
-
         if let Some(link) = self.links.get(&key) {
             let (attached, port) = (link.attached.clone(), link.port());
             let held: BTreeSet<_> = link.endpoints.values().flat_map(|other| &other.addresses).copied().collect();
+            let before = link.endpoints.get(&endpoint.owner).map(|before| before.addresses.clone());
             let new: Vec<_> = endpoint.addresses.iter().filter(|address| !held.contains(address)).copied().collect();
             if !new.is_empty() || endpoint.default_route {
                 let added: Vec<_> = new.iter().map(IpNet::addr).collect();
@@ -538,9 +556,18 @@ impl State {
             }
             if let Some(link) = self.links.get_mut(&key) {
                 link.endpoints.insert(endpoint.owner.clone(), endpoint.clone());
+                let kept = link.port().addresses;
+                let freed: Vec<_> =
+                    before.into_iter().flatten().filter(|address| !kept.contains(&address.addr())).collect();
+                if !freed.is_empty() {
+                    self.free(&key, &freed)?;
+                }
             }
             self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
             self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
+            if !new.is_empty() {
+                self.tell_neighbours(&key, &new);
+            }
             return Ok(attached);
         }
 
@@ -551,7 +578,7 @@ impl State {
         let alias = format!("bireme:{}:{}:{}", self.instance, endpoint.network, endpoint.sandbox);
         let seed = format!("{}{}", endpoint.sandbox, endpoint.network);
         let name = self.free_name("ve", &seed, |_| false).map_err(NetError::kernel(failed("choosing a name for")))?;
-        let mac = mac_for(endpoint);
+        let mac = self.free_mac(endpoint);
         let attached = Attached { interface: interface.clone(), mac: mac_text(&mac), host_interface: name.clone() };
         let endpoints = BTreeMap::from([(endpoint.owner.clone(), endpoint.clone())]);
         let link = Link { attached: attached.clone(), mac, routes: endpoint.routes, endpoints };
@@ -592,10 +619,49 @@ impl State {
             }
             return Err(error);
         }
-        self.links.insert(key, link);
+        self.links.insert(key.clone(), link);
         self.service.directory.add_client(&endpoint.sandbox, &endpoint.network, &addresses);
         self.service.directory.set_reverse(&addresses, endpoint.name.as_deref());
+        self.tell_neighbours(&key, &endpoint.addresses);
         Ok(attached)
+    }
+
+    /// Has everybody on the network know who has these addresses now: one with the right to use free addresses may have
+    /// had them before, and what is sent to them would go on to him.
+    ///
+    /// It is said by the bridge, which reaches all of its ports at once; that of the newcomer takes a moment to open.
+    fn tell_neighbours(&mut self, key: &(SandboxId, NetworkId), addresses: &[IpNet]) {
+        let (Some(link), Some(network)) = (self.links.get(key), self.networks.get(&key.1)) else { return };
+        let (bridge, mac, name) = (network.index, link.mac, link.attached.host_interface.clone());
+        let addresses: Vec<_> = addresses.iter().map(IpNet::addr).collect();
+        let mut told = || -> Result<(), Refused> {
+            let port = route::link(&mut self.route, &name)?.ok_or(Errno::NODEV)?.index;
+            self.route.request(&[route::place_hardware(port, mac)])?;
+            for address in &addresses {
+                match self.route.request(&[route::forget_neighbour(bridge, *address)]) {
+                    // The host knows nobody by that address.
+                    Err(refused) if refused.errno == Errno::NOENT => {}
+                    answer => answer?,
+                }
+            }
+            let socket = PacketSocket::open(bridge)?;
+            addresses.iter().try_for_each(|address| socket.send(&packet::announcement(mac, *address)))?;
+            Ok(())
+        };
+        if let Err(error) = told() {
+            tracing::warn!(sandbox = %key.0, network = %key.1, %error, "neighbours may send what is for a newcomer to whoever had its address");
+        }
+    }
+
+    /// The hardware address asked for, or the one made from the first address, unless somebody has that: who was given the
+    /// address before may have left his hardware address to those he shared a sandbox with.
+    fn free_mac(&self, endpoint: &Endpoint) -> [u8; 6] {
+        let mut mac = mac_for(endpoint);
+        let taken = |mac| self.links.iter().any(|((_, on), link)| *on == endpoint.network && link.mac == mac);
+        while endpoint.mac.is_none() && taken(mac) {
+            mac[1] = mac[1].wrapping_add(1);
+        }
+        mac
     }
 
     fn check_endpoint(&self, endpoint: &Endpoint, spec: &NetworkSpec) -> Result<(), NetError> {
@@ -647,13 +713,49 @@ impl State {
             return self.drop_link(&key);
         }
         let Some(left) = link.endpoints.remove(&endpoint.owner) else { return Ok(()) };
-        let addresses: Vec<_> = left.addresses.iter().map(IpNet::addr).collect();
+        self.free(&key, &left.addresses)
+    }
+
+    /// Takes addresses that no endpoint has any longer from the interface of a sandbox, which keeps others.
+    fn free(&mut self, key: &(SandboxId, NetworkId), freed: &[IpNet]) -> Result<(), NetError> {
+        let Some(link) = self.links.get(key) else { return Ok(()) };
         let (interface, port) = (link.attached.interface.clone(), link.port());
+        let addresses: Vec<_> = freed.iter().map(IpNet::addr).collect();
+        self.unpublish_to(&key.1, &addresses)?;
         self.service.directory.remove_client(&key.0, &key.1, &addresses, false);
-        let attempt = format!("taking addresses of {} out of the rules", endpoint.sandbox);
+        let attempt = format!("taking addresses of {} out of the rules", key.0);
         self.rules.remove_addresses(&port, &addresses).map_err(NetError::kernel(attempt))?;
         self.stale.freed(&addresses);
-        take_addresses(&self.sandboxes.path(&endpoint.sandbox), &endpoint.sandbox, &interface, &left.addresses)
+        take_addresses(&self.sandboxes.path(&key.0), &key.0, &interface, freed)
+    }
+
+    /// Has the way out of a sandbox go over another network where the one it went over is gone: the first of `wanted` that
+    /// it is on and that has one, else any. Answers over which it goes.
+    pub(crate) fn lead_out(
+        &mut self,
+        sandbox: &SandboxId,
+        wanted: &[NetworkId],
+    ) -> Result<Option<NetworkId>, NetError> {
+        let mine = self.links.iter().filter(|((of, _), _)| of == sandbox);
+        let open = mine.filter(|((_, on), _)| self.networks.get(on).is_some_and(|network| !network.spec.internal));
+        let open: Vec<_> = open.map(|((_, on), link)| (on.clone(), link.leads_out())).collect();
+        if let Some((on, _)) = open.iter().find(|(_, leads)| *leads) {
+            return Ok(Some(on.clone()));
+        }
+        let preferred = wanted.iter().find(|one| open.iter().any(|(on, _)| on == *one));
+        let Some(on) = preferred.or(open.first().map(|(on, _)| on)).cloned() else { return Ok(None) };
+        // The interface that is on its way out may still have a route.
+        self.settle(Some(sandbox));
+        let (Some(network), Some(link)) = (self.networks.get(&on), self.links.get_mut(&(sandbox.clone(), on.clone())))
+        else {
+            return Ok(None);
+        };
+        let families: BTreeSet<_> = link.port().addresses.iter().map(IpAddr::is_ipv4).collect();
+        let gateways = network.spec.subnets.iter().map(|subnet| subnet.gateway);
+        let gateways: Vec<_> = gateways.filter(|gateway| families.contains(&gateway.is_ipv4())).collect();
+        lead(&self.sandboxes.path(sandbox), sandbox, &link.attached.interface, &gateways)?;
+        link.endpoints.values_mut().for_each(|one| one.default_route = true);
+        Ok(Some(on))
     }
 
     pub(crate) fn publish(&mut self, forward: &Forward) -> Result<SocketAddr, NetError> {
@@ -666,14 +768,17 @@ impl State {
         if let Some(held) = self.forwards.iter().filter(same).find(|held| held.asked == forward.host) {
             return Ok(held.forward.host);
         }
-        let held = self.reserve(forward)?;
+        let mut held = self.reserve(forward)?;
+        // A number that the kernel chose may be one whose last holder is not forgotten yet.
+        for _ in 0..8 {
+            if forward.host.port() != 0 || !self.remembers_port(&held.forward) {
+                break;
+            }
+            held = self.reserve(forward)?;
+        }
         let address = held.forward.host;
         let attempt = format!("publishing {address}/{}", forward.protocol.as_str());
         if held.ruled() {
-            // What is to be forgotten of the port's last holder is not taken for this one's.
-            if self.stale.concerns_port(&held.forward) {
-                self.forget_stale();
-            }
             self.ruled(|rules| rules.add_forward(&held.forward)).map_err(NetError::kernel(attempt.clone()))?;
             self.stale.published(&held.forward);
         }
@@ -736,8 +841,8 @@ impl State {
         let forward = Forward { host: SocketAddr::new(host.ip(), actual.port()), ..forward.clone() };
         let reservation = if proxied {
             let passing = match forward.protocol {
-                Protocol::Udp => proxy::udp(&self.runtime, reservation.into(), target),
-                Protocol::Tcp | Protocol::Sctp => proxy::tcp(&self.runtime, reservation.into(), target),
+                Protocol::Udp => proxy::udp(&self.pool, &self.runtime, reservation.into(), target),
+                Protocol::Tcp | Protocol::Sctp => proxy::tcp(&self.pool, &self.runtime, reservation.into(), target),
             };
             Reservation::Passed(passing.map_err(NetError::io("serving a published port"))?)
         } else {
@@ -753,6 +858,46 @@ impl State {
         self.rules.remove_forwards(&mine).map_err(NetError::kernel(attempt))?;
         mine.iter().for_each(|forward| self.stale.removed(forward));
         self.release(|held| held.forward.owner == owner);
+        Ok(())
+    }
+
+    /// Keeps internal networks from TCP ports of the host whose sockets are handed to workloads. Once for each socket.
+    pub(crate) fn hand_over(&mut self, ports: &[u16]) -> Result<(), NetError> {
+        // All of them first: each is taken back, whatever becomes of the rules.
+        ports.iter().for_each(|port| *self.handed.entry(*port).or_default() += 1);
+        for port in ports {
+            let attempt = format!("closing port {port} to internal networks");
+            self.ruled(|rules| rules.add_proxied((Protocol::Tcp, *port))).map_err(NetError::kernel(attempt))?;
+        }
+        Ok(())
+    }
+
+    /// The sockets of these ports, one for each, are closed.
+    pub(crate) fn take_back(&mut self, ports: &[u16]) -> Result<(), NetError> {
+        let mut closed = Vec::new();
+        for port in ports {
+            if let Some(count) = self.handed.get_mut(port) {
+                *count -= 1;
+                if *count == 0 {
+                    self.handed.remove(port);
+                    closed.push((Protocol::Tcp, *port));
+                }
+            }
+        }
+        closed.retain(|one| !self.proxied().any(|other| other == *one));
+        self.rules.remove_proxied(&closed).map_err(NetError::kernel("opening ports to internal networks again"))
+    }
+
+    /// Takes back the ports that lead to these addresses of a network: whoever gets an address next gets no ports with it.
+    fn unpublish_to(&mut self, network: &NetworkId, addresses: &[IpAddr]) -> Result<(), NetError> {
+        let leads = |held: &Held| held.forward.network == *network && addresses.contains(&held.forward.target.ip());
+        let ruled: Vec<_> =
+            self.forwards.iter().filter(|held| leads(held) && held.ruled()).map(|held| held.forward.clone()).collect();
+        self.rules
+            .remove_forwards(&ruled)
+            .map_err(NetError::kernel("taking back ports that lead to a freed address"))?;
+        ruled.iter().for_each(|forward| self.stale.removed(forward));
+        self.release(leads);
         Ok(())
     }
 
@@ -778,7 +923,7 @@ impl State {
             }
         }
         // The same number may be published on another address.
-        proxied.retain(|one| !self.forwards.iter().any(|held| held.proxied().as_ref() == Some(one)));
+        proxied.retain(|one| !self.proxied().any(|other| other == *one));
         if let Err(error) = self.rules.remove_proxied(&proxied) {
             tracing::warn!(%error, "a port that is no longer published stays closed to internal networks");
         }
@@ -811,7 +956,26 @@ impl Sandboxes {
         let failed = || NetError::io(format!("making a network namespace for {id}"));
         // What a restart of the machine left: the file without the namespace.
         netns::remove(&path).map_err(failed())?;
-        netns::create(&path, || {
+        self.make(&path).map_err(failed())?;
+        Ok(path)
+    }
+
+    /// The namespace that `id` has, for another workload to join: where its file is gone, that in which its process
+    /// `running` is. Never a new one, which would be without a network.
+    pub(crate) fn of_running(&self, id: &SandboxId, running: Option<u32>) -> Result<PathBuf, NetError> {
+        let path = self.path(id);
+        if netns::exists(&path) {
+            return Ok(path);
+        }
+        let Some(pid) = running else { return Err(NetError::NoSandbox(id.clone())) };
+        let failed = || NetError::io(format!("finding the network namespace of {id}"));
+        netns::remove(&path).map_err(failed())?;
+        netns::keep(&PathBuf::from(format!("/proc/{pid}/ns/net")), &path).map_err(failed())?;
+        Ok(path)
+    }
+
+    fn make(&self, path: &Path) -> io::Result<()> {
+        netns::create(path, || {
             let mut socket = Socket::open(Subsystem::Route)?;
             socket.request(&[route::raise(1)]).map_err(|refused| io::Error::from(refused.errno))?;
             set_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
@@ -822,8 +986,6 @@ impl Sandboxes {
             let _ = set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
             Ok(())
         })
-        .map_err(failed())?;
-        Ok(path)
     }
 
     pub(crate) fn remove(&self, id: &SandboxId) -> Result<(), NetError> {
@@ -860,6 +1022,29 @@ fn configure(
     let attempt = format!("configuring {interface} of {} on network {network}", endpoint.sandbox);
     let answer = netns::run_in_netns(path, work).map_err(NetError::io(attempt.clone()))?;
     answer.map_err(NetError::kernel(attempt))
+}
+
+/// Gives a sandbox its way out over an interface that it has already.
+fn lead(path: &Path, sandbox: &SandboxId, interface: &str, gateways: &[IpAddr]) -> Result<(), NetError> {
+    let attempt = format!("leading {sandbox} out by {interface}");
+    let answer = netns::run_in_netns(path, || -> Result<(), Refused> {
+        let mut socket = Socket::open(Subsystem::Route)?;
+        let link = route::link(&mut socket, interface)?.ok_or(Errno::NODEV)?;
+        for gateway in gateways {
+            match socket.request(&[route::add_default_route(link.index, *gateway)]) {
+                // A workload with the right to may have made one itself.
+                Err(refused) if refused.errno == Errno::EXIST => {}
+                answer => answer?,
+            }
+        }
+        Ok(())
+    });
+    answer.map_err(NetError::io(attempt.clone()))?.map_err(NetError::kernel(attempt))
+}
+
+/// How many descriptors this process may have open.
+pub(crate) fn open_files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// What is gone already is no error.

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bireme_core::SandboxId;
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 use ipnet::IpNet;
 
+use crate::flows;
 use crate::state::{Link, State, mac_for, mac_text};
 use crate::{Attached, Endpoint, Keep, NetError, NetworkId, NetworkSpec, SweepReport};
 
@@ -16,6 +18,10 @@ impl State {
         let mut report = SweepReport::default();
         self.release(|_| true);
         self.settle(None);
+        self.handed.clear();
+        for port in &keep.handed {
+            *self.handed.entry(*port).or_default() += 1;
+        }
         self.links.clear();
         self.inside.clear();
 
@@ -64,7 +70,8 @@ impl State {
         let report = self.sweep(Keep::default())?;
         self.rules.clear().map_err(NetError::kernel("removing the rules of nf_tables"))?;
         ranges.into_iter().for_each(|range| self.stale.free_but(range, HashSet::new()));
-        self.forget_stale();
+        flows::forget(&self.begin_forgetting());
+        self.forgot(Duration::ZERO);
         self.forwarding.close(self.rules.socket())?;
         Ok(report)
     }
@@ -120,7 +127,14 @@ impl State {
         let ours = |link: &route::Link| {
             link.alias.starts_with(&alias) || names.iter().any(|prefix| link.name.starts_with(prefix.as_str()))
         };
+        let addresses = route::addresses(&mut self.route).unwrap_or_default();
         for link in links.iter().filter(|link| ours(link) && !kept.contains(&link.name)) {
+            // Of a network that an earlier daemon removed last, the kernel may remember connections yet.
+            for (_, (address, length)) in addresses.iter().filter(|(index, _)| *index == link.index) {
+                if let Ok(net) = IpNet::new(*address, *length) {
+                    self.stale.free_but(net.trunc(), HashSet::new());
+                }
+            }
             match self.delete_link(link.index) {
                 Ok(()) => report.removed.push(link.name.clone()),
                 Err(error) => tracing::warn!(link = link.name, %error, "a leftover interface stays"),

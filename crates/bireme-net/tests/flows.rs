@@ -113,3 +113,44 @@ fn connections_of_others_go_on() {
         .await;
     });
 }
+
+/// Whoever sends decides how much the kernel remembers, and so how long it takes to read it.
+#[test]
+fn nobody_waits_for_what_the_kernel_forgets_of_others() {
+    on_machine(|machine| async move {
+        let (net, one) = (machine.open("00000084").await, network(1));
+        net.ensure_network(&one).await.unwrap();
+        let first = endpoint("first", &one, "10.1.0.2");
+        place(&net, &first).await;
+        for name in ["again", "other", "new"] {
+            net.ensure_sandbox(&sandbox(name)).await.unwrap();
+        }
+        beside(|| {
+            for _ in 0..2 {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                (1024..=u16::MAX).for_each(|port| drop(socket.send_to(b"x", ("127.0.0.1", port))));
+            }
+        })
+        .await;
+        net.detach(&first).await.unwrap();
+        let (again, other) = (endpoint("again", &one, "10.1.0.2"), endpoint("other", &one, "10.1.0.3"));
+        let (two, begin) = (network(2), std::time::Instant::now());
+        let waits = async {
+            net.attach(&again).await.unwrap();
+            begin.elapsed()
+        };
+        let does_not = async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            net.attach(&other).await.unwrap();
+            // Of its range, the kernel remembers nothing.
+            net.ensure_network(&two).await.unwrap();
+            net.attach(&endpoint("new", &two, "10.2.0.2")).await.unwrap();
+            begin.elapsed()
+        };
+        let (concerned, others) = tokio::join!(waits, does_not);
+        eprintln!(
+            "with 129,000 connections: {concerned:?} for whoever is concerned, {others:?} for three changes of others"
+        );
+        assert!(others < concerned, "{others:?} and {concerned:?}");
+    });
+}

@@ -3,8 +3,9 @@
 mod common;
 
 use bireme_core::ErrorKind;
-use bireme_net::{Net, NetOptions};
-use bireme_sys::netns;
+use bireme_net::{Endpoint, Net, NetOptions, Subnet};
+use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::{netns, route};
 use common::*;
 
 #[test]
@@ -264,5 +265,107 @@ fn link_local_addresses_are_further_ones() {
         assert_eq!(net.attach(&alone).await.unwrap_err().kind(), ErrorKind::Invalid);
         alone.addresses = vec!["10.1.0.4/24".parse().unwrap(), "169.254.7.3/16".parse().unwrap()];
         assert_eq!(net.attach(&alone).await.unwrap_err().kind(), ErrorKind::Conflict);
+    });
+}
+
+#[test]
+fn the_way_out_goes_over_another_network_when_its_own_is_left() {
+    on_machine(|machine| async move {
+        let net = machine.open("000000a0").await;
+        let (one, two, mut inside) = (network(1), network(2), network(3));
+        inside.internal = true;
+        for network in [&one, &two, &inside] {
+            net.ensure_network(network).await.unwrap();
+        }
+        let first = endpoint("a", &one, "10.1.0.2");
+        let a = place(&net, &first).await;
+        for (network, address) in [(&inside, "10.3.0.2"), (&two, "10.2.0.2")] {
+            net.attach(&Endpoint { default_route: false, ..endpoint("a", network, address) }).await.unwrap();
+        }
+        serve_tcp(&machine.neighbour(), &format!("{NEIGHBOUR}:80"));
+        assert_eq!(net.lead_out(&first.sandbox, &[]).await.unwrap(), Some(one.id.clone()), "there is one");
+        net.detach(&first).await.unwrap();
+        cannot_reach(Some(&a), &format!("{NEIGHBOUR}:80"));
+        let wanted = [inside.id.clone(), one.id.clone()];
+        assert_eq!(net.lead_out(&first.sandbox, &wanted).await.unwrap(), Some(two.id.clone()));
+        assert!(reach(Some(&a), &format!("{NEIGHBOUR}:80")).is_ok());
+        net.detach(&endpoint("a", &two, "10.2.0.2")).await.unwrap();
+        assert_eq!(net.lead_out(&first.sandbox, &[]).await.unwrap(), None, "an internal network leads nowhere");
+    });
+}
+
+#[test]
+fn an_owner_has_no_addresses_but_those_it_was_given_last() {
+    on_machine(|machine| async move {
+        let (net, one) = (machine.open("000000a1").await, network(1));
+        net.ensure_network(&one).await.unwrap();
+        let a = place(&net, &endpoint("a", &one, "10.1.0.2")).await;
+        net.attach(&endpoint("a", &one, "10.1.0.3")).await.unwrap();
+        let has = netns::run_in_netns(&a, || {
+            let found = route::addresses(&mut Socket::open(Subsystem::Route).unwrap()).unwrap();
+            found
+                .into_iter()
+                .map(|(_, (address, _))| address.to_string())
+                .filter(|one| one.starts_with("10."))
+                .collect::<Vec<_>>()
+        });
+        assert_eq!(has.unwrap(), Vec::from(["10.1.0.3".to_owned()]));
+        // What is kept from everybody but whoever has it would be kept from the next.
+        let b = place(&net, &endpoint("b", &one, "10.1.0.2")).await;
+        serve_tcp(&a, "0.0.0.0:80");
+        assert_eq!(reach(Some(&b), "10.1.0.3:80").unwrap().to_string(), "10.1.0.2");
+    });
+}
+
+/// One with `CAP_NET_ADMIN` may use addresses that nobody has, and is known by them to all who asked.
+#[test]
+fn what_is_for_a_newcomer_does_not_go_on_to_whoever_used_its_address() {
+    on_machine(|machine| async move {
+        let (net, mut one) = (machine.open("000000a2").await, network(1));
+        one.subnets.push(Subnet { net: "fd00:1::/64".parse().unwrap(), gateway: "fd00:1::1".parse().unwrap() });
+        net.ensure_network(&one).await.unwrap();
+        let member = |name: &str, number: u8| {
+            let mut member = endpoint(name, &one, &format!("10.1.0.{number}"));
+            member.addresses.push(format!("fd00:1::{number}/64").parse().unwrap());
+            member
+        };
+        let admin = place(&net, &Endpoint { routes: true, ..member("admin", 2) }).await;
+        let peer = place(&net, &member("peer", 3)).await;
+        netns::run_in_netns(&admin, || {
+            let mut socket = Socket::open(Subsystem::Route).unwrap();
+            let index = route::link(&mut socket, "eth0").unwrap().unwrap().index;
+            let four = route::add_address(index, ("10.1.0.9".parse().unwrap(), 24));
+            socket.request(&[four, route::add_address(index, ("fd00:1::9".parse().unwrap(), 64))]).unwrap();
+        })
+        .unwrap();
+        let senders = |from: &str| {
+            let bind = || std::net::UdpSocket::bind(from).unwrap();
+            [netns::run_in_netns(&peer, bind).unwrap(), bind()]
+        };
+        let families = [("0.0.0.0:0", "10.1.0.9:90", "0.0.0.0:90"), ("[::]:0", "[fd00:1::9]:91", "[::]:91")];
+        let families = families.map(|(from, to, at)| (senders(from), to, at));
+        let send_all = |senders: &[std::net::UdpSocket; 2], to: &str| {
+            for sender in senders {
+                sender.send_to(b"secret", to).unwrap();
+            }
+        };
+        let held = families.each_ref().map(|(senders, to, at)| {
+            let attacker = udp_at(&admin, at);
+            for _ in senders {
+                send_all(senders, to);
+                assert!(hears(&attacker, LIMIT), "nobody had {to}");
+            }
+            while hears(&attacker, REFUSED_AFTER) {}
+            attacker
+        });
+        let newcomer = place(&net, &member("newcomer", 9)).await;
+        for ((senders, to, at), attacker) in families.iter().zip(&held) {
+            let victim = udp_at(&newcomer, at);
+            send_all(senders, to);
+            for _ in senders {
+                assert!(hears(&victim, LIMIT), "{to}");
+            }
+            assert!(!hears(attacker, REFUSED_AFTER), "{to}");
+        }
     });
 }

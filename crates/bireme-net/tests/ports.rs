@@ -4,6 +4,7 @@ mod common;
 
 use bireme_core::ErrorKind;
 use bireme_core::spec::Protocol;
+use bireme_net::Endpoint;
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::route;
 use common::*;
@@ -202,5 +203,74 @@ fn ports_that_the_kernel_chooses_are_different_ones() {
         place(&net, &endpoint("web", &one, "10.1.0.2")).await;
         let any = forward("web", "0.0.0.0:0", "10.1.0.2:80", &one);
         assert_ne!(net.publish(&any).await.unwrap(), net.publish(&any).await.unwrap());
+    });
+}
+
+/// Whoever forgets to take the port back first.
+#[test]
+fn a_port_goes_with_the_address_that_it_leads_to() {
+    on_machine(|machine| async move {
+        let (net, one) = (machine.open("00000017").await, network(1));
+        net.ensure_network(&one).await.unwrap();
+        // Once as the only one of its sandbox, once beside another.
+        for with in [None, Some("beside")] {
+            let shared = Endpoint { sandbox: sandbox("shared"), ..endpoint("web", &one, "10.1.0.2") };
+            place(&net, &shared).await;
+            if let Some(with) = with {
+                net.attach(&Endpoint { sandbox: sandbox("shared"), ..endpoint(with, &one, "10.1.0.4") }).await.unwrap();
+            }
+            net.publish(&forward("web", "0.0.0.0:8080", "10.1.0.2:80", &one)).await.unwrap();
+            net.publish(&forward("web", "[::]:8080", "10.1.0.2:80", &one)).await.unwrap();
+            net.detach(&shared).await.unwrap();
+            let next = endpoint("next", &one, "10.1.0.2");
+            let inside = place(&net, &next).await;
+            serve_tcp(&inside, "0.0.0.0:80");
+            for address in ["127.0.0.1:8080", "[::1]:8080", &format!("{HOST}:8080")] {
+                cannot_reach(None, address);
+            }
+            std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+            std::net::TcpListener::bind("[::]:8080").unwrap();
+            net.detach(&next).await.unwrap();
+            net.remove_sandbox(&next.sandbox).await.unwrap();
+            net.remove_sandbox(&shared.sandbox).await.unwrap();
+        }
+    });
+}
+
+/// As those of components: their sockets are not this daemon's.
+#[test]
+fn internal_networks_reach_no_port_whose_socket_was_handed_over() {
+    on_machine(|machine| async move {
+        let net = machine.open("00000018").await;
+        let (mut inside, open) = (network(1), network(2));
+        inside.internal = true;
+        net.ensure_network(&inside).await.unwrap();
+        net.ensure_network(&open).await.unwrap();
+        let (a, b) = (endpoint("a", &inside, "10.1.0.2"), endpoint("b", &open, "10.2.0.2"));
+        let (closed, outside) = (place(&net, &a).await, place(&net, &b).await);
+        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let _ = std::io::Write::write_all(&mut stream.unwrap(), b"10.0.0.0");
+            }
+        });
+        assert!(reach(Some(&closed), "10.1.0.1:8080").is_ok(), "as any program of the host");
+        // Two sockets, of IPv4 and of IPv6.
+        net.hand_over(&[8080, 8080]).await.unwrap();
+        net.take_back(&[8080]).await.unwrap();
+        cannot_reach(Some(&closed), "10.1.0.1:8080");
+        assert!(reach(Some(&outside), "10.2.0.1:8080").is_ok());
+        drop(net);
+        let net = machine.open("00000018").await;
+        let keep = bireme_net::Keep {
+            networks: vec![inside.clone(), open.clone()],
+            endpoints: vec![a, b],
+            handed: vec![8080],
+            ..Default::default()
+        };
+        net.sweep(keep).await.unwrap();
+        cannot_reach(Some(&closed), "10.1.0.1:8080");
+        net.take_back(&[8080]).await.unwrap();
+        assert!(reach(Some(&closed), "10.1.0.1:8080").is_ok());
     });
 }

@@ -34,6 +34,7 @@ fn what_is_wanted_is_adopted_and_the_rest_removed() {
             sandboxes: vec![sandbox("alone")],
             endpoints: vec![kept.clone(), gone.clone()],
             forwards: vec![published.clone()],
+            ..Keep::default()
         };
         let report = net.sweep(keep).await.unwrap();
         assert_eq!((report.adopted.as_slice(), report.lost.as_slice()), (&[kept.clone()][..], &[gone][..]));

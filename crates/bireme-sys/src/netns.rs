@@ -44,6 +44,20 @@ pub fn create<T: Send>(path: &Path, prepare: impl FnOnce() -> io::Result<T> + Se
     made
 }
 
+/// Binds the namespace of the file `from`, such as `/proc/PID/ns/net`, to the file at `path`, which is created.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] when `path` exists, [`io::ErrorKind::NotFound`] when `from` does not; `EPERM` without
+/// `CAP_SYS_ADMIN`. Nothing is left behind.
+pub fn keep(from: &Path, path: &Path) -> io::Result<()> {
+    File::create_new(path)?;
+    let bound = rustix::mount::mount_bind(from, path);
+    if bound.is_err() {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(bound?)
+}
+
 /// Unbinds the namespace from `path` and removes the file. The namespace ends with its last process and socket.
 /// Idempotent: an absent file, or one that is not a mount (left by a restart of the machine), is no error.
 pub fn remove(path: &Path) -> io::Result<()> {

@@ -1,12 +1,48 @@
-//! Whole Ethernet frames, sent and received past everything that the kernel would add: what tests of fences stand on.
+//! Whole Ethernet frames, sent and received past everything that the kernel would add: to tell a network who has an
+//! address, and what tests of fences stand on.
 //!
-//! Source: packet(7).
+//! Source: packet(7); RFC 5227 for announcements of IPv4, RFC 4861 for those of IPv6.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+/// The frame by which `mac` tells everybody on a link that it has `address` now, whoever they believed to have it.
+pub fn announcement(mac: [u8; 6], address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => {
+            let address = address.octets();
+            let head = [&[0xff; 6][..], &mac, &[0x08, 0x06]].concat();
+            // A request for one's own address, as Linux announces its.
+            let arp = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac, &address, &[0; 6], &address].concat();
+            [head, arp].concat()
+        }
+        IpAddr::V6(address) => {
+            let (from, to) = (address.octets(), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets());
+            // Nobody asked for it, and it overrides what was known.
+            let option = [&[2, 1][..], &mac].concat();
+            let mut message = [&[136, 0, 0, 0, 0x20, 0, 0, 0][..], &from, &option].concat();
+            let length = u16::try_from(message.len()).unwrap_or_default();
+            let pseudo = [&from[..], &to, &[0, 0], &length.to_be_bytes(), &[0, 0, 0, 58]].concat();
+            let sum = checksum(&[&pseudo[..], &message].concat());
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            let head = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+            [head, length.to_be_bytes().to_vec(), vec![58, 255], from.to_vec(), to.to_vec(), message].concat()
+        }
+    }
+}
+
+/// Source: RFC 1071. The number of `bytes` is even.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or_default()
+}
 
 /// A socket of one interface of the namespace it was opened in.
 #[derive(Debug)]

@@ -9,7 +9,9 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use rustix::io::Errno;
 
-use crate::netlink::{Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, Refused, Socket, text_of, u32_at, u32_of};
+use crate::netlink::{
+    Attributes, Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Refused, Socket, text_of, u32_at, u32_of,
+};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -20,6 +22,8 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -51,8 +55,14 @@ const RTN_UNICAST: u8 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_NOARP: u16 = 0x40;
+const NTF_MASTER: u8 = 0x04;
+
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
+const AF_BRIDGE: u8 = 7;
 const AF_INET6: u8 = 10;
 const IFF_UP: u32 = 1;
 
@@ -208,6 +218,30 @@ pub fn add_default_route(index: u32, gateway: IpAddr) -> Message {
     let mut message = Message::new(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &head);
     message.bytes(RTA_GATEWAY, &octets(gateway)).u32(RTA_OIF, index);
     message
+}
+
+/// Has the host ask anew who has `address` behind the link `index`. `ENOENT` where it knows nobody by it.
+pub fn forget_neighbour(index: u32, address: IpAddr) -> Message {
+    let mut message = Message::new(RTM_DELNEIGH, 0, &neighbour_head(family(address), index, 0, 0));
+    message.bytes(NDA_DST, &octets(address));
+    message
+}
+
+/// Has the bridge send what is for `mac` to its port `port`, whoever it learned to have it before.
+pub fn place_hardware(port: u32, mac: [u8; 6]) -> Message {
+    let head = neighbour_head(AF_BRIDGE, port, NUD_NOARP, NTF_MASTER);
+    let mut message = Message::new(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &head);
+    message.bytes(NDA_LLADDR, &mac);
+    message
+}
+
+fn neighbour_head(family: u8, index: u32, state: u16, flags: u8) -> [u8; 12] {
+    let mut head = [0; 12];
+    head[0] = family;
+    head[4..8].copy_from_slice(&index.to_ne_bytes());
+    head[8..10].copy_from_slice(&state.to_ne_bytes());
+    head[10] = flags;
+    head
 }
 
 fn address_message(kind: u16, flags: u16, index: u32, (address, length): Prefix) -> Message {

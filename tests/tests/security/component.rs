@@ -358,3 +358,84 @@ fn a_compilation_ends_when_its_client_leaves() {
     engine.docker(["rm", "quick"]).stdout();
     engine.finish();
 }
+
+/// As with containers, which `network` tells of.
+#[test]
+fn a_component_is_published_where_its_networks_let_it_be() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("probe", "probe");
+    let binding = "com.docker.network.bridge.host_binding_ipv4";
+    let bound = format!("{binding}=127.0.0.1");
+    engine.docker(["network", "create", "-o", &bound, "bound"]).stdout();
+    engine.docker(["network", "create", "--internal", "inside"]).stdout();
+    let misspelt = format!("{binding}=127.0.0.l");
+    engine
+        .docker(["network", "create", "-o", &misspelt, "misspelt"])
+        .fails(1, "host_binding_ipv4 \"127.0.0.l\" is not an address of this host such as 127.0.0.1");
+    let unread = "com.docker.network.bridge.enable_icc=off";
+    engine.docker(["network", "create", "-o", unread, "open"]).fails(1, "\"off\" is neither true nor false");
+
+    let port = serve(&engine, "home", &["--network", "bound"], "probe");
+    assert_eq!(engine.docker(["port", "home"]).stdout().trim(), format!("80/tcp -> 127.0.0.1:{port}"));
+    let elsewhere = std::net::TcpStream::connect(("127.0.0.2", port));
+    assert!(elsewhere.is_err(), "on an address that was not asked for");
+    engine.docker(["network", "disconnect", "bound", "home"]).fails(1, "stop home first");
+    assert_eq!(client::tcp(port, "GET", "/", "", b"").unwrap().status, 200);
+
+    let publish = format!("{}:80", free_port());
+    let run = ["run", "-d", "--platform", "wasi/wasm", "--network", "inside", "-p", &publish, "probe"];
+    let refused = engine.docker(run);
+    assert!(refused.code != 0 && refused.stderr().contains("is on no network that has a way out"), "{refused}");
+
+    // One that is published everywhere is reached from everywhere but internal networks.
+    let open = serve(&engine, "open", &[], "probe");
+    for (name, network) in [("in", "inside"), ("out", "bridge")] {
+        engine.docker(["run", "-d", "--name", name, "--network", network, "busybox", "sleep", "1000"]).stdout();
+    }
+    let reach = |engine: &Engine, name: &str| {
+        let address = ["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name];
+        let address: std::net::Ipv4Addr = engine.docker(address).stdout().trim().parse().unwrap();
+        let [a, b, c, _] = address.octets();
+        let request = "printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n'";
+        let ask = format!("{request} | nc -w 2 {a}.{b}.{c}.1 {open}");
+        engine.docker(["exec", name, "sh", "-c", &ask]).raw_stdout().starts_with("HTTP/1.1 200")
+    };
+    for restarted in [false, true] {
+        assert!(reach(&engine, "out"), "restarted: {restarted}");
+        assert!(!reach(&engine, "in"), "restarted: {restarted}");
+        if !restarted {
+            engine.crash();
+            engine.come_back();
+            eventually("an answer", || client::tcp(open, "GET", "/", "", b"").ok());
+        }
+    }
+    engine.finish();
+}
+
+/// Of two components that share their network, the one that leaves does not take the other's way out along.
+#[test]
+fn components_that_stay_keep_their_way_out() {
+    let engine = Engine::start();
+    engine.build_guest("probe", "probe");
+    for network in ["n1", "n2"] {
+        engine.docker(["network", "create", network]).stdout();
+    }
+    let app = ["--label", "com.docker.compose.project=shared"];
+    let with = |network: &'static str| [&["--network", network][..], &app].concat();
+    serve(&engine, "first", &with("n1"), "probe");
+    serve(&engine, "second", &with("n2"), "probe");
+    let namespace = format!("/proc/{}/ns/net", host(&engine, "second"));
+    let has_way_out = || {
+        bireme_sys::netns::run_in_netns(std::path::Path::new(&namespace), || {
+            // Lines of routes: interface, destination, gateway; all of it zero is everywhere.
+            let routes = std::fs::read_to_string("/proc/thread-self/net/route").unwrap();
+            routes.lines().any(|line| line.split_whitespace().nth(1) == Some("00000000"))
+        })
+        .unwrap()
+    };
+    assert!(has_way_out());
+    engine.docker(["rm", "-f", "first"]).stdout();
+    assert!(has_way_out());
+    engine.finish();
+}

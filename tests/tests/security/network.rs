@@ -9,7 +9,7 @@ use std::time::Duration;
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::packet::PacketSocket;
 use bireme_sys::{netns, nft, route};
-use bireme_testing::Engine;
+use bireme_testing::{Engine, client, eventually, free_port};
 
 /// Longer than any frame on this machine takes.
 const NEVER: Duration = Duration::from_millis(500);
@@ -226,5 +226,165 @@ fn nobody_takes_the_rules_of_a_running_engine_away() {
         std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("the published port");
     }
     engine.docker(["run", "-d", "-p", "127.0.0.1::80", "busybox", "httpd", "-f"]).stdout();
+    engine.finish();
+}
+
+/// What an app's published ports answer, and `None` where nobody does.
+fn fetch(port: u16) -> Option<String> {
+    client::tcp(port, "GET", "/", "", b"").ok().map(|answer| answer.text().trim().to_owned())
+}
+
+/// A range of this test alone; the machine may run others.
+fn subnet(number: u8) -> String {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    format!("10.{}.{low}.{}/26", 200 + high % 50, u16::from(number) * 64)
+}
+
+#[test]
+fn ports_of_a_network_that_is_left_lead_to_nobody_else() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    for (number, name) in [(0, "n1"), (1, "n2")] {
+        engine.docker(["network", "create", "--subnet", &subnet(number), name]).stdout();
+    }
+    let says = |name: &str| format!("echo {name} > /tmp/index.html; exec httpd -f -h /tmp");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    engine
+        .docker(["run", "-d", "--name", "aa", "--network", "n1", "-p", &publish, "busybox", "sh", "-c", &says("aa")])
+        .stdout();
+    let address = address_of(&engine, "aa").to_string();
+    engine.docker(["network", "connect", "n2", "aa"]).stdout();
+    eventually("an answer", || fetch(port));
+    engine.docker(["network", "disconnect", "n1", "aa"]).stdout();
+    let next =
+        ["run", "-d", "--name", "next", "--network", "n1", "--ip", &address, "busybox", "sh", "-c", &says("next")];
+    engine.docker(next).stdout();
+    let out = ["exec", "next", "wget", "-q", "-O", "-", "http://127.0.0.1/"];
+    eventually("the next one serves", || (engine.docker(out).raw_stdout().trim() == "next").then_some(()));
+    // It is reached by way of the other network, as Docker has it, and finds its way out there.
+    assert_eq!(fetch(port).as_deref(), Some("aa"));
+    assert!(engine.docker(["port", "aa"]).stdout().contains(&port.to_string()));
+    let routes = engine.docker(["exec", "aa", "ip", "route"]).stdout().to_owned();
+    assert!(routes.contains("default via"), "{routes}");
+    engine.docker(["network", "disconnect", "n2", "aa"]).stdout();
+    assert_eq!(fetch(port), None);
+    assert_eq!(engine.docker(["port", "aa"]).stdout(), "");
+    // With the next way in it has its ports again.
+    engine.docker(["network", "connect", "n2", "aa"]).stdout();
+    assert_eq!(fetch(port).as_deref(), Some("aa"));
+    engine.finish();
+}
+
+#[test]
+fn networks_that_are_made_and_removed_at_once_leave_nothing() {
+    let mut engine = Engine::start();
+    let named = |engine: &Engine| -> Vec<String> {
+        let all = engine.request("GET", "/networks", b"").json();
+        let names = all.as_array().unwrap().iter().map(|one| one["Name"].as_str().unwrap().to_owned());
+        names.filter(|name| !matches!(name.as_str(), "bridge" | "host" | "none")).collect()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    let _ = engine.request("POST", "/networks/create", br#"{"Name":"one"}"#);
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..80 {
+                    let _ = engine.request("DELETE", "/networks/one", b"");
+                }
+            });
+        }
+    });
+    for restarted in [false, true] {
+        let left = named(&engine);
+        assert!(left.len() <= 1, "restarted: {restarted}: {left:?}");
+        if !restarted {
+            engine.crash();
+            engine.come_back();
+            assert_eq!(named(&engine), left, "as many as were there are remembered");
+        }
+    }
+    for name in named(&engine) {
+        engine.docker(["network", "rm", &name]).stdout();
+    }
+    engine.docker(["network", "create", "one"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_container_that_is_renamed_twice_at_once_has_one_name() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let id = engine.docker(["create", "--name", "first", "busybox"]).stdout().trim().to_owned();
+    for round in 0..15 {
+        let names = ["a", "b", "c"].map(|letter| format!("{letter}{round}"));
+        std::thread::scope(|scope| {
+            for name in &names {
+                let path = format!("/containers/{id}/rename?name={name}");
+                let engine = &engine;
+                scope.spawn(move || engine.request("POST", &path, b""));
+            }
+        });
+        let is = engine.request("GET", &format!("/containers/{id}/json"), b"").json()["Name"].clone();
+        for name in &names {
+            let status = engine.request("GET", &format!("/containers/{name}/json"), b"").status;
+            let own = is.as_str() == Some(&format!("/{name}"));
+            assert_eq!(status, if own { 200 } else { 404 }, "{name}, and it is called {is}");
+        }
+    }
+    engine.finish();
+}
+
+#[test]
+fn a_connect_that_its_guest_makes_fail_leaves_it_where_it_was() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "--subnet", &subnet(2), "front"]).stdout();
+    engine.docker(["run", "-d", "--name", "guest", "busybox", "sleep", "1000"]).stdout();
+    let inside = namespace_of(&engine, "guest");
+    // All ports that the kernel would choose from are its own.
+    let _held = netns::run_in_netns(&inside, || {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "50000 50000").unwrap();
+        UdpSocket::bind("0.0.0.0:50000").unwrap()
+    });
+    for _ in 0..3 {
+        assert_ne!(engine.docker(["network", "connect", "front", "guest"]).code, 0);
+    }
+    let networks = ["inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", "guest"];
+    assert_eq!(engine.docker(networks).stdout().trim(), "bridge");
+    let links = netns::run_in_netns(&inside, || route::links(&mut Socket::open(Subsystem::Route).unwrap()).unwrap());
+    let names: Vec<String> = links.unwrap().into_iter().map(|link| link.name).collect();
+    assert!(!names.contains(&"eth1".to_owned()), "{names:?}");
+    let [a, b, c, d] = subnet(2).split('/').next().unwrap().parse::<Ipv4Addr>().unwrap().octets();
+    let first = Ipv4Addr::new(a, b, c, d + 2).to_string();
+    engine.docker(["run", "--rm", "--network", "front", "--ip", &first, "busybox", "true"]).stdout();
+    engine.docker(["network", "rm", "front"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn a_container_without_a_network_is_put_on_one_after_a_restart_of_the_engine() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "front"]).stdout();
+    engine.docker(["run", "-d", "--name", "bare", "--network", "front", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["network", "disconnect", "front", "bare"]).stdout();
+    engine.crash();
+    engine.come_back();
+    engine.docker(["network", "connect", "front", "bare"]).stdout();
+    let own = engine.docker(["exec", "bare", "ip", "address", "show", "eth0"]).stdout().to_owned();
+    assert!(own.contains(&address_of(&engine, "bare").to_string()), "{own}");
+    // Whoever shares its network is where it is, also when the file of its namespace is gone.
+    let file =
+        engine.exec_root().join("net/netns").join(engine.docker(["inspect", "-f", "{{.Id}}", "bare"]).stdout().trim());
+    netns::remove(&file).unwrap();
+    let joined = ["run", "--rm", "--network", "container:bare", "busybox", "ip", "address", "show", "eth0"];
+    assert_eq!(engine.docker(joined).stdout(), own);
+    engine.docker(["run", "-d", "--name", "hosts", "--network", "host", "busybox", "sleep", "1000"]).stdout();
+    let joined = engine.docker(["run", "--rm", "--network", "container:hosts", "busybox", "true"]);
+    assert!(joined.code != 0 && joined.stderr().contains("use --network host"), "{joined}");
     engine.finish();
 }
