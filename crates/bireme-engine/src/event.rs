@@ -104,6 +104,8 @@ impl Events {
         });
         let over = async move {
             match patience {
+                // A sleep of no time lets others in first.
+                Some(patience) if patience.is_zero() => {}
                 Some(patience) => tokio::time::sleep(patience).await,
                 None => std::future::pending().await,
             }

@@ -95,10 +95,17 @@ pub(crate) fn ask_for_token(
 /// # Errors
 /// A sentence.
 pub(crate) fn token(answer: &[u8]) -> Result<String, String> {
-    let answer: serde_json::Value = serde_json::from_slice(answer)
+    /// What else is in it is passed over, and takes no memory.
+    #[derive(serde::Deserialize)]
+    struct Token {
+        #[serde(default)]
+        token: Option<String>,
+        #[serde(default)]
+        access_token: Option<String>,
+    }
+    let answer: Token = serde_json::from_slice(answer)
         .map_err(|error| format!("it answered no JSON where a token should be: {error}"))?;
-    let token = ["token", "access_token"].iter().find_map(|key| answer[*key].as_str());
-    token.map(str::to_owned).ok_or_else(|| "it answered without a token where one should be".to_owned())
+    answer.token.or(answer.access_token).ok_or_else(|| "it answered without a token where one should be".to_owned())
 }
 
 #[cfg(test)]
@@ -115,6 +122,24 @@ mod tests {
                 service: "registry.example".to_owned()
             }
         );
+    }
+
+    #[test]
+    fn of_an_answer_the_token_alone_is_read() {
+        for (answer, read) in [
+            (r#"{"token":"a","access_token":"b","expires_in":300,"x":[{}]}"#, Ok("a")),
+            (r#"{"token":null,"access_token":"b"}"#, Ok("b")),
+            ("{}", Err("without a token")),
+            (r#"{"token":[1]}"#, Err("no JSON")),
+            (r#"[{"":0},{"":0},{"":0}]"#, Err("no JSON")),
+            ("<html>", Err("no JSON")),
+        ] {
+            match (token(answer.as_bytes()), read) {
+                (Ok(token), Ok(read)) => assert_eq!(token, read),
+                (Err(reason), Err(read)) => assert!(reason.contains(read), "{reason}"),
+                (other, _) => panic!("{answer}: {other:?}"),
+            }
+        }
     }
 
     #[test]

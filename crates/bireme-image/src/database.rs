@@ -143,6 +143,8 @@ pub fn back_up(connection: &Connection, path: &Path) -> Result<(), DatabaseError
     make_closed(first.parent().unwrap_or(path)).map_err(file)?;
     let new = copy_of(path, 0);
     let _ = std::fs::remove_file(&new);
+    // Closed to others from its first moment: an empty file is taken.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(file)?;
     connection
         .execute("vacuum into ?1", [new.to_string_lossy()])
         .map_err(|source| DatabaseError::Sqlite { path: new.clone(), source })?;

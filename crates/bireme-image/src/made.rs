@@ -37,7 +37,7 @@ pub(crate) fn layer(
     wanted: &Wanted,
     write: impl FnOnce(&mut dyn Write) -> Result<(), ImageError>,
 ) -> Result<NewLayer, ImageError> {
-    let mut sink = Sink { file: Ingest::new(inner)?, error: None };
+    let mut sink = Sink { file: Ingest::new(inner)?, most: inner.settings.limits.layer_bytes, error: None };
     let written = write(&mut wanted.lend(&mut sink));
     if let Some(error) = sink.error {
         return Err(error);
@@ -84,11 +84,17 @@ impl ImageStore {
 /// Lends an [`Ingest`] to the tar writer, and keeps its own error.
 struct Sink {
     file: Ingest,
+    /// Bytes. A file with holes is as long as it says, and a layer has no holes.
+    most: u64,
     error: Option<ImageError>,
 }
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.file.written() + bytes.len() as u64 > self.most {
+            self.error = Some(ImageError::TooLarge { what: "the new layer".to_owned(), limit: self.most });
+            return Err(io::Error::other("the layer is too large"));
+        }
         match self.file.write(bytes) {
             Ok(()) => Ok(bytes.len()),
             Err(error) => {

@@ -234,28 +234,48 @@ impl ImageStore {
         Ok(())
     }
 
-    /// All images, the newest first.
+    /// How many images there are.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn count(&self) -> Result<usize, ImageError> {
+        Ok(self.inner.db.ids()?.len())
+    }
+
+    /// All images, the newest first. One that cannot be read costs no other its place.
     ///
     /// # Errors
     /// `Database`.
     pub async fn list(&self) -> Result<Vec<ImageSummary>, ImageError> {
-        let mut images = Vec::new();
-        for id in self.inner.db.ids()? {
-            let Some(record) = self.inner.db.record(&id)? else { continue };
-            let image = self.inner.image(record)?;
-            images.push(ImageSummary {
-                kind: image.kind(),
-                id: image.id,
-                references: image.references,
-                repo_digests: image.repo_digests,
-                created: image.created,
-                size: image.size,
-                platform: image.platform,
-                labels: image.config.labels,
-            });
-        }
-        images.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
-        Ok(images)
+        let inner = self.inner.clone();
+        // Each is read whole, and there may be many.
+        blocking("list images", move || {
+            let mut images = Vec::new();
+            for id in inner.db.ids()? {
+                let read = inner.db.record(&id).and_then(|found| found.map(|record| inner.image(record)).transpose());
+                let image = match read {
+                    Ok(Some(image)) => image,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::warn!(image = %id, error = &error as &dyn std::error::Error, "an image cannot be read");
+                        continue;
+                    }
+                };
+                images.push(ImageSummary {
+                    kind: image.kind(),
+                    id: image.id,
+                    references: image.references,
+                    repo_digests: image.repo_digests,
+                    created: image.created,
+                    size: image.size,
+                    platform: image.platform,
+                    labels: image.config.labels,
+                });
+            }
+            images.sort_by(|one, other| other.created.cmp(&one.created).then_with(|| one.id.cmp(&other.id)));
+            Ok(images)
+        })
+        .await
     }
 
     /// Gives `reference` to an image. A name with several platforms is given with all of them.

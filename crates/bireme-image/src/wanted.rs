@@ -20,11 +20,16 @@ struct Waiting(Wanted);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.0.store(true, Ordering::Relaxed);
+        self.0.give_up();
     }
 }
 
 impl Wanted {
+    /// Nobody waits any more.
+    pub(crate) fn give_up(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// # Errors
     /// When nobody waits any more.
     pub(crate) fn check(&self) -> io::Result<()> {

@@ -25,12 +25,27 @@ const WAITING_WORDS: usize = 8192;
 /// Pieces of long work, uploads and downloads at once. Each holds a thread or two for as long as its client likes, out of
 /// some hundreds that short work needs too: without a bound, clients that send slowly would keep every container from being
 /// started and stopped.
-static PLACES: Semaphore = Semaphore::const_new(64);
+static TAKING: Semaphore = Semaphore::const_new(64);
+/// Apart from those, for what is sent: of `docker export | docker import` each waits for the other.
+static GIVING: Semaphore = Semaphore::const_new(64);
+
+/// Which way what takes long goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Way {
+    /// From the client, from a registry, or nowhere: an upload, a pull, a build.
+    In,
+    /// To the client.
+    Out,
+}
 
 /// Waits for a place for long work, which is given back when the answer is dropped. Cancel safe.
-pub async fn place() -> Option<SemaphorePermit<'static>> {
+pub async fn place(way: Way) -> Option<SemaphorePermit<'static>> {
+    let places = match way {
+        Way::In => &TAKING,
+        Way::Out => &GIVING,
+    };
     // Never closed.
-    PLACES.acquire().await.ok()
+    places.acquire().await.ok()
 }
 
 /// Where work leaves its lines.
@@ -103,7 +118,7 @@ where
     let runtime = tokio::runtime::Handle::current();
     tokio::spawn(async move {
         let place = tokio::select! {
-            place = place() => place,
+            place = place(Way::In) => place,
             () = cancelled.cancelled() => return,
         };
         tokio::task::spawn_blocking(move || {

@@ -238,12 +238,18 @@ fn a_request_full_of_small_things_holds_nobody_up() {
     );
     let mounts: Vec<String> = (0..1_025).map(|n| format!("data:/v{n}")).collect();
     refused(json!({ "Image": "busybox", "HostConfig": { "Binds": mounts } }), "at most 1024 are taken");
-    // Of an image: the commit is quick, what is made of it is refused.
+    // Of an image: what would make one is refused, and what is made of one that asks for much.
     let made = create(json!({ "Image": "busybox", "Cmd": ["true"] }));
     let id = made.json()["Id"].as_str().unwrap().to_owned();
     let begin = std::time::Instant::now();
-    let config = json!({ "Env": many, "Volumes": map(5_000, &|n| format!("/v{n}")) }).to_string();
-    let answer = engine.request("POST", &format!("/commit?container={id}&repo=many"), config.as_bytes());
+    let commit = |config: serde_json::Value| {
+        let path = format!("/commit?container={id}&repo=many");
+        engine.request("POST", &path, config.to_string().as_bytes())
+    };
+    let answer = commit(json!({ "Env": many }));
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(answer.text().contains("no image may have more than 10000"), "{}", answer.text());
+    let answer = commit(json!({ "Volumes": map(5_000, &|n| format!("/v{n}")) }));
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
     refused(json!({ "Image": "many" }), "of the image many is too large");

@@ -303,7 +303,8 @@ fn the_socket_of_a_published_port_leads_nowhere() {
     for socket in sockets {
         let v6 =
             matches!(getsockname(&socket).map(std::net::SocketAddr::try_from), Ok(Ok(address)) if address.is_ipv6());
-        shutdown(&socket, Shutdown::Read).unwrap();
+        // Of one that was accepted, its client may be gone.
+        let _ = shutdown(&socket, Shutdown::Read);
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true).unwrap();
         let target = if v6 { "[::1]:1".parse().unwrap() } else { address };

@@ -144,6 +144,10 @@ impl Job<'_> {
         move |error| self.fault(format!("{}: {error}", path.display()))
     }
 
+    fn hides(&self, rules: &Ignore, path: &Path) -> Result<bool, ImageError> {
+        rules.hides(&path.to_string_lossy(), self.wanted).map_err(self.failed(path))
+    }
+
     fn run(&self, source: View, below: &View) -> Result<Copied, ImageError> {
         let order = self.order;
         let owner = order.chown.as_deref().map(|text| self.owner(text, below)).transpose()?;
@@ -174,7 +178,7 @@ impl Job<'_> {
         let mut unpacked: Vec<TempDir> = Vec::new();
         let (uid, gid) = owner.unwrap_or((0, 0));
         for (name, item) in found {
-            if item.kind() != FileType::Directory && order.exclude.hides(&name.to_string_lossy()) {
+            if item.kind() != FileType::Directory && self.hides(&order.exclude, Path::new(&name))? {
                 continue;
             }
             let archive = match item.kind() {
@@ -219,7 +223,7 @@ impl Job<'_> {
     fn sources(&self, tree: &View, pattern: &str, found: &mut Vec<(OsString, Found)>) -> Result<(), ImageError> {
         let clean = clean(pattern);
         let text = clean.to_string_lossy().into_owned();
-        let hidden = |path: &Path| self.order.context && self.ignore.hides(&path.to_string_lossy());
+        let hidden = |path: &Path| if self.order.context { self.hides(self.ignore, path) } else { Ok(false) };
         let absent = || {
             let place = if self.order.context { "build context or excluded by .dockerignore" } else { "source image" };
             self.fault(format!("file not found in {place}: stat {pattern}: file does not exist"))
@@ -228,7 +232,7 @@ impl Job<'_> {
             let (_, item) = tree.resolve(&Path::new("/").join(&clean), true).map_err(self.failed(&clean))?;
             let item = item.ok_or_else(absent)?;
             // A folder that is hidden may hold what is taken back.
-            if item.kind() != FileType::Directory && (hidden(&clean) || hidden(relative(&item.path))) {
+            if item.kind() != FileType::Directory && (hidden(&clean)? || hidden(relative(&item.path))?) {
                 return Err(absent());
             }
             found.push((clean.file_name().unwrap_or_default().to_owned(), item));
@@ -248,9 +252,12 @@ impl Job<'_> {
                     continue;
                 }
                 let names = tree.list(&place).map_err(self.failed(&place))?;
-                next.extend(
-                    names.iter().filter(|name| part.matches(&name.to_string_lossy())).map(|name| place.join(name)),
-                );
+                for name in &names {
+                    self.wanted.check().map_err(self.failed(&place))?;
+                    if part.matches(&name.to_string_lossy()) {
+                        next.push(place.join(name));
+                    }
+                }
             }
             places = next;
         }
@@ -258,7 +265,7 @@ impl Job<'_> {
         for place in places {
             let (_, item) = tree.resolve(&place, true).map_err(self.failed(&place))?;
             let Some(item) = item else { continue };
-            if hidden(relative(&place)) {
+            if hidden(relative(&place))? {
                 continue;
             }
             found.push((place.file_name().unwrap_or_default().to_owned(), item));
@@ -304,8 +311,11 @@ impl Job<'_> {
             let (source, place) = (from.join(&name), to.join(&name));
             let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
             let within = excluding.map(|within| within.join(&name));
-            let hidden = (ignoring && self.ignore.hides(&relative(&source).to_string_lossy()))
-                || within.as_deref().is_some_and(|within| self.order.exclude.hides(&within.to_string_lossy()));
+            let hidden = (ignoring && self.hides(self.ignore, relative(&source))?)
+                || match within.as_deref() {
+                    Some(within) => self.hides(&self.order.exclude, within)?,
+                    None => false,
+                };
             if item.kind() == FileType::Directory {
                 let attributes = self.attributes(number, &item, owner);
                 self.check(plan, &place, true)?;

@@ -2,6 +2,16 @@
 //!
 //! Source: Go's `path/filepath.Match`; github.com/moby/patternmatcher.
 
+use std::io;
+
+use crate::wanted::Wanted;
+
+/// Bytes of a pattern, those of the longest path.
+const LONGEST: usize = 4096;
+
+/// Patterns of one `.dockerignore`.
+const RULES: usize = 10_000;
+
 /// One pattern, taken apart.
 #[derive(Debug)]
 pub(super) struct Pattern {
@@ -29,6 +39,12 @@ enum Token {
 impl Pattern {
     /// `deep` gives `**` its meaning; else it is two `*`.
     pub(super) fn new(text: &str, deep: bool) -> Result<Self, String> {
+        if text.len() > LONGEST {
+            let start: String = text.chars().take(40).collect();
+            return Err(format!(
+                "the pattern \"{start}…\" has more than {LONGEST} bytes, and so has no path that fits it"
+            ));
+        }
         let mut tokens = Vec::new();
         let mut letters = text.chars().peekable();
         let bad = || format!("\"{text}\" is a malformed pattern");
@@ -148,12 +164,13 @@ impl Ignore {
                 return Err(format!("\"{}\" is more than one line", pattern.escape_debug()));
             }
             all.rules.extend(Self::parse(pattern)?.rules);
+            all.check()?;
         }
         Ok(all)
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut rules = Vec::new();
+        let mut all = Self::default();
         for line in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -167,24 +184,39 @@ impl Ignore {
             if clean.is_empty() {
                 continue;
             }
-            rules.push((Pattern::new(&clean.join("/"), true)?, back));
+            all.rules.push((Pattern::new(&clean.join("/"), true)?, back));
+            all.check()?;
         }
-        Ok(Self { rules })
+        Ok(all)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.rules.len() > RULES {
+            true => Err(format!("it has more than {RULES} patterns: hide whole folders, or send a smaller context")),
+            false => Ok(()),
+        }
     }
 
     /// Whether `path`, relative to the context, is hidden: the last rule that fits it or a folder above it decides.
-    pub(super) fn hides(&self, path: &str) -> bool {
+    ///
+    /// # Errors
+    /// When nobody waits for the answer any more: many rules on a deep path take long.
+    pub(super) fn hides(&self, path: &str, wanted: &Wanted) -> io::Result<bool> {
         let mut hidden = false;
         for (pattern, back) in &self.rules {
             if hidden != *back {
                 continue;
             }
             let above = path.match_indices('/').map(|(at, _)| &path[..at]);
-            if above.chain([path]).any(|path| pattern.matches(path)) {
-                hidden = !back;
+            for path in above.chain([path]) {
+                wanted.check()?;
+                if pattern.matches(path) {
+                    hidden = !back;
+                    break;
+                }
             }
         }
-        hidden
+        Ok(hidden)
     }
 }
 
@@ -227,10 +259,24 @@ mod tests {
             ("y.o", true),
             ("y.c", false),
         ] {
-            assert_eq!(ignore.hides(path), hidden, "{path}");
+            assert_eq!(ignore.hides(path, &Wanted::default()).unwrap(), hidden, "{path}");
         }
         let only = Ignore::parse("*\n!src\n").unwrap();
-        assert!(!only.hides("src/main.rs") && only.hides("other"));
+        let hides = |path| only.hides(path, &Wanted::default()).unwrap();
+        assert!(!hides("src/main.rs") && hides("other"));
+    }
+
+    #[test]
+    fn patterns_have_a_bound_and_end_with_whoever_waits() {
+        let of = |count: usize, length: usize| Ignore::parse(&format!("{}\n", "a".repeat(length)).repeat(count));
+        let most = of(RULES, 1).unwrap();
+        assert!(of(RULES + 1, 1).unwrap_err().contains("more than 10000 patterns"));
+        assert!(Ignore::of(&vec!["a".to_owned(); RULES + 1]).is_err());
+        assert!(of(1, LONGEST).is_ok() && of(1, LONGEST + 1).unwrap_err().contains("more than 4096 bytes"));
+        let gone = Wanted::default();
+        assert!(!most.hides("b/c", &gone).unwrap());
+        gone.give_up();
+        assert!(most.hides("b/c", &gone).is_err());
     }
 
     proptest! {

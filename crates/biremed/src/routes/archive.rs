@@ -48,7 +48,7 @@ async fn read(State(app): State<App>, Path(name): Path<String>, query: Query) ->
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
     let asked = path.clone();
-    let place = work::place().await;
+    let place = work::place(work::Way::Out).await;
     let reading = async move {
         let _place = place;
         engine.read_archive(&name, &path, SyncIoBridge::new(writer)).await
@@ -78,7 +78,7 @@ async fn export(State(app): State<App>, Path(name): Path<String>) -> Answer {
     app.engine.can_export(&name)?;
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let engine = app.engine.clone();
-    let place = work::place().await;
+    let place = work::place(work::Way::Out).await;
     let reading = async move {
         let _place = place;
         engine.export(&name, SyncIoBridge::new(writer)).await
@@ -126,7 +126,7 @@ async fn archive(
 
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
     let path = path(&query)?;
-    let _place = work::place().await;
+    let _place = work::place(work::Way::In).await;
     let archive = SyncIoBridge::new(images::reader(body));
     let how = Unpack { keep_kinds: query.flag("noOverwriteDirNonDir") };
     app.engine.write_archive(&name, &path, archive, how).await?;

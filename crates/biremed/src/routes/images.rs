@@ -225,7 +225,7 @@ async fn save(app: &App, names: Vec<String>) -> Answer {
     }
     let (reader, writer) = tokio::io::duplex(256 * 1024);
     let images: ImageStore = app.images.clone();
-    let place = work::place().await;
+    let place = work::place(work::Way::Out).await;
     let saving = async move {
         let _place = place;
         images.save(&names, writer).await

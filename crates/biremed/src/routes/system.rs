@@ -98,7 +98,7 @@ async fn info(State(app): State<App>) -> Answer {
         "ContainersRunning": running,
         "ContainersPaused": paused,
         "ContainersStopped": containers.len() - running - paused,
-        "Images": app.images.list().await?.len(),
+        "Images": app.images.count()?,
         "Driver": "overlay2",
         "DriverStatus": [["Components", components.to_string()]],
         "CDISpecDirs": [],
