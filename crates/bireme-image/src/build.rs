@@ -33,8 +33,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::SyncIoBridge;
 
 use crate::admit::{Candidate, Claim};
-use crate::db::Layer;
-use crate::db::Record;
+use crate::db::{Layer, Record};
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};

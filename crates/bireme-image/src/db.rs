@@ -206,9 +206,11 @@ impl Db {
         attempt: &'static str,
         act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, ImageError> {
-        self.lock().pragma_update(None, "synchronous", "full").map_err(fault(attempt))?;
-        let answer = self.change(attempt, act);
-        self.lock().pragma_update(None, "synchronous", "normal").map_err(fault(attempt))?;
+        // Held throughout: another change would put the setting back before this one is made.
+        let mut connection = self.lock();
+        connection.pragma_update(None, "synchronous", "full").map_err(fault(attempt))?;
+        let answer = carry_out(&mut connection, act).map_err(fault(attempt));
+        connection.pragma_update(None, "synchronous", "normal").map_err(fault(attempt))?;
         answer
     }
 

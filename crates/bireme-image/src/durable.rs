@@ -35,10 +35,13 @@ impl Inner {
 
     /// Whether the database is older than it was: changes that had been made are not in it. To be asked once, at open.
     pub(crate) fn was_rolled_back(&self) -> Result<bool, ImageError> {
-        let written = std::fs::read_to_string(self.generation_path()).ok().and_then(|text| text.trim().parse().ok());
+        let written =
+            std::fs::read_to_string(self.generation_path()).ok().and_then(|text| text.trim().parse::<i64>().ok());
         let known = self.db.generation()?;
-        self.write_generation(known);
-        Ok(written.is_some_and(|written: i64| written > known))
+        if written != Some(known) {
+            self.write_generation(known);
+        }
+        Ok(written.is_some_and(|written| written > known))
     }
 
     /// Notes how many changes the database has, after the last of them is on the disk.
