@@ -18,9 +18,10 @@ use bireme_core::{ErrorKind, ExecError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
-use tokio::sync::{Mutex as AsyncMutex, OnceCell, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use crate::memory;
+use crate::places::{PATIENCE, Places, share};
 use crate::protocol::{self, CompileAnswer, Facts, Refusal};
 
 /// Longest time one compilation may take.
@@ -43,20 +44,9 @@ fn cost(facts: &Facts) -> usize {
 /// Components that are remembered as sound; the rest is looked at again when it is next asked for.
 const KNOWN: usize = 4096;
 
-/// Compilations at once, each in a process of its own.
-const AT_ONCE: usize = 2;
 /// How long a component that takes too much to compile is refused for that without another attempt, and how many are.
 const REFUSED: Duration = Duration::from_secs(15 * 60);
 const MOST_REFUSED: usize = 1024;
-
-/// Compilations at once on a machine with `total` bytes of memory, and the most bytes that each may take: half of the
-/// machine's memory together, within reason. One GiB of it is what the compiler's allocator sets aside when it starts.
-fn share(total: u64) -> (usize, u64) {
-    const LEAST: u64 = 3 << 29;
-    const MOST: u64 = 4 << 30;
-    let each = total / 2 / AT_ONCE as u64;
-    if each < LEAST { (1, (total / 2).clamp(LEAST, MOST)) } else { (AT_ONCE, each.min(MOST)) }
-}
 
 /// [`share`] of this machine.
 fn share_of_machine() -> (usize, u64) {
@@ -106,12 +96,12 @@ pub(crate) struct Cache {
     refused: Mutex<HashMap<String, (Instant, String)>>,
     /// One compilation of one content at a time.
     under_way: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
-    compiling: Semaphore,
+    places: Places,
 }
 
 impl Cache {
     pub(crate) fn new(host: PathBuf, dir: PathBuf) -> Self {
-        let compiling = Semaphore::new(share_of_machine().0);
+        let places = Places::new(share_of_machine().0);
         Self {
             host,
             dir,
@@ -119,7 +109,7 @@ impl Cache {
             known: Mutex::default(),
             refused: Mutex::default(),
             under_way: Mutex::default(),
-            compiling,
+            places,
         }
     }
 
@@ -293,8 +283,12 @@ impl Cache {
         let (_, limit) = share_of_machine();
         let mut command = Command::new(&self.host);
         command.arg("compile").arg(out).arg(limit.to_string()).stdin(source);
-        let _turn = self.compiling.acquire().await;
-        let output = run(command, "compile a component", TIMEOUT).await?.ok_or_else(takes_too_long)?;
+        let mut place = self.places.take().await;
+        // Whatever of the two is dropped ends: the process is killed.
+        let output = tokio::select! {
+            output = run(command, "compile a component", TIMEOUT) => output?.ok_or_else(takes_too_long)?,
+            () = place.until_others_need_it() => return Err(gives_way()),
+        };
         // What a Rust program says last when an allocation fails.
         if output.status.signal() == Some(libc::SIGABRT) && said(&output).contains("memory allocation of") {
             return Err(takes_too_much(limit).into());
@@ -382,6 +376,15 @@ fn takes_too_long() -> ExecError {
     ExecError::new(ErrorKind::Invalid, text)
 }
 
+fn gives_way() -> ExecError {
+    let text = format!(
+        "compiling this component has taken {} seconds, others wait for theirs, and another long compilation has the place \
+         for such; try again when they are done",
+        PATIENCE.as_secs()
+    );
+    ExecError::new(ErrorKind::Unavailable, text)
+}
+
 /// Runs a short process of the host binary to its end; `None` when that does not come within `limit`. The process is killed
 /// then, as when nobody waits for this any more.
 async fn run(mut command: Command, attempt: &str, limit: Duration) -> Result<Option<Output>, ExecError> {
@@ -438,17 +441,6 @@ async fn hash_file(path: PathBuf) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn compilations_share_half_of_the_machine() {
-        const GIB: u64 = 1 << 30;
-        for total in [0, GIB, 4 * GIB, 6 * GIB, 8 * GIB, 64 * GIB] {
-            let (at_once, each) = share(total);
-            assert!((1..=AT_ONCE).contains(&at_once) && each >= 3 << 29, "{total}: {at_once} of {each}");
-            // The least that a compiler needs is more than half of a small machine.
-            assert!(at_once as u64 * each <= (total / 2).max(3 << 29), "{total}: {at_once} of {each}");
-        }
-    }
 
     #[test]
     fn what_took_too_much_is_not_tried_again_at_once() {

@@ -32,6 +32,7 @@ mod host;
 pub mod memory;
 mod mounts;
 mod names;
+mod places;
 pub mod protocol;
 mod roster;
 mod state;
