@@ -276,6 +276,11 @@ fn every_verb_knows_the_services_of_the_app_here() {
     says(&["stats", "--no-stream", "web"], "verbs-web-1");
     says(&["diff", "web"], "");
     says(&["cp", "web:/etc/passwd", "passwd"], "");
+    says(&["network", "create", "verbs-aside"], "");
+    says(&["network", "connect", "--alias", "aside", "verbs-aside", "web"], "");
+    says(&["inspect", "-f", "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}", "web"], "verbs-aside");
+    says(&["network", "disconnect", "verbs-aside", "web"], "");
+    says(&["network", "rm", "verbs-aside"], "verbs-aside");
     says(&["pause", "web"], "verbs-web-1");
     says(&["unpause", "web"], "verbs-web-1");
     says(&["kill", "web"], "verbs-web-1");

@@ -16,15 +16,22 @@ const DEVICES: (u16, [u16; 2]) = (1, [3, 9]);
 /// Folders of the cgroup `name`, one per hierarchy of this machine (v1, hybrid or v2).
 pub fn folders(name: &Path) -> Vec<PathBuf> {
     let root = Path::new(ROOT);
-    if root.join("cgroup.controllers").exists() {
+    if is_hierarchy(root) {
         return vec![root.join(name)];
     }
-    let mut found: Vec<PathBuf> = CONTROLLERS.iter().map(|c| root.join(c)).filter(|p| p.is_dir()).collect();
-    if !root.join("cpu,cpuacct").is_dir() {
-        found.extend(["cpu", "cpuacct"].iter().map(|c| root.join(c)).filter(|p| p.is_dir()));
+    let mut found: Vec<PathBuf> = CONTROLLERS.iter().map(|c| root.join(c)).filter(|p| is_hierarchy(p)).collect();
+    if !is_hierarchy(&root.join("cpu,cpuacct")) {
+        found.extend(["cpu", "cpuacct"].iter().map(|c| root.join(c)).filter(|p| is_hierarchy(p)));
     }
-    found.extend([root.join("unified")].into_iter().filter(|p| p.join("cgroup.controllers").exists()));
+    found.extend([root.join("unified")].into_iter().filter(|p| is_hierarchy(p)));
     found.into_iter().map(|p| p.join(name)).collect()
+}
+
+/// Whether one is mounted at `path`: another engine may have left a folder of that name where none is.
+fn is_hierarchy(path: &Path) -> bool {
+    const KINDS: [u64; 2] = [0x0027_e0eb, 0x6367_7270];
+    let kind = rustix::fs::statfs(path).ok().and_then(|found| u64::try_from(found.f_type).ok());
+    kind.is_some_and(|kind| KINDS.contains(&kind))
 }
 
 /// Removes the cgroup `name` from every hierarchy. Its parent stays, as another sandbox may be about to make its own there.
@@ -157,6 +164,13 @@ mod tests {
             "{output:?}"
         );
         output.status.success()
+    }
+
+    #[test]
+    fn a_folder_is_no_hierarchy() {
+        assert!(!is_hierarchy(&std::env::temp_dir()) && !is_hierarchy(Path::new("/nowhere")));
+        let found = folders(Path::new("x"));
+        assert!(found.iter().all(|folder| folder.parent().is_some_and(is_hierarchy)), "{found:?}");
     }
 
     #[test]

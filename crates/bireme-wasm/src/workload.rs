@@ -368,7 +368,7 @@ mod tests {
             assert!(limit <= expected, "{limit} is not {expected}");
         }
         release(&host, &ids[1], &kv, &tables, &mut roster).await;
-        let ended = tokio::time::timeout(Duration::from_secs(1), process.wait()).await;
+        let ended = tokio::time::timeout(Duration::from_secs(10), process.wait()).await;
         assert!(!ended.expect("the host goes on").unwrap().success());
         assert!(!host.dir.exists() && folders.iter().all(|folder| !folder.exists()));
         crate::cgroup::remove(&crate::host::parent_cgroup(&instance));

@@ -279,11 +279,12 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    async fn create(&self, request: &CreateRequest, name: &str) -> anyhow::Result<String> {
-        let client = &self.context.client;
+    /// Makes a container that is called `passing` until it takes the name that was asked for, which is what messages say.
+    async fn create(&self, request: &CreateRequest, passing: &str) -> anyhow::Result<String> {
+        let (client, name) = (&self.context.client, &request.name);
         let created: ContainerCreateResponse = client
             .post("/containers/create")
-            .query("name", name)
+            .query("name", passing)
             .query_some("platform", request.platform.as_deref())
             .json(&request.body)
             .read()
@@ -320,15 +321,26 @@ impl<'a> Executor<'a> {
         keep_anonymous_volumes(&before, &mut request);
         let passing = format!("{}_{}", before["Id"].as_str().unwrap_or(old).get(..12).unwrap_or(old), request.name);
         let new = self.create(&request, &passing).await?;
-        let swapped = async {
+        let removed = async {
             if old_running {
                 self.stop_container(old, timeout).await?;
             }
-            gone(client.delete(format!("/containers/{old}")).query("force", 1).done().await)?;
-            client.post(format!("/containers/{new}/rename")).query("name", &request.name).done().await?;
-            anyhow::Ok(())
+            anyhow::Ok(gone(client.delete(format!("/containers/{old}")).query("force", 1).done().await)?)
         };
-        swapped.await.with_context(|| format!("cannot replace {}", request.name))
+        let swapped = match removed.await {
+            Ok(()) => {
+                let call = client.post(format!("/containers/{new}/rename")).query("name", &request.name);
+                call.done().await.map_err(anyhow::Error::from)
+            }
+            Err(error) => {
+                // The old one stays, so the new one goes.
+                if let Err(error) = gone(client.delete(format!("/containers/{new}")).query("force", 1).done().await) {
+                    self.context.printer.note(format!("WARNING: {passing} is left over: {error:#}"))?;
+                }
+                Err(error)
+            }
+        };
+        swapped.with_context(|| format!("cannot replace {}", request.name))
     }
 
     async fn stop_container(&self, reference: &str, timeout: Option<Duration>) -> anyhow::Result<()> {

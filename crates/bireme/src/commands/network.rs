@@ -48,7 +48,8 @@ pub(super) async fn network(context: &Context, command: NetworkCommand) -> Outco
         }
         NetworkCommand::Connect(args) => connect(context, &args).await,
         NetworkCommand::Disconnect(args) => {
-            let request = NetworkDisconnectRequest { container: args.container, force: Some(args.force) };
+            let container = crate::app::resolve(context, &args.container).await?;
+            let request = NetworkDisconnectRequest { container, force: Some(args.force) };
             context.client.post(format!("/networks/{}/disconnect", args.network)).json(&request).done().await?;
             Ok(0)
         }
@@ -122,7 +123,7 @@ async fn ls(context: &Context, args: &NetworkLsArgs) -> Outcome {
 async fn connect(context: &Context, args: &NetworkConnectArgs) -> Outcome {
     let addressed = args.ip.is_some() || args.ip6.is_some();
     let request = NetworkConnectRequest {
-        container: args.container.clone(),
+        container: crate::app::resolve(context, &args.container).await?,
         endpoint_config: Some(EndpointSettings {
             aliases: (!args.alias.is_empty()).then(|| args.alias.clone()),
             ipam_config: addressed.then(|| EndpointIpamConfig {

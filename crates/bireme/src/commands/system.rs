@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use anyhow::Context as _;
 use bireme_api::v1::{Verified, VerifyLine};
 use futures::StreamExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs};
 use crate::context::Context;
@@ -59,7 +59,7 @@ pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
     while let Some(event) = events.next().await {
         let event = event?;
         let line = match (&template, args.format.format.is_some()) {
-            (Some(template), _) => template.render(&event)?,
+            (Some(template), _) => template.render(&fields(&event))?,
             (None, true) => event.to_string(),
             (None, false) => plain(&event),
         };
@@ -87,6 +87,22 @@ pub(super) async fn verify(context: &Context) -> Outcome {
         }
     }
     Err(Failure::new("the engine broke off before it had looked at everything").into())
+}
+
+/// What templates name: the fields of moby's `events.Message`, all of them there whatever the event has.
+fn fields(event: &Value) -> Value {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    json!({
+        "Status": text("status"),
+        "ID": text("id"),
+        "From": text("from"),
+        "Type": text("Type"),
+        "Action": text("Action"),
+        "Actor": event["Actor"],
+        "Scope": text("scope"),
+        "Time": event["time"],
+        "TimeNano": event["timeNano"],
+    })
 }
 
 /// Source: docker's `prettyPrintEvent`.
@@ -127,12 +143,22 @@ pub(super) fn completion(context: &Context, args: &CompletionArgs) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn events_print_as_dockers() {
         let event = json!({"Type": "container", "Action": "start", "timeNano": 0,
             "Actor": {"ID": "abc", "Attributes": {"image": "x", "name": "y"}}});
         assert!(plain(&event).ends_with(" container start abc (image=x, name=y)"), "{}", plain(&event));
+    }
+    #[test]
+    fn every_field_of_an_event_has_its_name_in_templates() {
+        let event = json!({"Type": "container", "Action": "start", "status": "start", "id": "abc", "from": "x",
+            "scope": "local", "time": 1, "timeNano": 1_000_000_000, "Actor": {"ID": "abc", "Attributes": {"name": "y"}}});
+        let text = "{{.Status}} {{.ID}} {{.From}} {{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}} {{.Scope}} \
+                    {{.Time}} {{.TimeNano}}";
+        let rendered = listing::parse(text).unwrap().render(&fields(&event)).unwrap();
+        assert_eq!(rendered, "start abc x container start abc y local 1 1000000000");
+        let event = json!({"Type": "volume", "Action": "create", "Actor": {"ID": "v", "Attributes": {}}});
+        assert_eq!(listing::parse("[{{.ID}}]").unwrap().render(&fields(&event)).unwrap(), "[]");
     }
 }
