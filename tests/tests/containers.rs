@@ -542,3 +542,30 @@ fn the_root_is_copied_without_the_kernels_files() {
     engine.docker(["cp", "runs:/proc/version", "-"]).fails(1, "Could not find the file /proc/version in container");
     engine.finish();
 }
+
+/// Docker sends the signal and lets it go on: whoever stops a database that is paused loses nothing.
+#[test]
+fn a_paused_container_ends_as_gracefully_as_another() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "trap 'echo term; exit 5' TERM; while :; do sleep 0.1; done";
+    let ends: [(&str, &[&str]); 3] =
+        [("stopped", &["stop", "-t", "60"]), ("killed", &["kill", "-s", "TERM"]), ("again", &["restart", "-t", "60"])];
+    for (name, end) in ends {
+        engine.docker(["run", "-d", "--name", name, "busybox", "sh", "-c", script]).stdout();
+        eventually("a process that sleeps", || {
+            engine.docker(["top", name]).stdout().contains("sleep 0.1").then_some(())
+        });
+        engine.docker(["pause", name]).stdout();
+        engine.docker(end.iter().chain([&name])).stdout();
+        eventually("its last word", || (engine.docker(["logs", name]).stdout() == "term\n").then_some(()));
+        if name != "again" {
+            eventually("its end", || {
+                let state = engine.docker(["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", name]);
+                (state.stdout() == "exited 5\n").then_some(())
+            });
+        }
+    }
+    engine.docker(["rm", "-f", "stopped", "killed", "again"]).stdout();
+    engine.finish();
+}

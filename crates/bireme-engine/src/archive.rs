@@ -11,12 +11,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use bireme_core::Program;
 use bireme_core::spec::MountSource;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use tar::EntryType;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::EngineError;
 use crate::container::Handle;
@@ -50,6 +50,8 @@ struct Place {
     read_only: bool,
     /// The root is that of the container, so that a link can be followed from it.
     whole: bool,
+    /// Keeps a workload that rests from being started meanwhile, where its file tree is written to.
+    turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// How an archive is unpacked.
@@ -74,7 +76,7 @@ impl Engine {
     }
 
     async fn stat_mounted(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let Place { root, inside, called, whole, .. } = self.place_of(name, path)?;
+        let Place { root, inside, called, whole, .. } = self.place_of(name, path, false).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
             let look = || {
@@ -104,7 +106,7 @@ impl Engine {
     }
 
     async fn read_mounted(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
-        let Place { root, inside, called, .. } = self.place_of(name, path)?;
+        let Place { root, inside, called, .. } = self.place_of(name, path, false).await?;
         self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
@@ -143,7 +145,7 @@ impl Engine {
         archive: impl Read + Send + 'static,
         how: Unpack,
     ) -> Result<(), EngineError> {
-        let Place { root, inside, read_only, whole, .. } = self.place_of(name, path)?;
+        let Place { root, inside, read_only, whole, turn, .. } = self.place_of(name, path, true).await?;
         if read_only {
             return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
         }
@@ -155,6 +157,7 @@ impl Engine {
         }
         let (name, path) = (name.to_owned(), path.to_owned());
         let unpack = move || {
+            let _turn = turn;
             match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     return Err(EngineError::invalid("extraction point is not a directory"));
@@ -170,68 +173,90 @@ impl Engine {
 
     /// Where a path leads: into the container's own tree, or, where it does not run, into a volume or a folder of the
     /// host that it would have there.
-    fn place_of(&self, name: &str, path: &str) -> Result<Place, EngineError> {
-        let root = self.root_of(name)?;
+    async fn place_of(&self, name: &str, path: &str, to_write: bool) -> Result<Place, EngineError> {
         let handle = self.find(name)?;
-        let status = handle.view().state.status;
-        let path = &*without_parents(path);
-        let clean = Path::new("/").join(path.trim_start_matches('/'));
-        let called = base_name(path);
-        let own = || Place { root, inside: path.to_owned(), called: called.clone(), read_only: false, whole: true };
-        if matches!(status, Status::Running | Status::Paused) {
-            return Ok(own());
-        }
-        let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
-        let over = mounts.filter(|mount| clean.starts_with(&mount.target));
-        let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own()) };
-        let part = handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
-            MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
-            _ => None,
-        });
-        let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
-        let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
-        let as_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = match part {
-            None => fs::open(&mount.source, as_folder, Mode::empty()),
-            Some((volume, subpath)) => {
-                let found = bireme_sys::path::beneath(volume, subpath)
-                    .map_err(|error| EngineError::invalid(bireme_sys::path::not_accessible(volume, subpath, &error)))?;
-                fs::openat(&found, ".", as_folder, Mode::empty())
-            }
-        };
-        match folder {
-            Ok(root) => Ok(Place {
-                root,
-                inside: format!("/{}{end}", inside.display()),
-                called,
-                read_only: mount.read_only,
-                whole: false,
-            }),
-            // A single file: it is what stands there.
-            Err(_) => Ok(own()),
-        }
+        let turn = if to_write { Some(handle.tree().await?) } else { None };
+        let what = format!("{path} in container {name}");
+        let path = path.to_owned();
+        crate::patience::ask(&what, move || place_of(&handle, &path, turn)).await
     }
+}
 
-    fn root_of(&self, name: &str) -> Result<OwnedFd, EngineError> {
-        let handle = self.find(name)?;
-        let Program::Layers { lower, upper, work } = &handle.fixed.program else {
-            return Err(EngineError::unsupported(format!(
-                "{} is a WebAssembly component and has no file tree to copy from or to: copy to the folder it mounts instead",
-                handle.view().name
-            )));
-        };
-        let view = handle.view();
-        let opened = match (view.state.status, view.state.pid) {
-            (Status::Running | Status::Paused, Some(pid)) => root_of_process(pid).and_then(|root| {
-                // Its number may have gone to another process since: then the state has changed, or is about to.
-                let same = handle.view().state.pid == Some(pid);
-                if same { Ok(root) } else { Err(io::ErrorKind::NotFound.into()) }
-            }),
-            (Status::Removing | Status::Dead, _) => return Err(busy(&handle)),
-            _ => rootfs::open_writable(lower, upper, work),
-        };
-        opened.map_err(|source| EngineError::File { path: upper.clone(), source })
+/// Blocking, see [`Engine::place_of`]; with a `turn`, for writing.
+fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> Result<Place, EngineError> {
+    let (root, runs) = root_of(handle, turn.is_some())?;
+    // What runs is written to through its own mount.
+    let turn = turn.filter(|_| !runs);
+    let path = &*without_parents(path);
+    let clean = Path::new("/").join(path.trim_start_matches('/'));
+    let called = base_name(path);
+    let own = |root, turn| Place {
+        root,
+        inside: path.to_owned(),
+        called: called.clone(),
+        read_only: false,
+        whole: true,
+        turn,
+    };
+    if runs {
+        return Ok(own(root, turn));
     }
+    let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
+    let over = mounts.filter(|mount| clean.starts_with(&mount.target));
+    let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own(root, turn)) };
+    let part = handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
+        MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
+        _ => None,
+    });
+    let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
+    let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
+    let as_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = match part {
+        None => fs::open(&mount.source, as_folder, Mode::empty()),
+        Some((volume, subpath)) => {
+            let found = bireme_sys::path::beneath(volume, subpath)
+                .map_err(|error| EngineError::invalid(bireme_sys::path::not_accessible(volume, subpath, &error)))?;
+            fs::openat(&found, ".", as_folder, Mode::empty())
+        }
+    };
+    match folder {
+        Ok(root) => Ok(Place {
+            root,
+            inside: format!("/{}{end}", inside.display()),
+            called,
+            read_only: mount.read_only,
+            whole: false,
+            turn,
+        }),
+        // A single file: it is what stands there.
+        Err(_) => Ok(own(root, turn)),
+    }
+}
+
+/// The root of a workload's file tree, and whether that is its process's. For reading, nothing is mounted that another
+/// mount of it would suffer from.
+fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineError> {
+    let Program::Layers { lower, upper, work } = &handle.fixed.program else {
+        return Err(EngineError::unsupported(format!(
+            "{} is a WebAssembly component and has no file tree to copy from or to: copy to the folder it mounts instead",
+            handle.view().name
+        )));
+    };
+    let view = handle.view();
+    let opened = match (view.state.status, view.state.pid) {
+        (Status::Running | Status::Paused, Some(pid)) => root_of_process(pid).and_then(|root| {
+            // Its number may have gone to another process since: then the state has changed, or is about to.
+            let same = handle.view().state.pid == Some(pid);
+            if same { Ok((root, true)) } else { Err(io::ErrorKind::NotFound.into()) }
+        }),
+        (Status::Removing | Status::Dead, _) => return Err(busy(handle)),
+        _ if to_write => rootfs::open_writable(lower, upper, work).map(|root| (root, false)),
+        _ => {
+            let layers: Vec<PathBuf> = lower.iter().chain([upper]).cloned().collect();
+            rootfs::open_merged(&layers).map(|root| (root, false))
+        }
+    };
+    opened.map_err(|source| EngineError::File { path: upper.clone(), source })
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -240,7 +265,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Stopping)?
 }
 
-fn busy(handle: &Arc<Handle>) -> EngineError {
+fn busy(handle: &Handle) -> EngineError {
     EngineError::conflict(format!("container {} is marked for removal and cannot be copied from or to", handle.id()))
 }
 

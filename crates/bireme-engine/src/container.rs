@@ -10,7 +10,7 @@ use std::time::Duration;
 use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::attach::Pending;
 use crate::engine::Engine;
@@ -20,6 +20,9 @@ use crate::owner::Command;
 use crate::request::RestartPolicy;
 use crate::view::{Container, Ended, Endpoint, Fixed, Health, PublishedPort, State};
 use crate::{EngineError, engine};
+
+/// How long a start, or another copy, waits for a copy into a workload that rests.
+const COPYING: Duration = Duration::from_secs(30);
 
 /// The part of a workload that changes and is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,6 +68,9 @@ pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
     /// How many wait for its owner to give up what it is busy with.
     hurried: watch::Sender<usize>,
+    /// Held by whoever mounts its file tree to write to it: the owner as it starts, and a copy into it while it rests. A
+    /// second mount takes the working folder away from the first.
+    tree: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// As long as this is there, the owner of a workload starts and pauses nothing, and gives up what it began of that.
@@ -100,6 +106,7 @@ impl Handle {
             streams: Mutex::default(),
             commands,
             hurried: watch::Sender::new(0),
+            tree: Arc::default(),
         };
         (Arc::new(handle), receiver)
     }
@@ -196,6 +203,20 @@ impl Handle {
             ))),
             done = work => Ok(done),
         }
+    }
+
+    /// Waits until nobody else mounts its file tree to write to it.
+    ///
+    /// # Errors
+    /// `Conflict` when somebody does for long.
+    pub(crate) async fn tree(&self) -> Result<OwnedMutexGuard<()>, EngineError> {
+        tokio::time::timeout(COPYING, self.tree.clone().lock_owned()).await.map_err(|_| {
+            EngineError::conflict(format!(
+                "container {} is being copied into, and has been for {} s: try again when that is done",
+                self.id(),
+                COPYING.as_secs()
+            ))
+        })
     }
 
     /// Tells the owner that somebody wants it to end, and answers whether it runs. What the owner is busy with has

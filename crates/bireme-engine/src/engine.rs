@@ -612,6 +612,15 @@ impl Engine {
         })
     }
 
+    /// The workload of a remembered ID. Another may be called by it when this one is gone.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub(crate) fn with_id(&self, id: &WorkloadId) -> Result<Arc<Handle>, EngineError> {
+        let found = self.index_read(|index| index.by_id.get(id.as_str()).cloned());
+        found.ok_or_else(|| EngineError::no_container(id.as_str()))
+    }
+
     pub fn emit(&self, event: Event) {
         self.inner.events.emit(event);
     }
@@ -694,7 +703,7 @@ impl Engine {
             _ => Vec::new(),
         };
         if let NetworkMode::Workload(other) = &namespaces.network {
-            let other = self.find(other.as_str())?;
+            let other = self.with_id(other)?;
             request.hostname = Some(other.fixed.spec.hostname.clone());
             request.domainname = Some(other.fixed.spec.domainname.clone());
         }
@@ -707,7 +716,7 @@ impl Engine {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
         if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
-            request.hostname = Some(self.find(other.as_str())?.fixed.spec.hostname.clone());
+            request.hostname = Some(self.with_id(other)?.fixed.spec.hostname.clone());
         }
         let gateway = self.host_gateway(&endpoints);
         let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, gateway, inherited)?;
@@ -719,7 +728,7 @@ impl Engine {
         }
         let log = self.log_request(&request.log)?;
         self.check_routes(&spec, &executor, &request)?;
-        resolve::check_binds(&resolved.mounts.binds)?;
+        resolve::check_binds(resolved.mounts.binds).await?;
         let dirs = self.dirs(&id);
         let program = self.program(&image, unfinished, &spec.args, &dirs).await?;
         spec.mounts = resolved.mounts.mounts;
@@ -1209,10 +1218,15 @@ impl Engine {
         let mut ends = handle.ends();
         let count = ends.borrow_and_update().count;
         self.signal(handle, signal).await?;
-        let ended = ends.wait_for(|ends| ends.count > count || ends.gone);
+        let ended = async {
+            if let Err(error) = self.thaw(handle).await {
+                tracing::warn!(id = %handle.id(), %error, "a paused workload that is stopped does not go on");
+            }
+            ends.wait_for(|ends| ends.count > count || ends.gone).await.is_ok()
+        };
         let in_time = match patience {
             Some(patience) => tokio::time::timeout(patience, ended).await.is_ok(),
-            None => ended.await.is_ok(),
+            None => ended.await,
         };
         if !in_time {
             self.signal(handle, Signal::KILL).await?;
@@ -1233,6 +1247,22 @@ impl Engine {
                 Ok(())
             }
             other => Ok(other?),
+        }
+    }
+
+    /// Lets a paused workload go on, so that it gets the signal that was sent to it.
+    async fn thaw(&self, handle: &Arc<Handle>) -> Result<(), EngineError> {
+        if handle.view().state.status != Status::Paused {
+            return Ok(());
+        }
+        match handle.command(Command::Unpause).await {
+            // It goes on already, or has ended.
+            Err(error)
+                if matches!(error.kind(), bireme_core::ErrorKind::NotFound | bireme_core::ErrorKind::Conflict) =>
+            {
+                Ok(())
+            }
+            other => other,
         }
     }
 
@@ -1268,6 +1298,10 @@ impl Engine {
             handle.ending(Some(Duration::ZERO)).await?;
         }
         self.signal(&handle, signal).await?;
+        // Source: moby's `containerKill`: of the signals to a workload with a stop signal of its own, only that one.
+        if final_one || handle.fixed.spec.stop_signal == Signal::TERM {
+            self.thaw(&handle).await?;
+        }
         if signal == Signal::KILL {
             // Docker answers when it is down.
             let _ =

@@ -77,6 +77,10 @@ impl EngineError {
         Self::Invalid { message: message.into() }
     }
 
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        ExecError::new(ErrorKind::Unavailable, message).into()
+    }
+
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
         Self::Unsupported { message: message.into() }
     }

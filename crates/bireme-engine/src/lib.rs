@@ -34,6 +34,7 @@ mod name_table;
 mod names;
 mod network;
 mod owner;
+mod patience;
 mod record;
 pub mod request;
 mod resolve;

@@ -41,7 +41,7 @@ impl Engine {
 
     /// What `container` is linked to: the other's name as it is now, and the alias. A link to what is gone is left out.
     pub fn link_names(&self, container: &Container) -> Vec<(String, String)> {
-        let name = |link: &Link| Some((self.find(link.to.as_str()).ok()?.view().name.clone(), link.alias.clone()));
+        let name = |link: &Link| Some((self.with_id(&link.to).ok()?.view().name.clone(), link.alias.clone()));
         container.links.iter().filter_map(name).collect()
     }
 
@@ -77,7 +77,7 @@ impl Engine {
     /// # Errors
     /// `Conflict` when one of them does not run, in Docker's words.
     pub(crate) fn linked(&self, name: &str, links: &[Link]) -> Result<Vec<Linked>, EngineError> {
-        links.iter().map(|link| stand(&self.find(link.to.as_str())?.view(), link, name)).collect()
+        links.iter().map(|link| stand(&self.with_id(&link.to)?.view(), link, name)).collect()
     }
 }
 

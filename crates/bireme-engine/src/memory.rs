@@ -328,7 +328,7 @@ impl Memory {
             if !self.records.has(Kind::Volume, &volume.name) {
                 self.copy(Copy::Put(Kind::Volume, volume.name.clone(), json(&volume)));
             }
-            if !volume.mountpoint.exists() && volume.mountpoint.starts_with(&folder) {
+            if volume.mountpoint.starts_with(&folder) && !is_listed(&volume.mountpoint) {
                 tracing::warn!(
                     volume = volume.name,
                     "the folder of a volume is gone: an empty one is made in its place"
@@ -569,6 +569,13 @@ impl Memory {
 }
 
 /// Brings the tables up to date.
+/// Whether the folder above `path` lists it. What is mounted at `path` is not asked: its server may be silent.
+fn is_listed(path: &Path) -> bool {
+    let Some(above) = path.parent() else { return true };
+    let entries = std::fs::read_dir(above).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| Some(entry.file_name().as_os_str()) == path.file_name())
+}
+
 fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<EngineError>> {
     let schema = |source| Trouble::Other(failed("its schema", source));
     let version: Option<i64> =

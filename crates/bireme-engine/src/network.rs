@@ -756,7 +756,7 @@ impl Engine {
                 None
             }
             NetworkMode::Workload(other) => {
-                let other = self.network_of(other.as_str())?;
+                let other = self.network_of(self.with_id(other)?)?;
                 let Some(running) = other.workload() else {
                     return Err(EngineError::conflict(format!(
                         "cannot join network of a non running container: {}",
@@ -811,15 +811,14 @@ impl Engine {
         })
     }
 
-    /// The workload that has the network of `name`: itself, or whichever it shares one with.
+    /// The workload that has the network of `other`: itself, or whichever it shares one with.
     ///
     /// # Errors
     /// `Conflict` where that is the host's.
-    fn network_of(&self, name: &str) -> Result<Arc<Handle>, EngineError> {
-        let mut other = self.find(name)?;
-        // Each shares with one that was there before it: there is a first.
+    fn network_of(&self, mut other: Arc<Handle>) -> Result<Arc<Handle>, EngineError> {
+        // Each shares with one that was there before it: there is a first. By a name it could come back to itself.
         while let NetworkMode::Workload(next) = &other.fixed.spec.namespaces.network {
-            other = self.find(next.as_str())?;
+            other = self.with_id(next)?;
         }
         if other.fixed.spec.namespaces.network == NetworkMode::Host {
             return Err(EngineError::conflict(format!(

@@ -301,6 +301,9 @@ impl Owner {
     }
 
     async fn start(&mut self) -> Result<(), EngineError> {
+        // Kept until it counts as running: a copy goes by its process then.
+        let handle = self.handle.clone();
+        let _tree = handle.unless_hurried(handle.tree()).await??;
         match self.launch().await {
             Ok(workload) => {
                 let state = &mut self.moving.state;

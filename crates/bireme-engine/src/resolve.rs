@@ -382,19 +382,25 @@ pub(crate) fn resolve(
     })
 }
 
-/// Makes the sources of bind mounts that may be made, and refuses those that are missing.
-pub(crate) fn check_binds(binds: &[(PathBuf, bool)]) -> Result<(), EngineError> {
-    for (path, create) in binds {
-        match std::fs::metadata(path) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && *create => {
-                std::fs::create_dir_all(path).map_err(|source| EngineError::File { path: path.clone(), source })?;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(missing(path)),
-            Err(source) => return Err(EngineError::File { path: path.clone(), source }),
-        }
+/// Makes the sources of bind mounts that may be made, and refuses those that are missing or do not answer.
+pub(crate) async fn check_binds(binds: Vec<(PathBuf, bool)>) -> Result<(), EngineError> {
+    for bind in binds {
+        let what = format!("the source {} of a bind mount", bind.0.display());
+        crate::patience::ask(&what, move || check_bind(&bind.0, bind.1)).await?;
     }
     Ok(())
+}
+
+fn check_bind(path: &Path, create: bool) -> Result<(), EngineError> {
+    let file = |source| EngineError::File { path: path.to_owned(), source };
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => {
+            std::fs::create_dir_all(path).map_err(file)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(path)),
+        Err(source) => Err(file(source)),
+    }
 }
 
 fn missing(path: &Path) -> EngineError {

@@ -6,9 +6,13 @@ use std::path::Path;
 
 use bireme_core::Program;
 use bireme_sys::walk;
+use tokio::sync::Semaphore;
 
 use crate::EngineError;
 use crate::engine::Engine;
+
+/// Folders that are counted at once: of a volume whose server is silent, counting may never end.
+static COUNTING: Semaphore = Semaphore::const_new(8);
 
 /// Bytes of the files below a folder, each file with several names once. What cannot be read, goes meanwhile, is
 /// mounted there, or lies deeper than [`walk::DEEPEST`], is not counted.
@@ -16,8 +20,13 @@ use crate::engine::Engine;
 /// Source: `directory.Size` of containerd's `fs` and moby's `directory`.
 pub(crate) async fn of(folder: &Path) -> u64 {
     let folder = folder.to_owned();
+    let Ok(place) = COUNTING.acquire().await else { return 0 };
     // A task that was cut short at the end of the runtime has counted nothing.
-    tokio::task::spawn_blocking(move || below(&folder)).await.unwrap_or_default()
+    let count = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        below(&folder)
+    });
+    count.await.unwrap_or_default()
 }
 
 /// Bytes of `/etc/hosts` and the like, which lie beside a container's own files: those that the container made large.

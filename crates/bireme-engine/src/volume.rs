@@ -26,10 +26,32 @@ const ANONYMOUS: &str = "com.docker.volume.anonymous";
 /// The volumes that exist, by name.
 pub(crate) struct Volumes {
     list: Mutex<BTreeMap<String, Volume>>,
-    /// The workloads for which a volume that is a mount is mounted, by its name. Held while mounting and unmounting.
-    mounted: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+    /// The workloads for which a volume that is a mount is mounted, by its name.
+    mounted: Arc<Mounted>,
     /// Held while one is made or removed, so that two requests for one name are one after the other.
     making: tokio::sync::Mutex<()>,
+}
+
+/// By the name of a volume, the workloads for which it is mounted. What is there of one volume is held while that one is
+/// mounted or unmounted, which may take as long as its server likes.
+#[derive(Default)]
+struct Mounted(Mutex<HashMap<String, Arc<Mutex<HashSet<String>>>>>);
+
+impl Mounted {
+    fn users(&self, volume: &str) -> Arc<Mutex<HashSet<String>>> {
+        let mut all = lock(&self.0);
+        if !all.contains_key(volume) {
+            // What somebody has in hand, or uses, stays.
+            all.retain(|_, users| {
+                Arc::strong_count(users) > 1 || users.try_lock().map_or(true, |users| !users.is_empty())
+            });
+        }
+        all.entry(volume.to_owned()).or_default().clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Volumes {
@@ -42,7 +64,7 @@ impl Volumes {
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
-        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        lock(&self.list)
     }
 }
 
@@ -213,8 +235,9 @@ impl Engine {
         }
         let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
         let mount = tokio::task::spawn_blocking(move || {
-            let mut mounted = mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             for volume in volumes {
+                let users = mounted.users(&volume.name);
+                let mut users = lock(&users);
                 volume_source::mount(&volume.options, &volume.mountpoint).map_err(|error| {
                     let device = volume.options.get("device").map(String::as_str).unwrap_or_default();
                     EngineError::invalid(format!(
@@ -222,7 +245,7 @@ impl Engine {
                         volume.mountpoint.display()
                     ))
                 })?;
-                mounted.entry(volume.name).or_default().insert(user.clone());
+                users.insert(user.clone());
             }
             Ok(())
         });
@@ -236,15 +259,14 @@ impl Engine {
         }
         let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
         let unmount = tokio::task::spawn_blocking(move || {
-            let mut mounted = mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             for volume in volumes {
-                let users = mounted.entry(volume.name.clone()).or_default();
+                let users = mounted.users(&volume.name);
+                let mut users = lock(&users);
                 users.remove(&user);
-                if users.is_empty() {
-                    mounted.remove(&volume.name);
-                    if let Err(error) = volume_source::unmount(&volume.mountpoint) {
-                        tracing::warn!(volume = volume.name, %error, "a volume could not be unmounted");
-                    }
+                if users.is_empty()
+                    && let Err(error) = volume_source::unmount(&volume.mountpoint)
+                {
+                    tracing::warn!(volume = volume.name, %error, "a volume could not be unmounted");
                 }
             }
         });
@@ -253,9 +275,8 @@ impl Engine {
 
     /// Knows again for whom volumes are mounted, after the engine was started anew.
     pub(crate) fn has_mounted(&self, handle: &Handle) {
-        let mut mounted = self.volume_list().mounted.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         for volume in self.mounts_of(handle) {
-            mounted.entry(volume.name).or_default().insert(handle.id().to_owned());
+            lock(&self.volume_list().mounted.users(&volume.name)).insert(handle.id().to_owned());
         }
     }
 

@@ -269,16 +269,17 @@ impl Db {
         })
     }
 
-    /// A layer of any image that unpacks to this.
+    /// A layer of any image, or of the build cache, that unpacks to this.
     pub(crate) fn layer_of(&self, diff_id: &Digest) -> Result<Option<Layer>, ImageError> {
         self.read("look up a layer", |db| {
-            let sql = "SELECT blob, media_type, size FROM layers WHERE diff_id = ?1 LIMIT 1";
+            let sql = "SELECT blob, media_type, size FROM layers WHERE diff_id = ?1 UNION ALL
+                       SELECT diff_id, ?2, size FROM steps WHERE diff_id = ?1 LIMIT 1";
             let layer = |row: &Row<'_>| {
                 let size: i64 = row.get(2)?;
                 let blob = Descriptor { digest: parsed(row, 0)?, media_type: row.get(1)?, size: size.unsigned_abs() };
                 Ok(Layer { diff_id: diff_id.clone(), blob })
             };
-            db.query_row(sql, [diff_id.as_str()], layer).optional()
+            db.query_row(sql, [diff_id.as_str(), OCI_LAYER], layer).optional()
         })
     }
 
@@ -495,12 +496,15 @@ impl Db {
         self.read("look up a layer", |db| db.prepare_cached(sql)?.exists([digest.as_str()]))
     }
 
-    /// Bytes of an unpacked layer; `None` if it is not unpacked.
+    /// Bytes of an unpacked layer; `None` if it is not unpacked, or may lack its content since an earlier boot of the machine.
     pub(crate) fn unpacked(&self, diff_id: &Digest) -> Result<Option<u64>, ImageError> {
         self.read("look up a layer", |db| {
             let size: Option<i64> = db
-                .prepare_cached("SELECT size FROM unpacked WHERE diff_id = ?1")?
-                .query_row([diff_id.as_str()], |row| row.get(0))
+                .prepare_cached(
+                    "SELECT size FROM unpacked WHERE diff_id = ?1
+                     AND NOT EXISTS (SELECT 1 FROM unsynced WHERE diff_id = ?1 AND boot != ?2)",
+                )?
+                .query_row([diff_id.as_str(), boot()], |row| row.get(0))
                 .optional()?;
             Ok(size.map(i64::unsigned_abs))
         })
@@ -512,7 +516,7 @@ impl Db {
                 "INSERT INTO unpacked VALUES (?1, ?2, ?3) ON CONFLICT (diff_id) DO UPDATE SET size = ?2, last_used = ?3",
                 params![diff_id.as_str(), i64::try_from(size).unwrap_or(i64::MAX), now()],
             )?;
-            change.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2)", [diff_id.as_str(), &boot()])
+            change.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2)", [diff_id.as_str(), boot()])
         })?;
         Ok(())
     }

@@ -10,10 +10,11 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::store::Inner;
 use crate::wanted::Wanted;
@@ -24,8 +25,11 @@ const LATER: Duration = Duration::from_secs(5);
 /// Which boot of the machine this is.
 ///
 /// Source: `random(4)`, `/proc/sys/kernel/random/boot_id`.
-pub(crate) fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    })
 }
 
 impl Inner {
@@ -101,32 +105,42 @@ impl Inner {
         self.db.synced(&noted)
     }
 
-    /// Unpacks those layers anew that an earlier boot of the machine may have left without their content. Blocking.
-    pub(crate) fn mend_layers(self: &Arc<Self>) -> Result<(), ImageError> {
-        let boot = boot();
-        for (diff_id, of) in self.db.unsynced()? {
-            if of == boot {
+    /// Unpacks those layers anew that an earlier boot of the machine may have left without their content. Those where that
+    /// fails stay noted: they count as not unpacked, and the next start tries again. Blocking.
+    pub(crate) fn mend_layers(self: &Arc<Self>) {
+        let noted = match self.db.unsynced() {
+            Ok(noted) => noted,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "it is not known which layers a power cut may have damaged"
+                );
+                return;
+            }
+        };
+        for (diff_id, of) in noted {
+            if of == boot() {
                 continue;
             }
-            let Some((layer, size)) = self.db.layer_of(&diff_id)?.zip(self.db.unpacked(&diff_id)?) else {
-                self.db.synced(&[(diff_id, of)])?;
-                continue;
-            };
-            tracing::warn!(layer = %diff_id, "the machine went down before a layer was on its disk: it is unpacked anew");
-            self.db.forget_unpacked(&diff_id)?;
-            match self.unpack_blocking(&layer, &Wanted::default()) {
-                Ok(_) => self.db.synced(&[(diff_id, of)])?,
-                Err(error) => {
-                    tracing::error!(
-                        layer = %diff_id,
-                        error = &error as &dyn std::error::Error,
-                        "a layer may be damaged and could not be unpacked anew: remove its images and pull or load them again"
-                    );
-                    self.db.set_unpacked(&diff_id, size)?;
-                }
+            if let Err(error) = self.mend_layer(&diff_id, of) {
+                tracing::error!(
+                    layer = %diff_id,
+                    error = &error as &dyn std::error::Error,
+                    "a layer may be damaged and could not be unpacked anew: make room, or pull or load its images again, \
+                     and start the engine again"
+                );
             }
         }
         self.sync_layers_later();
-        Ok(())
+    }
+
+    fn mend_layer(self: &Arc<Self>, diff_id: &Digest, of: String) -> Result<(), ImageError> {
+        let Some(layer) = self.db.layer_of(diff_id)? else {
+            // Nobody has it any more.
+            self.db.forget_unpacked(diff_id)?;
+            return self.db.synced(&[(diff_id.clone(), of)]);
+        };
+        tracing::warn!(layer = %diff_id, "the machine went down before a layer was on its disk: it is unpacked anew");
+        self.unpack_blocking(&layer, &Wanted::default()).map(drop)
     }
 }

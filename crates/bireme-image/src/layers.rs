@@ -278,6 +278,7 @@ impl Inner {
         self.settle(folder, &layer.diff_id)?;
         self.db.set_proven(layer)?;
         self.db.set_unpacked(&layer.diff_id, unpacked.bytes)?;
+        self.sync_layers_later();
         Ok(unpacked.bytes)
     }
 

@@ -188,7 +188,7 @@ impl ImageStore {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the image database could be made");
             }
             let inner = Arc::new(inner);
-            inner.mend_layers()?;
+            inner.mend_layers();
             Ok(Self { inner })
         })
         .await

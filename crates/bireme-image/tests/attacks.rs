@@ -479,9 +479,46 @@ async fn layers_that_the_disk_never_had_are_unpacked_anew() {
     drop(ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap());
     assert_eq!(content().as_deref(), Some(""));
     boot("another");
+    // Where that cannot be, it is neither taken for sound nor forgotten.
+    let (blobs, away) = (folder.path().join("blobs"), folder.path().join("away"));
+    std::fs::rename(&blobs, &away).unwrap();
+    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+    store.layers(&loaded[0].id).await.unwrap_err();
+    drop(store);
+    std::fs::remove_dir_all(&blobs).unwrap();
+    std::fs::rename(&away, &blobs).unwrap();
+    assert_eq!(content().as_deref(), Some(""));
     let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
     assert_eq!(content(), Some(whole));
     assert_eq!(store.layers(&loaded[0].id).await.unwrap(), layers);
+}
+
+/// As with images, so with what only the cache of builds has.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_of_the_build_cache_that_the_disk_never_had_are_unpacked_anew() {
+    let tar = tar_of(&[("tool", "content")]);
+    let made = image(&Platform::host().to_string(), std::slice::from_ref(&tar), serde_json::json!({}));
+    let place = place().await;
+    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
+    let layers = place.store.layers(&loaded[0].id).await.unwrap();
+    let Place { folder, store } = place;
+    drop(store);
+    let hex = layers[0].file_name().unwrap().to_str().unwrap();
+    std::fs::write(folder.path().join("blobs/sha256").join(hex), &tar).unwrap();
+    let db = rusqlite::Connection::open(folder.path().join("images.db")).unwrap();
+    let layer = format!("sha256:{hex}");
+    db.execute("PRAGMA foreign_keys = ON", []).unwrap();
+    db.execute(
+        "INSERT INTO steps VALUES ('key', ?1, ?2, 0)",
+        rusqlite::params![layer, i64::try_from(tar.len()).unwrap()],
+    )
+    .unwrap();
+    db.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, 'another')", [&layer]).unwrap();
+    db.execute("DELETE FROM images", []).unwrap();
+    drop(db);
+    std::fs::write(layers[0].join("tool"), "").unwrap();
+    drop(ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap());
+    assert_eq!(read(&layers, "tool").as_deref(), Some("content"));
 }
 
 /// An older copy of the database, or one that lost its newest pages, is as sound as any.

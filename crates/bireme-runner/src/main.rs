@@ -11,6 +11,7 @@ mod devices;
 mod exec;
 mod filter;
 mod journal;
+mod libraries;
 mod output;
 mod payload;
 mod raw;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    libraries::from_read_only_mounts()?;
     detach().context("cannot leave the daemon's session")?;
     tracer::install();
     // Its working directory is its run folder. The configuration holds the container's secrets: gone once read.
@@ -77,11 +79,8 @@ fn tell(reply: &Reply) -> anyhow::Result<()> {
 
 /// A session of our own, and nothing of the daemon's that a container could inherit.
 fn detach() -> anyhow::Result<()> {
-    rustix::process::setsid().or_else(|error| match error {
-        // It is the leader of a group that the daemon made for it: enough.
-        rustix::io::Errno::PERM => Ok(rustix::process::getpid()),
-        other => Err(other),
-    })?;
+    // As part of the daemon's it would be sent SIGHUP at the daemon's end, where it is stopped.
+    rustix::process::setsid()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // libcontainer leaves them as they are where the container's user has none.
     nix::unistd::setgroups(&[])?;

@@ -1,10 +1,11 @@
 //! The few calls for which no safe wrapper exists. This process has one thread, which is what makes them sound.
 #![expect(
     unsafe_code,
-    reason = "fork, kill and sigwait with real-time signals, signal dispositions, seccomp and what gives memory back have no safe wrapper"
+    reason = "fork, inherited descriptors, kill and sigwait with real-time signals, signal dispositions, seccomp and what gives memory back have no safe wrapper"
 )]
 
 use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
@@ -22,6 +23,12 @@ pub(crate) fn fork() -> io::Result<Fork> {
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
     }
+}
+
+/// The descriptor `number`, which whoever executed this program left open for it.
+pub(crate) fn inherited(number: i32) -> OwnedFd {
+    // SAFETY: nothing else in this program knows the number, which it is told as it begins.
+    unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 /// Sends signal `number`, a real-time one too.

@@ -534,6 +534,11 @@ fn tmpfs(
     attach(mount.as_fd(), target)
 }
 
+/// Has nobody write through any mount at or below `root`.
+pub(crate) fn make_read_only(root: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(root, &MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 })
+}
+
 fn set_attributes(tree: BorrowedFd<'_>, attributes: &MountAttr) -> io::Result<()> {
     create_syscall()
         .mount_setattr(tree, Path::new(""), AT_EMPTY_PATH | AT_RECURSIVE, attributes, size_of::<MountAttr>())

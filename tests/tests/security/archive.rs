@@ -216,3 +216,58 @@ fn a_name_that_is_no_text_is_committed_and_told() {
     assert_eq!(engine.docker(["run", "--rm", "kept", "sh", "-c", "cat /tmp/*name"]).stdout(), "here");
     engine.finish();
 }
+
+/// A copy mounts the file tree of a container that rests. Were that done while it starts, its own mount could not be
+/// written to any more.
+#[test]
+fn copies_and_starts_do_not_meet() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "sleep 2; chmod 600 /etc/passwd && echo a >> /etc/group && echo fine";
+    for number in 0..3 {
+        let name = format!("early{number}");
+        engine.docker(["create", "--name", &name, "busybox", "sh", "-c", script]).stdout();
+        let look = format!("/containers/{name}/archive?path=/etc/passwd");
+        std::thread::scope(|scope| {
+            for write in [false, true] {
+                let (engine, name, look) = (&engine, &name, &look);
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        if write {
+                            let mut copy = engine.command("docker", ["cp", "-", &format!("{name}:/tmp")]);
+                            let mut copy = copy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+                            let block = [header("x", b'0', 0), vec![0; 1024]].concat();
+                            copy.stdin.take().unwrap().write_all(&block).unwrap();
+                            assert!(copy.wait().unwrap().success());
+                        } else {
+                            assert_eq!(engine.request("HEAD", look, b"").status, 200);
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            engine.docker(["start", &name]).stdout();
+        });
+        engine.docker(["wait", &name]).stdout();
+        assert_eq!(engine.docker(["logs", &name]).stdout(), "fine\n");
+    }
+
+    // A start waits for a copy that goes on.
+    engine.docker(["create", "--name", "late", "busybox", "cat", "/tmp/x"]).stdout();
+    let mut copy = engine.command("docker", ["cp", "-", "late:/tmp"]);
+    let mut copy = copy.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut input = copy.stdin.take().unwrap();
+    input.write_all(&header("x", b'0', 6)).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let start = engine.command("docker", ["start", "-a", "late"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(engine.docker(["inspect", "-f", "{{.State.Status}}", "late"]).stdout(), "created\n");
+    let mut rest = vec![0; 512 + 1024];
+    rest[..6].copy_from_slice(b"whole\n");
+    input.write_all(&rest).unwrap();
+    drop(input);
+    assert!(copy.wait().unwrap().success());
+    assert_eq!(start.wait_with_output().unwrap().stdout, b"whole\n");
+    engine.docker(["rm", "-f", "early0", "early1", "early2", "late"]).stdout();
+    engine.finish();
+}

@@ -16,18 +16,36 @@ const PROBE: &str = r#"
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 int main(int count, char **arguments) {
+    if (count > 1 && !strcmp(arguments[1], "mapped")) {
+        /* What the first process has mapped from files, and whether it can be written to. */
+        DIR *all = opendir("/proc/1/map_files");
+        int read = 0, written = 0;
+        for (struct dirent *one; all && (one = readdir(all));) {
+            int file = openat(dirfd(all), one->d_name, O_RDONLY);
+            struct stat about;
+            if (file < 0 || fstat(file, &about) || !S_ISREG(about.st_mode)) continue;
+            read++;
+            /* Of the program itself, which lies in memory, whether it can be run may not change either. */
+            mode_t mode = about.st_nlink ? about.st_mode : about.st_mode ^ 0111;
+            if (openat(dirfd(all), one->d_name, O_RDWR) >= 0 || !fchmod(file, mode)) written++;
+        }
+        printf("read %s, written %d\n", read ? "some" : "none", written);
+        return 0;
+    }
     if (count > 1 && !strcmp(arguments[1], "watch")) {
         /* Looks into every other process for some seconds, and prints programs that are not this one, and rights that are
            more than this one has. */
@@ -722,5 +740,77 @@ fn a_container_ignores_no_signal() {
     assert_eq!(engine.docker(["run", "--rm", "busybox", "grep", "SigIgn", "/proc/self/status"]).stdout(), none);
     engine.docker(["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).stdout();
     assert_eq!(engine.docker(["exec", "cc", "grep", "SigIgn", "/proc/self/status"]).stdout(), none);
+    engine.finish();
+}
+
+/// A file system whose server never says a word, as long as this is there.
+struct Silent {
+    at: PathBuf,
+    _server: std::os::fd::OwnedFd,
+}
+
+impl Silent {
+    fn mount(at: &Path) -> Self {
+        use std::os::fd::AsRawFd as _;
+        let server = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let options = std::ffi::CString::new(options).unwrap();
+        rustix::mount::mount("silent", at, "fuse", rustix::mount::MountFlags::empty(), Some(options.as_c_str()))
+            .unwrap();
+        Self { at: at.to_owned(), _server: server.into() }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
+/// A container may serve such a file system itself, or it lies on another machine.
+#[test]
+fn a_bind_source_that_does_not_answer_keeps_nobody_else_waiting() {
+    if !Path::new("/dev/fuse").exists() {
+        eprintln!("this machine has no FUSE: nothing is tried");
+        return;
+    }
+    let engine = Engine::start();
+    engine.load("busybox");
+    let folder = engine.folder().join("served");
+    std::fs::create_dir(&folder).unwrap();
+    engine.docker(["create", "--name", "resting", "-v", &format!("{}:/x", folder.display()), "busybox"]).stdout();
+    let silent = Silent::mount(&folder);
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..4)
+            .map(|number| {
+                let (engine, bind) = (&engine, format!("{}/{number}:/x", folder.display()));
+                scope.spawn(move || engine.docker(["create", "-v", &bind, "busybox"]))
+            })
+            .collect();
+        let copies: Vec<_> = (0..4).map(|_| scope.spawn(|| engine.docker(["cp", "resting:/x/file", "-"]))).collect();
+        std::thread::sleep(Duration::from_secs(2));
+        let begun = Instant::now();
+        engine.docker(["run", "--rm", "busybox", "true"]).stdout();
+        engine.docker(["ps"]).stdout();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        for refused in waiting {
+            let refused = refused.join().unwrap();
+            assert!(refused.code != 0 && refused.stderr().contains("does not answer within 20 s"), "{refused}");
+        }
+        drop(copies);
+        drop(silent);
+    });
+    engine.docker(["rm", "resting"]).stdout();
+    engine.finish();
+}
+
+/// The program of the first process is a sealed copy. Its libraries are the machine's, and nobody writes to them either
+/// (the kind of CVE-2019-5736).
+#[test]
+fn nobody_inside_writes_to_the_libraries_of_the_machine() {
+    let engine = probed();
+    let rights = ["--init", "--cap-add", "SYS_PTRACE", "--cap-add", "CHECKPOINT_RESTORE", "--cap-add", "SYS_ADMIN"];
+    let said = engine.docker(["run", "--rm"].iter().chain(&rights).chain(&["probe", "mapped"]));
+    assert_eq!(said.stdout(), "read some, written 0\n");
     engine.finish();
 }

@@ -404,3 +404,20 @@ fn a_container_without_a_network_is_put_on_one_after_a_restart_of_the_engine() {
     assert!(joined.code != 0 && joined.stderr().contains("use --network host"), "{joined}");
     engine.finish();
 }
+
+/// What is remembered of another container is its ID, and a container may be called like any.
+#[test]
+fn a_container_that_is_called_by_anothers_id_is_not_taken_for_it() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let id = engine.docker(["create", "--name", "first", "busybox", "sleep", "1000"]).stdout().trim().to_owned();
+    engine.docker(["create", "--name", "second", "--network", "container:first", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["rm", "first"]).stdout();
+    engine.docker(["create", "--name", &id, "--network", "container:second", "busybox", "sleep", "1000"]).stdout();
+    for name in [&id, "second"] {
+        engine.docker(["start", name]).fails(1, &format!("No such container: {id}"));
+    }
+    engine.docker(["ps"]).stdout();
+    engine.docker(["rm", "-f", &id, "second"]).stdout();
+    engine.finish();
+}

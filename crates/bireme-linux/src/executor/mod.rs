@@ -232,7 +232,6 @@ impl LinuxExecutor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
-            .process_group(0)
             .spawn()
             .map_err(|error| fail("start the runner", error))
     }
@@ -446,7 +445,11 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     let mut copy = File::from(fd);
     io::copy(&mut source.by_ref().take(1 << 30), &mut copy)?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    // With the last of them, which kernels before 6.3 lack, a container cannot take the permission to execute it away.
+    rustix::fs::fcntl_add_seals(&copy, seals | SealFlags::EXEC).or_else(|error| match error {
+        rustix::io::Errno::INVAL => rustix::fs::fcntl_add_seals(&copy, seals),
+        other => Err(other),
+    })?;
     // Opened again for reading: a file that anyone has open for writing cannot be executed (ETXTBSY).
     Ok(File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
 }
