@@ -203,6 +203,7 @@ services:
   p: {image: busybox, command: sleep 600, init: true}
   q: {image: busybox, command: sleep 600, init: true, network_mode: "service:p"}
   r: {image: busybox, command: sleep 600, init: true, depends_on: {p: {condition: service_started, restart: true}}}
+  s: {image: busybox, command: sleep 600, pid: "service:p"}
 "#;
 
 #[test]
@@ -220,8 +221,10 @@ fn who_shares_a_network_is_restarted_with_its_owner_and_healed_by_up() {
     let restarted = run(&["restart", "-t", "0", "p"]);
     let mut names: Vec<&str> = restarted.stdout().lines().collect();
     names.sort_unstable();
-    assert_eq!(names, ["shared-p-1", "shared-q-1", "shared-r-1"]);
+    assert_eq!(names, ["shared-p-1", "shared-q-1", "shared-r-1", "shared-s-1"]);
     assert!(connected());
+    // Its processes ended with the first of the namespace.
+    assert_eq!(run(&["exec", "s", "echo", "here"]).stdout(), "here\n");
     // Restarted behind our back, and even made anew: up sees that q stands on a network that is gone.
     engine.docker(["restart", "-t", "0", "shared-p-1"]);
     run(&["up", "-d", "-t", "0"]);

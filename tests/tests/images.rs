@@ -41,6 +41,31 @@ impl Story {
 }
 
 #[test]
+fn names_of_one_file_stay_names_of_one_file() {
+    let story = Story::begin();
+    let context = tempfile::tempdir().unwrap();
+    let folder = context.path().join("d");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a"), "x").unwrap();
+    for name in ["b", "c"] {
+        std::fs::hard_link(folder.join("a"), folder.join(name)).unwrap();
+    }
+    let dockerfile = "FROM busybox AS first\nCOPY d /d\nADD . /e\nRUN ln /d/a /d/z\nFROM busybox\nCOPY --from=first /d /f\n\
+                      COPY --chown=7 d /g\nCOPY d/a d/b /h/\nRUN stat -c '%n %h %u' /f/* /g/* /h/*\n";
+    std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    let mut build = story.engine.command("docker", ["build", "--no-cache", "."]);
+    build.current_dir(&context).env("DOCKER_BUILDKIT", "0");
+    let log = story.engine.run(build);
+    let said: Vec<&str> = log.stdout().lines().filter(|line| line.starts_with('/')).collect();
+    // The command's own link is one with the copy of /d/a that the overlay made of it.
+    let expected =
+        ["/f/a 2 0", "/f/b 2 0", "/f/c 2 0", "/f/z 2 0", "/g/a 3 7", "/g/b 3 7", "/g/c 3 7", "/h/a 2 0", "/h/b 2 0"];
+    assert_eq!(said, expected, "{log}");
+    story.engine.docker(["system", "prune", "-af"]).stdout();
+    story.end();
+}
+
+#[test]
 fn commands_of_a_build_run_on_what_came_before() {
     let story = Story::begin();
     let dockerfile = r#"FROM busybox AS base
@@ -378,6 +403,9 @@ fn the_container_of_a_command_that_failed_stays_to_be_looked_at() {
     story.engine.docker(["rm", &failed]).stdout();
     story.engine.docker(["image", "prune", "-f"]).stdout();
     story.engine.docker(["image", "inspect", &image]).fails(1, "No such image");
+
+    story.dockerfile("FROM scratch\n", &[]).fails(1, "No image was generated. Is your Dockerfile empty?");
+    story.dockerfile("FROM busybox\nVOLUME []\n", &[]).fails(1, "VOLUME requires at least one argument");
 
     // The first command's image is the base itself.
     story.dockerfile("FROM busybox\nRUN exit 9\n", &[]).fails(9, "returned a non-zero code: 9");

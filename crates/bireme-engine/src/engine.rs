@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attach::AttachSession;
+use crate::clearing::Clearing;
 use crate::container::{Handle, Moving};
 use crate::event::{Event, EventQuery, Events};
 use crate::lifecycle::Ask;
@@ -72,6 +73,7 @@ struct Inner {
     claims: Mutex<HashMap<String, Claims>>,
     tasks: TaskTracker,
     cancel: CancellationToken,
+    clearing: Clearing,
 }
 
 #[derive(Default)]
@@ -230,6 +232,7 @@ impl Engine {
             claims: Mutex::default(),
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
+            clearing: Clearing::default(),
             memory,
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -414,12 +417,12 @@ impl Engine {
                     "the folder of a container that nothing is known of is kept: what it wrote is in it; remove it by hand"
                 );
             } else {
-                clear(&path);
+                self.clear_later(path);
             }
         }
         for path in entries(&self.inner.options.exec_root.join("c")) {
             if !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| short.contains(name)) {
-                clear(&path);
+                self.clear_later(path);
             }
         }
         Ok(())
@@ -1180,7 +1183,7 @@ impl Engine {
 
     /// Clears a folder away that nothing uses, in the background: it may hold millions of names, and grow.
     fn clear_later(&self, path: PathBuf) {
-        tokio::task::spawn_blocking(move || clear(&path));
+        self.inner.clearing.add(path);
     }
 
     /// # Errors
@@ -1600,13 +1603,6 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-fn clear(path: &Path) {
-    tracing::info!(path = %path.display(), "clearing away a folder that nothing remembered uses");
-    if let Err(error) = removal::remove_tree(path) {
-        tracing::warn!(path = %path.display(), %error, "a leftover folder could not be removed");
-    }
-}
-
 /// What a create made so far that a refusal has to unmake.
 #[derive(Default)]
 struct Made {
@@ -1664,6 +1660,7 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
             view.endpoints.iter().any(|e| e.network_name == wanted || e.network.starts_with(wanted))
         })
         && any(&filter.volumes, &|wanted| view.fixed.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
+        && !filter.tasks
         && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
         && (filter.publish.is_empty()
             || view.ports.iter().any(|port| {

@@ -17,6 +17,7 @@ mod attach;
 pub mod bounds;
 mod build;
 mod changes;
+mod clearing;
 mod container;
 mod engine;
 mod error;

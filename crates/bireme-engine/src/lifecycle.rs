@@ -75,7 +75,7 @@ pub fn may(status: Status, ask: Ask) -> Answer {
             Refused("is paused: unpause and stop it before removing, or force the removal")
         }
         (Ask::Remove { force: false }, Restarting) => {
-            Refused("is restarting: stop it before removing, or force the removal")
+            Refused("is restarting: stop the container before removing or force remove")
         }
         (Ask::Remove { force: false }, Running) => {
             Refused("is running: stop the container before removing or force remove")

@@ -227,6 +227,8 @@ pub enum WaitCondition {
 /// several fields must all hold; empty fields hold always.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerFilter {
+    /// Only tasks of a swarm, of which there are none.
+    pub tasks: bool,
     /// Also those that do not run.
     pub all: bool,
     /// The last so many created, in any state.

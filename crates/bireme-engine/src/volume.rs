@@ -343,7 +343,13 @@ impl Engine {
                     at.display()
                 )));
             }
-            removal::remove_tree(&to).map_err(file(to.clone()))?;
+            let until = Instant::now() + engine::CLEARED_WITHIN;
+            if !removal::empty_tree_until(&to, until).map_err(file(to.clone()))? {
+                return Err(EngineError::conflict(format!(
+                    "remove {}: an earlier volume of this name is still being cleared away: remove it again later",
+                    folder.file_name().unwrap_or_default().to_string_lossy()
+                )));
+            }
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
             // Then what takes space, so that a full disk has room to remember in; the mark of it goes last.
             engine::set_aside(&folder, &to)?;

@@ -323,6 +323,9 @@ impl Build<'_> {
             self.stages.push(stage);
         }
         self.warn_of_unused(dockerfile);
+        if makes_nothing(&dockerfile.stages[target]) {
+            return Err(ImageError::NothingBuilt);
+        }
         self.stages.swap_remove(target).ok_or_else(|| ImageError::BuildRequest {
             reason: "internal error: the target stage was not built".to_owned(),
         })
@@ -753,6 +756,12 @@ impl Build<'_> {
 fn position(dockerfile: &Dockerfile, name: &str, before: usize) -> Option<usize> {
     let name = name.to_ascii_lowercase();
     dockerfile.stages[..before].iter().rposition(|stage| stage.name.as_deref() == Some(name.as_str()))
+}
+
+/// Whether a stage is neither based on anything nor does anything.
+fn makes_nothing(stage: &StageText) -> bool {
+    let base = stage.from.rest.split_whitespace().find(|word| !word.starts_with("--"));
+    stage.body.is_empty() && base == Some("scratch")
 }
 
 /// The stages that `target` is made of, itself included.

@@ -279,6 +279,9 @@ pub enum ImageError {
         /// Its path in the context.
         name: String,
     },
+    /// Docker's words.
+    #[error("No image was generated. Is your Dockerfile empty?")]
+    NothingBuilt,
     /// A build request that contradicts itself.
     #[error("cannot build: {reason}")]
     BuildRequest {
@@ -396,6 +399,7 @@ impl ImageError {
             | Self::RunRefused { .. }
             | Self::Copy { .. }
             | Self::BuildRequest { .. }
+            | Self::NothingBuilt
             | Self::Sent { .. }
             | Self::EmptyDockerfile { .. }
             | Self::Index { .. }

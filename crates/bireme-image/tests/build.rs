@@ -215,7 +215,9 @@ async fn a_context_may_stand_at_an_address() {
         "/context.tar.gz" => {
             ("200 OK", String::new(), gzip(&tar_of(&[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "far")])))
         }
-        "/context.tar" => ("200 OK", String::new(), tar_of(&[("Dockerfile", "FROM scratch\n"), ("f", "far")])),
+        "/context.tar" => {
+            ("200 OK", String::new(), tar_of(&[("Dockerfile", "FROM scratch\nLABEL a=b\n"), ("f", "far")]))
+        }
         "/Dockerfile" => ("200 OK", "content-type: text/plain\r\n".to_owned(), b"FROM scratch\nENV A=b\n".to_vec()),
         "/large" => ("200 OK", String::new(), vec![b'#'; 2 << 20]),
         _ => ("404 Not Found", String::new(), Vec::new()),

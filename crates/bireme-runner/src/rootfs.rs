@@ -7,9 +7,11 @@
 //! leads a mount to, it cannot come to lie over the kernel's files.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
@@ -177,6 +179,16 @@ fn identity(file: &OwnedFd) -> io::Result<(u64, u32, u32, u64)> {
     Ok((found.stx_mnt_id, found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
 }
 
+/// Links to nothing that are followed at a mount's target, as the kernel follows others.
+const MOST_LINKS: usize = 40;
+
+/// What came of an attempt to make a mount's target.
+enum Made {
+    Found(OwnedFd),
+    /// A link to nothing is on the way, and this is the path that it makes of the whole.
+    Link(PathBuf),
+}
+
 impl Rootfs {
     /// Has each of these names in the root stand for a folder. Whatever else an image has there is replaced: libcontainer
     /// joins paths below them to the root as text, from outside, and a link of the image would lead it out to the host's
@@ -271,37 +283,59 @@ impl Rootfs {
         Err(Failure::new(ErrorKind::Invalid, message))
     }
 
+    /// What stands at `target`, made with the folders above it where nothing does. A link to nothing is followed, as the
+    /// root file systems of distributions have one for `/etc/resolv.conf`: its end is made.
     fn find_or_make(&self, target: &Path, folder: bool) -> Result<OwnedFd, Failure> {
-        let what = || format!("cannot make {} in the container", target.display());
+        let mut path = target.to_owned();
+        for _ in 0..MOST_LINKS {
+            match self
+                .try_make(&path, folder)
+                .map_err(|error| failed(&format!("cannot make {} in the container", target.display()), error))?
+            {
+                Made::Found(found) => return Ok(found),
+                Made::Link(end) => path = end,
+            }
+        }
+        let message = format!("cannot make {} in the container: too many links lead from it", target.display());
+        Err(Failure::new(ErrorKind::Invalid, message))
+    }
+
+    /// One attempt, up to the first link to nothing.
+    fn try_make(&self, path: &Path, folder: bool) -> io::Result<Made> {
         let mut so_far = PathBuf::from("/");
-        let mut parent = self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?;
-        let parts: Vec<_> = target.components().skip(1).collect();
-        for (at, part) in parts.iter().enumerate() {
+        let mut parent = self.resolve(&so_far, OFlags::PATH)?;
+        let mut parts = path.components().skip(1);
+        while let Some(part) = parts.next() {
             so_far.push(part);
-            let last = at + 1 == parts.len();
             parent = match self.resolve(&so_far, OFlags::PATH) {
                 Ok(found) => found,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     let name: &Path = part.as_ref();
-                    let made = if last && !folder {
+                    let made = if parts.clone().next().is_none() && !folder {
                         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
                         rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
                     } else {
                         rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))
                     };
-                    made.map_err(|error| match error {
-                        rustix::io::Errno::EXIST => {
-                            let message = format!("{}: {} is a link to nothing", what(), so_far.display());
-                            Failure::new(ErrorKind::Invalid, message)
+                    match made {
+                        Ok(()) => {}
+                        Err(rustix::io::Errno::EXIST) => {
+                            let end = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+                            let real = fs::read_link(format!("/proc/self/fd/{}", parent.as_raw_fd()))?;
+                            let Ok(inside) = real.strip_prefix(&self.path) else {
+                                return Err(io::Error::other("it leads out of the root filesystem"));
+                            };
+                            let end = Path::new("/").join(inside).join(OsStr::from_bytes(end.to_bytes()));
+                            return Ok(Made::Link(parts.fold(end, |path, part| path.join(part))));
                         }
-                        other => failed(&what(), other.into()),
-                    })?;
-                    self.resolve(&so_far, OFlags::PATH).map_err(|error| failed(&what(), error))?
+                        Err(error) => return Err(error.into()),
+                    }
+                    self.resolve(&so_far, OFlags::PATH)?
                 }
-                Err(error) => return Err(failed(&what(), error)),
+                Err(error) => return Err(error),
             };
         }
-        Ok(parent)
+        Ok(Made::Found(parent))
     }
 
     /// Checks that the root's name stands for what was prepared: libcontainer goes by the name.

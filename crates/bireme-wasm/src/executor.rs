@@ -36,6 +36,8 @@ const STRAYS: Duration = Duration::from_secs(15);
 const ASKED_AGAIN: u32 = 30;
 /// Hosts that are looked at in one go when the daemon starts.
 const AT_ONCE: usize = 64;
+/// How long somebody waits for the removal of stores.
+const REMOVED_WITHIN: Duration = Duration::from_secs(20);
 /// File in the run folder of a workload: bytes that it may have, for the next daemon.
 const MEMORY: &str = "memory";
 
@@ -332,10 +334,21 @@ impl Executor for WasmExecutor {
             if !path.try_exists().unwrap_or(true) {
                 return Ok(false);
             }
-            // As deep as its host made it.
-            let removed = tokio::task::spawn_blocking(move || removal::remove_tree(&path)).await;
-            match removed.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
-                Ok(()) => Ok(true),
+            // As deep and as large as its host made it.
+            let removed = tokio::task::spawn_blocking(move || {
+                let emptied = removal::empty_tree_until(&path, std::time::Instant::now() + REMOVED_WITHIN)?;
+                if emptied { std::fs::remove_dir(&path).map(|()| true) } else { Ok(false) }
+            });
+            match removed.await.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+                Ok(true) => Ok(true),
+                Ok(false) => {
+                    let text = format!(
+                        "the key-value stores of {name} are large, and not all of them could be removed within {} s: \
+                         remove them again",
+                        REMOVED_WITHIN.as_secs()
+                    );
+                    Err(ExecError::new(ErrorKind::Unavailable, text))
+                }
                 Err(error) => {
                     let text = format!("cannot remove the key-value stores of {name}");
                     Err(ExecError::new(ErrorKind::Internal, text).caused_by(error))
@@ -471,7 +484,9 @@ impl Executor for WasmExecutor {
             let folders = std::fs::read_dir(self.options.exec_root.join("w")).into_iter().flatten().flatten();
             names.extend(folders.filter_map(|folder| folder.file_name().into_string().ok()));
             let sandboxes = names.iter().filter_map(|name| SandboxId::parse(name).ok());
-            let until = Instant::now() + AT_START;
+            // Who was silent has had its time; whoever answers needs little.
+            let least = Instant::now() + Duration::from_secs(1);
+            let until = self.answers_until.get().map_or(Instant::now() + AT_START, |until| least.max(*until));
             futures::stream::iter(sandboxes)
                 .for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox, until))
                 .await;

@@ -271,6 +271,37 @@ fn links_of_an_image_in_place_of_the_kernels_folders_lead_nowhere() {
     engine.finish();
 }
 
+/// As the root file systems of distributions have it for `/etc/resolv.conf`: the link's end is made, and never on the host.
+#[test]
+fn links_to_nothing_at_a_mounts_target_are_followed_inside() {
+    let engine = Engine::start();
+    let host = engine.folder().join("host");
+    std::fs::create_dir(&host).unwrap();
+    let outside = host.join("made");
+    altered(&engine, |root| {
+        let _ = std::fs::remove_file(root.join("etc/resolv.conf"));
+        for (link, end) in [
+            ("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
+            ("opt", "srv/of/../opt"),
+            ("var/spool/a", "/b"),
+            ("b", outside.to_str().unwrap()),
+            ("round", "/round"),
+        ] {
+            let _ = std::fs::remove_dir_all(root.join(link));
+            std::fs::create_dir_all(root.join(link).parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(end, root.join(link)).unwrap();
+        }
+        std::fs::create_dir_all(root.join("srv/of")).unwrap();
+    });
+    let script =
+        "cat /etc/resolv.conf | grep -c nameserver; test -f /run/systemd/resolve/stub-resolv.conf && ls -d /srv/opt/x";
+    let run = ["run", "--rm", "-v", "/opt/x", "-v", "/var/spool/a/c", "altered", "sh", "-c", script];
+    assert_eq!(engine.docker(run).stdout(), "1\n/srv/opt/x\n");
+    assert!(!outside.exists());
+    engine.docker(["run", "--rm", "-v", "/round", "altered", "true"]).fails(125, "cannot make /round in the container");
+    engine.finish();
+}
+
 /// A process that joins has what the container must not get until its own program is executed: the runner's memory and
 /// descriptors, and capabilities that are about to be dropped.
 #[test]

@@ -4,7 +4,8 @@
 //! give the same bytes. Folders that lead to what is copied stand in the layer with the attributes they have below, for
 //! in an overlay the uppermost folder's attributes count.
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::{self, Read, Seek as _, Write};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -47,7 +48,7 @@ pub(super) struct Copied {
 }
 
 /// Attributes of something in the new layer.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Attributes {
     mode: u32,
     uid: u32,
@@ -563,9 +564,40 @@ fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut
         Tree::Below => plan.below,
         Tree::Source(number) => &trees[number],
     };
+    // Where each file that has several names stands, by the tree that it is from, its device and its number.
+    let mut written: HashMap<(Option<usize>, u64, u64), (&Path, &Attributes)> = HashMap::new();
     for (path, (content, attributes)) in &plan.entries {
         let failed = failed(path);
         let name = relative(path);
+        if let Content::File(from, found) = content
+            && found.stat.st_nlink > 1
+        {
+            let source = match from {
+                Tree::Below => None,
+                Tree::Source(number) => Some(*number),
+            };
+            match written.entry((source, found.stat.st_dev, found.stat.st_ino)) {
+                Entry::Occupied(first) if first.get().1 == attributes => {
+                    let first = relative(first.get().0);
+                    sum.update(b"h");
+                    part(sum, name.as_os_str().as_bytes());
+                    part(sum, first.as_os_str().as_bytes());
+                    let mut header = tar::Header::new_gnu();
+                    header.set_mode(attributes.mode);
+                    header.set_uid(attributes.uid.into());
+                    header.set_gid(attributes.gid.into());
+                    header.set_mtime(attributes.mtime);
+                    header.set_size(0);
+                    header.set_entry_type(tar::EntryType::Link);
+                    tar.append_link(&mut header, name, first).map_err(&failed)?;
+                    continue;
+                }
+                Entry::Occupied(_) => {}
+                Entry::Vacant(place) => {
+                    place.insert((path, attributes));
+                }
+            }
+        }
         let extended = match content {
             Content::Folder(Some((from, found))) | Content::File(from, found) => {
                 tree(*from).attributes(found).map_err(&failed)?

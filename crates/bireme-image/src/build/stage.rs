@@ -264,7 +264,11 @@ impl Stage {
                 }
             }
             "VOLUME" => {
-                for path in self.words(at, args)? {
+                let paths = self.words(at, args)?;
+                if paths.is_empty() {
+                    return Err(at.fault("VOLUME requires at least one argument"));
+                }
+                for path in paths {
                     if path.trim().is_empty() {
                         return Err(at.fault("VOLUME specified can not be an empty string"));
                     }

@@ -185,7 +185,7 @@ impl Lexer<'_> {
                 let longest = self.rest.next_if_eq(&side).is_some();
                 let pattern = self.until_raw('}')?;
                 let value = value.unwrap_or_default();
-                out.push_str(match side {
+                out.push_str(&match side {
                     '#' => super::substitution::without_prefix(&value, &pattern, longest)?,
                     _ => super::substitution::without_suffix(&value, &pattern, longest)?,
                 });

@@ -23,17 +23,15 @@ pub(super) async fn stop(context: &Context, args: &StopArgs) -> Outcome {
 pub(super) async fn restart(context: &Context, args: &RestartArgs) -> Outcome {
     let names = app::targets(context, &args.names, &args.project).await?;
     let in_order = args.names.is_empty();
-    signal_all(context, "restart", &names, args.signal.as_deref(), args.timeout, in_order).await?;
-    if in_order {
-        return Ok(0);
-    }
-    // Who shares the namespaces of what was restarted stands on ones that are gone.
+    // Who shares the namespaces of what is restarted stands on ones that are gone, and ends with them or goes on.
     let app = AppArgs::from(&args.project).over(&context.app);
-    let after = followers(context, &names, &app).await?;
-    signal_all(context, "restart", &after, args.signal.as_deref(), args.timeout, true).await
+    let after = if in_order { Vec::new() } else { followers(context, &names, &app).await? };
+    let done = signal_all(context, "restart", &names, args.signal.as_deref(), args.timeout, in_order).await?;
+    let followed = signal_all(context, "restart", &after, args.signal.as_deref(), args.timeout, true).await?;
+    Ok(done.max(followed))
 }
 
-/// The running containers of the app here that are restarted when those called `restarted` were.
+/// The running containers of the app here that are restarted when those called `restarted` are.
 async fn followers(context: &Context, restarted: &[String], app: &AppArgs) -> anyhow::Result<Vec<String>> {
     let project = match app::try_load(app) {
         Ok(Some(project)) => project,

@@ -170,10 +170,12 @@ pub fn containers(filters: &Filters, all: bool, limit: Option<usize>) -> Result<
             return Err(Refusal::invalid(format!("invalid filter 'is-task={text}'")));
         }
     }
+    let tasks = filters.get("is-task").iter().any(|text| text == "true");
     let ports = |name: &str| super::ports::parse_all(filters.get(name));
     let first = |name: &str| filters.get(name).first().cloned();
     Ok(ContainerFilter {
         // Docker looks at every state as soon as states or exit codes are asked for.
+        tasks,
         all: all || limit.is_some() || !filters.get("status").is_empty() || !exited.is_empty(),
         limit,
         ids: filters.list("id"),

@@ -27,12 +27,22 @@ pub(super) fn router() -> Router<App> {
         .route("/exec/{id}/json", get(inspect))
 }
 
-async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<ExecConfig>) -> Answer {
+#[derive(serde::Deserialize)]
+struct Create {
+    #[serde(flatten)]
+    config: ExecConfig,
+    /// As docker-py writes it. Docker reads keys in any case.
+    #[serde(rename = "detachKeys")]
+    detach_keys: Option<String>,
+}
+
+async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<Create>) -> Answer {
+    let Create { config: wire, detach_keys } = wire;
     let args = wire.cmd.unwrap_or_default();
     if args.is_empty() {
         return Err(ApiError::invalid("No exec command specified"));
     }
-    if let Some(keys) = wire.detach_keys.as_deref().filter(|keys| !keys.is_empty()) {
+    if let Some(keys) = wire.detach_keys.or(detach_keys).as_deref().filter(|keys| !keys.is_empty()) {
         hijack::parse_detach_keys(keys)?;
     }
     let spec = ExecSpec {
