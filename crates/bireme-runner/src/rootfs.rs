@@ -407,8 +407,7 @@ impl Rootfs {
         if read_only {
             set |= MOUNT_ATTR_RDONLY;
         }
-        let devices = Path::new("/dev");
-        if self.nodev && !source.starts_with(devices) && !devices.starts_with(source) {
+        if self.nodev && !spec::brings_devices(source) {
             set |= MOUNT_ATTR_NODEV;
         }
         set

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "filters of sockets have no safe wrapper")]
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -27,15 +27,14 @@ pub fn tcp(address: SocketAddr) -> io::Result<OwnedFd> {
 /// to connect to anything, or to serve another port. Whoever holds it is in another network, and would be in this one by it:
 /// a socket that is shut down or disconnected may be connected and bound anew, in the namespace that it was made in.
 ///
-/// The socket has a filter that it does not lose: what is not sent to its port is dropped, and whatever answers a request
-/// to connect.
+/// The socket has a filter that it does not lose: what is not sent to its port, and its address where it is bound to one, is
+/// dropped, and whatever answers a request to connect.
 ///
 /// # Errors
 /// As [`tcp`].
 pub fn tcp_to_serve_alone(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = bound(address)?;
-    let port = local_address(&socket)?.port();
-    set_filter(&socket, &only_served(port))?;
+    set_filter(&socket, &only_served(local_address(&socket)?))?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -48,26 +47,49 @@ fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A filter of segments, from the TCP header on: those to `port` pass that are no answer to a request to connect.
+/// A filter of segments, from the TCP header on: those pass that are sent to the port of `served`, and to its address where
+/// it has one, and are no answer to a request to connect.
 ///
-/// Source: socket(7), `SO_ATTACH_FILTER`; the kernel's documentation, `networking/filter`; RFC 9293 section 3.1.
-fn only_served(port: u16) -> [libc::sock_filter; 7] {
+/// Source: socket(7), `SO_ATTACH_FILTER`; the kernel's documentation, `networking/filter`, `SKF_NET_OFF`; RFC 9293 section
+/// 3.1, RFC 791 section 3.1, RFC 8200 section 3.
+fn only_served(served: SocketAddr) -> Vec<libc::sock_filter> {
+    const LOAD_WORD: u16 = 0x20;
     const LOAD_HALF: u16 = 0x28;
     const LOAD_BYTE: u16 = 0x30;
     const AND: u16 = 0x54;
     const IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const SYN_ACK: u32 = 0x12;
+    /// Where the header of the Internet protocol begins.
+    const NETWORK: u32 = libc::SKF_NET_OFF.cast_unsigned();
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    [
-        step(LOAD_HALF, 0, 0, 2),
-        step(IF_EQUAL, 0, 4, u32::from(port)),
-        step(LOAD_BYTE, 0, 0, 13),
-        step(AND, 0, 0, SYN_ACK),
-        step(IF_EQUAL, 1, 0, SYN_ACK),
-        step(RETURN, 0, 0, u32::MAX),
-        step(RETURN, 0, 0, 0),
-    ]
+    // Each comparison with whether what equals passes; to be followed in order.
+    let mut checks = vec![
+        (vec![step(LOAD_HALF, 0, 0, 2)], u32::from(served.port()), true),
+        (vec![step(LOAD_BYTE, 0, 0, 13), step(AND, 0, 0, SYN_ACK)], SYN_ACK, false),
+    ];
+    let destination = match served.ip() {
+        address if address.is_unspecified() => Vec::new(),
+        IpAddr::V4(address) => vec![(16, u32::from(address))],
+        IpAddr::V6(address) => {
+            let bits = u128::from(address);
+            (0..4).map(|word| (24 + 4 * word, (bits >> (96 - 32 * word)) as u32)).collect()
+        }
+    };
+    let load = |at: u32| vec![step(LOAD_WORD, 0, 0, NETWORK.wrapping_add(at))];
+    checks.extend(destination.into_iter().map(|(at, word)| (load(at), word, true)));
+
+    let length: usize = checks.iter().map(|(loads, ..)| loads.len() + 1).sum();
+    let mut steps = Vec::new();
+    for (loads, value, passes) in checks {
+        steps.extend(loads);
+        // To the last step, past the one that lets it pass. A dozen steps at most.
+        let drop = u8::try_from(length - steps.len()).unwrap_or(u8::MAX);
+        steps.push(if passes { step(IF_EQUAL, 0, drop, value) } else { step(IF_EQUAL, drop, 0, value) });
+    }
+    steps.push(step(RETURN, 0, 0, u32::MAX));
+    steps.push(step(RETURN, 0, 0, 0));
+    steps
 }
 
 /// Gives a socket a filter for good: those that it accepts inherit it, and nobody takes it off.
@@ -173,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_to_serve_alone_serves_addresses_of_both_kinds_and_all() {
+        for (bound, asked) in [("[::1]:0", "[::1]"), ("0.0.0.0:0", "127.0.0.3"), ("[::]:0", "[::1]")] {
+            let listener = TcpListener::from(tcp_to_serve_alone(bound.parse().unwrap()).unwrap());
+            let address = format!("{asked}:{}", listener.local_addr().unwrap().port());
+            let client = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(5));
+            assert!(client.is_ok(), "{bound} at {address}: {client:?}");
+        }
+    }
+
+    #[test]
     fn a_socket_to_serve_alone_connects_to_nothing() {
         let secret = TcpListener::bind(anywhere()).unwrap();
         let target = secret.local_addr().unwrap();
@@ -202,6 +234,15 @@ mod tests {
         rustix::net::listen(&accepted, 1).unwrap();
         let there = local_address(&accepted).unwrap();
         assert!(TcpStream::connect_timeout(&there, SOON).is_err());
+        // Nor its own port of another address.
+        let elsewhere = SocketAddr::from(([127, 0, 0, 2], local_address(&listener).unwrap().port()));
+        let client = TcpStream::connect(local_address(&listener).unwrap()).unwrap();
+        let another = rustix::net::accept(&listener).unwrap();
+        drop(client);
+        disconnect(&another);
+        rustix::net::bind(&another, &elsewhere).unwrap();
+        rustix::net::listen(&another, 1).unwrap();
+        assert!(TcpStream::connect_timeout(&elsewhere, SOON).is_err());
         let off: libc::c_int = 0;
         assert!(set_option(&accepted, libc::SO_DETACH_FILTER, &off).is_err());
         assert!(set_option(&accepted, libc::SO_LOCK_FILTER, &off).is_err());

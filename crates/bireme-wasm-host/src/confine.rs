@@ -12,8 +12,8 @@ use crate::fence::{self, Purpose};
 /// Before any thread is started and while the process may still do everything: cgroup, processes, session, network.
 pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
-        limit_threads()?;
         enter_cgroup(&config.cgroup)?;
+        limit_threads(config)?;
         leave_other_processes()?;
     }
     // Fails for a process that leads its group already, which then cannot be reached through a terminal either.
@@ -31,11 +31,16 @@ pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
 }
 
 /// What the runtime starts at most (512 for work that blocks, and one for each processor), and room for as many again: the
-/// machine's process IDs are everybody's. They are counted by the user that this process becomes.
-fn limit_threads() -> anyhow::Result<()> {
+/// machine's process IDs are everybody's. They are counted by the user that this process becomes; where all hosts have one
+/// user, as it is where the machine's range of users is not whole, by its cgroup: one app must not take what others need.
+fn limit_threads(config: &HostConfig) -> anyhow::Result<()> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
-    let most = Some(1024 + 2 * processors);
-    let limit = rustix::process::Rlimit { current: most, maximum: most };
+    let most = 1024 + 2 * processors;
+    if config.uid == HOST_UID {
+        cgroup::limit_processes(&config.cgroup, most);
+        return Ok(());
+    }
+    let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };
     rustix::process::setrlimit(rustix::process::Resource::Nproc, limit).context("cannot limit the number of threads")
 }
 

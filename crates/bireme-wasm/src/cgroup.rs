@@ -130,14 +130,7 @@ pub fn members(name: &Path) -> Vec<u32> {
 /// it. Does what can be done: a controller that is not there limits nothing.
 pub fn limit_memory(name: &Path, bytes: u64) {
     for folder in folders(name) {
-        if folder.join("cgroup.controllers").exists() && !folder.join("memory.max").exists() {
-            // cgroup v2: a controller is there where every cgroup above passes it on.
-            for above in
-                folder.ancestors().skip(1).take(name.components().count()).collect::<Vec<_>>().into_iter().rev()
-            {
-                let _ = fs::write(above.join("cgroup.subtree_control"), "+memory");
-            }
-        }
+        pass_on(&folder, name, "memory");
         for file in ["memory.max", "memory.limit_in_bytes"] {
             let file = folder.join(file);
             if !file.exists() {
@@ -148,6 +141,30 @@ pub fn limit_memory(name: &Path, bytes: u64) {
                 tracing::debug!(file = %file.display(), bytes, %error, "the memory of a host is not limited anew");
             }
         }
+    }
+}
+
+/// Lets there be at most `most` processes and threads in the cgroup `name`. Does what can be done, as [`limit_memory`].
+pub fn limit_processes(name: &Path, most: u64) {
+    for folder in folders(name) {
+        pass_on(&folder, name, "pids");
+        let file = folder.join("pids.max");
+        if file.exists()
+            && let Err(error) = fs::write(&file, most.to_string())
+        {
+            tracing::debug!(file = %file.display(), most, %error, "the processes of a host are not limited");
+        }
+    }
+}
+
+/// Has a controller be there in a folder of cgroup v2: it is where every cgroup above passes it on.
+fn pass_on(folder: &Path, name: &Path, controller: &str) {
+    if !folder.join("cgroup.controllers").exists() || folder.join(format!("{controller}.max")).exists() {
+        return;
+    }
+    let above: Vec<&Path> = folder.ancestors().skip(1).take(name.components().count()).collect();
+    for above in above.into_iter().rev() {
+        let _ = fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"));
     }
 }
 
@@ -171,6 +188,34 @@ mod tests {
         assert!(!is_hierarchy(&std::env::temp_dir()) && !is_hierarchy(Path::new("/nowhere")));
         let found = folders(Path::new("x"));
         assert!(found.iter().all(|folder| folder.parent().is_some_and(is_hierarchy)), "{found:?}");
+    }
+
+    #[test]
+    fn a_cgroup_has_a_number_of_processes() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let name = PathBuf::from(format!("bireme-test-processes-{}", std::process::id()));
+        let folders = folders(&name);
+        folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        limit_processes(&name, 3);
+        let Some(folder) = folders.iter().find(|folder| folder.join("pids.max").exists()) else {
+            // A machine without that controller limits nothing.
+            remove(&name);
+            return;
+        };
+        let script =
+            format!("echo $$ > {}/cgroup.procs; for n in 1 2 3 4 5; do sleep 1 & done; wait", folder.display());
+        let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("fork"), "{output:?}");
+        for _ in 0..500 {
+            remove(&name);
+            if !folder.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{} stays", folder.display());
     }
 
     #[test]

@@ -365,6 +365,9 @@ fn device_nodes_in_volumes_are_of_no_use() {
     }
     let part = "type=volume,src=nodes,dst=/p,volume-subpath=.";
     engine.docker(["run", "--rm", "--mount", part, "busybox", "head", "-c", "1", "/p/zero"]).fails(1, "denied");
+    let read = "cat /proc/self/mountinfo | grep -c '/dev/v .*nodev'; head -c 1 /dev/v/zero";
+    let output = engine.docker(["run", "--rm", "-v", "nodes:/dev/v", "busybox", "sh", "-c", read]);
+    assert!(output.code == 1 && output.raw_stdout() == "1\n", "{output}");
     // What is brought from the machine's own `/dev` is meant to be used, and whoever is privileged uses anything.
     engine.docker(["run", "--rm", "-v", "/dev/zero:/v", "busybox", "head", "-c", "1", "/v"]).stdout();
     engine.docker(["run", "--rm", "--privileged", "-v", "nodes:/v", "busybox", "head", "-c", "1", "/v/zero"]).stdout();

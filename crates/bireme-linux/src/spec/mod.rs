@@ -687,6 +687,9 @@ fn mounts(config: &RunnerConfig) -> Value {
                     // What is mounted below it too.
                     options.push("rro");
                 }
+                if !spec.security.privileged && !brings_devices(path) {
+                    options.push("rnodev");
+                }
                 bind(&path.to_string_lossy(), &own.target, &options)
             }
             MountSource::Tmpfs { size, mode, .. } => {
@@ -704,6 +707,12 @@ fn mounts(config: &RunnerConfig) -> Value {
 /// Where the `/dev/shm` of a container whose IPC namespace is joined is mounted, for the runner alone to see.
 pub fn shared_memory(run_dir: &Path) -> PathBuf {
     run_dir.join("shm")
+}
+
+/// Whether the machine's device nodes are in what is mounted from `source`: they were meant to be used.
+pub fn brings_devices(source: &Path) -> bool {
+    let devices = Path::new("/dev");
+    source.starts_with(devices) || devices.starts_with(source)
 }
 
 /// Whether a mount must wait until `/dev` is there, and is therefore libcontainer's.
