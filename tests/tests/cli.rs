@@ -447,3 +447,39 @@ fn copying_into_a_component_tells_the_engines_reason() {
     engine.docker(["rm", "-f", "part"]);
     engine.finish();
 }
+
+/// Whoever is root would exchange /dev/null for a file.
+#[test]
+fn what_is_no_file_is_written_to_and_not_replaced() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let engine = engine();
+    let folder = engine.folder().join("out");
+    fs::create_dir(&folder).unwrap();
+    let (pipe, link, file) = (folder.join("pipe"), folder.join("link"), folder.join("file"));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    engine.docker(["create", "--name", "made", "busybox"]).stdout();
+    for command in [["save", "busybox", "-o"], ["export", "made", "-o"]] {
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap().len()
+        });
+        engine.bireme(command.iter().copied().chain([pipe.to_str().unwrap()])).stdout();
+        assert!(read.join().unwrap() > 1 << 20);
+        engine.bireme(command.iter().copied().chain([link.to_str().unwrap()])).stdout();
+        assert!(fs::read_link(&link).is_ok() && fs::metadata(&file).unwrap().len() > 1 << 20);
+        fs::write(&file, "old").unwrap();
+    }
+    engine.bireme(["cp", "made:/etc/passwd", pipe.to_str().unwrap()]).fails(1, "it is neither a file nor a folder");
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    engine.docker(["rm", "made"]).stdout();
+    engine.finish();
+}

@@ -149,7 +149,7 @@ fn fill(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves `from` to `to`: folders that are there are filled, other things are replaced. A folder and what is none never
+/// Moves `from` to `to`: folders that are there are filled, files and links replaced. A folder and what is none never
 /// take each other's place, and a link to a folder is no folder.
 fn merge(from: &Path, to: &Path) -> anyhow::Result<()> {
     let source = from.symlink_metadata().with_context(|| format!("cannot read {}", from.display()))?;
@@ -162,6 +162,12 @@ fn merge(from: &Path, to: &Path) -> anyhow::Result<()> {
             }
             (true, false) => bail!("cannot overwrite directory {to:?} with non-directory"),
             (false, true) => bail!("cannot overwrite non-directory {to:?} with directory"),
+            // A device or a pipe of the machine is not exchanged for a file.
+            (false, false) if !there.is_file() && !there.is_symlink() => {
+                bail!(
+                    "cannot overwrite {to:?}: it is neither a file nor a folder; name another target, or - for an archive"
+                )
+            }
             (false, false) => {}
         }
     }

@@ -68,10 +68,19 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
                 context.printer.raw(&chunk)?;
             }
         }
+        // A device or a pipe is written to, not replaced.
+        Some(path) if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) => {
+            let file = std::fs::OpenOptions::new().write(true).open(path);
+            write(file.with_context(|| format!("cannot write {path}"))?, path, chunks).await?;
+        }
         Some(path) => {
+            // Where a link leads, it stays.
+            let real = std::fs::canonicalize(path).ok().and_then(|path| path.to_str().map(str::to_owned));
+            let path = real.as_deref().unwrap_or(path);
             // Written beside the target first: an archive that is there is whole.
             let partial = format!("{path}.partial-{}", std::process::id());
-            let written = write(&partial, chunks)
+            let file = std::fs::File::create(&partial).with_context(|| format!("cannot create {partial}"))?;
+            let written = write(file, &partial, chunks)
                 .await
                 .and_then(|()| std::fs::rename(&partial, path).with_context(|| format!("cannot write {path}")));
             if written.is_err() {
@@ -83,8 +92,7 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
     Ok(0)
 }
 
-async fn write(path: &str, mut chunks: bireme_api::ByteStream) -> anyhow::Result<()> {
-    let mut file = std::fs::File::create(path).with_context(|| format!("cannot create {path}"))?;
+async fn write(mut file: std::fs::File, path: &str, mut chunks: bireme_api::ByteStream) -> anyhow::Result<()> {
     while let Some(chunk) = chunks.try_next().await? {
         file.write_all(&chunk).with_context(|| format!("cannot write {path}"))?;
     }
