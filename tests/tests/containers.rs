@@ -569,3 +569,17 @@ fn a_paused_container_ends_as_gracefully_as_another() {
     engine.docker(["rm", "-f", "stopped", "killed", "again"]).stdout();
     engine.finish();
 }
+
+#[test]
+fn a_range_of_ports_leaves_those_that_are_named() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let first = std::iter::repeat_with(free_port).find(|first| is_free(first + 1)).unwrap();
+    let (range, named) = (format!("127.0.0.1:{first}-{}:90", first + 1), format!("127.0.0.1:{first}:91"));
+    engine.docker(["run", "-d", "--name", "ranged", "-p", &range, "-p", &named, "busybox", "sleep", "1000"]).stdout();
+    assert_eq!(engine.docker(["port", "ranged", "91"]).stdout(), format!("127.0.0.1:{first}\n"));
+    assert_eq!(engine.docker(["port", "ranged", "90"]).stdout(), format!("127.0.0.1:{}\n", first + 1));
+    engine.docker(["rm", "-f", "ranged"]).stdout();
+    engine.finish();
+}

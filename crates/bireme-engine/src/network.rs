@@ -1233,6 +1233,8 @@ impl Engine {
             let further = bounds::all_published(&fixed.spec.ports, fixed.publish.iter().map(|one| one.container))?;
             wanted.extend(further.into_iter().map(|container| Publish { container, host_ip: None, host_ports: None }));
         }
+        // A range takes what those leave that name one port, and who names none takes what is left of all.
+        wanted.sort_by_key(|publish| publish.host_ports.map_or(u16::MAX, |(first, last)| last.saturating_sub(first)));
         let mut listeners = Vec::new();
         for publish in wanted {
             if handle.executor.takes_listeners() {

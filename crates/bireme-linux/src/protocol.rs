@@ -13,6 +13,8 @@
 //! One request per connection. The runner looks at the peer's user id and answers nobody but its own. It writes
 //! [`exit_file`] before it answers a waiting [`Request::Wait`], and removes the socket when everything is released.
 
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use bireme_core::executor::ExecSpec;
@@ -189,6 +191,9 @@ pub fn read_exit(state_dir: &Path) -> std::io::Result<Exit> {
 /// Those of writing.
 pub fn write_exit(state_dir: &Path, exit: &Exit) -> std::io::Result<()> {
     let temporary = state_dir.join(format!("exit.{}", std::process::id()));
-    std::fs::write(&temporary, serde_json::to_vec(exit)?)?;
+    let text = serde_json::to_vec(exit)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(&text)?;
+    drop(file);
     std::fs::rename(temporary, exit_file(state_dir))
 }

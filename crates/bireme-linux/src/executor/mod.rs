@@ -221,7 +221,7 @@ impl LinuxExecutor {
         write_private(&protocol::config_file(&config.run_dir), &text)
             .map_err(|error| fail("write the runner's configuration", error))?;
         let log =
-            File::create(protocol::log_file(&config.run_dir)).map_err(|error| fail("open the runner's log", error))?;
+            private(&protocol::log_file(&config.run_dir)).map_err(|error| fail("open the runner's log", error))?;
         // Its working directory tells it where everything is; so neither its arguments nor its environment, which a
         // container may be able to see, say anything about the host.
         Command::new(format!("/proc/self/fd/{}", self.sealed.as_raw_fd()))
@@ -457,9 +457,13 @@ fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
 /// Environment variables hold secrets.
 fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     use std::io::Write as _;
+    private(path)?.write_all(text)
+}
+
+/// An empty file that is for its owner alone.
+fn private(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text)
+    std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
 /// Nanoseconds since the Unix epoch.
