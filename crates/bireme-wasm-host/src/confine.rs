@@ -198,18 +198,27 @@ fn become_user(number: u32) -> anyhow::Result<()> {
     setresuid(uid, uid, uid).context("cannot drop the user")
 }
 
-/// For the process that compiles: everything but its open files, and more than `memory` bytes.
+/// For the process that compiles: everything but its open files, more than `memory` bytes, and more than its processor time.
 ///
 /// What counts is what may be written to. The address space would be the wrong measure: the engine reserves terabytes of
 /// it and touches none.
 pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    for (resource, most) in [(Resource::Data, memory), (Resource::Core, 0), (Resource::Fsize, bireme_wasm::MAX_CODE)] {
-        let limit = Rlimit { current: Some(most), maximum: Some(most) };
-        setrlimit(resource, limit).context("cannot limit the memory of the compiler")?;
+    let time = bireme_wasm::MOST_PROCESSOR_TIME;
+    let limits = [
+        (Resource::Data, memory, memory),
+        (Resource::Core, 0, 0),
+        (Resource::Fsize, bireme_wasm::MAX_CODE, bireme_wasm::MAX_CODE),
+        // The first tells why it ends (SIGXCPU), the other would not.
+        (Resource::Cpu, time, time + 10),
+    ];
+    for (resource, soft, hard) in limits {
+        let limit = Rlimit { current: Some(soft), maximum: Some(hard) };
+        setrlimit(resource, limit).context("cannot limit what the compiler may use")?;
     }
-    // A stranger's component has the processors that nobody else wants, and is what the kernel ends first.
-    let _ = rustix::process::nice(19);
+    // A stranger's component comes behind what runs, and is what the kernel ends first. Somebody waits for it all the same:
+    // the least share there is would be none on a busy machine.
+    let _ = rustix::process::nice(10);
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     if rustix::process::geteuid().is_root() {
         become_user(HOST_UID)?;

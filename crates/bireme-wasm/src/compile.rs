@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,10 @@ use crate::memory;
 use crate::places::{PATIENCE, Places, share};
 use crate::protocol::{self, CompileAnswer, Facts, Refusal};
 
-/// Longest time one compilation may take.
-const TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest time one compilation may take, on a machine however busy.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Seconds of processor time that one compilation may take, on all its threads.
+pub const MOST_PROCESSOR_TIME: u64 = 600;
 /// Bytes that a compiling process may print: its answer names imports and exports, which it bounds itself.
 const MOST_SAID: u64 = 1 << 20;
 
@@ -284,11 +287,15 @@ impl Cache {
         let mut command = Command::new(&self.host);
         command.arg("compile").arg(out).arg(limit.to_string()).stdin(source);
         let mut place = self.places.take().await;
+        let pid = AtomicU32::new(0);
         // Whatever of the two is dropped ends: the process is killed.
         let output = tokio::select! {
-            output = run(command, "compile a component", TIMEOUT) => output?.ok_or_else(takes_too_long)?,
-            () = place.until_others_need_it() => return Err(gives_way()),
+            output = run(command, "compile a component", TIMEOUT, &pid) => output?.ok_or_else(too_busy)?,
+            () = place.until_others_need_it(|| processor_time(pid.load(Ordering::Relaxed))) => return Err(gives_way()),
         };
+        if output.status.signal() == Some(libc::SIGXCPU) {
+            return Err(takes_too_long());
+        }
         // What a Rust program says last when an allocation fails.
         if output.status.signal() == Some(libc::SIGABRT) && said(&output).contains("memory allocation of") {
             return Err(takes_too_much(limit).into());
@@ -309,7 +316,7 @@ impl Cache {
         let mut command = Command::new(&self.host);
         command.arg("engine").stdin(Stdio::null());
         const ATTEMPT: &str = "ask for the engine version";
-        let output = run(command, ATTEMPT, TIMEOUT).await?.ok_or_else(|| {
+        let output = run(command, ATTEMPT, TIMEOUT, &AtomicU32::new(0)).await?.ok_or_else(|| {
             let text = format!("cannot {ATTEMPT}: {} does not answer", self.host.display());
             ExecError::new(ErrorKind::Internal, text)
         })?;
@@ -372,13 +379,32 @@ fn hash(file: &mut std::fs::File) -> std::io::Result<String> {
 }
 
 fn takes_too_long() -> ExecError {
-    let text = format!("{TAKES_TOO_MUCH} {} seconds; divide its largest functions", TIMEOUT.as_secs());
+    let text =
+        format!("{TAKES_TOO_MUCH} {MOST_PROCESSOR_TIME} seconds of processor time; divide its largest functions");
     ExecError::new(ErrorKind::Invalid, text)
+}
+
+fn too_busy() -> ExecError {
+    let minutes = TIMEOUT.as_secs() / 60;
+    let text =
+        format!("this component was not compiled within {minutes} minutes: the machine is busy; try again later");
+    ExecError::new(ErrorKind::Unavailable, text)
+}
+
+/// What the process `pid` has used so far; nothing of one that is not there.
+///
+/// Source: proc_pid_stat(5), `utime` and `stime`.
+fn processor_time(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1))
 }
 
 fn gives_way() -> ExecError {
     let text = format!(
-        "compiling this component has taken {} seconds, others wait for theirs, and another long compilation has the place \
+        "compiling this component has taken {} seconds of processor time, others wait for theirs, and another long compilation has the place \
          for such; try again when they are done",
         PATIENCE.as_secs()
     );
@@ -386,11 +412,16 @@ fn gives_way() -> ExecError {
 }
 
 /// Runs a short process of the host binary to its end; `None` when that does not come within `limit`. The process is killed
-/// then, as when nobody waits for this any more.
-async fn run(mut command: Command, attempt: &str, limit: Duration) -> Result<Option<Output>, ExecError> {
+/// then, as when nobody waits for this any more. Its ID is left in `pid`.
+async fn run(
+    mut command: Command,
+    attempt: &str,
+    limit: Duration,
+    pid: &AtomicU32,
+) -> Result<Option<Output>, ExecError> {
     let host = command.as_std().get_program().to_string_lossy().into_owned();
     command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let Ok(ended) = tokio::time::timeout(limit, output(&mut command)).await else { return Ok(None) };
+    let Ok(ended) = tokio::time::timeout(limit, output(&mut command, pid)).await else { return Ok(None) };
     ended.map(Some).map_err(|error| {
         let text = format!("cannot {attempt}: {host} does not run; is Bireme installed completely?");
         ExecError::new(ErrorKind::Internal, text).caused_by(error)
@@ -398,8 +429,9 @@ async fn run(mut command: Command, attempt: &str, limit: Duration) -> Result<Opt
 }
 
 /// As [`Command::output`], with a bound on what the process prints: it has the bytes of strangers before it.
-async fn output(command: &mut Command) -> std::io::Result<Output> {
+async fn output(command: &mut Command, pid: &AtomicU32) -> std::io::Result<Output> {
     let mut child = command.spawn()?;
+    pid.store(child.id().unwrap_or(0), Ordering::Relaxed);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr) = tokio::try_join!(read(stdout), read(stderr))?;
     Ok(Output { status: child.wait().await?, stdout, stderr })
@@ -451,11 +483,23 @@ mod tests {
         for (digest, refused) in [("a", true), ("b", true), ("c", false), ("d", false)] {
             assert_eq!(cache.refused_before(digest).is_some(), refused, "{digest}");
         }
-        assert!(cache.refused_before("a").unwrap().starts_with("compiling this component takes more than 300 seconds"));
+        assert!(
+            cache.refused_before("a").unwrap().starts_with("compiling this component takes more than 600 seconds of")
+        );
         for digest in 0..2 * MOST_REFUSED {
             cache.remember_refusal(&digest.to_string(), &takes_too_long());
         }
         assert!(cache.refused.lock().unwrap().len() <= MOST_REFUSED);
+    }
+
+    #[test]
+    fn processor_time_is_counted() {
+        let before = processor_time(std::process::id());
+        let until = Instant::now() + Duration::from_secs(30);
+        while processor_time(std::process::id()) < before + Duration::from_millis(50) {
+            assert!(Instant::now() < until, "it stands still");
+        }
+        assert_eq!(processor_time(0), Duration::ZERO);
     }
 
     #[tokio::test]
@@ -465,7 +509,7 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(format!("echo $$ > {}; exec sleep 600", said.display())).stdin(Stdio::null());
         let process = || std::fs::read_to_string(&said).ok().filter(|text| text.ends_with('\n'));
-        let ended = run(command, "sleep", Duration::from_secs(1)).await.unwrap();
+        let ended = run(command, "sleep", Duration::from_secs(1), &AtomicU32::new(0)).await.unwrap();
         assert!(ended.is_none());
         let status = PathBuf::from(format!("/proc/{}/status", process().unwrap().trim()));
         for _ in 0..400 {

@@ -40,6 +40,6 @@ mod stores;
 mod user;
 mod workload;
 
-pub use compile::{MAX_CODE, takes_too_much};
+pub use compile::{MAX_CODE, MOST_PROCESSOR_TIME, takes_too_much};
 pub use executor::{WasmExecutor, WasmOptions};
 pub use user::{HOST_UID, RANGE as HOST_UIDS};
