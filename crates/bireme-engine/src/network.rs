@@ -461,10 +461,12 @@ impl Engine {
                 .collect();
             let asked = request.pools.clone();
             let has_v4 = request.pools.iter().filter_map(|p| p.subnet.as_ref()).any(|s| !s.contains(':'));
+            let mut chosen = None;
             if !has_v4 {
                 let taken: Vec<IpNet> = used.iter().chain(&routes).copied().collect();
                 let subnet =
                     SubnetPools::default().next(&taken).map_err(|error| EngineError::conflict(error.to_string()))?;
+                chosen = Some(IpNet::from(subnet));
                 let keep = request.pools.iter().filter(|p| p.subnet.is_some()).cloned();
                 request.pools =
                     std::iter::once(PoolRequest { subnet: Some(subnet.to_string()), ..PoolRequest::default() })
@@ -502,12 +504,15 @@ impl Engine {
                 }
             }
             list.insert(network.id.clone(), Entry { network: network.clone(), bridge, left_out: None });
-            (network, !has_v4)
+            (network, chosen)
         };
         let made = async {
             if let Some(spec) = self.network_spec(&network.id) {
                 self.net().ensure_network(&spec).await?;
-                if chosen && !last && self.net().shares_a_subnet(&spec.id).await? {
+                if let Some(subnet) = chosen
+                    && !last
+                    && self.net().shares_subnet(&spec.id, subnet).await?
+                {
                     return Ok(None);
                 }
             }

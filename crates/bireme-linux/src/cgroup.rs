@@ -3,13 +3,17 @@
 //! Limits are set by libcontainer when it makes the container, and changed by [`crate::limits`]. What is here works from plain files, so the daemon may
 //! use it too, for example to end what a killed runner left.
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bireme_core::Stats;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -358,28 +362,93 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// A walk through a cgroup and those below it, however deep: a container that may make cgroups makes paths longer than
+/// `PATH_MAX`, and more levels than a process may have open files. So one folder is open at a time, and the way back is `..`,
+/// which a cgroup cannot be moved away from.
+struct Walk {
+    at: OwnedFd,
+    /// The names below where it began, and what there is still to see beside the last one.
+    way: Vec<(CString, Vec<CString>)>,
+}
+
+/// How long one walk takes at most: whoever makes cgroups faster than they are seen is ended for its processes seen so far.
+const WALK_LIMIT: Duration = Duration::from_secs(5);
+
+impl Walk {
+    const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+    /// Calls `arrive` in each cgroup, those above before those below, and `leave` with the name of one that it comes back
+    /// from, in the folder above it.
+    fn through(
+        dir: &Path,
+        mut arrive: impl FnMut(&OwnedFd),
+        mut leave: impl FnMut(&OwnedFd, &CStr) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let at = openat(CWD, dir, Self::FOLDER, Mode::empty())?;
+        arrive(&at);
+        let mut beside = Self::below(&at)?;
+        let mut walk = Self { at, way: Vec::new() };
+        let until = Instant::now() + WALK_LIMIT;
+        loop {
+            if Instant::now() > until {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "there are too many cgroups"));
+            }
+            if let Some(name) = beside.pop() {
+                match openat(&walk.at, &name, Self::FOLDER, Mode::empty()) {
+                    Ok(below) => walk.at = below,
+                    Err(Errno::NOENT) => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                arrive(&walk.at);
+                let next = Self::below(&walk.at)?;
+                walk.way.push((name, std::mem::replace(&mut beside, next)));
+            } else if let Some((name, others)) = walk.way.pop() {
+                walk.at = openat(&walk.at, c"..", Self::FOLDER, Mode::empty())?;
+                leave(&walk.at, &name)?;
+                beside = others;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn below(folder: &OwnedFd) -> io::Result<Vec<CString>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            if entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                names.push(entry.file_name().to_owned());
+            }
+        }
+        Ok(names)
+    }
+}
+
 fn collect(dir: &Path, all: &mut Vec<u32>) {
-    if let Ok(text) = fs::read_to_string(dir.join("cgroup.procs")) {
+    let mut arrive = |folder: &OwnedFd| {
+        let Ok(file) = openat(folder, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
+        let text = io::read_to_string(fs::File::from(file)).unwrap_or_default();
         all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
-        for below in subfolders(dir) {
-            collect(&below, all);
+    };
+    let until = Instant::now() + WALK_LIMIT;
+    // Whoever removes one that the walk is in has it begin anew; the others are to be seen as well.
+    while let Err(error) = Walk::through(dir, &mut arrive, |_, _| Ok(())) {
+        if error.kind() != io::ErrorKind::NotFound || !dir.exists() || Instant::now() > until {
+            return;
         }
     }
 }
 
 fn remove_tree(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Ok(()) => return Ok(()),
-        Err(_) => {}
-    }
-    for below in subfolders(dir) {
-        remove_tree(&below)?;
-    }
-    match fs::remove_dir(dir) {
+    let gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    };
+    if gone(fs::remove_dir(dir)).is_ok() {
+        return Ok(());
     }
+    gone(Walk::through(dir, |_| {}, |folder, name| gone(Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?))))?;
+    gone(fs::remove_dir(dir))
 }
 
 #[cfg(test)]
@@ -397,6 +466,29 @@ mod tests {
         let Layout::V1(hierarchies) = hybrid else { panic!("{hybrid:?}") };
         assert_eq!(hierarchies.len(), 1);
         assert_eq!(hierarchies[0].0, ["cpu", "cpuacct"]);
+    }
+
+    /// Folders are as good as cgroups here, but that they hold no files when they are removed.
+    #[test]
+    fn walks_deeper_than_a_path_may_be_long() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().join("top");
+        fs::create_dir_all(top.join("beside/below")).unwrap();
+        let mut at = openat(CWD, &top, Walk::FOLDER, Mode::empty()).unwrap();
+        let name = CString::new("d".repeat(200)).unwrap();
+        for _ in 0..2000 {
+            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
+            at = openat(&at, &name, Walk::FOLDER, Mode::empty()).unwrap();
+        }
+        let procs = openat(&at, c"cgroup.procs", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+        rustix::io::write(&procs, b"17\n0\n").unwrap();
+        let mut found = Vec::new();
+        collect(&top, &mut found);
+        assert_eq!(found, [17]);
+        unlinkat(&at, c"cgroup.procs", AtFlags::empty()).unwrap();
+        remove_tree(&top).unwrap();
+        assert!(!top.exists());
+        remove_tree(&top).unwrap();
     }
 
     #[test]

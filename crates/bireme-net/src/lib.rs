@@ -142,11 +142,11 @@ impl Net {
         self.with_state(move |state| state.ensure_network(&network)).await
     }
 
-    /// Whether another interface of the host has an address in a subnet of this network: someone else chose the same
-    /// subnet in the same moment. Of two that ask after their networks are made, at least one is told.
-    pub async fn shares_a_subnet(&self, id: &NetworkId) -> Result<bool, NetError> {
+    /// Whether another interface of the host has an address in `subnet` of this network: someone else chose the same in the
+    /// same moment. Of two that ask after their networks are made, at least one is told.
+    pub async fn shares_subnet(&self, id: &NetworkId, subnet: IpNet) -> Result<bool, NetError> {
         let id = id.clone();
-        self.with_state(move |state| state.shares_a_subnet(&id)).await
+        self.with_state(move |state| state.shares_subnet(&id, subnet)).await
     }
 
     /// Removes the network's bridge, rules and DNS. Idempotent.

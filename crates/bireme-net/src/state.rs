@@ -289,12 +289,11 @@ impl State {
         self.stale.concerns_port(forward) || self.leaving_memory.concerns_port(forward)
     }
 
-    pub(crate) fn shares_a_subnet(&mut self, id: &NetworkId) -> Result<bool, NetError> {
+    pub(crate) fn shares_subnet(&mut self, id: &NetworkId, subnet: IpNet) -> Result<bool, NetError> {
         let network = self.networks.get(id).ok_or_else(|| NetError::NoNetwork(id.clone()))?;
         let addresses = route::addresses(&mut self.route).map_err(NetError::kernel("reading the host's addresses"))?;
         let mut others = addresses.iter().filter(|(index, _)| *index != network.index);
-        let within = |address: &IpAddr| network.spec.subnets.iter().any(|subnet| subnet.net.contains(address));
-        Ok(others.any(|(_, (address, _))| within(address)))
+        Ok(others.any(|(_, (address, _))| subnet.contains(address)))
     }
 
     /// All of a network but its rules.

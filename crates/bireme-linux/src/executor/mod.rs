@@ -51,13 +51,13 @@ impl LinuxOptions {
     }
 }
 
-/// How long a runner may take to make a container ready, a thousand of them at once on a small machine too.
 /// How long a runner may take to answer a daemon that has just started, which nobody can use until then.
 const AT_START: Duration = Duration::from_secs(5);
 
 /// How often a runner that did not answer in that time is asked again, once a minute.
 const ASKED_AGAIN: u32 = 30;
 
+/// How long a runner may take to make a container ready, a thousand of them at once on a small machine too.
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long the end of an earlier attempt at the same container is waited for.
@@ -363,20 +363,26 @@ impl Executor for LinuxExecutor {
     }
 }
 
-/// Ends all that is in a cgroup, and removes it. Blocking.
 /// Asks for the process of a container whose runner did not answer when the daemon started.
 async fn ask_later(shared: Weak<Shared>, run_dir: PathBuf) {
+    const INTERVAL: Duration = Duration::from_secs(60);
     for _ in 0..ASKED_AGAIN {
-        let asked = tokio::time::timeout(Duration::from_secs(60), client::ask(&run_dir, &Request::State)).await;
-        let Some(shared) = shared.upgrade() else { return };
-        match asked {
-            Ok(Ok(Reply::State(state))) if shared.is_alive() => return shared.set_pid(state.pid),
-            Err(_) if shared.is_alive() => {}
+        let next = tokio::time::Instant::now() + INTERVAL;
+        let asked = tokio::time::timeout(INTERVAL, client::ask(&run_dir, &Request::State)).await;
+        match shared.upgrade() {
+            Some(shared) if shared.is_alive() => {
+                if let Ok(Ok(Reply::State(state))) = asked {
+                    return shared.set_pid(state.pid);
+                }
+            }
             _ => return,
         }
+        // A refusal comes at once: a runner has few places for connections, and others may have them all.
+        tokio::time::sleep_until(next).await;
     }
 }
 
+/// Ends all that is in a cgroup, and removes it. Blocking.
 fn end(cgroup: &Cgroup) -> io::Result<()> {
     cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove())
 }
