@@ -225,9 +225,15 @@ impl Cgroup {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        // v1 delivers the signal only once thawed.
+        // v1 delivers the signal only once thawed, and whoever may make cgroups inside freezes each by itself.
         if let Some(dir) = self.dir("freezer") {
-            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+            let thaw = |folder: &OwnedFd| {
+                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+                if let Ok(state) = openat(folder, c"freezer.state", flags, Mode::empty()) {
+                    let _ = rustix::io::write(&state, b"THAWED");
+                }
+            };
+            let _ = Walk::through(&dir, thaw, |_, _| Ok(()));
         }
     }
 

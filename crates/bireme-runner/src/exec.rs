@@ -46,6 +46,8 @@ pub(crate) struct Pending {
     pub(crate) pid: Option<Pid>,
     pub(crate) streams: Streams,
     pub(crate) failure: Option<Failure>,
+    /// It was asked for a terminal.
+    tty: bool,
 }
 
 /// What helper and process say, beside the descriptor of a terminal.
@@ -78,8 +80,11 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
     let (streams, ends) = if exec.tty {
         (Streams { stdin: None, stdout: None, stderr: None, terminal: None }, None)
     } else {
-        let (streams, ends) =
-            container::pipes(0, exec.stdin).map_err(|error| unavailable("cannot make pipes", error))?;
+        let (mut streams, ends) = container::pipes(0, true).map_err(|error| unavailable("cannot make pipes", error))?;
+        if !exec.stdin {
+            // A pipe that has ended, unless the container has something better: nothing of the machine's own files.
+            streams.stdin = None;
+        }
         (streams, Some(ends))
     };
     let joining = Joining { config, container, exec, init, status: Rc::new(theirs), ends };
@@ -87,7 +92,7 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
         raw::Fork::Child => joining.helper(),
         raw::Fork::Parent(helper) => {
             rustix::io::ioctl_fionbio(&socket, true).map_err(|error| unavailable("cannot set up a socket", error))?;
-            Ok(Pending { socket, helper, pid: None, streams, failure: None })
+            Ok(Pending { socket, helper, pid: None, streams, failure: None, tty: exec.tty })
         }
     }
 }
@@ -113,7 +118,13 @@ impl Pending {
                         _ => None,
                     });
                     match (buffer[0], terminal) {
-                        (TERMINAL, Some(terminal)) => self.streams.terminal = Some(terminal),
+                        (TERMINAL, Some(terminal)) => {
+                            // What comes from inside could keep this process waiting, or busy for ever.
+                            let usable = self.tty
+                                && is_terminal(&terminal)
+                                && rustix::io::ioctl_fionbio(&terminal, true).is_ok();
+                            self.streams.terminal = self.streams.terminal.take().or(usable.then_some(terminal));
+                        }
                         (PID, _) => {
                             let text = String::from_utf8_lossy(&buffer[1..got.bytes]).into_owned();
                             let told = text.parse().ok().map(Pid::from_raw);
@@ -322,16 +333,17 @@ impl Joining<'_> {
                     rustix::fs::fchown(end, owner, None)?;
                 }
             }
-            rustix::stdio::dup2_stdin(&ends.stdin)?;
+            match if self.exec.stdin { None } else { null_inside() } {
+                Some(null) => rustix::stdio::dup2_stdin(&null)?,
+                None => rustix::stdio::dup2_stdin(&ends.stdin)?,
+            }
             rustix::stdio::dup2_stdout(&ends.stdout)?;
             rustix::stdio::dup2_stderr(&ends.stderr)?;
             return Ok(());
         }
         let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty())?;
-        // It must be the kernel's, not a file that looks like it (CVE-2025-52565).
-        const DEVPTS: u64 = 0x1cd1;
-        if u64::try_from(rustix::fs::fstatfs(&master)?.f_type).unwrap_or(0) != DEVPTS {
+        if !is_terminal(&master) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "/dev/pts/ptmx in the container is not a terminal device",
@@ -355,6 +367,26 @@ impl Joining<'_> {
         rustix::net::sendmsg(&*self.status, &[IoSlice::new(&[TERMINAL])], &mut control, SendFlags::empty())?;
         Ok(())
     }
+}
+
+/// Whether it is a terminal of the kernel's, not a file that looks like one (CVE-2025-52565).
+fn is_terminal(file: &OwnedFd) -> bool {
+    const DEVPTS: u64 = 0x1cd1;
+    rustix::fs::fstatfs(file).is_ok_and(|about| u64::try_from(about.f_type) == Ok(DEVPTS))
+}
+
+/// The container's `/dev/null`, where it has one. The machine's would be handed over with its inode: root inside owns that,
+/// and could take the permission to use it from everybody on the machine.
+///
+/// Source: `reOpenDevNull` of runc.
+fn null_inside() -> Option<OwnedFd> {
+    // Whatever stands there: neither waited for, nor followed, nor taken for a terminal.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open("/dev/null", flags, Mode::empty()).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    let is_null = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::CharacterDevice
+        && stat.st_rdev == rustix::fs::makedev(1, 3);
+    (is_null && rustix::fs::fcntl_setfl(&file, OFlags::empty()).is_ok()).then_some(file)
 }
 
 fn chdir_failed(cwd: &str, error: rustix::io::Errno) -> Failure {

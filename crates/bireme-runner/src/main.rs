@@ -81,6 +81,8 @@ fn tell(reply: &Reply) -> anyhow::Result<()> {
 fn detach() -> anyhow::Result<()> {
     // As part of the daemon's it would be sent SIGHUP at the daemon's end, where it is stopped.
     rustix::process::setsid()?;
+    // Whoever started the daemon may keep keys in theirs, and each container would share it with all others.
+    bireme_sys::keyring::join_new_session()?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // libcontainer leaves them as they are where the container's user has none.
     nix::unistd::setgroups(&[])?;

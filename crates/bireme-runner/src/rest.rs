@@ -46,14 +46,14 @@ mod tests {
     #[test]
     fn only_what_equals_its_file_is_let_go() {
         let smaps = "\
-55d0-55e0 r--p 00000000 00:01 1027 /memfd:bireme-runner (deleted)
+55d0-55e0 r--p 00000000 00:2f 2 /bireme-runner
 Rss: 8 kB
 Anonymous: 0 kB
-55e0-55f0 r-xp 00010000 00:01 1027 /memfd:bireme-runner (deleted)
+55e0-55f0 r-xp 00010000 00:2f 2 /bireme-runner
 Anonymous: 0 kB
-55f0-5600 r--p 00020000 00:01 1027 /memfd:bireme-runner (deleted)
+55f0-5600 r--p 00020000 00:2f 2 /bireme-runner
 Anonymous: 16 kB
-5600-5610 rw-p 00030000 00:01 1027 /memfd:bireme-runner (deleted)
+5600-5610 rw-p 00030000 00:2f 2 /bireme-runner
 Anonymous: 0 kB
 7ff0-8000 r-xp 00000000 00:00 0 [vdso]
 Anonymous: 0 kB

@@ -139,6 +139,8 @@ pub(crate) struct Server<'a> {
     start: Start,
     paused: bool,
     killing: bool,
+    /// Init was sent SIGKILL.
+    killed: bool,
     ended: Option<Instant>,
     exit: Option<Exit>,
     /// About to leave: wait for nothing.
@@ -201,6 +203,7 @@ impl<'a> Server<'a> {
             start: Start::Waiting,
             paused: false,
             killing: false,
+            killed: false,
             ended: None,
             exit: None,
             hurry: false,
@@ -333,12 +336,18 @@ impl<'a> Server<'a> {
         let stalled =
             self.clients.values().filter(|client| !client.buffer.is_empty()).map(|client| client.moved + stall);
         let drained = self.ended.filter(|_| self.exit.is_none()).map(|ended| ended + DRAIN);
-        let killing = (self.killing && self.ended.is_none()).then(|| Instant::now() + Duration::from_millis(10));
+        let again = Duration::from_millis(if self.killing { 10 } else { 200 });
+        let killing = self.kills().then(|| Instant::now() + again);
         let hurry = self.hurry.then(|| Instant::now() + Duration::from_millis(20));
         let rest = self.awake.map(|since| since + rest::AFTER);
         let joined = self.pending.values().map(|(since, _)| self.joined_by(*since));
         let next = stalled.chain(drained).chain(killing).chain(hurry).chain(rest).chain(joined).min()?;
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
+    }
+
+    /// Whether everything in the container is to end and its init has not.
+    fn kills(&self) -> bool {
+        (self.killing || self.killed) && self.ended.is_none()
     }
 
     /// Until when an exec that began then has to stand.
@@ -364,7 +373,7 @@ impl<'a> Server<'a> {
             self.awake = None;
             rest::rest();
         }
-        if self.killing && self.ended.is_none() {
+        if self.kills() {
             self.cgroup.kill_once();
         }
         let stall = Duration::from_millis(self.config.stall_ms);
@@ -794,9 +803,13 @@ impl<'a> Server<'a> {
         }
         raw::kill(self.container.pid, number)
             .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot send signal {number}: {error}")))?;
-        if self.paused && number == libc::SIGKILL {
-            // cgroup v1 delivers it only once thawed.
-            self.pause(false)?;
+        if number == libc::SIGKILL {
+            // cgroup v1 delivers it only once thawed, and init ends after all others, which may be frozen by themselves.
+            if self.paused {
+                self.pause(false)?;
+            }
+            self.cgroup.kill_once();
+            self.killed = true;
         }
         Ok(())
     }

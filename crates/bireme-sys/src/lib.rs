@@ -2,13 +2,16 @@
 //!
 //! - [`bpf`]: programs that say which devices a cgroup may use;
 //! - [`fds`]: file descriptors sent between processes;
+//! - [`mounts`]: mount namespaces that nobody is in;
 //! - [`netns`]: network namespaces, made and entered without leaving the caller's thread in another one;
 //! - [`netlink`]: the socket and the message encoding that [`route`] and [`nft`] share;
 //! - [`route`]: links, addresses and routes; [`nft`]: tables, sets, chains and rules of nf_tables;
 //!   [`conntrack`]: connections that the kernel remembers;
+//! - [`keyring`]: keys that the kernel keeps for a session;
 //! - [`listen`]: bound and listening sockets; [`packet`]: whole Ethernet frames;
 //! - [`path`]: paths that the kernel resolves below a folder;
 //! - [`pidfd`]: processes that are not our children, watched without races;
+//! - [`program`]: a program that nobody changes;
 //! - [`walk`]: all files below a folder, and none outside it; [`removal`]: removing them.
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
@@ -16,13 +19,16 @@
 pub mod bpf;
 pub mod conntrack;
 pub mod fds;
+pub mod keyring;
 pub mod listen;
+pub mod mounts;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod packet;
 pub mod path;
 pub mod pidfd;
+pub mod program;
 pub mod removal;
 pub mod route;
 pub mod walk;

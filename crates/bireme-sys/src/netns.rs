@@ -104,7 +104,7 @@ pub fn isolate_thread() -> io::Result<()> {
     Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)
 }
 
-fn unshare(flags: UnshareFlags) -> io::Result<()> {
+pub(crate) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: unshare_unsafe is unsafe because of CLONE_FILES alone, which no caller in this module passes.
     #[expect(unsafe_code, reason = "rustix has no safe form for the flags that are safe")]

@@ -22,10 +22,12 @@ const PROBE: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -39,12 +41,48 @@ int main(int count, char **arguments) {
             struct stat about;
             if (file < 0 || fstat(file, &about) || !S_ISREG(about.st_mode)) continue;
             read++;
-            /* Of the program itself, which lies in memory, whether it can be run may not change either. */
-            mode_t mode = about.st_nlink ? about.st_mode : about.st_mode ^ 0111;
-            if (openat(dirfd(all), one->d_name, O_RDWR) >= 0 || !fchmod(file, mode)) written++;
+            /* Nor who may run it: its mode, owner and access control list, all as they are. */
+            struct { unsigned version; struct { unsigned short tag, rights; unsigned id; } entries[3]; } list = {
+                2, { { 1, about.st_mode >> 6 & 7, -1 }, { 4, about.st_mode >> 3 & 7, -1 }, { 32, about.st_mode & 7, -1 } } };
+            if (openat(dirfd(all), one->d_name, O_RDWR) >= 0 || !fchmod(file, about.st_mode)
+                || !fchown(file, about.st_uid, about.st_gid)
+                || !fsetxattr(file, "system.posix_acl_access", &list, sizeof list, 0)) written++;
         }
         printf("read %s, written %d\n", read ? "some" : "none", written);
         return 0;
+    }
+    if (count > 1 && !strcmp(arguments[1], "session")) {
+        /* The session keyring. */
+        printf("%ld\n", syscall(SYS_keyctl, 0, -3, 0));
+        return 0;
+    }
+    if (count > 1 && !strcmp(arguments[1], "input")) {
+        /* What standard input is, and whether it has ended. */
+        struct stat input, null;
+        char byte;
+        int same = !fstat(0, &input) && !stat("/dev/null", &null) && input.st_dev == null.st_dev && input.st_ino == null.st_ino;
+        printf("%s, read %zd\n", same ? "the null of the container" : S_ISFIFO(input.st_mode) ? "a pipe" : "something else",
+               read(0, &byte, 1));
+        return 0;
+    }
+    if (count > 1 && !strcmp(arguments[1], "frozen")) {
+        /* Freezes another process in a cgroup of its own, and stays. */
+        char line[32];
+        mkdir("/f", 0700);
+        if (mount("freezer", "/f", "cgroup", 0, "freezer") || mkdir("/f/inner", 0700)) {
+            puts("no freezer");
+            fflush(stdout);
+            for (;;) pause();
+        }
+        int child = fork();
+        if (!child) for (;;) pause();
+        int file = open("/f/inner/cgroup.procs", O_WRONLY);
+        if (write(file, line, snprintf(line, sizeof line, "%d", child)) < 0) perror("join");
+        file = open("/f/inner/freezer.state", O_WRONLY);
+        if (write(file, "FROZEN", 6) < 0) perror("freeze");
+        puts("frozen");
+        fflush(stdout);
+        for (;;) pause();
     }
     if (count > 1 && !strcmp(arguments[1], "watch")) {
         /* Looks into every other process for some seconds, and prints programs that are not this one, and rights that are
@@ -494,7 +532,7 @@ impl Stopper {
                     // Until then it runs the runner's own program.
                     let unexecuted = || {
                         std::fs::read_link(format!("/proc/{pid}/exe"))
-                            .is_ok_and(|program| program.to_string_lossy().contains("memfd:bireme-runner"))
+                            .is_ok_and(|program| program.to_string_lossy().contains("bireme-runner"))
                     };
                     let Some(process) = Pid::from_raw(pid).filter(|_| unexecuted()) else { continue };
                     let _ = kill_process(process, Signal::STOP);
@@ -846,5 +884,76 @@ fn nobody_inside_writes_to_the_libraries_of_the_machine() {
     let rights = ["--init", "--cap-add", "SYS_PTRACE", "--cap-add", "CHECKPOINT_RESTORE", "--cap-add", "SYS_ADMIN"];
     let said = engine.docker(["run", "--rm"].iter().chain(&rights).chain(&["probe", "mapped"]));
     assert_eq!(said.stdout(), "read some, written 0\n");
+    engine.finish();
+}
+
+/// Standard input of an exec, and of a health probe, is nothing of the machine's: root inside owns what it has open, and could
+/// take the machine's `/dev/null` from everybody else.
+#[test]
+fn what_joins_a_container_has_no_file_of_the_machine_open() {
+    let engine = probed();
+    let context = engine.folder().join("probe");
+    std::fs::write(
+        context.join("Dockerfile"),
+        "FROM probe\nHEALTHCHECK --interval=1s CMD [\"/probe\", \"input\"]\nENTRYPOINT [\"/probe\", \"watch\"]\n",
+    )
+    .unwrap();
+    engine.bireme(["build", "-q", "-t", "checked", context.to_str().unwrap()]).stdout();
+    engine.docker(["run", "-d", "--name", "checked", "checked"]).stdout();
+    let null = "the null of the container, read 0\n";
+    assert_eq!(engine.docker(["exec", "checked", "/probe", "input"]).stdout(), null);
+    assert_eq!(engine.docker(["exec", "-u", "1000", "checked", "/probe", "input"]).stdout(), null);
+    let probed = || {
+        engine.docker(["inspect", "-f", "{{range .State.Health.Log}}{{.Output}}{{end}}", "checked"]).stdout().to_owned()
+    };
+    eventually("a probe", || probed().contains(null).then_some(()));
+    // Without any, it has ended all the same.
+    engine.load("busybox");
+    let bare =
+        ["run", "-d", "--name", "bare", "busybox", "sh", "-c", "rm /dev/null; mkfifo /dev/null; exec sleep 1000"];
+    engine.docker(bare).stdout();
+    let input =
+        || engine.docker(["exec", "bare", "sh", "-c", "readlink /proc/self/fd/0; cat; echo ended"]).stdout().to_owned();
+    let said = eventually("a pipe that has ended", || Some(input()).filter(|said| said.starts_with("pipe:")));
+    assert!(said.ends_with("\nended\n"), "{said}");
+    engine.finish();
+}
+
+/// Keys that whoever started the engine has in his session, and those of other containers, are out of reach, whatever the
+/// filter lets through.
+#[test]
+fn each_container_has_a_session_keyring_of_its_own() {
+    let engine = probed();
+    let outside = Command::new(engine.folder().join("probe/probe")).arg("session").output().unwrap();
+    let mut seen = vec![String::from_utf8(outside.stdout).unwrap()];
+    for _ in 0..2 {
+        let said = engine
+            .docker(["run", "--rm", "--security-opt", "seccomp=unconfined", "probe", "session"])
+            .stdout()
+            .to_owned();
+        assert!(said.trim().parse::<i64>().is_ok_and(|serial| serial > 0), "{said}");
+        assert!(!seen.contains(&said), "{said} was seen before: {seen:?}");
+        seen.push(said);
+    }
+    engine.finish();
+}
+
+/// On cgroup v1 a frozen process takes no signal, and its container's init waits for it.
+#[test]
+fn what_a_container_has_frozen_ends_with_it() {
+    let engine = probed();
+    for (name, end) in [("killed", &["kill"][..]), ("stopped", &["stop", "-t", "0"]), ("removed", &["rm", "-f"])] {
+        let run = ["run", "-d", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined", "--name", name];
+        engine.docker(run.iter().chain(&["probe", "frozen"])).stdout();
+        let logged = || Some(engine.docker(["logs", name]).stdout().to_owned()).filter(|said| !said.is_empty());
+        let said = eventually("a word of the probe", logged);
+        // Where the machine has cgroup v2 alone, nothing is frozen.
+        assert!(["frozen\n", "no freezer\n"].contains(&said.as_str()), "{said:?}");
+        let begin = Instant::now();
+        engine.docker(end.iter().chain(&[name])).stdout();
+        assert!(begin.elapsed() < SOON, "{name} after {:?}", begin.elapsed());
+        let ended = || engine.docker(["ps", "-q", "--filter", &format!("name={name}")]).stdout().is_empty();
+        eventually("its end", || ended().then_some(()));
+    }
     engine.finish();
 }

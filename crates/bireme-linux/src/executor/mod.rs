@@ -6,7 +6,7 @@ mod workload;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,7 +18,6 @@ use bireme_core::spec::{NamespaceMode, NetworkMode, WorkloadKind};
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, Exit, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadSpec,
 };
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -68,7 +67,7 @@ pub struct LinuxExecutor {
     options: LinuxOptions,
     /// A copy of the runner that nobody can write to any more: a container sees the binary that made it as
     /// `/proc/self/exe` for a moment, and must not be able to change what starts the next one (CVE-2019-5736).
-    sealed: OwnedFd,
+    program: OwnedFd,
     /// Those alive, for namespaces that one shares with another.
     workloads: Mutex<HashMap<WorkloadId, Weak<Shared>>>,
     /// Attempts that were given up and are being cleared away.
@@ -88,14 +87,14 @@ impl LinuxExecutor {
             let message = format!("instance name {:?} must be 1 to 32 letters, digits and '-'", options.instance);
             return Err(ExecError::new(ErrorKind::Invalid, message));
         }
-        let sealed = sealed_copy(&options.runner).map_err(|error| {
+        let program = bireme_sys::program::read_only_copy(&options.runner, "bireme-runner").map_err(|error| {
             let message = format!(
                 "cannot load the container runner {}; set BIREME_LIBEXEC to its folder",
                 options.runner.display()
             );
             ExecError::new(ErrorKind::Unavailable, message).caused_by(error)
         })?;
-        Ok(Self { options, sealed, workloads: Mutex::default(), given_up: GivenUp::default() })
+        Ok(Self { options, program, workloads: Mutex::default(), given_up: GivenUp::default() })
     }
 
     /// The cgroup below which all of this engine's are, unless a workload names another parent.
@@ -224,7 +223,7 @@ impl LinuxExecutor {
             private(&protocol::log_file(&config.run_dir)).map_err(|error| fail("open the runner's log", error))?;
         // Its working directory tells it where everything is; so neither its arguments nor its environment, which a
         // container may be able to see, say anything about the host.
-        Command::new(format!("/proc/self/fd/{}", self.sealed.as_raw_fd()))
+        Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
             .arg0("bireme-runner")
             .arg(config.spec.id.as_str())
             .env_clear()
@@ -443,21 +442,6 @@ impl Drop for Starting {
             given_up.insert(self.id.clone(), cleared);
         }
     }
-}
-
-fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
-    let mut source = File::open(path)?;
-    let fd = rustix::fs::memfd_create("bireme-runner", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    let mut copy = File::from(fd);
-    io::copy(&mut source.by_ref().take(1 << 30), &mut copy)?;
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    // With the last of them, which kernels before 6.3 lack, a container cannot take the permission to execute it away.
-    rustix::fs::fcntl_add_seals(&copy, seals | SealFlags::EXEC).or_else(|error| match error {
-        rustix::io::Errno::INVAL => rustix::fs::fcntl_add_seals(&copy, seals),
-        other => Err(other),
-    })?;
-    // Opened again for reading: a file that anyone has open for writing cannot be executed (ETXTBSY).
-    Ok(File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
 }
 
 /// Environment variables hold secrets.
