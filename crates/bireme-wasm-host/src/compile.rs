@@ -25,7 +25,9 @@ const MAX_INPUT: u64 = 512 << 20;
 /// When the answer cannot be given at all; a component that is refused is an answer.
 pub fn run(output: &Path, memory: u64) -> anyhow::Result<()> {
     let mut target = std::fs::File::create(output).with_context(|| format!("cannot make {}", output.display()))?;
-    crate::confine::compiler(memory)?;
+    // An absolute path, as the engine gives it.
+    let folder = output.parent().filter(|folder| folder.is_absolute()).unwrap_or(Path::new("/"));
+    crate::confine::compiler(memory, folder)?;
     let mut bytes = Vec::new();
     let source = std::io::stdin().lock();
     source.take(MAX_INPUT + 1).read_to_end(&mut bytes).context("cannot read the component")?;

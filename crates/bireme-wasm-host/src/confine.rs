@@ -198,11 +198,11 @@ fn become_user(number: u32) -> anyhow::Result<()> {
     setresuid(uid, uid, uid).context("cannot drop the user")
 }
 
-/// For the process that compiles: everything but its open files, more than `memory` bytes, and more than its processor time.
+/// For the process that compiles: everything but its open files, which `folder` is for, more than `memory` bytes, and more than its processor time.
 ///
 /// What counts is what may be written to. The address space would be the wrong measure: the engine reserves terabytes of
 /// it and touches none.
-pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
+pub(crate) fn compiler(memory: u64, folder: &Path) -> anyhow::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let time = bireme_wasm::MOST_PROCESSOR_TIME;
     let limits = [
@@ -221,9 +221,26 @@ pub(crate) fn compiler(memory: u64) -> anyhow::Result<()> {
     let _ = rustix::process::nice(10);
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     if rustix::process::geteuid().is_root() {
+        enter_empty_root(folder)?;
         become_user(HOST_UID)?;
     }
     fence::close(Purpose::Compiling)
+}
+
+/// A root with nothing in it, mounted on `folder` for as long as it takes to enter it.
+fn enter_empty_root(folder: &Path) -> anyhow::Result<()> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).context("cannot make a mount namespace")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .context("cannot take the mount namespace apart from the machine's")?;
+    let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+    mount(Some("bireme"), folder, Some("tmpfs"), plain, Some("size=4k,mode=555"))
+        .context("cannot mount an empty root")?;
+    rustix::process::chdir(folder).context("cannot enter an empty root")?;
+    nix::unistd::pivot_root(".", ".").context("cannot change the root")?;
+    umount2(".", MntFlags::MNT_DETACH).context("cannot let go of the machine's root")?;
+    rustix::process::chdir("/").context("cannot enter an empty root")
 }
 
 /// Enters a new user namespace, says so with one byte, and stays until standard input ends: the daemon takes the

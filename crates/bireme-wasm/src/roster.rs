@@ -21,6 +21,10 @@ impl Roster {
         self.0.contains_key(id)
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no process of this host may be there any more.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -132,13 +132,21 @@ impl Workload for ComponentWorkload {
 
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(async move {
-            self.running()?;
             let request = Request::Signal { id: self.id.clone(), signal: signal.0 };
             if signal != Signal::KILL {
+                self.running()?;
                 return self.host.ask(&request, &[]).await;
             }
             let mut exit = self.exit.clone();
-            self.host.ask_for_end(&request, END, true).await?;
+            if exit.borrow().is_some() {
+                return Err(ExecError::new(ErrorKind::Conflict, "the component is not running"));
+            }
+            // Who is busy with it has others; who has none, or is not asked for them now, is not.
+            let others = self.turn.try_lock().map_or(true, |roster| roster.count() > 1);
+            // A host that was taken over may refuse, say that it knows of none, or that it was never started.
+            if let Err(error) = self.host.ask_for_end(&request, END, others).await {
+                tracing::warn!(workload.id = %self.id, %error, "a host process refuses to end a component");
+            }
             let host = self.host.clone();
             // A kill ends whatever it is sent to, and if the host cannot, with the host.
             tokio::spawn(async move {
@@ -331,6 +339,54 @@ mod tests {
                 }
             });
         }
+    }
+
+    /// A host that was taken over: it refuses whatever would end something, and says that nothing was started.
+    async fn refuses(socket: tokio::net::UnixListener) {
+        loop {
+            let Ok((stream, _)) = socket.accept().await else { return };
+            tokio::spawn(async move {
+                while let Ok(Some((request, _))) = protocol::receive::<Request>(&stream).await {
+                    if matches!(request, Request::Wait { .. }) {
+                        return std::future::pending().await;
+                    }
+                    let answer: protocol::Answer = Err(protocol::Refusal::new(ErrorKind::Internal, "no, I stay"));
+                    let _ = protocol::send(&stream, &answer, &[]).await;
+                }
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kill_ends_a_component_whatever_its_host_answers() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let instance = format!("kill-{}", std::process::id());
+        let host = Host::new(dir.path(), &instance, bireme_core::SandboxId::parse("app").unwrap());
+        std::fs::create_dir_all(&host.dir).unwrap();
+        let refusing = tokio::spawn(refuses(tokio::net::UnixListener::bind(host.dir.join("host.sock")).unwrap()));
+        let folders = crate::cgroup::folders(&host.cgroup);
+        let mut process = tokio::process::Command::new("sleep").arg("600").kill_on_drop(true).spawn().unwrap();
+        for folder in &folders {
+            std::fs::create_dir_all(folder).unwrap();
+            std::fs::write(folder.join("cgroup.procs"), process.id().unwrap().to_string()).unwrap();
+        }
+        let home =
+            Home { host: host.clone(), turn: Arc::default(), tables: Arc::default(), kv_dir: dir.path().join("kv") };
+        let id = WorkloadId::from_bytes([7; 32]);
+        // As an engine finds it that was started anew.
+        let workload = ComponentWorkload::live(id, home, (process.id().unwrap(), 0), false, dir.path().to_owned());
+        workload.signal(Signal::KILL).await.unwrap();
+        let ended = tokio::time::timeout(3 * END, process.wait()).await;
+        assert!(!ended.expect("the host goes on").unwrap().success());
+        drop(workload);
+        for folder in &folders {
+            let _ = std::fs::remove_dir(folder);
+        }
+        crate::cgroup::remove(&crate::host::parent_cgroup(&instance));
+        refusing.abort();
     }
 
     #[tokio::test]

@@ -215,6 +215,18 @@ fn add_p2(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                 let Some(place) = place_for_file(guest) else {
                     return Ok((Err(files2::ErrorCode::InsufficientMemory),));
                 };
+                // Opening a pipe waits for its other end, and holds a thread of all components of the app.
+                let there = Resource::new_borrow(folder.rep());
+                if let Ok(there) = guest.filesystem().stat_at(there, how, path.clone()).await
+                    && !matches!(
+                        there.type_,
+                        files2::DescriptorType::RegularFile
+                            | files2::DescriptorType::Directory
+                            | files2::DescriptorType::SymbolicLink
+                    )
+                {
+                    return Ok((Err(files2::ErrorCode::Access),));
+                }
                 let opened = guest.filesystem().open_at(folder, how, path, open, flags).await;
                 if let Ok(opened) = &opened {
                     keep(guest, opened, place)?;
@@ -291,6 +303,17 @@ fn add_files_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                     return Ok((Err(ErrorCode::InsufficientMemory),));
                 };
                 let files = accessor.with_getter::<WasiFilesystem>(Guest::filesystem);
+                let there = Resource::new_borrow(folder.rep());
+                if let Ok(there) = WasiFilesystem::stat_at(&files, there, how, path.clone()).await
+                    && !matches!(
+                        there.type_,
+                        files3::DescriptorType::RegularFile
+                            | files3::DescriptorType::Directory
+                            | files3::DescriptorType::SymbolicLink
+                    )
+                {
+                    return Ok((Err(ErrorCode::Access),));
+                }
                 let opened = WasiFilesystem::open_at(&files, folder, how, path, open, flags).await;
                 if let Ok(opened) = &opened {
                     accessor.with(|mut access| keep(access.data_mut(), opened, place))?;
