@@ -149,6 +149,12 @@ impl Net {
         self.with_state(move |state| state.shares_subnet(&id, subnet)).await
     }
 
+    /// Takes published ports that another program had when [`Self::sweep`] was to take them up again, as far as they are free
+    /// now. Answers how many are left.
+    pub async fn retake_ports(&self) -> Result<usize, NetError> {
+        self.with_state(|state| Ok(state.retake())).await
+    }
+
     /// Removes the network's bridge, rules and DNS. Idempotent.
     ///
     /// # Errors

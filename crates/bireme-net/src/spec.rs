@@ -167,6 +167,11 @@ pub struct SweepReport {
     pub adopted: Vec<Endpoint>,
     /// Endpoints whose sandbox or interface is gone: their workload must be started anew.
     pub lost: Vec<Endpoint>,
+    /// Of these, the ones whose sandbox and network are there: to be attached again.
+    pub detached: Vec<Endpoint>,
+    /// Forwards whose port another program has, and which: the kernel forwards where it did, and [`crate::Net::retake_ports`]
+    /// takes the port once it is free.
+    pub taken: Vec<(Forward, String)>,
     /// Forwards that could not be taken up again, and why.
     pub refused: Vec<(Forward, String)>,
     /// Networks that could not be made, and why: nothing of theirs is there.

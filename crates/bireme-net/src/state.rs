@@ -138,6 +138,8 @@ pub(crate) enum Reservation {
     /// Passes on what the rules cannot: what comes to `::1`, and from IPv6 to an IPv4 workload. Stands still while the
     /// daemon does.
     Passed(Passing),
+    /// Another program had the port when it was to be taken up again.
+    Missing,
 }
 
 impl State {
@@ -850,6 +852,26 @@ impl State {
         Ok(Held { forward, asked: host, reservation })
     }
 
+    /// Takes ports that another program had when they were to be taken up again. Answers how many are left.
+    pub(crate) fn retake(&mut self) -> usize {
+        let missing = |held: &Held| matches!(held.reservation, Reservation::Missing);
+        for at in 0..self.forwards.len() {
+            if !missing(&self.forwards[at]) {
+                continue;
+            }
+            let forward = self.forwards[at].forward.clone();
+            let Ok(taken) = self.reserve(&forward) else { continue };
+            if let Some(proxied) = taken.proxied()
+                && let Err(error) = self.ruled(|rules| rules.add_proxied(proxied))
+            {
+                tracing::warn!(?forward, %error, "a port that is published again is open to internal networks");
+            }
+            tracing::info!(?forward, "a published port was taken up again");
+            self.forwards[at].reservation = taken.reservation;
+        }
+        self.forwards.iter().filter(|held| missing(held)).count()
+    }
+
     pub(crate) fn unpublish(&mut self, owner: &str) -> Result<(), NetError> {
         let mine = self.forwards.iter().filter(|held| held.forward.owner == owner && held.ruled());
         let mine: Vec<_> = mine.map(|held| held.forward.clone()).collect();
@@ -1098,8 +1120,13 @@ fn check_network(spec: &NetworkSpec) -> Result<(), NetError> {
 }
 
 fn open_dns(gateway: IpAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {
-    let at = SocketAddr::new(gateway, 0);
-    Ok((listen::udp(at)?.into(), listen::tcp(at)?.into()))
+    /// Ports that only root binds, so that nobody else answers members while no daemon does; of those that no service has.
+    const PORTS: std::ops::RangeInclusive<u16> = 915..=952;
+    let open = |bind: fn(SocketAddr) -> io::Result<OwnedFd>| {
+        let mut tried = PORTS.map(|port| bind(SocketAddr::new(gateway, port)));
+        tried.find(Result::is_ok).unwrap_or_else(|| bind(SocketAddr::new(gateway, 0)))
+    };
+    Ok((open(listen::udp)?.into(), open(listen::tcp)?.into()))
 }
 
 /// Addresses that a network need not have in its subnets.

@@ -10,7 +10,7 @@ use bireme_sys::{netns, route};
 use ipnet::IpNet;
 
 use crate::flows;
-use crate::state::{Link, State, mac_for, mac_text};
+use crate::state::{Held, Link, Reservation, State, mac_for, mac_text};
 use crate::{Attached, Endpoint, Keep, NetError, NetworkId, NetworkSpec, SweepReport};
 
 impl State {
@@ -44,6 +44,12 @@ impl State {
         for forward in keep.forwards {
             match self.reserve(&forward) {
                 Ok(held) => self.forwards.push(held),
+                // Its rules stay: without them all that comes would go to whoever has it.
+                Err(error @ NetError::PortTaken { .. }) => {
+                    let asked = forward.host;
+                    self.forwards.push(Held { forward: forward.clone(), asked, reservation: Reservation::Missing });
+                    report.taken.push((forward, error.to_string()));
+                }
                 Err(error) => {
                     self.stale.removed(&forward);
                     report.refused.push((forward, error.to_string()));
@@ -88,6 +94,11 @@ impl State {
                 found.insert(key.clone(), link);
             }
             let Some(link) = found.get_mut(&key) else {
+                if netns::exists(&self.sandboxes.path(&endpoint.sandbox))
+                    && self.networks.contains_key(&endpoint.network)
+                {
+                    report.detached.push(endpoint.clone());
+                }
                 report.lost.push(endpoint.clone());
                 continue;
             };
@@ -98,6 +109,34 @@ impl State {
             report.adopted.push(endpoint.clone());
         }
         self.links = found;
+        for ((sandbox, network), link) in &self.links {
+            if let Err(error) = self.remove_strays(sandbox, network, link) {
+                tracing::warn!(%sandbox, %error, "addresses that nobody has may be left in a sandbox");
+            }
+        }
+    }
+
+    /// Removes the addresses of members that a daemon was killed over before they were remembered: the next to get one would
+    /// be taken for this sandbox. What a container that administers its network gave itself is its own.
+    fn remove_strays(&self, sandbox: &SandboxId, network: &NetworkId, link: &Link) -> Result<(), NetError> {
+        let Some(network) = self.networks.get(network).filter(|_| !link.routes) else { return Ok(()) };
+        let known: HashSet<IpAddr> =
+            link.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().map(IpNet::addr)).collect();
+        let within = |address: &IpAddr| network.spec.subnets.iter().any(|subnet| subnet.net.contains(address));
+        let interface = link.attached.interface.clone();
+        let attempt = || format!("looking through the addresses of {sandbox}");
+        let removed = netns::run_in_netns(&self.sandboxes.path(sandbox), || {
+            let mut socket = Socket::open(Subsystem::Route)?;
+            let Some(inner) = route::link(&mut socket, &interface)? else { return Ok(()) };
+            for (index, (address, length)) in route::addresses(&mut socket)? {
+                if index == inner.index && within(&address) && !known.contains(&address) {
+                    tracing::info!(%sandbox, %address, "an address that nobody has is removed");
+                    socket.request(&[route::delete_address(index, (address, length))])?;
+                }
+            }
+            Ok(())
+        });
+        removed.map_err(NetError::io(attempt()))?.map_err(NetError::kernel(attempt()))
     }
 
     /// The interface of an endpoint, if both of its ends are where they were.

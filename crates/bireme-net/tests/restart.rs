@@ -60,7 +60,7 @@ fn what_is_wanted_is_adopted_and_the_rest_removed() {
 }
 
 #[test]
-fn a_port_taken_meanwhile_is_reported() {
+fn a_port_taken_meanwhile_is_reported_and_taken_once_it_is_free() {
     on_machine(|machine| async move {
         let net = machine.open("00000031").await;
         let one = network(1);
@@ -77,11 +77,19 @@ fn a_port_taken_meanwhile_is_reported() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             stranger = std::net::TcpListener::bind("0.0.0.0:8080");
         }
-        let _stranger = stranger.unwrap();
+        let stranger = stranger.unwrap();
         let net = machine.open("00000031").await;
         let keep = Keep { networks: vec![one], forwards: vec![published.clone()], ..Keep::default() };
         let report = net.sweep(keep).await.unwrap();
-        assert_eq!(report.refused.len(), 1);
-        assert_eq!(report.refused[0].0, published);
+        assert_eq!((report.refused.len(), report.taken.len()), (0, 1));
+        assert_eq!(report.taken[0].0, published);
+        // Its rules are there, so it is the workload's all the same.
+        assert_eq!(net.publish(&published).await.unwrap(), published.host);
+        assert_eq!(net.retake_ports().await.unwrap(), 1);
+        drop(stranger);
+        assert_eq!(net.retake_ports().await.unwrap(), 0);
+        std::net::TcpListener::bind("0.0.0.0:8080").unwrap_err();
+        net.unpublish("web").await.unwrap();
+        std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
     });
 }

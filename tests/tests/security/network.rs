@@ -2,7 +2,7 @@
 //!
 //! What the rules of nf_tables stop is tried frame by frame in `bireme-net/tests/attacks.rs`; here, from real containers.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -419,5 +419,47 @@ fn a_container_that_is_called_by_anothers_id_is_not_taken_for_it() {
     }
     engine.docker(["ps"]).stdout();
     engine.docker(["rm", "-f", &id, "second"]).stdout();
+    engine.finish();
+}
+
+/// While no engine runs, another account of the machine takes what only the engine had: a published port, or the port at which
+/// members ask for names.
+#[test]
+fn ports_of_an_engine_that_is_away_are_its_own_again() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let serve = "while true; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nours' | nc -l -p 80; done";
+    engine.docker(["run", "-d", "--name", "web", "-p", &publish, "busybox", "sh", "-c", serve]).stdout();
+    let gateway = gateway_of(&engine, "web");
+    engine.crash();
+    let thief = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+    engine.come_back();
+    let at = SocketAddr::from((gateway, port));
+    let say = || {
+        use std::io::Read as _;
+        let mut stream = std::net::TcpStream::connect_timeout(&at, Duration::from_secs(5)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.contains("ours").then_some(())
+    };
+    eventually("an answer of the workload", say);
+    drop(thief);
+    // The port is the engine's again in a while, on both families.
+    eventually("that nobody else can have the port", || {
+        let taken = |any: &str| std::net::TcpListener::bind((any, port)).is_err();
+        (taken("0.0.0.0") && taken("::")).then_some(())
+    });
+    eventually("an answer of the workload", say);
+    let sockets = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let gateway = format!("{:08X}:", u32::from_le_bytes(gateway.octets()));
+    let asked: Vec<u16> = sockets
+        .lines()
+        .filter_map(|line| u16::from_str_radix(line.split_whitespace().nth(1)?.strip_prefix(&gateway)?, 16).ok())
+        .collect();
+    assert!(!asked.is_empty() && asked.iter().all(|port| *port < 1024), "{asked:?}");
+    engine.docker(["rm", "-f", "web"]).stdout();
     engine.finish();
 }
