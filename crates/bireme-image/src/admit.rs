@@ -80,10 +80,7 @@ impl ImageStore {
     /// together.
     pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
         let names = || candidates.iter().flat_map(|candidate| &candidate.names);
-        if names().count() > MOST_NAMES {
-            let reason = format!("it gives its images {} names, and at most {MOST_NAMES} are taken", names().count());
-            return Err(ImageError::malformed("what was sent", reason));
-        }
+        check_names(names().count())?;
         for (name, _) in names() {
             name.check_tag()?;
         }
@@ -117,6 +114,16 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// # Errors
+/// When one archive gives so many names.
+pub(crate) fn check_names(names: usize) -> Result<(), ImageError> {
+    if names <= MOST_NAMES {
+        return Ok(());
+    }
+    let reason = format!("it gives its images {names} names, and at most {MOST_NAMES} are taken");
+    Err(ImageError::malformed("what was sent", reason))
 }
 
 fn record(db: &Db, candidates: &[Candidate]) -> Result<(), ImageError> {

@@ -12,7 +12,7 @@ use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, Claim, settled};
+use crate::admit::{Candidate, Claim, check_names, settled};
 use crate::blob::Ingest;
 use crate::db::{Layer, Record};
 use crate::digest::{Digest, ImageId};
@@ -40,6 +40,9 @@ const MAX_DEPTH: u32 = 4;
 
 /// Bytes of all manifests, indexes and configurations that one archive may have read; each is read once.
 const MAX_DOCUMENTS: u64 = 64 << 20;
+
+/// Mentions of images by all indexes of an archive, each of which stands for all images below it.
+const MAX_MENTIONS: usize = 1_000_000;
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -288,7 +291,8 @@ impl Staged {
     }
 
     fn plan(&self) -> Result<Vec<Candidate>, ImageError> {
-        let mut walk = Walk { staged: self, read: 0, known: HashMap::new(), candidates: Vec::new() };
+        let mut walk =
+            Walk { staged: self, read: 0, names: 0, mentions: 0, known: HashMap::new(), candidates: Vec::new() };
         if let (Some(_), Some((_, index))) = (self.part("oci-layout"), self.part("index.json")) {
             let bytes = walk.document(index, "index.json")?;
             let layout: LayoutIndex =
@@ -297,6 +301,7 @@ impl Staged {
                 let names = layout_names(entry)?;
                 match walk.entry(&entry.digest, None, MAX_DEPTH)? {
                     Listed::Images(images) => {
+                        walk.name(names.len().saturating_mul(images.len()))?;
                         for image in images {
                             walk.candidates[image].names.extend(names.iter().map(|name| (name.clone(), None)));
                         }
@@ -354,11 +359,21 @@ struct Walk<'a> {
     staged: &'a Staged,
     /// Bytes of documents so far.
     read: u64,
+    /// Names so far, one for each image that has it.
+    names: usize,
+    /// See [`MAX_MENTIONS`].
+    mentions: usize,
     known: HashMap<Digest, Listed>,
     candidates: Vec<Candidate>,
 }
 
 impl Walk<'_> {
+    /// Counts names before they are given to images: an index gives its own to all of them.
+    fn name(&mut self, names: usize) -> Result<(), ImageError> {
+        self.names = self.names.saturating_add(names);
+        check_names(self.names)
+    }
+
     fn document(&mut self, part: &Part, what: &str) -> Result<Vec<u8>, ImageError> {
         if part.size > DOCUMENT_LIMIT {
             return Err(ImageError::TooLarge { what: what.to_owned(), limit: DOCUMENT_LIMIT });
@@ -399,13 +414,24 @@ impl Walk<'_> {
                     return Err(ImageError::malformed(what, "indexes are nested too deeply"));
                 }
                 let (mut images, mut missing) = (BTreeSet::new(), None);
+                let mut seen = HashSet::new();
                 for (entry, platform) in &entries {
+                    if !seen.insert(&entry.digest) {
+                        continue;
+                    }
                     // Attestations of the builder, which are no images.
                     if platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
                         continue;
                     }
                     match self.entry(&entry.digest, platform.as_ref(), depth - 1)? {
-                        Listed::Images(more) => images.extend(more),
+                        Listed::Images(more) => {
+                            self.mentions += more.len();
+                            if self.mentions > MAX_MENTIONS {
+                                let reason = format!("indexes name images more than {MAX_MENTIONS} times");
+                                return Err(ImageError::malformed(what, reason));
+                            }
+                            images.extend(more);
+                        }
                         Listed::Missing { what, digest } => missing = Some((what, digest)),
                     }
                 }
@@ -439,6 +465,13 @@ impl Walk<'_> {
             let absent = || ImageError::MissingBlob { what: what.to_owned(), digest: path.clone() };
             self.staged.part(&normal(path.as_bytes())?).ok_or_else(absent)
         };
+        // Before any of them is looked up: a word of two letters names a layer.
+        let listed = entry.layers.as_ref().map_or(0, Vec::len);
+        if listed > MAX_LAYERS {
+            return Err(ImageError::malformed("manifest.json", too_many_layers(listed)));
+        }
+        self.names = self.names.saturating_add(entry.repo_tags.as_ref().map_or(0, Vec::len));
+        check_names(self.names)?;
         let (config_digest, config_part) = part(&entry.config, "configuration")?;
         let mut layers = Vec::new();
         for path in entry.layers.iter().flatten() {
@@ -470,6 +503,10 @@ pub(crate) fn media_type(form: LayerForm) -> &'static str {
 
 /// Layers of one image. Source: the kernel's overlayfs takes 500.
 const MAX_LAYERS: usize = 500;
+
+fn too_many_layers(listed: usize) -> String {
+    format!("it lists {listed} layers, and no image may have more than {MAX_LAYERS}")
+}
 
 /// An image as it will be recorded, from its documents; checks that they fit each other.
 pub(crate) fn make_record(
@@ -508,8 +545,7 @@ pub(crate) fn make_record(
         ));
     }
     if diff_ids.len() > MAX_LAYERS {
-        let reason = format!("it lists {} layers, and no image may have more than {MAX_LAYERS}", diff_ids.len());
-        return Err(ImageError::malformed(format!("configuration {digest}"), reason));
+        return Err(ImageError::malformed(format!("configuration {digest}"), too_many_layers(diff_ids.len())));
     }
     let layers = diff_ids.into_iter().zip(&manifest.layers);
     let platform = settled(file.platform(), listed, artifact);

@@ -210,7 +210,7 @@ impl ImageStore {
                 max_bytes: limits.layer_bytes,
                 max_entries: limits.entries,
             };
-            unpack(wanted.lend(archive), folder.path(), &options)?;
+            unpack(archive, wanted, folder.path(), &options)?;
             Ok(Context::Unpacked(folder))
         })
         .await

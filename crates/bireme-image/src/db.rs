@@ -769,12 +769,25 @@ fn insert_image(change: &Transaction<'_>, image: &Record) -> rusqlite::Result<()
              AND NOT EXISTS (SELECT 1 FROM proven p WHERE p.blob = l.blob AND p.diff_id = l.diff_id)",
             )?
             .exists([image.id.as_str()])?;
-        if !doubtful {
+        // Of a document that an older version took for both kinds: the one that is taken now is right.
+        let other_kind = change
+            .prepare_cached("SELECT 1 FROM images WHERE id = ?1 AND (artifact_type IS NULL) <> (?2 IS NULL)")?
+            .exists(params![image.id.as_str(), image.artifact_type])?;
+        if !doubtful && !other_kind {
             return Ok(());
         }
         change.execute(
-            "UPDATE images SET manifest = ?2, manifest_digest = ?3 WHERE id = ?1",
-            params![image.id.as_str(), image.manifest, Digest::of(&image.manifest).as_str()],
+            "UPDATE images SET manifest = ?2, manifest_digest = ?3, config = ?4, config_media_type = ?5,
+             artifact_type = ?6, platform = ?7 WHERE id = ?1",
+            params![
+                image.id.as_str(),
+                image.manifest,
+                Digest::of(&image.manifest).as_str(),
+                image.config,
+                image.config_media_type,
+                image.artifact_type,
+                image.platform.to_string()
+            ],
         )?;
         change.execute("DELETE FROM layers WHERE image = ?1", [image.id.as_str()])?;
     }

@@ -1,8 +1,10 @@
 //! What a registry has under a name, without pulling it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ImageError;
+use crate::model::First;
 use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::registry::Remote;
@@ -43,6 +45,45 @@ impl ImageStore {
     }
 }
 
+/// Of a manifest or index no more than what is told of it: all of it as JSON would be a hundred times as large in memory.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Listing {
+    media_type: Option<String>,
+    manifests: Option<First<Entry, MOST_LISTED>>,
+    config: Option<Config>,
+}
+
+/// Platforms of one index that are told of.
+const MOST_LISTED: usize = 1000;
+
+#[derive(Deserialize)]
+struct Entry {
+    platform: Option<Told>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    digest: String,
+    size: u64,
+}
+
+/// A platform, in the words of the image specification.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    architecture: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    os: Option<String>,
+    #[serde(rename = "os.version", skip_serializing_if = "Option::is_none")]
+    os_version: Option<String>,
+    #[serde(rename = "os.features", skip_serializing_if = "Option::is_none")]
+    os_features: Option<First<String, 100>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<String>,
+}
+
 async fn look_up_at(remote: &Remote, reference: &Reference) -> Result<Distribution, ImageError> {
     let (bytes, digest) = remote.manifest(reference.version()).await?;
     let bad = |reason: String| ImageError::Registry {
@@ -50,29 +91,20 @@ async fn look_up_at(remote: &Remote, reference: &Reference) -> Result<Distributi
         attempt: format!("read the manifest of {}", reference.familiar()),
         reason,
     };
-    let manifest: Value = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-    let listed = manifest["manifests"].as_array();
-    let media_type =
-        manifest["mediaType"].as_str().unwrap_or(if listed.is_some() { INDEX } else { MANIFEST }).to_owned();
-    let platforms = match listed {
-        Some(listed) => listed.iter().map(|one| one["platform"].clone()).filter(Value::is_object).collect(),
+    let manifest: Listing = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    let kind = if manifest.manifests.is_some() { INDEX } else { MANIFEST };
+    let media_type = manifest.media_type.unwrap_or_else(|| kind.to_owned());
+    let platforms = match manifest.manifests {
+        Some(listed) => listed.0.into_iter().filter_map(|one| one.platform).collect(),
         None => {
-            let config = &manifest["config"];
-            let place: Digest = config["digest"]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| bad("it names no configuration".to_owned()))?;
-            let size = config["size"].as_u64().unwrap_or(0);
-            let config = remote.document(&place, size, "the configuration").await?;
-            let config: Value = serde_json::from_slice(&config).map_err(|error| bad(error.to_string()))?;
-            let mut platform = serde_json::Map::new();
-            for key in ["architecture", "os", "os.version", "os.features", "variant"] {
-                if let Some(value) = config.get(key).filter(|value| !value.is_null()) {
-                    platform.insert(key.to_owned(), value.clone());
-                }
-            }
-            Vec::from_iter((!platform.is_empty()).then_some(Value::Object(platform)))
+            let config = manifest.config.unwrap_or_default();
+            let place: Digest = config.digest.parse().map_err(|_| bad("it names no configuration".to_owned()))?;
+            let config = remote.document(&place, config.size, "the configuration").await?;
+            let platform: Told = serde_json::from_slice(&config).map_err(|error| bad(error.to_string()))?;
+            vec![platform]
         }
     };
+    let shown = platforms.iter().map(|platform| serde_json::to_value(platform).unwrap_or_default());
+    let platforms = shown.filter(|platform| platform.as_object().is_some_and(|parts| !parts.is_empty())).collect();
     Ok(Distribution { media_type, digest, size: bytes.len() as u64, platforms })
 }

@@ -273,7 +273,7 @@ impl Inner {
             max_bytes: limits.unpacked(layer.blob.size),
             max_entries: limits.entries,
         };
-        let unpacked = unpack(wanted.lend(archive), folder.path(), &options)?;
+        let unpacked = unpack(archive, wanted, folder.path(), &options)?;
         same_layer(layer, unpacked.diff_id)?;
         self.settle(folder, &layer.diff_id)?;
         self.db.set_proven(layer)?;

@@ -1,10 +1,12 @@
 //! Asking registries what is not about one image: whether they take somebody's credentials, and what they find.
 
 use reqwest::{Response, StatusCode};
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::auth::{Challenge, RegistryAuth, ask_for_token, token};
 use crate::error::{ImageError, chain};
+use crate::model::{First, null_default};
 use crate::registry::{CONNECT, DOCUMENT_TIME, HUB, SILENCE, is_plain};
 use crate::store::ImageStore;
 
@@ -56,7 +58,7 @@ impl ImageStore {
     /// `Registry` when it cannot be asked or answers nothing of sense.
     ///
     /// Source: `GET /v1/search` of the index, which Docker Hub and private indexes serve.
-    pub async fn search(&self, term: &str, limit: usize, auth: Option<RegistryAuth>) -> Result<Vec<Value>, ImageError> {
+    pub async fn search(&self, term: &str, limit: usize, auth: Option<RegistryAuth>) -> Result<Vec<Found>, ImageError> {
         let (host, term) = match term.split_once('/') {
             Some((host, rest)) if host == "localhost" || host.contains(['.', ':']) => (host, rest),
             _ => (HUB_INDEX, term),
@@ -77,12 +79,32 @@ impl ImageStore {
             let reason = format!("Unexpected status code {}", answer.status().as_u16());
             return Err(ImageError::Index { url: base, reason });
         }
-        let mut answer = json(host, answer).await?;
-        match answer["results"].take() {
-            Value::Array(found) => Ok(found),
-            _ => Ok(Vec::new()),
+        #[derive(Deserialize)]
+        struct Results {
+            #[serde(default)]
+            results: First<Found, MOST_FOUND>,
         }
+        Ok(json::<Results>(host, answer).await?.results.0)
     }
+}
+
+/// Images that one search answers at most, whatever it was asked for.
+const MOST_FOUND: usize = 1000;
+
+/// An image as an index tells of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Found {
+    #[serde(deserialize_with = "null_default")]
+    pub name: String,
+    #[serde(deserialize_with = "null_default")]
+    pub description: String,
+    #[serde(deserialize_with = "null_default")]
+    pub star_count: i64,
+    #[serde(deserialize_with = "null_default")]
+    pub is_official: bool,
+    #[serde(deserialize_with = "null_default")]
+    pub is_automated: bool,
 }
 
 /// The host and port of what people write for a registry.
@@ -116,7 +138,7 @@ fn judge(url: &str, host: &str, status: StatusCode) -> Result<(), ImageError> {
     }
 }
 
-async fn json(host: &str, answer: Response) -> Result<Value, ImageError> {
+async fn json<T: DeserializeOwned>(host: &str, answer: Response) -> Result<T, ImageError> {
     let body = whole(host, answer).await?;
     serde_json::from_slice(&body).map_err(|error| refused(host, &format!("it answered no JSON: {error}")))
 }

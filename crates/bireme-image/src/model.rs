@@ -218,7 +218,7 @@ impl Manifest {
     }
 }
 
-fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+pub(crate) fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
@@ -288,6 +288,9 @@ pub(crate) struct Counts {
     history: Count,
     #[serde(default, deserialize_with = "null_default")]
     config: ConfigCounts,
+    /// What manifests and indexes have. The digest of one is the ID of an artifact, and no image may come to have the same.
+    #[serde(default, rename = "schemaVersion")]
+    schema_version: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -319,6 +322,9 @@ impl Counts {
     /// # Errors
     /// A sentence that names what there is too much of.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if self.schema_version.is_some() {
+            return Err("it is a manifest: it has a schemaVersion".to_owned());
+        }
         let config = &self.config;
         let words = config.entrypoint.0 + config.cmd.0 + config.shell.0 + config.healthcheck.test.0;
         // None of them hinders what people build; a workload takes no more of most of them either.
@@ -337,6 +343,52 @@ impl Counts {
                 Err(format!("it has {found} {what}, and no image may have more than {most}: build it with less"))
             }
         }
+    }
+}
+
+/// The first `N` of a list; the rest is read, and not kept: some bytes in a document are hundreds in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct First<T, const N: usize>(pub(crate) Vec<T>);
+
+impl<T, const N: usize> Default for First<T, N> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Serialize, const N: usize> Serialize for First<T, N> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const N: usize> Deserialize<'de> for First<T, N> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Taking<T, const N: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const N: usize> Visitor<'de> for Taking<T, N> {
+            type Value = First<T, N>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(First::default())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Self::Value, A::Error> {
+                let mut first = Vec::new();
+                while first.len() < N {
+                    match all.next_element()? {
+                        Some(one) => first.push(one),
+                        None => return Ok(First(first)),
+                    }
+                }
+                while all.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(First(first))
+            }
+        }
+        from.deserialize_any(Taking(std::marker::PhantomData))
     }
 }
 

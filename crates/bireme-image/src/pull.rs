@@ -226,7 +226,7 @@ impl Pace {
     }
 }
 
-/// Receives a blob, taking it up again where a connection broke. Attempts count from the last byte that arrived.
+/// Receives a blob, taking it up again where a connection broke. Attempts count from the last 64 KiB that arrived.
 async fn receive(
     remote: &Remote,
     blob: &Descriptor,
@@ -236,9 +236,10 @@ async fn receive(
 ) -> Result<(), ImageError> {
     let id = blob.digest.short();
     let (mut done, mut reported, mut attempt) = (0_u64, 0_u64, 0_u32);
+    // What was there when attempts were last counted anew.
+    let mut before = 0;
     let mut pace = Pace::default();
     while done < blob.size {
-        let before = done;
         let failure = match remote.blob(&blob.digest, done).await {
             Ok((resumed, mut stream)) => {
                 // A server that cannot resume sends all of it again.
@@ -281,7 +282,12 @@ async fn receive(
             }
             Err(failure) => failure,
         };
-        attempt = if done > before { 0 } else { attempt + 1 };
+        // A byte for each request would go on for ever.
+        if done - before >= Pace::LEAST as u64 {
+            (attempt, before) = (0, done);
+        } else {
+            attempt += 1;
+        }
         if failure.unauthorized && attempt <= 1 {
             // The token ran out on the way.
             remote.log_in().await.map_err(|failure| failure.error)?;

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chrono::Utc;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::database::Found;
@@ -118,6 +119,39 @@ impl Inner {
     }
 }
 
+/// Clears away what an earlier run left half-made. A layer may be of millions of folders, which nobody waits for.
+fn clear_leftovers(root: &Path, ingest: &Path) {
+    const ASIDE: &str = "ingest-left-";
+    let aside = root.join(format!("{ASIDE}{}", Utc::now().timestamp_micros()));
+    if let Err(error) = std::fs::rename(ingest, &aside)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        // Names in there are never used twice; what cannot be deleted only takes space.
+        tracing::warn!(path = %ingest.display(), %error, "cannot move away what an earlier run left half-made");
+    }
+    let left = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let left: Vec<PathBuf> = left
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.as_encoded_bytes();
+            name.starts_with(ASIDE.as_bytes()) || name.starts_with(b".tmp")
+        })
+        .map(|entry| entry.path())
+        .collect();
+    let clear = move || {
+        for path in left {
+            let cleared = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            if let Err(error) = cleared {
+                tracing::warn!(path = %path.display(), %error, "cannot delete what an earlier run left half-made");
+            }
+        }
+    };
+    // Not of the runtime, which waits for its own at its end.
+    if let Err(error) = std::thread::Builder::new().name("clearing".to_owned()).spawn(clear) {
+        tracing::warn!(%error, "what an earlier run left half-made is deleted at the next start");
+    }
+}
+
 /// Keeps a blob or layer from being deleted while it lives.
 pub(crate) struct Pin {
     inner: Arc<Inner>,
@@ -153,12 +187,7 @@ impl ImageStore {
                 std::fs::create_dir_all(&path).during("create", &path)?;
             }
             let ingest = root.join("ingest");
-            if ingest.exists()
-                && let Err(error) = std::fs::remove_dir_all(&ingest)
-            {
-                // Names in there are never used twice; what cannot be deleted only takes space.
-                tracing::warn!(path = %ingest.display(), %error, "cannot delete what an earlier run left half-made");
-            }
+            clear_leftovers(&root, &ingest);
             std::fs::create_dir_all(&ingest).during("create", &ingest)?;
             // Layers hold setuid programs of strangers: no user of this machine may reach them but through a container.
             for folder in [&ingest, &root.join("layers")] {

@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -24,11 +24,13 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
 
+use crate::content::{self, Failed, Sparse};
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
 use crate::store::Limits;
 use crate::tar_bounds::Bounded;
+use crate::wanted::Wanted;
 
 const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -92,7 +94,7 @@ pub(crate) fn sniff(start: &[u8]) -> LayerForm {
 ///
 /// # Errors
 /// Those of reading the first bytes.
-pub fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub(crate) fn open_any<'a>(mut packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut start = Vec::with_capacity(6);
     packed.by_ref().take(6).read_to_end(&mut start)?;
     let (bzip2, xz) = (is_bzip2(&start), is_xz(&start));
@@ -135,6 +137,14 @@ pub(crate) fn open_sent<'a>(packed: impl Read + 'a, limits: &Limits) -> io::Resu
     let read = Rc::new(Cell::new(0));
     let unpacked = open_any(Counted { inner: packed, count: read.clone() })?;
     Ok(Box::new(Expanding { inner: unpacked, read, written: 0, limits: limits.clone() }))
+}
+
+/// Unwraps whatever compression what a client sends has, and breaks it off where it unpacks to far more than was read.
+///
+/// # Errors
+/// Those of reading the first bytes.
+pub fn open_bounded<'a>(packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    open_sent(packed, &Limits::default())
 }
 
 struct Counted<R> {
@@ -194,12 +204,18 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// Unpacks the tar stream `archive` into the existing, empty folder `into`.
+/// Unpacks the tar stream `archive` into the existing, empty folder `into`, for as long as it is `wanted`.
 ///
 /// On error the folder holds whatever was unpacked so far; the caller deletes it.
-pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> Result<Unpacked, ImageError> {
+pub(crate) fn unpack(
+    archive: impl Read,
+    wanted: &Wanted,
+    into: &Path,
+    options: &Options<'_>,
+) -> Result<Unpacked, ImageError> {
     let count = Rc::new(Cell::new(0));
-    let mut metered = Metered { inner: archive, hash: Sha256::new(), count: count.clone(), limit: options.max_bytes };
+    let mut metered =
+        Metered { inner: wanted.lend(archive), hash: Sha256::new(), count: count.clone(), limit: options.max_bytes };
     let unreadable = |error: io::Error| {
         if count.get() > options.max_bytes {
             return ImageError::Bomb { layer: options.name.to_owned(), limit: options.max_bytes };
@@ -211,23 +227,21 @@ pub(crate) fn unpack(archive: impl Read, into: &Path, options: &Options<'_>) -> 
         .during("open the folder", into)?;
     let mut unpacker = Unpacker {
         options,
+        wanted,
         into,
         root,
         parent: None,
         fresh: HashSet::new(),
         folders: BTreeMap::new(),
         names: 0,
+        entries: 0,
         bytes: 0,
     };
     {
         let mut tar = tar::Archive::new(Bounded::new(&mut metered));
-        let mut entries = 0;
         for entry in tar.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
-            entries += 1;
-            if entries > options.max_entries {
-                return Err(ImageError::TooManyEntries { layer: options.name.to_owned(), limit: options.max_entries });
-            }
+            unpacker.count()?;
             let meta = Meta::read(&mut entry).map_err(unreadable)?;
             unpacker.entry(&mut entry, &meta, &unreadable)?;
         }
@@ -264,6 +278,7 @@ struct Meta {
     time: Timespec,
     device: Option<(u32, u32)>,
     attributes: Vec<(String, Vec<u8>)>,
+    sparse: Sparse,
 }
 
 impl Meta {
@@ -280,6 +295,7 @@ impl Meta {
             time: Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 },
             device: None,
             attributes: Vec::new(),
+            sparse: Sparse::default(),
         };
         if matches!(meta.kind, EntryType::Char | EntryType::Block) {
             meta.device = Some((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)));
@@ -288,6 +304,7 @@ impl Meta {
             for extension in extensions {
                 let extension = extension?;
                 let Ok(key) = extension.key() else { continue };
+                meta.sparse.note(key, extension.value_bytes())?;
                 let text = extension.value();
                 match (key, text) {
                     ("mtime", Ok(text)) => meta.time = pax_time(text).unwrap_or(meta.time),
@@ -300,6 +317,9 @@ impl Meta {
                     }
                 }
             }
+        }
+        if let Some(name) = meta.sparse.name() {
+            meta.path = name.to_vec();
         }
         Ok(meta)
     }
@@ -349,6 +369,7 @@ pub(crate) fn parts(path: &[u8]) -> Result<Vec<&OsStr>, &'static str> {
 
 struct Unpacker<'a> {
     options: &'a Options<'a>,
+    wanted: &'a Wanted,
     /// For errors only; never opened.
     into: &'a Path,
     root: OwnedFd,
@@ -360,10 +381,22 @@ struct Unpacker<'a> {
     folders: BTreeMap<PathBuf, Timespec>,
     /// Bytes of the names in the two above, so far.
     names: usize,
+    /// Entries, and folders that no entry names, so far.
+    entries: u64,
     bytes: u64,
 }
 
 impl Unpacker<'_> {
+    /// Counts something that is made.
+    fn count(&mut self) -> Result<(), ImageError> {
+        self.entries += 1;
+        let limit = self.options.max_entries;
+        if self.entries > limit {
+            return Err(ImageError::TooManyEntries { layer: self.options.name.to_owned(), limit });
+        }
+        Ok(())
+    }
+
     fn refuse(&self, path: &[u8], reason: impl Into<String>) -> ImageError {
         ImageError::UnsafePath {
             layer: self.options.name.to_owned(),
@@ -449,7 +482,7 @@ impl Unpacker<'_> {
                 let file = fs::openat(&parent, *name, flags, Mode::RUSR | Mode::WUSR)
                     .map_err(|error| self.failed("create the file", path, error))?;
                 let mut file = std::fs::File::from(file);
-                self.copy(content, &mut file, path, unreadable)?;
+                self.copy(content, &mut file, meta, unreadable)?;
                 self.dress(&file, path, meta)?;
                 fs::futimens(&file, &times(meta.time)).map_err(|error| self.failed("set the time of", path, error))
             }
@@ -572,23 +605,27 @@ impl Unpacker<'_> {
         &mut self,
         content: &mut tar::Entry<'_, R>,
         file: &mut std::fs::File,
-        path: &[u8],
+        meta: &Meta,
         unreadable: &dyn Fn(io::Error) -> ImageError,
     ) -> Result<(), ImageError> {
-        let mut buffer = vec![0; (1 << 17).min(usize::try_from(content.size()).unwrap_or(usize::MAX).max(1))];
-        loop {
-            let got = content.read(&mut buffer).map_err(unreadable)?;
-            if got == 0 {
-                return Ok(());
+        let (before, most) = (self.bytes, self.options.max_bytes);
+        let bomb = || ImageError::Bomb { layer: self.options.name.to_owned(), limit: most };
+        let too_long = std::cell::Cell::new(false);
+        // Sparse files are longer than the archive they come from, and no reading of it tells that nobody waits any more.
+        let mut look = |length: u64| {
+            too_long.set(before.saturating_add(length) > most);
+            if too_long.get() { Err(io::Error::other("too long")) } else { self.wanted.check() }
+        };
+        match content::write(content, &meta.sparse, file, &mut look) {
+            Ok(length) => self.bytes += length,
+            Err(_) if too_long.get() => return Err(bomb()),
+            Err(Failed::Read(error)) => return Err(unreadable(error)),
+            Err(Failed::Write(error)) => {
+                let path = self.into.join(OsStr::from_bytes(&meta.path));
+                return Err(ImageError::store("write", &path, error));
             }
-            self.bytes += got as u64;
-            // Sparse files are longer than the archive they come from.
-            if self.bytes > self.options.max_bytes {
-                return Err(ImageError::Bomb { layer: self.options.name.to_owned(), limit: self.options.max_bytes });
-            }
-            file.write_all(&buffer[..got])
-                .map_err(|error| ImageError::store("write", &self.into.join(OsStr::from_bytes(path)), error))?;
         }
+        Ok(())
     }
 
     /// Owner, then mode (a change of owner clears the setuid bit), then attributes (it clears capabilities too).
@@ -686,6 +723,7 @@ impl Unpacker<'_> {
                         Ok(_) => return Err(self.refuse(entry, "a part of it is a file or a link to nothing")),
                         Err(_) => {}
                     }
+                    self.count()?;
                     fs::mkdirat(&folder, part, Mode::from_raw_mode(0o755))
                         .map_err(|error| self.failed("create the folder of", entry, error))?;
                     let made = self.open_folder(&so_far).map_err(|error| self.failed("open", entry, error))?;
@@ -827,7 +865,7 @@ mod tests {
 
     fn run(entries: &[Raw]) -> (tempfile::TempDir, Result<Unpacked, ImageError>) {
         let folder = tempfile::tempdir().unwrap();
-        let answer = unpack(archive(entries).as_slice(), folder.path(), &LAYER);
+        let answer = unpack(archive(entries).as_slice(), &Wanted::default(), folder.path(), &LAYER);
         (folder, answer)
     }
 
@@ -951,6 +989,46 @@ mod tests {
         assert!(answer.unwrap_err().to_string().contains("deeper than 512 folders"));
     }
 
+    /// A path makes a folder of each of its parts.
+    #[test]
+    fn folders_that_no_entry_names_are_counted() {
+        let deep = |first: usize| format!("{first}/{}/x", vec!["d"; 400].join("/"));
+        let entries: Vec<Raw> = (0..3).map(|first| raw(b'0', &deep(first), "", "")).collect();
+        let (_folder, answer) = run(&entries);
+        assert!(matches!(answer, Err(ImageError::TooManyEntries { limit: 1000, .. })), "{answer:?}");
+        // The same two again and again are few on the disk, and much to do.
+        let turns: Vec<Raw> = (0..4)
+            .flat_map(|_| [raw(b'0', &deep(0), "", ""), raw(b'0', "0", "", ""), raw(b'5', "0", "", "")])
+            .collect();
+        let (_folder, answer) = run(&turns);
+        assert!(matches!(answer, Err(ImageError::TooManyEntries { limit: 1000, .. })), "{answer:?}");
+    }
+
+    /// Zeros that an archive only tells of are neither written nor waited for.
+    #[test]
+    fn holes_take_no_space_and_end_with_whoever_waits() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(EntryType::GNUSparse);
+        header.set_path("sparse").unwrap();
+        header.set_mode(0o644);
+        header.set_size(0);
+        let size = b"00010000000\0";
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.realsize[..12].copy_from_slice(size);
+        gnu.sparse[0].offset[..12].copy_from_slice(size);
+        gnu.sparse[0].numbytes[..12].copy_from_slice(b"00000000000\0");
+        header.set_cksum();
+        let bytes = [header.as_bytes().as_slice(), &[0; 1024]].concat();
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let options = Options { max_bytes: 1 << 30, ..LAYER };
+        let unpacked = unpack(bytes.as_slice(), &Wanted::default(), folder.path(), &options).unwrap();
+        let about = folder.path().join("sparse").metadata().unwrap();
+        assert_eq!((unpacked.bytes, about.len(), about.blocks()), (2 << 20, 2 << 20, 0));
+        let gone = Wanted::default();
+        gone.give_up();
+        unpack(bytes.as_slice(), &gone, folder.path(), &options).unwrap_err();
+    }
+
     #[test]
     fn an_absolute_name_is_inside() {
         let (folder, answer) = run(&[raw(b'0', "/etc/bireme-unpack-test", "", "x")]);
@@ -964,17 +1042,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let big = archive(&[raw(b'0', "big", "", &"x".repeat(100_000))]);
         let small = Options { max_bytes: 50_000, ..LAYER };
-        assert!(matches!(unpack(big.as_slice(), folder.path(), &small), Err(ImageError::Bomb { .. })));
+        assert!(matches!(
+            unpack(big.as_slice(), &Wanted::default(), folder.path(), &small),
+            Err(ImageError::Bomb { .. })
+        ));
         let many: Vec<Raw> = (0..20).map(|at| raw(b'0', &format!("{at}"), "", "")).collect();
         let few = Options { max_entries: 10, ..LAYER };
         assert!(matches!(
-            unpack(archive(&many).as_slice(), folder.path(), &few),
+            unpack(archive(&many).as_slice(), &Wanted::default(), folder.path(), &few),
             Err(ImageError::TooManyEntries { .. })
         ));
         let cut = &big[..50_000];
-        assert!(matches!(unpack(cut, folder.path(), &LAYER), Err(ImageError::BadLayer { .. })));
+        assert!(matches!(unpack(cut, &Wanted::default(), folder.path(), &LAYER), Err(ImageError::BadLayer { .. })));
         let noise = vec![0x5a; 2000];
-        assert!(matches!(unpack(noise.as_slice(), folder.path(), &LAYER), Err(ImageError::BadLayer { .. })));
+        assert!(matches!(
+            unpack(noise.as_slice(), &Wanted::default(), folder.path(), &LAYER),
+            Err(ImageError::BadLayer { .. })
+        ));
     }
 
     #[test]
@@ -993,7 +1077,7 @@ mod tests {
         header.set_gid(0);
         tar.append_data(&mut header, "file", io::empty()).unwrap();
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-        unpack(tar.into_inner().unwrap().as_slice(), folder.path(), &LAYER).unwrap();
+        unpack(tar.into_inner().unwrap().as_slice(), &Wanted::default(), folder.path(), &LAYER).unwrap();
         let file = folder.path().join("file");
         let mut value = [0; 16];
         assert_eq!(fs::getxattr(&file, "trusted.overlay.redirect", &mut value[..]), Err(Errno::NODATA));
@@ -1036,7 +1120,7 @@ mod tests {
             for victim in ["victim", "x/victim"] {
                 std::fs::write(outer.path().join(victim), "untouched").unwrap();
             }
-            let _ = unpack(archive(&entries).as_slice(), &inner, &LAYER);
+            let _ = unpack(archive(&entries).as_slice(), &Wanted::default(), &inner, &LAYER);
             let mut names: Vec<_> = ["", "x"].iter()
                 .flat_map(|folder| std::fs::read_dir(outer.path().join(folder)).unwrap())
                 .map(|entry| entry.unwrap().file_name().into_string().unwrap())

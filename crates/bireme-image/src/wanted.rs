@@ -13,10 +13,10 @@ use crate::store::blocking;
 
 /// Whether somebody waits for a piece of work. Clones are one.
 #[derive(Clone, Default)]
-pub(crate) struct Wanted(Arc<AtomicBool>);
+pub struct Wanted(Arc<AtomicBool>);
 
 /// Tells the work that nobody waits any more, when it is dropped.
-struct Waiting(Wanted);
+pub struct Waiting(Wanted);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
@@ -25,6 +25,12 @@ impl Drop for Waiting {
 }
 
 impl Wanted {
+    /// For work that goes on until it is done, or what is answered beside it is dropped.
+    pub fn until_dropped() -> (Self, Waiting) {
+        let wanted = Self::default();
+        (wanted.clone(), Waiting(wanted))
+    }
+
     /// Nobody waits any more.
     pub(crate) fn give_up(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -32,7 +38,7 @@ impl Wanted {
 
     /// # Errors
     /// When nobody waits any more.
-    pub(crate) fn check(&self) -> io::Result<()> {
+    pub fn check(&self) -> io::Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(io::Error::other("nobody waits for it any more")) } else { Ok(()) }
     }
 
@@ -74,7 +80,6 @@ pub(crate) async fn while_wanted<T: Send + 'static>(
     attempt: &'static str,
     act: impl FnOnce(&Wanted) -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
-    let wanted = Wanted::default();
-    let _waiting = Waiting(wanted.clone());
+    let (wanted, _waiting) = Wanted::until_dropped();
     blocking(attempt, move || act(&wanted)).await
 }

@@ -278,6 +278,50 @@ async fn an_image_has_no_more_layers_than_can_be_mounted() {
     assert!(error.contains("it lists 501 layers, and no image may have more than 500"), "{error}");
 }
 
+/// A table of some letters for each layer, and of names for each image, stands for what is a thousand times as large.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_and_names_of_a_loaded_archive_are_counted_before_they_are_kept() {
+    let place = place().await;
+    let entry = serde_json::json!({ "Config": "c", "RepoTags": [], "Layers": vec!["l"; 500_000] });
+    let file =
+        serde_json::json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let files = BTreeMap::from([
+        ("c".to_owned(), file.to_string().into_bytes()),
+        ("l".to_owned(), tar_of(&[("a", "b")])),
+        ("manifest.json".to_owned(), serde_json::Value::Array(vec![entry]).to_string().into_bytes()),
+    ]);
+    let archive = raw_tar(&files);
+    refused(peak(place.store.load(std::io::Cursor::new(archive), &quiet)).await, "it lists 500000 layers");
+
+    let images: Vec<_> = (0..40)
+        .map(|at| image(&Platform::host().to_string(), &[tar_of(&[("a", &at.to_string())])], serde_json::json!({})))
+        .collect();
+    let all = index_of(&images.iter().map(|image| &image.manifest).collect::<Vec<_>>());
+    let blobs: Vec<&Blob> =
+        images.iter().flat_map(|image| image.layers.iter().chain([&image.config, &image.manifest])).collect();
+    let names: Vec<String> = (0..2000).map(|at| format!("name-{at}:1")).collect();
+    let named: Vec<_> = names.iter().map(|name| (&all, Some(name.as_str()))).collect();
+    let archive = oci_archive(&named, &blobs);
+    refused(peak(place.store.load(std::io::Cursor::new(archive), &quiet)).await, "at most 10000 are taken");
+}
+
+/// The digest of a manifest is the ID of an artifact. An image whose configuration is the same document would take its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_image_takes_the_id_of_an_artifact() {
+    let place = place().await;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": { "Cmd": ["echo"] }, "layers": [],
+        "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [] },
+    });
+    let entry = serde_json::json!({ "Config": "c", "RepoTags": ["evil:latest"], "Layers": [] });
+    let files = BTreeMap::from([
+        ("c".to_owned(), manifest.to_string().into_bytes()),
+        ("manifest.json".to_owned(), serde_json::Value::Array(vec![entry]).to_string().into_bytes()),
+    ]);
+    let error = place.store.load(std::io::Cursor::new(raw_tar(&files)), &quiet).await.unwrap_err().to_string();
+    assert!(error.contains("it is a manifest: it has a schemaVersion"), "{error}");
+}
+
 async fn dockerfile(place: &Place, text: &str) -> Result<bireme_image::ImageId, ImageError> {
     let tar = tar_of(&[("Dockerfile", text)]);
     place.store.build(BuildRequest::new(BuildContext::Archive(Box::new(std::io::Cursor::new(tar)))), &|_| {}).await

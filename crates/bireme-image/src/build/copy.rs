@@ -412,7 +412,7 @@ impl Job<'_> {
             max_bytes: limits.unpacked(size),
             max_entries: limits.entries,
         };
-        unpack(self.wanted.lend(open_any(&file).map_err(&failed)?), folder.path(), &options)?;
+        unpack(open_any(&file).map_err(&failed)?, self.wanted, folder.path(), &options)?;
         Ok(Some(folder))
     }
 

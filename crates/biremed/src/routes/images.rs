@@ -100,18 +100,18 @@ async fn search(State(app): State<App>, headers: HeaderMap, query: Query) -> Ans
     }
     let auth = basic(registry_auth(&headers)?);
     let found = app.images.search(query.get("term").unwrap_or_default(), limit, auth).await?;
-    let passes = |one: &Value| {
-        official.is_none_or(|wanted| one["is_official"].as_bool().unwrap_or(false) == wanted)
-            && automated.is_none_or(|wanted| one["is_automated"].as_bool().unwrap_or(false) == wanted)
-            && one["star_count"].as_i64().unwrap_or(0) >= stars
+    let passes = |one: &bireme_image::FoundImage| {
+        official.is_none_or(|wanted| one.is_official == wanted)
+            && automated.is_none_or(|wanted| one.is_automated == wanted)
+            && one.star_count >= stars
     };
     let shown = found.into_iter().filter(passes).map(|one| {
         json!({
-            "star_count": one["star_count"].as_i64().unwrap_or(0),
-            "is_official": one["is_official"].as_bool().unwrap_or(false),
-            "name": one["name"].as_str().unwrap_or_default(),
-            "is_automated": one["is_automated"].as_bool().unwrap_or(false),
-            "description": one["description"].as_str().unwrap_or_default(),
+            "star_count": one.star_count,
+            "is_official": one.is_official,
+            "name": one.name,
+            "is_automated": one.is_automated,
+            "description": one.description,
         })
     });
     ok(&shown.collect())
