@@ -448,9 +448,26 @@ fn copying_into_a_component_tells_the_engines_reason() {
     engine.finish();
 }
 
-/// Whoever is root would exchange /dev/null for a file.
 #[test]
-fn what_is_no_file_is_written_to_and_not_replaced() {
+fn a_dockerfile_alone_is_built_from_standard_input() {
+    let engine = engine();
+    let build = |text: &str| {
+        let mut command = engine.command(bireme(), ["build", "-q", "-t", "piped", "-"]);
+        let path = engine.folder().join("input");
+        fs::write(&path, text).unwrap();
+        command.stdin(fs::File::open(path).unwrap());
+        engine.run(command)
+    };
+    build("FROM busybox\nLABEL made=alone\n").stdout();
+    assert_eq!(engine.docker(["inspect", "-f", "{{.Config.Labels.made}}", "piped"]).stdout(), "alone\n");
+    build("NONSENSE\n").fails(1, "NONSENSE");
+    engine.finish();
+}
+
+/// Whoever is root would exchange /dev/null for a file, and write through what others have put into a folder that is
+/// everybody's.
+#[test]
+fn archives_are_written_to_files_alone() {
     use std::os::unix::fs::FileTypeExt as _;
     let engine = engine();
     let folder = engine.folder().join("out");
@@ -468,16 +485,18 @@ fn what_is_no_file_is_written_to_and_not_replaced() {
     std::os::unix::fs::symlink(&file, &link).unwrap();
     engine.docker(["create", "--name", "made", "busybox"]).stdout();
     for command in [["save", "busybox", "-o"], ["export", "made", "-o"]] {
-        let read = std::thread::spawn({
-            let pipe = pipe.clone();
-            move || fs::read(pipe).unwrap().len()
-        });
-        engine.bireme(command.iter().copied().chain([pipe.to_str().unwrap()])).stdout();
-        assert!(read.join().unwrap() > 1 << 20);
-        engine.bireme(command.iter().copied().chain([link.to_str().unwrap()])).stdout();
-        assert!(fs::read_link(&link).is_ok() && fs::metadata(&file).unwrap().len() > 1 << 20);
+        let to = |path: &Path| engine.bireme(command.iter().copied().chain([path.to_str().unwrap()]));
+        to(&pipe).fails(1, "it is a named pipe");
+        to(&link).fails(1, "it is a symbolic link");
+        to(&folder).fails(1, "it is a folder");
+        to(Path::new("/dev/null")).fails(1, "it is a device");
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        to(&file).stdout();
+        let about = fs::metadata(&file).unwrap();
+        assert!(about.len() > 1 << 20 && about.permissions().mode() & 0o777 == 0o600, "{about:?}");
         fs::write(&file, "old").unwrap();
     }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "nothing half written is left");
     engine.bireme(["cp", "made:/etc/passwd", pipe.to_str().unwrap()]).fails(1, "it is neither a file nor a folder");
     assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
     engine.docker(["rm", "made"]).stdout();

@@ -132,7 +132,7 @@ pub struct BuildArgs {
     /// Write the image's id into a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<String>,
-    /// Folder to build from, or - for an archive on standard input
+    /// Folder to build from, or - for an archive or a Dockerfile on standard input
     #[arg(value_name = "CONTEXT")]
     pub context: String,
 }

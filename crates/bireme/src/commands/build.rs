@@ -1,10 +1,12 @@
 //! `bireme build`, and building for apps.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use futures::StreamExt;
 use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
 use crate::archive::BuildContext;
@@ -70,13 +72,29 @@ pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
         }
     };
     let id = if args.context == "-" {
-        let body = ReaderStream::new(tokio::io::stdin());
-        submit(context, &wish, args.file.as_deref().unwrap_or("Dockerfile"), body, say).await
+        let mut input = tokio::io::stdin();
+        let mut first = Vec::new();
+        (&mut input).take(BLOCK).read_to_end(&mut first).await.context("cannot read standard input")?;
+        let rest = std::io::Cursor::new(first.clone()).chain(input);
+        if is_archive(&first) {
+            let dockerfile = args.file.as_deref().unwrap_or("Dockerfile");
+            submit(context, &wish, dockerfile, ReaderStream::new(rest), say).await
+        } else {
+            let mut text = Vec::new();
+            rest.take(MOST_TEXT + 1).read_to_end(&mut text).await.context("cannot read standard input")?;
+            if text.len() as u64 > MOST_TEXT {
+                return Err(Failure::new("standard input is neither an archive nor a Dockerfile: it is too long")
+                    .hint("send a tar archive, which may be compressed")
+                    .into());
+            }
+            let body = futures::stream::iter([std::io::Result::Ok(bytes::Bytes::from(alone(&text)?))]);
+            submit(context, &wish, "Dockerfile", body, say).await
+        }
     } else if wish.remote.is_some() {
         submit(context, &wish, args.file.as_deref().unwrap_or("Dockerfile"), futures::stream::empty(), say).await
     } else if args.context.contains("://") {
         return Err(Failure::new(format!("cannot build from {}: it is neither a folder nor an address", args.context))
-            .hint("name a folder, - for an archive on standard input, or an address of http, https or git")
+            .hint("name a folder, - for an archive or a Dockerfile on standard input, or an address of http, https or git")
             .into());
     } else {
         let folder = BuildContext::open(Path::new(&args.context), args.file.as_deref(), None)?;
@@ -95,9 +113,47 @@ pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
         context.printer.line(id.as_deref().unwrap_or(said.trim()))?;
     }
     if let (Some(path), Some(id)) = (&args.iidfile, &id) {
-        std::fs::write(path, id).with_context(|| format!("cannot write the id to {path}"))?;
+        // What is there gives way, and nothing is followed that others have put there.
+        let _ = std::fs::remove_file(path);
+        let file = std::fs::File::create_new(path).and_then(|mut file| file.write_all(id.as_bytes()));
+        file.with_context(|| format!("cannot write the id to {path}"))?;
     }
     Ok(0)
+}
+
+/// Bytes of the first block of an archive.
+const BLOCK: u64 = 512;
+/// Bytes of a Dockerfile that comes by itself.
+const MOST_TEXT: u64 = 4 << 20;
+
+/// Whether what begins so is a tar archive, compressed or not, rather than a Dockerfile.
+///
+/// Source: `DetectArchiveReader` of github.com/docker/cli.
+fn is_archive(first: &[u8]) -> bool {
+    const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    let is_tar = || {
+        let header = first.first_chunk::<{ BLOCK as usize }>().map(|block| tar::Header::from_byte_slice(block));
+        // The first name is there, or nothing but zeros: an archive without entries.
+        header.is_some_and(|header| {
+            first.iter().all(|byte| *byte == 0) || header.cksum().is_ok_and(|told| told == checksum(first))
+        })
+    };
+    COMPRESSED.iter().any(|magic| first.starts_with(magic)) || is_tar()
+}
+
+/// The sum of a header's bytes, those of the sum itself counted as spaces.
+fn checksum(header: &[u8]) -> u32 {
+    header.iter().enumerate().map(|(at, byte)| u32::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum()
+}
+
+/// The archive of a context that is a Dockerfile and nothing else.
+fn alone(text: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "Dockerfile", text)?;
+    Ok(archive.into_inner()?)
 }
 
 /// `KEY=VALUE`, or `KEY` from our environment; a key that is not set there stays unset.

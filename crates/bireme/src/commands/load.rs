@@ -1,6 +1,9 @@
 //! `bireme load`, `save` and `export`.
 
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
 use anyhow::Context as _;
 use futures::{StreamExt, TryStreamExt};
@@ -61,6 +64,9 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
             .hint("name a file with --output, or redirect")
             .into());
     }
+    if let Some(path) = output {
+        check(path)?;
+    }
     let mut chunks = call.stream().await?;
     match output {
         None => {
@@ -68,18 +74,12 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
                 context.printer.raw(&chunk)?;
             }
         }
-        // A device or a pipe is written to, not replaced.
-        Some(path) if std::fs::metadata(path).is_ok_and(|about| !about.is_file()) => {
-            let file = std::fs::OpenOptions::new().write(true).open(path);
-            write(file.with_context(|| format!("cannot write {path}"))?, path, chunks).await?;
-        }
         Some(path) => {
-            // Where a link leads, it stays.
-            let real = std::fs::canonicalize(path).ok().and_then(|path| path.to_str().map(str::to_owned));
-            let path = real.as_deref().unwrap_or(path);
             // Written beside the target first: an archive that is there is whole.
-            let partial = format!("{path}.partial-{}", std::process::id());
-            let file = std::fs::File::create(&partial).with_context(|| format!("cannot create {partial}"))?;
+            let partial = format!("{path}.partial-{:016x}", RandomState::new().build_hasher().finish());
+            // New, so that nothing which others have put there is followed; what an image holds may be secret.
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+            let file = file.with_context(|| format!("cannot create {partial}"))?;
             let written = write(file, &partial, chunks)
                 .await
                 .and_then(|()| std::fs::rename(&partial, path).with_context(|| format!("cannot write {path}")));
@@ -90,6 +90,24 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
         }
     }
     Ok(0)
+}
+
+/// Takes a file alone, or a name that is free: a link may be somebody else's, and a device or a pipe would be exchanged for a
+/// file. As Docker's client does.
+fn check(path: &str) -> anyhow::Result<()> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(about) if about.is_file() => return Ok(()),
+        Ok(about) if about.is_dir() => "a folder",
+        Ok(about) if about.is_symlink() => "a symbolic link",
+        Ok(about) if about.file_type().is_fifo() => "a named pipe",
+        Ok(about) if about.file_type().is_socket() => "a socket",
+        Ok(_) => "a device",
+        // Whatever it is, creating the file tells it.
+        Err(_) => return Ok(()),
+    };
+    Err(Failure::new(format!("cannot write to {path}: it is {kind}"))
+        .hint("name a file with --output, or redirect standard output")
+        .into())
 }
 
 async fn write(mut file: std::fs::File, path: &str, mut chunks: bireme_api::ByteStream) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! `bireme run` and `bireme create`.
 
+use std::io::Write as _;
+
 use anyhow::Context as _;
 use bireme_api::ClientError;
 use bireme_api::models::ContainerCreateResponse;
@@ -89,7 +91,7 @@ async fn make(context: &Context, options: &ContainerOptions, detach: bool) -> an
         Err(error) => Failure::new(format!("{error:#}")).code(125).into(),
     };
     if let Some(path) = &options.cidfile
-        && std::path::Path::new(path).exists()
+        && std::fs::symlink_metadata(path).is_ok()
     {
         return Err(Failure::new(format!(
             "container ID file found, make sure the other container isn't running or delete {path}"
@@ -124,7 +126,8 @@ async fn make(context: &Context, options: &ContainerOptions, detach: bool) -> an
         context.printer.note(format!("WARNING: {warning}"))?;
     }
     if let Some(path) = &options.cidfile {
-        std::fs::write(path, &created.id).with_context(|| format!("cannot write the id to {path}"))?;
+        let file = std::fs::File::create_new(path).and_then(|mut file| file.write_all(created.id.as_bytes()));
+        file.with_context(|| format!("cannot write the id to {path}"))?;
     }
     Ok(created.id)
 }
