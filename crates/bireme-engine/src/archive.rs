@@ -22,8 +22,11 @@ use crate::EngineError;
 use crate::container::Handle;
 use crate::engine::Engine;
 use crate::rootfs;
-use crate::view::{MountKind, Status};
+use crate::standing::{self, Standing};
+use crate::view::{MountKind, MountPoint, Status};
 use crate::xattr;
+use bireme_image::Wanted;
+use bireme_image::content::{self, Sparse};
 use bireme_image::tar_bounds::Bounded;
 
 /// What stands at a path, without following a final link.
@@ -52,6 +55,8 @@ struct Place {
     whole: bool,
     /// Keeps a workload that rests from being started meanwhile, where its file tree is written to.
     turn: Option<OwnedMutexGuard<()>>,
+    /// Keeps what is mounted in the tree of a workload that rests.
+    _mounts: Option<OwnedFd>,
 }
 
 /// How an archive is unpacked.
@@ -60,6 +65,9 @@ pub struct Unpack {
     /// A folder is not replaced by what is none, nor the other way round.
     pub keep_kinds: bool,
 }
+
+/// Bytes of a file that an archive tells to be mostly zeros.
+const LONGEST_SPARSE: u64 = 128 << 30;
 
 /// More entries than any copy by hand; keeps a hostile archive from filling the tree with nothing.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -76,9 +84,10 @@ impl Engine {
     }
 
     async fn stat_mounted(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let Place { root, inside, called, whole, .. } = self.place_of(name, path, false).await?;
+        let Place { root, inside, called, whole, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
+            let _mounts = mounts;
             let look = || {
                 let (parent, base) = parent_of(&root, &inside)?;
                 not_of_the_kernel(parent.as_fd())?;
@@ -106,10 +115,11 @@ impl Engine {
     }
 
     async fn read_mounted(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
-        let Place { root, inside, called, .. } = self.place_of(name, path, false).await?;
+        let Place { root, inside, called, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
         self.find(name)?.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
         blocking(move || {
+            let _mounts = mounts;
             let copy = || {
                 let (parent, base) = parent_of(&root, &inside)?;
                 not_of_the_kernel(parent.as_fd())?;
@@ -145,26 +155,22 @@ impl Engine {
         archive: impl Read + Send + 'static,
         how: Unpack,
     ) -> Result<(), EngineError> {
-        let Place { root, inside, read_only, whole, turn, .. } = self.place_of(name, path, true).await?;
+        let Place { root, inside, read_only, turn, _mounts: mounts, .. } = self.place_of(name, path, true).await?;
         if read_only {
             return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
         }
         let handle = self.find(name)?;
-        // Where it runs, its mount says so.
-        let rests = !matches!(handle.view().state.status, Status::Running | Status::Paused);
-        if whole && rests && handle.fixed.spec.security.read_only_root {
-            return Err(EngineError::Denied { message: "container rootfs is marked read-only".to_owned() });
-        }
         let (name, path) = (name.to_owned(), path.to_owned());
+        let (wanted, _waiting) = bireme_image::Wanted::until_dropped();
         let unpack = move || {
-            let _turn = turn;
+            let (_turn, _mounts) = (turn, mounts);
             match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
                 Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
                     return Err(EngineError::invalid("extraction point is not a directory"));
                 }
                 other => drop(other.map_err(|error| at_path(&name, &path, error))?),
             }
-            extract(&root, Path::new(&inside), archive, how).map_err(|error| at_path(&name, &path, error))
+            extract(&root, Path::new(&inside), archive, how, &wanted).map_err(|error| at_path(&name, &path, error))
         };
         blocking(unpack).await?;
         handle.emit(self, "extract-to-dir", []);
@@ -190,24 +196,40 @@ fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> R
     let path = &*without_parents(path);
     let clean = Path::new("/").join(path.trim_start_matches('/'));
     let called = base_name(path);
-    let own = |root, turn| Place {
+    let own = |root, turn, mounts| Place {
         root,
         inside: path.to_owned(),
         called: called.clone(),
         read_only: false,
         whole: true,
         turn,
+        _mounts: mounts,
     };
     if runs {
-        return Ok(own(root, turn));
+        return Ok(own(root, turn, None));
     }
-    let mounts = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs);
-    let over = mounts.filter(|mount| clean.starts_with(&mount.target));
-    let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own(root, turn)) };
-    let part = handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
-        MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
-        _ => None,
-    });
+    // One layer alone is no mount that could refuse.
+    let single = matches!(&handle.fixed.program, Program::Layers { lower, .. } if lower.is_empty());
+    if turn.is_some() && single && handle.fixed.spec.security.read_only_root {
+        return Err(EngineError::Denied { message: "container rootfs is marked read-only".to_owned() });
+    }
+    let mounts: Vec<&MountPoint> = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).collect();
+    let part_of = |mount: &MountPoint| {
+        handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
+            MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
+            _ => None,
+        })
+    };
+    let (root, missing, namespace) = match standing(handle, &root, &mounts, part_of) {
+        Some(Standing { root, missing, namespace }) => (root, Some(missing), Some(namespace)),
+        None => (root, None, None),
+    };
+    let over = mounts.iter().filter(|mount| clean.starts_with(&mount.target));
+    let Some(mount) = over.max_by_key(|mount| mount.target.len()) else { return Ok(own(root, turn, namespace)) };
+    if missing.is_some_and(|missing| !missing.contains(&mount.target)) {
+        return Ok(Place { read_only: mount.read_only, ..own(root, turn, namespace) });
+    }
+    let part = part_of(mount);
     let inside = clean.strip_prefix(&mount.target).unwrap_or(Path::new("")).to_owned();
     let end = ["/.", "/"].into_iter().find(|end| path.ends_with(end)).unwrap_or_default();
     let as_folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -227,10 +249,41 @@ fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> R
             read_only: mount.read_only,
             whole: false,
             turn,
+            _mounts: None,
         }),
         // A single file: it is what stands there.
-        Err(_) => Ok(own(root, turn)),
+        Err(_) => Ok(own(root, turn, namespace)),
     }
+}
+
+/// The tree of a workload that rests with what is mounted in it. `None` where there is nothing to mount, or it cannot be: then
+/// the words of a path tell what it leads into.
+fn standing<'h>(
+    handle: &'h Handle,
+    root: &OwnedFd,
+    mounts: &[&MountPoint],
+    part_of: impl Fn(&MountPoint) -> Option<(&'h PathBuf, &'h PathBuf)>,
+) -> Option<Standing> {
+    let Program::Layers { lower, upper, .. } = &handle.fixed.program else { return None };
+    // One layer alone is not mounted.
+    if mounts.is_empty() || lower.is_empty() {
+        return None;
+    }
+    let mut all: Vec<standing::Mount> = mounts
+        .iter()
+        .map(|mount| {
+            let (source, subpath) = match part_of(mount) {
+                Some((volume, subpath)) => (volume.clone(), Some(subpath.clone())),
+                None => (mount.source.clone(), None),
+            };
+            standing::Mount { source, subpath, target: mount.target.clone(), read_only: mount.read_only }
+        })
+        .collect();
+    all.sort_by_key(|mount| mount.target.len());
+    let stands = standing::stand(root, upper, &all);
+    stands
+        .inspect_err(|error| tracing::warn!(workload.id = handle.id(), %error, "the volumes of a workload that rests are not mounted"))
+        .ok()
 }
 
 /// The root of a workload's file tree, and whether that is its process's. For reading, nothing is mounted that another
@@ -250,13 +303,23 @@ fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineErr
             if same { Ok((root, true)) } else { Err(io::ErrorKind::NotFound.into()) }
         }),
         (Status::Removing | Status::Dead, _) => return Err(busy(handle)),
-        _ if to_write => rootfs::open_writable(lower, upper, work).map(|root| (root, false)),
+        // Its own tree refuses then, and its volumes do not.
+        _ if to_write && !handle.fixed.spec.security.read_only_root => {
+            rootfs::open_writable(lower, upper, work).map(|root| (root, false))
+        }
         _ => {
             let layers: Vec<PathBuf> = lower.iter().chain([upper]).cloned().collect();
             rootfs::open_merged(&layers).map(|root| (root, false))
         }
     };
-    opened.map_err(|source| EngineError::File { path: upper.clone(), source })
+    opened.map_err(|source| match handle.view().state.status {
+        // Its process, or its folder, went while it was looked for.
+        status if status != view.state.status => EngineError::conflict(format!(
+            "container {} is being started, ended or removed: try again in a moment",
+            handle.id()
+        )),
+        _ => EngineError::File { path: upper.clone(), source },
+    })
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -611,26 +674,39 @@ fn open_file(parent: BorrowedFd<'_>, base: &OsStr) -> io::Result<Option<std::fs:
 }
 
 /// `archive` may be compressed, as Docker takes it.
-fn extract(root: &OwnedFd, folder: &Path, archive: impl Read, how: Unpack) -> io::Result<()> {
-    let mut archive = tar::Archive::new(Bounded::new(bireme_image::open_any(archive)?));
+fn extract(root: &OwnedFd, folder: &Path, archive: impl Read, how: Unpack, wanted: &Wanted) -> io::Result<()> {
+    let mut archive = tar::Archive::new(Bounded::new(bireme_image::open_bounded(archive)?));
     let mut folders = FolderTimes::default();
-    for (count, entry) in archive.entries()?.enumerate() {
-        if count >= MOST_ENTRIES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {MOST_ENTRIES} entries")));
-        }
+    let mut made = 0;
+    for entry in archive.entries()? {
+        count(&mut made)?;
+        wanted.check()?;
         let mut entry = entry?;
-        let name = entry.path()?.into_owned();
+        let records = records_of(&mut entry)?;
+        let name = match records.sparse.name() {
+            Some(name) => PathBuf::from(OsStr::from_bytes(name)),
+            None => entry.path()?.into_owned(),
+        };
         let inside = plain(&name)?;
         if inside.as_os_str().is_empty() {
             continue;
         }
-        let (parent, base) = make_parents(root, folder, &inside)?;
-        place(root, folder, &mut entry, parent.as_fd(), &base, how)?;
+        let (parent, base) = make_parents(root, folder, &inside, &mut made)?;
+        place(root, folder, &mut entry, &records, (parent.as_fd(), &base), how, wanted)?;
         if entry.header().entry_type() == EntryType::Directory {
             folders.remember(folder.join(&inside), entry.header().mtime().unwrap_or(0));
         }
     }
     folders.set(root);
+    Ok(())
+}
+
+/// Counts an entry, or a folder that no entry names.
+fn count(made: &mut usize) -> io::Result<()> {
+    *made += 1;
+    if *made > MOST_ENTRIES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has more than {MOST_ENTRIES} entries")));
+    }
     Ok(())
 }
 
@@ -710,18 +786,27 @@ fn remove(parent: BorrowedFd<'_>, base: &OsStr, depth: usize) -> io::Result<()> 
     Ok(fs::unlinkat(parent, base, AtFlags::REMOVEDIR)?)
 }
 
-/// The extended attributes that an entry brings.
-fn attributes_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String, Vec<u8>)>> {
-    let mut found = Vec::new();
-    let Some(records) = entry.pax_extensions()? else { return Ok(found) };
+/// What extended headers say of an entry.
+struct Records {
+    /// Extended attributes.
+    attributes: Vec<(String, Vec<u8>)>,
+    sparse: Sparse,
+}
+
+fn records_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Records> {
+    let (mut attributes, mut sparse) = (Vec::new(), Sparse::default());
+    let Some(records) = entry.pax_extensions()? else { return Ok(Records { attributes, sparse }) };
     for record in records {
         let record = record?;
+        if let Ok(key) = record.key() {
+            sparse.note(key, record.value_bytes())?;
+        }
         let name = record.key().ok().and_then(|key| key.strip_prefix(xattr::PAX_PREFIX));
         if let Some(name) = name.filter(|name| xattr::travels(name)) {
-            found.push((name.to_owned(), record.value_bytes().to_vec()));
+            attributes.push((name.to_owned(), record.value_bytes().to_vec()));
         }
     }
-    Ok(found)
+    Ok(Records { attributes, sparse })
 }
 
 /// The path without its root and `.`; `..` is refused.
@@ -742,7 +827,7 @@ fn plain(path: &Path) -> io::Result<PathBuf> {
     Ok(inside)
 }
 
-fn make_parents(root: &OwnedFd, folder: &Path, inside: &Path) -> io::Result<(OwnedFd, std::ffi::OsString)> {
+fn make_parents(root: &OwnedFd, folder: &Path, inside: &Path, made: &mut usize) -> io::Result<(OwnedFd, OsString)> {
     let base = inside.file_name().unwrap_or_default().to_owned();
     let mut path = folder.to_owned();
     let mut parent = in_root(root, &path, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -750,6 +835,7 @@ fn make_parents(root: &OwnedFd, folder: &Path, inside: &Path) -> io::Result<(Own
         path.push(part);
         parent = match in_root(root, &path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                count(made)?;
                 fs::mkdirat(&parent, part.as_os_str(), Mode::from_raw_mode(0o755))?;
                 in_root(root, &path, OFlags::PATH | OFlags::DIRECTORY)?
             }
@@ -763,11 +849,11 @@ fn place<R: Read>(
     root: &OwnedFd,
     folder: &Path,
     entry: &mut tar::Entry<'_, R>,
-    parent: BorrowedFd<'_>,
-    base: &OsStr,
+    records: &Records,
+    (parent, base): (BorrowedFd<'_>, &OsStr),
     how: Unpack,
+    wanted: &Wanted,
 ) -> io::Result<()> {
-    let attributes = attributes_of(entry)?;
     let header = entry.header();
     let kind = header.entry_type();
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -791,7 +877,8 @@ fn place<R: Read>(
         return Err(bad(format!("cannot overwrite {old} {:?} with {new}", base.display())));
     }
     let clear = || remove(parent, base, 0);
-    let give = |file: BorrowedFd<'_>| attributes.iter().try_for_each(|(name, value)| xattr::give(file, name, value));
+    let give =
+        |file: BorrowedFd<'_>| records.attributes.iter().try_for_each(|(name, value)| xattr::give(file, name, value));
     match kind {
         EntryType::Directory => {
             if !folder_stands {
@@ -807,7 +894,14 @@ fn place<R: Read>(
             clear()?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
-            io::copy(entry, &mut file)?;
+            // Zeros that the archive only tells of are no reading from which to notice that nobody waits any more.
+            let mut look = |length: u64| {
+                if kind == EntryType::GNUSparse && length > LONGEST_SPARSE {
+                    return Err(bad(format!("a sparse file is longer than {LONGEST_SPARSE} bytes")));
+                }
+                wanted.check()
+            };
+            content::write(entry, &records.sparse, &mut file, &mut look)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;
             // After the owner, whose change takes a file's capabilities away.
@@ -955,7 +1049,7 @@ mod tests {
         std::fs::write(from.join(&long), "y").unwrap();
         let (parent, base) = parent_of(&root, "/etc").unwrap();
         let archive = packed(parent.as_fd(), &base, "copy");
-        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         let to = temp.path().join("root/copy");
         let (one, two) = (std::fs::metadata(to.join("one")).unwrap(), std::fs::metadata(to.join("two")).unwrap());
         assert_eq!((one.ino(), one.nlink()), (two.ino(), 2));
@@ -985,7 +1079,7 @@ mod tests {
         header.set_mode(0o755);
         builder.append_data(&mut header, "planted/", io::empty()).unwrap();
         let archive = builder.into_inner().unwrap();
-        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/"), archive.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         let mut found = [0_u8; 200];
         let length = fs::listxattr(temp.path().join("root/planted"), &mut found).unwrap();
         let found = String::from_utf8_lossy(&found[..length]).into_owned();
@@ -1005,11 +1099,11 @@ mod tests {
             (&file, "cannot overwrite directory \"d\" with non-directory"),
             (&tree, "cannot overwrite non-directory \"f\" with directory"),
         ] {
-            let refused = extract(&root, Path::new("/etc"), tar.as_slice(), kept).unwrap_err();
+            let refused = extract(&root, Path::new("/etc"), tar.as_slice(), kept, &Wanted::default()).unwrap_err();
             assert!(refused.to_string().contains(words), "{refused}");
         }
-        extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default()).unwrap();
-        extract(&root, Path::new("/etc"), tree.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
+        extract(&root, Path::new("/etc"), tree.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/etc/d")).unwrap(), "now a file");
         assert!(temp.path().join("root/etc/f").is_dir());
     }
@@ -1025,7 +1119,7 @@ mod tests {
         }
         let tar = archive(&[("d", EntryType::Regular, "now a file")]);
         let grown = crate::testing::peak(|| {
-            extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default()).unwrap();
+            extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         });
         assert_eq!(std::fs::read_to_string(full).unwrap(), "now a file");
         assert!(grown < 8 << 20, "{} MiB", grown >> 20);
@@ -1062,7 +1156,7 @@ mod tests {
             return;
         }
         let file = archive(&[("d", EntryType::Regular, "now a file")]);
-        let refused = extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default());
+        let refused = extract(&root, Path::new("/etc"), file.as_slice(), Unpack::default(), &Wanted::default());
         rustix::mount::unmount(&at, rustix::mount::UnmountFlags::DETACH).unwrap();
         assert!(refused.unwrap_err().to_string().contains("mounted there"));
         assert!(kept.exists());
@@ -1091,7 +1185,7 @@ mod tests {
     fn what_goes_in_comes_out_and_nothing_lands_outside() {
         let (temp, root) = folder();
         let tar = archive(&[("a/b.txt", EntryType::Regular, "hello"), ("a/link", EntryType::Symlink, "b.txt")]);
-        extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/etc"), tar.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/etc/a/link")).unwrap(), "hello");
         let (parent, base) = parent_of(&root, "/etc/a").unwrap();
         let out = packed(parent.as_fd(), &base, "a");
@@ -1104,22 +1198,24 @@ mod tests {
             .unwrap();
         packed.stdin.take().unwrap().write_all(&archive(&[("zipped", EntryType::Regular, "small")])).unwrap();
         let packed = packed.wait_with_output().unwrap().stdout;
-        extract(&root, Path::new("/"), packed.as_slice(), Unpack::default()).unwrap();
+        extract(&root, Path::new("/"), packed.as_slice(), Unpack::default(), &Wanted::default()).unwrap();
         assert_eq!(std::fs::read_to_string(temp.path().join("root/zipped")).unwrap(), "small");
 
         let climbing = archive(&[("../../outside/x", EntryType::Regular, "no")]);
         assert_eq!(
-            extract(&root, Path::new("/etc"), climbing.as_slice(), Unpack::default()).unwrap_err().kind(),
+            extract(&root, Path::new("/etc"), climbing.as_slice(), Unpack::default(), &Wanted::default())
+                .unwrap_err()
+                .kind(),
             io::ErrorKind::InvalidData
         );
         symlink(temp.path().join("outside"), temp.path().join("root/etc/way")).unwrap();
         let through = archive(&[("way/x", EntryType::Regular, "no")]);
         // The link's target is looked for inside the root, where it is not.
-        assert!(extract(&root, Path::new("/etc"), through.as_slice(), Unpack::default()).is_err());
+        assert!(extract(&root, Path::new("/etc"), through.as_slice(), Unpack::default(), &Wanted::default()).is_err());
         let planted = archive(&[("out", EntryType::Symlink, "../../outside"), ("out/x", EntryType::Regular, "no")]);
-        let _ = extract(&root, Path::new("/etc"), planted.as_slice(), Unpack::default());
+        let _ = extract(&root, Path::new("/etc"), planted.as_slice(), Unpack::default(), &Wanted::default());
         assert_eq!(std::fs::read_dir(temp.path().join("outside")).unwrap().count(), 0);
         let device = archive(&[("null", EntryType::Char, "")]);
-        assert!(extract(&root, Path::new("/etc"), device.as_slice(), Unpack::default()).is_err());
+        assert!(extract(&root, Path::new("/etc"), device.as_slice(), Unpack::default(), &Wanted::default()).is_err());
     }
 }

@@ -29,7 +29,7 @@ use crate::lifecycle::Ask;
 use crate::log::{self, LogStream};
 use crate::memory::{Memory, Sync};
 use crate::network::{Networks, finds_names, named_networks};
-use crate::owner::{Command, Owner};
+use crate::owner::{self, Command, Owner};
 use crate::record::Kind;
 use crate::request::{
     Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
@@ -119,6 +119,8 @@ pub(crate) const CLEARED_WITHIN: Duration = Duration::from_secs(20);
 const CREATING: &str = "creating";
 
 /// How often a whole copy of the database is written.
+/// How often a published port is tried to be taken that another program had when the engine started.
+const RETAKEN_EACH: Duration = Duration::from_secs(2);
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 
 /// The folders of one workload.
@@ -307,6 +309,30 @@ impl Engine {
         }
         for (forward, reason) in &swept.refused {
             tracing::warn!(?forward, reason, "a published port could not be taken up again");
+        }
+        for (forward, reason) in &swept.taken {
+            tracing::warn!(?forward, reason, "a published port is another program's, and is taken up once it is free");
+        }
+        if !swept.taken.is_empty() {
+            let engine = self.clone();
+            self.spawn(async move {
+                while !matches!(engine.net().retake_ports().await, Ok(0)) {
+                    tokio::time::sleep(RETAKEN_EACH).await;
+                }
+            });
+        }
+        for endpoint in &swept.detached {
+            // As a disconnect leaves it that an earlier engine was killed over.
+            match self.net().attach(endpoint).await {
+                Ok(_) => {
+                    tracing::info!(workload.id = endpoint.owner, "a workload that had lost an interface has it again")
+                }
+                Err(error) => tracing::warn!(
+                    workload.id = endpoint.owner,
+                    error = &error as &dyn std::error::Error,
+                    "a workload has lost an interface: disconnect it from its networks and connect it again"
+                ),
+            }
         }
         self.make_default_networks().await?;
         for (handle, _, _, moving) in &found {
@@ -1220,7 +1246,13 @@ impl Engine {
         let patience = patience(handle, how);
         let mut ends = handle.ends();
         let count = ends.borrow_and_update().count;
-        self.signal(handle, signal).await?;
+        if let Err(error) = self.signal(handle, signal).await {
+            if signal == Signal::KILL {
+                return Err(error);
+            }
+            // Whoever refuses it is killed when its time is over.
+            tracing::warn!(id = %handle.id(), error = &error as &dyn std::error::Error, "a stop signal was not taken");
+        }
         let ended = async {
             if let Err(error) = self.thaw(handle).await {
                 tracing::warn!(id = %handle.id(), %error, "a paused workload that is stopped does not go on");
@@ -1233,7 +1265,11 @@ impl Engine {
         };
         if !in_time {
             self.signal(handle, Signal::KILL).await?;
-            let _ = handle.ends().wait_for(|ends| ends.count > count || ends.gone).await;
+            let mut ends = handle.ends();
+            let ended = ends.wait_for(|ends| ends.count > count || ends.gone);
+            if tokio::time::timeout(owner::DYING, ended).await.is_err() {
+                return Err(owner::hangs(handle, "stop it again later"));
+            }
         }
         handle.emit(self, "stop", []);
         Ok(())

@@ -42,6 +42,7 @@ mod resolve;
 pub mod restart;
 mod rootfs;
 mod size;
+mod standing;
 #[cfg(test)]
 mod testing;
 pub mod update;

@@ -5,7 +5,9 @@
 //!   workloads(id, name, fixed, moving)   fixed: view::Fixed, written once; moving: Moving, written at each change
 //!   networks(id, name, record)           view::Network
 //!   volumes(name, record)                view::Volume
+//!   generation(number)                   how many changes were synced
 //!   pragma user_version                  the schema's version
+//! <data_root>/generation                 how many changes it had, to know one that was put back
 //! <data_root>/records/                   a copy of each record, see record.rs
 //! <data_root>/backup/engine.db.1 … .3    the whole, the newest first
 //! <data_root>/broken/engine.db.<time>    databases that could not be read
@@ -16,7 +18,8 @@
 //! never opens a torn database. Decision 0004 argues the choice, decision 0012 what happens when the database is lost.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -25,6 +28,7 @@ use bireme_image::database::{self, Ballast, Found, Trouble};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::EngineError;
 use crate::container::Moving;
@@ -37,6 +41,12 @@ const SCHEMA: &str = "
     create table if not exists workloads (id text primary key, name text not null unique, fixed text not null, moving text not null) strict, without rowid;
     create table if not exists networks (id text primary key, name text not null unique, record text not null) strict, without rowid;
     create table if not exists volumes (name text primary key, record text not null) strict, without rowid;
+";
+
+/// How many changes were on the disk before they were answered.
+const GENERATION: &str = "
+    create table if not exists generation (number integer not null) strict;
+    insert into generation select 0 where not exists (select 1 from generation);
 ";
 
 /// A handle on the database; clones share one connection.
@@ -100,6 +110,14 @@ impl Memory {
         let file = |source| EngineError::File { path: path.clone(), source };
         let records = Records::open(data_root).map_err(file)?;
         let (connection, found) = database::open(&path, |connection| tables(connection, &path))?;
+        let rolled_back = was_rolled_back(&connection, data_root);
+        let found = match found {
+            Found::Whole if rolled_back => {
+                tracing::error!(path = %path.display(), "the database is older than it was: somebody has put an earlier one back");
+                Found::Older
+            }
+            found => found,
+        };
         let memory = Self {
             connection: Arc::new(Mutex::new(connection)),
             records,
@@ -396,6 +414,9 @@ impl Memory {
                     transaction.execute(forgetting(*kind), [name])?;
                 }
                 work(&transaction)?;
+                if sync == Sync::Full {
+                    transaction.execute("update generation set number = number + 1", [])?;
+                }
                 transaction.commit()
             };
             let changed = match room {
@@ -406,6 +427,9 @@ impl Memory {
                 connection.pragma_update(None, "synchronous", "normal")?;
             }
             changed?;
+            if sync == Sync::Full {
+                note_generation(&connection, &memory.data_root);
+            }
             memory.owed().retain(|one| !owed.contains(one));
             for copy in put {
                 memory.copy(copy);
@@ -475,7 +499,8 @@ impl Memory {
         })?
         .into_iter()
         .filter(|[id, ..]| !self.owes(Kind::Workload, id))
-        .filter_map(|[_, name, fixed, moving]| {
+        .filter_map(|[id, name, fixed, moving]| {
+            let fixed = at_home(&id, fixed, &self.data_root);
             // One that cannot be read is no reason to do without all others; it stays where it is.
             let read = parse(&name, &fixed).and_then(|fixed| Ok((name.clone(), fixed, parse(&name, &moving)?)));
             read.inspect_err(|error| {
@@ -538,8 +563,13 @@ impl Memory {
         self.forget(Kind::Volume, name, Sync::Full, vec![Copy::Forget(Kind::Volume, name.to_owned())]).await
     }
 
+    /// With the folders that they have under this data root, wherever they were recorded.
     pub(crate) fn volumes(&self) -> Result<Vec<crate::view::Volume>, EngineError> {
-        self.records(Kind::Volume, "select name, name, record from volumes")
+        let mut volumes: Vec<Volume> = self.records(Kind::Volume, "select name, name, record from volumes")?;
+        for volume in &mut volumes {
+            volume.mountpoint = self.data_root.join("volumes").join(&volume.name).join("_data");
+        }
+        Ok(volumes)
     }
 
     fn records<T: DeserializeOwned>(&self, kind: Kind, query: &str) -> Result<Vec<T>, EngineError> {
@@ -568,7 +598,111 @@ impl Memory {
     }
 }
 
-/// Brings the tables up to date.
+/// The record of a workload with its paths below this data root. It may have been moved since, or copied: what is written then
+/// would be written into the files of the other.
+fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
+    fn replace(value: &mut Value, old: &str, new: &str) {
+        match value {
+            Value::String(text) => {
+                if let Some(rest) = text.strip_prefix(old).filter(|rest| rest.starts_with('/')) {
+                    *text = format!("{new}{rest}");
+                }
+            }
+            Value::Array(all) => all.iter_mut().for_each(|one| replace(one, old, new)),
+            Value::Object(all) => all.values_mut().for_each(|one| replace(one, old, new)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    /// The root of the first path that is one of its own folder.
+    fn root_of<'v>(value: &'v Value, own: &str) -> Option<&'v str> {
+        match value {
+            Value::String(text) => text.rsplit_once(own).map(|(root, _)| root).filter(|root| root.starts_with('/')),
+            Value::Array(all) => all.iter().find_map(|one| root_of(one, own)),
+            Value::Object(all) => all.values().find_map(|one| root_of(one, own)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => None,
+        }
+    }
+    let (Some(new), Ok(mut value)) = (data_root.to_str(), serde_json::from_str::<Value>(&fixed)) else { return fixed };
+    let own = format!("/containers/{id}/");
+    let places = [("/log_path", own.as_str()), ("/program", &own), ("/program", "/images/")];
+    let old = places.into_iter().find_map(|(place, own)| root_of(value.pointer(place)?, own)).map(str::to_owned);
+    match old {
+        Some(old) if old != new => {
+            replace(&mut value, &old, new);
+            value.to_string()
+        }
+        _ => fixed,
+    }
+}
+
+fn generation_file(data_root: &Path) -> PathBuf {
+    data_root.join("generation")
+}
+
+fn generation(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("select number from generation", [], |row| row.get(0))
+}
+
+/// Whether changes that were answered are not in the database. To be asked once, at open.
+fn was_rolled_back(connection: &Connection, data_root: &Path) -> bool {
+    let written = std::fs::read_to_string(generation_file(data_root)).ok();
+    let written = written.and_then(|text| text.trim().parse::<i64>().ok());
+    let rolled_back = written.is_some_and(|written| generation(connection).is_ok_and(|known| known < written));
+    note_generation(connection, data_root);
+    rolled_back
+}
+
+/// Notes beside the database how many changes it has, after the last of them is on the disk. A smaller number than there is
+/// does no harm, so this need not be.
+fn note_generation(connection: &Connection, data_root: &Path) {
+    let path = generation_file(data_root);
+    let new = path.with_extension("new");
+    let noted = generation(connection).map_err(std::io::Error::other).and_then(|number| {
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(format!("{number}\n").as_bytes())?;
+        std::fs::rename(&new, &path)
+    });
+    if let Err(error) = noted {
+        tracing::warn!(path = %path.display(), %error, "the number of changes of the database is not noted");
+    }
+}
+
+/// Reads all there is: what is damaged where no check of the database looks would keep the engine from starting.
+fn read_all(connection: &Connection) -> rusqlite::Result<()> {
+    for query in [
+        "select id, name, fixed, moving from workloads",
+        "select id, name, record from networks",
+        "select name, record from volumes",
+        "select number from generation",
+    ] {
+        let mut statement = connection.prepare(query)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            for column in 0..columns {
+                let value = row.get_ref(column)?;
+                if value.data_type() != rusqlite::types::Type::Integer {
+                    value.as_str()?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether an error is the database's, so that a copy does better, and not the disk's or the memory's.
+fn is_broken(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    // SQLITE_IOERR_SHORT_READ: it ends before its end.
+    const SHORT_READ: i32 = 522;
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, DatabaseCorrupt | NotADatabase) || failure.extended_code == SHORT_READ
+        }
+        _ => true,
+    }
+}
+
 /// Whether the folder above `path` lists it. What is mounted at `path` is not asked: its server may be silent.
 fn is_listed(path: &Path) -> bool {
     let Some(above) = path.parent() else { return true };
@@ -576,6 +710,7 @@ fn is_listed(path: &Path) -> bool {
     entries.into_iter().any(|entry| Some(entry.file_name().as_os_str()) == path.file_name())
 }
 
+/// Brings the tables up to date.
 fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<EngineError>> {
     let schema = |source| Trouble::Other(failed("its schema", source));
     let version: Option<i64> =
@@ -585,6 +720,7 @@ fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<Engine
             let create = |connection: &mut Connection| {
                 let transaction = connection.transaction()?;
                 transaction.execute_batch(SCHEMA)?;
+                transaction.execute_batch(GENERATION)?;
                 transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
                 transaction.commit()
             };
@@ -593,7 +729,16 @@ fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<Engine
         SCHEMA_VERSION => {
             let ours = "select count(*) from sqlite_schema where type = 'table' and name in ('workloads', 'networks', 'volumes')";
             let count: i64 = connection.query_row(ours, [], |row| row.get(0)).map_err(schema)?;
-            if count == 3 { Ok(()) } else { Err(Trouble::Broken("it lacks tables".to_owned())) }
+            if count != 3 {
+                return Err(Trouble::Broken("it lacks tables".to_owned()));
+            }
+            // Older engines do not know it, and do without.
+            connection.execute_batch(GENERATION).and_then(|()| read_all(connection)).map_err(|error| {
+                match is_broken(&error) {
+                    true => Trouble::Broken(error.to_string()),
+                    false => schema(error),
+                }
+            })
         }
         newer => Err(Trouble::Other(EngineError::unsupported(format!(
             "{} has schema version {newer}, this biremed knows {SCHEMA_VERSION}: start the newer biremed, or use another --data-root",

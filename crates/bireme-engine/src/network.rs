@@ -51,7 +51,21 @@ pub(crate) struct Networks {
     /// Networks are made and removed one at a time: none is removed that is half made, or made again meanwhile.
     making: tokio::sync::Mutex<()>,
     /// Names are changed and told under this, so that an older change never follows a newer one.
-    naming: tokio::sync::Mutex<()>,
+    naming: Naming,
+}
+
+/// Whose turn it is to change the names of each network: who is slow to hear of one holds up no other.
+#[derive(Default)]
+struct Naming(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+
+impl Naming {
+    fn of(&self, network: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if !all.contains_key(network) {
+            all.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        Arc::clone(all.entry(network.to_owned()).or_default())
+    }
 }
 
 struct Entry {
@@ -1090,7 +1104,8 @@ impl Engine {
     /// Tells a workload that runs on which networks it finds names now.
     async fn tell_networks(&self, handle: &Handle, endpoints: &[Endpoint]) {
         if let Some(workload) = handle.workload() {
-            workload.networks_changed(named_networks(endpoints)).await;
+            // Who is about to be ended need not know them.
+            let _ = handle.unless_hurried(workload.networks_changed(named_networks(endpoints))).await;
         }
     }
 
@@ -1176,7 +1191,8 @@ impl Engine {
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.network_name != DEFAULT) {
             let Ok(id) = NetworkId::parse(&endpoint.network) else { continue };
             // An older change never follows a newer one.
-            let _one_at_a_time = self.network_list().naming.lock().await;
+            let turn = self.network_list().naming.of(&endpoint.network);
+            let _one_at_a_time = turn.lock().await;
             let (changed, linked) = {
                 let mut tables = self.network_list().tables();
                 let table = tables.entry(endpoint.network.clone()).or_default();
@@ -1202,12 +1218,12 @@ impl Engine {
 
     /// Tells everyone concerned all names that were taken up.
     pub(crate) async fn tell_all_names(&self) {
-        let _one_at_a_time = self.network_list().naming.lock().await;
-        let all: Vec<_> = {
-            let tables = self.network_list().tables();
-            tables.iter().map(|(network, table)| (network.clone(), table.all(), table.linked())).collect()
-        };
-        for (network, names, linked) in all {
+        let networks: Vec<String> = self.network_list().tables().keys().cloned().collect();
+        for network in networks {
+            let turn = self.network_list().naming.of(&network);
+            let _one_at_a_time = turn.lock().await;
+            let all = self.network_list().tables().get(&network).map(|table| (table.all(), table.linked()));
+            let Some((names, linked)) = all else { continue };
             if let Ok(id) = NetworkId::parse(&network) {
                 self.net().set_network_names(&id, names.clone(), linked);
             }
@@ -1219,7 +1235,8 @@ impl Engine {
 
     /// Forgets the names of a network that is removed.
     async fn forget_names(&self, network: &str) {
-        let _one_at_a_time = self.network_list().naming.lock().await;
+        let turn = self.network_list().naming.of(network);
+        let _one_at_a_time = turn.lock().await;
         if self.network_list().tables().remove(network).is_some() {
             for resolver in self.resolvers() {
                 resolver.names_changed(network, NamesChange::All(Names::new())).await;

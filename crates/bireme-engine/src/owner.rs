@@ -220,7 +220,7 @@ impl Owner {
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
                     self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
                     if let Some(workload) = self.handle.workload() {
-                        workload.renamed(&self.name).await;
+                        let _ = self.handle.unless_hurried(workload.renamed(&self.name)).await;
                     }
                 }
                 let _ = reply.send(result);
@@ -635,14 +635,9 @@ impl Owner {
             }
             self.handle.emit(&self.engine, "kill", [("signal", "9")]);
             let exit = match unreached {
-                None => tokio::time::timeout(DYING, ended(&mut self.end)).await.map_err(|_| {
-                    EngineError::conflict(format!(
-                        "container {} was killed and has not ended within {} s: some process of it hangs in the kernel; \
-                         remove it again later",
-                        self.handle.id(),
-                        DYING.as_secs()
-                    ))
-                })?,
+                None => tokio::time::timeout(DYING, ended(&mut self.end))
+                    .await
+                    .map_err(|_| hangs(&self.handle, "remove it again later"))?,
                 Some(error) => tokio::time::timeout(LEAVING, ended(&mut self.end)).await.map_err(|_| error)?,
             };
             let auto_removed = Box::pin(self.on_end(exit)).await;
@@ -682,7 +677,16 @@ async fn clear_unwanted(workload: Box<dyn Workload>) {
 const LEAVING: Duration = Duration::from_secs(10);
 
 /// How long the end of what was killed is waited for.
-const DYING: Duration = Duration::from_secs(30);
+pub(crate) const DYING: Duration = Duration::from_secs(30);
+
+/// What was killed has not ended in that time.
+pub(crate) fn hangs(handle: &Handle, then: &str) -> EngineError {
+    EngineError::conflict(format!(
+        "container {} was killed and has not ended within {} s: a process of it may hang in the kernel; {then}",
+        handle.id(),
+        DYING.as_secs()
+    ))
+}
 
 /// Before an automatic removal that failed so often before is tried again. Pure.
 fn removal_pause(failed: u32) -> Duration {

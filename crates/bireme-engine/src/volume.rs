@@ -316,7 +316,7 @@ impl Engine {
     /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
         // Under the lock under which a create claims what it mounts, or it would lose it in that moment.
-        let _making = self.volume_list().making.lock().await;
+        let making = self.volume_list().making.lock().await;
         let volume = match self.volume(name) {
             Ok(volume) => volume,
             Err(_) if force => return Ok(()),
@@ -351,14 +351,20 @@ impl Engine {
                 )));
             }
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
-            // Then what takes space, so that a full disk has room to remember in; the mark of it goes last.
-            engine::set_aside(&folder, &to)?;
-            Ok(removal::empty_tree_until(&to, Instant::now() + engine::CLEARED_WITHIN).map_err(file(to)))
+            engine::set_aside(&folder, &to)
         });
-        let emptied = moved.await.map_err(|_| EngineError::Stopping)??;
+        moved.await.map_err(|_| EngineError::Stopping)??;
         let forgotten = self.memory().delete_volume(name).await;
         self.volume_list().list().remove(name);
-        let emptied = emptied?;
+        // What takes time keeps nobody from making another volume.
+        drop(making);
+        let path = aside.clone();
+        let emptied = tokio::task::spawn_blocking(move || {
+            removal::empty_tree_until(&path, Instant::now() + engine::CLEARED_WITHIN)
+                .map_err(|source| EngineError::File { path, source })
+        });
+        let emptied = emptied.await.map_err(|_| EngineError::Stopping)??;
+        // The mark of it goes last.
         if forgotten {
             self.end_removal(aside, emptied);
         }

@@ -57,6 +57,16 @@ impl Engine {
         engine
     }
 
+    /// With what another engine left in `data_root`, which is moved to its own.
+    #[track_caller]
+    pub fn on(data_root: &Path) -> Self {
+        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
+        let mut engine = Self { folder, daemon: None, flags: Vec::new(), small_disk: false };
+        std::os::unix::fs::symlink(data_root, engine.data_root()).expect("a link can be made");
+        engine.launch();
+        engine
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

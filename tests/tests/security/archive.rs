@@ -271,3 +271,87 @@ fn copies_and_starts_do_not_meet() {
     engine.docker(["rm", "-f", "early0", "early1", "early2", "late"]).stdout();
     engine.finish();
 }
+
+/// Where a path leads is known once all that would be mounted is there: a copy would land below a volume, and not be seen, or
+/// lack what the volume has.
+#[test]
+fn copies_of_a_container_that_rests_see_its_volumes() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    let script = "echo in > /data/vol/in; echo host > /h/f; ln -s /data/vol /link";
+    let host = engine.folder().join("host");
+    std::fs::create_dir(&host).unwrap();
+    let bind = format!("{}:/h", host.display());
+    let run = ["run", "--name", "cc", "-v", "vv:/data/vol", "-v", &bind, "--read-only", "--tmpfs", "/tmp"];
+    let failed = engine.docker(run.iter().chain(&["busybox", "sh", "-c", script]));
+    // Its own tree is closed; so the link is made by another.
+    failed.fails(1, "Read-only file system");
+    engine.docker(["rm", "cc"]).stdout();
+    let run = ["run", "--name", "cc", "-v", "vv:/data/vol", "-v", &bind];
+    engine.docker(run.iter().chain(&["busybox", "sh", "-c", script])).stdout();
+    let file = engine.folder().join("file");
+    std::fs::write(&file, "copied").unwrap();
+    let copy = |from: &str, to: &str| engine.docker(["cp", from, to]);
+    copy(file.to_str().unwrap(), "cc:/link/by-link").stdout();
+    copy(file.to_str().unwrap(), "cc:/h/by-path").stdout();
+    let tree = engine.folder().join("tree");
+    std::fs::create_dir_all(tree.join("vol")).unwrap();
+    std::fs::write(tree.join("vol/by-tree"), "copied").unwrap();
+    copy(&format!("{}/.", tree.display()), "cc:/data").stdout();
+    let volume = engine.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "vv"]).stdout().trim().to_owned();
+    for (folder, name) in [(volume.as_str(), "by-link"), (&volume, "by-tree"), (host.to_str().unwrap(), "by-path")] {
+        assert_eq!(std::fs::read_to_string(format!("{folder}/{name}")).unwrap(), "copied", "{name}");
+    }
+    let out = engine.folder().join("out");
+    copy("cc:/data", out.to_str().unwrap()).stdout();
+    for name in ["in", "by-link", "by-tree"] {
+        assert!(out.join("vol").join(name).exists(), "{name} is not in the copy");
+    }
+    assert!(copy("cc:/link/in", "-").raw_stdout().contains("in\n"));
+    engine.docker(["start", "-a", "cc"]).stdout();
+    let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", engine.pid())).unwrap();
+    assert!(!mounts.contains("volumes/vv"), "{mounts}");
+    engine.docker(["rm", "-v", "cc"]).stdout();
+    engine.finish();
+}
+
+/// A few bytes tell of terabytes of zeros: they take no space, and end with the client.
+#[test]
+fn holes_of_a_copy_take_no_space() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["create", "--name", "cc", "busybox"]).stdout();
+    let mut sparse = header("sparse", b'S', 0);
+    let size = |block: &mut [u8], bytes: u64| {
+        // One stretch of no bytes, at the end.
+        for (at, number) in [(386, bytes), (398, 0), (483, bytes)] {
+            block[at..at + 12].copy_from_slice(format!("{number:011o} ").as_bytes());
+        }
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    };
+    size(&mut sparse, 4 << 30);
+    let archive = [sparse.as_slice(), &[0; 1024]].concat();
+    let answer = engine.request("PUT", "/containers/cc/archive?path=/", &archive);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let id = engine.docker(["inspect", "-f", "{{.Id}}", "cc"]).stdout().trim().to_owned();
+    let about = std::fs::metadata(engine.data_root().join("containers").join(id).join("diff/sparse")).unwrap();
+    assert_eq!(about.len(), 4 << 30);
+    assert!(about.blocks() < 1000, "{} blocks", about.blocks());
+    // GNU tar's newer form, which Go reads.
+    let folder = engine.folder().join("sparse");
+    std::fs::create_dir(&folder).unwrap();
+    let file = std::fs::File::create(folder.join("holes")).unwrap();
+    file.set_len(3 << 20).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"here", 1 << 20).unwrap();
+    let tar =
+        Command::new("tar").args(["--sparse", "--format=posix", "-cf", "-", "-C"]).arg(&folder).arg("holes").output();
+    let answer = engine.request("PUT", "/containers/cc/archive?path=/", &tar.unwrap().stdout);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let copied = engine.folder().join("copied");
+    engine.docker(["cp", "cc:/holes", copied.to_str().unwrap()]).stdout();
+    assert_eq!(std::fs::read(copied).unwrap(), std::fs::read(folder.join("holes")).unwrap());
+    engine.docker(["rm", "cc"]).stdout();
+    engine.finish();
+}

@@ -38,6 +38,27 @@ fn overwrite(data_root: &Path) {
     let _ = std::fs::remove_file(data_root.join("engine.db-wal"));
 }
 
+fn halve(data_root: &Path) {
+    let path = data_root.join("engine.db");
+    checkpoint(&path);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+}
+
+/// What no check of the database looks at.
+fn spoil(data_root: &Path) {
+    let database = rusqlite::Connection::open(data_root.join("engine.db")).unwrap();
+    database.execute("update workloads set moving = cast(x'7bff' as text) where name = 'ended'", []).unwrap();
+    drop(database);
+    checkpoint(&data_root.join("engine.db"));
+}
+
+/// Brings what was written ahead into the database itself.
+fn checkpoint(path: &Path) {
+    let database = rusqlite::Connection::open(path).unwrap();
+    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+}
+
 fn lose_copies_too(data_root: &Path) {
     lose(data_root);
     std::fs::remove_dir_all(data_root.join("backup")).unwrap();
@@ -76,12 +97,14 @@ fn a_lost_or_broken_database_loses_no_volume_and_no_container() {
     };
     let at = address(&engine);
     type Harm = (&'static str, fn(&Path));
-    let harms: [Harm; 6] = [
+    let harms: [Harm; 8] = [
         ("lost", lose),
         ("empty", empty),
         ("garbage", garble),
         ("truncated", truncate),
         ("overwritten", overwrite),
+        ("cut in the middle", halve),
+        ("with a name that is no text", spoil),
         ("lost with its copies", lose_copies_too),
     ];
     for (what, harm) in harms {
@@ -161,7 +184,9 @@ fn an_older_database_loses_nothing_that_was_made_since() {
     let mut engine = Engine::start();
     engine.load("busybox");
     engine.docker(["volume", "create", "before"]).stdout();
+    engine.docker(["network", "create", "before"]).stdout();
     engine.docker(["create", "--name", "idle", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["create", "--name", "gone", "--restart", "always", "busybox", "sleep", "1000"]).stdout();
     engine.crash();
     let data = engine.data_root();
     let old = engine.folder().join("old");
@@ -188,6 +213,8 @@ fn an_older_database_loses_nothing_that_was_made_since() {
         ])
         .stdout();
     engine.docker(["volume", "rm", "before"]).stdout();
+    engine.docker(["network", "rm", "before"]).stdout();
+    engine.docker(["rm", "gone"]).stdout();
     engine.crash();
     lose(&data);
     for name in ["engine.db", "engine.db-wal"] {
@@ -199,7 +226,12 @@ fn an_older_database_loses_nothing_that_was_made_since() {
     names.sort_unstable();
     assert_eq!(names, ["busy", "since"], "what runs is found again, with the name it has");
     assert_eq!(engine.docker(["exec", "since", "cat", "/s/x"]).stdout(), "x\n");
-    assert!(engine.docker(["network", "ls", "--format", "{{.Name}}"]).stdout().lines().any(|name| name == "since"));
+    let networks = engine.docker(["network", "ls", "--format", "{{.Name}}"]);
+    assert!(networks.stdout().lines().any(|name| name == "since"));
+    // Nor does what was removed come back, and take the place of what is there.
+    assert!(!networks.stdout().lines().any(|name| name == "before"), "{networks}");
+    assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "since\n");
+    assert_eq!(engine.docker(["ps", "-aq", "--filter", "name=gone"]).stdout(), "");
     engine.finish();
 }
 
@@ -713,5 +745,42 @@ fn what_a_shell_left_open_does_not_go_on_to_runners() {
     for pid in started {
         assert!(!holds(pid), "process {pid} has it");
     }
+    engine.finish();
+}
+
+/// Where paths were remembered, an engine on a copy would write into the volumes and containers of the other, and one whose
+/// folder was moved would find nothing.
+#[test]
+fn a_data_root_that_was_copied_or_moved_is_its_own() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let run = ["run", "--name", "cc", "-v", "vv:/d", "-v", "/anonymous", "busybox", "sh", "-c"];
+    engine.docker(run.iter().chain(&["echo precious > /d/f; echo own > /own; echo said"])).stdout();
+    engine.crash();
+    let (here, copy) = (engine.data_root(), engine.folder().join("copy"));
+    assert!(Command::new("cp").arg("-a").args([&here, &copy]).status().unwrap().success());
+    let moved = engine.folder().join("moved");
+    std::fs::rename(&here, &moved).unwrap();
+    // The copy is called as the original was, which is still there.
+    std::fs::rename(&copy, &here).unwrap();
+    let other = Engine::on(&moved);
+    let mountpoint = other.docker(["volume", "inspect", "-f", "{{.Mountpoint}}", "vv"]).stdout().trim().to_owned();
+    assert_eq!(std::fs::canonicalize(&mountpoint).unwrap(), moved.join("volumes/vv/_data").canonicalize().unwrap());
+    assert_eq!(other.docker(["logs", "cc"]).stdout(), "said\n");
+    other.docker(["run", "--rm", "-v", "vv:/d", "busybox", "sh", "-c", "rm /d/*; echo gone > /d/f"]).stdout();
+    other.docker(["start", "-a", "cc"]).stdout();
+    other.docker(["cp", other.data_root().join("engine.db").to_str().unwrap(), "cc:/planted"]).stdout();
+    assert_eq!(std::fs::read_to_string(here.join("volumes/vv/_data/f")).unwrap(), "precious\n");
+    let planted = |root: &Path| {
+        let containers = std::fs::read_dir(root.join("containers")).unwrap().flatten();
+        containers.filter(|one| one.path().join("diff/planted").exists()).count()
+    };
+    assert_eq!((planted(&here), planted(&moved)), (0, 1));
+    other.docker(["commit", "cc", "kept"]).stdout();
+    other.docker(["rm", "-v", "cc"]).stdout();
+    other.finish();
+    engine.come_back();
+    assert_eq!(engine.docker(["run", "--rm", "-v", "vv:/d", "busybox", "cat", "/d/f"]).stdout(), "precious\n");
+    engine.docker(["rm", "-v", "cc"]).stdout();
     engine.finish();
 }
