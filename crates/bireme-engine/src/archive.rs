@@ -855,7 +855,8 @@ fn place<R: Read>(
     wanted: &Wanted,
 ) -> io::Result<()> {
     let header = entry.header();
-    let kind = header.entry_type();
+    let folder_of_old = bireme_image::header_is_oldest(header) && entry.path_bytes().ends_with(b"/");
+    let kind = if folder_of_old { EntryType::Directory } else { header.entry_type() };
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     // What a writer left out is 0, as for Go's reader.
     let number = |field: &[u8], read: io::Result<u64>| match read {
@@ -894,13 +895,15 @@ fn place<R: Read>(
             clear()?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let mut file = std::fs::File::from(fs::openat(parent, base, flags, Mode::RUSR | Mode::WUSR)?);
+            let is_sparse = kind == EntryType::GNUSparse || records.sparse.is_sparse();
             // Zeros that the archive only tells of are no reading from which to notice that nobody waits any more.
             let mut look = |length: u64| {
-                if kind == EntryType::GNUSparse && length > LONGEST_SPARSE {
+                if is_sparse && length > LONGEST_SPARSE {
                     return Err(bad(format!("a sparse file is longer than {LONGEST_SPARSE} bytes")));
                 }
                 wanted.check()
             };
+            look(entry.size())?;
             content::write(entry, &records.sparse, &mut file, &mut look)?;
             fs::fchown(&file, user, group)?;
             fs::fchmod(&file, mode)?;

@@ -47,6 +47,7 @@ const SCHEMA: &str = "
 const GENERATION: &str = "
     create table if not exists generation (number integer not null) strict;
     insert into generation select 0 where not exists (select 1 from generation);
+    update generation set number = 0 where number not between 0 and 4611686018427387904;
 ";
 
 /// A handle on the database; clones share one connection.
@@ -127,6 +128,7 @@ impl Memory {
         };
         memory.ballast.keep();
         memory.reconcile(found)?;
+        note_generation(&memory.lock(), data_root);
         Ok(memory)
     }
 
@@ -601,10 +603,13 @@ impl Memory {
 /// The record of a workload with its paths below this data root. It may have been moved since, or copied: what is written then
 /// would be written into the files of the other.
 fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
+    /// Nothing but what is the engine's own: a container may have the same path among its words.
     fn replace(value: &mut Value, old: &str, new: &str) {
+        const OURS: [&str; 3] = ["/containers/", "/images/", "/volumes/"];
         match value {
             Value::String(text) => {
-                if let Some(rest) = text.strip_prefix(old).filter(|rest| rest.starts_with('/')) {
+                let rest = text.strip_prefix(old).filter(|rest| OURS.iter().any(|folder| rest.starts_with(folder)));
+                if let Some(rest) = rest {
                     *text = format!("{new}{rest}");
                 }
             }
@@ -628,7 +633,13 @@ fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
     let old = places.into_iter().find_map(|(place, own)| root_of(value.pointer(place)?, own)).map(str::to_owned);
     match old {
         Some(old) if old != new => {
-            replace(&mut value, &old, new);
+            for place in ["/log_path", "/program"] {
+                value.pointer_mut(place).into_iter().for_each(|place| replace(place, &old, new));
+            }
+            for list in ["/mounts", "/spec/mounts"] {
+                let mounts = value.pointer_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+                mounts.filter_map(|mount| mount.get_mut("source")).for_each(|source| replace(source, &old, new));
+            }
             value.to_string()
         }
         _ => fixed,
@@ -643,13 +654,11 @@ fn generation(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("select number from generation", [], |row| row.get(0))
 }
 
-/// Whether changes that were answered are not in the database. To be asked once, at open.
+/// Whether changes that were answered are not in the database. To be asked at open, and noted once all is mended.
 fn was_rolled_back(connection: &Connection, data_root: &Path) -> bool {
     let written = std::fs::read_to_string(generation_file(data_root)).ok();
     let written = written.and_then(|text| text.trim().parse::<i64>().ok());
-    let rolled_back = written.is_some_and(|written| generation(connection).is_ok_and(|known| known < written));
-    note_generation(connection, data_root);
-    rolled_back
+    written.is_some_and(|written| generation(connection).is_ok_and(|known| known < written))
 }
 
 /// Notes beside the database how many changes it has, after the last of them is on the disk. A smaller number than there is

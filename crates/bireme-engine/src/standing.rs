@@ -8,7 +8,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, CWD, Mode, OFlags, ResolveFlags};
-use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount_remount, move_mount, open_tree};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree, unmount,
+};
 
 /// Something that is mounted.
 pub(crate) struct Mount {
@@ -47,9 +49,18 @@ pub(crate) fn stand(root: &OwnedFd, at: &Path, mounts: &[Mount]) -> io::Result<S
                 missing.push(mount.target.clone());
             }
         }
+        // Nothing but this tree is in the namespace from here on: whoever reads slowly from it would keep all other mounts of
+        // the machine. Both names are the new root, see pivot_root(2), NOTES.
+        rustix::process::fchdir(&root_folder(&root)?)?;
+        rustix::process::pivot_root(".", ".")?;
+        unmount(".", UnmountFlags::DETACH)?;
         Ok((root, missing))
     })?;
     Ok(Standing { root, missing, namespace })
+}
+
+fn root_folder(root: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(fs::openat(root, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn clone_of(mount: &Mount) -> io::Result<OwnedFd> {

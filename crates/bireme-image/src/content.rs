@@ -75,18 +75,24 @@ impl Sparse {
         Ok(())
     }
 
+    /// Whether an extended header tells of holes.
+    pub fn is_sparse(&self) -> bool {
+        self.name.is_some() || self.map.is_some() || self.major > 0
+    }
+
     /// What the file is called: the name in its header is made up.
     pub fn name(&self) -> Option<&[u8]> {
         self.name.as_deref()
     }
 
     /// The map in front of the data, in blocks of its own.
-    fn read_map(content: &mut impl Read) -> io::Result<Vec<(u64, u64)>> {
+    fn read_map(content: &mut impl Read, wanted: &mut dyn FnMut() -> io::Result<()>) -> io::Result<Vec<(u64, u64)>> {
         let (mut block, mut at) = ([0; 512], 512);
         let mut number = || -> io::Result<u64> {
             let mut value: u64 = 0;
             loop {
                 if at == block.len() {
+                    wanted()?;
                     content.read_exact(&mut block)?;
                     at = 0;
                 }
@@ -110,8 +116,17 @@ impl Sparse {
     }
 }
 
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes of the file, holes and all.
+    pub length: u64,
+    /// Of data, each of which takes a call or two.
+    pub stretches: u64,
+}
+
 /// Writes all of `content` to `file`, which is empty. `length` is told how long the file becomes, before what makes it so
-/// is written, and may end it. Answers the length.
+/// is written, and may end it.
 ///
 /// # Errors
 /// `Read` for `content`, a map that makes no sense, and what `length` answers.
@@ -120,33 +135,41 @@ pub fn write(
     sparse: &Sparse,
     file: &mut File,
     length: &mut dyn FnMut(u64) -> io::Result<()>,
-) -> Result<u64, Failed> {
+) -> Result<Written, Failed> {
+    let mut buffer = vec![0; PIECE];
     let (map, size) = match (sparse.major, &sparse.map, sparse.size) {
-        (1, _, Some(size)) if sparse.minor == 0 => (Sparse::read_map(content).map_err(Failed::Read)?, size),
+        (1, _, Some(size)) if sparse.minor == 0 => {
+            length(size).map_err(Failed::Read)?;
+            (Sparse::read_map(content, &mut || length(size)).map_err(Failed::Read)?, size)
+        }
         (0, Some(map), Some(size)) => (map.clone(), size),
         (0, None, _) if sparse.name.is_none() => {
-            let end = put(content, file, 0, None, length)?;
+            let end = put(content, file, 0, None, &mut buffer, length)?;
             file.set_len(end).map_err(Failed::Write)?;
-            return Ok(end);
+            return Ok(Written { length: end, stretches: 1 });
         }
         _ => return Err(Failed::Read(bad("has a form that is not known: make the archive without --sparse"))),
     };
     if map.len() > MOST_STRETCHES {
         return Err(Failed::Read(bad("has too many stretches")));
     }
-    let mut end = 0;
+    let (mut end, mut stretches) = (0, 0);
     for (at, bytes) in map {
         let until = at.checked_add(bytes).filter(|until| at >= end && *until <= size);
         let Some(until) = until else { return Err(Failed::Read(bad("leads backwards, or behind the end"))) };
+        if bytes == 0 {
+            continue;
+        }
+        stretches += 1;
         file.seek(SeekFrom::Start(at)).map_err(Failed::Write)?;
-        end = put(content, file, at, Some(bytes), length)?;
+        end = put(content, file, at, Some(bytes), &mut buffer, length)?;
         if end != until {
             return Err(Failed::Read(io::ErrorKind::UnexpectedEof.into()));
         }
     }
     length(size).map_err(Failed::Read)?;
     file.set_len(size).map_err(Failed::Write)?;
-    Ok(size)
+    Ok(Written { length: size, stretches })
 }
 
 /// Writes `content`, or so many `bytes` of it, from `start` on, where `file` stands. Answers where it ends, which a hole may
@@ -156,9 +179,9 @@ fn put(
     file: &mut File,
     start: u64,
     bytes: Option<u64>,
+    buffer: &mut [u8],
     length: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<u64, Failed> {
-    let mut buffer = vec![0; PIECE];
     let mut end = start;
     let mut content = content.take(bytes.unwrap_or(u64::MAX));
     loop {
@@ -195,7 +218,7 @@ mod tests {
 
     fn written(content: &[u8], sparse: &Sparse) -> Result<Vec<u8>, Failed> {
         let mut file = tempfile::tempfile().unwrap();
-        let size = write(&mut &*content, sparse, &mut file, &mut |_| Ok(()))?;
+        let size = write(&mut &*content, sparse, &mut file, &mut |_| Ok(()))?.length;
         let mut bytes = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();
@@ -213,7 +236,7 @@ mod tests {
     fn zeros_take_no_space_and_somebody_may_end_it() {
         let mut file = tempfile::tempfile_in("/var/tmp").unwrap();
         let mut content = (&b"start"[..]).chain(io::repeat(0).take(64 << 20)).chain(&b"end"[..]);
-        let size = write(&mut content, &Sparse::default(), &mut file, &mut |_| Ok(())).unwrap();
+        let size = write(&mut content, &Sparse::default(), &mut file, &mut |_| Ok(())).unwrap().length;
         let about = file.metadata().unwrap();
         assert_eq!((size, about.len()), ((64 << 20) + 8, (64 << 20) + 8));
         assert!(about.blocks() < 4096, "{} blocks", about.blocks());

@@ -50,6 +50,6 @@ pub use pull::{Pulled, RegistryAuth};
 pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
 pub use store::{ImageStore, Limits, RegistrySettings, Removed};
-pub use unpack::{blank, open_bounded};
+pub use unpack::{blank, header_is_oldest, open_bounded};
 pub use verify::{Damaged, Verified};
 pub use wanted::{Waiting, Wanted};

@@ -318,6 +318,10 @@ impl Meta {
                 }
             }
         }
+        // As in archives of the seventh edition, and for Go's reader.
+        if header_is_oldest(entry.header()) && meta.path.ends_with(b"/") {
+            meta.kind = EntryType::Directory;
+        }
         if let Some(name) = meta.sparse.name() {
             meta.path = name.to_vec();
         }
@@ -328,6 +332,11 @@ impl Meta {
 /// Whether an archive ended before its end; the tar reader has no error kind for an end inside a header.
 pub(crate) fn is_cut_off(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof || error.to_string().contains("failed to read entire block")
+}
+
+/// Whether an entry has no type: what ends in a slash is a folder then.
+pub fn header_is_oldest(header: &tar::Header) -> bool {
+    header.as_old().linkflag == [0]
 }
 
 /// Whether a number of a header was left out, as some writers do for links.
@@ -616,8 +625,15 @@ impl Unpacker<'_> {
             too_long.set(before.saturating_add(length) > most);
             if too_long.get() { Err(io::Error::other("too long")) } else { self.wanted.check() }
         };
-        match content::write(content, &meta.sparse, file, &mut look) {
-            Ok(length) => self.bytes += length,
+        // As long as it says that it is, also where most of that is zeros.
+        let begun = look(content.size()).map_err(Failed::Read);
+        match begun.and_then(|()| content::write(content, &meta.sparse, file, &mut look)) {
+            Ok(written) => {
+                self.bytes += written.length;
+                for _ in 1..written.stretches {
+                    self.count()?;
+                }
+            }
             Err(_) if too_long.get() => return Err(bomb()),
             Err(Failed::Read(error)) => return Err(unreadable(error)),
             Err(Failed::Write(error)) => {
@@ -1002,6 +1018,13 @@ mod tests {
             .collect();
         let (_folder, answer) = run(&turns);
         assert!(matches!(answer, Err(ImageError::TooManyEntries { limit: 1000, .. })), "{answer:?}");
+    }
+
+    #[test]
+    fn folders_of_the_oldest_archives_end_in_a_slash() {
+        let (folder, answer) = run(&[raw(0, "old/", "", ""), raw(0, "old/file", "", "x"), raw(b'0', "new", "", "")]);
+        answer.unwrap();
+        assert_eq!(std::fs::read_to_string(folder.path().join("old/file")).unwrap(), "x");
     }
 
     /// Zeros that an archive only tells of are neither written nor waited for.

@@ -72,6 +72,8 @@ pub(crate) struct Content<'a> {
     pub(crate) forwards: Vec<Forward>,
     /// Published ports that a socket of ours passes on.
     pub(crate) proxied: Vec<Proxied>,
+    /// Those whose socket is somebody else's for now: nobody gets there by IPv6, rather than to him.
+    pub(crate) missing: Vec<Proxied>,
 }
 
 /// A port that a socket of ours passes on.
@@ -178,7 +180,8 @@ impl Rules {
         let ports = content.ports.iter().flat_map(Port::elements);
         let forwards = content.forwards.iter().map(forward_element);
         let proxied = content.proxied.iter().map(proxied_element);
-        let all: Elements = networks.chain(ports).chain(forwards).chain(proxied).collect();
+        let missing = content.missing.iter().map(missing_element);
+        let all: Elements = networks.chain(ports).chain(forwards).chain(proxied).chain(missing).collect();
         for set in SETS.into_iter().chain(guard::SETS) {
             if let Some(family) = self.family_of(set).filter(|family| families.contains(family)) {
                 let of_set: Vec<_> = all.iter().filter(|(name, _)| *name == set).map(|(_, one)| one.clone()).collect();
@@ -265,6 +268,10 @@ impl Rules {
 
     pub(crate) fn remove_proxied(&mut self, proxied: &[Proxied]) -> Result<(), Refused> {
         self.remove(&proxied.iter().map(proxied_element).collect::<Vec<_>>())
+    }
+
+    pub(crate) fn remove_missing(&mut self, missing: &[Proxied]) -> Result<(), Refused> {
+        self.remove(&missing.iter().map(missing_element).collect::<Vec<_>>())
     }
 
     pub(crate) fn add_network(&mut self, network: &Ruled<'_>) -> Result<(), Refused> {
@@ -370,7 +377,7 @@ fn can_own(socket: &mut Socket, table: &str) -> bool {
     batch.commit(socket).is_ok()
 }
 
-const SETS: [&str; 12] = [
+const SETS: [&str; 13] = [
     "bridges",
     "sealed",
     "masquerade",
@@ -383,6 +390,7 @@ const SETS: [&str; 12] = [
     "members",
     "members6",
     "proxied",
+    "missing",
 ];
 
 fn network_elements(network: &Ruled<'_>) -> Elements {
@@ -439,6 +447,10 @@ fn proxied_element((protocol, port): &Proxied) -> (&'static str, Element) {
     ("proxied", Element { key, value: None, ends_range: false })
 }
 
+fn missing_element(missing: &Proxied) -> (&'static str, Element) {
+    ("missing", proxied_element(missing).1)
+}
+
 fn forward_element(forward: &Forward) -> (&'static str, Element) {
     let protocol = number_of(forward.protocol);
     let (host, all) = (forward.host.ip(), forward.host.ip().is_unspecified());
@@ -461,6 +473,7 @@ fn skeleton(batch: &mut Batch<'_>) {
         .add_set("sealed", &[Interface], None)
         .add_set("masquerade", &[Interface], None)
         .add_set("proxied", &[Protocol, Port], None)
+        .add_set("missing", &[Protocol, Port], None)
         .add_range_set("members", Ipv4)
         .add_range_set("members6", Ipv6)
         .add_set("same", &[Interface, Interface], Some(Answers::Verdict))
@@ -583,6 +596,13 @@ fn skeleton(batch: &mut Batch<'_>) {
     batch.add_base_chain("input", Hook::FilterInput).add_rule("input", &astray);
     batch.add_rule("input", &[&from_sealed[..], &elsewhere].concat());
     batch.add_rule("input", &[&from_sealed[..], &passed_on].concat());
+    let missing = [
+        Step::LoadTransport(first),
+        Step::LoadPort(Register::word(1)),
+        Step::InSet { from: first, set: "missing" },
+        Step::Verdict(Verdict::Drop),
+    ];
+    batch.add_rule("input", &[&family(IPV6)[..], &missing].concat());
 }
 
 /// Nothing but `lo` carries loopback addresses, and nothing but a bridge of ours brings what members send.

@@ -125,6 +125,22 @@ impl Held {
         matches!(self.reservation, Reservation::Passed(_)).then_some((self.forward.protocol, self.forward.host.port()))
     }
 
+    /// What the rules are to know of a socket that is somebody else's.
+    pub(crate) fn missing(&self) -> Option<Proxied> {
+        let passes = self.forward.host.is_ipv6() && self.forward.protocol != Protocol::Sctp;
+        let missing = matches!(self.reservation, Reservation::Missing) && passes;
+        missing.then_some((self.forward.protocol, self.forward.host.port()))
+    }
+
+    /// Whether this one has a port that `other` would take.
+    fn has_port_of(&self, other: &Forward) -> bool {
+        let (own, host) = (self.forward.host, other.host);
+        self.forward.protocol == other.protocol
+            && own.port() == host.port()
+            && own.is_ipv4() == host.is_ipv4()
+            && (own.ip() == host.ip() || own.ip().is_unspecified() || host.ip().is_unspecified())
+    }
+
     /// Whether the kernel forwards it; otherwise all of it goes through the socket.
     pub(crate) fn ruled(&self) -> bool {
         self.forward.host.is_ipv4() == self.forward.target.is_ipv4()
@@ -207,6 +223,7 @@ impl State {
             ports: self.links.values().map(Link::port).collect(),
             forwards: forwards.map(|held| held.forward.clone()).collect(),
             proxied: self.proxied().collect(),
+            missing: self.forwards.iter().filter_map(Held::missing).collect(),
         })
     }
 
@@ -769,6 +786,11 @@ impl State {
         if let Some(held) = self.forwards.iter().filter(same).find(|held| held.asked == forward.host) {
             return Ok(held.forward.host);
         }
+        // Of those that no socket keeps from others.
+        let lost = |held: &Held| matches!(held.reservation, Reservation::Missing) && held.has_port_of(forward);
+        if self.forwards.iter().any(lost) {
+            return Err(NetError::PortAllocated { owner: short(&forward.owner), host: forward.host });
+        }
         let mut held = self.reserve(forward)?;
         // A number that the kernel chose may be one whose last holder is not forgotten yet.
         for _ in 0..8 {
@@ -817,16 +839,9 @@ impl State {
                 answer => answer,
             },
         };
-        let owner = forward.owner.chars().take(12).collect::<String>();
+        let owner = short(&forward.owner);
         let reservation = bound.map_err(|source| {
-            let clash = |held: &Held| {
-                let other = held.forward.host;
-                held.forward.protocol == forward.protocol
-                    && other.port() == host.port()
-                    && other.is_ipv4() == host.is_ipv4()
-                    && (other.ip() == host.ip() || other.ip().is_unspecified() || host.ip().is_unspecified())
-            };
-            if source.kind() == io::ErrorKind::AddrInUse && self.forwards.iter().any(clash) {
+            if source.kind() == io::ErrorKind::AddrInUse && self.forwards.iter().any(|held| held.has_port_of(forward)) {
                 NetError::PortAllocated { owner: owner.clone(), host }
             } else {
                 NetError::PortTaken { owner: owner.clone(), host, target, protocol, source }
@@ -855,6 +870,7 @@ impl State {
     /// Takes ports that another program had when they were to be taken up again. Answers how many are left.
     pub(crate) fn retake(&mut self) -> usize {
         let missing = |held: &Held| matches!(held.reservation, Reservation::Missing);
+        let mut found = Vec::new();
         for at in 0..self.forwards.len() {
             if !missing(&self.forwards[at]) {
                 continue;
@@ -867,9 +883,19 @@ impl State {
                 tracing::warn!(?forward, %error, "a port that is published again is open to internal networks");
             }
             tracing::info!(?forward, "a published port was taken up again");
+            found.extend(self.forwards[at].missing());
             self.forwards[at].reservation = taken.reservation;
         }
+        self.reopen(found);
         self.forwards.iter().filter(|held| missing(held)).count()
+    }
+
+    /// Lets requests to ports come in again that nobody else has any more.
+    fn reopen(&mut self, mut ports: Vec<Proxied>) {
+        ports.retain(|one| !self.forwards.iter().filter_map(Held::missing).any(|other| other == *one));
+        if let Err(error) = self.rules.remove_missing(&ports) {
+            tracing::warn!(%error, "a port stays closed");
+        }
     }
 
     pub(crate) fn unpublish(&mut self, owner: &str) -> Result<(), NetError> {
@@ -935,9 +961,10 @@ impl State {
 
     /// Lets go of reserved ports; they are free when this returns.
     pub(crate) fn release(&mut self, which: impl Fn(&Held) -> bool) {
-        let mut proxied = Vec::new();
+        let (mut proxied, mut missing) = (Vec::new(), Vec::new());
         for held in self.forwards.extract_if(.., |held| which(held)) {
             proxied.extend(held.proxied());
+            missing.extend(held.missing());
             if let Reservation::Passed(passing) = held.reservation {
                 // Dropping would end the task some time later, and keep the port until then.
                 self.runtime.block_on(passing.end());
@@ -948,6 +975,7 @@ impl State {
         if let Err(error) = self.rules.remove_proxied(&proxied) {
             tracing::warn!(%error, "a port that is no longer published stays closed to internal networks");
         }
+        self.reopen(missing);
     }
 }
 
@@ -1117,6 +1145,11 @@ fn check_network(spec: &NetworkSpec) -> Result<(), NetError> {
         }
     }
     Ok(())
+}
+
+/// The ID of a workload as it is shown.
+fn short(owner: &str) -> String {
+    owner.chars().take(12).collect()
 }
 
 fn open_dns(gateway: IpAddr) -> io::Result<(std::net::UdpSocket, std::net::TcpListener)> {

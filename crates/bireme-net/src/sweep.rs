@@ -119,7 +119,9 @@ impl State {
     /// Removes the addresses of members that a daemon was killed over before they were remembered: the next to get one would
     /// be taken for this sandbox. What a container that administers its network gave itself is its own.
     fn remove_strays(&self, sandbox: &SandboxId, network: &NetworkId, link: &Link) -> Result<(), NetError> {
-        let Some(network) = self.networks.get(network).filter(|_| !link.routes) else { return Ok(()) };
+        // A sandbox of one workload goes with it; and what shares it may have given itself addresses.
+        let of_one = link.endpoints.keys().any(|owner| owner == sandbox.as_str());
+        let Some(network) = self.networks.get(network).filter(|_| !link.routes && !of_one) else { return Ok(()) };
         let known: HashSet<IpAddr> =
             link.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().map(IpNet::addr)).collect();
         let within = |address: &IpAddr| network.spec.subnets.iter().any(|subnet| subnet.net.contains(address));

@@ -20,9 +20,9 @@ pub fn in_private_namespace<T: Send>(work: impl FnOnce() -> io::Result<T> + Send
         // A thread shares its root and working folder with all others of the process, and none of these may move.
         netns::unshare(UnshareFlags::FS | UnshareFlags::NEWNS)?;
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        let answer = work()?;
+        // Before what `work` may mount in front of it.
         let namespace = File::open("/proc/thread-self/ns/mnt")?;
-        Ok((answer, namespace.into()))
+        Ok((work()?, namespace.into()))
     })
     .flatten()
 }

@@ -287,7 +287,11 @@ impl Attach for ComponentWorkload {
 
 impl Invocations for ComponentWorkload {
     fn invocations(&self) -> BoxFuture<'_, Result<InvocationStats, ExecError>> {
-        Box::pin(async move { self.host.ask(&Request::Invocations { id: self.id.clone() }, &[]).await })
+        Box::pin(async move {
+            let stats: InvocationStats = self.host.ask(&Request::Invocations { id: self.id.clone() }, &[]).await?;
+            // It is shown in terminals.
+            Ok(InvocationStats { trigger: protocol::line(&stats.trigger, protocol::MAX_WORK), ..stats })
+        })
     }
 }
 

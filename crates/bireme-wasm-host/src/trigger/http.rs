@@ -511,6 +511,13 @@ async fn begin_body(
     mut progress: Progress,
 ) -> Response<WasiBody> {
     let (mut parts, mut body) = response.into_parts();
+    let refuse = |why: &str| component.log.note(&format!("bireme: {what} failed: {why}"));
+    if parts.status.is_informational() {
+        // A proxy in front would take 101 for the beginning of a tunnel.
+        refuse(&format!("it answered with status {}, which ends no request", parts.status.as_u16()));
+        progress.fail();
+        return failed(component);
+    }
     let (mut frames, mut size) = (VecDeque::new(), 0);
     let gathered = poll_fn(|cx| {
         loop {
@@ -538,7 +545,8 @@ async fn begin_body(
     .await;
     let plain = frames.iter().all(Frame::is_data);
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if head || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    let empty = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    if head || empty.contains(&parts.status) {
         // Such an answer has no body, and what length it tells is that of another. Whether the instance writes one all the
         // same, and how that ends, is nothing to the client.
         if head && plain && size > 0 && length.is_none() && matches!(gathered, Gathered::Whole) {
@@ -547,7 +555,6 @@ async fn begin_body(
         tokio::spawn(discard(body, progress));
         return Response::from_parts(parts, Empty::new().map_err(|never| match never {}).boxed_unsync());
     }
-    let refuse = |why: &str| component.log.note(&format!("bireme: {what} failed: {why}"));
     let body = match gathered {
         Gathered::Whole if plain => {
             if let Some(length) = length.filter(|length| *length != size) {

@@ -320,6 +320,11 @@ async fn answers_without_a_body_are_passed_through() {
         let (got, _) = raw(probe.address, &once("GET", "/length?1234"));
         assert!(got.starts_with("HTTP/1.1 500"), "{guest}: {got:?}");
         assert!(!probe.log().contains("GET /status failed"), "{}", probe.log());
+        // Nor is one that promises another, or a tunnel.
+        for status in ["100", "101", "103"] {
+            let (got, _) = raw(probe.address, &once("GET", &format!("/status?{status}")));
+            assert!(got.starts_with("HTTP/1.1 500"), "{guest} {status}: {got:?}");
+        }
         probe.workload.delete().await.unwrap();
     }
 }

@@ -124,7 +124,9 @@ impl History {
                 let cpu = recent.map_or(0.0, |(_, old)| per_second(workload.cpu_total, old.cpu_total)) / 1e7;
                 let calls = workload.invocations.as_ref().map(|calls| {
                     let old = recent.and_then(|(_, old)| old.invocations.as_ref());
-                    let done = |calls: &bireme_api::v1::Invocations| calls.succeeded + calls.failed + calls.timed_out;
+                    let done = |calls: &bireme_api::v1::Invocations| {
+                        calls.succeeded.saturating_add(calls.failed).saturating_add(calls.timed_out)
+                    };
                     let oldest = before(WINDOW, &workload.id).and_then(|(_, old)| old.invocations.as_ref());
                     let latency = difference(&calls.latency, oldest.map_or(&[], |old| old.latency.as_slice()));
                     Calls {
@@ -132,7 +134,7 @@ impl History {
                         started: calls.started,
                         alive: calls.alive,
                         queued: calls.queued,
-                        failed: calls.failed + calls.timed_out + calls.rejected,
+                        failed: calls.failed.saturating_add(calls.timed_out).saturating_add(calls.rejected),
                         per_second: old.map_or(0.0, |old| per_second(done(calls), done(old))),
                         p50: quantile(&latency, 0.5),
                         p99: quantile(&latency, 0.99),
