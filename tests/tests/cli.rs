@@ -461,6 +461,14 @@ fn a_dockerfile_alone_is_built_from_standard_input() {
     build("FROM busybox\nLABEL made=alone\n").stdout();
     assert_eq!(engine.docker(["inspect", "-f", "{{.Config.Labels.made}}", "piped"]).stdout(), "alone\n");
     build("NONSENSE\n").fails(1, "NONSENSE");
+    let context = engine.folder().join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\n").unwrap();
+    let (file, context) = (engine.folder().join("id"), context.to_str().unwrap().to_owned());
+    let named = |path: &str| engine.bireme(["build", "-q", "--iidfile", path, context.as_str()]);
+    let id = named(file.to_str().unwrap()).stdout().trim().to_owned();
+    assert_eq!(fs::read_to_string(&file).unwrap(), id);
+    named("/dev/null").fails(1, "it is a device");
     engine.finish();
 }
 

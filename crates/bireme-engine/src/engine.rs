@@ -119,9 +119,10 @@ pub(crate) const CLEARED_WITHIN: Duration = Duration::from_secs(20);
 const CREATING: &str = "creating";
 
 /// How often a whole copy of the database is written.
+const BACKUP_EVERY: Duration = Duration::from_secs(3600);
+
 /// How often a published port is tried to be taken that another program had when the engine started.
 const RETAKEN_EACH: Duration = Duration::from_secs(2);
-const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 
 /// The folders of one workload.
 pub(crate) struct Dirs {
@@ -1208,7 +1209,7 @@ impl Engine {
     }
 
     /// Clears a folder away that nothing uses, in the background: it may hold millions of names, and grow.
-    fn clear_later(&self, path: PathBuf) {
+    pub(crate) fn clear_later(&self, path: PathBuf) {
         self.inner.clearing.add(path);
     }
 

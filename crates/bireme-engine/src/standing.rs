@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree, unmount,
 };
@@ -30,7 +30,7 @@ pub(crate) struct Standing {
 }
 
 /// Mounts all of `mounts`, in order, in the tree that is mounted at `root` and attached nowhere. `at` is a folder that is not
-/// needed for that. Blocking, for as long as the servers of the sources like.
+/// needed for that. Where the tree can be written to, folders that lack are made, as the start will. Blocking, for as long as the servers of the sources like.
 ///
 /// # Errors
 /// Those of mounting; a source or a target that is not there is left out.
@@ -74,13 +74,50 @@ fn clone_of(mount: &Mount) -> io::Result<OwnedFd> {
     }
 }
 
+fn is_folder(about: fs::Stat) -> bool {
+    fs::FileType::from_raw_mode(about.st_mode) == fs::FileType::Directory
+}
+
+/// Makes the folders of a path that are not there, through whatever links are, inside `root`.
+fn make_folders(root: &OwnedFd, path: &Path) -> io::Result<()> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let open = |path: &Path| {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        bireme_sys::path::open(
+            root.as_fd(),
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            how,
+        )
+    };
+    let (mut so_far, mut folder) = (PathBuf::new(), open(Path::new(""))?);
+    for part in path.components() {
+        so_far.push(part);
+        folder = match open(&so_far) {
+            Err(rustix::io::Errno::NOENT) => {
+                fs::mkdirat(&folder, part.as_os_str(), Mode::from_raw_mode(0o755))?;
+                open(&so_far)?
+            }
+            found => found?,
+        };
+    }
+    Ok(())
+}
+
 fn place(root: &OwnedFd, source: &OwnedFd, mount: &Mount) -> io::Result<()> {
     let relative = mount.target.trim_start_matches('/');
     let find = || {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         bireme_sys::path::open(root.as_fd(), relative, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
     };
-    let target = find()?;
+    let target = match find() {
+        Err(rustix::io::Errno::NOENT) if fs::statat(source, "", AtFlags::EMPTY_PATH).is_ok_and(is_folder) => {
+            make_folders(root, Path::new(relative))?;
+            find()?
+        }
+        found => found?,
+    };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(source, "", &target, "", flags)?;
     if mount.read_only {

@@ -343,19 +343,19 @@ impl Engine {
                     at.display()
                 )));
             }
-            let until = Instant::now() + engine::CLEARED_WITHIN;
-            if !removal::empty_tree_until(&to, until).map_err(file(to.clone()))? {
-                return Err(EngineError::conflict(format!(
-                    "remove {}: an earlier volume of this name is still being cleared away: remove it again later",
-                    folder.file_name().unwrap_or_default().to_string_lossy()
-                )));
-            }
+            // An earlier one of this name that is still being cleared away makes room.
+            let earlier = to.with_added_extension(engine::random_hex());
+            let earlier = std::fs::rename(&to, &earlier).is_ok().then_some(earlier);
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
-            engine::set_aside(&folder, &to)
+            engine::set_aside(&folder, &to)?;
+            Ok(earlier)
         });
-        moved.await.map_err(|_| EngineError::Stopping)??;
+        if let Some(earlier) = moved.await.map_err(|_| EngineError::Stopping)?? {
+            self.clear_later(earlier);
+        }
         let forgotten = self.memory().delete_volume(name).await;
         self.volume_list().list().remove(name);
+        self.emit_volume("destroy", &volume);
         // What takes time keeps nobody from making another volume.
         drop(making);
         let path = aside.clone();
@@ -368,7 +368,6 @@ impl Engine {
         if forgotten {
             self.end_removal(aside, emptied);
         }
-        self.emit_volume("destroy", &volume);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! Limits are set by libcontainer when it makes the container, and changed by [`crate::limits`]. What is here works from plain files, so the daemon may
 //! use it too, for example to end what a killed runner left.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
@@ -158,13 +159,40 @@ impl Cgroup {
     pub fn processes(&self) -> Vec<u32> {
         // Only root in a privileged container could have left one hierarchy, so most callers need a single one; but
         // what ends a container must see all.
-        let mut all = Vec::new();
+        let (mut all, mut whole) = (Vec::new(), true);
         for dir in self.dirs() {
-            collect(&dir, &mut all);
+            whole &= collect(&dir, &mut all);
+        }
+        if !whole {
+            all.extend(self.processes_by_table());
         }
         all.sort_unstable();
         all.dedup();
         all
+    }
+
+    /// The same by the list of all processes of the machine, which is short however many cgroups somebody has made.
+    fn processes_by_table(&self) -> Vec<u32> {
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        pids.filter(|pid| self.places_of(*pid).next().is_some()).collect()
+    }
+
+    /// Where a process is, in it or below it: the controllers of a hierarchy, and the path below its root.
+    ///
+    /// Source: cgroups(7), `/proc/PID/cgroup`.
+    fn places_of(&self, pid: u32) -> impl Iterator<Item = (String, String)> {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let places: Vec<_> = text
+            .lines()
+            .filter_map(|line| {
+                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+                let path = path.trim_start_matches('/');
+                let within = path.strip_prefix(&self.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+                within.then(|| (controllers.to_owned(), path.to_owned()))
+            })
+            .collect();
+        places.into_iter()
     }
 
     /// Moves process `pid` into it, in every hierarchy where it exists.
@@ -220,20 +248,37 @@ impl Cgroup {
         if v2 {
             return;
         }
-        for pid in self.processes() {
-            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let all = self.processes();
+        for pid in &all {
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(pid, Signal::KILL);
             }
         }
-        // v1 delivers the signal only once thawed, and whoever may make cgroups inside freezes each by itself.
+        // v1 delivers the signal only once thawed.
         if let Some(dir) = self.dir("freezer") {
-            let thaw = |folder: &OwnedFd| {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                if let Ok(state) = openat(folder, c"freezer.state", flags, Mode::empty()) {
-                    let _ = rustix::io::write(&state, b"THAWED");
-                }
+            let _ = fs::write(dir.join("freezer.state"), "THAWED");
+            self.thaw(&dir, &all);
+        }
+    }
+
+    /// Thaws the cgroups of `processes` and those above them up to `dir`, which is this one: whoever may make cgroups inside
+    /// freezes each by itself. By the processes, as there may be any number of cgroups.
+    fn thaw(&self, dir: &Path, processes: &[u32]) {
+        let mut thawed = BTreeSet::new();
+        for place in processes.iter().flat_map(|pid| self.places_of(*pid)) {
+            let (controllers, path) = place;
+            let Some(below) =
+                path.strip_prefix(&self.path).filter(|_| controllers.split(',').any(|one| one == "freezer"))
+            else {
+                continue;
             };
-            let _ = Walk::through(&dir, thaw, |_, _| Ok(()));
+            let mut at = dir.to_owned();
+            for part in below.split('/').filter(|part| !part.is_empty()) {
+                at.push(part);
+                if thawed.insert(at.clone()) {
+                    let _ = fs::write(at.join("freezer.state"), "THAWED");
+                }
+            }
         }
     }
 
@@ -377,8 +422,10 @@ struct Walk {
     way: Vec<(CString, Vec<CString>)>,
 }
 
-/// How long one walk takes at most: whoever makes cgroups faster than they are seen is ended for its processes seen so far.
-const WALK_LIMIT: Duration = Duration::from_secs(5);
+/// How long one walk takes at most to find processes, and to remove cgroups: there may be any number, and be made faster than
+/// they are seen.
+const FOUND_WITHIN: Duration = Duration::from_millis(100);
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Walk {
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -387,6 +434,7 @@ impl Walk {
     /// from, in the folder above it.
     fn through(
         dir: &Path,
+        until: Instant,
         mut arrive: impl FnMut(&OwnedFd),
         mut leave: impl FnMut(&OwnedFd, &CStr) -> io::Result<()>,
     ) -> io::Result<()> {
@@ -394,7 +442,6 @@ impl Walk {
         arrive(&at);
         let mut beside = Self::below(&at)?;
         let mut walk = Self { at, way: Vec::new() };
-        let until = Instant::now() + WALK_LIMIT;
         loop {
             if Instant::now() > until {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "there are too many cgroups"));
@@ -430,19 +477,24 @@ impl Walk {
     }
 }
 
-fn collect(dir: &Path, all: &mut Vec<u32>) {
+/// Answers whether it has seen all.
+fn collect(dir: &Path, all: &mut Vec<u32>) -> bool {
     let mut arrive = |folder: &OwnedFd| {
         let Ok(file) = openat(folder, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
         let text = io::read_to_string(fs::File::from(file)).unwrap_or_default();
         all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
     };
-    let until = Instant::now() + WALK_LIMIT;
+    let until = Instant::now() + FOUND_WITHIN;
     // Whoever removes one that the walk is in has it begin anew; the others are to be seen as well.
-    while let Err(error) = Walk::through(dir, &mut arrive, |_, _| Ok(())) {
-        if error.kind() != io::ErrorKind::NotFound || !dir.exists() || Instant::now() > until {
-            return;
+    while let Err(error) = Walk::through(dir, until, &mut arrive, |_, _| Ok(())) {
+        if error.kind() != io::ErrorKind::NotFound || Instant::now() > until {
+            return false;
+        }
+        if !dir.exists() {
+            return true;
         }
     }
+    true
 }
 
 fn remove_tree(dir: &Path) -> io::Result<()> {
@@ -453,7 +505,8 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     if gone(fs::remove_dir(dir)).is_ok() {
         return Ok(());
     }
-    gone(Walk::through(dir, |_| {}, |folder, name| gone(Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?))))?;
+    let until = Instant::now() + REMOVED_WITHIN;
+    gone(Walk::through(dir, until, |_| {}, |folder, name| gone(Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?))))?;
     gone(fs::remove_dir(dir))
 }
 
@@ -489,7 +542,7 @@ mod tests {
         let procs = openat(&at, c"cgroup.procs", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         rustix::io::write(&procs, b"17\n0\n").unwrap();
         let mut found = Vec::new();
-        collect(&top, &mut found);
+        assert!(collect(&top, &mut found));
         assert_eq!(found, [17]);
         unlinkat(&at, c"cgroup.procs", AtFlags::empty()).unwrap();
         remove_tree(&top).unwrap();

@@ -14,6 +14,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const LONG: Duration = Duration::from_secs(10);
 /// Processor time of one that keeps others waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// How long one that keeps others waiting may take in all: what sleeps uses nothing.
+const SLEEPING: Duration = Duration::from_secs(600);
 /// How often is looked at what runs.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Places at most, the one for long compilations among them.
@@ -43,7 +45,7 @@ fn next(elapsed: Duration, used: Duration, is_long: bool, long_is_free: bool, ot
     match () {
         () if is_long || elapsed < LONG => Step::Stay,
         () if long_is_free => Step::Move,
-        () if others_wait && used >= PATIENCE => Step::End,
+        () if others_wait && (used >= PATIENCE || elapsed >= SLEEPING) => Step::End,
         () => Step::Stay,
     }
 }
@@ -147,7 +149,8 @@ mod tests {
             (PATIENCE, PATIENCE, false, true, true, Step::Move),
             (2 * PATIENCE, PATIENCE, true, false, true, Step::Stay),
             // The machine is busy with other things.
-            (10 * PATIENCE, LONG, false, false, true, Step::Stay),
+            (5 * PATIENCE, LONG, false, false, true, Step::Stay),
+            (SLEEPING, LONG, false, false, true, Step::End),
         ] {
             let case = (elapsed, used, is_long, long_is_free, others_wait);
             assert_eq!(next(elapsed, used, is_long, long_is_free, others_wait), step, "{case:?}");

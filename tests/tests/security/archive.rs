@@ -308,6 +308,15 @@ fn copies_of_a_container_that_rests_see_its_volumes() {
         assert!(out.join("vol").join(name).exists(), "{name} is not in the copy");
     }
     assert!(copy("cc:/link/in", "-").raw_stdout().contains("in\n"));
+    // Where the image has no such folder, and nothing was started yet.
+    engine
+        .docker(["create", "--name", "new", "-v", "fresh:/not/there", "busybox", "cat", "/not/there/by-tree"])
+        .stdout();
+    std::fs::create_dir_all(tree.join("not/there")).unwrap();
+    std::fs::write(tree.join("not/there/by-tree"), "copied").unwrap();
+    copy(&format!("{}/.", tree.display()), "new:/").stdout();
+    assert_eq!(engine.docker(["start", "-a", "new"]).stdout(), "copied");
+    engine.docker(["rm", "-v", "new"]).stdout();
     engine.docker(["start", "-a", "cc"]).stdout();
     let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", engine.pid())).unwrap();
     assert!(!mounts.contains("volumes/vv"), "{mounts}");

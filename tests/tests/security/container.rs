@@ -65,14 +65,27 @@ int main(int count, char **arguments) {
                read(0, &byte, 1));
         return 0;
     }
+    if (count > 1 && !strcmp(arguments[1], "hold")) {
+        /* Has whoever executes the program of the first process wait, and stays. */
+        int group = syscall(SYS_fanotify_init, 4, 0);
+        if (group < 0 || syscall(SYS_fanotify_mark, group, 1, 0x40000UL, AT_FDCWD, "/proc/1/exe")) printf("error %d\n", errno);
+        else puts("held");
+        fflush(stdout);
+        for (;;) pause();
+    }
     if (count > 1 && !strcmp(arguments[1], "frozen")) {
-        /* Freezes another process in a cgroup of its own, and stays. */
-        char line[32];
+        /* Freezes another process in a cgroup of its own, beside many others, and stays. */
+        char line[32], name[32];
+        int others = count > 2 ? atoi(arguments[2]) : 0;
         mkdir("/f", 0700);
         if (mount("freezer", "/f", "cgroup", 0, "freezer") || mkdir("/f/inner", 0700)) {
             puts("no freezer");
             fflush(stdout);
             for (;;) pause();
+        }
+        for (int other = 0; other < others; other++) {
+            snprintf(name, sizeof name, "/f/d%d", other);
+            mkdir(name, 0700);
         }
         int child = fork();
         if (!child) for (;;) pause();
@@ -942,18 +955,61 @@ fn each_container_has_a_session_keyring_of_its_own() {
 #[test]
 fn what_a_container_has_frozen_ends_with_it() {
     let engine = probed();
-    for (name, end) in [("killed", &["kill"][..]), ("stopped", &["stop", "-t", "0"]), ("removed", &["rm", "-f"])] {
+    for (name, others, end) in [
+        ("killed", "0", &["kill"][..]),
+        ("stopped", "0", &["stop", "-t", "0"]),
+        ("removed", "0", &["rm", "-f"]),
+        // More than are gone through in the time there is.
+        ("many", "20000", &["rm", "-f"]),
+    ] {
         let run = ["run", "-d", "--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined", "--name", name];
-        engine.docker(run.iter().chain(&["probe", "frozen"])).stdout();
+        engine.docker(run.iter().chain(&["probe", "frozen", others])).stdout();
+        let pid = engine.docker(["inspect", "-f", "{{.State.Pid}}", name]).stdout().trim().to_owned();
+        let below = || {
+            let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
         let logged = || Some(engine.docker(["logs", name]).stdout().to_owned()).filter(|said| !said.is_empty());
         let said = eventually("a word of the probe", logged);
         // Where the machine has cgroup v2 alone, nothing is frozen.
         assert!(["frozen\n", "no freezer\n"].contains(&said.as_str()), "{said:?}");
-        let begin = Instant::now();
+        let (begin, children) = (Instant::now(), below());
         engine.docker(end.iter().chain(&[name])).stdout();
         assert!(begin.elapsed() < SOON, "{name} after {:?}", begin.elapsed());
+        let left: Vec<_> = children.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+        assert!(left.is_empty(), "{name}: {left:?} of {children:?} is still there");
         let ended = || engine.docker(["ps", "-q", "--filter", &format!("name={name}")]).stdout().is_empty();
         eventually("its end", || ended().then_some(()));
     }
+    engine.finish();
+}
+
+/// Who may watch the files of the machine (`CAP_SYS_ADMIN`) keeps programs from being executed; not the engine from answering,
+/// nor itself from being removed.
+#[test]
+fn a_container_that_holds_up_runners_holds_up_nothing_else() {
+    let engine = probed();
+    let run = ["run", "-d", "--init", "--cap-add", "SYS_ADMIN", "--cap-add", "SYS_PTRACE", "--name", "holder"];
+    engine.docker(run.iter().chain(&["probe", "hold"])).stdout();
+    let logged = || Some(engine.docker(["logs", "holder"]).stdout().to_owned()).filter(|said| !said.is_empty());
+    let said = eventually("a word of the probe", logged);
+    if said != "held\n" {
+        eprintln!("this machine lets nobody watch: {said}");
+        return engine.finish();
+    }
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| engine.docker(["run", "--rm", "probe", "session"]))).collect();
+        std::thread::sleep(Duration::from_secs(2));
+        engine.docker(["ps", "-q"]).stdout();
+        engine.docker(["version"]).stdout();
+        engine.docker(["rm", "-f", "holder"]).stdout();
+        assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
+        for other in waiting {
+            other.join().unwrap().stdout();
+        }
+    });
+    engine.docker(["run", "--rm", "probe", "session"]).stdout();
     engine.finish();
 }

@@ -21,6 +21,7 @@ use bireme_core::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use self::workload::{LinuxWorkload, Shared};
@@ -59,6 +60,10 @@ const ASKED_AGAIN: u32 = 30;
 /// How long a runner may take to make a container ready, a thousand of them at once on a small machine too.
 const CREATE_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a runner may take to be executed, and how many are at once.
+const SPAWN_LIMIT: Duration = Duration::from_secs(20);
+const SPAWNING: usize = 32;
+
 /// How long the end of an earlier attempt at the same container is waited for.
 const CLEARED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -67,7 +72,9 @@ pub struct LinuxExecutor {
     options: LinuxOptions,
     /// A copy of the runner that nobody can write to any more: a container sees the binary that made it as
     /// `/proc/self/exe` for a moment, and must not be able to change what starts the next one (CVE-2019-5736).
-    program: OwnedFd,
+    program: Arc<OwnedFd>,
+    /// Places for the threads that start runners.
+    spawning: Arc<Semaphore>,
     /// Those alive, for namespaces that one shares with another.
     workloads: Mutex<HashMap<WorkloadId, Weak<Shared>>>,
     /// Attempts that were given up and are being cleared away.
@@ -94,7 +101,8 @@ impl LinuxExecutor {
             );
             ExecError::new(ErrorKind::Unavailable, message).caused_by(error)
         })?;
-        Ok(Self { options, program, workloads: Mutex::default(), given_up: GivenUp::default() })
+        let (program, spawning) = (Arc::new(program), Arc::new(Semaphore::new(SPAWNING)));
+        Ok(Self { options, program, spawning, workloads: Mutex::default(), given_up: GivenUp::default() })
     }
 
     /// The cgroup below which all of this engine's are, unless a workload names another parent.
@@ -167,7 +175,7 @@ impl LinuxExecutor {
         // Nor must what runs of it unknown to anybody go on beside it, on the same files.
         let stranger = Cgroup::new(&config.cgroup);
         if stranger.exists() {
-            let ended = tokio::task::spawn_blocking(move || end(&stranger)).await;
+            let ended = tokio::task::spawn_blocking(move || end_whole(&stranger)).await;
             if let Ok(Err(error)) = ended {
                 let text = format!(
                     "something that runs in the cgroup of container {} cannot be ended: end what is in {} by hand",
@@ -181,7 +189,7 @@ impl LinuxExecutor {
         let _ = std::fs::remove_file(protocol::exit_file(&config.state_dir));
         let _ = std::fs::remove_file(protocol::socket_file(&config.run_dir));
         let mut starting = Starting {
-            child: Some(self.spawn(&config)?),
+            child: Some(self.spawn(&config).await?),
             cgroup: Cgroup::new(&config.cgroup),
             id: config.spec.id.clone(),
             given_up: Arc::clone(&self.given_up),
@@ -211,10 +219,12 @@ impl LinuxExecutor {
         Ok(Box::new(workload))
     }
 
-    fn spawn(&self, config: &RunnerConfig) -> Result<Child, ExecError> {
-        let fail = |what: &str, error: io::Error| {
-            ExecError::new(ErrorKind::Unavailable, format!("cannot {what} for container {}", config.spec.id.short()))
-                .caused_by(error)
+    /// Starts a runner, on a thread of its own: executing a program waits for whoever watches it (fanotify(7)), which a
+    /// container with `CAP_SYS_ADMIN` may, and which would have the whole daemon wait.
+    async fn spawn(&self, config: &RunnerConfig) -> Result<Child, ExecError> {
+        let id = config.spec.id.short().to_owned();
+        let fail = move |what: &str, error: io::Error| {
+            ExecError::new(ErrorKind::Unavailable, format!("cannot {what} for container {id}")).caused_by(error)
         };
         let text = serde_json::to_vec(config).map_err(|error| fail("describe the work", error.into()))?;
         write_private(&protocol::config_file(&config.run_dir), &text)
@@ -223,16 +233,43 @@ impl LinuxExecutor {
             private(&protocol::log_file(&config.run_dir)).map_err(|error| fail("open the runner's log", error))?;
         // Its working directory tells it where everything is; so neither its arguments nor its environment, which a
         // container may be able to see, say anything about the host.
-        Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()))
+        let program = Arc::clone(&self.program);
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command
             .arg0("bireme-runner")
             .arg(config.spec.id.as_str())
             .env_clear()
             .current_dir(&config.run_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| fail("start the runner", error))
+            .stderr(log);
+        let late = || {
+            let text = format!(
+                "cannot start the runner for container {} within {} s: a container with CAP_SYS_ADMIN may keep programs from \
+                 being executed; remove it and try again",
+                config.spec.id.short(),
+                SPAWN_LIMIT.as_secs()
+            );
+            ExecError::new(ErrorKind::Unavailable, text)
+        };
+        let places = Arc::clone(&self.spawning).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(SPAWN_LIMIT, places).await else { return Err(late()) };
+        let (done, answer) = tokio::sync::oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let spawn = move || {
+            let (_place, _program, _entered) = (place, program, runtime.enter());
+            if let Err(Ok(mut child)) = done.send(command.spawn()) {
+                // Nobody waits for it any more.
+                let _ = child.start_kill();
+            }
+        };
+        // Not of the runtime, which waits for its own at its end.
+        let thread = std::thread::Builder::new().name("spawning".to_owned()).spawn(spawn);
+        thread.map_err(|error| fail("start the runner", error))?;
+        match tokio::time::timeout(SPAWN_LIMIT, answer).await {
+            Ok(Ok(spawned)) => spawned.map_err(|error| fail("start the runner", error)),
+            Ok(Err(_)) | Err(_) => Err(late()),
+        }
     }
 
     async fn reattach_now(&self, known: Known<'_>) -> Result<Box<dyn Workload>, ExecError> {
@@ -383,8 +420,41 @@ async fn ask_later(shared: Weak<Shared>, run_dir: PathBuf) {
 
 /// Ends all that is in a cgroup, and removes it. Blocking.
 fn end(cgroup: &Cgroup) -> io::Result<()> {
-    cgroup.kill(Duration::from_secs(10)).and_then(|()| cgroup.remove())
+    cgroup.kill(Duration::from_secs(10)).and_then(|()| remove(cgroup))
 }
+
+/// As [`end`], and nothing goes on in the background. Blocking.
+fn end_whole(cgroup: &Cgroup) -> io::Result<()> {
+    cgroup.kill(Duration::from_secs(10))?;
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        match cgroup.remove() {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && std::time::Instant::now() < until => {}
+            other => return other,
+        }
+    }
+}
+
+/// Removes a cgroup that nothing is in. Where it has very many below it, that goes on in the background. Blocking.
+fn remove(cgroup: &Cgroup) -> io::Result<()> {
+    match cgroup.remove() {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            let cgroup = cgroup.clone();
+            let on = move || {
+                for _ in 0..MOST_ROUNDS {
+                    if !cgroup.remove().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                        return;
+                    }
+                }
+            };
+            std::thread::Builder::new().name("clearing".to_owned()).spawn(on).map(drop)
+        }
+        other => other,
+    }
+}
+
+/// How often a cgroup with very many below it is gone through, some seconds each time.
+const MOST_ROUNDS: usize = 1000;
 
 /// A runner that has not answered yet; ended if it is dropped before [`Starting::reap`].
 struct Starting {

@@ -101,7 +101,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let record = exit.clone();
         let cleared = tokio::task::spawn_blocking(move || {
-            let ended = shared.cgroup.kill(Duration::from_secs(10)).and_then(|()| shared.cgroup.remove());
+            let ended = super::end(&shared.cgroup);
             if let Err(error) = ended {
                 tracing::warn!(workload.id = %shared.id, %error, "cannot clear up after the runner of a container");
             }

@@ -19,8 +19,8 @@ use std::task::{Context, Poll};
 
 use tokio::sync::oneshot;
 use wasmtime::component::{
-    Access, ComponentType, FutureConsumer, FutureReader, Lift, Linker, Lower, Resource, ResourceTable, ResourceType,
-    Source, StreamReader,
+    Access, Accessor, ComponentType, FutureConsumer, FutureReader, Lift, Linker, Lower, Resource, ResourceTable,
+    ResourceType, Source, StreamReader,
 };
 use wasmtime::{AsContextMut as _, Caller, Extern, StoreContextMut};
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystem, WasiFilesystemView as _};
@@ -215,16 +215,7 @@ fn add_p2(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                 let Some(place) = place_for_file(guest) else {
                     return Ok((Err(files2::ErrorCode::InsufficientMemory),));
                 };
-                // Opening a pipe waits for its other end, and holds a thread of all components of the app.
-                let there = Resource::new_borrow(folder.rep());
-                if let Ok(there) = guest.filesystem().stat_at(there, how, path.clone()).await
-                    && !matches!(
-                        there.type_,
-                        files2::DescriptorType::RegularFile
-                            | files2::DescriptorType::Directory
-                            | files2::DescriptorType::SymbolicLink
-                    )
-                {
+                if !may_open2(guest, &folder, how, &path).await {
                     return Ok((Err(files2::ErrorCode::Access),));
                 }
                 let opened = guest.filesystem().open_at(folder, how, path, open, flags).await;
@@ -234,7 +225,43 @@ fn add_p2(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                 answer(opened)
             })
         },
+    )?;
+    // It opens what it sets the times of.
+    type SetTimes2 = (Resource<Descriptor>, files2::PathFlags, String, files2::NewTimestamp, files2::NewTimestamp);
+    files.func_wrap_async(
+        "[method]descriptor.set-times-at",
+        |mut store: StoreContextMut<'_, Guest>, (folder, how, path, accessed, modified): SetTimes2| {
+            Box::new(async move {
+                use files2::HostDescriptor as _;
+                let guest = store.data_mut();
+                if !may_open2(guest, &folder, how, &path).await {
+                    return Ok((Err(files2::ErrorCode::Access),));
+                }
+                answer(guest.filesystem().set_times_at(folder, how, path, accessed, modified).await)
+            })
+        },
     )
+}
+
+/// Whether what stands at a path may be opened: opening a pipe waits for its other end, and holds a thread of all components of
+/// the app. What is not there is for the call to tell.
+async fn may_open2(guest: &mut Guest, folder: &Resource<Descriptor>, how: files2::PathFlags, path: &str) -> bool {
+    use files2::{DescriptorType as Type, HostDescriptor as _};
+    let folder = Resource::new_borrow(folder.rep());
+    let there = guest.filesystem().stat_at(folder, how, path.to_owned()).await;
+    there.map_or(true, |there| matches!(there.type_, Type::RegularFile | Type::Directory | Type::SymbolicLink))
+}
+
+async fn may_open3(
+    files: &Accessor<Guest, WasiFilesystem>,
+    folder: &Resource<Descriptor>,
+    how: files3::PathFlags,
+    path: &str,
+) -> bool {
+    use files3::{DescriptorType as Type, HostDescriptorWithStore as _};
+    let folder = Resource::new_borrow(folder.rep());
+    let there = WasiFilesystem::stat_at(files, folder, how, path.to_owned()).await;
+    there.map_or(true, |there| matches!(there.type_, Type::RegularFile | Type::Directory | Type::SymbolicLink))
 }
 
 fn add_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
@@ -289,7 +316,9 @@ fn add_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 }
 
 fn add_files_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    use files3::{DescriptorFlags, DirectoryEntry, ErrorCode, HostDescriptorWithStore as _, OpenFlags, PathFlags};
+    use files3::{
+        DescriptorFlags, DirectoryEntry, ErrorCode, HostDescriptorWithStore as _, NewTimestamp, OpenFlags, PathFlags,
+    };
     type OpenAt3 = (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags);
     let mut files = linker.instance("wasi:filesystem/types@0.3.0")?;
     files.resource("descriptor", ResourceType::host::<Descriptor>(), |mut store, descriptor| {
@@ -303,15 +332,7 @@ fn add_files_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                     return Ok((Err(ErrorCode::InsufficientMemory),));
                 };
                 let files = accessor.with_getter::<WasiFilesystem>(Guest::filesystem);
-                let there = Resource::new_borrow(folder.rep());
-                if let Ok(there) = WasiFilesystem::stat_at(&files, there, how, path.clone()).await
-                    && !matches!(
-                        there.type_,
-                        files3::DescriptorType::RegularFile
-                            | files3::DescriptorType::Directory
-                            | files3::DescriptorType::SymbolicLink
-                    )
-                {
+                if !may_open3(&files, &folder, how, &path).await {
                     return Ok((Err(ErrorCode::Access),));
                 }
                 let opened = WasiFilesystem::open_at(&files, folder, how, path, open, flags).await;
@@ -319,6 +340,19 @@ fn add_files_p3(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
                     accessor.with(|mut access| keep(access.data_mut(), opened, place))?;
                 }
                 answer(opened)
+            })
+        },
+    )?;
+    type SetTimes3 = (Resource<Descriptor>, PathFlags, String, NewTimestamp, NewTimestamp);
+    files.func_wrap_concurrent(
+        "[method]descriptor.set-times-at",
+        |accessor, (folder, how, path, accessed, modified): SetTimes3| {
+            Box::pin(async move {
+                let files = accessor.with_getter::<WasiFilesystem>(Guest::filesystem);
+                if !may_open3(&files, &folder, how, &path).await {
+                    return Ok((Err(ErrorCode::Access),));
+                }
+                answer(WasiFilesystem::set_times_at(&files, folder, how, path, accessed, modified).await)
             })
         },
     )?;

@@ -43,6 +43,9 @@ pub(crate) fn is_remote(context: &str) -> bool {
 }
 
 pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
+    if let Some(path) = &args.iidfile {
+        super::load::check(path)?;
+    }
     let wish = Wish {
         tags: args.tag.iter().map(|tag| registry::with_tag(tag)).collect(),
         platform: args.platform.clone(),
@@ -112,7 +115,9 @@ pub(super) async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     if args.quiet {
         context.printer.line(id.as_deref().unwrap_or(said.trim()))?;
     }
-    if let (Some(path), Some(id)) = (&args.iidfile, &id) {
+    // Of a quiet build all that is said is the ID.
+    let id = id.as_deref().or_else(|| Some(said.trim()).filter(|id| args.quiet && !id.is_empty()));
+    if let (Some(path), Some(id)) = (&args.iidfile, id) {
         // What is there gives way, and nothing is followed that others have put there.
         let _ = std::fs::remove_file(path);
         let file = std::fs::File::create_new(path).and_then(|mut file| file.write_all(id.as_bytes()));

@@ -94,7 +94,7 @@ async fn receive(context: &Context, call: bireme_api::Call, output: Option<&str>
 
 /// Takes a file alone, or a name that is free: a link may be somebody else's, and a device or a pipe would be exchanged for a
 /// file. As Docker's client does.
-fn check(path: &str) -> anyhow::Result<()> {
+pub(super) fn check(path: &str) -> anyhow::Result<()> {
     let kind = match std::fs::symlink_metadata(path) {
         Ok(about) if about.is_file() => return Ok(()),
         Ok(about) if about.is_dir() => "a folder",
@@ -105,9 +105,7 @@ fn check(path: &str) -> anyhow::Result<()> {
         // Whatever it is, creating the file tells it.
         Err(_) => return Ok(()),
     };
-    Err(Failure::new(format!("cannot write to {path}: it is {kind}"))
-        .hint("name a file with --output, or redirect standard output")
-        .into())
+    Err(Failure::new(format!("cannot write to {path}: it is {kind}")).hint("name a file").into())
 }
 
 async fn write(mut file: std::fs::File, path: &str, mut chunks: bireme_api::ByteStream) -> anyhow::Result<()> {
