@@ -860,7 +860,7 @@ mod tests {
         let old = header.as_old_mut();
         old.name[..path.len()].copy_from_slice(path);
         old.linkname[..link.len()].copy_from_slice(link);
-        header.set_entry_type(tar::EntryType::new(kind));
+        header.as_old_mut().linkflag = [kind];
         header.set_mode(mode);
         header.set_uid(1000);
         header.set_gid(1001);

@@ -81,7 +81,11 @@ impl Forwarding {
             make(socket, &missing(&names.collect::<Vec<_>>(), &there)).map_err(remembering())?;
             // A router takes no routes from others but where it is told to: first, or the routes it has are gone.
             for path in &of_routers {
-                write(path, "2").map_err(NetError::io(format!("keeping net.{}", path.replace('/', "."))))?;
+                match write(path, "2") {
+                    // An interface that went meanwhile has no routes to lose.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.map_err(NetError::io(format!("keeping net.{}", path.replace('/', "."))))?,
+                }
             }
             write(switch, "1").map_err(NetError::io(format!("enabling net.{}", switch.replace('/', "."))))?;
         }
