@@ -30,7 +30,8 @@ pub(crate) struct Standing {
 }
 
 /// Mounts all of `mounts`, in order, in the tree that is mounted at `root` and attached nowhere. `at` is a folder that is not
-/// needed for that. Where the tree can be written to, folders that lack are made, as the start will. Blocking, for as long as the servers of the sources like.
+/// needed for that. Where the tree can be written to, folders that lack are made, as the start will. Blocking, for as long as
+/// the servers of the sources like.
 ///
 /// # Errors
 /// Those of mounting; a source or a target that is not there is left out.
