@@ -66,6 +66,28 @@ fn the_host_of_one_app_does_nothing_to_that_of_another() {
     engine.finish();
 }
 
+/// Whoever has taken a host over may have it say nothing: that concerns its own line of the list.
+#[test]
+fn a_silent_host_holds_up_no_list_of_workloads() {
+    let engine = Engine::start();
+    engine.build_guest("probe", "probe");
+    serve(&engine, "silent", &[], "probe");
+    serve(&engine, "other", &[], "probe");
+    let silent = host(&engine, "silent").to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &silent]).status().unwrap().success());
+    signal("-STOP");
+    let asked = Instant::now();
+    let list = engine.request("GET", "/bireme/v1/workloads", b"").json();
+    let took = asked.elapsed();
+    signal("-CONT");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let about = |name: &str| list.as_array().unwrap().iter().find(|one| one["name"] == name).cloned().unwrap();
+    assert_eq!(about("silent")["invocations"], serde_json::Value::Null, "{list}");
+    assert_ne!(about("other")["invocations"], serde_json::Value::Null, "{list}");
+    assert!(about("other")["memory_usage"].as_u64().unwrap() > 0, "{list}");
+    engine.finish();
+}
+
 #[test]
 fn reaching_the_memory_limit_is_told_as_a_container_tells_it() {
     let engine = Engine::start();

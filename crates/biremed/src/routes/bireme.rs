@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use bireme_api::v1;
 use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels};
+use bireme_engine::EngineError;
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Container;
 use bireme_image::Damaged;
@@ -59,7 +60,11 @@ async fn workloads(State(app): State<App>, query: Query) -> Answer {
     Ok(stream::json_lines(lines, &stop))
 }
 
-/// All workloads with their counters, read side by side: each costs a round trip to its runner or host.
+/// How long is waited for the counters of one workload: its runner or host may be stopped, or lie.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// All workloads with their counters, read side by side: each costs a round trip to its runner or host. One that does not
+/// answer is in the list without them.
 async fn read(app: &App, filter: &ContainerFilter) -> Result<Vec<v1::Workload>, ApiError> {
     let containers = app.engine.list(filter)?;
     Ok(futures::future::join_all(containers.into_iter().map(|container| workload(app, container))).await)
@@ -70,9 +75,12 @@ async fn workload(app: &App, container: Container) -> v1::Workload {
     let (mut stats, mut invocations) = (None, None);
     if container.state.status.is_alive() {
         // One that ends meanwhile has no counters any more.
-        let (read, counted) = futures::join!(app.engine.stats(container.id()), app.engine.invocations(container.id()));
-        stats = read.map_err(|error| tell(&container, error)).ok();
-        invocations = counted.map_err(|error| tell(&container, error)).ok().flatten();
+        let (read, counted) = futures::join!(
+            in_time(&container, app.engine.stats(container.id())),
+            in_time(&container, app.engine.invocations(container.id()))
+        );
+        stats = read;
+        invocations = counted.flatten();
     }
     let stats = stats.unwrap_or_default();
     v1::Workload {
@@ -91,9 +99,19 @@ async fn workload(app: &App, container: Container) -> v1::Workload {
     }
 }
 
-fn tell(container: &Container, error: bireme_engine::EngineError) {
-    if error.kind() == ErrorKind::Internal {
-        tracing::warn!(workload.id = container.id(), error = %chain(&error), "cannot read the counters of a workload");
+/// What is read of a workload, unless that fails or takes too long.
+async fn in_time<T>(container: &Container, read: impl Future<Output = Result<T, EngineError>>) -> Option<T> {
+    match tokio::time::timeout(PATIENCE, read).await {
+        Ok(Ok(counters)) => Some(counters),
+        Ok(Err(error)) if error.kind() == ErrorKind::Internal => {
+            tracing::warn!(workload.id = container.id(), error = %chain(&error), "cannot read the counters of a workload");
+            None
+        }
+        Ok(Err(_)) => None,
+        Err(_) => {
+            tracing::debug!(workload.id = container.id(), "the counters of a workload do not come");
+            None
+        }
     }
 }
 
