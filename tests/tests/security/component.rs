@@ -81,10 +81,10 @@ fn a_silent_host_holds_up_no_list_of_workloads() {
     let took = asked.elapsed();
     signal("-CONT");
     assert!(took < Duration::from_secs(10), "{took:?}");
-    let about = |name: &str| list.as_array().unwrap().iter().find(|one| one["name"] == name).cloned().unwrap();
-    assert_eq!(about("silent")["invocations"], serde_json::Value::Null, "{list}");
-    assert_ne!(about("other")["invocations"], serde_json::Value::Null, "{list}");
-    assert!(about("other")["memory_usage"].as_u64().unwrap() > 0, "{list}");
+    let about = |name: &str| list.as_array().and_then(|list| list.iter().find(|one| one["Name"] == name)).expect(name);
+    assert_eq!(about("silent")["Invocations"], serde_json::Value::Null, "{list}");
+    assert_ne!(about("other")["Invocations"], serde_json::Value::Null, "{list}");
+    assert!(about("other")["MemoryUsage"].as_u64().unwrap() > 0, "{list}");
     engine.finish();
 }
 
