@@ -1,6 +1,6 @@
 //! The vocabulary of Bireme and the seam between the engine and its executors.
 //!
-//! Nothing here touches the world: no I/O, no runtime, no clock. What stands here is what every other crate means by
+//! Nothing here touches the world but to read the clock: no I/O, no runtime. What stands here is what every other crate means by
 //! its words:
 //!
 //! - [`WorkloadSpec`]: one *workload* (a Linux container or a WebAssembly component) as it shall run;
@@ -12,6 +12,7 @@
 //! - [`log_line`]: the one format of log files, written by runners and hosts and read by the engine.
 
 pub mod allow;
+pub mod clock;
 pub mod env;
 pub mod error;
 pub mod executor;

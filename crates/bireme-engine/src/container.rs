@@ -7,11 +7,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
+use crate::EngineError;
 use crate::attach::Pending;
 use crate::engine::Engine;
 use crate::event::Event;
@@ -19,7 +21,6 @@ use crate::lifecycle::{self, Answer, Ask};
 use crate::owner::Command;
 use crate::request::RestartPolicy;
 use crate::view::{Container, Ended, Endpoint, Fixed, Health, PublishedPort, State};
-use crate::{EngineError, engine};
 
 /// How long a start, or another copy, waits for a copy into a workload that rests.
 const COPYING: Duration = Duration::from_secs(30);
@@ -292,7 +293,7 @@ impl Handle {
             action: action.to_owned(),
             id: self.id().to_owned(),
             attributes,
-            time: engine::now(),
+            time: now_nanos(),
         });
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::{Known, LogTarget};
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, Port, Signal, WorkloadKind};
 use bireme_core::{
@@ -152,12 +153,6 @@ fn close_dir(path: &Path) -> Result<(), EngineError> {
     make_dir(path, 0o700)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
         .map_err(|source| EngineError::File { path: path.to_owned(), source })
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(crate) fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// 64 random hexadecimal digits.
@@ -801,7 +796,7 @@ impl Engine {
             spec,
             image_id: image.id.to_string(),
             platform: image.platform.to_string(),
-            created: now(),
+            created: now_nanos(),
             auto_remove: request.auto_remove,
             of_build,
             mounts: points,
@@ -835,7 +830,7 @@ impl Engine {
             stopped: false,
             resources: None,
             health: None,
-            written: now(),
+            written: now_nanos(),
         };
         let sync = if fixed.auto_remove || of_build { Sync::Normal } else { Sync::Full };
         made.recorded = true;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bireme_core::clock::now_nanos;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::watch;
 
@@ -99,7 +100,7 @@ impl Events {
         let begins = query.since.unwrap_or(i64::MAX);
         let ends = query.until.unwrap_or(i64::MAX);
         let patience = query.until.map(|until| {
-            let left = until.saturating_sub(crate::engine::now());
+            let left = until.saturating_sub(now_nanos());
             std::time::Duration::from_nanos(left.max(0) as u64)
         });
         let over = async move {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::ExecSpec;
+use bireme_core::clock::now_nanos;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -108,14 +109,14 @@ pub(crate) async fn probe(
             () = run.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
         }
-        let start = engine::now();
+        let start = now_nanos();
         let outcome = tokio::select! {
             () = run.cancelled() => return,
             outcome = once(&engine, &handle, &check) => outcome,
         };
         let (exit_code, output) = outcome;
         let in_start_period = early();
-        health.log.push(HealthProbe { start, end: engine::now(), exit_code, output });
+        health.log.push(HealthProbe { start, end: now_nanos(), exit_code, output });
         if health.log.len() > LOG_LENGTH {
             health.log.remove(0);
         }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::log_line::{self, Record, Stream as Output};
 use futures::Stream;
 use rustix::fs::{self, AtFlags, CWD, FileType, Mode, OFlags, inotify};
@@ -164,7 +165,7 @@ impl Reader {
         let until = async {
             match end {
                 Some(until) => {
-                    let left = until.saturating_sub(engine::now()).max(0) as u64;
+                    let left = until.saturating_sub(now_nanos()).max(0) as u64;
                     tokio::time::sleep(Duration::from_nanos(left)).await;
                 }
                 None => std::future::pending().await,

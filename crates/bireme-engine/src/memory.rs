@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bireme_core::WorkloadId;
+use bireme_core::clock::now_nanos;
 use bireme_image::database::{self, Ballast, Found, Trouble};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
@@ -322,7 +323,7 @@ impl Memory {
                 driver: "local".to_owned(),
                 mountpoint: path_of(&name),
                 created: entry.metadata().and_then(|about| about.modified()).map_or_else(
-                    |_| crate::engine::now(),
+                    |_| now_nanos(),
                     |time| {
                         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
                         i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)

@@ -12,6 +12,7 @@ use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::{Dns, NetworkMode, Protocol, WorkloadSpec};
 use bireme_core::{Listener, NamedNetwork, Names, NamesChange, NetworkPlace, SandboxId};
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
@@ -386,7 +387,7 @@ impl Engine {
                     id: engine::random_hex(),
                     name: name.to_owned(),
                     driver: driver.to_owned(),
-                    created: engine::now(),
+                    created: now_nanos(),
                     internal: false,
                     attachable: false,
                     ipv6: false,
@@ -496,7 +497,7 @@ impl Engine {
                 id,
                 name: request.name,
                 driver: "bridge".to_owned(),
-                created: engine::now(),
+                created: now_nanos(),
                 internal: request.internal,
                 attachable: request.attachable,
                 ipv6: request.ipv6,
@@ -705,7 +706,7 @@ impl Engine {
             action: action.to_owned(),
             id: network.id.clone(),
             attributes,
-            time: engine::now(),
+            time: now_nanos(),
         });
     }
 

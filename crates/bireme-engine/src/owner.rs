@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::{Exit, Signal, WorkloadKind};
 use bireme_core::{ErrorKind, Prepared, Workload, WorkloadSpec};
 use tokio::sync::{mpsc, oneshot};
@@ -108,7 +109,7 @@ impl Owner {
         self.engine.has_mounted(&self.handle);
         self.mounted = true;
         self.watch_end(workload);
-        let ran = self.moving.state.started_at.map_or(0, |at| engine::now().saturating_sub(at)).max(0) as u64;
+        let ran = self.moving.state.started_at.map_or(0, |at| now_nanos().saturating_sub(at)).max(0) as u64;
         self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
         self.begin_probes();
     }
@@ -119,7 +120,7 @@ impl Owner {
         let _ = sender.send(Exit {
             code: 255,
             oom_killed: false,
-            finished_at: engine::now(),
+            finished_at: now_nanos(),
             error: Some(
                 "it was lost while the engine was away: its process and its record of an end are gone".to_owned(),
             ),
@@ -286,7 +287,7 @@ impl Owner {
 
     async fn remember(&mut self) -> Result<(), EngineError> {
         self.handle.publish(&self.name, &self.moving);
-        self.moving.written = engine::now();
+        self.moving.written = now_nanos();
         self.engine.memory().update_workload(self.handle.id(), &self.name, &self.moving).await
     }
 
@@ -311,7 +312,7 @@ impl Owner {
                 state.exit_code = 0;
                 state.error = String::new();
                 state.oom_killed = false;
-                state.started_at = Some(engine::now());
+                state.started_at = Some(now_nanos());
                 self.moving.health = None;
                 self.started = Some(Instant::now());
                 self.happened(Happened::Started);
@@ -335,7 +336,7 @@ impl Owner {
                     EngineError::Exec(error) => error.exit_code().unwrap_or(128),
                     _ => 128,
                 };
-                state.finished_at = Some(engine::now());
+                state.finished_at = Some(now_nanos());
                 self.happened(Happened::StartFailed);
                 self.remember_or_log().await;
                 // A client that waits for the end or the removal is told the code.
@@ -428,7 +429,7 @@ impl Owner {
             let exit = workload.wait().await.unwrap_or_else(|error| Exit {
                 code: 137,
                 oom_killed: false,
-                finished_at: engine::now(),
+                finished_at: now_nanos(),
                 error: Some(error.to_string()),
             });
             let _ = sender.send(exit);
@@ -705,7 +706,7 @@ async fn ended(end: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
         Some(receiver) => receiver.await.unwrap_or_else(|_| Exit {
             code: 137,
             oom_killed: false,
-            finished_at: engine::now(),
+            finished_at: now_nanos(),
             error: Some("the engine stopped watching it".to_owned()),
         }),
         None => std::future::pending().await,

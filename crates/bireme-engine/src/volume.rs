@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bireme_core::WorkloadId;
+use bireme_core::clock::now_nanos;
 use bireme_sys::removal;
 
 use crate::container::Handle;
@@ -144,7 +145,7 @@ impl Engine {
             name: name.clone(),
             driver: "local".to_owned(),
             mountpoint,
-            created: engine::now(),
+            created: now_nanos(),
             options: request.options,
             labels,
             anonymous,
@@ -424,7 +425,7 @@ impl Engine {
                 attributes.insert("propagation".to_owned(), point.propagation.clone());
                 attributes.insert("read/write".to_owned(), (!point.read_only).to_string());
             }
-            let time = engine::now();
+            let time = now_nanos();
             self.emit(Event { kind: "volume", action: action.to_owned(), id: point.name.clone(), attributes, time });
         }
     }
@@ -436,7 +437,7 @@ impl Engine {
             action: action.to_owned(),
             id: volume.name.clone(),
             attributes,
-            time: engine::now(),
+            time: now_nanos(),
         });
     }
 }

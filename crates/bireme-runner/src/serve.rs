@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::ExecSpec;
 use bireme_core::log_line::Stream;
 use bireme_core::{ErrorKind, Exit};
@@ -156,11 +157,6 @@ enum Start {
     Underway(Vec<u8>),
     Done,
     Failed(Failure),
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl<'a> Server<'a> {
@@ -656,7 +652,7 @@ impl<'a> Server<'a> {
         let bytes = &self.scratch[..count];
         let stream = if which == Which::Err { Stream::Stderr } else { Stream::Stdout };
         if key == INIT {
-            self.log.push(stream, bytes, now());
+            self.log.push(stream, bytes, now_nanos());
         }
         let length = u32::try_from(count).unwrap_or(0).to_be_bytes();
         let header = [stream.number(), 0, 0, 0, length[0], length[1], length[2], length[3]];
@@ -999,7 +995,7 @@ impl<'a> Server<'a> {
 
     /// Records the end, tells whoever waits, releases the cgroup.
     fn finish(&mut self) {
-        self.log.finish(now());
+        self.log.finish(now_nanos());
         let init = self.processes.get(&INIT).and_then(|init| init.code).unwrap_or(-1);
         // Of any of its processes, as Docker tells it.
         let oom_killed = self.cgroup.oom_kills() > 0;
@@ -1008,7 +1004,7 @@ impl<'a> Server<'a> {
             Start::Waiting if !self.killing => (init, Some("the container ended before it was started".to_owned())),
             _ => (init, None),
         };
-        let exit = Exit { code, oom_killed, finished_at: now(), error };
+        let exit = Exit { code, oom_killed, finished_at: now_nanos(), error };
         if let Err(error) = protocol::write_exit(&self.config.state_dir, &exit) {
             journal::note(format_args!("cannot record the end: {error}"));
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::Protocol;
 use bireme_core::{ErrorKind, Exit, WorkloadId};
 use bireme_wasm::memory;
@@ -28,7 +29,7 @@ use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
 use crate::host::tls::Trust;
-use crate::log::{LogHandle, feed, now};
+use crate::log::{LogHandle, feed};
 use crate::names::Networks;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::Place;
@@ -566,7 +567,7 @@ impl Host {
                 () = component.drain() => {}
                 () = overtaken.cancelled() => return,
             }
-            host.end(&loaded, Exit { code: 0, oom_killed: false, finished_at: now(), error: None }).await;
+            host.end(&loaded, Exit { code: 0, oom_killed: false, finished_at: now_nanos(), error: None }).await;
         });
         Ok(())
     }
@@ -578,7 +579,7 @@ impl Host {
         if tokio::time::timeout(INSIST, component.drain()).await.is_err() {
             crate::complain(&format!("instances of {} did not end in time", component.spec.name));
         }
-        self.end(loaded, Exit { code: 137, oom_killed: false, finished_at: now(), error: None }).await;
+        self.end(loaded, Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: None }).await;
     }
 
     /// Records how a workload ended: in its log, its exit file, and to everyone who waits.
@@ -615,7 +616,7 @@ fn command_broke(component: &Component, error: &tokio::task::JoinError) -> Exit 
     let text = format!("the host process failed while it ran {}: {error}", component.spec.name);
     crate::complain(&text);
     component.log.note(&format!("bireme: {text}"));
-    Exit { code: 134, oom_killed: false, finished_at: now(), error: Some(text) }
+    Exit { code: 134, oom_killed: false, finished_at: now_nanos(), error: Some(text) }
 }
 
 /// As many instances as an answer holds, and of their work what fits beside it.
@@ -644,7 +645,7 @@ async fn wait(component: &Component) -> Exit {
             return exit.clone();
         }
         if phase.changed().await.is_err() {
-            return Exit { code: 137, oom_killed: false, finished_at: now(), error: None };
+            return Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: None };
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::log_line::{MAX_TEXT, Splitter, Stream};
 use bireme_wasm::protocol::Log;
 use bytes::Bytes;
@@ -56,10 +57,6 @@ pub(crate) struct LogHandle {
     last_words: Arc<Semaphore>,
 }
 
-pub(crate) fn now() -> i64 {
-    chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default()
-}
-
 impl LogHandle {
     /// Starts the writer. `folder` holds the file that `log` names.
     pub(crate) fn start(log: Log, folder: Option<OwnedFd>) -> std::io::Result<Self> {
@@ -75,7 +72,7 @@ impl LogHandle {
     /// One sentence of ours, to the workload's standard error. Dropped when the log is full: never blocks.
     pub(crate) fn note(&self, text: &str) {
         let bytes = Bytes::from(format!("{text}\n"));
-        let message = Message::Output { stream: Stream::Stderr, bytes, time: now(), _under_way: None };
+        let message = Message::Output { stream: Stream::Stderr, bytes, time: now_nanos(), _under_way: None };
         let _ = self.sender.try_send(message);
     }
 
@@ -281,7 +278,7 @@ impl Output {
         let end = if finished <= CHUNK { finished } else { whole_lines(&text[..CHUNK]).unwrap_or(CHUNK) };
         let rest = text.split_off(end);
         let bytes = std::mem::replace(text, rest).into();
-        Message::Output { stream: self.stream, bytes, time: now(), _under_way: under_way }
+        Message::Output { stream: self.stream, bytes, time: now_nanos(), _under_way: under_way }
     }
 
     /// Hands over what is finished; false where some of it has to wait.
@@ -364,7 +361,7 @@ impl Drop for Output {
             let (sender, stream) = (self.log.sender.clone(), self.stream);
             runtime.spawn(async move {
                 let bytes = Bytes::from(text);
-                let _ = sender.send(Message::Output { stream, bytes, time: now(), _under_way: None }).await;
+                let _ = sender.send(Message::Output { stream, bytes, time: now_nanos(), _under_way: None }).await;
                 drop(waiting);
             });
         }

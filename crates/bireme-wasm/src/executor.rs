@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex as StdMutex, OnceLock};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, NamedNetwork, NamesChange, Prepared, Program, Resolver, SandboxId,
@@ -419,7 +420,7 @@ impl Executor for WasmExecutor {
             let host = self.host_of(self.sandbox(&work.spec));
             let turn = self.turn(&host);
             let mut roster = turn.lock().await;
-            let since = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+            let since = now_nanos();
             let mut compiled = self.compiled(&work.program).await?;
             let mut made = self.create_in_turn(&work, &host, &compiled, &mut roster).await;
             if made.as_ref().is_err_and(|error| error.message().contains(DAMAGED)) {

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::{
     ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
 };
@@ -320,7 +321,7 @@ pub fn line(text: &str, most: usize) -> String {
 /// How a workload ended, as far as its host is believed: not before it was there (`since`) nor in the future, in nanoseconds
 /// since 1970, and for a reason of bounded length.
 pub(crate) fn credible(exit: Exit, since: i64) -> Exit {
-    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+    let now = now_nanos();
     Exit {
         finished_at: exit.finished_at.clamp(since.min(now), now),
         error: exit.error.as_deref().map(sentence),
@@ -551,7 +552,7 @@ mod tests {
         let error = ExecError::from(refusal);
         assert!(error.message().len() <= MAX_SENTENCE && !error.message().contains(['\n', '\r']), "{error}");
         let ended = |finished_at| Exit { code: 0, oom_killed: false, finished_at, error: Some("e\n".repeat(1 << 20)) };
-        let now = chrono::Utc::now().timestamp_nanos_opt().unwrap();
+        let now = now_nanos();
         for (told, since) in [(i64::MAX, 5), (i64::MIN, 5), (now - 1000, 0)] {
             let exit = credible(ended(told), since);
             assert!((since..=now + 60_000_000_000).contains(&exit.finished_at), "{}", exit.finished_at);

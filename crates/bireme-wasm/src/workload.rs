@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::spec::Signal;
 use bireme_core::{
@@ -97,7 +98,7 @@ pub(crate) fn read_exit(state_dir: &Path) -> Option<Exit> {
 
 /// The end of a workload whose host came to its own, written down for the next daemon.
 pub(crate) fn record_end(id: &WorkloadId, state_dir: &Path, why: String) -> Exit {
-    let now = chrono::Utc::now().timestamp_nanos_opt().unwrap_or_default();
+    let now = now_nanos();
     let exit = Exit { code: 137, oom_killed: false, finished_at: now, error: Some(why) };
     if let Err(error) = StateFolder::open(state_dir).and_then(|folder| folder.write_exit(&exit)) {
         tracing::warn!(workload.id = %id, %error, "cannot record the end of a component");

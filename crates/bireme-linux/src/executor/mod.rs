@@ -13,6 +13,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::Known;
 use bireme_core::spec::{NamespaceMode, NetworkMode, WorkloadKind};
 use bireme_core::{
@@ -526,12 +527,6 @@ fn private(path: &Path) -> io::Result<File> {
     std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Nanoseconds since the Unix epoch.
-fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
 fn exit_now(code: i32, error: impl Into<String>) -> Exit {
-    Exit { code, oom_killed: false, finished_at: now(), error: Some(error.into()) }
+    Exit { code, oom_killed: false, finished_at: now_nanos(), error: Some(error.into()) }
 }

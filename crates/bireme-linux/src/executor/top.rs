@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::{ErrorKind, ExecError, ProcessTable};
 
@@ -246,8 +247,8 @@ impl Process {
             C::Ppid => self.number(4).to_string(),
             C::C => format!("{:.0}", self.percent(machine).min(99.0)),
             C::Stime => {
-                let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                let began = since.as_secs().saturating_sub(self.age(machine)) % 86_400;
+                let now = now_nanos().unsigned_abs() / 1_000_000_000;
+                let began = now.saturating_sub(self.age(machine)) % 86_400;
                 format!("{:02}:{:02}", began / 3600, began / 60 % 60)
             }
             C::Tty => match self.number(7) {

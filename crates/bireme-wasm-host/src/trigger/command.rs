@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::{Exit, Labels, WorkloadSpec};
 use wasmtime_wasi::I32Exit;
 
@@ -11,11 +12,10 @@ use super::Program;
 use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Outcome};
 use crate::guest::Guest;
-use crate::log::now;
 
 /// Runs the command to its end and answers how it ended.
 pub(crate) async fn run(component: Arc<Component>) -> Exit {
-    let exit = |code, error| Exit { code, oom_killed: false, finished_at: now(), error };
+    let exit = |code, error| Exit { code, oom_killed: false, finished_at: now_nanos(), error };
     let Ok(mut invocation) = component.admit(component.spec.args.join(" ").into()).await else {
         return exit(137, Some("it was stopped before it started".to_owned()));
     };

@@ -10,6 +10,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::post;
 use base64::Engine as _;
 use bireme_api::models::AuthConfig;
+use bireme_core::clock::now_nanos;
 use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer, KeepContainers};
@@ -17,7 +18,7 @@ use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, images, now, ok};
+use super::{Answer, images, ok};
 use crate::app::App;
 use crate::convert::{self, filters, image};
 use crate::error::ApiError;
@@ -195,7 +196,7 @@ fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>
 /// Layers that earlier builds made.
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let filters = query.filters(PRUNED_BY)?;
-    let until = filters::until(&filters.or("until", "unused-for")?, now())?.map(|nanos| nanos / 1_000_000);
+    let until = filters::until(&filters.or("until", "unused-for")?, now_nanos())?.map(|nanos| nanos / 1_000_000);
     let any = |name: &str, holds: &dyn Fn(&str) -> bool| {
         let wanted = filters.get(name);
         wanted.is_empty() || wanted.iter().any(|value| holds(value))

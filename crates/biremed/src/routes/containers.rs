@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use bireme_core::clock::now_nanos;
 use bireme_core::spec::Signal;
 use bireme_engine::request::{ContainerFilter, Remove, Stop, WaitCondition};
 use bireme_engine::view::Container;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, done, now, ok};
+use super::{Answer, done, ok};
 use crate::app::App;
 use crate::convert::{self, filters};
 use crate::error::{ApiError, chain};
@@ -52,7 +53,7 @@ async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answ
             filter.ancestors.push(image.id.to_string());
         }
     }
-    let now = now();
+    let now = now_nanos();
     let mut entries = Vec::new();
     let links = app.engine.names_by_link();
     for container in app.engine.list(&filter)? {
@@ -170,7 +171,7 @@ async fn remove_link(app: State<App>, Path((parent, alias)): Path<(String, Strin
 
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let wire = query.filters(&["label", "label!", "until"])?;
-    let until = filters::until(&wire, now())?;
+    let until = filters::until(&wire, now_nanos())?;
     let ended = ["created", "exited", "dead"].map(str::to_owned).to_vec();
     let mut removed = Vec::new();
     let mut freed = 0;

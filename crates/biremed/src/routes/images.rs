@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bireme_core::ErrorKind;
+use bireme_core::clock::now_nanos;
 use bireme_engine::Event;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Platform, Progress, Pushed, Reference, Removed};
@@ -17,7 +18,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::{Answer, commit, now, ok};
+use super::{Answer, commit, ok};
 use crate::app::App;
 use crate::convert::{Filters, filters, image};
 use crate::error::{ApiError, chain};
@@ -52,7 +53,7 @@ async fn distribution(State(app): State<App>, Path(rest): Path<String>, headers:
 async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answer {
     let filters = query.filters(image::FILTERS)?;
     let dangling = filters.flag("dangling")?;
-    let until = filters::until(&filters, now())?;
+    let until = filters::until(&filters, now_nanos())?;
     let before = bound(&app, &filters, "before").await?;
     let since = bound(&app, &filters, "since").await?;
     let mut shown = Vec::new();
@@ -172,7 +173,7 @@ pub(super) fn emit(app: &App, action: &str, id: &str, name: &str) {
         action: action.to_owned(),
         id: id.to_owned(),
         attributes: [("name".to_owned(), name.to_owned())].into(),
-        time: now(),
+        time: now_nanos(),
     });
 }
 
@@ -329,7 +330,7 @@ fn tell(removed: &[Removed]) -> Value {
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let filters = query.filters(&["dangling", "label", "label!", "until"])?;
     let only_dangling = filters.flag("dangling")?.unwrap_or(true);
-    let until = filters::until(&filters, now())?;
+    let until = filters::until(&filters, now_nanos())?;
     let doomed = |summary: &ImageSummary| {
         let created = summary.created.and_then(|created| created.timestamp_nanos_opt()).unwrap_or_default();
         (!only_dangling || summary.references.is_empty())

@@ -19,6 +19,7 @@ mod volumes;
 
 use axum::Router;
 use axum::response::{IntoResponse as _, Response};
+use bireme_core::clock::now_nanos;
 use bireme_engine::Event;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
@@ -73,10 +74,5 @@ fn done() -> Answer {
 /// Tells that what was unused of a kind is gone.
 fn pruned(app: &App, kind: &'static str, freed: u64) {
     let attributes = [("reclaimed".to_owned(), freed.to_string())].into();
-    app.engine.emit(Event { kind, action: "prune".to_owned(), id: String::new(), attributes, time: now() });
-}
-
-/// Nanoseconds since the Unix epoch.
-fn now() -> i64 {
-    chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX)
+    app.engine.emit(Event { kind, action: "prune".to_owned(), id: String::new(), attributes, time: now_nanos() });
 }

@@ -6,11 +6,12 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use bireme_api::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use bireme_core::clock::now_nanos;
 use bireme_engine::view::Network;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Answer, done, now, ok};
+use super::{Answer, done, ok};
 use crate::app::App;
 use crate::convert::{Filters, filters, network};
 use crate::error::ApiError;
@@ -102,7 +103,7 @@ async fn disconnect(
 
 async fn prune(State(app): State<App>, query: Query) -> Answer {
     let filters = query.filters(&["label", "label!", "until"])?;
-    let until = filters::until(&filters, now())?;
+    let until = filters::until(&filters, now_nanos())?;
     let wanted = move |network: &Network| {
         filters.labels_match(&network.labels) && until.is_none_or(|until| network.created <= until)
     };

@@ -5,10 +5,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::get;
+use bireme_core::clock::now_nanos;
 use bireme_core::{ErrorKind, Stats};
 use serde_json::Value;
 
-use super::{Answer, now, ok};
+use super::{Answer, ok};
 use crate::app::App;
 use crate::convert::stats::{Sample, show, show_idle};
 use crate::error::ApiError;
@@ -56,7 +57,7 @@ async fn read(app: &App, id: &str) -> Result<Option<Sample>, ApiError> {
     };
     Ok(Some(Sample {
         stats,
-        read: now(),
+        read: now_nanos(),
         system_cpu: app.host.system_cpu(),
         online_cpus: app.host.processors,
         machine_memory: app.host.memory,

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bireme_api::models::AuthConfig;
 use bireme_core::WorkloadKind;
+use bireme_core::clock::now_nanos;
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Status;
 use http::header;
 use serde_json::{Value, json};
 
-use super::{Answer, now, ok};
+use super::{Answer, ok};
 use crate::app::App;
 use crate::convert::{self, time};
 use crate::error::ApiError;
@@ -123,7 +124,7 @@ async fn info(State(app): State<App>) -> Answer {
         "NFd": std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
         "OomKillDisable": host.cgroup_version == "1",
         "NGoroutines": 0,
-        "SystemTime": time::rfc3339(now()),
+        "SystemTime": time::rfc3339(now_nanos()),
         "LoggingDriver": driver,
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": host.cgroup_version,
@@ -205,7 +206,7 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
         entry["SharedSize"] = json!(0);
         images.push(entry);
     }
-    let now = now();
+    let now = now_nanos();
     let listed = app.engine.list(&ContainerFilter { all: true, ..ContainerFilter::default() })?;
     let active = listed.iter().filter(|one| one.state.status.is_alive()).count();
     let (mut containers_size, mut containers_free) = (0, 0);
