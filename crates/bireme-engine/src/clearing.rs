@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bireme_sys::removal;
+use parking_lot::{Mutex, MutexGuard};
 
 /// How long the thread is at one folder before it is another's turn.
 const TURN: Duration = Duration::from_secs(10);
@@ -43,7 +44,7 @@ impl Clearing {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     fn next(&self) -> Option<PathBuf> {

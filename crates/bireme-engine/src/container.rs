@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
@@ -142,7 +143,7 @@ impl Handle {
     }
 
     fn streams(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.streams.lock()
     }
 
     /// Sets or clears what runs.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bireme_core::clock::now_nanos;
@@ -19,6 +19,7 @@ use bireme_net::{Keep, Net};
 use bireme_sys::removal;
 use futures::StreamExt as _;
 use futures::stream::{self, Stream};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -537,7 +538,7 @@ impl Engine {
     }
 
     pub(crate) fn execs(&self) -> MutexGuard<'_, HashMap<String, exec::Entry>> {
-        self.inner.execs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner.execs.lock()
     }
 
     pub(crate) fn dirs(&self, id: &WorkloadId) -> Dirs {
@@ -558,11 +559,11 @@ impl Engine {
     }
 
     fn index_write<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
-        change(&mut self.inner.index.write().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        change(&mut self.inner.index.write())
     }
 
     fn index_read<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
-        look(&self.inner.index.read().unwrap_or_else(|poisoned| poisoned.into_inner()))
+        look(&self.inner.index.read())
     }
 
     pub(crate) fn handles(&self) -> Vec<Arc<Handle>> {
@@ -1105,7 +1106,7 @@ impl Engine {
     }
 
     fn claims(&self) -> MutexGuard<'_, HashMap<String, Claims>> {
-        self.inner.claims.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.inner.claims.lock()
     }
 
     /// Has a volume count as used by a workload that is being created.

@@ -1,10 +1,11 @@
 //! What happened, for whoever listens: Docker's events.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bireme_core::clock::now_nanos;
 use futures::stream::{self, Stream, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 /// How many past events are kept, for `since` and for listeners that are slow, and bytes of their texts: labels may be
@@ -85,7 +86,7 @@ impl Events {
 
     pub(crate) fn emit(&self, event: Event) {
         let end = {
-            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut past = self.past.lock();
             past.push(Arc::new(event));
             past.end()
         };
@@ -96,7 +97,7 @@ impl Events {
     pub(crate) fn listen(&self, query: EventQuery) -> impl Stream<Item = Event> + Send + Unpin + 'static {
         let live = self.live.subscribe();
         let past = self.past.clone();
-        let now = past.lock().unwrap_or_else(PoisonError::into_inner).end();
+        let now = past.lock().end();
         let begins = query.since.unwrap_or(i64::MAX);
         let ends = query.until.unwrap_or(i64::MAX);
         let patience = query.until.map(|until| {
@@ -111,7 +112,7 @@ impl Events {
                 None => std::future::pending().await,
             }
         };
-        let look = move |at: u64| past.lock().unwrap_or_else(PoisonError::into_inner).from(at);
+        let look = move |at: u64| past.lock().from(at);
         // Of what is past, the times count; what comes from now on is wanted whatever its time says.
         let first = if query.since.is_some() { 0 } else { now };
         let then = look.clone();
@@ -177,7 +178,7 @@ mod tests {
         for _ in 0..100 {
             events.emit(event("create", 4 << 20));
         }
-        let past = events.past.lock().unwrap();
+        let past = events.past.lock();
         assert!(past.bytes <= KEPT_BYTES && past.events.len() == 1, "{} bytes", past.bytes);
         assert_eq!(past.end(), 100);
     }

@@ -21,11 +21,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
 use bireme_core::WorkloadId;
 use bireme_core::clock::now_nanos;
 use bireme_image::database::{self, Ballast, Found, Trouble};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -134,11 +135,11 @@ impl Memory {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.connection.lock()
     }
 
     fn owed(&self) -> MutexGuard<'_, HashSet<(Kind, String)>> {
-        self.owed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.owed.lock()
     }
 
     /// Whether a thing is gone and could not be forgotten yet.
@@ -811,7 +812,7 @@ mod tests {
         assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)]);
         assert!(memory.delete_workload("1").await);
         assert!(memory.workloads::<String, i32>().unwrap().is_empty());
-        memory.connection.lock().unwrap().pragma_update(None, "user_version", 99).unwrap();
+        memory.connection.lock().pragma_update(None, "user_version", 99).unwrap();
         drop(memory);
         let refusal = Memory::open(folder.path()).err().unwrap().to_string();
         assert!(refusal.contains("schema version 99"), "{refusal}");
@@ -836,7 +837,7 @@ mod tests {
         memory.put_network(&network("1")).await.unwrap();
         assert!(memory.put_network(&network("2")).await.is_err(), "names are unique");
         let unread = "insert into networks (id, name, record) values ('3', 'back', 'nonsense')";
-        memory.connection.lock().unwrap().execute(unread, []).unwrap();
+        memory.connection.lock().execute(unread, []).unwrap();
         let back = Network { name: "back".to_owned(), ..network("4") };
         memory.put_network(&back).await.unwrap();
         memory.delete_network(&back.id).await.unwrap();

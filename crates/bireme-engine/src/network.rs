@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr as _;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
@@ -18,6 +18,7 @@ use bireme_core::{Listener, NamedNetwork, Names, NamesChange, NetworkPlace, Sand
 use bireme_net::addresses::{AddressPool, SubnetPools, overlap};
 use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::container::{Handle, Moving};
 use crate::engine::{self, Engine};
@@ -61,7 +62,7 @@ struct Naming(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 impl Naming {
     fn of(&self, network: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut all = self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut all = self.0.lock();
         if !all.contains_key(network) {
             all.retain(|_, turn| Arc::strong_count(turn) > 1);
         }
@@ -112,19 +113,19 @@ pub(crate) struct Placed {
 
 impl Networks {
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.list.lock()
     }
 
     fn tables(&self) -> MutexGuard<'_, HashMap<String, NameTable>> {
-        self.tables.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.tables.lock()
     }
 
     fn ports(&self) -> MutexGuard<'_, HashMap<SocketAddr, SharedPort>> {
-        self.ports.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.ports.lock()
     }
 
     fn sandbox(&self, id: &SandboxId) -> Arc<tokio::sync::Mutex<Sandbox>> {
-        self.sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).entry(id.clone()).or_default().clone()
+        self.sandboxes.lock().entry(id.clone()).or_default().clone()
     }
 
     /// Takes up a remembered network.
@@ -948,8 +949,7 @@ impl Engine {
                 if let Err(error) = self.net().remove_sandbox(&id).await {
                     report("network namespace", &error);
                 }
-                let mut sandboxes =
-                    self.network_list().sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut sandboxes = self.network_list().sandboxes.lock();
                 // Two owners: the map and this function. With a third, somebody waits to start in it.
                 if Arc::strong_count(&entry) == 2 {
                     sandboxes.remove(&id);

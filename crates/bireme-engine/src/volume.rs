@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bireme_core::WorkloadId;
 use bireme_core::clock::now_nanos;
 use bireme_sys::removal;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::container::Handle;
 use crate::engine::{self, Engine};
@@ -40,7 +41,7 @@ struct Mounted(Mutex<HashMap<String, Arc<Mutex<HashSet<String>>>>>);
 
 impl Mounted {
     fn users(&self, volume: &str) -> Arc<Mutex<HashSet<String>>> {
-        let mut all = lock(&self.0);
+        let mut all = self.0.lock();
         if !all.contains_key(volume) {
             // What somebody has in hand, or uses, stays.
             all.retain(|_, users| {
@@ -49,10 +50,6 @@ impl Mounted {
         }
         all.entry(volume.to_owned()).or_default().clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Volumes {
@@ -65,7 +62,7 @@ impl Volumes {
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
-        lock(&self.list)
+        self.list.lock()
     }
 }
 
@@ -238,7 +235,7 @@ impl Engine {
         let mount = tokio::task::spawn_blocking(move || {
             for volume in volumes {
                 let users = mounted.users(&volume.name);
-                let mut users = lock(&users);
+                let mut users = users.lock();
                 volume_source::mount(&volume.options, &volume.mountpoint).map_err(|error| {
                     let device = volume.options.get("device").map(String::as_str).unwrap_or_default();
                     EngineError::invalid(format!(
@@ -262,7 +259,7 @@ impl Engine {
         let unmount = tokio::task::spawn_blocking(move || {
             for volume in volumes {
                 let users = mounted.users(&volume.name);
-                let mut users = lock(&users);
+                let mut users = users.lock();
                 users.remove(&user);
                 if users.is_empty()
                     && let Err(error) = volume_source::unmount(&volume.mountpoint)
@@ -277,7 +274,7 @@ impl Engine {
     /// Knows again for whom volumes are mounted, after the engine was started anew.
     pub(crate) fn has_mounted(&self, handle: &Handle) {
         for volume in self.mounts_of(handle) {
-            lock(&self.volume_list().mounted.users(&volume.name)).insert(handle.id().to_owned());
+            self.volume_list().mounted.users(&volume.name).lock().insert(handle.id().to_owned());
         }
     }
 

@@ -4,9 +4,9 @@
 //! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use crate::build::run::CachedLayer;
@@ -179,7 +179,7 @@ impl Db {
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic in a statement leaves no half-made change: its transaction rolled back.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connection.lock()
     }
 
     fn change<T>(

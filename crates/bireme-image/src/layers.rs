@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
@@ -124,14 +124,14 @@ struct Turn<'a> {
 
 impl<'a> Turn<'a> {
     fn of(inner: &'a Inner, diff_id: &'a Digest) -> Self {
-        let mut running = inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = inner.unpacking.lock();
         Self { inner, diff_id, cell: running.entry(diff_id.clone()).or_default().clone() }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut running = self.inner.unpacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.inner.unpacking.lock();
         // What was unpacked may be removed, and is then asked for anew.
         let last = Arc::strong_count(&self.cell) <= 2;
         if last || self.cell.initialized() {

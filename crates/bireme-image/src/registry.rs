@@ -7,11 +7,11 @@
 //! Source: OCI distribution specification; distribution's "Token Authentication Specification".
 
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, header};
 use serde::Deserialize;
 
@@ -182,7 +182,7 @@ impl Remote {
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let own = url.origin() == self.base.origin();
         let request = self.client.request(method, url);
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = self.shown.lock();
         match &*shown {
             _ if !own => request,
             RegistryAuth::Anonymous => request,
@@ -206,7 +206,7 @@ impl Remote {
                 }
             }
         };
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+        *self.shown.lock() = shown;
         Ok(())
     }
 

@@ -13,10 +13,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::Utc;
+use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::database::Found;
@@ -111,7 +112,7 @@ const DOWNLOADS: usize = 4;
 impl Inner {
     /// The places for downloads from `registry`.
     pub(crate) fn download_slots(&self, registry: &str) -> Arc<Semaphore> {
-        let mut known = self.download_slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.download_slots.lock();
         // Registries of which nothing is fetched now are forgotten.
         known.retain(|name, slots| name == registry || Arc::strong_count(slots) > 1);
         let slots = known.entry(registry.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(DOWNLOADS)));
@@ -160,7 +161,7 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        let mut pins = self.inner.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.inner.pins.lock();
         if let Some(count) = pins.get_mut(&self.digest) {
             *count -= 1;
             if *count == 0 {
@@ -257,7 +258,7 @@ impl ImageStore {
     /// # Errors
     /// `NotFound` where the image has gone already; nothing was done then.
     pub fn claim(&self, id: &ImageId, claim: impl FnOnce()) -> Result<(), ImageError> {
-        let _removing = self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _removing = self.inner.removing.lock();
         self.inner.record(id)?;
         claim();
         Ok(())
@@ -368,7 +369,7 @@ impl ImageStore {
         force: bool,
         in_use: &(dyn Fn(&ImageId) -> Option<String> + Send + Sync),
     ) -> Result<(Vec<Removed>, Vec<Garbage>), ImageError> {
-        let _removing = self.inner.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _removing = self.inner.removing.lock();
         let db = &self.inner.db;
         let reference = Reference::parse(name).ok();
         let named = match &reference {
@@ -478,7 +479,7 @@ impl Inner {
 
     /// Keeps `digest` from being deleted until the answer is dropped. Pin first, then look whether the file is there.
     pub(crate) fn pin(self: &Arc<Self>, digest: &Digest) -> Pin {
-        let mut pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pins = self.pins.lock();
         *pins.entry(digest.clone()).or_default() += 1;
         Pin { inner: self.clone(), digest: digest.clone() }
     }
@@ -563,7 +564,7 @@ impl Inner {
     /// deleted is swept at the next open.
     pub(crate) fn discard(&self, garbage: &Garbage) {
         // Held throughout, so that nobody finds a file and then loses it.
-        let pins = self.pins.lock().unwrap_or_else(PoisonError::into_inner);
+        let pins = self.pins.lock();
         let mut doomed = Vec::new();
         for digest in &garbage.blobs {
             if !pins.contains_key(digest) && matches!(self.db.uses_blob(digest), Ok(false)) {

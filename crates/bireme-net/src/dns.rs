@@ -11,14 +11,15 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, SystemTime};
 
 use bireme_core::{Names, SandboxId};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
@@ -103,7 +104,7 @@ impl Known {
 
 impl Directory {
     pub(crate) fn set_network(&self, network: &NetworkId, internal: bool, gateway: IpAddr) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         known.gateways.insert(network.clone(), gateway);
         if internal {
             known.internal.insert(network.clone());
@@ -113,7 +114,7 @@ impl Directory {
     }
 
     pub(crate) fn forget_network(&self, network: &NetworkId) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         known.internal.remove(network);
         known.names.remove(network);
         known.linked.remove(network);
@@ -121,7 +122,7 @@ impl Directory {
     }
 
     pub(crate) fn set_upstream(&self, sandbox: &SandboxId, servers: &[IpAddr]) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         if servers.is_empty() {
             known.upstream.remove(sandbox);
         } else {
@@ -131,20 +132,20 @@ impl Directory {
     }
 
     pub(crate) fn servers(&self, sandbox: &SandboxId) -> Vec<IpAddr> {
-        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.inner.read();
         let places = known.places.get(sandbox).into_iter().flatten();
         places.filter_map(|place| known.gateways.get(place)).copied().collect()
     }
 
     pub(crate) fn set_names(&self, network: &NetworkId, names: Names, linked: HashMap<IpAddr, Names>) {
         let names = names.into_iter().map(|(name, to)| (name.trim_end_matches('.').to_lowercase(), to)).collect();
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         known.names.insert(network.clone(), names);
         known.set_linked(network, linked);
     }
 
     pub(crate) fn change_names(&self, network: &NetworkId, changed: &Names, linked: HashMap<IpAddr, Names>) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         let names = known.names.entry(network.clone()).or_default();
         for (name, to) in changed {
             let name = name.trim_end_matches('.').to_lowercase();
@@ -158,7 +159,7 @@ impl Directory {
     }
 
     pub(crate) fn add_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr]) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         known.clients.extend(addresses.iter().map(|address| (*address, sandbox.clone())));
         known.homes.extend(addresses.iter().map(|address| (*address, network.clone())));
         let places = known.places.entry(sandbox.clone()).or_default();
@@ -169,7 +170,7 @@ impl Directory {
 
     /// `left`: whether the sandbox is no longer on `network` at all.
     pub(crate) fn remove_client(&self, sandbox: &SandboxId, network: &NetworkId, addresses: &[IpAddr], left: bool) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         for address in addresses {
             // One that is its own on two networks (link-local) stays with whoever got it last.
             if known.clients.get(address) == Some(sandbox) && known.homes.get(address) == Some(network) {
@@ -188,7 +189,7 @@ impl Directory {
     }
 
     pub(crate) fn set_reverse(&self, addresses: &[IpAddr], name: Option<&str>) {
-        let mut known = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.inner.write();
         for address in addresses {
             match name {
                 Some(name) => known.reverse.insert(*address, name.to_owned()),
@@ -199,7 +200,7 @@ impl Directory {
 
     /// Who asks at a gateway from `address`.
     fn client(&self, address: IpAddr) -> Option<Asker> {
-        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.inner.read();
         let sandbox = known.clients.get(&address)?.clone();
         Some(Asker { sandbox, over: known.homes.get(&address).cloned() })
     }
@@ -213,7 +214,7 @@ impl Directory {
         if asked.metadata.message_type != MessageType::Query {
             return Decision::Ignore;
         }
-        let known = self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.inner.read();
         let (OpCode::Query, [query]) = (asked.metadata.op_code, &asked.queries[..]) else {
             return reply(&asked, ResponseCode::NotImp, vec![], limit);
         };
@@ -319,7 +320,7 @@ impl Upstream {
             return fixed.clone();
         }
         let changed = std::fs::metadata(RESOLV_CONF).and_then(|file| file.modified()).ok();
-        let mut read = self.read.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut read = self.read.lock();
         if read.0 != changed || changed.is_none() {
             *read = (changed, name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default()));
         }
@@ -474,7 +475,7 @@ impl Room {
 
     /// `None` where there is none left. Networks have no share where `network` is not told.
     fn place(self: &Arc<Self>, of: &SandboxId, network: Option<&NetworkId>) -> Option<Place> {
-        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let own = taken.askers.get(of).copied().unwrap_or_default();
         let near = network.and_then(|network| taken.networks.get(network)).copied().unwrap_or_default();
         if !self.limits.admit(own, near, taken.all) {
@@ -503,7 +504,7 @@ impl Room {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.room.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut taken = self.room.taken.lock();
         taken.all -= 1;
         give_back(&mut taken.askers, &self.of);
         if let Some(network) = &self.network {
@@ -657,7 +658,7 @@ mod tests {
         assert!(greedy(&room, "modest", Some(&far)).len() > FEW, "and many on another");
         drop(held);
         assert!(greedy(&room, "greedy0", Some(&near)).len() == UPSTREAM_AT_ONCE.each, "what is given back is there");
-        let taken = room.taken.lock().unwrap();
+        let taken = room.taken.lock();
         assert_eq!((taken.all, taken.askers.len(), taken.networks.len()), (0, 0, 0), "and nobody is remembered");
     }
 

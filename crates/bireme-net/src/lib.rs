@@ -29,12 +29,13 @@ mod sweep;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bireme_core::{Names, SandboxId};
 use bireme_sys::nft::{Removal, Watch};
 use ipnet::IpNet;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinSet;
@@ -75,13 +76,13 @@ struct Inner {
 
 impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Has the kernel forget what is to be forgotten now. When this returns, what others were about to forget is forgotten
     /// too. Blocks.
     fn forget(&self) {
-        let _one_at_a_time = self.forgetting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.forgetting.lock();
         let stale = self.state().begin_forgetting();
         let begin = Instant::now();
         flows::forget(&stale);
@@ -126,7 +127,7 @@ impl Net {
         let inner =
             Arc::new(Inner { state, sandboxes, service, forgetting: Mutex::default(), watching: Mutex::default() });
         let watching = mend_what_is_removed(watch, Arc::downgrade(&inner));
-        inner.watching.lock().unwrap_or_else(PoisonError::into_inner).spawn(watching);
+        inner.watching.lock().spawn(watching);
         Ok(Self { inner })
     }
 

@@ -3,14 +3,15 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bireme_core::{AllowList, Exit, WorkloadSpec};
 use bireme_wasm::memory;
 use bireme_wasm::protocol::{self, Trigger};
+use parking_lot::{Mutex, RwLock};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::rustls::ClientConfig;
@@ -66,7 +67,7 @@ impl Input {
 
     /// What the instance reads; the first call has it.
     pub(crate) fn take(&self) -> Option<DuplexStream> {
-        self.guest.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        self.guest.lock().take()
     }
 
     /// Hands over what `from` sends until it ends or nobody reads any more.
@@ -243,16 +244,16 @@ impl Component {
     }
 
     pub(crate) fn name(&self) -> Arc<str> {
-        Arc::clone(&self.name.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(&self.name.read())
     }
 
     pub(crate) fn set_name(&self, name: &str) {
-        *self.name.write().unwrap_or_else(std::sync::PoisonError::into_inner) = name.into();
+        *self.name.write() = name.into();
     }
 
     /// Tells in the log that `what` found no free instance: once in a while, with how often it came to that in between.
     pub(crate) fn note_busy(&self, what: &str) {
-        let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut busy = self.busy.lock();
         if busy.0.is_some_and(|told| told.elapsed() < BUSY_TOLD) {
             busy.1 += 1;
             return;
@@ -271,7 +272,7 @@ impl Component {
 
     /// Tells in the log, once in a while, that an instance was refused a descriptor.
     pub(crate) fn note_descriptors(&self) {
-        let mut told = self.told_descriptors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = self.told_descriptors.lock();
         if told.is_some_and(|told| told.elapsed() < BUSY_TOLD) {
             return;
         }
@@ -286,11 +287,11 @@ impl Component {
     }
 
     pub(crate) fn names(&self) -> Arc<View> {
-        Arc::clone(&self.names.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Arc::clone(&self.names.read())
     }
 
     pub(crate) fn set_names(&self, names: View) {
-        *self.names.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(names);
+        *self.names.write() = Arc::new(names);
     }
 
     pub(crate) fn phase(&self) -> watch::Receiver<Phase> {
@@ -429,14 +430,14 @@ impl Component {
         if self.is_stopping() { Err(Refused::Stopping) } else { Ok(invocation) }
     }
 
-    fn shard(&self, number: u64) -> std::sync::MutexGuard<'_, Vec<Live>> {
-        self.live[number as usize % self.live.len()].lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn shard(&self, number: u64) -> parking_lot::MutexGuard<'_, Vec<Live>> {
+        self.live[number as usize % self.live.len()].lock()
     }
 
     pub(crate) fn instances(&self) -> Vec<protocol::Instance> {
         let mut found = Vec::new();
         for shard in &self.live {
-            for live in shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+            for live in shard.lock().iter() {
                 found.push(protocol::Instance {
                     number: live.number,
                     trigger: self.trigger.name().to_owned(),
@@ -452,7 +453,7 @@ impl Component {
     /// The live instance that has the most memory.
     pub(crate) fn largest(&self) -> Option<Arc<Account>> {
         let largest_in = |shard: &Mutex<Vec<Live>>| {
-            let live = shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let live = shard.lock();
             live.iter().map(|live| Arc::clone(&live.account)).max_by_key(|account| account.used())
         };
         self.live.iter().filter_map(largest_in).max_by_key(|account| account.used())

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +17,7 @@ use bireme_wasm::memory;
 use bireme_wasm::protocol::{
     self, Answer, Brief, DAMAGED, FdUse, HostConfig, HostState, Load, Refusal, Request, Trigger, WorkloadState,
 };
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
@@ -158,13 +159,9 @@ fn refuse(kind: ErrorKind, message: impl Into<String>) -> Refusal {
     Refusal::new(kind, message)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 impl Host {
-    fn sites(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<Place, Arc<http::Site>>> {
-        self.shared.places.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn sites(&self) -> parking_lot::RwLockWriteGuard<'_, HashMap<Place, Arc<http::Site>>> {
+        self.shared.places.0.write()
     }
 
     async fn run(self: Arc<Self>, socket: UnixListener) {
@@ -227,7 +224,7 @@ impl Host {
                 () = taken => {}
             }
             output.await;
-        } else if deleted && lock(&self.components).is_empty() {
+        } else if deleted && self.components.lock().is_empty() {
             self.done.notify_one();
         }
     }
@@ -295,7 +292,9 @@ impl Host {
     }
 
     fn state(&self) -> HostState {
-        let workloads = lock(&self.components)
+        let workloads = self
+            .components
+            .lock()
             .values()
             .map(|loaded| WorkloadState {
                 id: loaded.component.spec.id.clone(),
@@ -311,7 +310,7 @@ impl Host {
     }
 
     fn brief(&self) -> Brief {
-        let components = lock(&self.components);
+        let components = self.components.lock();
         let memory = components.values().fold(0u64, |sum, loaded| sum.saturating_add(loaded.component.memory_most()));
         Brief { workloads: components.len(), memory }
     }
@@ -319,7 +318,7 @@ impl Host {
     /// What a component used, and its share of what the process takes beside all instances.
     fn usage(&self, component: &Component) -> protocol::Usage {
         let (count, live) = {
-            let components = lock(&self.components);
+            let components = self.components.lock();
             let live = |loaded: &Arc<Loaded>| loaded.component.metrics.memory.load(Relaxed);
             (components.len().max(1) as u64, components.values().map(live).sum::<u64>())
         };
@@ -339,7 +338,7 @@ impl Host {
             if resident.anonymous <= memory::soft(self.brief().memory, memory::of_machine()) {
                 continue;
             }
-            let components: Vec<Arc<Loaded>> = lock(&self.components).values().cloned().collect();
+            let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
             let largest = components.iter().filter_map(|loaded| loaded.component.largest());
             if let Some(account) = largest.max_by_key(|account| account.used()) {
                 account.doom();
@@ -348,13 +347,13 @@ impl Host {
     }
 
     fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
-        let found = lock(&self.components).get(id).cloned();
+        let found = self.components.lock().get(id).cloned();
         found.ok_or_else(|| refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short())))
     }
 
     fn load(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let id = load.spec.id.clone();
-        if lock(&self.components).contains_key(&id) {
+        if self.components.lock().contains_key(&id) {
             return Err(refuse(ErrorKind::Conflict, format!("component {} is loaded already", id.short())));
         }
         if fds.len() != load.fds.len() {
@@ -410,7 +409,7 @@ impl Host {
             self.close_places(&loaded);
             return Err(refusal);
         }
-        lock(&self.components).insert(id, Arc::new(loaded));
+        self.components.lock().insert(id, Arc::new(loaded));
         Ok(())
     }
 
@@ -589,7 +588,7 @@ impl Host {
         // Whoever is attached and reads nothing keeps the writer for a while; the end does not wait longer than that.
         let killed = loaded.component.cancelled().is_cancelled();
         let _ = tokio::time::timeout(if killed { INSIST } else { WRITTEN }, loaded.component.log.finish()).await;
-        if let Some(mut file) = lock(&loaded.exit).take() {
+        if let Some(mut file) = loaded.exit.lock().take() {
             // One write of a small record: readers see nothing or all of it.
             if let Ok(text) = serde_json::to_vec(&exit)
                 && let Err(error) = file.write_all(&text).and_then(|()| file.sync_data())
@@ -606,7 +605,7 @@ impl Host {
         loaded.component.cut(137);
         self.insist(&loaded).await;
         self.close_places(&loaded);
-        lock(&self.components).remove(id);
+        self.components.lock().remove(id);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use bireme_core::log_line::{MAX_TEXT, Splitter, Stream};
 use bireme_wasm::protocol::Log;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -269,8 +270,8 @@ impl From<Refused> for std::io::Error {
 }
 
 impl Output {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.text.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Vec<u8>> {
+        self.text.lock()
     }
 
     /// Takes one chunk from the beginning of `text`, of which `finished` bytes are finished.
@@ -347,7 +348,7 @@ fn finished(text: &[u8]) -> usize {
 impl Drop for Output {
     fn drop(&mut self) {
         // The last of the instance's handles writes the unfinished line.
-        let mut text = std::mem::take(self.text.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut text = std::mem::take(self.text.get_mut());
         while !text.is_empty() {
             let Ok(place) = self.log.sender.try_reserve() else { break };
             let length = text.len();
@@ -437,7 +438,7 @@ struct AsyncOutput {
 impl AsyncWrite for AsyncOutput {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let this = &mut *self;
-        let turn = this.turn.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let turn = this.turn.get_mut();
         let bytes = &bytes[..bytes.len().min(CHUNK)];
         loop {
             let mut waited = false;

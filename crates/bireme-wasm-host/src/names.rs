@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use bireme_core::{NamedNetwork, NamesChange};
+use parking_lot::{Mutex, RwLock};
 
 /// The names of one network.
 #[derive(Default)]
@@ -12,7 +13,7 @@ struct Table(RwLock<HashMap<String, Vec<IpAddr>>>);
 
 impl Table {
     fn extend(&self, name: &str, found: &mut Vec<IpAddr>) {
-        if let Some(addresses) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        if let Some(addresses) = self.0.read().get(name) {
             found.extend(addresses);
         }
     }
@@ -24,13 +25,13 @@ pub(crate) struct Networks(Mutex<HashMap<String, Arc<Table>>>);
 
 impl Networks {
     fn table(&self, network: &str) -> Arc<Table> {
-        let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tables = self.0.lock();
         Arc::clone(tables.entry(network.to_owned()).or_default())
     }
 
     pub(crate) fn change(&self, network: &str, change: NamesChange) {
         let table = self.table(network);
-        let mut names = table.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut names = table.0.write();
         let changed = match change {
             NamesChange::All(all) => {
                 names.clear();

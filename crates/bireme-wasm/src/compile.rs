@@ -11,11 +11,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bireme_core::{ErrorKind, ExecError};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
@@ -132,7 +133,7 @@ impl Cache {
             return Ok(compiled.clone());
         }
         let turn = {
-            let mut under_way = self.under_way.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut under_way = self.under_way.lock();
             // Whoever waits or works holds a turn: what nobody holds is over, however it ended.
             under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(under_way.entry(plain.to_owned()).or_default())
@@ -162,7 +163,7 @@ impl Cache {
 
     /// Why this content was refused a while ago, so that asking again and again does not keep the machine busy.
     fn refused_before(&self, plain: &str) -> Option<String> {
-        let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         refused.retain(|_, (since, _)| since.elapsed() < REFUSED);
         let (_, text) = refused.get(plain)?;
         Some(format!(
@@ -173,7 +174,7 @@ impl Cache {
 
     fn remember_refusal(&self, plain: &str, error: &ExecError) {
         if error.message().starts_with(TAKES_TOO_MUCH) {
-            let mut refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut refused = self.refused.lock();
             if refused.len() < MOST_REFUSED {
                 refused.insert(plain.to_owned(), (Instant::now(), error.message().to_owned()));
             }
@@ -202,8 +203,8 @@ impl Cache {
         }
     }
 
-    fn lock_known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Compiled>> {
-        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock_known(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Compiled>> {
+        self.known.lock()
     }
 
     fn record_path(&self, code: &str) -> PathBuf {
@@ -489,7 +490,7 @@ mod tests {
         for digest in 0..2 * MOST_REFUSED {
             cache.remember_refusal(&digest.to_string(), &takes_too_long());
         }
-        assert!(cache.refused.lock().unwrap().len() <= MOST_REFUSED);
+        assert!(cache.refused.lock().len() <= MOST_REFUSED);
     }
 
     #[test]

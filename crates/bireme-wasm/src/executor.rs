@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex as StdMutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
@@ -15,6 +15,7 @@ use bireme_core::{
 };
 use bireme_sys::removal;
 use futures::StreamExt as _;
+use parking_lot::Mutex as StdMutex;
 use serde::de::IgnoredAny;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -87,7 +88,7 @@ impl WasmExecutor {
     }
 
     fn turn(&self, host: &Host) -> Arc<Mutex<Roster>> {
-        let mut turns = self.turns.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut turns = self.turns.lock();
         // Workloads hold theirs: what nobody holds is of a sandbox that is gone.
         turns.retain(|_, turn| Arc::strong_count(turn) > 1 || turn.try_lock().is_ok_and(|roster| !roster.is_empty()));
         Arc::clone(turns.entry(host.dir.clone()).or_default())

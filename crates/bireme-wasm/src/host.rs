@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bireme_core::{ErrorKind, ExecError, SandboxId};
+use parking_lot::Mutex;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
@@ -108,7 +109,7 @@ impl Host {
     }
 
     fn place_for_list(&self) -> Arc<Semaphore> {
-        let mut lists = LISTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lists = LISTS.lock();
         if let Some(place) = lists.get(&self.dir).and_then(Weak::upgrade) {
             return place;
         }

@@ -4,10 +4,11 @@
 //! come while a host is being told go to it together; one that does not answer holds up nobody.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::{ExecError, NamedNetwork, Names, NamesChange, SandboxId};
+use parking_lot::Mutex;
 
 use crate::host::Host;
 use crate::protocol::Request;
@@ -42,22 +43,18 @@ struct Pending {
     changes: BTreeMap<String, NamesChange>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Tables {
     /// Remembers a change and tells the hosts that know the network.
     pub(crate) async fn change(&self, network: &str, change: NamesChange) {
         let concerned: Vec<Arc<Told>> = {
-            let mut inner = lock(&self.inner);
+            let mut inner = self.inner.lock();
             let table = inner.tables.entry(network.to_owned()).or_default();
             apply(table, change.clone());
             if table.is_empty() {
                 inner.tables.remove(network);
             }
             let hosts = inner.hosts.values().filter(|told| {
-                let mut pending = lock(&told.pending);
+                let mut pending = told.pending.lock();
                 let concerned = pending.networks.contains(network);
                 if concerned {
                     merge(&mut pending.changes, network, change.clone());
@@ -77,14 +74,14 @@ impl Tables {
     /// Has the process `pid` of a host know the names on `networks`, now and from now on.
     pub(crate) async fn follow(&self, host: &Host, pid: u32, networks: &[NamedNetwork]) -> Result<(), ExecError> {
         let told = {
-            let mut inner = lock(&self.inner);
+            let mut inner = self.inner.lock();
             let Inner { tables, hosts } = &mut *inner;
             // A process that was started anew knows nothing.
             hosts.retain(|sandbox, told| *sandbox != host.sandbox || told.pid == pid);
             let told = hosts.entry(host.sandbox.clone()).or_insert_with(|| {
                 Arc::new(Told { host: host.clone(), pid, pending: Mutex::default(), sending: Default::default() })
             });
-            let mut pending = lock(&told.pending);
+            let mut pending = told.pending.lock();
             for network in networks {
                 if pending.networks.insert(network.id.clone()) {
                     let all = tables.get(&network.id).cloned().unwrap_or_default();
@@ -99,7 +96,7 @@ impl Tables {
 
     /// Forgets a host that is gone.
     pub(crate) fn forget(&self, sandbox: &SandboxId) {
-        lock(&self.inner).hosts.remove(sandbox);
+        self.inner.lock().hosts.remove(sandbox);
     }
 }
 
@@ -107,7 +104,7 @@ impl Told {
     /// Sends what is pending; at once when nothing is.
     async fn send(&self) -> Result<(), ExecError> {
         let _one_at_a_time = self.sending.lock().await;
-        let changes = std::mem::take(&mut lock(&self.pending).changes);
+        let changes = std::mem::take(&mut self.pending.lock().changes);
         if changes.is_empty() {
             return Ok(());
         }
@@ -116,7 +113,7 @@ impl Told {
         if let Err(error) = &sent {
             tracing::debug!(sandbox = %self.host.sandbox, %error, "a host process was not told of changed names");
             // Whatever it heard of them: the next that asks for these networks has all names sent.
-            let mut pending = lock(&self.pending);
+            let mut pending = self.pending.lock();
             for network in networks {
                 pending.networks.remove(&network);
                 pending.changes.remove(&network);

@@ -5,13 +5,14 @@
 //! a server library would speak, so a handler answers a [`Hijack`]; the connection's task then leaves HTTP behind
 //! altogether, takes the socket back and writes the head itself.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bireme_core::BoxFuture;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -86,7 +87,7 @@ impl Hijack {
 
     /// Writes the head and lets the handler's part run. A client that is gone is no error.
     pub(crate) async fn take_over(self, mut stream: UnixStream, sent_ahead: Bytes) {
-        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let run = self.run.lock().take();
         if let Some(run) = run
             && stream.write_all(self.head.as_bytes()).await.is_ok()
         {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
@@ -19,6 +19,7 @@ use bireme_core::spec::{NamespaceMode, NetworkMode, WorkloadKind};
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, Exit, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadSpec,
 };
+use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -119,14 +120,14 @@ impl LinuxExecutor {
     }
 
     fn remember(&self, shared: &Arc<Shared>) {
-        let mut workloads = self.workloads.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workloads = self.workloads.lock();
         workloads.retain(|_, known| known.strong_count() > 0);
         workloads.insert(shared.id().clone(), Arc::downgrade(shared));
     }
 
     /// The init process of another workload whose namespace is to be shared.
     fn joined(&self, id: &WorkloadId) -> Result<u32, ExecError> {
-        let known = self.workloads.lock().unwrap_or_else(PoisonError::into_inner).get(id).and_then(Weak::upgrade);
+        let known = self.workloads.lock().get(id).and_then(Weak::upgrade);
         known.and_then(|shared| shared.pid()).ok_or_else(|| {
             let message =
                 format!("cannot join the namespace of container {}: it is not running; start it first", id.short());
@@ -168,7 +169,7 @@ impl LinuxExecutor {
             network: work.network,
             etc: work.etc,
         };
-        let earlier = self.given_up.lock().unwrap_or_else(PoisonError::into_inner).remove(&config.spec.id);
+        let earlier = self.given_up.lock().remove(&config.spec.id);
         if let Some(earlier) = earlier {
             // It ends whatever is in the cgroup that this one is about to use.
             let _ = tokio::time::timeout(CLEARED_WITHIN, earlier).await;
@@ -508,7 +509,7 @@ impl Drop for Starting {
                 })
                 .await;
             });
-            let mut given_up = self.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut given_up = self.given_up.lock();
             given_up.retain(|_, earlier| !earlier.is_finished());
             given_up.insert(self.id.clone(), cleared);
         }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex as StdMutex;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncCommands as _, AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo as _,
@@ -235,8 +236,8 @@ impl Connections {
         open.entry(url.to_owned()).or_insert_with(new).enter()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Open>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<String, Open>> {
+        self.open.lock()
     }
 
     fn remove(&self, url: &str, number: u64) {

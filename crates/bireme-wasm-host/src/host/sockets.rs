@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use wasmtime::component::{Accessor, HasData, HasSelf, Linker, Resource};
 use wasmtime_wasi::WasiCtxBuilder;
@@ -48,7 +49,7 @@ impl LookedUp {
     fn remember(&self, component: &Component, name: &str, addresses: &[IpAddr]) {
         let name = super::net::plain(name);
         let answered = (!component.names().contains_key(&name)).then(Instant::now);
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.0.lock();
         if known.len() > MAX_ADDRESSES {
             known.clear();
         }
@@ -65,7 +66,7 @@ impl LookedUp {
     /// The names that `address` still has, and whether a network of the component's gave it. One that a network gave it goes when the network takes it away: the address
     /// may be another workload's by then.
     fn names(&self, component: &Component, address: IpAddr) -> Vec<(String, bool)> {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.0.lock();
         let Some(names) = known.get_mut(&address) else { return Vec::new() };
         let now = component.names();
         names.retain(|known| match (now.get(&known.name), known.answered) {

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bireme_core::labels::StoreBackend;
+use parking_lot::Mutex;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -55,12 +56,12 @@ impl Embedded {
 
     /// The store called `name`, if it is open: without waiting for the disk.
     fn known(&self, name: &str) -> Option<Arc<File>> {
-        let open = self.open.try_lock().ok()?;
+        let open = self.open.try_lock()?;
         open.get(name).map(|(store, _)| Arc::clone(store))
     }
 
     fn get(&self, name: &str) -> Result<Arc<File>, String> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some((store, _)) = open.get(name) {
             return Ok(Arc::clone(store));
         }
@@ -70,10 +71,6 @@ impl Embedded {
         open.insert(name.to_owned(), (Arc::clone(&store), self.descriptors.own(OF_STORE)));
         Ok(store)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A name as part of a file name: letters, digits, `-` and `_` stay, every other byte becomes `%XX`.
@@ -374,7 +371,7 @@ async fn sql<T: Send + 'static>(
     blocking(move || {
         // Given back by the thread: whoever asked may have gone.
         let _turn = turn;
-        work(&mut lock(&db.connection)).map_err(|error| error.to_string())
+        work(&mut db.connection.lock()).map_err(|error| error.to_string())
     })
     .await
 }
@@ -399,7 +396,7 @@ mod tests {
         let (release, released) = std::sync::mpsc::channel::<()>();
         let busy = Arc::clone(&file);
         let holder = std::thread::spawn(move || {
-            let _connection = lock(&busy.connection);
+            let _connection = busy.connection.lock();
             taken.send(()).unwrap();
             let _ = released.recv();
         });

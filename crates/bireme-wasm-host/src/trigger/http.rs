@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, RwLock};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use hyper::body::{Body as _, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +100,7 @@ impl Site {
     /// # Errors
     /// The two routes that clash, with the name of the workload that has the first.
     pub(crate) fn join(&self, component: &Arc<Component>) -> Result<(), (String, Route)> {
-        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut members = self.members.write();
         for member in members.iter() {
             for route in &component.spec.bireme.routes {
                 if member.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
@@ -113,7 +114,7 @@ impl Site {
 
     /// Whether the requests that match `id`'s routes reach it from now on.
     pub(crate) fn set_active(&self, id: &WorkloadId, active: bool) {
-        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut members = self.members.write();
         for member in members.iter_mut().filter(|member| member.component.spec.id == *id) {
             member.active = active;
         }
@@ -122,7 +123,7 @@ impl Site {
 
     /// Removes a component; true when it was the last.
     pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
-        let mut members = self.members.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut members = self.members.write();
         members.retain(|member| member.component.spec.id != *id);
         self.changed();
         members.is_empty()
@@ -140,8 +141,8 @@ impl Site {
     }
 
     fn rebuild(&self) {
-        let members = self.members.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut table = self.table.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let members = self.members.read();
+        let mut table = self.table.write();
         if !self.stale.load(Ordering::Acquire) {
             // Another request did so while this one waited.
             return;
@@ -162,7 +163,7 @@ impl Site {
         if self.stale.load(Ordering::Acquire) {
             self.rebuild();
         }
-        (generation, Arc::clone(&self.table.read().unwrap_or_else(std::sync::PoisonError::into_inner)))
+        (generation, Arc::clone(&self.table.read()))
     }
 }
 
@@ -182,7 +183,7 @@ pub(crate) struct Places(pub RwLock<HashMap<Place, Arc<Site>>>);
 impl Places {
     /// The components that answer at `address` inside the network, for calls that need no socket.
     pub(crate) fn inside(&self, address: SocketAddr) -> Option<Arc<Site>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(&Place::Inside(address)).cloned()
+        self.0.read().get(&Place::Inside(address)).cloned()
     }
 }
 
@@ -225,10 +226,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
     let _ = stream.set_nodelay(true);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
     let client = Client { address: HeaderValue::from_str(&peer.to_string()).ok() };
-    let known = std::sync::Mutex::new(site.table());
+    let known = parking_lot::Mutex::new(site.table());
     let service = service_fn(|request: Request<Incoming>| {
         let table = {
-            let mut known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut known = known.lock();
             if known.0 != site.generation.load(Ordering::Acquire) {
                 *known = site.table();
             }
@@ -588,7 +589,7 @@ async fn begin_body(
                     let ended = instance.await;
                     // Gone when the client is.
                     if let Some(stream) = stream.upgrade().filter(|_| ended.end != End::Done) {
-                        lock(&stream).break_off();
+                        stream.lock().break_off();
                     }
                 });
             }
@@ -617,10 +618,6 @@ async fn discard(mut body: WasiBody, progress: Progress) {
     {
         instance.await;
     }
-}
-
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// A body that is sent while its instance writes it.
@@ -666,7 +663,7 @@ impl hyper::body::Body for Streamed {
     type Error = wasmtime_wasi_http::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let mut stream = lock(&self.0);
+        let mut stream = self.0.lock();
         if let Some(frame) = stream.gathered.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }

@@ -1,7 +1,6 @@
 //! `/build`: the classic builder.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,6 +14,7 @@ use bireme_engine::request::Create;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer, KeepContainers};
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -47,13 +47,13 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
                 // Of a base image that is pulled, which others may wait for.
                 BuildEvent::Progress(_) if quiet => {}
                 BuildEvent::Progress(_) => report.passing(line),
-                _ if quiet => unsaid.lock().unwrap_or_else(PoisonError::into_inner).add(line),
+                _ if quiet => unsaid.lock().add(line),
                 _ => report.line(line),
             }
         };
         let built = app.engine.build(request, steps, &log).await;
         if built.is_err() {
-            let unsaid = unsaid.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let unsaid = unsaid.into_inner();
             unsaid.lines.into_iter().for_each(|line| report.line(line));
         }
         let id = built?;
