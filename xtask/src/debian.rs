@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::house;
+use crate::workspace;
 
 /// A suite, opened through an apt configuration of its own.
 pub(crate) struct Suite {
@@ -25,10 +25,10 @@ impl Suite {
             fs::create_dir_all(apt.join(part)).with_context(|| format!("cannot create {}", apt.display()))?;
         }
         let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-        house::write(&apt.join("sources.list"), format!("deb [signed-by={keys}] {mirror} {name} main\n"))?;
-        house::write(&apt.join("status"), "")?;
+        workspace::write(&apt.join("sources.list"), format!("deb [signed-by={keys}] {mirror} {name} main\n"))?;
+        workspace::write(&apt.join("status"), "")?;
         let place = apt.display();
-        house::write(
+        workspace::write(
             &apt.join("apt.conf"),
             format!(
                 "Dir::State \"{place}/state\";\nDir::State::status \"{place}/status\";\nDir::Cache \"{place}/cache\";\n\
@@ -37,19 +37,19 @@ impl Suite {
             ),
         )?;
         let suite = Self { name, apt };
-        house::run(suite.tool("apt-get").args(["-qq", "update"]))?;
+        workspace::run(suite.tool("apt-get").args(["-qq", "update"]))?;
         Ok(suite)
     }
 
     fn tool(&self, name: &str) -> Command {
-        let mut command = house::program(name);
+        let mut command = workspace::program(name);
         command.env("APT_CONFIG", self.apt.join("apt.conf")).current_dir(self.apt.join("debs"));
         command
     }
 
     /// The first dependency of `package` whose name begins with `prefix`: for names that carry a version.
     pub(crate) fn depends(&self, package: &str, prefix: &str) -> Result<String> {
-        let all = house::output(self.tool("apt-cache").args(["depends", package]))?;
+        let all = workspace::output(self.tool("apt-cache").args(["depends", package]))?;
         let found =
             all.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).find(|name| name.starts_with(prefix));
         let suite = self.name;
@@ -58,7 +58,7 @@ impl Suite {
 
     /// Fetches packages and unpacks them into `folder`; their scripts are not run.
     pub(crate) fn unpack(&self, packages: &[&str], folder: &Path) -> Result<()> {
-        house::run(self.tool("apt-get").args(["-qq", "download"]).args(packages))?;
+        workspace::run(self.tool("apt-get").args(["-qq", "download"]).args(packages))?;
         unpack_all(&self.apt.join("debs"), folder)
     }
 
@@ -78,9 +78,9 @@ pub(crate) fn unpack_with_what_is_missing(package: &str, folder: &Path) -> Resul
     let archives = format!("Dir::Cache::archives={}", debs.display());
     let fetch = ["-qq", "-y", "install", "--download-only", "--no-install-recommends", "-o", &archives];
     // The lists may be older than what the mirror has.
-    let fetched = house::run(house::program("apt-get").args(fetch).arg(package)).or_else(|_| {
-        house::run(house::program("apt-get").args(["-qq", "update"]))?;
-        house::run(house::program("apt-get").args(fetch).arg(package))
+    let fetched = workspace::run(workspace::program("apt-get").args(fetch).arg(package)).or_else(|_| {
+        workspace::run(workspace::program("apt-get").args(["-qq", "update"]))?;
+        workspace::run(workspace::program("apt-get").args(fetch).arg(package))
     });
     fetched?;
     unpack_all(&debs, folder)?;
@@ -92,7 +92,7 @@ fn unpack_all(debs: &Path, folder: &Path) -> Result<()> {
     for deb in fs::read_dir(debs).context("cannot list the packages")? {
         let deb = deb.context("cannot list the packages")?.path();
         if deb.extension().is_some_and(|extension| extension == "deb") {
-            house::run(house::program("dpkg-deb").arg("-x").arg(&deb).arg(folder))?;
+            workspace::run(workspace::program("dpkg-deb").arg("-x").arg(&deb).arg(folder))?;
             fs::remove_file(&deb).with_context(|| format!("cannot remove {}", deb.display()))?;
         }
     }

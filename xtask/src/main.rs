@@ -1,9 +1,8 @@
-//! Chores of the house, one file a task. `./x help` lists them.
+//! Tasks of the workspace, one file each. `./x help` lists them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to watch")]
 
 mod debian;
-mod house;
 mod steps;
 mod task_bench;
 mod task_compat;
@@ -21,13 +20,14 @@ mod task_soak;
 mod task_test;
 mod task_vm;
 mod task_whiskers;
+mod workspace;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "x", about = "Chores of the house")]
+#[command(name = "x", about = "Tasks of the workspace")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -61,7 +61,7 @@ enum Task {
     Published(task_published::Args),
     /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
     Compat(task_compat::Args),
-    /// Check that the crates use each other as the house allows
+    /// Check that the crates use each other as the workspace allows
     Deps,
     /// Check licences, sources and advisories of the dependencies
     Deny,

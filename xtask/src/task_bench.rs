@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{house, task_guests, task_images, task_oracle, task_setup};
+use crate::{task_guests, task_images, task_oracle, task_setup, workspace};
 
 /// Where in `docs/performance.md` the tables go.
 const MARKS: (&str, &str) = ("<!-- ./x bench --write -->", "<!-- end -->");
@@ -33,19 +33,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     task_setup::install(&[("wrk", "wrk"), ("podman", "podman"), ("nsenter", "util-linux")])?;
     task_images::run()?;
     task_guests::run()?;
-    house::run(&mut house::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
+    workspace::run(&mut workspace::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
     let wasmtime = wasmtime()?;
     task_oracle::start()?;
     let podman = Podman::set_up()?;
-    let bench = house::root().join("target/release/bireme-benches");
-    let mut command = house::program(bench);
+    let bench = workspace::root().join("target/release/bireme-benches");
+    let mut command = workspace::program(bench);
     command.arg("--dockerd").arg(task_oracle::socket());
     command.arg("--wasmtime").arg(wasmtime);
     command.args(["--podman", &podman.line.join(" "), "--rounds", &args.rounds.to_string()]);
     if !args.only.is_empty() {
         command.args(["--only", &args.only.join(",")]);
     }
-    let tables = house::output(command.stderr(Stdio::inherit()));
+    let tables = workspace::output(command.stderr(Stdio::inherit()));
     drop(podman);
     task_oracle::stop()?;
     let tables = tables?;
@@ -55,29 +55,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Puts tables into docs/performance.md, between two marks.
 pub(crate) fn write(marks: (&str, &str), tables: &str) -> Result<()> {
-    let page = house::root().join("docs/performance.md");
-    let text = house::read(&page)?;
+    let page = workspace::root().join("docs/performance.md");
+    let text = workspace::read(&page)?;
     let place = text.split_once(marks.0).and_then(|(before, rest)| Some((before, rest.split_once(marks.1)?.1)));
     let Some((before, after)) = place else {
         bail!("{} has no place for the tables: {} … {}", page.display(), marks.0, marks.1);
     };
-    house::write(&page, format!("{before}{}\n\n{}\n\n{}{after}", marks.0, tables.trim(), marks.1))
+    workspace::write(&page, format!("{before}{}\n\n{}\n\n{}{after}", marks.0, tables.trim(), marks.1))
 }
 
 /// The peer for components: wasmtime's own command line, of the version that we embed.
 fn wasmtime() -> Result<PathBuf> {
-    let lock = house::read(&house::root().join("Cargo.lock"))?;
+    let lock = workspace::read(&workspace::root().join("Cargo.lock"))?;
     let version = lock
         .split_once("name = \"wasmtime\"\nversion = \"")
         .and_then(|(_, rest)| rest.split('"').next())
         .context("Cargo.lock names no wasmtime")?;
-    let root = house::made("peers");
+    let root = workspace::made("peers");
     let binary = root.join("bin/wasmtime");
-    house::once("wasmtime, to compare with", version, &binary, || {
-        let mut install = house::cargo(&["install", "--quiet", "--locked", "--no-default-features"]);
+    workspace::once("wasmtime, to compare with", version, &binary, || {
+        let mut install = workspace::cargo(&["install", "--quiet", "--locked", "--no-default-features"]);
         install.args(["--features", WASMTIME_FEATURES, "--version", version, "--root"]).arg(&root);
-        install.arg("--target-dir").arg(house::made("peers-build")).arg("wasmtime-cli");
-        house::run(&mut install)
+        install.arg("--target-dir").arg(workspace::made("peers-build")).arg("wasmtime-cli");
+        workspace::run(&mut install)
     })?;
     Ok(binary)
 }
@@ -93,10 +93,10 @@ const NAMESPACE: &str = "bireme-bench";
 
 impl Podman {
     fn set_up() -> Result<Self> {
-        let folder = house::made("podman");
+        let folder = workspace::made("podman");
         let runc = task_oracle::programs()?.join("usr/sbin/runc");
-        let _ = house::program("ip").args(["netns", "delete", NAMESPACE]).stderr(Stdio::null()).status();
-        house::run(house::program("ip").args(["netns", "add", NAMESPACE]))?;
+        let _ = workspace::program("ip").args(["netns", "delete", NAMESPACE]).stderr(Stdio::null()).status();
+        workspace::run(workspace::program("ip").args(["netns", "add", NAMESPACE]))?;
         let path = |name: &str| folder.join(name).display().to_string();
         let line = [
             "nsenter",
@@ -116,10 +116,10 @@ impl Podman {
             &path("networks"),
         ];
         let made = Self { line: line.map(str::to_owned).to_vec(), folder: folder.clone() };
-        let image = house::made("images/busybox.tar");
-        house::run(house::program("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
-        house::run(
-            house::program(&made.line[0])
+        let image = workspace::made("images/busybox.tar");
+        workspace::run(workspace::program("ip").args(["-n", NAMESPACE, "link", "set", "lo", "up"]))?;
+        workspace::run(
+            workspace::program(&made.line[0])
                 .args(&made.line[1..])
                 .args(["load", "-q", "-i"])
                 .arg(image)
@@ -132,12 +132,12 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let line = &self.line;
-        let _ = house::program(&line[0])
+        let _ = workspace::program(&line[0])
             .args(&line[1..])
             .args(["system", "reset", "--force"])
             .stdout(Stdio::null())
             .status();
-        let _ = house::program("ip").args(["netns", "delete", NAMESPACE]).status();
+        let _ = workspace::program("ip").args(["netns", "delete", NAMESPACE]).status();
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use bireme_testing::Engine;
 use bireme_testing::conformance::{self, Outcome, Run};
 
-use crate::{house, task_oracle};
+use crate::{task_oracle, workspace};
 
 const PAGE: &str = "docs/compatibility.md";
 
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let scripts = conformance::scripts().map_err(|error| anyhow!(error))?;
     let kept = conformance::folder().join("shapes");
-    let scratch = house::made("compat-shapes");
+    let scratch = workspace::made("compat-shapes");
     let shapes = if args.dry_run { &scratch } else { &kept };
     std::fs::create_dir_all(shapes)?;
 
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let page = page(&ours, &scripts.iter().map(|script| (script.name.clone(), script.title.clone())).collect());
     match args.dry_run {
         true => println!("{page}"),
-        false => house::write(&house::root().join(PAGE), &page)?,
+        false => workspace::write(&workspace::root().join(PAGE), &page)?,
     }
     let complaints: Vec<String> = ours.iter().filter_map(Outcome::complaint).collect();
     if !complaints.is_empty() {

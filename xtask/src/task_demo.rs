@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use bireme_testing::Engine;
 
-use crate::{house, task_images, task_setup, task_whiskers};
+use crate::{task_images, task_setup, task_whiskers, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,25 +31,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     task_setup::packages()?;
     task_whiskers::build()?;
     if !args.built {
-        house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
+        workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
     }
-    if !house::made("images/redis.tar").is_file() {
+    if !workspace::made("images/redis.tar").is_file() {
         task_images::run()?;
     }
     if args.check { check(args) } else { start(args) }
 }
 
 fn app() -> PathBuf {
-    house::root().join("examples/whiskers")
+    workspace::root().join("examples/whiskers")
 }
 
 /// On the user's own engine, which the CLI starts when none answers.
 fn start(args: &Args) -> Result<()> {
-    let bireme = house::bin("bireme");
-    house::run(house::program(&bireme).args(["load", "--input"]).arg(house::made("images/redis.tar")))?;
-    let mut up = house::program(&bireme);
+    let bireme = workspace::bin("bireme");
+    workspace::run(workspace::program(&bireme).args(["load", "--input"]).arg(workspace::made("images/redis.tar")))?;
+    let mut up = workspace::program(&bireme);
     up.args(["up", "--detach", "--build", "--wait"]).current_dir(app()).env("WHISKERS_PORT", args.port.to_string());
-    house::run(&mut up)?;
+    workspace::run(&mut up)?;
     let bireme = bireme.display();
     println!(
         "\nWhiskers is served: play it at http://127.0.0.1:{port}/\n\n\
@@ -97,21 +97,21 @@ fn play(args: &Args, engine: &Engine) -> Result<()> {
         &["up", "--detach", "--build", "--wait"],
         &[("WHISKERS_PORT", &port), ("WHISKERS_OPERATOR_TOKEN", &token)],
     )?;
-    let bots = house::bin("whiskers-bots");
-    house::run(house::program(&bots).args(["check", "--port", &port, "--token", &token]))?;
+    let bots = workspace::bin("whiskers-bots");
+    workspace::run(workspace::program(&bots).args(["check", "--port", &port, "--token", &token]))?;
     if let Some(players) = args.players {
         let load =
             ["play", "--port", &port, "--players", &players.to_string(), "--seconds", "10", "--host", &engine.host()];
-        house::run(house::program(&bots).args(load))?;
+        workspace::run(workspace::program(&bots).args(load))?;
     }
     if args.browser {
         let page = format!("http://127.0.0.1:{port}/");
-        let pictures = house::made("screenshots");
-        house::run(
-            house::program("node")
+        let pictures = workspace::made("screenshots");
+        workspace::run(
+            workspace::program("node")
                 .args(["play.mjs", &page])
                 .arg(pictures)
-                .current_dir(house::root().join("tests/browser")),
+                .current_dir(workspace::root().join("tests/browser")),
         )?;
     }
     Ok(())
@@ -119,8 +119,8 @@ fn play(args: &Args, engine: &Engine) -> Result<()> {
 
 /// Our own command line on this engine, in the folder of the app, seen as it goes.
 fn bireme(engine: &Engine, arguments: &[&str], settings: &[(&str, &str)]) -> Result<()> {
-    let mut command = engine.command(house::bin("bireme"), arguments);
-    house::run(command.current_dir(app()).envs(settings.iter().copied()))
+    let mut command = engine.command(workspace::bin("bireme"), arguments);
+    workspace::run(command.current_dir(app()).envs(settings.iter().copied()))
 }
 
 fn last_lines(log: &str) -> String {

@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 
-use crate::house;
+use crate::workspace;
 
 /// The release of cargo-deny that `deny.toml` is written for.
 const VERSION: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
-    let folder = house::made("setup/cargo-deny");
+    let folder = workspace::made("setup/cargo-deny");
     let program = folder.join("bin/cargo-deny");
-    house::once("cargo-deny", VERSION, &program, || {
+    workspace::once("cargo-deny", VERSION, &program, || {
         let root = folder.to_string_lossy().into_owned();
-        house::run(&mut house::cargo(&[
+        workspace::run(&mut workspace::cargo(&[
             "install",
             "--quiet",
             "--debug",
@@ -25,5 +25,5 @@ pub(crate) fn run() -> Result<()> {
         ]))
     })?;
     // Advisories need a database that is fetched with git, which a machine with registries only does not reach.
-    house::run(house::program(program).args(["check", "bans", "licenses", "sources"]))
+    workspace::run(workspace::program(program).args(["check", "bans", "licenses", "sources"]))
 }

@@ -1,11 +1,11 @@
-//! `deps`: which crate of the house may use which. A new edge is a decision: it is made here, in the open.
+//! `deps`: which crate of the workspace may use which. A new edge is a decision: it is made here, in the open.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
 
-use crate::house;
+use crate::workspace;
 
 /// The normal and build dependencies that are allowed between our crates. Tests may use what they like.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -43,12 +43,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 pub(crate) fn run() -> Result<()> {
-    let metadata = house::output(&mut house::cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
+    let metadata = workspace::output(&mut workspace::cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
     let wrong = check(&serde_json::from_str(&metadata)?);
     if !wrong.is_empty() {
-        bail!("crates do not use each other as the house allows:\n  {}", wrong.join("\n  "));
+        bail!("crates do not use each other as the workspace allows:\n  {}", wrong.join("\n  "));
     }
-    println!("the crates use each other as the house allows");
+    println!("the crates use each other as the workspace allows");
     Ok(())
 }
 

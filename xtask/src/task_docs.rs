@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 
-use crate::house;
+use crate::workspace;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -14,7 +14,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = house::root().join("docs/reference");
+    let folder = workspace::root().join("docs/reference");
     let mut stale = Vec::new();
     for (name, page) in [("labels.md", labels()), ("environment.md", environment())] {
         let path = folder.join(name);
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if args.check {
             stale.push(name);
         } else {
-            house::write(&path, page)?;
+            workspace::write(&path, page)?;
             println!("wrote docs/reference/{name}");
         }
     }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use anyhow::Result;
 
-use crate::{house, task_bench, task_guests, task_images, task_setup};
+use crate::{task_bench, task_guests, task_images, task_setup, workspace};
 
 /// Where in `docs/performance.md` the table goes.
 const MARKS: (&str, &str) = ("<!-- ./x growth --write -->", "<!-- end of growth -->");
@@ -23,10 +23,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     task_setup::packages()?;
     task_images::run()?;
     task_guests::run()?;
-    house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
+    workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     let sizes: Vec<String> = args.sizes.iter().map(ToString::to_string).collect();
-    let mut command = house::program(house::bin("bireme-benches"));
-    let table = house::output(command.args(["--growth", &sizes.join(",")]).stderr(Stdio::inherit()))?;
+    let mut command = workspace::program(workspace::bin("bireme-benches"));
+    let table = workspace::output(command.args(["--growth", &sizes.join(",")]).stderr(Stdio::inherit()))?;
     println!("{table}");
     if args.write { task_bench::write(MARKS, &table) } else { Ok(()) }
 }

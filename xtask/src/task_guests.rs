@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::{house, task_setup};
+use crate::{task_setup, workspace};
 
 /// Guests built for WASI preview 1 too, as `NAME-p1.wasm`.
 const PREVIEW1: (&str, &str) = ("guests-p2", "command");
@@ -14,23 +14,23 @@ pub(crate) fn run() -> Result<()> {
     let (package, name) = PREVIEW1;
     build("wasm32-wasip1", &["--package", package, "--bin", name])?;
 
-    let built = house::made("guests-build");
+    let built = workspace::made("guests-build");
     collect(&built.join("wasm32-wasip2/release"), "")?;
     collect(&built.join("wasm32-wasip2/release/examples"), "")?;
     collect(&built.join("wasm32-wasip1/release"), "-p1")
 }
 
 fn build(target: &str, which: &[&str]) -> Result<()> {
-    let workspace = house::root().join("guests");
+    let workspace = workspace::root().join("guests");
     let mut cargo = task_setup::wasm_compiler()?.cargo(&["build", "--release", "--locked", "--target", target]);
-    cargo.args(which).arg("--target-dir").arg(house::made("guests-build"));
-    house::run(cargo.current_dir(workspace))
+    cargo.args(which).arg("--target-dir").arg(workspace::made("guests-build"));
+    workspace::run(cargo.current_dir(workspace))
 }
 
 /// Copies what cargo left in `folder`: a library is called after its crate, `a_b`, the guest is `a-b`. Copies with a
 /// hash in their name are cargo's own.
 fn collect(folder: &Path, suffix: &str) -> Result<()> {
-    let guests = house::made("guests");
+    let guests = workspace::made("guests");
     std::fs::create_dir_all(&guests).with_context(|| format!("cannot create {}", guests.display()))?;
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {

@@ -16,12 +16,12 @@ use serde_json::json;
 
 use self::archive::Image;
 use self::tree::Tree;
-use crate::house;
+use crate::workspace;
 
 const REDIS: (&str, u64) = ("redis", 999);
 
 pub(crate) fn run() -> Result<()> {
-    let folder = house::made("images");
+    let folder = workspace::made("images");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let base = busybox()?;
     let shell = json!({ "Cmd": ["sh"], "Env": [PATH] });
@@ -56,7 +56,7 @@ fn busybox() -> Result<Tree> {
     }
     let program = fs::canonicalize("/bin/busybox").context("no /bin/busybox: install the package busybox-static")?;
     tree.host_file("bin/busybox", &program, 0o755)?;
-    for tool in house::output(house::program(&program).arg("--list-full"))?.lines() {
+    for tool in workspace::output(workspace::program(&program).arg("--list-full"))?.lines() {
         if tool != "bin/busybox" && !tool.is_empty() {
             let up = "../".repeat(tool.matches('/').count());
             tree.link(tool, &format!("{up}bin/busybox"));
@@ -99,10 +99,10 @@ int main(void) {
 "#;
 
 fn hello() -> Result<Tree> {
-    let folder = house::made("images-build");
+    let folder = workspace::made("images-build");
     let (source, program) = (folder.join("hello.c"), folder.join("hello"));
-    house::write(&source, HELLO)?;
-    house::run(house::program("cc").args(["-Os", "-s", "-static", "-o"]).arg(&program).arg(&source))?;
+    workspace::write(&source, HELLO)?;
+    workspace::run(workspace::program("cc").args(["-Os", "-s", "-static", "-o"]).arg(&program).arg(&source))?;
     let mut tree = Tree::default();
     tree.host_file("hello", &program, 0o755)?;
     Ok(tree)
@@ -133,7 +133,7 @@ fn redis() -> Result<Tree> {
 
 /// What `ldd` says that a program loads.
 pub(crate) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
-    let named = house::output(house::program("ldd").arg(program))?;
+    let named = workspace::output(workspace::program("ldd").arg(program))?;
     Ok(named
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))

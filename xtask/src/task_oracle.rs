@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::debian::Suite;
-use crate::house;
+use crate::workspace;
 
 /// Docker 26.1.5, its containerd and the init of `--init`; their runc comes from the suite whose C library is the older one.
 const PACKAGES: [(&str, &[&str]); 2] = [("trixie", &["docker.io", "containerd", "tini"]), ("bookworm", &["runc"])];
@@ -60,16 +60,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn test(record: bool, filters: &[String]) -> Result<()> {
     start()?;
     // One after the other: all share the one engine and its images.
-    let mut command = house::cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-j", "1"]);
+    let mut command = workspace::cargo(&["nextest", "run", "--locked", "--workspace", "--no-fail-fast", "-j", "1"]);
     command.args(["-E", ON_EITHER]).args(filters).env("BIREME_TEST_ON_DOCKER", "1");
     if record {
         command.env("BIREME_TEST_RECORD", "1");
     }
-    house::run(&mut command)
+    workspace::run(&mut command)
 }
 
 fn folder() -> PathBuf {
-    house::made("oracle")
+    workspace::made("oracle")
 }
 
 /// Where it listens.
@@ -81,7 +81,7 @@ pub(crate) fn socket() -> PathBuf {
 pub(crate) fn programs() -> Result<PathBuf> {
     let root = folder().join("root");
     let key = format!("{PACKAGES:?}");
-    house::once("Docker's engine, of Debian", &key, &root.join("usr/sbin/dockerd"), || {
+    workspace::once("Docker's engine, of Debian", &key, &root.join("usr/sbin/dockerd"), || {
         for (suite, packages) in PACKAGES {
             let suite = Suite::open(suite, folder().join("apt"))?;
             suite.unpack(packages, &root)?;
@@ -93,7 +93,7 @@ pub(crate) fn programs() -> Result<PathBuf> {
 }
 
 fn answers() -> bool {
-    house::program("docker")
+    workspace::program("docker")
         .arg("-H")
         .arg(format!("unix://{}", socket().display()))
         .args(["version", "--format", "{{.Server.Version}}"])
@@ -108,7 +108,7 @@ pub(crate) fn start() -> Result<()> {
     if answers() {
         return Ok(());
     }
-    if !house::is_root() {
+    if !workspace::is_root() {
         bail!("Docker's engine needs root for its namespaces");
     }
     let root = programs()?;
@@ -119,7 +119,7 @@ pub(crate) fn start() -> Result<()> {
     let script = "ip link set lo up && mount -t tmpfs tmpfs /run && exec dockerd --data-root \"$0/data\" \
                   --exec-root /run/oracle --pidfile \"$0/pid\" -H \"unix://$0/docker.sock\"";
     let path = format!("{0}/usr/sbin:{0}/usr/bin:{1}", root.display(), std::env::var("PATH").unwrap_or_default());
-    house::program("setsid")
+    workspace::program("setsid")
         .args(["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", script])
         .arg(&folder)
         .env("PATH", path)
@@ -130,12 +130,12 @@ pub(crate) fn start() -> Result<()> {
         .context("cannot start Docker's engine")?;
     wait(STARTS_WITHIN, answers)
         .with_context(|| format!("Docker's engine does not answer; see {}", folder.join("log").display()))?;
-    for image in fs::read_dir(house::made("images")).context("no images; run ./x images")? {
+    for image in fs::read_dir(workspace::made("images")).context("no images; run ./x images")? {
         let image = image.context("cannot list the images")?.path();
         if image.extension().is_some_and(|extension| extension == "tar") {
             let socket = format!("unix://{}", socket().display());
-            house::run(
-                house::program("docker")
+            workspace::run(
+                workspace::program("docker")
                     .args(["-H", &socket, "load", "--quiet", "-i"])
                     .arg(&image)
                     .stdout(Stdio::null()),
@@ -152,7 +152,7 @@ pub(crate) fn stop() -> Result<()> {
     if let Some(pid) = pid {
         let own = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"dockerd"));
         if own() {
-            house::run(house::program("kill").args(["-TERM", &pid.to_string()]))?;
+            workspace::run(workspace::program("kill").args(["-TERM", &pid.to_string()]))?;
             wait(STOPS_WITHIN, || !own()).context("Docker's engine does not stop")?;
         }
     }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use bireme_testing::{Engine, client, free_port};
 use clap::Parser;
 
-use crate::{house, task_oracle};
+use crate::{task_oracle, workspace};
 
 /// A package and what its tests need.
 struct Suite {
@@ -182,14 +182,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 impl Suite {
     fn folder(&self) -> PathBuf {
-        house::made("published").join(self.name)
+        workspace::made("published").join(self.name)
     }
 
     fn run(&self, oracle: bool) -> Result<()> {
         let tests = build(self)?;
         let outcomes = if oracle {
             task_oracle::start()?;
-            let pid = house::read(&house::made("oracle/pid"))?;
+            let pid = workspace::read(&workspace::made("oracle/pid"))?;
             // Its own network namespace: the registry must be on its side.
             let registry = Registry::start(self, Some(pid.trim()))?;
             let outcomes = run_all(self, &tests, &format!("unix://{}", task_oracle::socket().display()), &registry);
@@ -212,13 +212,13 @@ impl Suite {
 fn build(suite: &Suite) -> Result<BTreeMap<String, PathBuf>> {
     let source = suite.folder().join("source");
     let what = format!("the tests of {}, as published", suite.name);
-    house::once(&what, suite.version, &source.join("Cargo.toml"), || unpack(suite, &source))?;
+    workspace::once(&what, suite.version, &source.join("Cargo.toml"), || unpack(suite, &source))?;
     for (name, contents) in suite.beside {
-        house::write(&suite.folder().join(name), contents)?;
+        workspace::write(&suite.folder().join(name), contents)?;
     }
     let target = suite.folder().join("build");
-    let built = house::output(
-        house::cargo(&["test", "--locked", "--tests", "--no-run", "--message-format", "json", "--features"])
+    let built = workspace::output(
+        workspace::cargo(&["test", "--locked", "--tests", "--no-run", "--message-format", "json", "--features"])
             .arg(suite.features)
             .arg("--target-dir")
             .arg(&target)
@@ -249,9 +249,9 @@ fn unpack(suite: &Suite, source: &Path) -> Result<()> {
          [dependencies]\n{} = \"={}\"\n\n[workspace]\n",
         suite.name, suite.version
     );
-    house::write(&user.join("Cargo.toml"), manifest)?;
-    house::write(&user.join("lib.rs"), "")?;
-    let metadata = house::output(house::cargo(&["metadata", "--format-version", "1"]).current_dir(&user))?;
+    workspace::write(&user.join("Cargo.toml"), manifest)?;
+    workspace::write(&user.join("lib.rs"), "")?;
+    let metadata = workspace::output(workspace::cargo(&["metadata", "--format-version", "1"]).current_dir(&user))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
     let package = metadata["packages"].as_array().into_iter().flatten().find(|package| package["name"] == suite.name);
     let manifest = package
@@ -259,10 +259,10 @@ fn unpack(suite: &Suite, source: &Path) -> Result<()> {
         .with_context(|| format!("{} was not fetched", suite.name))?;
     let folder = Path::new(manifest).parent().context("a manifest lies in a folder")?;
     let _ = fs::remove_dir_all(source);
-    house::run(house::program("cp").arg("-r").arg(folder).arg(source))?;
+    workspace::run(workspace::program("cp").arg("-r").arg(folder).arg(source))?;
     // It must not take itself for a part of the workspace that it is built in.
     let manifest = source.join("Cargo.toml");
-    house::write(&manifest, format!("{}\n[workspace]\n", house::read(&manifest)?))
+    workspace::write(&manifest, format!("{}\n[workspace]\n", workspace::read(&manifest)?))
 }
 
 struct Registry {
@@ -282,11 +282,11 @@ impl Registry {
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
             folder.join("data").display()
         );
-        house::write(&folder.join("config.yml"), config)?;
+        workspace::write(&folder.join("config.yml"), config)?;
         let mut command = match beside {
-            None => house::program("docker-registry"),
+            None => workspace::program("docker-registry"),
             Some(pid) => {
-                let mut command = house::program("nsenter");
+                let mut command = workspace::program("nsenter");
                 command.arg(format!("--net=/proc/{pid}/ns/net")).arg("docker-registry");
                 command
             }
@@ -354,38 +354,38 @@ fn run_all(suite: &Suite, tests: &BTreeMap<String, PathBuf>, host: &str, registr
             }
         }
     }
-    house::write(&log, told)?;
+    workspace::write(&log, told)?;
     Ok(outcomes)
 }
 
 /// Puts the images where the tests look for them.
 fn publish(suite: &Suite, host: &str, registry: &Registry) -> Result<()> {
     let docker = |arguments: &[&str]| {
-        let mut command = house::program("docker");
+        let mut command = workspace::program("docker");
         command.args(["-H", host]).args(arguments).env("DOCKER_BUILDKIT", "0").stdout(Stdio::null());
         command
     };
     for image in ["busybox", "alpine", "hello-world"] {
-        let archive = house::made("images").join(format!("{image}.tar")).display().to_string();
-        house::run(&mut docker(&["load", "--quiet", "-i", &archive]))?;
+        let archive = workspace::made("images").join(format!("{image}.tar")).display().to_string();
+        workspace::run(&mut docker(&["load", "--quiet", "-i", &archive]))?;
     }
     for (name, dockerfile) in suite.built {
         let context = suite.folder().join("images").join(name);
-        house::write(&context.join("Dockerfile"), dockerfile)?;
+        workspace::write(&context.join("Dockerfile"), dockerfile)?;
         let context = context.display().to_string();
-        house::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
+        workspace::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
     }
     for folder in suite.first {
         let name = folder.rsplit('/').next().unwrap_or(folder);
         let context = suite.folder().join(folder).display().to_string();
-        house::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
+        workspace::run(docker(&["build", "--quiet", "-t", name, &context]).stderr(Stdio::null()))?;
     }
     let address = &registry.address;
     for (image, name) in suite.published {
         let name = format!("{address}/{name}");
-        house::run(&mut docker(&["tag", image, &name]))?;
-        house::run(&mut docker(&["push", "--quiet", &name]))?;
-        house::run(&mut docker(&["rmi", &name]))?;
+        workspace::run(&mut docker(&["tag", image, &name]))?;
+        workspace::run(&mut docker(&["push", "--quiet", &name]))?;
+        workspace::run(&mut docker(&["rmi", &name]))?;
     }
     Ok(())
 }

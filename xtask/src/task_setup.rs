@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::debian::Suite;
-use crate::house;
+use crate::workspace;
 
 /// What must be on the machine, and the Debian package that brings it. `./x` has seen to the compiler's own needs.
 ///
@@ -64,18 +64,18 @@ pub(crate) fn packages() -> Result<()> {
 
 /// Installs the Debian packages of `needed` that are not there, where that is possible.
 pub(crate) fn install(needed: &[(&str, &str)]) -> Result<()> {
-    let there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { house::has(what) };
+    let there = |what: &str| if what.starts_with('/') { Path::new(what).exists() } else { workspace::has(what) };
     let missing: Vec<&str> = needed.iter().filter(|(what, _)| !there(what)).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    if !house::is_root() || !house::has("apt-get") {
+    if !workspace::is_root() || !workspace::has("apt-get") {
         bail!("these Debian packages (or your system's equivalents) are missing: {}", missing.join(" "));
     }
     eprintln!("x: installing {}", missing.join(" "));
-    house::run(house::program("apt-get").args(["-qq", "update"]))?;
-    house::run(
-        house::program("apt-get")
+    workspace::run(workspace::program("apt-get").args(["-qq", "update"]))?;
+    workspace::run(
+        workspace::program("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["-qq", "-y", "install", "--no-install-recommends"])
             .args(&missing),
@@ -88,7 +88,7 @@ pub(crate) struct WasmCompiler(Option<PathBuf>);
 impl WasmCompiler {
     /// Cargo, set to build with this compiler.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
-        let mut cargo = house::cargo(arguments);
+        let mut cargo = workspace::cargo(arguments);
         if let Some(rustc) = &self.0 {
             cargo.env("RUSTC", rustc);
         }
@@ -100,20 +100,20 @@ pub(crate) fn wasm_compiler() -> Result<WasmCompiler> {
     if has_targets()? || rustup_has_targets() {
         return Ok(WasmCompiler(None));
     }
-    let folder = house::made("setup/rust-wasm");
+    let folder = workspace::made("setup/rust-wasm");
     let rustc = folder.join("bin/rustc");
-    house::once("Rust compiler for WebAssembly, of Debian sid", "1", &rustc, || debian_compiler(&folder))?;
+    workspace::once("Rust compiler for WebAssembly, of Debian sid", "1", &rustc, || debian_compiler(&folder))?;
     Ok(WasmCompiler(Some(rustc)))
 }
 
 fn has_targets() -> Result<bool> {
-    let sysroot = PathBuf::from(house::output(house::program("rustc").args(["--print", "sysroot"]))?.trim());
+    let sysroot = PathBuf::from(workspace::output(workspace::program("rustc").args(["--print", "sysroot"]))?.trim());
     Ok(WASM_TARGETS.iter().all(|target| sysroot.join("lib/rustlib").join(target).join("lib").is_dir()))
 }
 
 fn rustup_has_targets() -> bool {
-    house::has("rustup")
-        && house::run(house::program("rustup").args(["-q", "target", "add"]).args(WASM_TARGETS)).is_ok()
+    workspace::has("rustup")
+        && workspace::run(workspace::program("rustup").args(["-q", "target", "add"]).args(WASM_TARGETS)).is_ok()
 }
 
 /// The libraries that Debian's compiler is linked with; those of the standard library are asked of apt.
@@ -159,14 +159,14 @@ fn debian_compiler(folder: &Path) -> Result<()> {
     let rustc = folder.join("bin/rustc");
     let (libraries, loader, usr) = (libraries.display(), loader.display(), folder.join("usr"));
     let usr = usr.display();
-    house::write(
+    workspace::write(
         &rustc,
         format!("#!/bin/sh\nexec '{loader}' --library-path '{libraries}' '{usr}/bin/rustc' --sysroot '{usr}' \"$@\"\n"),
     )?;
     executable(&rustc)?;
 
     let host = format!("lib/rustlib/{machine}-unknown-linux-gnu/bin");
-    let sysroot = PathBuf::from(house::output(house::program("rustc").args(["--print", "sysroot"]))?.trim());
+    let sysroot = PathBuf::from(workspace::output(workspace::program("rustc").args(["--print", "sysroot"]))?.trim());
     let linkers = folder.join("usr").join(&host);
     fs::create_dir_all(&linkers).with_context(|| format!("cannot create {}", linkers.display()))?;
     for linker in ["rust-lld", "wasm-component-ld", "gcc-ld"] {
@@ -176,7 +176,7 @@ fn debian_compiler(folder: &Path) -> Result<()> {
                 .with_context(|| format!("cannot link {}", link.display()))?;
         }
     }
-    house::run(house::program(&rustc).arg("-V"))
+    workspace::run(workspace::program(&rustc).arg("-V"))
 }
 
 fn executable(path: &Path) -> Result<()> {
@@ -189,12 +189,12 @@ fn executable(path: &Path) -> Result<()> {
 fn node_modules() -> Result<()> {
     for (name, folder) in [("JavaScript SDK of the example", "examples/whiskers"), ("browser driver", "tests/browser")]
     {
-        let folder = house::root().join(folder);
-        let lock = house::read(&folder.join("package-lock.json"))?;
-        house::once(name, &lock, &folder.join("node_modules"), || {
+        let folder = workspace::root().join(folder);
+        let lock = workspace::read(&folder.join("package-lock.json"))?;
+        workspace::once(name, &lock, &folder.join("node_modules"), || {
             // `npm ci` refuses a lock that leaves out optional packages for other platforms; this keeps to the lock too.
             let install = ["install", "--no-save", "--silent", "--no-audit", "--no-fund"];
-            house::run(house::program("npm").args(install).current_dir(&folder))
+            workspace::run(workspace::program("npm").args(install).current_dir(&folder))
         })?;
     }
     Ok(())
@@ -207,12 +207,14 @@ pub(crate) fn python() -> Result<PathBuf> {
 
 /// The folder of a virtual environment with `packages`, of which one brings the file `made`.
 fn environment(name: &str, folder: &str, packages: &[&str], made: &str) -> Result<PathBuf> {
-    let folder = house::made(folder);
-    house::once(name, &packages.join(" "), &folder.join(made), || {
-        house::run(house::program("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let folder = workspace::made(folder);
+    workspace::once(name, &packages.join(" "), &folder.join(made), || {
+        workspace::run(workspace::program("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
         let pip = folder.join("bin/pip");
-        house::run(
-            house::program(pip).args(["install", "--quiet", "--no-deps", "--disable-pip-version-check"]).args(packages),
+        workspace::run(
+            workspace::program(pip)
+                .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check"])
+                .args(packages),
         )
     })?;
     Ok(folder)
@@ -222,7 +224,7 @@ fn environment(name: &str, folder: &str, packages: &[&str], made: &str) -> Resul
 fn compose() -> Result<()> {
     let plugin = compose_plugin();
     let python = python()?;
-    house::once("Compose plugin", &PYTHON_TOOLS.join(" "), &plugin, || {
+    workspace::once("Compose plugin", &PYTHON_TOOLS.join(" "), &plugin, || {
         let libraries = python.join("lib");
         let carried = fs::read_dir(&libraries)
             .context("the Python environment has no libraries")?
@@ -242,5 +244,5 @@ pub(crate) fn compose_plugin() -> PathBuf {
 
 /// `DOCKER_CONFIG` for tests: holds the Compose plugin and nothing of the user's.
 fn docker_config() -> PathBuf {
-    house::made("setup/docker")
+    workspace::made("setup/docker")
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{house, task_whiskers};
+use crate::{task_whiskers, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -19,12 +19,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     // All of the workspace, as everything else is built: another set would mean other features, and compiling anew.
-    house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
+    workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     let story = if args.everything { "everything_at_once" } else { "many_clients" };
     if args.everything {
         task_whiskers::build()?;
     }
-    let mut test = house::cargo(&["test", "--locked", "--workspace", "--test", "soak", "--", "--nocapture", story]);
+    let mut test = workspace::cargo(&["test", "--locked", "--workspace", "--test", "soak", "--", "--nocapture", story]);
     test.env("BIREME_SOAK", format!("{}x{}", args.clients, args.seconds));
-    house::run(&mut test)
+    workspace::run(&mut test)
 }

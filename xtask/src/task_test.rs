@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::steps::Steps;
 use crate::{
-    house, task_deny, task_deps, task_docs, task_guests, task_images, task_published, task_setup, task_vm,
-    task_whiskers,
+    task_deny, task_deps, task_docs, task_guests, task_images, task_published, task_setup, task_vm, task_whiskers,
+    workspace,
 };
 
 pub(crate) fn run() -> Result<()> {
@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
 /// Answers the summary of the test runner.
 fn all(steps: &mut Steps) -> Result<String> {
     steps.step("Debian packages", task_setup::packages)?;
-    steps.step("formatting", || house::run(&mut house::cargo(&["fmt", "--all", "--check"])))?;
+    steps.step("formatting", || workspace::run(&mut workspace::cargo(&["fmt", "--all", "--check"])))?;
     steps.step("edges between crates", task_deps::run)?;
     // What is fetched and built for WebAssembly does not wait for the workspace, nor the workspace for it.
     steps.step("build, guests, images", || {
@@ -33,19 +33,27 @@ fn all(steps: &mut Steps) -> Result<String> {
                 task_guests::run()?;
                 task_whiskers::build()
             });
-            let built = house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--all-targets"]));
+            let built = workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--all-targets"]));
             let beside = beside.join().unwrap_or_else(|_| Err(anyhow!("the build of guests and images panicked")));
             built.and(beside)
         })
     })?;
     steps.step("generated pages", || task_docs::run(&task_docs::Args { check: true }))?;
     steps.step("clippy", || {
-        house::run(&mut house::cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        workspace::run(&mut workspace::cargo(&[
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
     })?;
     steps.step("licences and sources", task_deny::run)?;
     steps.step("demo, checked, and in a browser", || {
         // A process of its own, so that what it leaves running would be seen.
-        house::run(house::program(house::bin("xtask")).args([
+        workspace::run(workspace::program(workspace::bin("xtask")).args([
             "demo",
             "--built",
             "--check",
@@ -56,9 +64,9 @@ fn all(steps: &mut Steps) -> Result<String> {
     })?;
     steps.step("tests of the example", || {
         let manifest = "examples/whiskers/Cargo.toml";
-        let target = house::made("whiskers-build").display().to_string();
+        let target = workspace::made("whiskers-build").display().to_string();
         let common = ["--locked", "--manifest-path", manifest, "--target-dir", &target];
-        house::run(house::cargo(&["test", "--quiet", "--package", "pantry", "--package", "files"]).args(common))
+        workspace::run(workspace::cargo(&["test", "--quiet", "--package", "pantry", "--package", "files"]).args(common))
     })?;
     steps.step("cgroup v2, in a virtual machine", || {
         if !task_vm::is_offered() {
@@ -82,14 +90,14 @@ fn all(steps: &mut Steps) -> Result<String> {
 
 /// Runs every test of the workspace; answers the summary of the runner.
 fn tests() -> Result<String> {
-    let nextest = house::has("cargo-nextest");
+    let nextest = workspace::has("cargo-nextest");
     let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
     let arguments: &[&str] = if nextest {
         &["nextest", "run", "--profile", profile, "--locked", "--workspace", "--no-fail-fast"]
     } else {
         &["test", "--locked", "--workspace", "--no-fail-fast"]
     };
-    let mut command = house::cargo(arguments);
+    let mut command = workspace::cargo(arguments);
     // The golden Compose files are compared with what the real Compose makes of them today, not only with what is kept.
     command.env("BIREME_COMPOSE_ORACLE", task_setup::compose_plugin());
     // nextest reports on standard error, cargo test on standard output.

@@ -15,7 +15,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use crate::debian::{self, Suite};
-use crate::{house, task_images};
+use crate::{task_images, workspace};
 
 /// Left out of a run without arguments: what takes long and does not touch cgroups.
 const LEFT_OUT: [&str; 3] = ["io::", "life::how_long_and_how_big", "life::many_are_created_at_once"];
@@ -39,8 +39,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let built = Built::find()?;
     let kernel = kernel()?;
-    let archive = house::made("vm/initrd");
-    house::write(&archive, contents(&built, &kernel.overlay, &args.tests)?)?;
+    let archive = workspace::made("vm/initrd");
+    workspace::write(&archive, contents(&built, &kernel.overlay, &args.tests)?)?;
     let mut machine = emulator()?;
     machine
         .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nodefaults", "-no-user-config", "-no-reboot"])
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Whether there are a kernel and an emulator for this machine's programs.
 pub(crate) fn is_offered() -> bool {
-    std::env::consts::ARCH == "x86_64" && house::has("apt-get")
+    std::env::consts::ARCH == "x86_64" && workspace::has("apt-get")
 }
 
 /// What cargo has built, as the tests know it.
@@ -87,7 +87,7 @@ struct Built {
 impl Built {
     fn find() -> Result<Self> {
         let build = ["build", "--locked", "--workspace", "--all-targets", "--message-format", "json"];
-        let said = house::output(&mut house::cargo(&build))?;
+        let said = workspace::output(&mut workspace::cargo(&build))?;
         let find = |name: &str, test: bool| {
             let made = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|made| {
                 let fits = made["manifest_path"].as_str()?.ends_with("crates/bireme-runner/Cargo.toml")
@@ -112,9 +112,9 @@ struct Kernel {
 }
 
 fn kernel() -> Result<Kernel> {
-    let folder = house::made("vm/kernel");
-    house::once("kernel of the virtual machine", "bookworm", &folder.join("boot"), || {
-        let suite = Suite::open("bookworm", house::made("vm/apt"))?;
+    let folder = workspace::made("vm/kernel");
+    workspace::once("kernel of the virtual machine", "bookworm", &folder.join("boot"), || {
+        let suite = Suite::open("bookworm", workspace::made("vm/apt"))?;
         let package = suite.depends("linux-image-cloud-amd64", "linux-image-")?;
         suite.unpack(&[&package], &folder)?;
         suite.close()
@@ -131,15 +131,15 @@ fn kernel() -> Result<Kernel> {
 /// The machine's own emulator, or Debian's, unpacked and installed nowhere.
 fn emulator() -> Result<std::process::Command> {
     const NAME: &str = "qemu-system-x86_64";
-    let mut command = house::program("timeout");
+    let mut command = workspace::program("timeout");
     command.arg(LIMIT);
-    if house::has(NAME) {
+    if workspace::has(NAME) {
         command.arg(NAME);
         return Ok(command);
     }
-    let folder = house::made("vm/qemu");
+    let folder = workspace::made("vm/qemu");
     let program = folder.join("usr/bin").join(NAME);
-    house::once("emulator of the virtual machine", "qemu-system-x86", &program, || {
+    workspace::once("emulator of the virtual machine", "qemu-system-x86", &program, || {
         debian::unpack_with_what_is_missing("qemu-system-x86", &folder)
     })?;
     let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
@@ -191,7 +191,8 @@ fn contents(built: &Built, overlay: &Path, tests: &[String]) -> Result<Vec<u8>> 
     archive.file(Path::new("etc/group"), 0o644, b"root:x:0:\n");
     let busybox = fs::canonicalize("/bin/busybox").context("no /bin/busybox: install the package busybox-static")?;
     archive.file(Path::new("bin/busybox"), 0o755, &read(&busybox)?);
-    for tool in house::output(house::program(&busybox).arg("--list"))?.lines().filter(|tool| *tool != "busybox") {
+    for tool in workspace::output(workspace::program(&busybox).arg("--list"))?.lines().filter(|tool| *tool != "busybox")
+    {
         archive.entry(&Path::new("bin").join(tool), 0o120_777, b"busybox");
     }
     // The tests look for the runner where it was built.

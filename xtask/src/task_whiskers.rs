@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{house, task_setup};
+use crate::{task_setup, workspace};
 
 /// Modules written in Rust; each becomes `build/NAME.wasm`, as do those of [`JAVASCRIPT`] and `highscore`, in Python.
 const RUST: [&str; 5] = ["files", "morsel", "reset", "session", "tally"];
@@ -41,8 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return build();
     }
     // All of the workspace, as everything else is built: another set would mean other features, and compiling anew.
-    house::run(&mut house::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
-    let mut bots = house::program(house::bin("whiskers-bots"));
+    workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--bins"]))?;
+    let mut bots = workspace::program(workspace::bin("whiskers-bots"));
     bots.args(["play", "--port", &args.port.to_string(), "--players", &args.players.to_string()]);
     bots.args(["--seconds", &args.seconds.to_string()]);
     // `./x demo` runs the example on the machine's own engine.
@@ -51,11 +51,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(host) = args.host.as_ref().or(own.as_ref()) {
         bots.args(["--host", host]);
     }
-    house::run(&mut bots)
+    workspace::run(&mut bots)
 }
 
 fn folder() -> PathBuf {
-    house::root().join("examples/whiskers")
+    workspace::root().join("examples/whiskers")
 }
 
 /// Builds every module whose sources are newer than what was built of them.
@@ -64,7 +64,7 @@ pub(crate) fn build() -> Result<()> {
     let (home, made) = (folder(), folder().join("build"));
     std::fs::create_dir_all(&made).with_context(|| format!("cannot create {}", made.display()))?;
 
-    let target = house::made("whiskers-build");
+    let target = workspace::made("whiskers-build");
     let (manifest, into) = (home.join("Cargo.toml").display().to_string(), target.display().to_string());
     let arguments = [
         "build",
@@ -77,14 +77,14 @@ pub(crate) fn build() -> Result<()> {
         "--target",
         "wasm32-wasip2",
     ];
-    house::run(&mut task_setup::wasm_compiler()?.cargo(&arguments))?;
+    workspace::run(&mut task_setup::wasm_compiler()?.cargo(&arguments))?;
     for name in RUST {
-        house::copy_into(&made, &target.join(format!("wasm32-wasip2/release/{name}.wasm")))?;
+        workspace::copy_into(&made, &target.join(format!("wasm32-wasip2/release/{name}.wasm")))?;
     }
     for name in JAVASCRIPT {
         let module = home.join("modules").join(name);
         unless_newer(&made.join(format!("{name}.wasm")), &[&module, &home.join("wit")], || {
-            house::run(house::program("npm").args(["run", "--silent", "build"]).current_dir(&module))
+            workspace::run(workspace::program("npm").args(["run", "--silent", "build"]).current_dir(&module))
         })?;
     }
     let module = home.join("modules").join(PYTHON);
@@ -94,7 +94,7 @@ pub(crate) fn build() -> Result<()> {
         let wit = ["node_modules/@spinframework/wasi-http-proxy/wit", "wit", "modules/highscore/wit"];
         let wit = wit.iter().flat_map(|folder| ["-d", folder]);
         let world = ["-w", "whiskers:highscore/highscore", "componentize", "-p", "modules/highscore", "app", "-o"];
-        house::run(house::program(tool).arg("-q").args(wit).args(world).arg(&wasm).current_dir(&home))
+        workspace::run(workspace::program(tool).arg("-q").args(wit).args(world).arg(&wasm).current_dir(&home))
     })
 }
 

@@ -82,7 +82,7 @@ pub trait Executor: Send + Sync {
 
     /// Says that [`Self::create`] is likely to follow in a moment: whatever can be got ready meanwhile is begun. Returns at once;
     /// nothing comes of it that would have to be undone.
-    fn announce(&self) {}
+    fn prewarm(&self) {}
 
     /// Makes everything ready so that [`Workload::start`] only has to let go. Nothing is left behind on error.
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>>;

@@ -209,13 +209,13 @@ fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> R
         return Ok(own(root, turn, None));
     }
     // One layer alone is no mount that could refuse.
-    let single = matches!(&handle.fixed.program, Program::Layers { lower, .. } if lower.is_empty());
-    if turn.is_some() && single && handle.fixed.spec.security.read_only_root {
+    let single = matches!(&handle.config.program, Program::Layers { lower, .. } if lower.is_empty());
+    if turn.is_some() && single && handle.config.spec.security.read_only_root {
         return Err(EngineError::Denied { message: "container rootfs is marked read-only".to_owned() });
     }
-    let mounts: Vec<&MountPoint> = handle.fixed.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).collect();
+    let mounts: Vec<&MountPoint> = handle.config.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).collect();
     let part_of = |mount: &MountPoint| {
-        handle.fixed.spec.mounts.iter().find_map(|asked| match &asked.source {
+        handle.config.spec.mounts.iter().find_map(|asked| match &asked.source {
             MountSource::Subpath { volume, subpath } if asked.target == mount.target => Some((volume, subpath)),
             _ => None,
         })
@@ -264,7 +264,7 @@ fn standing<'h>(
     mounts: &[&MountPoint],
     part_of: impl Fn(&MountPoint) -> Option<(&'h PathBuf, &'h PathBuf)>,
 ) -> Option<Standing> {
-    let Program::Layers { lower, upper, .. } = &handle.fixed.program else { return None };
+    let Program::Layers { lower, upper, .. } = &handle.config.program else { return None };
     // One layer alone is not mounted.
     if mounts.is_empty() || lower.is_empty() {
         return None;
@@ -289,7 +289,7 @@ fn standing<'h>(
 /// The root of a workload's file tree, and whether that is its process's. For reading, nothing is mounted that another
 /// mount of it would suffer from.
 fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineError> {
-    let Program::Layers { lower, upper, work } = &handle.fixed.program else {
+    let Program::Layers { lower, upper, work } = &handle.config.program else {
         return Err(EngineError::unsupported(format!(
             "{} is a WebAssembly component and has no file tree to copy from or to: copy to the folder it mounts instead",
             handle.view().name
@@ -304,7 +304,7 @@ fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineErr
         }),
         (Status::Removing | Status::Dead, _) => return Err(busy(handle)),
         // Its own tree refuses then, and its volumes do not.
-        _ if to_write && !handle.fixed.spec.security.read_only_root => {
+        _ if to_write && !handle.config.spec.security.read_only_root => {
             rootfs::open_writable(lower, upper, work).map(|root| (root, false))
         }
         _ => {

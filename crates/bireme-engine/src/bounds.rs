@@ -8,7 +8,7 @@ use bireme_core::spec::Port;
 use bireme_image::ImageConfig;
 
 use crate::EngineError;
-use crate::request::Create;
+use crate::request::CreateRequest;
 
 /// Environment variables.
 pub const VARIABLES: usize = 10_000;
@@ -39,7 +39,7 @@ pub(crate) fn within(what: &str, count: usize, limit: usize, next: &str) -> Resu
 }
 
 /// What is known before anything is put together. Pure.
-pub(crate) fn check(request: &Create, image: &ImageConfig) -> Result<(), EngineError> {
+pub(crate) fn check(request: &CreateRequest, image: &ImageConfig) -> Result<(), EngineError> {
     let one = |of: Whose, what: &str, count: usize, limit: usize| {
         let (whose, next) = match of {
             Whose::Image => (format!("the image {}", request.image), "use another image, or build it with fewer"),
@@ -91,20 +91,20 @@ mod tests {
 
     #[test]
     fn what_there_is_too_much_of_is_refused_in_a_sentence() {
-        let refused = |request: &Create, image: &ImageConfig| check(request, image).unwrap_err().to_string();
+        let refused = |request: &CreateRequest, image: &ImageConfig| check(request, image).unwrap_err().to_string();
         let image = ImageConfig { env: many(VARIABLES + 1), ..ImageConfig::default() };
-        let request = Create { image: "big".to_owned(), ..Create::default() };
+        let request = CreateRequest { image: "big".to_owned(), ..CreateRequest::default() };
         assert_eq!(
             refused(&request, &image),
             "the number of environment variables of the image big is too large: it has 10001, and at most 10000 are taken: use another image, or build it with fewer"
         );
         assert!(check(&request, &ImageConfig { env: many(VARIABLES), ..ImageConfig::default() }).is_ok());
-        let volumes = Create { volumes: many(VOLUMES + 1), ..Create::default() };
+        let volumes = CreateRequest { volumes: many(VOLUMES + 1), ..CreateRequest::default() };
         assert!(
             refused(&volumes, &ImageConfig::default()).contains("volumes of the container is too large: it has 129")
         );
         let labels: BTreeMap<String, String> = many(LABELS + 1).into_iter().map(|name| (name, String::new())).collect();
-        assert!(check(&Create { labels, ..Create::default() }, &ImageConfig::default()).is_err());
+        assert!(check(&CreateRequest { labels, ..CreateRequest::default() }, &ImageConfig::default()).is_err());
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::frames;
 use crate::layer;
-use crate::request::{Attach, Create, HealthCheck, LogRequest, Remove, Unfinished, WaitCondition};
-use crate::view::{Container, Status};
+use crate::request::{Attach, CreateRequest, HealthCheck, LogRequest, RemoveRequest, Unfinished, WaitCondition};
+use crate::view::{Status, WorkloadView};
 
 /// A container to be made an image of.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +48,7 @@ impl Engine {
     pub async fn build(
         &self,
         mut request: BuildRequest,
-        steps: Create,
+        steps: CreateRequest,
         log: OnBuildEvent<'_>,
     ) -> Result<ImageId, ImageError> {
         let removals = TaskTracker::new();
@@ -65,7 +65,7 @@ impl Engine {
     /// Removes the container of a step whose build ended with an earlier engine, unless its command had failed: that one was
     /// left to be looked at.
     pub(crate) async fn remove_of_build(&self, id: &str) {
-        let failed = |view: &Container| view.state.status == Status::Exited && view.state.exit_code != 0;
+        let failed = |view: &WorkloadView| view.state.status == Status::Exited && view.state.exit_code != 0;
         if !self.inspect(id).is_ok_and(|view| failed(&view)) {
             self.remove_step(id).await;
         }
@@ -73,7 +73,7 @@ impl Engine {
 
     /// Removes the container of a step, whatever it does.
     async fn remove_step(&self, id: &str) {
-        if let Err(error) = self.remove(id, Remove { force: true, volumes: true }).await {
+        if let Err(error) = self.remove(id, RemoveRequest { force: true, volumes: true }).await {
             tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
         }
     }
@@ -90,8 +90,8 @@ impl Engine {
         let handle = self.find(&request.container)?;
         let (lower, upper) = self.folders_of(&request.container)?;
         let view = handle.view();
-        let fixed = &handle.fixed;
-        let parent = fixed.image_id.parse().map_err(ImageError::from)?;
+        let config = &handle.config;
+        let parent = config.image_id.parse().map_err(ImageError::from)?;
         let still = match view.state.status {
             Status::Running if request.pause => match Still::hold(self, handle.id()).await {
                 Ok(still) => Some(still),
@@ -124,7 +124,7 @@ impl Engine {
             changes: request.changes,
             author: request.author,
             comment: request.comment,
-            created_by: Some(fixed.command.join(" ")),
+            created_by: Some(config.command.join(" ")),
             name: request.name,
         };
         let made = self.images().commit(commit).await;
@@ -178,7 +178,7 @@ impl Drop for Still {
 
 struct StepRunner {
     engine: Engine,
-    template: Create,
+    template: CreateRequest,
     removals: TaskTracker,
     keep: KeepContainers,
 }
@@ -240,7 +240,7 @@ impl StepRunner {
         Ok(())
     }
 
-    fn request(&self, step: RunStep) -> Create {
+    fn request(&self, step: RunStep) -> CreateRequest {
         let mut request = self.template.clone();
         request.image = step.image.id.short().to_owned();
         // An entrypoint of the image is not for its build.

@@ -104,7 +104,7 @@ impl Engine {
 
     pub(crate) fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
         let handle = self.find(name)?;
-        match &handle.fixed.program {
+        match &handle.config.program {
             Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
             _ => Err(EngineError::unsupported(format!(
                 "{} is a WebAssembly component and has no files of its own: what it writes is in the volumes it mounts",

@@ -15,20 +15,20 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 
 use crate::EngineError;
+use crate::actor::Command;
 use crate::attach::Pending;
 use crate::engine::Engine;
 use crate::event::Event;
-use crate::lifecycle::{self, Answer, Ask};
-use crate::owner::Command;
+use crate::lifecycle::{self, Operation, Verdict};
 use crate::request::RestartPolicy;
-use crate::view::{Container, Ended, Endpoint, Fixed, Health, PublishedPort, State};
+use crate::view::{Config, Ended, Endpoint, Health, PublishedPort, State, WorkloadView};
 
 /// How long a start, or another copy, waits for a copy into a workload that rests.
 const COPYING: Duration = Duration::from_secs(30);
 
 /// The part of a workload that changes and is remembered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Moving {
+pub(crate) struct MutableState {
     pub(crate) state: State,
     pub(crate) restart: RestartPolicy,
     pub(crate) restart_count: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Moving {
     /// Of what runs; the next engine goes on from here.
     #[serde(default)]
     pub(crate) health: Option<Health>,
-    /// Aliases of links of `Fixed::links` that were removed since create.
+    /// Aliases of links of `Config::links` that were removed since create.
     #[serde(default)]
     pub(crate) unlinked: std::collections::BTreeSet<String>,
     /// When this was remembered; of two records the newer one holds.
@@ -62,9 +62,9 @@ pub(crate) struct Ends {
 
 /// One workload, from create to removal.
 pub(crate) struct Handle {
-    pub(crate) fixed: Arc<Fixed>,
+    pub(crate) config: Arc<Config>,
     pub(crate) executor: Arc<dyn Executor>,
-    view: watch::Sender<Arc<Container>>,
+    view: watch::Sender<Arc<WorkloadView>>,
     ends: watch::Sender<Ends>,
     streams: Mutex<Streams>,
     commands: mpsc::Sender<Command>,
@@ -93,15 +93,15 @@ struct Streams {
 
 impl Handle {
     pub(crate) fn new(
-        fixed: Arc<Fixed>,
+        config: Arc<Config>,
         name: &str,
-        moving: &Moving,
+        mutable: &MutableState,
         executor: Arc<dyn Executor>,
     ) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(64);
-        let view = snapshot(&fixed, name, moving, Vec::new());
+        let view = snapshot(&config, name, mutable, Vec::new());
         let handle = Self {
-            fixed,
+            config,
             executor,
             view: watch::Sender::new(Arc::new(view)),
             ends: watch::Sender::new(Ends::default()),
@@ -114,14 +114,14 @@ impl Handle {
     }
 
     pub(crate) fn id(&self) -> &str {
-        self.fixed.spec.id.as_str()
+        self.config.spec.id.as_str()
     }
 
-    pub(crate) fn view(&self) -> Arc<Container> {
+    pub(crate) fn view(&self) -> Arc<WorkloadView> {
         self.view.borrow().clone()
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Container>> {
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<WorkloadView>> {
         self.view.subscribe()
     }
 
@@ -131,10 +131,10 @@ impl Handle {
 
     /// # Errors
     /// `Conflict` in Docker's words when `ask` may not be done now.
-    pub(crate) fn require(&self, ask: Ask) -> Result<(), EngineError> {
+    pub(crate) fn require(&self, ask: Operation) -> Result<(), EngineError> {
         match lifecycle::may(self.view().state.status, ask) {
-            Answer::Go | Answer::Already => Ok(()),
-            Answer::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.id(), why))),
+            Verdict::Go | Verdict::Already => Ok(()),
+            Verdict::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.id(), why))),
         }
     }
 
@@ -252,10 +252,10 @@ impl Handle {
         self.commands.send(command).await.is_ok()
     }
 
-    pub(crate) fn publish(&self, name: &str, moving: &Moving) {
+    pub(crate) fn publish(&self, name: &str, mutable: &MutableState) {
         self.view.send_modify(|view| {
-            let execs = if moving.state.status.is_alive() { view.execs.clone() } else { Vec::new() };
-            *view = Arc::new(snapshot(&self.fixed, name, moving, execs));
+            let execs = if mutable.state.status.is_alive() { view.execs.clone() } else { Vec::new() };
+            *view = Arc::new(snapshot(&self.config, name, mutable, execs));
         });
     }
 
@@ -284,7 +284,7 @@ impl Handle {
 
     /// Emits an event of this workload with Docker's attributes: image, name, its labels, and `extra`.
     pub(crate) fn emit<'a>(&self, engine: &Engine, action: &str, extra: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        let spec = &self.fixed.spec;
+        let spec = &self.config.spec;
         let mut attributes: BTreeMap<String, String> = spec.labels.clone();
         attributes.insert("image".to_owned(), spec.image.clone());
         attributes.insert("name".to_owned(), self.view().name.clone());
@@ -308,18 +308,18 @@ async fn open_streams(workload: &dyn Workload, stdin: bool, name: &str) -> Resul
     }
 }
 
-fn snapshot(fixed: &Arc<Fixed>, name: &str, moving: &Moving, execs: Vec<String>) -> Container {
-    Container {
-        fixed: fixed.clone(),
+fn snapshot(config: &Arc<Config>, name: &str, mutable: &MutableState, execs: Vec<String>) -> WorkloadView {
+    WorkloadView {
+        config: config.clone(),
         name: name.to_owned(),
-        state: moving.state.clone(),
-        restart: moving.restart,
-        restart_count: moving.restart_count,
-        endpoints: moving.endpoints.clone(),
-        ports: moving.ports.clone(),
-        health: moving.health.clone(),
-        resources: moving.resources.clone(),
-        links: fixed.links.iter().filter(|link| !moving.unlinked.contains(&link.alias)).cloned().collect(),
+        state: mutable.state.clone(),
+        restart: mutable.restart,
+        restart_count: mutable.restart_count,
+        endpoints: mutable.endpoints.clone(),
+        ports: mutable.ports.clone(),
+        health: mutable.health.clone(),
+        resources: mutable.resources.clone(),
+        links: config.links.iter().filter(|link| !mutable.unlinked.contains(&link.alias)).cloned().collect(),
         execs,
     }
 }

@@ -23,23 +23,23 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::actor::{self, Command, WorkloadActor};
 use crate::attach::AttachSession;
 use crate::clearing::Clearing;
-use crate::container::{Handle, Moving};
+use crate::container::{Handle, MutableState};
 use crate::event::{Event, EventQuery, Events};
-use crate::lifecycle::Ask;
+use crate::lifecycle::Operation;
 use crate::log::{self, LogStream};
-use crate::memory::{Memory, Sync};
 use crate::network::{Networks, finds_names, named_networks};
-use crate::owner::{self, Command, Owner};
 use crate::record::Kind;
 use crate::request::{
-    Attach, ContainerFilter, Create, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest, Remove, Stop,
-    Update, WaitCondition,
+    Attach, ContainerFilter, CreateRequest, CreateVolume, LogQuery, LogRequest, ModeRequest, NetworkModeRequest,
+    RemoveRequest, StopRequest, Update, WaitCondition,
 };
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
-use crate::view::{Container, Ended, Fixed, MountKind, MountPoint, State, Status};
+use crate::state_store::{StateStore, Sync};
+use crate::view::{Config, Ended, MountKind, MountPoint, State, Status, WorkloadView};
 use crate::volume::Volumes;
 use crate::{EngineError, bounds, exec, health, log_details};
 
@@ -65,7 +65,7 @@ pub struct Engine {
 
 struct Inner {
     options: EngineOptions,
-    memory: Memory,
+    store: StateStore,
     events: Events,
     index: RwLock<Index>,
     execs: Mutex<HashMap<String, exec::Entry>>,
@@ -169,10 +169,10 @@ pub(crate) fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool
     }
 }
 
-pub(crate) fn log_target(fixed: &Fixed) -> LogTarget {
-    let option = |key: &str| fixed.log.options.get(key);
+pub(crate) fn log_target(config: &Config) -> LogTarget {
+    let option = |key: &str| config.log.options.get(key);
     LogTarget {
-        path: fixed.log_path.clone(),
+        path: config.log_path.clone(),
         max_size: option("max-size").and_then(|text| parse_size(text)),
         max_files: option("max-file").and_then(|text| text.parse().ok()).unwrap_or(1),
     }
@@ -209,7 +209,7 @@ impl Engine {
             for path in entries(&removed) {
                 match removal::empty_tree_until(&path, cleared_by) {
                     Ok(true) => {}
-                    // Whatever was running has its say first; [`Self::clear_strangers`] goes on.
+                    // Whatever was running has its say first; [`Self::remove_orphans`] goes on.
                     Ok(false) => tracing::warn!(path = %path.display(), "a removal that was cut short takes long"),
                     Err(error) => {
                         tracing::warn!(path = %path.display(), %error, "a removal that was cut short could not be completed");
@@ -219,8 +219,8 @@ impl Engine {
         }
         close_dir(&options.data_root.join(CREATING))?;
         close_dir(&options.exec_root.join("c"))?;
-        let memory = Memory::open(&options.data_root)?;
-        let volumes = Volumes::new(memory.volumes()?);
+        let store = StateStore::open(&options.data_root)?;
+        let volumes = Volumes::new(store.volumes()?);
         let inner = Inner {
             options,
             volumes,
@@ -232,7 +232,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             clearing: Clearing::default(),
-            memory,
+            store,
         };
         let engine = Self { inner: Arc::new(inner) };
         engine.recover().await?;
@@ -248,7 +248,7 @@ impl Engine {
                         "no copy of the image database could be made"
                     );
                 }
-                if let Err(error) = kept.memory().back_up().await {
+                if let Err(error) = kept.store().back_up().await {
                     tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the database could be made");
                 }
             }
@@ -258,7 +258,7 @@ impl Engine {
 
     async fn recover(&self) -> Result<(), EngineError> {
         let mut keep = Keep::default();
-        for network in self.memory().networks()? {
+        for network in self.store().networks()? {
             let (id, name) = (network.id.clone(), network.name.clone());
             match self.network_list().adopt(network) {
                 Ok(spec) => keep.networks.extend(spec),
@@ -268,31 +268,31 @@ impl Engine {
             }
         }
         let mut found = Vec::new();
-        for (name, fixed, mut moving) in self.memory().workloads::<Fixed, Moving>()? {
-            let Some(executor) = self.executor(fixed.spec.kind) else { continue };
-            if !moving.state.status.is_alive() {
-                for endpoint in &mut moving.endpoints {
+        for (name, config, mut mutable) in self.store().workloads::<Config, MutableState>()? {
+            let Some(executor) = self.executor(config.spec.kind) else { continue };
+            if !mutable.state.status.is_alive() {
+                for endpoint in &mut mutable.endpoints {
                     endpoint.ipv4 = None;
                     endpoint.ipv6 = None;
                 }
-                moving.ports.clear();
+                mutable.ports.clear();
             }
-            let (handle, commands) = Handle::new(Arc::new(fixed), &name, &moving, executor);
+            let (handle, commands) = Handle::new(Arc::new(config), &name, &mutable, executor);
             self.index_write(|index| {
                 index.names.insert(name.clone(), handle.id().to_owned());
                 index.by_id.insert(handle.id().to_owned(), handle.clone());
             });
-            if moving.state.status.is_alive() {
-                let endpoints = self.network_list().adopt_place(&handle, &moving).await;
-                self.net().set_upstream(&handle.executor.sandbox(&handle.fixed.spec), &handle.fixed.spec.dns.servers);
+            if mutable.state.status.is_alive() {
+                let endpoints = self.network_list().adopt_place(&handle, &mutable).await;
+                self.net().set_upstream(&handle.executor.sandbox(&handle.config.spec), &handle.config.spec.dns.servers);
                 keep.endpoints.extend(endpoints);
                 // Also of one that was taken off its last network: it may be put on another, and others may join it.
-                if matches!(handle.fixed.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
-                    keep.sandboxes.push(handle.executor.sandbox(&handle.fixed.spec));
+                if matches!(handle.config.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
+                    keep.sandboxes.push(handle.executor.sandbox(&handle.config.spec));
                 }
-                keep.forwards.extend(self.forwards_of(&handle, &moving));
+                keep.forwards.extend(self.forwards_of(&handle, &mutable));
             }
-            found.push((handle, commands, name, moving));
+            found.push((handle, commands, name, mutable));
         }
         keep.handed = self.network_list().handed();
         let swept = self.net().sweep(keep).await?;
@@ -332,44 +332,44 @@ impl Engine {
             }
         }
         self.make_default_networks().await?;
-        for (handle, _, _, moving) in &found {
-            if !moving.state.status.is_alive() || !finds_names(&moving.endpoints) {
+        for (handle, _, _, mutable) in &found {
+            if !mutable.state.status.is_alive() || !finds_names(&mutable.endpoints) {
                 continue;
             }
-            if let Err(error) = self.net().serve_inside(&handle.executor.sandbox(&handle.fixed.spec)).await {
+            if let Err(error) = self.net().serve_inside(&handle.executor.sandbox(&handle.config.spec)).await {
                 tracing::warn!(workload.id = handle.id(), %error, "names are not served inside a workload");
             }
         }
-        for (handle, _, _, moving) in &found {
-            self.adopt_names(handle.id(), &moving.endpoints);
+        for (handle, _, _, mutable) in &found {
+            self.adopt_names(handle.id(), &mutable.endpoints);
         }
         // Before anything is found again: a process that runs on is told what changed while no daemon was there.
         self.tell_all_names().await;
         self.reattach(found).await;
-        self.clear_strangers()?;
+        self.remove_orphans()?;
         self.end_creates().await;
         Ok(())
     }
 
-    async fn reattach(&self, found: Vec<(Arc<Handle>, tokio::sync::mpsc::Receiver<Command>, String, Moving)>) {
-        let attempts = found.into_iter().map(|(handle, commands, name, moving)| async move {
-            let alive = moving.state.status.is_alive();
+    async fn reattach(&self, found: Vec<(Arc<Handle>, tokio::sync::mpsc::Receiver<Command>, String, MutableState)>) {
+        let attempts = found.into_iter().map(|(handle, commands, name, mutable)| async move {
+            let alive = mutable.state.status.is_alive();
             let workload = if alive {
-                let dirs = self.dirs(&handle.fixed.spec.id);
-                let networks = named_networks(&moving.endpoints);
-                let known = Known { spec: &handle.fixed.spec, state_dir: dirs.state, run_dir: dirs.run, networks };
+                let dirs = self.dirs(&handle.config.spec.id);
+                let networks = named_networks(&mutable.endpoints);
+                let known = Known { spec: &handle.config.spec, state_dir: dirs.state, run_dir: dirs.run, networks };
                 Some(handle.executor.reattach(known).await.map(Arc::<dyn Workload>::from))
             } else {
                 None
             };
-            (handle, commands, name, moving, workload)
+            (handle, commands, name, mutable, workload)
         });
         let attempts: Vec<_> = stream::iter(attempts).buffer_unordered(128).collect().await;
         let mut known: HashMap<WorkloadKind, Vec<WorkloadId>> = HashMap::new();
         let mut resting: HashMap<WorkloadKind, Vec<&WorkloadSpec>> = HashMap::new();
         let mut owners = Vec::new();
         for (handle, _, _, _, workload) in &attempts {
-            let spec = &handle.fixed.spec;
+            let spec = &handle.config.spec;
             match workload {
                 Some(Ok(_)) => known.entry(spec.kind).or_default().push(spec.id.clone()),
                 _ => resting.entry(spec.kind).or_default().push(spec),
@@ -381,9 +381,9 @@ impl Engine {
             executor.sweep(known, resting.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
         }
         drop(resting);
-        for (handle, commands, name, moving, workload) in attempts {
-            let mut owner = Owner::new(self.clone(), handle.clone(), name, moving.clone());
-            if handle.fixed.of_build {
+        for (handle, commands, name, mutable, workload) in attempts {
+            let mut owner = WorkloadActor::new(self.clone(), handle.clone(), name, mutable.clone());
+            if handle.config.of_build {
                 // Its build ended with the engine that ran it.
                 let (engine, id) = (self.clone(), handle.id().to_owned());
                 self.spawn(async move { engine.remove_of_build(&id).await });
@@ -395,13 +395,18 @@ impl Engine {
                     owner.lost();
                 }
                 None => {
-                    let was_running = moving.state.status == Status::Restarting;
+                    let was_running = mutable.state.status == Status::Restarting;
                     if was_running {
                         owner.settle();
                     }
-                    let created = moving.state.status == Status::Created;
+                    let created = mutable.state.status == Status::Created;
                     if !created
-                        && restart::at_engine_start(moving.restart, was_running, moving.stopped, moving.state.exit_code)
+                        && restart::at_engine_start(
+                            mutable.restart,
+                            was_running,
+                            mutable.stopped,
+                            mutable.state.exit_code,
+                        )
                     {
                         owner.start_soon();
                     }
@@ -410,20 +415,20 @@ impl Engine {
             owners.push((owner, commands));
         }
         for (owner, commands) in owners {
-            self.spawn_owner(owner, commands);
+            self.spawn_actor(owner, commands);
         }
     }
 
     /// Goes on with removals that were cut short, and removes folders of no workload in which nothing is: of a create
     /// that was cut short. What holds files is kept and told of; volumes are none of its business at all.
-    fn clear_strangers(&self) -> Result<(), EngineError> {
-        let known = self.memory().ids()?;
+    fn remove_orphans(&self) -> Result<(), EngineError> {
+        let known = self.store().ids()?;
         let mut short: HashSet<String> = known.iter().filter_map(|id| id.get(..12).map(str::to_owned)).collect();
         let containers = self.data_root().join("containers");
         for (kind, folder) in [(Kind::Workload, &containers), (Kind::Volume, &self.data_root().join("volumes"))] {
             for path in entries(&folder.join(REMOVED)) {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if !self.memory().owes(kind, name) {
+                if !self.store().owes(kind, name) {
                     self.clear_later(path);
                 }
             }
@@ -470,7 +475,7 @@ impl Engine {
         }
     }
 
-    fn spawn_owner(&self, owner: Owner, commands: tokio::sync::mpsc::Receiver<Command>) {
+    fn spawn_actor(&self, owner: WorkloadActor, commands: tokio::sync::mpsc::Receiver<Command>) {
         self.inner.tasks.spawn(owner.run(commands, self.inner.cancel.clone()));
     }
 
@@ -525,8 +530,8 @@ impl Engine {
         &self.inner.options.net
     }
 
-    pub(crate) fn memory(&self) -> &Memory {
-        &self.inner.memory
+    pub(crate) fn store(&self) -> &StateStore {
+        &self.inner.store
     }
 
     pub(crate) fn network_list(&self) -> &Networks {
@@ -612,7 +617,7 @@ impl Engine {
 
     fn sandboxes_of(&self, executor: &Arc<dyn Executor>) -> Vec<SandboxId> {
         let of_this = |handle: &Arc<Handle>| handle.executor.kind() == executor.kind();
-        self.handles().iter().filter(|handle| of_this(handle)).map(|h| h.executor.sandbox(&h.fixed.spec)).collect()
+        self.handles().iter().filter(|handle| of_this(handle)).map(|h| h.executor.sandbox(&h.config.spec)).collect()
     }
 
     /// By ID, name, or the beginning of an ID.
@@ -664,7 +669,7 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Dropping the future unmakes in the background what was made.
-    pub async fn create(&self, request: Create) -> Result<Created, EngineError> {
+    pub async fn create(&self, request: CreateRequest) -> Result<Created, EngineError> {
         let id = WorkloadId::from_bytes(rand::random());
         let name = match &request.name {
             Some(name) => name.strip_prefix('/').unwrap_or(name).to_owned(),
@@ -697,7 +702,7 @@ impl Engine {
 
     async fn create_named(
         &self,
-        mut request: Create,
+        mut request: CreateRequest,
         id: WorkloadId,
         name: &str,
         undo: &mut Undo,
@@ -722,7 +727,7 @@ impl Engine {
             ))
         })?;
         // Most clients start at once what they create.
-        executor.announce();
+        executor.prewarm();
         let namespaces = self.namespaces(&request)?;
         let endpoints = match namespaces.network {
             NetworkMode::Attached => self.wanted_endpoints(&request.networks)?,
@@ -730,8 +735,8 @@ impl Engine {
         };
         if let NetworkMode::Workload(other) = &namespaces.network {
             let other = self.with_id(other)?;
-            request.hostname = Some(other.fixed.spec.hostname.clone());
-            request.domainname = Some(other.fixed.spec.domainname.clone());
+            request.hostname = Some(other.config.spec.hostname.clone());
+            request.domainname = Some(other.config.spec.domainname.clone());
         }
         let links = self.links(&request.links)?;
         let inherited = self.inherited_mounts(&request.volumes_from)?;
@@ -742,7 +747,7 @@ impl Engine {
             request.hostname = rustix::system::uname().nodename().to_str().ok().map(str::to_owned);
         }
         if let (NetworkMode::Workload(other), None) = (&namespaces.network, &request.hostname) {
-            request.hostname = Some(self.with_id(other)?.fixed.spec.hostname.clone());
+            request.hostname = Some(self.with_id(other)?.config.spec.hostname.clone());
         }
         let gateway = self.host_gateway(&endpoints);
         let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, gateway, inherited)?;
@@ -793,7 +798,7 @@ impl Engine {
             make_dir(work, 0o700)?;
         }
         let log_path = (log.driver != "none").then(|| dirs.state.join(format!("{id}-json.log")));
-        let fixed = Fixed {
+        let config = Config {
             spec,
             image_id: image.id.to_string(),
             platform: image.platform.to_string(),
@@ -821,7 +826,7 @@ impl Engine {
             started_at: None,
             finished_at: None,
         };
-        let moving = Moving {
+        let mutable = MutableState {
             unlinked: BTreeSet::new(),
             state,
             restart: request.restart,
@@ -833,17 +838,17 @@ impl Engine {
             health: None,
             written: now_nanos(),
         };
-        let sync = if fixed.auto_remove || of_build { Sync::Normal } else { Sync::Full };
+        let sync = if config.auto_remove || of_build { Sync::Normal } else { Sync::Full };
         made.recorded = true;
-        self.memory().insert_workload(id.as_str(), name, &fixed, &moving, sync).await?;
-        let (handle, commands) = Handle::new(Arc::new(fixed), name, &moving, executor);
+        self.store().insert_workload(id.as_str(), name, &config, &mutable, sync).await?;
+        let (handle, commands) = Handle::new(Arc::new(config), name, &mutable, executor);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
-        self.spawn_owner(Owner::new(self.clone(), handle.clone(), name.to_owned(), moving), commands);
+        self.spawn_actor(WorkloadActor::new(self.clone(), handle.clone(), name.to_owned(), mutable), commands);
         handle.emit(self, "create", []);
         Ok(Created { id, warnings })
     }
 
-    async fn image_for(&self, request: &Create) -> Result<Image, EngineError> {
+    async fn image_for(&self, request: &CreateRequest) -> Result<Image, EngineError> {
         let platform = match request.platform.as_deref().filter(|platform| !platform.is_empty()) {
             Some(text) => Some(text.parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?),
             None => match request.labels.get("bireme.class").map(String::as_str) {
@@ -936,8 +941,8 @@ impl Engine {
         let mut all = Vec::new();
         for (name, read_only) in from {
             let handle = self.find(name).map_err(|error| EngineError::invalid(error.to_string()))?;
-            for point in handle.fixed.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
-                let Some(mount) = handle.fixed.spec.mounts.iter().find(|mount| mount.target == point.target) else {
+            for point in handle.config.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
+                let Some(mount) = handle.config.spec.mounts.iter().find(|mount| mount.target == point.target) else {
                     continue;
                 };
                 let (mut mount, mut point) = (mount.clone(), point.clone());
@@ -956,10 +961,10 @@ impl Engine {
         Ok(all)
     }
 
-    fn namespaces(&self, request: &Create) -> Result<Namespaces, EngineError> {
+    fn namespaces(&self, request: &CreateRequest) -> Result<Namespaces, EngineError> {
         // Not "not found": Docker's client takes that for a missing image, and pulls it.
         let join = |name: &str| match self.find(name) {
-            Ok(handle) => Ok(handle.fixed.spec.id.clone()),
+            Ok(handle) => Ok(handle.config.spec.id.clone()),
             Err(error) => Err(EngineError::invalid(error.to_string())),
         };
         let mode = |wanted: &ModeRequest| {
@@ -1031,21 +1036,21 @@ impl Engine {
         &self,
         spec: &bireme_core::WorkloadSpec,
         executor: &Arc<dyn Executor>,
-        request: &Create,
+        request: &CreateRequest,
     ) -> Result<(), EngineError> {
         if !executor.takes_listeners() {
             return Ok(());
         }
         let ports = |publish: &[crate::request::Publish]| -> Vec<(Option<IpAddr>, u16)> {
-            let fixed = publish
+            let config = publish
                 .iter()
                 .filter_map(|p| p.host_ports.filter(|(a, b)| a == b && *a != 0).map(|(port, _)| (p.host_ip, port)));
-            fixed.collect()
+            config.collect()
         };
         let ours = ports(&request.publish);
         for handle in self.handles() {
             let view = handle.view();
-            let (other, status) = (&view.fixed.spec, view.state.status);
+            let (other, status) = (&view.config.spec, view.state.status);
             let replaced = spec.app.is_some()
                 && spec.service.is_some()
                 && (&spec.app, &spec.service) == (&other.app, &other.service);
@@ -1053,7 +1058,7 @@ impl Engine {
             if !handle.executor.takes_listeners() || replaced || !counts {
                 continue;
             }
-            let theirs = ports(&view.fixed.publish);
+            let theirs = ports(&view.config.publish);
             let shared = ours.iter().find(|(ip, port)| {
                 theirs.iter().any(|(other, number)| number == port && (ip.is_none() || other.is_none() || ip == other))
             });
@@ -1094,7 +1099,7 @@ impl Engine {
         }
         if made.recorded {
             // Nothing is known of it unless the create was dropped in that very moment.
-            self.memory().delete_workload(id.as_str()).await;
+            self.store().delete_workload(id.as_str()).await;
         }
         if made.dirs {
             let dirs = self.dirs(id);
@@ -1140,7 +1145,7 @@ impl Engine {
 
     /// Removes what creates that were cut short had made for themselves: no other volume, and none that somebody has.
     async fn end_creates(&self) {
-        let Ok(known) = self.memory().ids() else { return };
+        let Ok(known) = self.store().ids() else { return };
         for path in entries(&self.data_root().join(CREATING)) {
             let Some(id) = path.file_name().and_then(|name| name.to_str()) else { continue };
             // Also one that cannot be read.
@@ -1162,8 +1167,8 @@ impl Engine {
     }
 
     /// Forgets a workload and removes everything of it: folders, record, and its anonymous volumes where asked.
-    pub(crate) async fn clear_away(&self, handle: &Arc<Handle>, volumes: bool) -> Result<(), EngineError> {
-        let dirs = self.dirs(&handle.fixed.spec.id);
+    pub(crate) async fn purge(&self, handle: &Arc<Handle>, volumes: bool) -> Result<(), EngineError> {
+        let dirs = self.dirs(&handle.config.spec.id);
         let view = handle.view();
         let aside = self.data_root().join("containers").join(REMOVED).join(handle.id());
         // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
@@ -1176,7 +1181,7 @@ impl Engine {
                 .map_err(|source| EngineError::File { path: aside, source })
         });
         let emptied = removal.await.map_err(|_| EngineError::Stopping)??;
-        if self.memory().delete_workload(handle.id()).await {
+        if self.store().delete_workload(handle.id()).await {
             self.end_removal(mark, emptied);
         }
         self.index_write(|index| {
@@ -1185,7 +1190,7 @@ impl Engine {
         });
         self.forget_execs(handle.id());
         if volumes {
-            for point in view.fixed.mounts.iter().filter(|point| point.anonymous) {
+            for point in view.config.mounts.iter().filter(|point| point.anonymous) {
                 if let Err(error) = self.remove_volume(&point.name, true).await {
                     tracing::debug!(volume = point.name, %error, "an anonymous volume stays");
                 }
@@ -1221,9 +1226,9 @@ impl Engine {
     /// `NotModified` when it does not run.
     /// # Cancel safety
     /// Once begun it is completed, also when the future is dropped.
-    pub async fn stop(&self, name: &str, how: Stop) -> Result<(), EngineError> {
+    pub async fn stop(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let handle = self.find(name)?;
-        handle.require(Ask::Stop)?;
+        handle.require(Operation::Stop)?;
         if !handle.ending(patience(&handle, how)).await? {
             return Err(EngineError::NotModified {
                 message: format!("container {} is already stopped", handle.view().name),
@@ -1232,13 +1237,13 @@ impl Engine {
         let engine = self.clone();
         let (done, result) = tokio::sync::oneshot::channel();
         self.spawn(async move {
-            let _ = done.send(engine.bring_down(&handle, how).await);
+            let _ = done.send(engine.stop_and_wait(&handle, how).await);
         });
         result.await.map_err(|_| EngineError::Stopping)?
     }
 
-    async fn bring_down(&self, handle: &Arc<Handle>, how: Stop) -> Result<(), EngineError> {
-        let spec = &handle.fixed.spec;
+    async fn stop_and_wait(&self, handle: &Arc<Handle>, how: StopRequest) -> Result<(), EngineError> {
+        let spec = &handle.config.spec;
         let signal = how.signal.unwrap_or(spec.stop_signal);
         let patience = patience(handle, how);
         let mut ends = handle.ends();
@@ -1264,8 +1269,8 @@ impl Engine {
             self.signal(handle, Signal::KILL).await?;
             let mut ends = handle.ends();
             let ended = ends.wait_for(|ends| ends.count > count || ends.gone);
-            if tokio::time::timeout(owner::DYING, ended).await.is_err() {
-                return Err(owner::hangs(handle, "stop it again later"));
+            if tokio::time::timeout(actor::DYING, ended).await.is_err() {
+                return Err(actor::hangs(handle, "stop it again later"));
             }
         }
         handle.emit(self, "stop", []);
@@ -1302,7 +1307,7 @@ impl Engine {
         }
     }
 
-    pub async fn restart(&self, name: &str, how: Stop) -> Result<(), EngineError> {
+    pub async fn restart(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let id = self.find(name)?.id().to_owned();
         match self.stop(&id, how).await {
             Ok(()) | Err(EngineError::NotModified { .. }) => {}
@@ -1327,7 +1332,7 @@ impl Engine {
                 handle.id()
             )));
         }
-        let final_one = signal == Signal::KILL || signal == handle.fixed.spec.stop_signal;
+        let final_one = signal == Signal::KILL || signal == handle.config.spec.stop_signal;
         let mut ends = handle.ends();
         let count = ends.borrow_and_update().count;
         if final_one {
@@ -1335,7 +1340,7 @@ impl Engine {
         }
         self.signal(&handle, signal).await?;
         // Source: moby's `containerKill`: of the signals to a workload with a stop signal of its own, only that one.
-        if final_one || handle.fixed.spec.stop_signal == Signal::TERM {
+        if final_one || handle.config.spec.stop_signal == Signal::TERM {
             self.thaw(&handle).await?;
         }
         if signal == Signal::KILL {
@@ -1395,11 +1400,11 @@ impl Engine {
         self.find(name)?.command(|reply| Command::Update { change: Box::new(change), reply }).await
     }
 
-    pub async fn remove(&self, name: &str, how: Remove) -> Result<(), EngineError> {
+    pub async fn remove(&self, name: &str, how: RemoveRequest) -> Result<(), EngineError> {
         let handle = self.find(name)?;
         let view = handle.view();
-        if let crate::lifecycle::Answer::Refused(why) =
-            crate::lifecycle::may(view.state.status, Ask::Remove { force: how.force })
+        if let crate::lifecycle::Verdict::Refused(why) =
+            crate::lifecycle::may(view.state.status, Operation::Remove { force: how.force })
         {
             return Err(EngineError::conflict(format!("cannot remove container \"/{}\": container {why}", view.name)));
         }
@@ -1435,14 +1440,14 @@ impl Engine {
         }))
     }
 
-    pub fn inspect(&self, name: &str) -> Result<Container, EngineError> {
-        self.find(name).map(|handle| Container::clone(&handle.view()))
+    pub fn inspect(&self, name: &str) -> Result<WorkloadView, EngineError> {
+        self.find(name).map(|handle| WorkloadView::clone(&handle.view()))
     }
 
     /// Newest first.
-    pub fn list(&self, filter: &ContainerFilter) -> Result<Vec<Container>, EngineError> {
+    pub fn list(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadView>, EngineError> {
         let created =
-            |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.fixed.created)).transpose();
+            |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.config.created)).transpose();
         let (before, since) = (created(&filter.before)?, created(&filter.since)?);
         let mut names = Vec::new();
         for text in &filter.names {
@@ -1454,18 +1459,18 @@ impl Engine {
             })?);
         }
         let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
-        let mut found: Vec<Container> = self
+        let mut found: Vec<WorkloadView> = self
             .handles()
             .iter()
             .map(|handle| handle.view())
             .filter(|view| {
-                before.is_none_or(|at| view.fixed.created < at) && since.is_none_or(|at| view.fixed.created > at)
+                before.is_none_or(|at| view.config.created < at) && since.is_none_or(|at| view.config.created > at)
             })
             .filter(|view| names.is_empty() || names.iter().any(|name| name.is_match(&view.name)))
             .filter(|view| matches(filter, &ancestors, view))
-            .map(|view| Container::clone(&view))
+            .map(|view| WorkloadView::clone(&view))
             .collect();
-        found.sort_by(|a, b| b.fixed.created.cmp(&a.fixed.created).then_with(|| a.id().cmp(b.id())));
+        found.sort_by(|a, b| b.config.created.cmp(&a.config.created).then_with(|| a.id().cmp(b.id())));
         if let Some(limit) = filter.limit {
             found.truncate(limit);
         }
@@ -1476,7 +1481,7 @@ impl Engine {
     /// `Unsupported` when its log driver keeps nothing.
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, EngineError> {
         let handle = self.find(name)?;
-        let Some(path) = handle.fixed.log_path.clone() else {
+        let Some(path) = handle.config.log_path.clone() else {
             return Err(EngineError::unsupported(format!(
                 "configured logging driver does not support reading: {name} was created with the log driver none"
             )));
@@ -1527,7 +1532,7 @@ impl Engine {
         let workload = self.running(&handle)?;
         match workload.as_attach() {
             // As Docker has it: what has no terminal has no size to change, and nobody is told off.
-            Some(_) if !handle.fixed.spec.tty => {}
+            Some(_) if !handle.config.spec.tty => {}
             Some(attach) => attach.resize(columns, rows).await?,
             None => return Err(EngineError::unsupported(format!("{name} has no terminal"))),
         }
@@ -1552,7 +1557,7 @@ impl Engine {
                 handle.id()
             )));
         }
-        let logged = if how.logs && handle.fixed.log_path.is_some() {
+        let logged = if how.logs && handle.config.log_path.is_some() {
             let query = LogQuery {
                 stdout: how.stdout,
                 stderr: how.stderr,
@@ -1566,20 +1571,21 @@ impl Engine {
             None
         };
         let stream: BoxFuture<'static, _> = if how.stream {
-            handle.streams_when_running(how.stdin && handle.fixed.spec.open_stdin)
+            handle.streams_when_running(how.stdin && handle.config.spec.open_stdin)
         } else {
             Box::pin(async { Ok(None) })
         };
         handle.emit(self, "attach", []);
-        Ok(AttachSession { tty: handle.fixed.spec.tty, logged, stream })
+        Ok(AttachSession { tty: handle.config.spec.tty, logged, stream })
     }
 
     /// Where `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container lie on the host; `None` before its first
     /// start, and for components. The runner puts them there in the order in which it is handed them.
-    pub fn etc_files(&self, container: &Container) -> Option<[PathBuf; 3]> {
+    pub fn etc_files(&self, container: &WorkloadView) -> Option<[PathBuf; 3]> {
         container.state.started_at?;
-        let folder = self.etc_folder(&container.fixed.spec.id);
-        matches!(container.fixed.program, Program::Layers { .. }).then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+        let folder = self.etc_folder(&container.config.spec.id);
+        matches!(container.config.program, Program::Layers { .. })
+            .then(|| ["0", "1", "2"].map(|name| folder.join(name)))
     }
 
     /// Where those files lie. On the disk: in the exec root, which is memory, a container could fill the machine's.
@@ -1592,7 +1598,7 @@ impl Engine {
         let mut users: Vec<String> =
             self.claims().iter().filter(|(_, claims)| claims.image == image_id).map(|(id, _)| id.clone()).collect();
         let handles = self.handles();
-        users.extend(handles.iter().filter(|one| one.fixed.image_id == image_id).map(|one| one.id().to_owned()));
+        users.extend(handles.iter().filter(|one| one.config.image_id == image_id).map(|one| one.id().to_owned()));
         users.sort_unstable();
         users.dedup();
         users
@@ -1600,9 +1606,9 @@ impl Engine {
 }
 
 /// How long a workload has to end by itself; `None` as long as it likes.
-fn patience(handle: &Handle, how: Stop) -> Option<Duration> {
+fn patience(handle: &Handle, how: StopRequest) -> Option<Duration> {
     match how.timeout_secs {
-        None => Some(handle.fixed.spec.stop_timeout),
+        None => Some(handle.config.spec.stop_timeout),
         Some(seconds) => u64::try_from(seconds).ok().map(Duration::from_secs),
     }
 }
@@ -1670,10 +1676,10 @@ impl Drop for Undo {
     }
 }
 
-fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Container) -> bool {
+fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &WorkloadView) -> bool {
     let any =
         |values: &[String], holds: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|value| holds(value));
-    let spec = &view.fixed.spec;
+    let spec = &view.config.spec;
     let status = view.state.status;
     // A filter that speaks of states looks at all of them.
     let shown = filter.all
@@ -1692,7 +1698,7 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         && any(&filter.networks, &|wanted| {
             view.endpoints.iter().any(|e| e.network_name == wanted || e.network.starts_with(wanted))
         })
-        && any(&filter.volumes, &|wanted| view.fixed.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
+        && any(&filter.volumes, &|wanted| view.config.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
         && !filter.tasks
         && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
         && (filter.publish.is_empty()
@@ -1702,10 +1708,10 @@ fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &Contain
         && (filter.expose.is_empty() || spec.ports.iter().any(|port| filter.expose.contains(port)))
 }
 
-fn is_ancestor(ancestors: &HashSet<String>, view: &Container) -> bool {
-    let id = &view.fixed.image_id;
+fn is_ancestor(ancestors: &HashSet<String>, view: &WorkloadView) -> bool {
+    let id = &view.config.image_id;
     let hex = id.strip_prefix("sha256:").unwrap_or(id);
-    let image = &view.fixed.spec.image;
+    let image = &view.config.spec.image;
     let tagged = if image.rsplit('/').next().is_some_and(|last| last.contains(':')) {
         image.clone()
     } else {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::container::Handle;
 use crate::engine::Engine;
-use crate::lifecycle::Ask;
+use crate::lifecycle::Operation;
 use crate::view::Status;
 use crate::{EngineError, engine};
 
@@ -101,7 +101,7 @@ impl Entry {
             let id = &self.view.id;
             return Err(EngineError::conflict(format!("exec command {id} has already run: create another one")));
         }
-        self.handle.require(Ask::Use)?;
+        self.handle.require(Operation::Use)?;
         Ok(self.view.clone())
     }
 }
@@ -118,7 +118,7 @@ impl Engine {
                 "Container {name} is paused, unpause the container before exec"
             )));
         }
-        handle.require(Ask::Use)?;
+        handle.require(Operation::Use)?;
         let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
         if workload.as_exec().is_none() {
             return Err(no_exec(&handle));

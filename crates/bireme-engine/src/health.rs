@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::actor::Command;
 use crate::container::Handle;
 use crate::engine::{self, Engine};
 use crate::frames;
-use crate::owner::Command;
 use crate::request::HealthCheck;
-use crate::view::{Fixed, Health, HealthProbe};
+use crate::view::{Config, Health, HealthProbe};
 
 /// How much of a probe's output is kept. Source: Docker's `maxOutputLen`.
 const OUTPUT_LIMIT: usize = 4096;
@@ -59,12 +59,12 @@ enum Test {
 }
 
 /// The check of a workload; `None` when it has none or it is switched off.
-pub(crate) fn effective(fixed: &Fixed) -> Option<Check> {
-    let timing = fixed.health.clone().unwrap_or_default();
-    let test = match (&fixed.spec.bireme.health, timing.test.first().map(String::as_str)) {
+pub(crate) fn effective(config: &Config) -> Option<Check> {
+    let timing = config.health.clone().unwrap_or_default();
+    let test = match (&config.spec.bireme.health, timing.test.first().map(String::as_str)) {
         (_, Some("NONE")) => return None,
         (Some(path), _) => {
-            let port = fixed.spec.ports.first().map_or(80, |port| port.number);
+            let port = config.spec.ports.first().map_or(80, |port| port.number);
             Test::Http { path: path.clone(), port }
         }
         (None, Some("CMD")) => Test::Command(timing.test[1..].to_vec()),

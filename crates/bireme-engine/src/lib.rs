@@ -4,7 +4,7 @@
 //!  biremed's handlers ──> Engine ──┬─ one owner task per workload ──> Executor / Workload (bireme-core)
 //!                                  ├─ Networks ─────────────────────> bireme-net
 //!                                  ├─ Volumes, images ──────────────> folders, bireme-image
-//!                                  └─ Memory (SQLite) and Events
+//!                                  └─ StateStore (SQLite) and Events
 //! ```
 //!
 //! Requests come in as the plain types of [`request`], answers go out as those of [`view`]; neither is ever sent to a
@@ -12,6 +12,7 @@
 //! Decisions are pure and live in their own modules: [`lifecycle`] (what may follow what), [`restart`] (policies and
 //! back-off), [`update`] (limits that change), `resolve` (request and image to specification).
 
+mod actor;
 mod archive;
 mod attach;
 pub mod bounds;
@@ -30,11 +31,9 @@ pub mod lifecycle;
 mod link;
 mod log;
 mod log_details;
-mod memory;
 mod name_table;
 mod names;
 mod network;
-mod owner;
 mod patience;
 mod record;
 pub mod request;
@@ -43,6 +42,7 @@ pub mod restart;
 mod rootfs;
 mod size;
 mod standing;
+mod state_store;
 #[cfg(test)]
 mod testing;
 pub mod update;

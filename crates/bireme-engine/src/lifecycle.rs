@@ -18,7 +18,7 @@ use crate::view::Status;
 
 /// What somebody wants to do with a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum Operation {
     Start,
     Stop,
     Kill,
@@ -33,7 +33,7 @@ pub enum Ask {
 
 /// Whether it may be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum Verdict {
     Go,
     /// It is in the wanted state already.
     Already,
@@ -43,7 +43,7 @@ pub enum Answer {
 
 /// What was seen to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Happened {
+pub enum Transition {
     Started,
     /// The start failed; nothing runs.
     StartFailed,
@@ -63,36 +63,38 @@ pub(crate) fn refusal(id: &str, why: &str) -> String {
 }
 
 /// Whether `ask` may be done to a workload in `status`.
-pub fn may(status: Status, ask: Ask) -> Answer {
-    use Answer::{Already, Go, Refused};
+pub fn may(status: Status, ask: Operation) -> Verdict {
     use Status::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
+    use Verdict::{Already, Go, Refused};
     match (ask, status) {
-        (Ask::Remove { .. }, Removing) => Refused("is already in progress of being removed"),
+        (Operation::Remove { .. }, Removing) => Refused("is already in progress of being removed"),
         (_, Removing) => Refused("is marked for removal and cannot be used"),
-        (Ask::Remove { .. }, Created | Exited | Dead) => Go,
-        (Ask::Remove { force: true }, _) => Go,
-        (Ask::Remove { force: false }, Paused) => {
+        (Operation::Remove { .. }, Created | Exited | Dead) => Go,
+        (Operation::Remove { force: true }, _) => Go,
+        (Operation::Remove { force: false }, Paused) => {
             Refused("is paused: unpause and stop it before removing, or force the removal")
         }
-        (Ask::Remove { force: false }, Restarting) => {
+        (Operation::Remove { force: false }, Restarting) => {
             Refused("is restarting: stop the container before removing or force remove")
         }
-        (Ask::Remove { force: false }, Running) => {
+        (Operation::Remove { force: false }, Running) => {
             Refused("is running: stop the container before removing or force remove")
         }
         (_, Dead) => Refused("is dead and can only be removed"),
-        (Ask::Start, Created | Exited) => Go,
-        (Ask::Start, Running | Restarting) => Already,
-        (Ask::Start, Paused) => Refused("is paused: cannot start a paused container, try unpause instead"),
-        (Ask::Stop, Running | Paused | Restarting) => Go,
-        (Ask::Stop, Created | Exited) => Already,
-        (Ask::Kill, Running | Paused | Restarting) => Go,
-        (Ask::Kill | Ask::Use | Ask::Pause, Created | Exited) => Refused("is not running"),
-        (Ask::Pause, Running) | (Ask::Unpause, Paused) | (Ask::Use, Running) => Go,
-        (Ask::Pause, Paused) => Refused("is already paused"),
-        (Ask::Pause | Ask::Use, Restarting) => Refused("is restarting, wait until the container is running"),
-        (Ask::Use, Paused) => Refused("is paused, unpause the container before exec"),
-        (Ask::Unpause, _) => Refused("is not paused"),
+        (Operation::Start, Created | Exited) => Go,
+        (Operation::Start, Running | Restarting) => Already,
+        (Operation::Start, Paused) => Refused("is paused: cannot start a paused container, try unpause instead"),
+        (Operation::Stop, Running | Paused | Restarting) => Go,
+        (Operation::Stop, Created | Exited) => Already,
+        (Operation::Kill, Running | Paused | Restarting) => Go,
+        (Operation::Kill | Operation::Use | Operation::Pause, Created | Exited) => Refused("is not running"),
+        (Operation::Pause, Running) | (Operation::Unpause, Paused) | (Operation::Use, Running) => Go,
+        (Operation::Pause, Paused) => Refused("is already paused"),
+        (Operation::Pause | Operation::Use, Restarting) => {
+            Refused("is restarting, wait until the container is running")
+        }
+        (Operation::Use, Paused) => Refused("is paused, unpause the container before exec"),
+        (Operation::Unpause, _) => Refused("is not paused"),
     }
 }
 
@@ -100,19 +102,19 @@ pub fn may(status: Status, ask: Ask) -> Answer {
 ///
 /// # Errors
 /// The pair, when it cannot have happened in `status`: a defect of ours.
-pub fn after(status: Status, happened: Happened) -> Result<Status, (Status, Happened)> {
+pub fn after(status: Status, happened: Transition) -> Result<Status, (Status, Transition)> {
     use Status::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
     Ok(match (happened, status) {
-        (Happened::Started, Created | Exited | Restarting) => Running,
-        (Happened::StartFailed, Created) => Created,
-        (Happened::StartFailed, Exited | Restarting) => Exited,
+        (Transition::Started, Created | Exited | Restarting) => Running,
+        (Transition::StartFailed, Created) => Created,
+        (Transition::StartFailed, Exited | Restarting) => Exited,
         // From exited and restarting: a start by policy failed, and waits for its next turn.
-        (Happened::EndedToRestart, Running | Paused | Restarting | Exited) => Restarting,
-        (Happened::Ended, Running | Paused | Restarting) => Exited,
-        (Happened::Paused, Running) => Paused,
-        (Happened::Unpaused, Paused) => Running,
-        (Happened::RemovalBegan, Created | Exited | Dead) => Removing,
-        (Happened::RemovalFailed, Removing) => Dead,
+        (Transition::EndedToRestart, Running | Paused | Restarting | Exited) => Restarting,
+        (Transition::Ended, Running | Paused | Restarting) => Exited,
+        (Transition::Paused, Running) => Paused,
+        (Transition::Unpaused, Paused) => Running,
+        (Transition::RemovalBegan, Created | Exited | Dead) => Removing,
+        (Transition::RemovalFailed, Removing) => Dead,
         (happened, status) => return Err((status, happened)),
     })
 }
@@ -133,27 +135,27 @@ mod tests {
     ];
 
     /// What the owner does when it may: the pairs of ask and first occurrence.
-    fn effect(ask: Ask, outcome: bool) -> Option<Happened> {
+    fn effect(ask: Operation, outcome: bool) -> Option<Transition> {
         Some(match (ask, outcome) {
-            (Ask::Start, true) => Happened::Started,
-            (Ask::Start, false) => Happened::StartFailed,
-            (Ask::Stop | Ask::Kill, _) => Happened::Ended,
-            (Ask::Pause, _) => Happened::Paused,
-            (Ask::Unpause, _) => Happened::Unpaused,
-            (Ask::Remove { .. }, _) => Happened::RemovalBegan,
-            (Ask::Use, _) => return None,
+            (Operation::Start, true) => Transition::Started,
+            (Operation::Start, false) => Transition::StartFailed,
+            (Operation::Stop | Operation::Kill, _) => Transition::Ended,
+            (Operation::Pause, _) => Transition::Paused,
+            (Operation::Unpause, _) => Transition::Unpaused,
+            (Operation::Remove { .. }, _) => Transition::RemovalBegan,
+            (Operation::Use, _) => return None,
         })
     }
 
-    fn ask() -> impl Strategy<Value = Ask> {
+    fn ask() -> impl Strategy<Value = Operation> {
         prop_oneof![
-            Just(Ask::Start),
-            Just(Ask::Stop),
-            Just(Ask::Kill),
-            Just(Ask::Pause),
-            Just(Ask::Unpause),
-            Just(Ask::Use),
-            any::<bool>().prop_map(|force| Ask::Remove { force }),
+            Just(Operation::Start),
+            Just(Operation::Stop),
+            Just(Operation::Kill),
+            Just(Operation::Pause),
+            Just(Operation::Unpause),
+            Just(Operation::Use),
+            any::<bool>().prop_map(|force| Operation::Remove { force }),
         ]
     }
 
@@ -162,19 +164,19 @@ mod tests {
         fn whatever_may_be_done_leads_somewhere(asks in proptest::collection::vec((ask(), any::<bool>()), 0..40)) {
             let mut status = Status::Created;
             for (ask, outcome) in asks {
-                if may(status, ask) != Answer::Go {
+                if may(status, ask) != Verdict::Go {
                     continue;
                 }
                 // Removal by force ends it first.
-                if matches!(ask, Ask::Remove { force: true }) && !matches!(status, Status::Created | Status::Exited | Status::Dead) {
-                    status = after(status, Happened::Ended).unwrap();
+                if matches!(ask, Operation::Remove { force: true }) && !matches!(status, Status::Created | Status::Exited | Status::Dead) {
+                    status = after(status, Transition::Ended).unwrap();
                 }
                 if let Some(happened) = effect(ask, outcome) {
                     status = after(status, happened).map_err(|pair| TestCaseError::fail(format!("{pair:?}")))?;
                 }
-                prop_assert!(ask != Ask::Start || !outcome || status == Status::Running);
-                prop_assert!(!matches!(ask, Ask::Stop) || status == Status::Exited);
-                prop_assert!(!matches!(ask, Ask::Use) || status == Status::Running);
+                prop_assert!(ask != Operation::Start || !outcome || status == Status::Running);
+                prop_assert!(!matches!(ask, Operation::Stop) || status == Status::Exited);
+                prop_assert!(!matches!(ask, Operation::Use) || status == Status::Running);
             }
         }
     }
@@ -182,14 +184,21 @@ mod tests {
     #[test]
     fn every_pair_has_an_answer_and_removal_always_ends() {
         for status in ALL {
-            for ask in [Ask::Start, Ask::Stop, Ask::Kill, Ask::Pause, Ask::Unpause, Ask::Use] {
+            for ask in [
+                Operation::Start,
+                Operation::Stop,
+                Operation::Kill,
+                Operation::Pause,
+                Operation::Unpause,
+                Operation::Use,
+            ] {
                 let _ = may(status, ask);
             }
-            let removal = may(status, Ask::Remove { force: true });
-            assert_eq!(removal == Answer::Go, status != Status::Removing, "{status:?}");
+            let removal = may(status, Operation::Remove { force: true });
+            assert_eq!(removal == Verdict::Go, status != Status::Removing, "{status:?}");
         }
-        assert!(after(Status::Removing, Happened::Started).is_err());
-        assert!(after(Status::Running, Happened::Started).is_err());
-        assert!(after(Status::Exited, Happened::Ended).is_err());
+        assert!(after(Status::Removing, Transition::Started).is_err());
+        assert!(after(Status::Running, Transition::Started).is_err());
+        assert!(after(Status::Exited, Transition::Ended).is_err());
     }
 }

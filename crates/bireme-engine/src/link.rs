@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use bireme_core::spec::{Port, Protocol};
 
 use crate::EngineError;
+use crate::actor::Command;
 use crate::engine::Engine;
 use crate::network::DEFAULT;
-use crate::owner::Command;
-use crate::view::{Container, Link};
+use crate::view::{Link, WorkloadView};
 
 /// A linked workload as it stands now.
 pub(crate) struct Linked {
@@ -33,14 +33,14 @@ impl Engine {
     /// What `asked` (name or ID, and alias) leads to.
     pub(crate) fn links(&self, asked: &[(String, String)]) -> Result<Vec<Link>, EngineError> {
         let one = |(name, alias): &(String, String)| match self.find(name) {
-            Ok(handle) => Ok(Link { to: handle.fixed.spec.id.clone(), alias: alias.clone() }),
+            Ok(handle) => Ok(Link { to: handle.config.spec.id.clone(), alias: alias.clone() }),
             Err(error) => Err(EngineError::invalid(format!("could not get container for {name}: {error}"))),
         };
         asked.iter().map(one).collect()
     }
 
     /// What `container` is linked to: the other's name as it is now, and the alias. A link to what is gone is left out.
-    pub fn link_names(&self, container: &Container) -> Vec<(String, String)> {
+    pub fn link_names(&self, container: &WorkloadView) -> Vec<(String, String)> {
         let name = |link: &Link| Some((self.with_id(&link.to).ok()?.view().name.clone(), link.alias.clone()));
         container.links.iter().filter_map(name).collect()
     }
@@ -81,7 +81,7 @@ impl Engine {
     }
 }
 
-fn stand(other: &Container, link: &Link, name: &str) -> Result<Linked, EngineError> {
+fn stand(other: &WorkloadView, link: &Link, name: &str) -> Result<Linked, EngineError> {
     let endpoints = || other.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.ipv4?.0)));
     let address = endpoints().find(|(of, _)| of.network_name == DEFAULT).or_else(|| endpoints().next());
     let Some((_, address)) = address.filter(|_| other.state.status.is_alive()) else {
@@ -90,7 +90,7 @@ fn stand(other: &Container, link: &Link, name: &str) -> Result<Linked, EngineErr
             other.name, link.alias
         )));
     };
-    let spec = &other.fixed.spec;
+    let spec = &other.config.spec;
     Ok(Linked {
         address,
         alias: link.alias.clone(),

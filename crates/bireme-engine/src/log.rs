@@ -26,7 +26,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::request::LogQuery;
-use crate::view::{Container, Status};
+use crate::view::{Status, WorkloadView};
 use crate::{EngineError, engine};
 
 /// Records as they are read. Dropping it ends the reading.
@@ -67,12 +67,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Starts reading `path` as `query` asks; `state` tells when nothing more will come.
 /// A workload that does not run is not followed.
-pub(crate) fn read(path: PathBuf, mut query: LogQuery, state: watch::Receiver<Arc<Container>>) -> LogStream {
+pub(crate) fn read(path: PathBuf, mut query: LogQuery, state: watch::Receiver<Arc<WorkloadView>>) -> LogStream {
     let (sender, records) = mpsc::channel(256);
     let rotated = {
         let view = state.borrow();
         query.follow &= view.state.status != Status::Created;
-        engine::log_target(&view.fixed).max_files.saturating_sub(1).min(MOST_ROTATED)
+        engine::log_target(&view.config).max_files.saturating_sub(1).min(MOST_ROTATED)
     };
     let place = Arc::new(Place { path, rotated });
     // Ends by itself when the receiver is dropped, the log is at its end, or the workload is gone.
@@ -86,7 +86,7 @@ pub(crate) fn read(path: PathBuf, mut query: LogQuery, state: watch::Receiver<Ar
 struct Reader {
     place: Arc<Place>,
     query: LogQuery,
-    state: watch::Receiver<Arc<Container>>,
+    state: watch::Receiver<Arc<WorkloadView>>,
     sender: mpsc::Sender<Result<Record, EngineError>>,
 }
 

@@ -1,7 +1,7 @@
 //! What `docker logs --details` puts before each line: what the options of the log driver choose of a workload.
 
 use crate::EngineError;
-use crate::view::Container;
+use crate::view::WorkloadView;
 
 /// Options of `json-file` that choose details.
 pub(crate) const OPTIONS: [&str; 5] = ["labels", "labels-regex", "env", "env-regex", "tag"];
@@ -24,10 +24,10 @@ pub(crate) fn check(option: &str, value: &str) -> Result<(), String> {
 ///
 /// # Errors
 /// When the options of a stored workload are not what [`check`] lets through.
-pub(crate) fn of(container: &Container) -> Result<String, EngineError> {
-    let fixed = &container.fixed;
-    let spec = &fixed.spec;
-    let option = |name: &str| fixed.log.options.get(name).filter(|value| !value.is_empty());
+pub(crate) fn of(container: &WorkloadView) -> Result<String, EngineError> {
+    let config = &container.config;
+    let spec = &config.spec;
+    let option = |name: &str| config.log.options.get(name).filter(|value| !value.is_empty());
     let chosen = |list: &str, expression: &str| {
         let names: Vec<&str> = option(list).map(|names| names.split(',').collect()).unwrap_or_default();
         let expression = option(expression).and_then(|text| regex::Regex::new(text).ok());
@@ -40,7 +40,7 @@ pub(crate) fn of(container: &Container) -> Result<String, EngineError> {
     let variables = spec.env.iter().filter_map(|entry| entry.split_once('='));
     all.extend(variables.filter(|(key, _)| wanted(key)).map(|(key, value)| (key.to_owned(), value.to_owned())));
     if let Some(text) = option("tag") {
-        let image_id = fixed.image_id.as_str();
+        let image_id = config.image_id.as_str();
         let field = |name: &str| {
             Some(match name {
                 "ID" => spec.id.short().to_owned(),

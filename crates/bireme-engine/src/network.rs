@@ -20,7 +20,7 @@ use bireme_net::{Driver, Forward, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::container::{Handle, Moving};
+use crate::container::{Handle, MutableState};
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::link::{self, Linked};
@@ -88,7 +88,7 @@ struct Bridge {
 struct Sandbox {
     members: HashSet<String>,
     /// Over which network its way out goes.
-    way_out: Option<NetworkId>,
+    default_route: Option<NetworkId>,
 }
 
 /// A host port whose listening socket was handed to a sandbox.
@@ -102,7 +102,7 @@ struct SharedPort {
 }
 
 /// What a start needs of the network.
-pub(crate) struct Placed {
+pub(crate) struct NetworkAttachment {
     pub(crate) network: Option<NetworkPlace>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) networks: Vec<NamedNetwork>,
@@ -151,13 +151,13 @@ impl Networks {
     }
 
     /// Takes up the place of a workload that runs on: its addresses and ports are in use.
-    pub(crate) async fn adopt_place(&self, handle: &Handle, moving: &Moving) -> Vec<bireme_net::Endpoint> {
-        let sandbox_id = handle.executor.sandbox(&handle.fixed.spec);
+    pub(crate) async fn adopt_place(&self, handle: &Handle, mutable: &MutableState) -> Vec<bireme_net::Endpoint> {
+        let sandbox_id = handle.executor.sandbox(&handle.config.spec);
         let sandbox = self.sandbox(&sandbox_id);
         let mut sandbox = sandbox.lock().await;
         let mut kept = Vec::new();
         let mut list = self.list();
-        for endpoint in &moving.endpoints {
+        for endpoint in &mutable.endpoints {
             let Some(bridge) = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) else {
                 continue;
             };
@@ -178,14 +178,14 @@ impl Networks {
                 addresses,
                 mac: endpoint.mac.as_deref().and_then(|mac| parse_mac(mac).ok()),
                 default_route,
-                routes: administers_network(&handle.fixed.spec),
+                routes: administers_network(&handle.config.spec),
                 name: reverse_name(&handle.view().name, endpoint),
                 owner: handle.id().to_owned(),
             });
         }
         sandbox.members.insert(handle.id().to_owned());
         if handle.executor.takes_listeners() {
-            for port in &moving.ports {
+            for port in &mutable.ports {
                 let shared =
                     SharedPort { sandbox: sandbox_id.clone(), socket: None, users: HashSet::new(), told: true };
                 self.ports().entry(port.host).or_insert(shared).users.insert(handle.id().to_owned());
@@ -276,7 +276,7 @@ fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
     if bridge.spec.internal {
         return false;
     }
-    *sandbox.way_out.get_or_insert_with(|| bridge.spec.id.clone()) == bridge.spec.id
+    *sandbox.default_route.get_or_insert_with(|| bridge.spec.id.clone()) == bridge.spec.id
 }
 
 /// What stands behind a network on the machine; `None` for host and null.
@@ -396,7 +396,7 @@ impl Engine {
                     options: BTreeMap::new(),
                     labels: BTreeMap::new(),
                 };
-                self.memory().put_network(&network).await?;
+                self.store().put_network(&network).await?;
                 self.network_list().adopt(network)?;
             }
         }
@@ -532,7 +532,7 @@ impl Engine {
                     return Ok(None);
                 }
             }
-            self.memory().put_network(&network).await?;
+            self.store().put_network(&network).await?;
             Ok(Some(network.clone()))
         };
         let made = made.await;
@@ -572,7 +572,7 @@ impl Engine {
 
     /// The workloads that stand on a network now.
     pub fn network_members(&self, id: &str) -> Vec<NetworkMember> {
-        let member = |view: Arc<crate::view::Container>| {
+        let member = |view: Arc<crate::view::WorkloadView>| {
             let endpoint = view.endpoints.iter().find(|e| e.network == id && e.ipv4.is_some())?.clone();
             Some(NetworkMember { workload_id: view.id().to_owned(), name: view.name.clone(), endpoint })
         };
@@ -610,7 +610,7 @@ impl Engine {
         if let Ok(id) = NetworkId::parse(&network.id) {
             self.net().remove_network(&id).await?;
         }
-        self.memory().delete_network(&network.id).await?;
+        self.store().delete_network(&network.id).await?;
         self.network_list().list().remove(&network.id);
         self.forget_names(&network.id).await;
         self.emit_network("destroy", &network, None);
@@ -677,7 +677,7 @@ impl Engine {
         let network = self.network(network)?;
         let handle = self.find(workload)?;
         let record = Box::new(network);
-        handle.command(|reply| crate::owner::Command::Connect { network: record, request, reply }).await
+        handle.command(|reply| crate::actor::Command::Connect { network: record, request, reply }).await
     }
 
     /// Takes a workload off a network. `force` also forgets a workload that is gone.
@@ -688,7 +688,7 @@ impl Engine {
             Err(_) if force => return Ok(()),
             Err(error) => return Err(error),
         };
-        handle.command(|reply| crate::owner::Command::Disconnect { network: network.id, reply }).await
+        handle.command(|reply| crate::actor::Command::Disconnect { network: network.id, reply }).await
     }
 
     /// Tells that a workload came to a network or left it.
@@ -761,14 +761,14 @@ impl Engine {
     }
 
     /// Makes the place of a workload that is about to start. What was made before an error is given back by
-    /// [`Engine::unplace`].
-    pub(crate) async fn place(
+    /// [`Engine::detach_network`].
+    pub(crate) async fn attach_network(
         &self,
         handle: &Arc<Handle>,
         name: &str,
-        moving: &mut Moving,
-    ) -> Result<Placed, EngineError> {
-        let spec = &handle.fixed.spec;
+        mutable: &mut MutableState,
+    ) -> Result<NetworkAttachment, EngineError> {
+        let spec = &handle.config.spec;
         // Whose network it shares, and with it the names of its hosts.
         let mut host = None;
         let place = match &spec.namespaces.network {
@@ -784,7 +784,7 @@ impl Engine {
                         other.id()
                     )));
                 };
-                let sandbox = other.executor.sandbox(&other.fixed.spec);
+                let sandbox = other.executor.sandbox(&other.config.spec);
                 let netns = self.net().running_sandbox(&sandbox, running.pid()).await?;
                 host = Some(other);
                 Some(NetworkPlace { dns: self.net().dns_servers(&sandbox), sandbox, netns, addresses: Vec::new() })
@@ -796,18 +796,18 @@ impl Engine {
                 let netns = self.net().ensure_sandbox(&id).await?;
                 sandbox.members.insert(handle.id().to_owned());
                 self.net().set_upstream(&id, &spec.dns.servers);
-                for endpoint in &mut moving.endpoints {
+                for endpoint in &mut mutable.endpoints {
                     self.attach_endpoint(handle, name, &id, &mut sandbox, endpoint).await?;
                 }
                 if spec.namespaces.network == NetworkMode::None {
                     self.emit_endpoint("connect", "none", handle);
                 }
-                if finds_names(&moving.endpoints) {
+                if finds_names(&mutable.endpoints) {
                     self.net().serve_inside(&id).await?;
                 }
-                let addresses = moving.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
+                let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
                 // At the gateway of an internal network nobody is led outside, though another network may lead there.
-                let dns = if finds_names(&moving.endpoints) {
+                let dns = if finds_names(&mutable.endpoints) {
                     vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
                 } else {
                     self.net().dns_servers(&id)
@@ -815,20 +815,20 @@ impl Engine {
                 Some(NetworkPlace { dns, sandbox: id, netns, addresses })
             }
         };
-        let listeners = self.open_ports(handle, moving).await?;
-        handle.publish(name, moving);
-        self.names_changed(handle.id(), &moving.endpoints).await;
+        let listeners = self.open_ports(handle, mutable).await?;
+        handle.publish(name, mutable);
+        self.names_changed(handle.id(), &mutable.endpoints).await;
         let linked = self.linked(name, &handle.view().links)?;
         let etc = match &host {
             Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
-            None => etc_files(handle, &moving.endpoints, place.as_ref(), &linked),
+            None => etc_files(handle, &mutable.endpoints, place.as_ref(), &linked),
         };
-        Ok(Placed {
+        Ok(NetworkAttachment {
             etc,
             env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
             network: place,
             listeners,
-            networks: named_networks(&moving.endpoints),
+            networks: named_networks(&mutable.endpoints),
         })
     }
 
@@ -838,10 +838,10 @@ impl Engine {
     /// `Conflict` where that is the host's.
     fn network_of(&self, mut other: Arc<Handle>) -> Result<Arc<Handle>, EngineError> {
         // Each shares with one that was there before it: there is a first. By a name it could come back to itself.
-        while let NetworkMode::Workload(next) = &other.fixed.spec.namespaces.network {
+        while let NetworkMode::Workload(next) = &other.config.spec.namespaces.network {
             other = self.with_id(next)?;
         }
-        if other.fixed.spec.namespaces.network == NetworkMode::Host {
+        if other.config.spec.namespaces.network == NetworkMode::Host {
             return Err(EngineError::conflict(format!(
                 "cannot join network of container {}: it has that of the host, use --network host",
                 other.id()
@@ -890,7 +890,7 @@ impl Engine {
                 addresses: all_addresses_of(endpoint),
                 mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
                 default_route: wants_way_out(sandbox, bridge),
-                routes: administers_network(&handle.fixed.spec),
+                routes: administers_network(&handle.config.spec),
                 name: reverse_name(name, endpoint),
                 owner: handle.id().to_owned(),
             }
@@ -898,25 +898,25 @@ impl Engine {
         endpoint.endpoint_id = engine::random_hex();
         let attached = self.net().attach(&request).await?;
         endpoint.mac = Some(attached.mac);
-        endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
+        endpoint.names = names_on_network(&handle.config.spec, name, endpoint);
         self.emit_endpoint("connect", &endpoint.network, handle);
         Ok(())
     }
 
     /// Has a workload that was renamed be found by its new name, and no longer by the old one.
-    pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, moving: &mut Moving) {
-        for endpoint in moving.endpoints.iter_mut().filter(|endpoint| !endpoint.names.is_empty()) {
-            endpoint.names = names_on_network(&handle.fixed.spec, name, endpoint);
+    pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, mutable: &mut MutableState) {
+        for endpoint in mutable.endpoints.iter_mut().filter(|endpoint| !endpoint.names.is_empty()) {
+            endpoint.names = names_on_network(&handle.config.spec, name, endpoint);
             if let Some(reverse) = reverse_name(name, endpoint) {
                 let addresses: Vec<_> = addresses_of(endpoint).iter().map(IpNet::addr).collect();
                 self.net().set_reverse_name(&addresses, &reverse);
             }
         }
-        handle.publish(name, moving);
+        handle.publish(name, mutable);
     }
 
     /// Gives back everything that [`Engine::place`] made; goes on over errors.
-    pub(crate) async fn unplace(&self, handle: &Arc<Handle>, moving: &mut Moving) {
+    pub(crate) async fn detach_network(&self, handle: &Arc<Handle>, mutable: &mut MutableState) {
         let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
             tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
         };
@@ -924,17 +924,17 @@ impl Engine {
         if let Err(error) = self.net().unpublish(handle.id()).await {
             report("published ports", &error);
         }
-        moving.ports.clear();
-        match handle.fixed.spec.namespaces.network {
+        mutable.ports.clear();
+        match handle.config.spec.namespaces.network {
             NetworkMode::Host => self.emit_endpoint("disconnect", "host", handle),
             NetworkMode::None => self.emit_endpoint("disconnect", "none", handle),
             NetworkMode::Attached | NetworkMode::Workload(_) => {}
         }
-        if matches!(handle.fixed.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
-            let id = handle.executor.sandbox(&handle.fixed.spec);
+        if matches!(handle.config.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
+            let id = handle.executor.sandbox(&handle.config.spec);
             let entry = self.network_list().sandbox(&id);
             let mut sandbox = entry.lock().await;
-            for endpoint in &mut moving.endpoints {
+            for endpoint in &mut mutable.endpoints {
                 if let Err(error) = self.detach_endpoint(handle, &id, endpoint).await {
                     report(&endpoint.network_name, &error);
                 }
@@ -945,7 +945,7 @@ impl Engine {
                     report("the way out of those who stay", &error);
                 }
             } else {
-                sandbox.way_out = None;
+                sandbox.default_route = None;
                 if let Err(error) = self.net().remove_sandbox(&id).await {
                     report("network namespace", &error);
                 }
@@ -957,15 +957,15 @@ impl Engine {
             }
         }
         let name = handle.view().name.clone();
-        handle.publish(&name, moving);
+        handle.publish(&name, mutable);
     }
 
     /// Sees to it that a sandbox has a way out as long as one of its networks has.
     async fn lead_out(&self, id: &SandboxId, sandbox: &mut Sandbox, endpoints: &[Endpoint]) -> Result<(), EngineError> {
         let wanted: Vec<_> = endpoints.iter().filter_map(|one| NetworkId::parse(&one.network).ok()).collect();
         // Not over one that is gone, should none be found.
-        sandbox.way_out = None;
-        sandbox.way_out = self.net().lead_out(id, &wanted).await?;
+        sandbox.default_route = None;
+        sandbox.default_route = self.net().lead_out(id, &wanted).await?;
         Ok(())
     }
 
@@ -1019,19 +1019,19 @@ impl Engine {
         &self,
         handle: &Arc<Handle>,
         name: &str,
-        moving: &mut Moving,
+        mutable: &mut MutableState,
         network: &Network,
         request: EndpointRequest,
         alive: bool,
     ) -> Result<(), EngineError> {
-        if handle.fixed.spec.namespaces.network == NetworkMode::None {
+        if handle.config.spec.namespaces.network == NetworkMode::None {
             return Err(EngineError::Denied {
                 message:
                     "container cannot be connected to multiple networks with one of the networks in private (none) mode"
                         .to_owned(),
             });
         }
-        if handle.fixed.spec.namespaces.network != NetworkMode::Attached {
+        if handle.config.spec.namespaces.network != NetworkMode::Attached {
             return Err(EngineError::Denied { message: "container sharing network namespace with another container or host cannot be connected to any other network".to_owned() });
         }
         if network.driver != "bridge" {
@@ -1042,7 +1042,7 @@ impl Engine {
                 ),
             });
         }
-        if moving.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+        if mutable.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
             return Err(EngineError::Denied {
                 message: format!("endpoint with name {name} already exists in network {}", network.name),
             });
@@ -1050,7 +1050,7 @@ impl Engine {
         self.check_static(network, &request)?;
         let mut new = endpoint(network, request);
         if alive {
-            let id = handle.executor.sandbox(&handle.fixed.spec);
+            let id = handle.executor.sandbox(&handle.config.spec);
             let entry = self.network_list().sandbox(&id);
             let mut sandbox = entry.lock().await;
             let attached = async {
@@ -1061,38 +1061,49 @@ impl Engine {
                 Ok(())
             };
             if let Err(error) = attached.await {
-                self.leave(handle, &id, &mut sandbox, &mut new, moving).await;
+                self.leave(handle, &id, &mut sandbox, &mut new, mutable).await;
                 return Err(error);
             }
             // One that lost its last way in gets its ports again with the next.
-            let published = !handle.fixed.publish.is_empty() || handle.fixed.publish_all;
-            let unreached = moving.ports.is_empty() && way_in(self, &moving.endpoints).is_none();
-            if published && unreached && !handle.executor.takes_listeners() && way_in(self, &[new.clone()]).is_some() {
-                moving.endpoints.push(new);
-                let opened = self.open_ports(handle, moving).await;
+            let published = !handle.config.publish.is_empty() || handle.config.publish_all;
+            let unreached = mutable.ports.is_empty() && ingress_endpoint(self, &mutable.endpoints).is_none();
+            if published
+                && unreached
+                && !handle.executor.takes_listeners()
+                && ingress_endpoint(self, &[new.clone()]).is_some()
+            {
+                mutable.endpoints.push(new);
+                let opened = self.open_ports(handle, mutable).await;
                 if let Err(error) = opened {
-                    moving.ports.clear();
-                    if let Some(mut new) = moving.endpoints.pop() {
-                        self.leave(handle, &id, &mut sandbox, &mut new, moving).await;
+                    mutable.ports.clear();
+                    if let Some(mut new) = mutable.endpoints.pop() {
+                        self.leave(handle, &id, &mut sandbox, &mut new, mutable).await;
                     }
                     return Err(error);
                 }
             } else {
-                moving.endpoints.push(new);
+                mutable.endpoints.push(new);
             }
         } else {
-            moving.endpoints.push(new);
+            mutable.endpoints.push(new);
         }
-        handle.publish(name, moving);
-        self.names_changed(handle.id(), &moving.endpoints).await;
-        self.tell_networks(handle, &moving.endpoints).await;
+        handle.publish(name, mutable);
+        self.names_changed(handle.id(), &mutable.endpoints).await;
+        self.tell_networks(handle, &mutable.endpoints).await;
         Ok(())
     }
 
     /// Undoes what was begun of putting a workload that runs on one more network.
-    async fn leave(&self, handle: &Handle, id: &SandboxId, sandbox: &mut Sandbox, new: &mut Endpoint, moving: &Moving) {
+    async fn leave(
+        &self,
+        handle: &Handle,
+        id: &SandboxId,
+        sandbox: &mut Sandbox,
+        new: &mut Endpoint,
+        mutable: &MutableState,
+    ) {
         let detached = self.detach_endpoint(handle, id, new).await;
-        if let Err(error) = detached.and(self.lead_out(id, sandbox, &moving.endpoints).await) {
+        if let Err(error) = detached.and(self.lead_out(id, sandbox, &mutable.endpoints).await) {
             tracing::warn!(
                 workload.id = handle.id(),
                 network = new.network_name,
@@ -1113,38 +1124,38 @@ impl Engine {
     pub(crate) async fn disconnect_endpoint(
         &self,
         handle: &Arc<Handle>,
-        moving: &mut Moving,
+        mutable: &mut MutableState,
         network: &str,
     ) -> Result<(), EngineError> {
-        let at = moving.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
+        let at = mutable.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
             let name = self.network(network).map_or_else(|_| network.to_owned(), |found| found.name);
             EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
         })?;
-        let reached_by = way_in(self, &moving.endpoints).map(|endpoint| endpoint.network.clone());
-        let loses_ports = !moving.ports.is_empty() && reached_by.as_deref() == Some(network);
+        let reached_by = ingress_endpoint(self, &mutable.endpoints).map(|endpoint| endpoint.network.clone());
+        let loses_ports = !mutable.ports.is_empty() && reached_by.as_deref() == Some(network);
         if loses_ports && handle.executor.takes_listeners() {
-            self.stays_served(handle, &moving.endpoints, at)?;
+            self.stays_served(handle, &mutable.endpoints, at)?;
         }
         // Before its address is anybody else's. What cannot be taken back keeps it.
         let ports = if loses_ports && !handle.executor.takes_listeners() {
             self.net().unpublish(handle.id()).await?;
-            std::mem::take(&mut moving.ports)
+            std::mem::take(&mut mutable.ports)
         } else {
             Vec::new()
         };
-        let mut old = moving.endpoints.remove(at);
-        let id = handle.executor.sandbox(&handle.fixed.spec);
+        let mut old = mutable.endpoints.remove(at);
+        let id = handle.executor.sandbox(&handle.config.spec);
         let entry = self.network_list().sandbox(&id);
         let mut sandbox = entry.lock().await;
         let result = self.detach_endpoint(handle, &id, &mut old).await;
-        let led = self.lead_out(&id, &mut sandbox, &moving.endpoints).await;
+        let led = self.lead_out(&id, &mut sandbox, &mutable.endpoints).await;
         drop(sandbox);
-        self.publish_again(handle, &ports, moving).await;
+        self.publish_again(handle, &ports, mutable).await;
         let result = result.and(led);
         let name = handle.view().name.clone();
-        handle.publish(&name, moving);
+        handle.publish(&name, mutable);
         self.names_changed(handle.id(), std::slice::from_ref(&old)).await;
-        self.tell_networks(handle, &moving.endpoints).await;
+        self.tell_networks(handle, &mutable.endpoints).await;
         result
     }
 
@@ -1155,7 +1166,7 @@ impl Engine {
     /// `Conflict`, with what to do first.
     fn stays_served(&self, handle: &Handle, endpoints: &[Endpoint], at: usize) -> Result<(), EngineError> {
         let rest: Vec<Endpoint> = [&endpoints[..at], &endpoints[at + 1..]].concat();
-        let next = way_in(self, &rest);
+        let next = ingress_endpoint(self, &rest);
         if let Some(next) = next
             && self.host_binding(next)? == self.host_binding(&endpoints[at])?
         {
@@ -1170,12 +1181,12 @@ impl Engine {
 
     /// Publishes again, by way of another network, what led to an endpoint that a workload no longer has. Where it has no
     /// other, and what cannot be published so, is published no longer.
-    async fn publish_again(&self, handle: &Handle, ports: &[PublishedPort], moving: &mut Moving) {
-        if way_in(self, &moving.endpoints).is_none() {
+    async fn publish_again(&self, handle: &Handle, ports: &[PublishedPort], mutable: &mut MutableState) {
+        if ingress_endpoint(self, &mutable.endpoints).is_none() {
             return;
         }
-        for publish in again(&handle.fixed.publish, ports) {
-            if let Err(error) = self.open_forward(handle, &publish, moving).await {
+        for publish in again(&handle.config.publish, ports) {
+            if let Err(error) = self.open_forward(handle, &publish, mutable).await {
                 tracing::warn!(
                     workload.id = handle.id(),
                     port = publish.host_ports.map(|(port, _)| port),
@@ -1245,15 +1256,15 @@ impl Engine {
         }
     }
 
-    async fn open_ports(&self, handle: &Arc<Handle>, moving: &mut Moving) -> Result<Vec<Listener>, EngineError> {
-        let fixed = &handle.fixed;
-        if fixed.spec.namespaces.network != NetworkMode::Attached {
+    async fn open_ports(&self, handle: &Arc<Handle>, mutable: &mut MutableState) -> Result<Vec<Listener>, EngineError> {
+        let config = &handle.config;
+        if config.spec.namespaces.network != NetworkMode::Attached {
             return Ok(Vec::new());
         }
-        let mut wanted = fixed.publish.clone();
-        if fixed.publish_all {
+        let mut wanted = config.publish.clone();
+        if config.publish_all {
             // One that an older version took may have more than are taken now.
-            let further = bounds::all_published(&fixed.spec.ports, fixed.publish.iter().map(|one| one.container))?;
+            let further = bounds::all_published(&config.spec.ports, config.publish.iter().map(|one| one.container))?;
             wanted.extend(further.into_iter().map(|container| Publish { container, host_ip: None, host_ports: None }));
         }
         // A range takes what those leave that name one port, and who names none takes what is left of all.
@@ -1261,9 +1272,9 @@ impl Engine {
         let mut listeners = Vec::new();
         for publish in wanted {
             if handle.executor.takes_listeners() {
-                listeners.extend(self.open_listeners(handle, &publish, moving)?);
+                listeners.extend(self.open_listeners(handle, &publish, mutable)?);
             } else {
-                self.open_forward(handle, &publish, moving).await?;
+                self.open_forward(handle, &publish, mutable).await?;
             }
         }
         // Before they are handed over.
@@ -1283,7 +1294,7 @@ impl Engine {
         &self,
         handle: &Handle,
         publish: &Publish,
-        moving: &mut Moving,
+        mutable: &mut MutableState,
     ) -> Result<Vec<Listener>, EngineError> {
         if publish.container.protocol != Protocol::Tcp {
             return Err(EngineError::unsupported(format!(
@@ -1293,17 +1304,17 @@ impl Engine {
                 publish.container.protocol.as_str()
             )));
         }
-        let publish = &self.bound(handle, publish, self.published_by(handle, &moving.endpoints)?)?;
+        let publish = &self.bound(handle, publish, self.published_by(handle, &mutable.endpoints)?)?;
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {
-            if let Err(error) = not_twice(handle, publish, number, moving) {
+            if let Err(error) = not_twice(handle, publish, number, mutable) {
                 refusal = Some(error);
                 continue;
             }
             match self.listen(handle, publish, number) {
                 Ok(listeners) => {
-                    moving
+                    mutable
                         .ports
                         .extend(listeners.iter().map(|l| PublishedPort { container: l.container, host: l.host }));
                     return Ok(listeners);
@@ -1317,7 +1328,7 @@ impl Engine {
     /// Opens one host port on the addresses asked for. An IPv6 that this machine lacks is no error when every address was
     /// meant.
     fn listen(&self, handle: &Handle, publish: &Publish, number: u16) -> Result<Vec<Listener>, EngineError> {
-        let sandbox = handle.executor.sandbox(&handle.fixed.spec);
+        let sandbox = handle.executor.sandbox(&handle.config.spec);
         let mut ports = self.network_list().ports();
         let mut listeners: Vec<Listener> = Vec::new();
         let addresses = match publish.host_ip {
@@ -1398,7 +1409,7 @@ impl Engine {
     /// # Errors
     /// `Invalid` where no network of it has a way out.
     fn published_by<'a>(&self, handle: &Handle, endpoints: &'a [Endpoint]) -> Result<&'a Endpoint, EngineError> {
-        way_in(self, endpoints).ok_or_else(|| {
+        ingress_endpoint(self, endpoints).ok_or_else(|| {
             EngineError::invalid(format!(
                 "{} publishes a port and is on no network that has a way out",
                 handle.view().name
@@ -1417,8 +1428,13 @@ impl Engine {
         Ok(Publish { host_ip, ..publish.clone() })
     }
 
-    async fn open_forward(&self, handle: &Handle, publish: &Publish, moving: &mut Moving) -> Result<(), EngineError> {
-        let endpoint = self.published_by(handle, &moving.endpoints)?;
+    async fn open_forward(
+        &self,
+        handle: &Handle,
+        publish: &Publish,
+        mutable: &mut MutableState,
+    ) -> Result<(), EngineError> {
+        let endpoint = self.published_by(handle, &mutable.endpoints)?;
         let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
         let forward = |host: SocketAddr| {
             let target = target(endpoint, host.ip())?;
@@ -1437,13 +1453,13 @@ impl Engine {
         let mut refusal = None;
         for number in tries {
             let number = if first == 0 { 0 } else { number };
-            if let Err(error) = not_twice(handle, publish, number, moving) {
+            if let Err(error) = not_twice(handle, publish, number, mutable) {
                 refusal = Some(error);
                 continue;
             }
             match self.forward_all(handle, publish, number, &forward).await {
                 Ok(hosts) => {
-                    moving
+                    mutable
                         .ports
                         .extend(hosts.into_iter().map(|host| PublishedPort { container: publish.container, host }));
                     return Ok(());
@@ -1490,11 +1506,11 @@ impl Engine {
     }
 
     /// The forwards of a workload that runs on, for the network to take up again.
-    pub(crate) fn forwards_of(&self, handle: &Handle, moving: &Moving) -> Vec<Forward> {
+    pub(crate) fn forwards_of(&self, handle: &Handle, mutable: &MutableState) -> Vec<Forward> {
         if handle.executor.takes_listeners() {
             return Vec::new();
         }
-        let Some(endpoint) = way_in(self, &moving.endpoints) else { return Vec::new() };
+        let Some(endpoint) = ingress_endpoint(self, &mutable.endpoints) else { return Vec::new() };
         let Ok(network) = NetworkId::parse(&endpoint.network) else { return Vec::new() };
         let forward = |port: &PublishedPort| {
             Some(Forward {
@@ -1505,7 +1521,7 @@ impl Engine {
                 network: network.clone(),
             })
         };
-        moving.ports.iter().filter_map(forward).collect()
+        mutable.ports.iter().filter_map(forward).collect()
     }
 
     /// The host as seen from the workloads of these networks.
@@ -1531,7 +1547,7 @@ pub(crate) fn finds_names(endpoints: &[Endpoint]) -> bool {
 ///
 /// # Errors
 /// `PortAllocated`, in Docker's words.
-fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -> Result<(), EngineError> {
+fn not_twice(handle: &Handle, publish: &Publish, number: u16, mutable: &MutableState) -> Result<(), EngineError> {
     let wanted = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let same_address = |other: IpAddr| {
         other.is_ipv4() == wanted.is_ipv4() && (other == wanted || other.is_unspecified() || wanted.is_unspecified())
@@ -1541,7 +1557,7 @@ fn not_twice(handle: &Handle, publish: &Publish, number: u16, moving: &Moving) -
             && port.host.port() == number
             && same_address(port.host.ip())
     };
-    if number == 0 || !moving.ports.iter().any(same) {
+    if number == 0 || !mutable.ports.iter().any(same) {
         return Ok(());
     }
     let owner = handle.view().name.clone();
@@ -1569,7 +1585,7 @@ fn again(asked: &[Publish], held: &[PublishedPort]) -> Vec<Publish> {
 }
 
 /// The endpoint that published ports lead to.
-fn way_in<'a>(engine: &Engine, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
+fn ingress_endpoint<'a>(engine: &Engine, endpoints: &'a [Endpoint]) -> Option<&'a Endpoint> {
     endpoints.iter().find(|e| e.ipv4.is_some() && engine.network(&e.network).is_ok_and(|n| !n.internal))
 }
 
@@ -1621,7 +1637,7 @@ fn etc_files(
     place: Option<&NetworkPlace>,
     linked: &[Linked],
 ) -> Vec<(PathBuf, String)> {
-    let spec = &handle.fixed.spec;
+    let spec = &handle.config.spec;
     let of_host = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let mut hosts = match spec.namespaces.network {
         NetworkMode::Host => of_host("/etc/hosts"),

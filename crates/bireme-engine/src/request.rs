@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A workload to be created. `None` and empty mean that the image's value holds, then the default.
 #[derive(Clone, Debug, Default)]
-pub struct Create {
+pub struct CreateRequest {
     /// Without a leading slash; `None` lets the engine choose one.
     pub name: Option<String>,
     pub image: String,
@@ -68,7 +68,7 @@ pub struct Create {
     pub publish: Vec<Publish>,
     pub publish_all: bool,
     pub log: LogRequest,
-    /// The client's own request, kept verbatim and given back by [`crate::view::Container::as_asked`].
+    /// The client's own request, kept verbatim and given back by [`crate::view::WorkloadView::as_asked`].
     pub as_asked: serde_json::Value,
 }
 
@@ -200,7 +200,7 @@ pub struct Update {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Remove {
+pub struct RemoveRequest {
     /// End it first if it runs.
     pub force: bool,
     /// Remove its anonymous volumes too.
@@ -209,7 +209,7 @@ pub struct Remove {
 
 /// How to stop: `None` uses the workload's own signal and patience. A negative timeout waits for ever.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stop {
+pub struct StopRequest {
     pub signal: Option<Signal>,
     pub timeout_secs: Option<i64>,
 }

@@ -11,7 +11,7 @@ use bireme_core::spec::{
 use bireme_core::{Labels, WorkloadId};
 use bireme_image::{Image, ImageConfig};
 
-use crate::request::{Create, HealthCheck, MountRequestSource};
+use crate::request::{CreateRequest, HealthCheck, MountRequestSource};
 use crate::view::{MountKind, MountPoint};
 use crate::{EngineError, bounds};
 
@@ -84,7 +84,7 @@ pub(crate) fn merge_env(image: &[String], request: &[String]) -> Vec<String> {
 }
 
 /// Entrypoint and command after Docker's rule: an entrypoint given replaces the image's command too.
-pub(crate) fn merge_command(request: &Create, image: &ImageConfig) -> (Vec<String>, Vec<String>) {
+pub(crate) fn merge_command(request: &CreateRequest, image: &ImageConfig) -> (Vec<String>, Vec<String>) {
     // An empty list is no entrypoint given; a list of one empty word clears the image's.
     let asked = request.entrypoint.clone().filter(|e| !e.is_empty());
     let cleared = asked.is_some();
@@ -110,7 +110,7 @@ fn parse_port(text: &str) -> Option<Port> {
     Some(Port { number: number.parse().ok()?, protocol })
 }
 
-fn ports(request: &Create, image: &ImageConfig) -> Vec<Port> {
+fn ports(request: &CreateRequest, image: &ImageConfig) -> Vec<Port> {
     let mut ports: BTreeSet<Port> = image.exposed_ports.keys().filter_map(|text| parse_port(text)).collect();
     ports.extend(&request.exposed);
     ports.extend(request.publish.iter().map(|publish| publish.container));
@@ -145,7 +145,7 @@ pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -
 /// for, a volume of the image to any.
 /// `root` is whether a mount may be the root: a component has none of its own.
 pub(crate) fn mounts(
-    request: &Create,
+    request: &CreateRequest,
     image: &ImageConfig,
     inherited: Vec<Inherited>,
     root: bool,
@@ -277,7 +277,7 @@ pub(crate) struct Resolved {
 
 /// `host_gateway` is the host as seen from the workload, for `--add-host NAME:host-gateway`.
 pub(crate) fn resolve(
-    request: &Create,
+    request: &CreateRequest,
     image: &Image,
     id: WorkloadId,
     name: &str,
@@ -434,7 +434,7 @@ mod tests {
         let own = |list: &[&str]| Some(list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
         let image = ImageConfig { entrypoint: own(&["/e"]), cmd: own(&["c"]), ..ImageConfig::default() };
         let check = |entrypoint: Option<Vec<String>>, command: Option<Vec<String>>, expected: &[&str]| {
-            let (e, c) = merge_command(&Create { entrypoint, command, ..Create::default() }, &image);
+            let (e, c) = merge_command(&CreateRequest { entrypoint, command, ..CreateRequest::default() }, &image);
             assert_eq!(e.into_iter().chain(c).collect::<Vec<_>>(), expected);
         };
         check(None, None, &["/e", "c"]);
@@ -462,7 +462,7 @@ mod tests {
                 recursive: true,
             };
             let mount = crate::request::MountRequest { source, target: target.to_owned(), read_only: false };
-            let request = Create { mounts: vec![mount], ..Create::default() };
+            let request = CreateRequest { mounts: vec![mount], ..CreateRequest::default() };
             assert!(mounts(&request, &ImageConfig::default(), Vec::new(), false).is_err(), "{target} of a container");
             let given = mounts(&request, &ImageConfig::default(), Vec::new(), true).unwrap();
             assert_eq!(given.mounts[0].target, "/", "a component's root");

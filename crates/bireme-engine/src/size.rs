@@ -66,9 +66,9 @@ impl Engine {
     /// `NotFound`.
     pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
         let handle = self.find(name)?;
-        match &handle.fixed.program {
+        match &handle.config.program {
             Program::Layers { upper, .. } => {
-                Ok(of(upper).await + beside(&self.etc_folder(&handle.fixed.spec.id)).await)
+                Ok(of(upper).await + beside(&self.etc_folder(&handle.config.spec.id)).await)
             }
             Program::Component { .. } => Ok(0),
         }

@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{EndpointRequest, HealthCheck, LogRequest, PoolRequest, RestartPolicy};
 
-/// One workload. The part that never changes after create is in `fixed`.
+/// One workload. The part that never changes after create is in `config`.
 #[derive(Clone, Debug)]
-pub struct Container {
-    pub fixed: std::sync::Arc<Fixed>,
-    /// Without a leading slash; `rename` changes it (`fixed.spec.name` is the name at create).
+pub struct WorkloadView {
+    pub config: std::sync::Arc<Config>,
+    /// Without a leading slash; `rename` changes it (`config.spec.name` is the name at create).
     pub name: String,
     pub state: State,
     pub restart: RestartPolicy,
@@ -24,22 +24,22 @@ pub struct Container {
     pub endpoints: Vec<Endpoint>,
     pub ports: Vec<PublishedPort>,
     pub health: Option<Health>,
-    /// The limits, where they were changed since create; otherwise those of `fixed.spec` hold.
+    /// The limits, where they were changed since create; otherwise those of `config.spec` hold.
     pub resources: Option<Resources>,
-    /// Of `fixed.links`, those that were not removed since.
+    /// Of `config.links`, those that were not removed since.
     pub links: Vec<Link>,
     /// IDs of exec sessions that run or are yet to run.
     pub execs: Vec<String>,
 }
 
-impl Container {
+impl WorkloadView {
     pub fn id(&self) -> &str {
-        self.fixed.spec.id.as_str()
+        self.config.spec.id.as_str()
     }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fixed {
+pub struct Config {
     pub spec: WorkloadSpec,
     /// `sha256:…` of the image it was made from.
     pub image_id: String,

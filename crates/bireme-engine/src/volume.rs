@@ -147,7 +147,7 @@ impl Engine {
             labels,
             anonymous,
         };
-        if let Err(error) = self.memory().put_volume(&volume).await {
+        if let Err(error) = self.store().put_volume(&volume).await {
             if new {
                 // Empty, or it stays.
                 let _ = std::fs::remove_dir(&volume.mountpoint);
@@ -191,7 +191,7 @@ impl Engine {
 
     /// The volumes of a workload that are mounts.
     fn mounts_of(&self, handle: &Handle) -> Vec<Volume> {
-        let points = handle.fixed.mounts.iter().filter(|point| point.kind == MountKind::Volume);
+        let points = handle.config.mounts.iter().filter(|point| point.kind == MountKind::Volume);
         points.filter_map(|point| self.volume(&point.name).ok()).filter(|volume| !volume.options.is_empty()).collect()
     }
 
@@ -294,8 +294,8 @@ impl Engine {
 
     /// IDs of the workloads that mount it, running, not running, or being created.
     pub fn volume_users(&self, name: &str) -> Vec<String> {
-        let uses = |view: &crate::view::Container| {
-            view.fixed.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
+        let uses = |view: &crate::view::WorkloadView| {
+            view.config.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
         };
         let mut users = self.claimants(name);
         users.extend(
@@ -351,7 +351,7 @@ impl Engine {
         if let Some(earlier) = moved.await.map_err(|_| EngineError::Stopping)?? {
             self.clear_later(earlier);
         }
-        let forgotten = self.memory().delete_volume(name).await;
+        let forgotten = self.store().delete_volume(name).await;
         self.volume_list().list().remove(name);
         self.emit_volume("destroy", &volume);
         // What takes time keeps nobody from making another volume.
@@ -412,7 +412,7 @@ impl Engine {
 
     /// Tells that a workload's volumes come into use or out of it.
     pub(crate) fn emit_mounts(&self, action: &str, handle: &Handle) {
-        for point in handle.fixed.mounts.iter().filter(|point| point.kind == MountKind::Volume) {
+        for point in handle.config.mounts.iter().filter(|point| point.kind == MountKind::Volume) {
             let mut attributes = BTreeMap::from([
                 ("container".to_owned(), handle.id().to_owned()),
                 ("driver".to_owned(), "local".to_owned()),

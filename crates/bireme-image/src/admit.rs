@@ -26,13 +26,13 @@ pub(crate) struct Candidate {
 }
 
 /// Keeps the layers of images from being deleted while they are not recorded yet; deletes them if they never are.
-pub(crate) struct Claim {
+pub(crate) struct GcGuard {
     inner: Arc<Inner>,
     pins: Vec<Pin>,
     claimed: Garbage,
 }
 
-impl Claim {
+impl GcGuard {
     pub(crate) fn new(inner: &Arc<Inner>) -> Self {
         Self { inner: inner.clone(), pins: Vec::new(), claimed: Garbage::default() }
     }
@@ -63,7 +63,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for GcGuard {
     fn drop(&mut self) {
         self.pins.clear();
         // What was recorded meanwhile is in use and stays.
@@ -78,7 +78,7 @@ impl Drop for Claim {
 impl ImageStore {
     /// Unpacks the layers of all candidates, sees to it that their blobs are what unpacks to them, and records them
     /// together.
-    pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut Claim) -> Result<(), ImageError> {
+    pub(crate) async fn admit(&self, candidates: Vec<Candidate>, claim: &mut GcGuard) -> Result<(), ImageError> {
         let names = || candidates.iter().flat_map(|candidate| &candidate.names);
         check_names(names().count())?;
         for (name, _) in names() {

@@ -12,7 +12,7 @@ use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, Claim, check_names, settled};
+use crate::admit::{Candidate, GcGuard, check_names, settled};
 use crate::blob::Ingest;
 use crate::db::{Layer, Record};
 use crate::digest::{Digest, ImageId};
@@ -76,7 +76,7 @@ impl ImageStore {
             Ok((staged, plan))
         })
         .await?;
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         for blob in plan.iter().flat_map(|candidate| &candidate.record.layers).map(|layer| &layer.blob) {
             claim.blob(&blob.digest);
             progress(Progress::counted(blob.digest.short(), "Loading layer", blob.size, blob.size));
@@ -135,7 +135,7 @@ impl ImageStore {
         out: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), ImageError> {
         let mut chosen: Vec<(Record, Option<Reference>)> = Vec::new();
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         for name in names {
             let reference = Reference::parse(name).ok();
             let by_name = match &reference {

@@ -32,7 +32,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, Claim};
+use crate::admit::{Candidate, GcGuard};
 use crate::db::{Layer, Record};
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
@@ -47,7 +47,7 @@ use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
 use crate::wanted::while_wanted;
 use cache::Cache;
-use copy::Order;
+use copy::CopyRequest;
 use dockerfile::{Dockerfile, Instruction, StageText};
 use patterns::Ignore;
 use remote::Remote;
@@ -168,7 +168,7 @@ impl ImageStore {
             globals: BTreeMap::new(),
             stages: Vec::new(),
             cache: Cache::open(self, &request)?,
-            claim: Claim::new(&self.inner),
+            claim: GcGuard::new(&self.inner),
             log,
             step: 0,
             steps: 0,
@@ -279,7 +279,7 @@ struct Build<'a> {
     stages: Vec<Option<Stage>>,
     cache: Cache,
     /// Keeps new layers until they are recorded.
-    claim: Claim,
+    claim: GcGuard,
     log: OnBuildEvent<'a>,
     step: usize,
     steps: usize,
@@ -542,7 +542,7 @@ impl Build<'_> {
             (None, None) => vec![self.context.path().to_owned()],
         };
         let shown = target.clone();
-        let order = Order {
+        let order = CopyRequest {
             keyword: at.keyword.clone(),
             line: at.line,
             sources,
@@ -571,7 +571,7 @@ impl Build<'_> {
                 layer
             }
             _ => {
-                let layer = self.store.take_in(copied.layer, &mut self.claim).await?;
+                let layer = self.store.import(copied.layer, &mut self.claim).await?;
                 self.store.inner.db.set_step(&key, Some(&layer))?;
                 layer
             }
@@ -676,7 +676,7 @@ impl Build<'_> {
 
     /// Puts a new layer on top of a stage.
     async fn add_layer(&mut self, stage: &mut Stage, new: NewLayer) -> Result<(), ImageError> {
-        let layer = self.store.take_in(new, &mut self.claim).await?;
+        let layer = self.store.import(new, &mut self.claim).await?;
         stage.push(layer);
         Ok(())
     }

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use tokio::io::AsyncRead;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::admit::{Candidate, Claim};
+use crate::admit::{Candidate, GcGuard};
 use crate::build::run::Changes;
 use crate::build::stage::Stage;
 use crate::digest::ImageId;
@@ -87,7 +87,7 @@ impl ImageStore {
     ///
     /// Source: Docker Engine API, `ImageCommit` and `ImageCreate` with `fromSrc`.
     pub async fn commit(&self, commit: Commit) -> Result<ImageId, ImageError> {
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         let (mut file, layers) = match &commit.parent {
             Some(parent) => {
                 let record = self.inner.record(parent)?;

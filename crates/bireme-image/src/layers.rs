@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
-use crate::admit::Claim;
+use crate::admit::GcGuard;
 use crate::db::Layer;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
@@ -247,7 +247,7 @@ impl Inner {
 
     pub(crate) fn unpack_blocking(self: &Arc<Self>, layer: &Layer, wanted: &Wanted) -> Result<u64, ImageError> {
         // Whoever asked may have given up by the end and found these pinned: then they are ours to delete.
-        let mut claim = Claim::new(self);
+        let mut claim = GcGuard::new(self);
         claim.both(layer);
         let target = self.layer_path(&layer.diff_id);
         // Another caller may have finished between the question and the turn.

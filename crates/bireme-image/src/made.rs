@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tempfile::TempPath;
 
-use crate::admit::Claim;
+use crate::admit::GcGuard;
 use crate::blob::Ingest;
 use crate::build::run::Changes;
 use crate::db::Layer;
@@ -50,7 +50,7 @@ pub(crate) fn layer(
 
 impl ImageStore {
     /// Packs what was changed into a layer and takes it in; `None` when that is nothing.
-    pub(crate) async fn pack(&self, changes: Changes, claim: &mut Claim) -> Result<Option<Layer>, ImageError> {
+    pub(crate) async fn pack(&self, changes: Changes, claim: &mut GcGuard) -> Result<Option<Layer>, ImageError> {
         let inner = self.inner.clone();
         let new = while_wanted("pack a layer", move |wanted| {
             layer(&inner, wanted, |out| {
@@ -65,11 +65,11 @@ impl ImageStore {
         if new.is_empty() {
             return Ok(None);
         }
-        self.take_in(new, claim).await.map(Some)
+        self.import(new, claim).await.map(Some)
     }
 
     /// Puts a new layer among the others and unpacks it.
-    pub(crate) async fn take_in(&self, new: NewLayer, claim: &mut Claim) -> Result<Layer, ImageError> {
+    pub(crate) async fn import(&self, new: NewLayer, claim: &mut GcGuard) -> Result<Layer, ImageError> {
         let layer = Layer::plain(new.digest.clone(), new.size);
         claim.both(&layer);
         let path = self.inner.blob_path(&new.digest);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
-use crate::admit::{Candidate, Claim};
+use crate::admit::{Candidate, GcGuard};
 use crate::archive::make_record;
 use crate::blob::Ingest;
 use crate::db::Layer;
@@ -109,7 +109,7 @@ impl ImageStore {
                 Some(_) => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
             };
 
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         let artifact = record.artifact_type.is_some();
         let mut seen = HashSet::new();
         let mut layers: Vec<&Layer> = Vec::new();
@@ -192,7 +192,7 @@ impl ImageStore {
         let (inner, digest) = (self.inner.clone(), blob.digest.clone());
         blocking("store a layer", move || {
             // A pull that is given up meanwhile finds the blob in use, and leaves it to us.
-            let mut claim = Claim::new(&inner);
+            let mut claim = GcGuard::new(&inner);
             claim.blob(&digest);
             file.finish(&inner, &digest, &what)
         })

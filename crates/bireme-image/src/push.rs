@@ -11,7 +11,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
-use crate::admit::Claim;
+use crate::admit::GcGuard;
 use crate::db::{Layer, Record};
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
@@ -94,7 +94,7 @@ impl ImageStore {
             return Err(ImageError::NothingToPush { reason: format!("tag does not exist: {}", name.familiar()) });
         }
         again(async || remote.log_in().await).await?;
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         let tag = name.tag().unwrap_or(name.version()).to_owned();
         let mut sent = Vec::new();
         for (platform, id) in &images {
@@ -133,7 +133,7 @@ impl ImageStore {
         remote: &Remote,
         record: &Record,
         version: Option<&str>,
-        claim: &mut Claim,
+        claim: &mut GcGuard,
         progress: OnProgress<'_>,
     ) -> Result<Sent, ImageError> {
         for layer in &record.layers {

@@ -443,7 +443,7 @@ impl Unpacker<'_> {
             if meta.kind == EntryType::Directory {
                 self.folders.insert(PathBuf::new(), meta.time);
                 let root = self.root.try_clone().during("open the folder", self.into)?;
-                return self.dress(&root, path, meta);
+                return self.apply_metadata(&root, path, meta);
             }
             return Err(self.refuse(path, "it names the root itself"));
         };
@@ -481,7 +481,7 @@ impl Unpacker<'_> {
                 if opaque || self.fresh.remove(&here) {
                     self.set_opaque(&folder, path)?;
                 }
-                self.dress(&folder, path, meta)?;
+                self.apply_metadata(&folder, path, meta)?;
                 self.hold(&here, path)?;
                 self.folders.insert(here, meta.time);
                 Ok(())
@@ -492,7 +492,7 @@ impl Unpacker<'_> {
                     .map_err(|error| self.failed("create the file", path, error))?;
                 let mut file = std::fs::File::from(file);
                 self.copy(content, &mut file, meta, unreadable)?;
-                self.dress(&file, path, meta)?;
+                self.apply_metadata(&file, path, meta)?;
                 fs::futimens(&file, &times(meta.time)).map_err(|error| self.failed("set the time of", path, error))
             }
             EntryType::Symlink => {
@@ -645,7 +645,7 @@ impl Unpacker<'_> {
     }
 
     /// Owner, then mode (a change of owner clears the setuid bit), then attributes (it clears capabilities too).
-    fn dress(&self, file: impl AsFd, path: &[u8], meta: &Meta) -> Result<(), ImageError> {
+    fn apply_metadata(&self, file: impl AsFd, path: &[u8], meta: &Meta) -> Result<(), ImageError> {
         if self.options.owners {
             fs::fchown(&file, Some(uid(meta)), Some(gid(meta)))
                 .map_err(|error| self.failed("set the owner of", path, error))?;

@@ -130,7 +130,7 @@ fn build(
     config: &RunnerConfig,
     user: &User,
     capabilities: u64,
-    (filter, lent): (Option<Rc<Filter>>, Option<filter::Lent>),
+    (filter, lent): (Option<Rc<Filter>>, Option<filter::TemporaryCaps>),
 ) -> Result<Container, Failure> {
     let id = config.spec.id.as_str();
     let (status, status_end) =

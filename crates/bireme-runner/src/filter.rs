@@ -238,10 +238,10 @@ const LENT: [(&str, CapabilitySet); 2] =
 
 /// Capabilities that init has beyond its own until the filter is loaded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lent(CapabilitySet);
+pub(crate) struct TemporaryCaps(CapabilitySet);
 
 /// Adds what loading a filter takes to the capabilities of `process`, a runtime specification's.
-pub(crate) fn lend(process: &mut Value) -> Lent {
+pub(crate) fn lend(process: &mut Value) -> TemporaryCaps {
     let mut lent = CapabilitySet::empty();
     let sets = &mut process["capabilities"];
     for (name, capability) in LENT {
@@ -255,10 +255,10 @@ pub(crate) fn lend(process: &mut Value) -> Lent {
             }
         }
     }
-    Lent(lent)
+    TemporaryCaps(lent)
 }
 
-impl Lent {
+impl TemporaryCaps {
     /// Gives it back, out of every set.
     ///
     /// # Errors

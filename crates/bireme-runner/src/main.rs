@@ -15,11 +15,11 @@ mod libraries;
 mod output;
 mod payload;
 mod raw;
-mod rest;
 mod rootfs;
 mod serve;
 mod stat;
 mod tracer;
+mod trim_memory;
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, execve};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::WaitOptions;
 
-use crate::filter::{Filter, Lent};
+use crate::filter::{Filter, TemporaryCaps};
 use crate::raw;
 
 /// A program to be executed.
@@ -30,7 +30,7 @@ pub(crate) struct Payload {
     /// A pidfd of the runner, to see whether it is still there.
     pub(crate) runner: Option<Rc<OwnedFd>>,
     /// Loaded when all but the program is there, and what was lent for that.
-    pub(crate) filter: Option<(Rc<Filter>, Option<Lent>)>,
+    pub(crate) filter: Option<(Rc<Filter>, Option<TemporaryCaps>)>,
     /// Stay as process 1, forward signals and reap orphans, and run the program as a child.
     pub(crate) init: bool,
 }
@@ -212,7 +212,7 @@ impl Executor for Payload {
             if let Err(error) = filter.load() {
                 return fail(&format!("cannot load the seccomp profile: {error}"));
             }
-            if let Some(Err(error)) = lent.map(Lent::give_back) {
+            if let Some(Err(error)) = lent.map(TemporaryCaps::give_back) {
                 return fail(&format!("cannot drop capabilities, which the seccomp profile may forbid: {error}"));
             }
         }

@@ -97,7 +97,7 @@ pub(crate) fn trim_heap() {
 /// Lets go of the pages of a mapping; whatever is touched later is read from its file again.
 ///
 /// `mapping` is one that `/proc/self/smaps` calls mapped from a file, not writable, and without anonymous pages.
-pub(crate) fn let_go(mapping: std::ops::Range<usize>) {
+pub(crate) fn discard_pages(mapping: std::ops::Range<usize>) {
     // SAFETY: the pages hold what the file holds, since the mapping was never written to, so reading them again gives the
     // same bytes.
     unsafe {

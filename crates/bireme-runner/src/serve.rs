@@ -29,7 +29,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use crate::container::{self, Container, Streams};
 use crate::exec::{self, Pending};
 use crate::stat::{self, Stat};
-use crate::{journal, output, payload, raw, rest};
+use crate::{journal, output, payload, raw, trim_memory};
 
 /// Bytes a client may lag behind before the process has to wait for it.
 const CLIENT_BUFFER: usize = 256 << 10;
@@ -266,14 +266,14 @@ impl<'a> Server<'a> {
                     while let Ok(Some(_)) = self.signals.read_signal() {}
                     self.reap();
                 }
-                Token::Status => self.heed_status(),
-                Token::Pending(key) => self.heed_pending(key),
+                Token::Status => self.on_status_readable(),
+                Token::Pending(key) => self.on_pending_readable(key),
                 Token::Output(key, which) => self.pump(key, which),
                 Token::Input(key) => self.feed(key),
-                Token::Client(key) => self.heed_client(key, event),
+                Token::Client(key) => self.on_client_readable(key, event),
             }
         }
-        self.keep_time();
+        self.check_deadlines();
         Ok(())
     }
 
@@ -335,7 +335,7 @@ impl<'a> Server<'a> {
         let again = Duration::from_millis(if self.killing { 10 } else { 200 });
         let killing = self.kills().then(|| Instant::now() + again);
         let hurry = self.hurry.then(|| Instant::now() + Duration::from_millis(20));
-        let rest = self.awake.map(|since| since + rest::AFTER);
+        let rest = self.awake.map(|since| since + trim_memory::AFTER);
         let joined = self.pending.values().map(|(since, _)| self.joined_by(*since));
         let next = stalled.chain(drained).chain(killing).chain(hurry).chain(rest).chain(joined).min()?;
         Some(next.saturating_duration_since(Instant::now()) + Duration::from_millis(1))
@@ -355,7 +355,7 @@ impl<'a> Server<'a> {
         pausing.chain([since + JOINING]).min().unwrap_or(since + JOINING)
     }
 
-    fn keep_time(&mut self) {
+    fn check_deadlines(&mut self) {
         let now = Instant::now();
         let late: Vec<u64> =
             self.pending.iter().filter(|(_, (since, _))| self.joined_by(*since) <= now).map(|(key, _)| *key).collect();
@@ -365,9 +365,9 @@ impl<'a> Server<'a> {
                 "the process was not executed in time and is ended: another process may have stopped it; try again",
             );
         }
-        if self.awake.is_some_and(|since| since.elapsed() >= rest::AFTER) {
+        if self.awake.is_some_and(|since| since.elapsed() >= trim_memory::AFTER) {
             self.awake = None;
-            rest::rest();
+            trim_memory::trim();
         }
         if self.kills() {
             self.cgroup.kill_once();
@@ -418,7 +418,7 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn heed_client(&mut self, key: u64, event: PollFlags) {
+    fn on_client_readable(&mut self, key: u64, event: PollFlags) {
         if event.contains(PollFlags::OUT) {
             self.flush(key);
         }
@@ -482,7 +482,7 @@ impl<'a> Server<'a> {
     fn handle(&mut self, key: u64, request: Request, rest: Vec<u8>) {
         let answer = match request {
             Request::State => Ok(Reply::State(self.state())),
-            Request::Start => return self.let_go(key),
+            Request::Start => return self.start(key),
             Request::Signal { number } => self.signal(number).map(|()| Reply::Done),
             Request::Wait => match &self.exit {
                 Some(exit) => Ok(Reply::Exit(exit.clone())),
@@ -737,7 +737,7 @@ impl<'a> Server<'a> {
 
     // Life
 
-    fn let_go(&mut self, key: u64) {
+    fn start(&mut self, key: u64) {
         if !matches!(self.start, Start::Waiting) || self.ended.is_some() {
             return self
                 .answer(key, &Reply::Failed(Failure::new(ErrorKind::Conflict, "the container was started before")));
@@ -752,7 +752,7 @@ impl<'a> Server<'a> {
     }
 
     /// What the payload says of its execution.
-    fn heed_status(&mut self) {
+    fn on_status_readable(&mut self) {
         let Start::Underway(said) = &mut self.start else { return };
         let mut bytes = [0u8; 4096];
         match rustix::io::read(&self.container.status, &mut bytes) {
@@ -850,7 +850,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    fn heed_pending(&mut self, key: u64) {
+    fn on_pending_readable(&mut self, key: u64) {
         if self.pending.get_mut(&key).is_some_and(|(_, pending)| pending.hear(&self.unclaimed)) {
             self.conclude(key);
         }
@@ -987,7 +987,7 @@ impl<'a> Server<'a> {
             init.streams.stdin = None;
         }
         // The payload's last word may not have been read yet.
-        self.heed_status();
+        self.on_status_readable();
         if container::shares_processes(self.config) {
             self.cgroup.kill_once();
         }

@@ -185,7 +185,7 @@ pub(crate) enum Cut {
 }
 
 /// Where a component stands on its networks.
-pub(crate) struct Standing {
+pub(crate) struct NetworkIdentity {
     pub addresses: Vec<IpAddr>,
     pub names: View,
     /// Whom it trusts there.
@@ -199,7 +199,7 @@ impl Component {
         program: crate::trigger::Program,
         log: LogHandle,
         folders: Vec<Folder>,
-        standing: Standing,
+        standing: NetworkIdentity,
         shared: Shared,
     ) -> Self {
         let env =

@@ -79,19 +79,19 @@ fn enter_network(netns: &Path) -> anyhow::Result<()> {
 }
 
 /// Where things are for a process that was closed in.
-pub(crate) struct Rooms {
+pub(crate) struct SandboxPaths {
     /// Embedded key-value stores.
     pub kv: PathBuf,
 }
 
 /// Gives up every right and path that serving needs not. Before any thread is started.
-pub(crate) fn close_in(config: &HostConfig) -> anyhow::Result<Rooms> {
+pub(crate) fn close_in(config: &HostConfig) -> anyhow::Result<SandboxPaths> {
     let rooms = if rustix::process::geteuid().is_root() {
         enter_own_root(config)?;
         become_user(config.uid)?;
-        Rooms { kv: PathBuf::from("/kv") }
+        SandboxPaths { kv: PathBuf::from("/kv") }
     } else {
-        Rooms { kv: config.kv_dir.clone() }
+        SandboxPaths { kv: config.kv_dir.clone() }
     };
     fence::close(Purpose::Serving)?;
     Ok(rooms)

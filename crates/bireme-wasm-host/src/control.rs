@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use wasmtime::Engine;
 
 use crate::budget::Budget;
-use crate::component::{Component, Folder, MOST_LOOKUPS_OF_ALL, Phase, Shared, Standing};
+use crate::component::{Component, Folder, MOST_LOOKUPS_OF_ALL, NetworkIdentity, Phase, Shared};
 use crate::engine::{self, Size};
 use crate::guest::Guest;
 use crate::host::store::Embedded;
@@ -396,7 +396,7 @@ impl Host {
             log.note(&format!("bireme: {text}"));
         }
         let names = self.networks.view(load.networks);
-        let standing = Standing { addresses: addresses.clone(), names, tls: trust.config() };
+        let standing = NetworkIdentity { addresses: addresses.clone(), names, tls: trust.config() };
         let component =
             Arc::new(Component::new(load.spec, trigger, program, log, folders, standing, self.shared.clone()));
         let mut loaded = Loaded { component, places: Vec::new(), exit: Mutex::new(exit), _descriptors: own };

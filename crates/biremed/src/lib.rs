@@ -19,9 +19,9 @@
 pub mod app;
 pub mod convert;
 pub mod daemon;
+pub mod drain_body;
 pub mod error;
 pub mod extract;
-pub mod heard;
 pub mod hijack;
 pub mod host;
 mod json;

@@ -19,8 +19,8 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 use tracing::Instrument as _;
 
+use crate::drain_body;
 use crate::error::ApiError;
-use crate::heard;
 use crate::hijack::Hijack;
 use crate::version::ApiVersion;
 
@@ -92,7 +92,7 @@ async fn connection(stream: UnixStream, router: Router, stop: CancellationToken)
     let service = service_fn(move |request: Request<Incoming>| {
         let (router, take_over) = (router.clone(), take_over.clone());
         async move {
-            let mut response = answer(router, request.map(|body| heard::to_the_end(Body::new(body)))).await;
+            let mut response = answer(router, request.map(|body| drain_body::to_the_end(Body::new(body)))).await;
             if let Some(hijack) = response.extensions_mut().remove::<Hijack>() {
                 let _ = take_over.send(hijack).await;
                 // The connection's task drops this future together with all of HTTP.

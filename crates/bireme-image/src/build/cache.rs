@@ -4,7 +4,7 @@
 //! One that makes a layer is known by the state before it and what it is made of: a command by its words and arguments,
 //! for what it makes cannot be foretold; files by their content, for their times do not matter.
 
-use crate::admit::Claim;
+use crate::admit::GcGuard;
 use crate::db::Layer;
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -67,7 +67,7 @@ impl Cache {
         stage: &Stage,
         key: &Digest,
         created_by: &str,
-        claim: &mut Claim,
+        claim: &mut GcGuard,
     ) -> Result<Option<Option<Layer>>, ImageError> {
         let found = match self {
             Self::Nowhere => None,

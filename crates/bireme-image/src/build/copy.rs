@@ -25,7 +25,7 @@ use crate::view::{Found, View};
 use crate::wanted::Wanted;
 
 /// What one COPY or ADD is told, with variables already put in.
-pub(super) struct Order {
+pub(super) struct CopyRequest {
     /// `COPY` or `ADD`.
     pub(super) keyword: String,
     pub(super) line: usize,
@@ -86,7 +86,7 @@ const LARGEST_PLAN: usize = 256 << 20;
 pub(super) fn copy(
     inner: &Inner,
     wanted: &Wanted,
-    order: &Order,
+    order: &CopyRequest,
     source: View,
     ignore: &Ignore,
     below: &View,
@@ -132,7 +132,7 @@ struct FolderCopy<'a> {
 struct Job<'a> {
     inner: &'a Inner,
     wanted: &'a Wanted,
-    order: &'a Order,
+    order: &'a CopyRequest,
     ignore: &'a Ignore,
 }
 

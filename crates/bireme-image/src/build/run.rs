@@ -10,7 +10,7 @@ use chrono::{SubsecRound as _, Utc};
 use super::dockerfile::Instruction;
 use super::stage::{PREDEFINED, Stage, given};
 use super::{Build, KeepContainers, cache};
-use crate::admit::{Candidate, Claim};
+use crate::admit::{Candidate, GcGuard};
 use crate::db::Record;
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -167,7 +167,7 @@ impl crate::ImageStore {
         until: Option<i64>,
         chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)>,
     ) -> Result<Vec<CachedLayer>, ImageError> {
-        let mut claim = Claim::new(&self.inner);
+        let mut claim = GcGuard::new(&self.inner);
         let old = |layer: &CachedLayer| until.is_none_or(|until| layer.last_used < until);
         let mut cleared = self.inner.db.cached()?;
         cleared.retain(|layer| old(layer) && chosen.is_none_or(|chosen| chosen(layer)));

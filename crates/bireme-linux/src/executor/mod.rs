@@ -379,7 +379,7 @@ impl Executor for LinuxExecutor {
         true
     }
 
-    fn announce(&self) {
+    fn prewarm(&self) {
         // Not waited for: a start that fails in between has lost nothing.
         drop(tokio::task::spawn_blocking(crate::cgroup::warm));
     }

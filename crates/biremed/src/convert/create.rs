@@ -1,4 +1,4 @@
-//! `POST /containers/create`: from Docker's body to [`Create`].
+//! `POST /containers/create`: from Docker's body to [`CreateRequest`].
 //!
 //! The order follows `daemon/create.go` of moby: first the configuration, then the host configuration, then networks.
 
@@ -12,7 +12,8 @@ use bireme_api::models::{
 };
 use bireme_core::spec::{Blkio, Device, Dns, Resources, Seccomp, Security, Signal, Ulimit};
 use bireme_engine::request::{
-    Create, EndpointRequest, HealthCheck, LogRequest, ModeRequest, MountRequest, NetworkModeRequest, RestartPolicy,
+    CreateRequest, EndpointRequest, HealthCheck, LogRequest, ModeRequest, MountRequest, NetworkModeRequest,
+    RestartPolicy,
 };
 use serde_json::Value;
 
@@ -28,7 +29,7 @@ const MEMORY_FLOOR: i64 = 6 << 20;
 ///
 /// # Errors
 /// `Invalid` for what contradicts itself, `Unsupported` for each field that is known and not offered.
-pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Result<Create, Refusal> {
+pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Result<CreateRequest, Refusal> {
     if body.as_object().is_none_or(serde_json::Map::is_empty) {
         return Err(Refusal::invalid("config cannot be empty in order to create a container"));
     }
@@ -44,7 +45,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
     let host = wire.host_config.clone().unwrap_or_default();
     refuse_unoffered(&body, &wire, &host)?;
 
-    let mut create = Create {
+    let mut create = CreateRequest {
         name: name.map(|name| name.trim_start_matches('/').to_owned()).filter(|name| !name.is_empty()),
         image: wire.image.clone().unwrap_or_default(),
         // Docker's own way to ask for a component, from before images said it themselves.
@@ -90,7 +91,7 @@ pub fn create(mut body: Value, name: Option<&str>, platform: Option<&str>) -> Re
         publish_all: host.publish_all_ports == Some(true),
         log: log(host.log_config.clone().unwrap_or_default()),
         as_asked: body,
-        ..Create::default()
+        ..CreateRequest::default()
     };
     create.exposed = ports::parse_all(wire.exposed_ports.iter().flatten())?.into_iter().collect();
     create.mounts = all_mounts(&host)?;
@@ -672,7 +673,7 @@ fn volumes_from(list: Option<&[String]>) -> Result<Vec<(String, bool)>, Refusal>
 }
 
 /// The network mode, and the networks with what is wanted on each.
-fn networks(create: &mut Create, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
+fn networks(create: &mut CreateRequest, wire: &ContainerCreateBody, host: &HostConfig) -> Result<(), Refusal> {
     let mut endpoints: BTreeMap<String, EndpointRequest> = BTreeMap::new();
     let wanted = wire.networking_config.clone().unwrap_or_default().endpoints_config.unwrap_or_default();
     for (name, settings) in wanted {
@@ -725,7 +726,7 @@ fn networks(create: &mut Create, wire: &ContainerCreateBody, host: &HostConfig) 
 /// What cannot be had together with a namespace of someone else.
 ///
 /// Source: `validateNetMode` of moby for the words.
-fn check_modes(create: &Create) -> Result<(), Refusal> {
+fn check_modes(create: &CreateRequest) -> Result<(), Refusal> {
     let refuse = |what: &str| Err(Refusal::invalid(format!("conflicting options: {what}")));
     if create.uts_mode == ModeRequest::Host && create.hostname.is_some() {
         return refuse("hostname and the UTS mode");
@@ -756,7 +757,7 @@ mod tests {
 
     use super::*;
 
-    fn read(body: Value) -> Result<Create, Refusal> {
+    fn read(body: Value) -> Result<CreateRequest, Refusal> {
         create(body, Some("/web"), None)
     }
 

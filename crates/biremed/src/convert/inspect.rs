@@ -11,7 +11,7 @@ use bireme_core::WorkloadKind;
 use bireme_core::spec::{NamespaceMode, NetworkMode, Resources};
 use bireme_engine::request::{HealthCheck, RestartPolicy};
 use bireme_engine::update::with_swap;
-use bireme_engine::view::{Container, Health, MountKind, MountPoint, State, Status};
+use bireme_engine::view::{Health, MountKind, MountPoint, State, Status, WorkloadView};
 use serde_json::{Map, Value, json};
 
 use super::{network, ports, time};
@@ -25,31 +25,31 @@ pub const RUNTIME_COMPONENT: &str = "io.containerd.wasmtime.v1";
 /// The whole answer. `etc` is where the files for names and hosts lie, `links` the names and aliases of what it is linked
 /// to.
 pub fn inspect(
-    container: &Container,
+    container: &WorkloadView,
     etc: Option<&[PathBuf; 3]>,
     links: &[(String, String)],
     version: ApiVersion,
 ) -> Value {
-    let fixed = &container.fixed;
-    let spec = &fixed.spec;
+    let config = &container.config;
+    let spec = &config.spec;
     let etc = |at: usize| etc.map(|files| files[at].display().to_string()).unwrap_or_default();
     let (path, args) = spec.args.split_first().map_or(("", &[][..]), |(path, args)| (path.as_str(), args));
     let mut wire = json!({
         "Id": container.id(),
-        "Created": time::rfc3339(fixed.created),
+        "Created": time::rfc3339(config.created),
         "Path": path,
         "Args": args,
         "State": state(&container.state, container.health.as_ref()),
-        "Image": fixed.image_id,
+        "Image": config.image_id,
         "ResolvConfPath": etc(1),
         "HostnamePath": etc(2),
         "HostsPath": etc(0),
         // Docker has no word for where its driver `local` writes.
-        "LogPath": fixed.log_path.as_ref().filter(|_| fixed.log.driver != "local").map(|path| path.display().to_string()).unwrap_or_default(),
+        "LogPath": config.log_path.as_ref().filter(|_| config.log.driver != "local").map(|path| path.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", container.name),
         "RestartCount": container.restart_count,
         "Driver": "overlay2",
-        "Platform": fixed.platform.split('/').next().unwrap_or_default(),
+        "Platform": config.platform.split('/').next().unwrap_or_default(),
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
@@ -57,7 +57,7 @@ pub fn inspect(
         "HostConfig": host_config(container, links),
         "GraphDriver": { "Data": {}, "Name": "overlay2" },
         "Mounts": mounts(container),
-        "Config": config(container),
+        "Config": merged_config(container),
         "NetworkSettings": network_settings(container, version),
     });
     if spec.kind == WorkloadKind::Component {
@@ -103,12 +103,12 @@ fn state(state: &State, health: Option<&Health>) -> Value {
 
 /// The network mode as Docker shows it: the default one by its name, and another workload by its ID, whatever it was asked
 /// for by.
-pub fn network_mode(container: &Container) -> Cow<'_, str> {
-    if let NetworkMode::Workload(other) = &container.fixed.spec.namespaces.network {
+pub fn network_mode(container: &WorkloadView) -> Cow<'_, str> {
+    if let NetworkMode::Workload(other) = &container.config.spec.namespaces.network {
         return format!("container:{other}").into();
     }
-    Cow::Borrowed(match container.fixed.as_asked["HostConfig"]["NetworkMode"].as_str() {
-        Some("") | None | Some("default") => match container.fixed.spec.namespaces.network {
+    Cow::Borrowed(match container.config.as_asked["HostConfig"]["NetworkMode"].as_str() {
+        Some("") | None | Some("default") => match container.config.spec.namespaces.network {
             NetworkMode::None => "none",
             NetworkMode::Host => "host",
             _ => "bridge",
@@ -117,11 +117,11 @@ pub fn network_mode(container: &Container) -> Cow<'_, str> {
     })
 }
 
-fn host_config(container: &Container, links: &[(String, String)]) -> Value {
-    let fixed = &container.fixed;
-    let mut config = host_defaults();
-    let wire = config.as_object_mut().expect("written as an object below");
-    if let Some(asked) = fixed.as_asked["HostConfig"].as_object() {
+fn host_config(container: &WorkloadView, links: &[(String, String)]) -> Value {
+    let config = &container.config;
+    let mut host = host_defaults();
+    let wire = host.as_object_mut().expect("written as an object below");
+    if let Some(asked) = config.as_asked["HostConfig"].as_object() {
         for (key, value) in asked {
             // What Docker's clients send for "not set" must not hide a default.
             let unset = match value {
@@ -141,8 +141,8 @@ fn host_config(container: &Container, links: &[(String, String)]) -> Value {
     let link = |(to, alias): &(String, String)| format!("/{to}:/{}/{alias}", container.name);
     let links: Vec<String> = links.iter().map(link).collect();
     wire.insert("Links".to_owned(), json!((!links.is_empty()).then_some(links)));
-    let of_host = |key: &str| fixed.as_asked["HostConfig"][key] == "host";
-    let open = fixed.as_asked["HostConfig"]["Privileged"] == true || of_host("PidMode") || of_host("IpcMode");
+    let of_host = |key: &str| config.as_asked["HostConfig"][key] == "host";
+    let open = config.as_asked["HostConfig"]["Privileged"] == true || of_host("PidMode") || of_host("IpcMode");
     if open && wire["SecurityOpt"].is_null() {
         wire.insert("SecurityOpt".to_owned(), json!(["label=disable"]));
     }
@@ -156,28 +156,28 @@ fn host_config(container: &Container, links: &[(String, String)]) -> Value {
         RestartPolicy::UnlessStopped => ("unless-stopped", 0),
         RestartPolicy::OnFailure(count) => ("on-failure", count),
     };
-    let driver = if fixed.log.driver.is_empty() { "json-file" } else { &fixed.log.driver };
-    let runtime = match fixed.spec.kind {
+    let driver = if config.log.driver.is_empty() { "json-file" } else { &config.log.driver };
+    let runtime = match config.spec.kind {
         WorkloadKind::Container => RUNTIME_CONTAINER,
         WorkloadKind::Component => RUNTIME_COMPONENT,
     };
-    let namespaces = &fixed.spec.namespaces;
+    let namespaces = &config.spec.namespaces;
     for (key, mode) in [("PidMode", &namespaces.pid), ("IpcMode", &namespaces.ipc)] {
         if let NamespaceMode::Workload(other) = mode {
             wire.insert(key.to_owned(), json!(format!("container:{other}")));
         }
     }
-    limits(wire, container.resources.as_ref().unwrap_or(&fixed.spec.resources));
+    limits(wire, container.resources.as_ref().unwrap_or(&config.spec.resources));
     for (key, value) in [
         ("NetworkMode", json!(network_mode(container))),
         ("RestartPolicy", json!({ "Name": name, "MaximumRetryCount": count })),
-        ("LogConfig", json!({ "Type": driver, "Config": fixed.log.options })),
-        ("ShmSize", json!(fixed.spec.shm_size)),
+        ("LogConfig", json!({ "Type": driver, "Config": config.log.options })),
+        ("ShmSize", json!(config.spec.shm_size)),
         ("Runtime", json!(runtime)),
     ] {
         wire.insert(key.to_owned(), value);
     }
-    config
+    host
 }
 
 /// The limits that may change after create, as they are now.
@@ -288,9 +288,9 @@ fn environment(env: &[String], asked: &Value) -> Vec<String> {
 }
 
 /// What it was created with, the image's part included.
-pub fn config(container: &Container) -> Value {
-    let fixed = &container.fixed;
-    let (spec, asked) = (&fixed.spec, &fixed.as_asked);
+pub fn merged_config(container: &WorkloadView) -> Value {
+    let config = &container.config;
+    let (spec, asked) = (&config.spec, &config.as_asked);
     let flag = |field: &str| asked[field].as_bool().unwrap_or(false);
     let list = |words: &[String]| if words.is_empty() { Value::Null } else { json!(words) };
     let mut wire = json!({
@@ -304,11 +304,11 @@ pub fn config(container: &Container) -> Value {
         "OpenStdin": spec.open_stdin,
         "StdinOnce": spec.stdin_once,
         "Env": environment(&spec.env, &asked["Env"]),
-        "Cmd": list(&fixed.command),
+        "Cmd": list(&config.command),
         "Image": spec.image,
-        "Volumes": volumes(&fixed.mounts, &asked["Volumes"]),
+        "Volumes": volumes(&config.mounts, &asked["Volumes"]),
         "WorkingDir": if spec.cwd == "/" { "" } else { spec.cwd.as_str() },
-        "Entrypoint": list(&fixed.entrypoint),
+        "Entrypoint": list(&config.entrypoint),
         "OnBuild": null,
         "Labels": spec.labels,
     });
@@ -322,7 +322,7 @@ pub fn config(container: &Container) -> Value {
             }
         }
     }
-    if let Some(health) = &fixed.health {
+    if let Some(health) = &config.health {
         wire["Healthcheck"] = healthcheck(health);
     }
     if spec.stop_signal != bireme_core::spec::Signal::TERM
@@ -366,16 +366,16 @@ fn volumes(mounts: &[MountPoint], asked: &Value) -> Value {
 }
 
 /// `Mounts`, as lists and inspections show them. What was asked for by `--tmpfs` stands in the host configuration alone.
-pub fn mounts(container: &Container) -> Value {
-    let by_option = &container.fixed.as_asked["HostConfig"]["Tmpfs"];
+pub fn mounts(container: &WorkloadView) -> Value {
+    let by_option = &container.config.as_asked["HostConfig"]["Tmpfs"];
     let by_option = by_option.as_object().into_iter().flat_map(Map::keys);
     let by_option: HashSet<String> = by_option.filter_map(|target| super::mounts::clean_target(target).ok()).collect();
     let shown = container
-        .fixed
+        .config
         .mounts
         .iter()
         .filter(|mount| mount.kind != MountKind::Tmpfs || !by_option.contains(&mount.target));
-    let asked = container.fixed.as_asked["HostConfig"]["Binds"].as_array();
+    let asked = container.config.as_asked["HostConfig"]["Binds"].as_array();
     let modes: HashMap<String, &str> = asked
         .into_iter()
         .flatten()
@@ -420,7 +420,7 @@ fn mount(mount: &MountPoint, mode: Option<&str>) -> Value {
 }
 
 /// `Networks`, the two that nobody is attached to included.
-pub fn networks(container: &Container, version: ApiVersion) -> Value {
+pub fn networks(container: &WorkloadView, version: ApiVersion) -> Value {
     let mut networks = network::endpoints(&container.endpoints);
     let mode = network_mode(container);
     if networks.is_empty() && matches!(&*mode, "host" | "none") {
@@ -434,9 +434,9 @@ pub fn networks(container: &Container, version: ApiVersion) -> Value {
     json!(networks)
 }
 
-fn network_settings(container: &Container, version: ApiVersion) -> Value {
+fn network_settings(container: &WorkloadView, version: ApiVersion) -> Value {
     let alive = container.state.status.is_alive();
-    let exposed = if alive { container.fixed.spec.ports.as_slice() } else { &[] };
+    let exposed = if alive { container.config.spec.ports.as_slice() } else { &[] };
     let sandbox = if alive { container.id() } else { "" };
     let networks = networks(container, version);
     let mut wire = json!({
@@ -493,13 +493,13 @@ mod tests {
     #[test]
     fn what_clients_send_for_not_set_hides_no_default() {
         let mut container = container();
-        let fixed = std::sync::Arc::make_mut(&mut container.fixed);
-        fixed.as_asked =
+        let config = std::sync::Arc::make_mut(&mut container.config);
+        config.as_asked =
             json!({ "HostConfig": { "IpcMode": "", "MemorySwappiness": -1, "PidsLimit": 0, "CapAdd": null } });
-        let config = host_config(&container, &[]);
-        assert_eq!(config["IpcMode"], "private");
-        assert_eq!(config["MemorySwappiness"], Value::Null);
-        assert_eq!(config["PidsLimit"], Value::Null);
-        assert_eq!(config["NetworkMode"], "bridge");
+        let host = host_config(&container, &[]);
+        assert_eq!(host["IpcMode"], "private");
+        assert_eq!(host["MemorySwappiness"], Value::Null);
+        assert_eq!(host["PidsLimit"], Value::Null);
+        assert_eq!(host["NetworkMode"], "bridge");
     }
 }

@@ -1,30 +1,30 @@
 //! `GET /containers/json`: a workload in one line.
 
-use bireme_engine::view::{Container, State, Status};
+use bireme_engine::view::{State, Status, WorkloadView};
 use serde_json::{Value, json};
 
 use super::{inspect, ports, time};
 use crate::version::ApiVersion;
 
 /// One entry. `further` are the names links give it; `now` is the time that "Up 2 hours" counts to.
-pub fn entry(container: &Container, further: &[String], now: i64, version: ApiVersion) -> Value {
-    let fixed = &container.fixed;
+pub fn entry(container: &WorkloadView, further: &[String], now: i64, version: ApiVersion) -> Value {
+    let config = &container.config;
     let mut networks = inspect::networks(container, version);
     for endpoint in networks.as_object_mut().into_iter().flat_map(|networks| networks.values_mut()) {
         // Lists are made of less than inspections.
         endpoint["Aliases"] = Value::Null;
         endpoint["DNSNames"] = Value::Null;
     }
-    let exposed = if container.state.status.is_alive() { fixed.spec.ports.as_slice() } else { &[] };
+    let exposed = if container.state.status.is_alive() { config.spec.ports.as_slice() } else { &[] };
     json!({
         "Id": container.id(),
         "Names": std::iter::once(&container.name).chain(further).map(|name| format!("/{name}")).collect::<Vec<_>>(),
-        "Image": fixed.spec.image,
-        "ImageID": fixed.image_id,
-        "Command": command(&fixed.spec.args),
-        "Created": time::seconds(fixed.created),
+        "Image": config.spec.image,
+        "ImageID": config.image_id,
+        "Command": command(&config.spec.args),
+        "Created": time::seconds(config.created),
         "Ports": ports::listed(exposed, &container.ports),
-        "Labels": fixed.spec.labels,
+        "Labels": config.spec.labels,
         "State": container.state.status.as_str(),
         "Status": status(container, now),
         "HostConfig": { "NetworkMode": inspect::network_mode(container) },
@@ -49,7 +49,7 @@ fn command(args: &[String]) -> String {
 }
 
 /// Source: `State.String` of moby.
-fn status(container: &Container, now: i64) -> String {
+fn status(container: &WorkloadView, now: i64) -> String {
     let state: &State = &container.state;
     let since = |time: Option<i64>| time::human(now.saturating_sub(time.unwrap_or(now)) / 1_000_000_000);
     match state.status {
@@ -79,14 +79,14 @@ pub(crate) mod tests {
     use bireme_core::spec::{Port, Protocol, Signal, WorkloadKind, WorkloadSpec};
     use bireme_core::{Labels, WorkloadId};
     use bireme_engine::request::{EndpointRequest, HealthCheck, LogRequest, RestartPolicy};
-    use bireme_engine::view::{Endpoint, Fixed, Health, HealthProbe, MountKind, MountPoint, PublishedPort};
+    use bireme_engine::view::{Config, Endpoint, Health, HealthProbe, MountKind, MountPoint, PublishedPort};
 
     use super::*;
 
     const CREATED: i64 = 1_700_000_000_000_000_000;
 
     /// A container with something of everything.
-    pub(crate) fn container() -> Container {
+    pub(crate) fn container() -> WorkloadView {
         let port = |number, protocol| Port { number, protocol };
         let spec = WorkloadSpec {
             id: WorkloadId::from_bytes([7; 32]),
@@ -130,7 +130,7 @@ pub(crate) mod tests {
             read_only,
             propagation: propagation.to_owned(),
         };
-        let fixed = Fixed {
+        let config = Config {
             links: Vec::new(),
             spec,
             program: bireme_core::Program::Component { path: "/x.wasm".into(), digest: String::new() },
@@ -157,8 +157,8 @@ pub(crate) mod tests {
             entrypoint: Vec::new(),
             command: ["sh", "-c", "sleep 10000"].map(str::to_owned).to_vec(),
         };
-        Container {
-            fixed: Arc::new(fixed),
+        WorkloadView {
+            config: Arc::new(config),
             name: "web".to_owned(),
             state: State {
                 status: Status::Running,

@@ -9,7 +9,7 @@ use bireme_api::v1;
 use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels};
 use bireme_engine::EngineError;
 use bireme_engine::request::ContainerFilter;
-use bireme_engine::view::Container;
+use bireme_engine::view::WorkloadView;
 use bireme_image::Damaged;
 use serde_json::json;
 
@@ -70,8 +70,8 @@ async fn read(app: &App, filter: &ContainerFilter) -> Result<Vec<v1::Workload>, 
     Ok(futures::future::join_all(containers.into_iter().map(|container| workload(app, container))).await)
 }
 
-async fn workload(app: &App, container: Container) -> v1::Workload {
-    let spec = &container.fixed.spec;
+async fn workload(app: &App, container: WorkloadView) -> v1::Workload {
+    let spec = &container.config.spec;
     let (mut stats, mut invocations) = (None, None);
     if container.state.status.is_alive() {
         // One that ends meanwhile has no counters any more.
@@ -100,7 +100,7 @@ async fn workload(app: &App, container: Container) -> v1::Workload {
 }
 
 /// What is read of a workload, unless that fails or takes too long.
-async fn in_time<T>(container: &Container, read: impl Future<Output = Result<T, EngineError>>) -> Option<T> {
+async fn in_time<T>(container: &WorkloadView, read: impl Future<Output = Result<T, EngineError>>) -> Option<T> {
     match tokio::time::timeout(PATIENCE, read).await {
         Ok(Ok(counters)) => Some(counters),
         Ok(Err(error)) if error.kind() == ErrorKind::Internal => {

@@ -10,7 +10,7 @@ use axum::routing::post;
 use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_core::clock::now_nanos;
-use bireme_engine::request::Create;
+use bireme_engine::request::CreateRequest;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer, KeepContainers};
 use http::{HeaderMap, StatusCode};
@@ -133,7 +133,7 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
 }
 
 /// How the commands of the build are run: what the query says of it, read as the host configuration of a container.
-fn steps(query: &Query) -> Result<Create, ApiError> {
+fn steps(query: &Query) -> Result<CreateRequest, ApiError> {
     let mut host = Map::new();
     for (parameter, field) in
         [("networkmode", "NetworkMode"), ("cpusetcpus", "CpusetCpus"), ("cgroupparent", "CgroupParent")]

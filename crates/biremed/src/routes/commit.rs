@@ -36,7 +36,7 @@ async fn commit(State(app): State<App>, query: Query, OptionalJson(body): Option
         container: view.id().to_owned(),
         pause: query.flag_or("pause", true),
         config: read(body)?,
-        defaults: read(inspect::config(&view))?,
+        defaults: read(inspect::merged_config(&view))?,
         changes: changes(&query),
         author: query.get("author").map(str::to_owned),
         comment: query.get("comment").map(str::to_owned),

@@ -7,8 +7,8 @@ use axum::response::Response;
 use axum::routing::{delete, get, post};
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::Signal;
-use bireme_engine::request::{ContainerFilter, Remove, Stop, WaitCondition};
-use bireme_engine::view::Container;
+use bireme_engine::request::{ContainerFilter, RemoveRequest, StopRequest, WaitCondition};
+use bireme_engine::view::WorkloadView;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -68,12 +68,12 @@ async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answ
 }
 
 /// `SizeRw` and `SizeRootFs`. Docker leaves out of lists what is zero.
-async fn add_sizes(app: &App, container: &Container, wire: &mut Value) {
+async fn add_sizes(app: &App, container: &WorkloadView, wire: &mut Value) {
     let written = app.engine.written(container.id()).await.unwrap_or_default();
     if written > 0 {
         wire["SizeRw"] = json!(written);
     }
-    if let Ok(image) = app.images.resolve(&container.fixed.image_id, None).await {
+    if let Ok(image) = app.images.resolve(&container.config.image_id, None).await {
         wire["SizeRootFs"] = json!(image.size + written);
     }
 }
@@ -114,8 +114,8 @@ fn signal(query: &Query) -> Result<Option<Signal>, ApiError> {
     }
 }
 
-fn how_to_stop(query: &Query) -> Result<Stop, ApiError> {
-    Ok(Stop { signal: signal(query)?, timeout_secs: query.number("t")? })
+fn how_to_stop(query: &Query) -> Result<StopRequest, ApiError> {
+    Ok(StopRequest { signal: signal(query)?, timeout_secs: query.number("t")? })
 }
 
 async fn stop(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
@@ -159,7 +159,7 @@ async fn remove(State(app): State<App>, Path(name): Path<String>, query: Query) 
         app.change(|engine| async move { engine.unlink(&name).await }).await?;
         return done();
     }
-    let how = Remove { force: query.flag("force"), volumes: query.flag("v") };
+    let how = RemoveRequest { force: query.flag("force"), volumes: query.flag("v") };
     app.change(|engine| async move { engine.remove(&name, how).await }).await?;
     done()
 }
@@ -177,14 +177,14 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     let mut freed = 0;
     for container in app.engine.list(&ContainerFilter { status: ended, ..ContainerFilter::default() })? {
         let id = container.id();
-        if !wire.labels_match(&container.fixed.spec.labels)
-            || until.is_some_and(|until| container.fixed.created > until)
+        if !wire.labels_match(&container.config.spec.labels)
+            || until.is_some_and(|until| container.config.created > until)
         {
             continue;
         }
         let written = app.engine.written(id).await.unwrap_or_default();
         // One that was started or removed meanwhile stays or is gone: neither is an error of a prune.
-        if app.engine.remove(id, Remove::default()).await.is_ok() {
+        if app.engine.remove(id, RemoveRequest::default()).await.is_ok() {
             removed.push(id.to_owned());
             freed += written;
         }

@@ -28,7 +28,7 @@ pub(super) fn router() -> Router<App> {
 }
 
 #[derive(serde::Deserialize)]
-struct Create {
+struct CreateRequest {
     #[serde(flatten)]
     config: ExecConfig,
     /// As docker-py writes it. Docker reads keys in any case.
@@ -36,8 +36,8 @@ struct Create {
     detach_keys: Option<String>,
 }
 
-async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<Create>) -> Answer {
-    let Create { config: wire, detach_keys } = wire;
+async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Json<CreateRequest>) -> Answer {
+    let CreateRequest { config: wire, detach_keys } = wire;
     let args = wire.cmd.unwrap_or_default();
     if args.is_empty() {
         return Err(ApiError::invalid("No exec command specified"));

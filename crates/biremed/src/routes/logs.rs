@@ -31,7 +31,7 @@ async fn logs(State(app): State<App>, Path(name): Path<String>, version: ApiVers
     };
     let timestamps = query.flag("timestamps");
     let details = if query.flag("details") { Some(app.engine.log_details(&name)?) } else { None };
-    let tty = app.engine.inspect(&name)?.fixed.spec.tty;
+    let tty = app.engine.inspect(&name)?.config.spec.tty;
     let records = app
         .engine
         .logs(

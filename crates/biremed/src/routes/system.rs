@@ -84,7 +84,7 @@ async fn info(State(app): State<App>) -> Answer {
     let count = |matches: &dyn Fn(Status) -> bool| containers.iter().filter(|one| matches(one.state.status)).count();
     let running = count(&|status| matches!(status, Status::Running | Status::Restarting));
     let paused = count(&|status| status == Status::Paused);
-    let components = containers.iter().filter(|one| one.fixed.spec.kind == WorkloadKind::Component).count();
+    let components = containers.iter().filter(|one| one.config.spec.kind == WorkloadKind::Component).count();
     let host = &app.host;
     let settings = &app.settings;
     let warnings: Vec<String> = settings
@@ -222,7 +222,7 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
             if written > 0 {
                 entry["SizeRw"] = json!(written);
             }
-            if let Some(size) = sizes.get(&container.fixed.image_id) {
+            if let Some(size) = sizes.get(&container.config.image_id) {
                 entry["SizeRootFs"] = json!(size + written);
             }
             containers.push(entry);

@@ -9,10 +9,10 @@ use crate::raw;
 /// How long nothing has to happen before it is worth it: most containers that end soon never come to it.
 pub(crate) const AFTER: Duration = Duration::from_secs(2);
 
-pub(crate) fn rest() {
+pub(crate) fn trim() {
     raw::trim_heap();
     for mapping in unwritten(&std::fs::read_to_string("/proc/self/smaps").unwrap_or_default()) {
-        raw::let_go(mapping);
+        raw::discard_pages(mapping);
     }
 }
 
@@ -65,7 +65,7 @@ Anonymous: 0 kB
     #[test]
     fn this_program_goes_on_after_it() {
         let words: Vec<String> = (0..1000).map(|number| number.to_string()).collect();
-        rest();
+        trim();
         assert_eq!(words.iter().filter(|word| word.ends_with('7')).count(), 100);
     }
 }

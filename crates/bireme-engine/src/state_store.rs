@@ -33,9 +33,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::EngineError;
-use crate::container::Moving;
+use crate::container::MutableState;
 use crate::record::{Kind, Records};
-use crate::view::{Fixed, Network, Volume};
+use crate::view::{Config, Network, Volume};
 
 const SCHEMA_VERSION: i64 = 1;
 
@@ -54,7 +54,7 @@ const GENERATION: &str = "
 
 /// A handle on the database; clones share one connection.
 #[derive(Clone)]
-pub(crate) struct Memory {
+pub(crate) struct StateStore {
     connection: Arc<Mutex<Connection>>,
     records: Records,
     data_root: PathBuf,
@@ -91,9 +91,10 @@ pub(crate) enum Sync {
 
 /// The copy of what moves of a workload.
 #[derive(Deserialize)]
-struct MovingRecord<M> {
+struct MutableRecord<M> {
     name: String,
-    moving: M,
+    #[serde(rename = "moving")]
+    mutable: M,
 }
 
 /// When a record was written; of anything that has no such time, none.
@@ -103,7 +104,7 @@ struct Written {
     written: i64,
 }
 
-impl Memory {
+impl StateStore {
     /// Opens the database, or makes one anew from what there is: the newest copy of it that can be read, and the records.
     ///
     /// # Errors
@@ -201,10 +202,10 @@ impl Memory {
         for record in self.records.names(Kind::Workload) {
             let Some(id) = record.strip_suffix(".fixed").filter(|id| WorkloadId::parse(id).is_ok()) else { continue };
             let row = rows.get(id);
-            let newest = self.records.get::<MovingRecord<Moving>>(Kind::Workload, &format!("{id}.moving"));
-            if let (Some([_, fixed, moving]), Some(newest)) = (row, &newest)
-                && written(moving) >= newest.moving.written
-                && serde_json::from_str::<Fixed>(fixed).is_ok()
+            let newest = self.records.get::<MutableRecord<MutableState>>(Kind::Workload, &format!("{id}.moving"));
+            if let (Some([_, config, mutable]), Some(newest)) = (row, &newest)
+                && written(mutable) >= newest.mutable.written
+                && serde_json::from_str::<Config>(config).is_ok()
             {
                 continue;
             }
@@ -212,13 +213,13 @@ impl Memory {
                 self.forget_copies(Kind::Workload, id);
                 continue;
             }
-            let fixed = self.records.get::<Fixed>(Kind::Workload, &record);
-            let (Some(fixed), Some(newest)) = (fixed.filter(|fixed| fixed.spec.id.as_str() == id), newest) else {
+            let config = self.records.get::<Config>(Kind::Workload, &record);
+            let (Some(config), Some(newest)) = (config.filter(|config| config.spec.id.as_str() == id), newest) else {
                 continue;
             };
             let mut name = newest.name;
             if row.is_none_or(|[known, ..]| *known != name) && !names.insert(name.clone()) {
-                name = format!("{name}-{}", fixed.spec.id.short());
+                name = format!("{name}-{}", config.spec.id.short());
             }
             tracing::warn!(
                 workload.id = id,
@@ -226,21 +227,21 @@ impl Memory {
                 "a container that the database did not know, or knew an older state of, is taken up from its record"
             );
             // This alone keeps the engine from starting: what it did not know it would end as a stranger's.
-            let (fixed, moving) = (json(&fixed), json(&newest.moving));
+            let (config, mutable) = (json(&config), json(&newest.mutable));
             let add = || {
                 connection.execute(
                     "insert or replace into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
-                    params![id, name, fixed, moving],
+                    params![id, name, config, mutable],
                 )
             };
             self.ballast.with_room(add).map_err(failed)?;
         }
-        for (id, [name, fixed, moving]) in &rows {
+        for (id, [name, config, mutable]) in &rows {
             // Of an engine that kept no records yet.
             if !self.records.has(Kind::Workload, &format!("{id}.fixed"))
                 || !self.records.has(Kind::Workload, &format!("{id}.moving"))
             {
-                for copy in copies_of_workload(id, name, Some(fixed), moving) {
+                for copy in copies_of_workload(id, name, Some(config), mutable) {
                     self.copy(copy);
                 }
             }
@@ -450,11 +451,11 @@ impl Memory {
         &self,
         id: &str,
         name: &str,
-        fixed: &impl Serialize,
-        moving: &impl Serialize,
+        config: &impl Serialize,
+        mutable: &impl Serialize,
         sync: Sync,
     ) -> Result<(), EngineError> {
-        let row = (id.to_owned(), name.to_owned(), json(fixed), json(moving));
+        let row = (id.to_owned(), name.to_owned(), json(config), json(mutable));
         let copies = copies_of_workload(id, name, Some(&row.2), &row.3);
         self.write(format!("container {name}"), sync, Room::Left, copies, move |db| {
             db.prepare_cached("insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)")?
@@ -468,9 +469,9 @@ impl Memory {
         &self,
         id: &str,
         name: &str,
-        moving: &impl Serialize,
+        mutable: &impl Serialize,
     ) -> Result<(), EngineError> {
-        let row = (id.to_owned(), name.to_owned(), json(moving));
+        let row = (id.to_owned(), name.to_owned(), json(mutable));
         let copies = copies_of_workload(id, name, None, &row.2);
         self.write(format!("the state of container {name}"), Sync::Normal, Room::HeldBack, copies, move |db| {
             db.prepare_cached("update workloads set name = ?2, moving = ?3 where id = ?1")?
@@ -503,10 +504,10 @@ impl Memory {
         })?
         .into_iter()
         .filter(|[id, ..]| !self.owes(Kind::Workload, id))
-        .filter_map(|[id, name, fixed, moving]| {
-            let fixed = at_home(&id, fixed, &self.data_root);
+        .filter_map(|[id, name, config, mutable]| {
+            let config = at_home(&id, config, &self.data_root);
             // One that cannot be read is no reason to do without all others; it stays where it is.
-            let read = parse(&name, &fixed).and_then(|fixed| Ok((name.clone(), fixed, parse(&name, &moving)?)));
+            let read = parse(&name, &config).and_then(|config| Ok((name.clone(), config, parse(&name, &mutable)?)));
             read.inspect_err(|error| {
                 tracing::error!(name, error = error as &dyn std::error::Error, "a container is left out");
             })
@@ -562,7 +563,7 @@ impl Memory {
         .await
     }
 
-    /// As [`Memory::delete_workload`].
+    /// As [`StateStore::delete_workload`].
     pub(crate) async fn delete_volume(&self, name: &str) -> bool {
         self.forget(Kind::Volume, name, Sync::Full, vec![Copy::Forget(Kind::Volume, name.to_owned())]).await
     }
@@ -604,7 +605,7 @@ impl Memory {
 
 /// The record of a workload with its paths below this data root. It may have been moved since, or copied: what is written then
 /// would be written into the files of the other.
-fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
+fn at_home(id: &str, config: String, data_root: &Path) -> String {
     /// Nothing but what is the engine's own: a container may have the same path among its words.
     fn replace(value: &mut Value, old: &str, new: &str) {
         const OURS: [&str; 3] = ["/containers/", "/images/", "/volumes/"];
@@ -629,7 +630,9 @@ fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
             Value::Null | Value::Bool(_) | Value::Number(_) => None,
         }
     }
-    let (Some(new), Ok(mut value)) = (data_root.to_str(), serde_json::from_str::<Value>(&fixed)) else { return fixed };
+    let (Some(new), Ok(mut value)) = (data_root.to_str(), serde_json::from_str::<Value>(&config)) else {
+        return config;
+    };
     let own = format!("/containers/{id}/");
     let places = [("/log_path", own.as_str()), ("/program", &own), ("/program", "/images/")];
     let old = places.into_iter().find_map(|(place, own)| root_of(value.pointer(place)?, own)).map(str::to_owned);
@@ -644,7 +647,7 @@ fn at_home(id: &str, fixed: String, data_root: &Path) -> String {
             }
             value.to_string()
         }
-        _ => fixed,
+        _ => config,
     }
 }
 
@@ -767,15 +770,15 @@ fn forgetting(kind: Kind) -> &'static str {
     }
 }
 
-fn written(moving: &str) -> i64 {
-    serde_json::from_str::<Written>(moving).map_or(i64::MIN, |record| record.written)
+fn written(mutable: &str) -> i64 {
+    serde_json::from_str::<Written>(mutable).map_or(i64::MIN, |record| record.written)
 }
 
-fn copies_of_workload(id: &str, name: &str, fixed: Option<&str>, moving: &str) -> Vec<Copy> {
-    let moving = format!("{{\"name\":{},\"moving\":{moving}}}", json(&name));
+fn copies_of_workload(id: &str, name: &str, config: Option<&str>, mutable: &str) -> Vec<Copy> {
+    let mutable = format!("{{\"name\":{},\"moving\":{mutable}}}", json(&name));
     let mut copies: Vec<_> =
-        fixed.into_iter().map(|text| Copy::Put(Kind::Workload, format!("{id}.fixed"), text.to_owned())).collect();
-    copies.push(Copy::Put(Kind::Workload, format!("{id}.moving"), moving));
+        config.into_iter().map(|text| Copy::Put(Kind::Workload, format!("{id}.fixed"), text.to_owned())).collect();
+    copies.push(Copy::Put(Kind::Workload, format!("{id}.moving"), mutable));
     copies
 }
 
@@ -803,18 +806,18 @@ mod tests {
     #[tokio::test]
     async fn remembers_across_openings_and_refuses_a_newer_schema() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = StateStore::open(folder.path()).unwrap();
         memory.insert_workload("1", "web", &"fixed", &1, Sync::Normal).await.unwrap();
         assert!(memory.insert_workload("2", "web", &"fixed", &1, Sync::Normal).await.is_err(), "names are unique");
         memory.update_workload("1", "www", &2).await.unwrap();
         drop(memory);
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = StateStore::open(folder.path()).unwrap();
         assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)]);
         assert!(memory.delete_workload("1").await);
         assert!(memory.workloads::<String, i32>().unwrap().is_empty());
         memory.connection.lock().pragma_update(None, "user_version", 99).unwrap();
         drop(memory);
-        let refusal = Memory::open(folder.path()).err().unwrap().to_string();
+        let refusal = StateStore::open(folder.path()).err().unwrap().to_string();
         assert!(refusal.contains("schema version 99"), "{refusal}");
     }
 
@@ -833,7 +836,7 @@ mod tests {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
         };
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = StateStore::open(folder.path()).unwrap();
         memory.put_network(&network("1")).await.unwrap();
         assert!(memory.put_network(&network("2")).await.is_err(), "names are unique");
         let unread = "insert into networks (id, name, record) values ('3', 'back', 'nonsense')";
@@ -844,7 +847,7 @@ mod tests {
         // What an older version left of one that another took the name of goes.
         memory.copy(Copy::Put(Kind::Network, "2".repeat(64), json(&network("2"))));
         drop(memory);
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = StateStore::open(folder.path()).unwrap();
         assert_eq!(memory.networks().unwrap(), [network("1")]);
         assert_eq!(memory.records.names(Kind::Network).into_iter().collect::<Vec<_>>(), ["1".repeat(64)]);
     }
@@ -861,7 +864,7 @@ mod tests {
         }
     }
 
-    fn names(memory: &Memory) -> Vec<String> {
+    fn names(memory: &StateStore) -> Vec<String> {
         memory.volumes().unwrap().into_iter().map(|volume| volume.name).collect()
     }
 
@@ -869,7 +872,7 @@ mod tests {
     async fn volumes_come_from_their_records_and_folders_when_the_database_is_lost() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path();
-        let memory = Memory::open(root).unwrap();
+        let memory = StateStore::open(root).unwrap();
         let recorded = volume(root, "recorded");
         std::fs::create_dir_all(&recorded.mountpoint).unwrap();
         memory.put_volume(&recorded).await.unwrap();
@@ -882,7 +885,7 @@ mod tests {
         }
         std::fs::write(root.join("volumes/file"), "x").unwrap();
         std::os::unix::fs::symlink("/etc", root.join("volumes/link")).unwrap();
-        let memory = Memory::open(root).unwrap();
+        let memory = StateStore::open(root).unwrap();
         assert_eq!(names(&memory), ["adopted", "recorded"]);
         let [adopted, again] = &memory.volumes().unwrap()[..] else { panic!("two") };
         assert_eq!(*again, recorded);
@@ -890,14 +893,14 @@ mod tests {
         // Adopted once, it has a record like any other.
         drop(memory);
         std::fs::remove_file(root.join("engine.db")).unwrap();
-        assert_eq!(names(&Memory::open(root).unwrap()), ["adopted", "recorded"]);
+        assert_eq!(names(&StateStore::open(root).unwrap()), ["adopted", "recorded"]);
     }
 
     #[tokio::test]
     async fn a_copy_of_the_database_brings_back_no_volume_that_was_removed() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path();
-        let memory = Memory::open(root).unwrap();
+        let memory = StateStore::open(root).unwrap();
         for name in ["removed", "stays"] {
             let volume = volume(root, name);
             std::fs::create_dir_all(&volume.mountpoint).unwrap();
@@ -910,12 +913,12 @@ mod tests {
         for name in ["engine.db", "engine.db-wal", "engine.db-shm"] {
             let _ = std::fs::remove_file(root.join(name));
         }
-        let memory = Memory::open(root).unwrap();
+        let memory = StateStore::open(root).unwrap();
         assert_eq!(names(&memory), ["stays"]);
         // A folder that is gone from a database that is whole is made again, so that what mounts it starts.
         std::fs::remove_dir_all(root.join("volumes/stays")).unwrap();
         drop(memory);
-        assert_eq!(names(&Memory::open(root).unwrap()), ["stays"]);
+        assert_eq!(names(&StateStore::open(root).unwrap()), ["stays"]);
         assert!(root.join("volumes/stays/_data").is_dir());
     }
 
@@ -923,14 +926,14 @@ mod tests {
     async fn a_removal_that_cannot_be_remembered_is_carried_out_all_the_same() {
         let temp = tempfile::tempdir().unwrap();
         let root = temp.path();
-        let memory = Memory::open(root).unwrap();
+        let memory = StateStore::open(root).unwrap();
         for name in ["gone", "stays"] {
             let volume = volume(root, name);
             std::fs::create_dir_all(&volume.mountpoint).unwrap();
             memory.put_volume(&volume).await.unwrap();
         }
         // As on a disk that has no room at all.
-        let full = |memory: &Memory, full: bool| {
+        let full = |memory: &StateStore, full: bool| {
             memory.lock().pragma_update(None, "query_only", full).unwrap();
         };
         std::fs::create_dir_all(root.join("volumes/.removed")).unwrap();
@@ -943,13 +946,13 @@ mod tests {
         memory.put_volume(&volume(root, "new")).await.unwrap();
         assert!(!memory.owes(Kind::Volume, "gone"));
         drop(memory);
-        assert_eq!(names(&Memory::open(root).unwrap()), ["new", "stays"]);
+        assert_eq!(names(&StateStore::open(root).unwrap()), ["new", "stays"]);
     }
 
     #[tokio::test]
     async fn one_record_that_cannot_be_read_costs_no_other() {
         let temp = tempfile::tempdir().unwrap();
-        let memory = Memory::open(temp.path()).unwrap();
+        let memory = StateStore::open(temp.path()).unwrap();
         memory.insert_workload("1", "good", &"fixed", &1, Sync::Full).await.unwrap();
         memory.insert_workload("2", "bad", &7, &1, Sync::Normal).await.unwrap();
         assert_eq!(memory.workloads::<String, i32>().unwrap().len(), 1);

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::container::{Handle, Moving};
+use crate::container::{Handle, MutableState};
 use crate::engine::{self, Engine};
-use crate::lifecycle::{self, Answer, Ask, Happened};
-use crate::request::{EndpointRequest, Remove, RestartPolicy, Update};
+use crate::lifecycle::{self, Operation, Transition, Verdict};
+use crate::request::{EndpointRequest, RemoveRequest, RestartPolicy, Update};
 use crate::restart::BackOff;
 use crate::view::{Ended, Health, Status};
 use crate::{EngineError, health, update};
@@ -58,16 +58,16 @@ pub(crate) enum Command {
         reply: Reply<()>,
     },
     Remove {
-        how: Remove,
+        how: RemoveRequest,
         reply: Reply<()>,
     },
 }
 
-pub(crate) struct Owner {
+pub(crate) struct WorkloadActor {
     engine: Engine,
     handle: Arc<Handle>,
     name: String,
-    moving: Moving,
+    mutable: MutableState,
     back_off: BackOff,
     restart_at: Option<Instant>,
     /// The end of what runs now; a new channel at each start, so that a late end of an earlier run is not seen.
@@ -84,13 +84,13 @@ pub(crate) struct Owner {
     removals: u32,
 }
 
-impl Owner {
-    pub(crate) fn new(engine: Engine, handle: Arc<Handle>, name: String, moving: Moving) -> Self {
+impl WorkloadActor {
+    pub(crate) fn new(engine: Engine, handle: Arc<Handle>, name: String, mutable: MutableState) -> Self {
         Self {
             engine,
             handle,
             name,
-            moving,
+            mutable,
             back_off: BackOff::default(),
             restart_at: None,
             end: None,
@@ -109,7 +109,7 @@ impl Owner {
         self.engine.has_mounted(&self.handle);
         self.mounted = true;
         self.watch_end(workload);
-        let ran = self.moving.state.started_at.map_or(0, |at| now_nanos().saturating_sub(at)).max(0) as u64;
+        let ran = self.mutable.state.started_at.map_or(0, |at| now_nanos().saturating_sub(at)).max(0) as u64;
         self.started = Instant::now().checked_sub(Duration::from_nanos(ran));
         self.begin_probes();
     }
@@ -130,7 +130,7 @@ impl Owner {
 
     /// A back-off that an earlier daemon did not live to see the end of.
     pub(crate) fn settle(&mut self) {
-        self.happened(Happened::Ended);
+        self.happened(Transition::Ended);
     }
 
     /// Has it started as soon as the task runs, for restart policies at engine start.
@@ -140,7 +140,7 @@ impl Owner {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
         // Its removal failed under an earlier engine, or was not begun.
-        if self.handle.fixed.auto_remove && matches!(self.moving.state.status, Status::Exited | Status::Dead) {
+        if self.handle.config.auto_remove && matches!(self.mutable.state.status, Status::Exited | Status::Dead) {
             self.remove_at = Some(Instant::now());
         }
         loop {
@@ -176,33 +176,33 @@ impl Owner {
     async fn on_command(&mut self, command: Command) -> bool {
         match command {
             Command::Start(reply) => {
-                let result = match self.may(Ask::Start) {
-                    Ok(Answer::Already) => {
+                let result = match self.may(Operation::Start) {
+                    Ok(Verdict::Already) => {
                         Err(EngineError::NotModified { message: format!("container {} is already started", self.name) })
                     }
                     Ok(_) => {
-                        self.moving.stopped = false;
-                        self.moving.restart_count = 0;
+                        self.mutable.stopped = false;
+                        self.mutable.restart_count = 0;
                         self.start().await
                     }
                     Err(error) => Err(error),
                 };
                 let failed = matches!(&result, Err(error) if !matches!(error, EngineError::NotModified { .. }));
                 let gone = failed
-                    && self.handle.fixed.auto_remove
-                    && !self.moving.state.status.is_alive()
+                    && self.handle.config.auto_remove
+                    && !self.mutable.state.status.is_alive()
                     && self.remove_by_itself().await;
                 let _ = reply.send(result);
                 return gone;
             }
             Command::Ending(reply) => {
-                self.moving.stopped = true;
-                if self.restart_at.take().is_some() && self.moving.state.status == Status::Restarting {
-                    self.happened(Happened::Ended);
-                    self.handle.ended(Ended { code: self.moving.state.exit_code, error: None });
+                self.mutable.stopped = true;
+                if self.restart_at.take().is_some() && self.mutable.state.status == Status::Restarting {
+                    self.happened(Transition::Ended);
+                    self.handle.ended(Ended { code: self.mutable.state.exit_code, error: None });
                 }
                 self.remember_or_log().await;
-                let _ = reply.send(Ok(self.moving.state.status.is_alive()));
+                let _ = reply.send(Ok(self.mutable.state.status.is_alive()));
             }
             Command::Pause(reply) => {
                 let _ = reply.send(self.pause(true).await);
@@ -212,14 +212,14 @@ impl Owner {
             }
             Command::Rename { to, reply } => {
                 let before = std::mem::replace(&mut self.name, to);
-                self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
+                self.engine.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
                 let result = self.remember().await.map(|()| before.clone());
                 if result.is_err() {
                     self.name = before;
-                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.moving);
+                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
                 } else {
                     self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
-                    self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
+                    self.engine.names_changed(self.handle.id(), &self.mutable.endpoints).await;
                     if let Some(workload) = self.handle.workload() {
                         let _ = self.handle.unless_hurried(workload.renamed(&self.name)).await;
                     }
@@ -227,12 +227,12 @@ impl Owner {
                 let _ = reply.send(result);
             }
             Command::Unlink { alias, reply } => {
-                self.moving.unlinked.insert(alias.clone());
+                self.mutable.unlinked.insert(alias.clone());
                 let result = self.remember().await;
                 if result.is_err() {
-                    self.moving.unlinked.remove(&alias);
+                    self.mutable.unlinked.remove(&alias);
                 }
-                self.handle.publish(&self.name, &self.moving);
+                self.handle.publish(&self.name, &self.mutable);
                 let _ = reply.send(result);
             }
             Command::Update { change, reply } => {
@@ -240,21 +240,21 @@ impl Owner {
             }
             // A probe that began before the end has nothing to say about what came after it.
             Command::Probed { run, health } => {
-                if run == self.runs && self.moving.state.status.is_alive() {
+                if run == self.runs && self.mutable.state.status.is_alive() {
                     self.on_probe(health).await;
                 }
             }
             Command::Connect { network, request, reply } => {
-                let alive = self.moving.state.status.is_alive();
+                let alive = self.mutable.state.status.is_alive();
                 let result = self
                     .engine
-                    .connect_endpoint(&self.handle, &self.name, &mut self.moving, &network, request, alive)
+                    .connect_endpoint(&self.handle, &self.name, &mut self.mutable, &network, request, alive)
                     .await;
                 self.remember_or_log().await;
                 let _ = reply.send(result);
             }
             Command::Disconnect { network, reply } => {
-                let result = self.engine.disconnect_endpoint(&self.handle, &mut self.moving, &network).await;
+                let result = self.engine.disconnect_endpoint(&self.handle, &mut self.mutable, &network).await;
                 self.remember_or_log().await;
                 let _ = reply.send(result);
             }
@@ -268,27 +268,27 @@ impl Owner {
         false
     }
 
-    fn may(&self, ask: Ask) -> Result<Answer, EngineError> {
-        match lifecycle::may(self.moving.state.status, ask) {
-            Answer::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.handle.id(), why))),
+    fn may(&self, ask: Operation) -> Result<Verdict, EngineError> {
+        match lifecycle::may(self.mutable.state.status, ask) {
+            Verdict::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.handle.id(), why))),
             answer => Ok(answer),
         }
     }
 
-    fn happened(&mut self, happened: Happened) {
-        match lifecycle::after(self.moving.state.status, happened) {
-            Ok(status) => self.moving.state.status = status,
+    fn happened(&mut self, happened: Transition) {
+        match lifecycle::after(self.mutable.state.status, happened) {
+            Ok(status) => self.mutable.state.status = status,
             Err((status, happened)) => {
                 tracing::error!(workload.id = self.handle.id(), ?status, ?happened, "impossible change of state")
             }
         }
-        self.handle.publish(&self.name, &self.moving);
+        self.handle.publish(&self.name, &self.mutable);
     }
 
     async fn remember(&mut self) -> Result<(), EngineError> {
-        self.handle.publish(&self.name, &self.moving);
-        self.moving.written = now_nanos();
-        self.engine.memory().update_workload(self.handle.id(), &self.name, &self.moving).await
+        self.handle.publish(&self.name, &self.mutable);
+        self.mutable.written = now_nanos();
+        self.engine.store().update_workload(self.handle.id(), &self.name, &self.mutable).await
     }
 
     async fn remember_or_log(&mut self) {
@@ -307,15 +307,15 @@ impl Owner {
         let _tree = handle.unless_hurried(handle.tree()).await??;
         match self.launch().await {
             Ok(workload) => {
-                let state = &mut self.moving.state;
+                let state = &mut self.mutable.state;
                 state.pid = workload.pid();
                 state.exit_code = 0;
                 state.error = String::new();
                 state.oom_killed = false;
                 state.started_at = Some(now_nanos());
-                self.moving.health = None;
+                self.mutable.health = None;
                 self.started = Some(Instant::now());
-                self.happened(Happened::Started);
+                self.happened(Transition::Started);
                 let remembered = self.remember().await;
                 self.watch_end(workload.clone());
                 if let Err(error) = remembered {
@@ -328,8 +328,8 @@ impl Owner {
                 Ok(())
             }
             Err(error) => {
-                self.give_back().await;
-                let state = &mut self.moving.state;
+                self.release_resources().await;
+                let state = &mut self.mutable.state;
                 state.pid = None;
                 state.error = error.to_string();
                 state.exit_code = match &error {
@@ -337,10 +337,10 @@ impl Owner {
                     _ => 128,
                 };
                 state.finished_at = Some(now_nanos());
-                self.happened(Happened::StartFailed);
+                self.happened(Transition::StartFailed);
                 self.remember_or_log().await;
                 // A client that waits for the end or the removal is told the code.
-                self.handle.ended(Ended { code: self.moving.state.exit_code, error: None });
+                self.handle.ended(Ended { code: self.mutable.state.exit_code, error: None });
                 Err(error)
             }
         }
@@ -349,21 +349,21 @@ impl Owner {
     /// Places it on its networks, makes it ready, connects waiting clients, lets it go. Undoes what it did on error,
     /// except for the placing.
     async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
-        self.handle.executor.announce();
-        let placed = self.engine.place(&self.handle, &self.name, &mut self.moving).await?;
+        self.handle.executor.prewarm();
+        let placed = self.engine.attach_network(&self.handle, &self.name, &mut self.mutable).await?;
         self.engine.emit_mounts("mount", &self.handle);
         self.mounted = true;
-        let dirs = self.engine.dirs(&self.handle.fixed.spec.id);
+        let dirs = self.engine.dirs(&self.handle.config.spec.id);
         dirs.make().await?;
         self.engine.mount_volumes(&self.handle).await?;
         let spec = self.spec();
         let prepared = Prepared {
             // It may have been renamed since it was created.
             spec: WorkloadSpec { name: self.name.clone(), env: [placed.env, spec.env].concat(), ..spec },
-            program: self.handle.fixed.program.clone(),
+            program: self.handle.config.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),
-            log: engine::log_target(&self.handle.fixed),
+            log: engine::log_target(&self.handle.config),
             network: placed.network,
             listeners: placed.listeners,
             networks: placed.networks,
@@ -412,13 +412,13 @@ impl Owner {
         }
     }
 
-    /// Gives back what [`Owner::launch`] took: its place on networks, its volumes.
-    async fn give_back(&mut self) {
+    /// Gives back what [`WorkloadActor::launch`] took: its place on networks, its volumes.
+    async fn release_resources(&mut self) {
         if std::mem::take(&mut self.mounted) {
             self.engine.emit_mounts("unmount", &self.handle);
         }
-        self.engine.unplace(&self.handle, &mut self.moving).await;
-        self.engine.names_changed(self.handle.id(), &self.moving.endpoints).await;
+        self.engine.detach_network(&self.handle, &mut self.mutable).await;
+        self.engine.names_changed(self.handle.id(), &self.mutable.endpoints).await;
         self.engine.unmount_volumes(&self.handle).await;
     }
 
@@ -440,15 +440,15 @@ impl Owner {
     fn begin_probes(&mut self) {
         self.run = CancellationToken::new();
         self.runs += 1;
-        if let Some(check) = health::effective(&self.handle.fixed) {
-            let known = self.moving.health.get_or_insert_with(Health::starting).clone();
-            self.handle.publish(&self.name, &self.moving);
+        if let Some(check) = health::effective(&self.handle.config) {
+            let known = self.mutable.health.get_or_insert_with(Health::starting).clone();
+            self.handle.publish(&self.name, &self.mutable);
             let ran = self.started.map_or(Duration::ZERO, |at| at.elapsed());
             let (handle, run, number) = (self.handle.clone(), self.run.clone(), self.runs);
             let engine = self.engine.clone();
             self.engine.spawn(async move { health::probe(engine, handle, check, known, ran, run, number).await });
         } else {
-            self.moving.health = None;
+            self.mutable.health = None;
         }
     }
 
@@ -458,17 +458,17 @@ impl Owner {
         self.run.cancel();
         let workload = self.handle.workload();
         self.handle.set_workload(None);
-        self.give_back().await;
+        self.release_resources().await;
         if let Some(workload) = workload
             && let Err(error) = workload.delete().await
         {
             tracing::warn!(workload.id = self.handle.id(), %error, "something of an ended workload could not be cleared away");
         }
         // What does not run is not well. Source: moby's `CloseMonitorChannel`.
-        if let Some(health) = &mut self.moving.health {
+        if let Some(health) = &mut self.mutable.health {
             health.status = "unhealthy".to_owned();
         }
-        let state = &mut self.moving.state;
+        let state = &mut self.mutable.state;
         state.pid = None;
         state.exit_code = exit.code;
         state.oom_killed = exit.oom_killed;
@@ -476,18 +476,18 @@ impl Owner {
         state.finished_at = Some(exit.finished_at);
         let ran = self.started.take().map_or(Duration::ZERO, |at| at.elapsed());
         let delay = self.back_off.after_end(
-            self.moving.restart,
+            self.mutable.restart,
             exit.code,
-            self.moving.stopped,
+            self.mutable.stopped,
             ran,
-            self.moving.restart_count,
+            self.mutable.restart_count,
         );
         match delay {
             Some(delay) => {
                 self.restart_at = Some(Instant::now() + delay);
-                self.happened(Happened::EndedToRestart);
+                self.happened(Transition::EndedToRestart);
             }
-            None => self.happened(Happened::Ended),
+            None => self.happened(Transition::Ended),
         }
         if exit.oom_killed {
             self.handle.emit(&self.engine, "oom", []);
@@ -498,7 +498,7 @@ impl Owner {
             "die",
             [("exitCode", exit.code.to_string().as_str()), ("execDuration", &duration)],
         );
-        let remove = self.handle.fixed.auto_remove && delay.is_none();
+        let remove = self.handle.config.auto_remove && delay.is_none();
         if !remove {
             self.remember_or_log().await;
         }
@@ -508,7 +508,7 @@ impl Owner {
 
     /// Answers true when it is gone; otherwise it is tried again later, as nobody else will.
     async fn remove_by_itself(&mut self) -> bool {
-        let Err(error) = self.remove(Remove { force: false, volumes: true }).await else { return true };
+        let Err(error) = self.remove(RemoveRequest { force: false, volumes: true }).await else { return true };
         let pause = removal_pause(self.removals);
         self.removals += 1;
         self.remove_at = Some(Instant::now() + pause);
@@ -522,14 +522,14 @@ impl Owner {
     }
 
     async fn on_restart_due(&mut self) {
-        self.moving.restart_count += 1;
+        self.mutable.restart_count += 1;
         if let Err(error) = self.start().await {
             tracing::info!(workload.id = self.handle.id(), error = &error as &dyn std::error::Error, "restart failed");
-            let code = self.moving.state.exit_code;
-            let (policy, restarts) = (self.moving.restart, self.moving.restart_count);
-            if let Some(delay) = self.back_off.after_end(policy, code, self.moving.stopped, Duration::ZERO, restarts) {
+            let code = self.mutable.state.exit_code;
+            let (policy, restarts) = (self.mutable.restart, self.mutable.restart_count);
+            if let Some(delay) = self.back_off.after_end(policy, code, self.mutable.stopped, Duration::ZERO, restarts) {
                 self.restart_at = Some(Instant::now() + delay);
-                self.happened(Happened::EndedToRestart);
+                self.happened(Transition::EndedToRestart);
                 self.remember_or_log().await;
             }
         }
@@ -537,8 +537,8 @@ impl Owner {
 
     /// What it runs as: as created, but for the limits that were changed since.
     fn spec(&self) -> WorkloadSpec {
-        let mut spec = self.handle.fixed.spec.clone();
-        if let Some(resources) = &self.moving.resources {
+        let mut spec = self.handle.config.spec.clone();
+        if let Some(resources) = &self.mutable.resources {
             spec.resources = resources.clone();
         }
         spec
@@ -547,19 +547,19 @@ impl Owner {
     async fn update(&mut self, change: Update) -> Result<Vec<String>, EngineError> {
         let id = self.handle.id();
         let cannot = |why: &str| EngineError::conflict(format!("Cannot update container {id}: {why}"));
-        if matches!(self.moving.state.status, Status::Removing | Status::Dead) {
+        if matches!(self.mutable.state.status, Status::Removing | Status::Dead) {
             return Err(cannot("container is marked for removal and cannot be \"update\""));
         }
-        if self.handle.fixed.auto_remove && change.restart.is_some_and(|restart| restart != RestartPolicy::No) {
+        if self.handle.config.auto_remove && change.restart.is_some_and(|restart| restart != RestartPolicy::No) {
             return Err(cannot("Restart policy cannot be updated because AutoRemove is enabled for the container"));
         }
         let mut spec = self.spec();
         let before = spec.resources.clone();
         spec.resources = update::merge(&before, &change.resources).map_err(cannot)?;
         if spec.resources != before {
-            self.handle.executor.check(&spec, &self.handle.fixed.program).await?;
+            self.handle.executor.check(&spec, &self.handle.config.program).await?;
         }
-        let running = self.handle.workload().filter(|_| self.moving.state.status.is_alive());
+        let running = self.handle.workload().filter(|_| self.mutable.state.status.is_alive());
         if let Some(workload) = running.filter(|_| spec.resources != before) {
             let limits = workload.as_limits().ok_or_else(|| {
                 EngineError::unsupported(format!(
@@ -574,11 +574,11 @@ impl Owner {
         // Of what was asked now; what was set before has been told before.
         let asked = WorkloadSpec { resources: change.resources.clone(), ..spec.clone() };
         let warnings = self.handle.executor.warnings(&asked);
-        let (resources, restart) = (self.moving.resources.clone(), self.moving.restart);
-        self.moving.resources = Some(spec.resources);
-        self.moving.restart = change.restart.unwrap_or(restart);
+        let (resources, restart) = (self.mutable.resources.clone(), self.mutable.restart);
+        self.mutable.resources = Some(spec.resources);
+        self.mutable.restart = change.restart.unwrap_or(restart);
         if let Err(error) = self.remember().await {
-            (self.moving.resources, self.moving.restart) = (resources, restart);
+            (self.mutable.resources, self.mutable.restart) = (resources, restart);
             return Err(error);
         }
         self.handle.emit(&self.engine, "update", []);
@@ -587,13 +587,13 @@ impl Owner {
 
     async fn on_probe(&mut self, health: Health) {
         let (status, streak) = (health.status.clone(), health.failing_streak);
-        let before = self.moving.health.replace(health);
+        let before = self.mutable.health.replace(health);
         let changed = before.as_ref().is_none_or(|before| before.status != status);
         // Each probe is shown, but only what a next engine would judge by is worth a write.
         if changed || before.is_none_or(|before| before.failing_streak != streak) {
             self.remember_or_log().await;
         } else {
-            self.handle.publish(&self.name, &self.moving);
+            self.handle.publish(&self.name, &self.mutable);
         }
         if changed {
             self.handle.emit(&self.engine, &format!("health_status: {status}"), []);
@@ -601,7 +601,7 @@ impl Owner {
     }
 
     async fn pause(&mut self, pause: bool) -> Result<(), EngineError> {
-        self.may(if pause { Ask::Pause } else { Ask::Unpause })?;
+        self.may(if pause { Operation::Pause } else { Operation::Unpause })?;
         let workload = self
             .handle
             .workload()
@@ -614,16 +614,16 @@ impl Owner {
         })?;
         let asked = if pause { power.pause() } else { power.resume() };
         self.handle.unless_hurried(asked).await??;
-        self.happened(if pause { Happened::Paused } else { Happened::Unpaused });
+        self.happened(if pause { Transition::Paused } else { Transition::Unpaused });
         self.handle.emit(&self.engine, if pause { "pause" } else { "unpause" }, []);
         self.remember().await
     }
 
-    async fn remove(&mut self, how: Remove) -> Result<(), EngineError> {
-        self.may(Ask::Remove { force: how.force })?;
+    async fn remove(&mut self, how: RemoveRequest) -> Result<(), EngineError> {
+        self.may(Operation::Remove { force: how.force })?;
         self.restart_at = None;
-        if self.moving.state.status.is_alive() {
-            self.moving.stopped = true;
+        if self.mutable.state.status.is_alive() {
+            self.mutable.stopped = true;
             let mut unreached = None;
             if let Some(workload) = self.handle.workload() {
                 match workload.signal(Signal::KILL).await {
@@ -645,20 +645,20 @@ impl Owner {
             if auto_removed {
                 return Ok(());
             }
-        } else if self.moving.state.status == Status::Restarting {
-            self.happened(Happened::Ended);
+        } else if self.mutable.state.status == Status::Restarting {
+            self.happened(Transition::Ended);
         }
         self.remove_at = None;
-        self.happened(Happened::RemovalBegan);
-        match self.engine.clear_away(&self.handle, how.volumes).await {
+        self.happened(Transition::RemovalBegan);
+        match self.engine.purge(&self.handle, how.volumes).await {
             Ok(()) => {
                 self.handle.emit(&self.engine, "destroy", []);
                 self.handle.gone();
                 Ok(())
             }
             Err(error) => {
-                self.moving.state.error = error.to_string();
-                self.happened(Happened::RemovalFailed);
+                self.mutable.state.error = error.to_string();
+                self.happened(Transition::RemovalFailed);
                 self.remember_or_log().await;
                 // Whoever waits for its removal would wait for ever. Source: moby's `SetRemovalError`.
                 self.handle.stays(&format!("container {} could not be removed: {}", self.handle.id(), told(&error)));

@@ -12,19 +12,19 @@ use futures::StreamExt as _;
 pub fn to_the_end(body: Body) -> Body {
     match body.is_end_stream() {
         true => body,
-        false => Body::from_stream(Heard(Some(body.into_data_stream()))),
+        false => Body::from_stream(DrainOnDrop(Some(body.into_data_stream()))),
     }
 }
 
 /// A body that is heard to its end even when whoever read it has had enough: a client that is still sending when the
 /// connection closes loses the answer that says why.
-struct Heard(Option<BodyDataStream>);
+struct DrainOnDrop(Option<BodyDataStream>);
 
 /// How long, and for how many bytes, a client that was refused is listened to.
 const PATIENCE: Duration = Duration::from_secs(30);
 const UNHEARD: usize = 4 << 30;
 
-impl futures::Stream for Heard {
+impl futures::Stream for DrainOnDrop {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -37,7 +37,7 @@ impl futures::Stream for Heard {
     }
 }
 
-impl Drop for Heard {
+impl Drop for DrainOnDrop {
     fn drop(&mut self) {
         let Some(mut rest) = self.0.take() else { return };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
