@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
@@ -614,7 +615,7 @@ fn write_archive(inner: &Inner, images: &[(Record, Option<Reference>)], out: imp
         for layer in &image.layers {
             let path = inner.blob_path(&layer.blob.digest);
             let file = std::fs::File::open(&path).during("open the layer", &path)?;
-            out.add(&blob_name(&layer.blob.digest), layer.blob.size, file)?;
+            out.add_layer(&layer.blob, file)?;
         }
         let manifest = Digest::of(&image.manifest);
         let config = Digest::of(&image.config);
@@ -666,12 +667,45 @@ fn write_archive(inner: &Inner, images: &[(Record, Option<Reference>)], out: imp
     inner.flush().map_err(|source| ImageError::Output { source })
 }
 
+/// Content that is hashed as it is read.
+struct Hashed<R> {
+    content: R,
+    hash: Sha256,
+}
+
+impl<R: io::Read> io::Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.content.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
 struct Out<W: io::Write> {
     tar: tar::Builder<W>,
     written: HashSet<String>,
 }
 
 impl<W: io::Write> Out<W> {
+    /// Adds a layer's blob, and sees whether it is what it is called: nobody could load an archive with another in it.
+    fn add_layer(&mut self, blob: &Descriptor, content: impl io::Read) -> Result<(), ImageError> {
+        let name = blob_name(&blob.digest);
+        if self.written.contains(&name) {
+            return Ok(());
+        }
+        let mut hashed = Hashed { content, hash: Sha256::new() };
+        self.add(&name, blob.size, &mut hashed)?;
+        let actual = Digest::from_hash(hashed.hash);
+        if actual != blob.digest {
+            return Err(ImageError::DigestMismatch {
+                what: format!("layer {}", blob.digest),
+                expected: blob.digest.clone(),
+                actual,
+            });
+        }
+        Ok(())
+    }
+
     /// Content that is not as long as is said would be read as something else, or something else as it.
     fn add(&mut self, name: &str, size: u64, content: impl io::Read) -> Result<(), ImageError> {
         if !self.written.insert(name.to_owned()) {

@@ -38,21 +38,25 @@ impl Challenge {
     /// What an answer asks for, of several the token.
     pub(crate) fn of(answer: &Response) -> Option<Self> {
         let all = answer.headers().get_all(header::WWW_AUTHENTICATE);
-        let mut all: Vec<Self> = all.iter().filter_map(|value| value.to_str().ok()).map(Self::parse).collect();
+        let mut all: Vec<Self> = all.iter().filter_map(|value| Self::parse(value.to_str().ok()?)).collect();
         let bearer = all.iter().position(|challenge| matches!(challenge, Self::Bearer { .. }));
         (!all.is_empty()).then(|| all.swap_remove(bearer.unwrap_or(0)))
     }
 
-    fn parse(text: &str) -> Self {
+    /// `None` for a scheme that is not spoken here: nobody's password is sent for one.
+    fn parse(text: &str) -> Option<Self> {
         let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+        if scheme.eq_ignore_ascii_case("basic") {
+            return Some(Self::Basic);
+        }
         if !scheme.eq_ignore_ascii_case("bearer") {
-            return Self::Basic;
+            return None;
         }
         let field = |name: &str| {
             let after = rest.split_once(&format!("{name}=\"")).map_or("", |(_, after)| after);
             after.split('"').next().unwrap_or_default().to_owned()
         };
-        Self::Bearer { realm: field("realm"), service: field("service") }
+        Some(Self::Bearer { realm: field("realm"), service: field("service") })
     }
 }
 
@@ -114,13 +118,16 @@ mod tests {
 
     #[test]
     fn challenges_are_read() {
-        assert_eq!(Challenge::parse(r#"Basic realm="x""#), Challenge::Basic);
+        assert_eq!(Challenge::parse(r#"Basic realm="x""#), Some(Challenge::Basic));
+        for other in ["Negotiate", "Digest realm=\"x\"", ""] {
+            assert_eq!(Challenge::parse(other), None, "{other}");
+        }
         assert_eq!(
             Challenge::parse(r#"Bearer realm="https://auth.example/token",service="registry.example",scope="a""#),
-            Challenge::Bearer {
+            Some(Challenge::Bearer {
                 realm: "https://auth.example/token".to_owned(),
                 service: "registry.example".to_owned()
-            }
+            })
         );
     }
 

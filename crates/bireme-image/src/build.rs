@@ -381,6 +381,7 @@ impl Build<'_> {
             let plural = if triggers.len() == 1 { "" } else { "s" };
             self.say(format!("# Executing {} build trigger{plural}\n", triggers.len()));
             for trigger in &triggers {
+                tokio::task::yield_now().await;
                 let instruction = onbuild::read(&text.from, trigger)?;
                 self.carry_out(dockerfile, &mut stage, &instruction).await?;
                 self.show(&stage)?;

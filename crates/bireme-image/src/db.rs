@@ -126,6 +126,43 @@ fn fault(attempt: &'static str) -> impl FnOnce(rusqlite::Error) -> ImageError {
     move |source| ImageError::Database { attempt, source }
 }
 
+/// Reads the digests of images and their layers: one that is none would keep the store from opening, or all images from being
+/// listed. What is made again when it is missed goes where it cannot be read.
+fn readable(connection: &Connection) -> rusqlite::Result<()> {
+    let read = |query: &str| -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(query)?;
+        let columns = statement.column_count();
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            (0..columns).try_for_each(|column| parsed::<Digest>(row, column).map(drop))?;
+        }
+        Ok(())
+    };
+    for query in [
+        "SELECT id, manifest_digest FROM images",
+        "SELECT diff_id, blob FROM layers",
+        "SELECT image FROM names",
+        "SELECT image, digest FROM repo_digests",
+        "SELECT diff_id FROM unpacked",
+    ] {
+        read(query)?;
+    }
+    for (table, query) in [
+        ("components", "SELECT image, digest FROM components"),
+        ("builds", "SELECT image FROM builds"),
+        ("steps", "SELECT diff_id FROM steps WHERE diff_id IS NOT NULL"),
+        ("packed", "SELECT diff_id, digest FROM packed"),
+        ("proven", "SELECT blob, diff_id FROM proven"),
+        ("unsynced", "SELECT diff_id FROM unsynced"),
+    ] {
+        if let Err(error) = read(query) {
+            tracing::warn!(table, %error, "a damaged part of the image database is forgotten: it is made again as it is missed");
+            connection.execute(&format!("DELETE FROM {table}"), [])?;
+        }
+    }
+    Ok(())
+}
+
 fn now() -> i64 {
     Utc::now().timestamp_millis()
 }
@@ -151,7 +188,7 @@ impl Db {
                 change.commit()
             };
             if missing.is_empty() {
-                return Ok(());
+                return readable(connection).map_err(|error| Trouble::Broken(error.to_string()));
             }
             add(connection).map_err(fault("create the tables")).map_err(Trouble::Other)
         };
@@ -485,6 +522,15 @@ impl Db {
     /// Whether any image or kept step of a build has this blob as a layer.
     pub(crate) fn uses_blob(&self, digest: &Digest) -> Result<bool, ImageError> {
         self.exists("SELECT 1 FROM layers WHERE blob = ?1 UNION ALL SELECT 1 FROM steps WHERE diff_id = ?1", digest)
+    }
+
+    /// Bytes of a blob, as images that have it as a layer record them.
+    pub(crate) fn size_of_blob(&self, digest: &Digest) -> Result<Option<u64>, ImageError> {
+        self.read("look up a layer", |db| {
+            let found = "SELECT size FROM layers WHERE blob = ?1 LIMIT 1";
+            let size = |row: &Row<'_>| Ok(row.get::<_, i64>(0)?.unsigned_abs());
+            db.prepare_cached(found)?.query_row([digest.as_str()], size).optional()
+        })
     }
 
     /// Whether any image or kept step of a build has this unpacked layer.

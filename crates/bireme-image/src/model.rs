@@ -229,11 +229,11 @@ pub(crate) struct ConfigFile {
     pub(crate) created: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) author: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub(crate) architecture: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_default")]
     pub(crate) os: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(default, deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub(crate) variant: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) comment: Option<String>,
@@ -456,7 +456,7 @@ pub struct ImageConfig {
     #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
     /// By name.
-    #[serde(deserialize_with = "null_default", skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(deserialize_with = "texts", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// A name or number.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -474,7 +474,24 @@ pub struct ImageConfig {
 
 /// The value of a set that is spelt as a map: `{}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<Braces>")]
 pub struct Empty {}
+
+/// What [`Empty`] is read from; null is as good, as in Go.
+#[derive(Deserialize)]
+struct Braces {}
+
+impl From<Option<Braces>> for Empty {
+    fn from(_: Option<Braces>) -> Self {
+        Self {}
+    }
+}
+
+/// A map of texts, of which null is the empty one, as in Go.
+fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let map = Option::<BTreeMap<String, Option<String>>>::deserialize(from)?.unwrap_or_default();
+    Ok(map.into_iter().map(|(name, text)| (name, text.unwrap_or_default())).collect())
+}
 
 /// Docker's health check; durations are in nanoseconds, 0 inherits the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -483,16 +500,16 @@ pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", "…"]`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub interval: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub timeout: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub start_period: i64,
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub start_interval: i64,
     /// Failures in a row until it counts as unhealthy.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub retries: i64,
 }
 
@@ -514,7 +531,7 @@ pub struct History {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// The step made no layer.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }
 
@@ -569,6 +586,23 @@ pub struct ImageSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_is_what_it_is_in_go() {
+        let text = br#"{"os":null,"architecture":"amd64","variant":null,"history":[{"empty_layer":null}],"config":{
+            "Volumes":{"/v":null},"ExposedPorts":{"80/tcp":null},"Labels":{"a":null,"b":"c"},"User":null,
+            "Healthcheck":{"Test":null,"Interval":null,"Retries":null}}}"#;
+        assert!(Counts::of(text).unwrap().check().is_ok());
+        let file = ConfigFile::parse(text, "x").unwrap();
+        assert_eq!((file.os.as_str(), file.variant.as_str(), file.history[0].empty_layer), ("", "", false));
+        assert!(file.config.volumes.contains_key("/v") && file.config.exposed_ports.contains_key("80/tcp"));
+        assert_eq!(file.config.labels.values().collect::<Vec<_>>(), ["", "c"]);
+        assert_eq!(file.config.healthcheck, Some(Healthcheck::default()));
+        for other in ["7", "\"x\"", "[1]"] {
+            let text = format!("{{\"config\":{{\"Volumes\":{{\"/v\":{other}}}}}}}");
+            assert!(ConfigFile::parse(text.as_bytes(), "x").is_err(), "{other}");
+        }
+    }
 
     #[test]
     fn what_a_configuration_lists_is_counted() {

@@ -44,10 +44,10 @@ const SYSTEMS: [&str; 19] = [
     "js",
     "zos",
 ];
-const ARCHITECTURES: [&str; 25] = [
-    "amd64", "arm64", "arm", "386", "wasm", "wasm32", "wasm64", "riscv64", "s390x", "ppc64le", "ppc64", "mips",
-    "mipsle", "mips64", "mips64le", "loong64", "riscv", "sparc64", "x86_64", "x86-64", "aarch64", "i386", "armhf",
-    "armel", "s390",
+const ARCHITECTURES: [&str; 24] = [
+    "amd64", "arm64", "arm", "386", "wasm", "wasm32", "riscv64", "s390x", "ppc64le", "ppc64", "mips", "mipsle",
+    "mips64", "mips64le", "loong64", "riscv", "sparc64", "x86_64", "x86-64", "aarch64", "i386", "armhf", "armel",
+    "s390",
 ];
 /// What is most likely meant.
 const LIKELY: [&str; 8] = [
@@ -153,9 +153,15 @@ impl Platform {
 }
 
 /// Whether there is such a machine: a component runs on no operating system, and a system on no component.
-fn known(os: &str, architecture: &str) -> bool {
-    let wasi = os.starts_with("wasi");
-    SYSTEMS.contains(&os) && ARCHITECTURES.contains(&architecture) && (!wasi || architecture.starts_with("wasm"))
+fn known(os: &str, architecture: &str, variant: Option<&str>) -> bool {
+    if os.starts_with("wasi") || architecture.starts_with("wasm") {
+        let generation = |variant: &str| SYSTEMS.contains(&variant) && variant.starts_with("wasip");
+        return SYSTEMS.contains(&os)
+            && os.starts_with("wasi")
+            && matches!(architecture, "wasm" | "wasm32")
+            && variant.is_none_or(generation);
+    }
+    SYSTEMS.contains(&os) && ARCHITECTURES.contains(&architecture)
 }
 
 impl FromStr for Platform {
@@ -193,8 +199,10 @@ impl FromStr for Platform {
                 architecture @ ("amd64" | "x86_64" | "arm64" | "aarch64" | "386" | "arm" | "riscv64" | "s390x"
                 | "ppc64le"),
             ] => Ok(Self::new("linux", architecture, "")),
-            [os, architecture] if known(os, architecture) => Ok(Self::new(os, architecture, "")),
-            [os, architecture, variant] if known(os, architecture) => Ok(Self::new(os, architecture, variant)),
+            [os, architecture] if known(os, architecture, None) => Ok(Self::new(os, architecture, "")),
+            [os, architecture, variant] if known(os, architecture, Some(variant)) => {
+                Ok(Self::new(os, architecture, variant))
+            }
             _ => Err(fault()),
         }
     }
@@ -248,6 +256,10 @@ mod tests {
             ("wasm32", "did you mean wasi/wasm?"),
             ("wasm32/wasi", "did you mean wasi/wasm?"),
             ("wasi/amd64", "did you mean wasi/wasm?"),
+            ("wasi/wasm64", "did you mean wasi/wasm?"),
+            ("wasi/wasm/v1", "did you mean wasi/wasm?"),
+            ("js/wasm", "did you mean wasi/wasm?"),
+            ("linux/wasm", "did you mean wasi/wasm?"),
             ("linux/amd46", "did you mean linux/amd64?"),
             ("linus/arm64", "did you mean linux/arm64?"),
             ("??", "write os/architecture, such as linux/amd64 or wasi/wasm"),

@@ -147,7 +147,10 @@ impl ImageStore {
         progress: OnProgress<'_>,
     ) -> Result<(), ImageError> {
         let id = layer.blob.digest.short();
-        let here = self.inner.blob_path(&layer.blob.digest).is_file();
+        // One that is not as long as it was, as after a power cut, is fetched anew. What this manifest says is seen later.
+        let whole = self.inner.db.size_of_blob(&layer.blob.digest)?.unwrap_or(layer.blob.size);
+        let there = std::fs::symlink_metadata(self.inner.blob_path(&layer.blob.digest));
+        let here = there.is_ok_and(|about| about.is_file() && about.len() == whole);
         if here && (artifact || self.inner.db.unpacked(&layer.diff_id)?.is_some()) {
             if !quiet {
                 progress(Progress::of(id, "Already exists"));

@@ -86,6 +86,8 @@ pub(crate) fn sniff(start: &[u8]) -> LayerForm {
     match start {
         [0x1f, 0x8b, ..] => LayerForm::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => LayerForm::Zstd,
+        // A frame to be skipped, which any may begin with. Source: RFC 8878, section 3.1.2.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => LayerForm::Zstd,
         _ => LayerForm::Tar,
     }
 }

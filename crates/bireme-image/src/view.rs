@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::error::{ImageError, StoreContext as _};
 use crate::unpack::is_whiteout;
+use crate::wanted::Wanted;
 
 /// Links followed until it is a loop. Source: path_resolution(7).
 const MAX_LINKS: usize = 40;
@@ -163,10 +164,14 @@ impl View {
         attributes(&file)
     }
 
-    /// The names in a folder, sorted.
-    pub(crate) fn list(&self, path: &Path) -> std::io::Result<Vec<OsString>> {
+    /// The names in a folder, sorted, for as long as they are `wanted`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where they take more than `most` bytes, those that upper layers hide among them.
+    pub(crate) fn list(&self, path: &Path, wanted: &Wanted, most: usize) -> std::io::Result<Vec<OsString>> {
         let relative = relative(path);
         let (mut names, mut gone) = (BTreeSet::new(), BTreeSet::new());
+        let mut bytes = 0;
         for root in &self.layers {
             let folder = match open_beneath(root, relative, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(folder) => folder,
@@ -176,10 +181,16 @@ impl View {
                 Err(error) => return Err(error.into()),
             };
             for entry in fs::Dir::read_from(&folder)? {
+                wanted.check()?;
                 let entry = entry?;
                 let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
                 if name == "." || name == ".." || gone.contains(&name) || names.contains(&name) {
                     continue;
+                }
+                bytes += size_of_name(&name);
+                if bytes > most {
+                    let text = "the names in it, and in what else is copied, take too many bytes: copy it in parts";
+                    return Err(std::io::Error::new(std::io::ErrorKind::OutOfMemory, text));
                 }
                 if is_whiteout(&fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?) {
                     gone.insert(name);
@@ -193,6 +204,11 @@ impl View {
         }
         Ok(names.into_iter().collect())
     }
+}
+
+/// Bytes that a name takes with what holds it.
+pub(crate) fn size_of_name(name: &OsStr) -> usize {
+    name.len() + 64
 }
 
 /// Extended attributes that images may carry, sorted by name.
@@ -268,5 +284,27 @@ fn is_opaque(folder: &OwnedFd) -> Result<bool, Errno> {
         Ok(length) => Ok(&value[..length] == b"y"),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_listed_to_a_bound_and_for_as_long_as_they_are_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b", "a", "c"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        // Hard links are as many names, and of a folder that is listed in two layers each counts once.
+        let view = View::new(vec![folder.path().to_owned(), folder.path().to_owned()]).unwrap();
+        let (root, enough) = (Path::new("/"), 3 * size_of_name(OsStr::new("a")));
+        assert_eq!(view.list(root, &Wanted::default(), enough).unwrap(), ["a", "b", "c"]);
+        let refused = view.list(root, &Wanted::default(), enough - 1).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::OutOfMemory);
+        let (wanted, waiting) = Wanted::until_dropped();
+        drop(waiting);
+        assert!(view.list(root, &wanted, enough).is_err());
     }
 }

@@ -552,3 +552,42 @@ async fn an_older_database_costs_no_layer() {
         assert_eq!(read(&layers, "f").unwrap(), "new:1");
     }
 }
+
+/// Of a bit that flips on the disk, no check of the pages alone sees anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_bit_of_the_database_costs_no_layer_and_no_start() {
+    let place = place().await;
+    let made = image(&Platform::host().to_string(), &[tar_of(&[("f", "content")])], serde_json::json!({}));
+    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("one:1"))), &quiet).await.unwrap();
+    let layers = place.store.layers(&loaded[0].id).await.unwrap();
+    place.store.back_up().unwrap();
+    let Place { folder, store } = place;
+    drop(store);
+    let path = folder.path().join("images.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+    drop(database);
+    let whole = std::fs::read(&path).unwrap();
+    let hex = layers[0].file_name().unwrap().to_str().unwrap().as_bytes();
+    // Not within the documents of the image, which say what they are themselves.
+    let column = |at: usize| whole[at - 8] != b'"';
+    let places = whole.windows(64).enumerate().filter(|(at, text)| *text == hex && column(*at));
+    let places: Vec<usize> = places.map(|(at, _)| at).collect();
+    assert!(places.len() > 3, "{places:?}");
+    for at in places {
+        for bit in [1, 0x10] {
+            for beside in ["images.db-wal", "images.db-shm"] {
+                let _ = std::fs::remove_file(folder.path().join(beside));
+            }
+            let mut flipped = whole.clone();
+            flipped[at + 7] ^= bit;
+            std::fs::write(&path, flipped).unwrap();
+            let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
+            let images = store.list().await.unwrap();
+            assert_eq!((images.len(), &images[0].id), (1, &loaded[0].id), "{at} {bit}");
+            assert_eq!(store.layers(&loaded[0].id).await.unwrap(), layers);
+            assert_eq!(read(&layers, "f").as_deref(), Some("content"), "{at} {bit}");
+            store.save(&["one:1".to_owned()], tokio::io::sink()).await.unwrap();
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! give the same bytes. Folders that lead to what is copied stand in the layer with the attributes they have below, for
 //! in an overlay the uppermost folder's attributes count.
 
+use std::cell::Cell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -21,7 +22,7 @@ use crate::error::{ImageError, StoreContext as _};
 use crate::made::{self, NewLayer};
 use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
-use crate::view::{Found, View};
+use crate::view::{Found, View, size_of_name};
 use crate::wanted::Wanted;
 
 /// What one COPY or ADD is told, with variables already put in.
@@ -91,7 +92,7 @@ pub(super) fn copy(
     ignore: &Ignore,
     below: &View,
 ) -> Result<Copied, ImageError> {
-    let job = Job { inner, wanted, order, ignore };
+    let job = Job { inner, wanted, order, ignore, names: Cell::new(0) };
     job.run(source, below)
 }
 
@@ -134,7 +135,12 @@ struct Job<'a> {
     wanted: &'a Wanted,
     order: &'a CopyRequest,
     ignore: &'a Ignore,
+    /// Bytes of the names that are held at the moment.
+    names: Cell<usize>,
 }
+
+/// Bytes of names that are held at once, beside those of the plan.
+const LARGEST_NAMES: usize = 128 << 20;
 
 impl Job<'_> {
     fn fault(&self, reason: impl Into<String>) -> ImageError {
@@ -143,6 +149,22 @@ impl Job<'_> {
 
     fn failed<'e>(&'e self, path: &'e Path) -> impl Fn(io::Error) -> ImageError + 'e {
         move |error| self.fault(format!("{}: {error}", path.display()))
+    }
+
+    /// Does `each` with the names in a folder, which count as held meanwhile.
+    fn names<T>(
+        &self,
+        tree: &View,
+        folder: &Path,
+        each: impl FnOnce(Vec<OsString>) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let before = self.names.get();
+        let names =
+            tree.list(folder, self.wanted, LARGEST_NAMES.saturating_sub(before)).map_err(self.failed(folder))?;
+        self.names.set(before + names.iter().map(|name| size_of_name(name)).sum::<usize>());
+        let done = each(names);
+        self.names.set(before);
+        done
     }
 
     fn hides(&self, rules: &Ignore, path: &Path) -> Result<bool, ImageError> {
@@ -246,19 +268,26 @@ impl Job<'_> {
             .map_err(|reason| self.fault(reason))?;
         let mut places = vec![PathBuf::from("/")];
         for part in &parts {
-            let mut next = Vec::new();
+            let (mut next, mut held) = (Vec::new(), 0);
             for place in places {
                 let (place, there) = tree.resolve(&place, true).map_err(self.failed(&clean))?;
                 if !there.is_some_and(|there| there.kind() == FileType::Directory) {
                     continue;
                 }
-                let names = tree.list(&place).map_err(self.failed(&place))?;
-                for name in &names {
-                    self.wanted.check().map_err(self.failed(&place))?;
-                    if part.matches(&name.to_string_lossy()) {
-                        next.push(place.join(name));
+                self.names(tree, &place, |names| {
+                    for name in &names {
+                        self.wanted.check().map_err(self.failed(&place))?;
+                        if part.matches(&name.to_string_lossy()) {
+                            let found = place.join(name);
+                            held += size_of_name(found.as_os_str());
+                            next.push(found);
+                        }
                     }
-                }
+                    if held > LARGEST_NAMES {
+                        return Err(self.fault(format!("\"{pattern}\" fits too many files: copy them in parts")));
+                    }
+                    Ok(())
+                })?;
             }
             places = next;
         }
@@ -307,32 +336,34 @@ impl Job<'_> {
     ) -> Result<bool, ImageError> {
         let FolderCopy { from, to, ignoring, excluding } = folder;
         let mut any = false;
-        for name in tree.list(from).map_err(self.failed(from))? {
-            self.wanted.check().map_err(self.failed(from))?;
-            let (source, place) = (from.join(&name), to.join(&name));
-            let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
-            let within = excluding.map(|within| within.join(&name));
-            let hidden = (ignoring && self.hides(self.ignore, relative(&source))?)
-                || match within.as_deref() {
-                    Some(within) => self.hides(&self.order.exclude, within)?,
-                    None => false,
-                };
-            if item.kind() == FileType::Directory {
-                let attributes = self.attributes(number, &item, owner);
-                self.check(plan, &place, true)?;
-                let next = FolderCopy { from: &source, to: &place, ignoring, excluding: within.as_deref() };
-                let inner = self.children(plan, tree, number, next, owner)?;
-                if !hidden || inner {
-                    let content = Content::Folder(Some((Tree::Source(number), item)));
-                    plan.add(place, content, attributes).map_err(self.failed(from))?;
+        self.names(tree, from, |names| {
+            for name in names {
+                self.wanted.check().map_err(self.failed(from))?;
+                let (source, place) = (from.join(&name), to.join(&name));
+                let Some(item) = tree.look(&source).map_err(self.failed(&source))? else { continue };
+                let within = excluding.map(|within| within.join(&name));
+                let hidden = (ignoring && self.hides(self.ignore, relative(&source))?)
+                    || match within.as_deref() {
+                        Some(within) => self.hides(&self.order.exclude, within)?,
+                        None => false,
+                    };
+                if item.kind() == FileType::Directory {
+                    let attributes = self.attributes(number, &item, owner);
+                    self.check(plan, &place, true)?;
+                    let next = FolderCopy { from: &source, to: &place, ignoring, excluding: within.as_deref() };
+                    let inner = self.children(plan, tree, number, next, owner)?;
+                    if !hidden || inner {
+                        let content = Content::Folder(Some((Tree::Source(number), item)));
+                        plan.add(place, content, attributes).map_err(self.failed(from))?;
+                        any = true;
+                    }
+                } else if !hidden {
+                    self.put(plan, tree, number, item, place, owner)?;
                     any = true;
                 }
-            } else if !hidden {
-                self.put(plan, tree, number, item, place, owner)?;
-                any = true;
             }
-        }
-        Ok(any)
+            Ok(any)
+        })
     }
 
     fn put(
