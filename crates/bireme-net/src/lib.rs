@@ -27,13 +27,15 @@ mod state;
 mod sweep;
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bireme_core::{Names, SandboxId};
-use bireme_sys::nft::{Removal, Watch};
+use bireme_sys::netlink::{Socket, Subsystem};
+use bireme_sys::nft::{self, Removal, Watch};
 use ipnet::IpNet;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::Interest;
@@ -63,6 +65,7 @@ pub struct Net {
 }
 
 struct Inner {
+    instance: String,
     /// Taken by [`Net::with_state`] alone, on a thread for blocking work: whoever holds it may wait for tasks of the runtime,
     /// whose own threads must not wait for it in turn.
     state: Mutex<State>,
@@ -115,6 +118,7 @@ impl Net {
         let runtime = tokio::runtime::Handle::current();
         let service = Arc::new(Service::new(options.upstream_dns.clone(), state::open_files()));
         let dns = Arc::clone(&service);
+        let instance = options.instance.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let sandboxes = Sandboxes::open(&options.run_dir)?;
             let watch = Watch::open().map_err(NetError::io("listening for changes of nf_tables"))?;
@@ -124,8 +128,8 @@ impl Net {
         let (sandboxes, state, watch) = opened.await.map_err(|_| NetError::ShutDown)??;
         let watch = readable(watch).map_err(NetError::io("listening for changes of nf_tables"))?;
         let state = Mutex::new(state);
-        let inner =
-            Arc::new(Inner { state, sandboxes, service, forgetting: Mutex::default(), watching: Mutex::default() });
+        let (forgetting, watching) = Default::default();
+        let inner = Arc::new(Inner { instance, state, sandboxes, service, forgetting, watching });
         let watching = mend_what_is_removed(watch, Arc::downgrade(&inner));
         inner.watching.lock().spawn(watching);
         Ok(Self { inner })
@@ -273,6 +277,34 @@ impl Net {
         let opened = tokio::task::spawn_blocking(move || inside::open(&path)).await.map_err(|_| NetError::ShutDown)?;
         let (udp, tcp) = opened.map_err(NetError::io(attempt))?;
         self.with_state(move |state| state.serve_inside(id, udp, tcp)).await
+    }
+
+    /// Tells the log of chains of others that drop what workloads send: a verdict of ours cannot take that back.
+    pub async fn warn_of_firewalls(&self) {
+        let look = || nft::dropping(&mut Socket::open(Subsystem::Netfilter)?).map_err(|refused| refused.errno.into());
+        let found: io::Result<_> = match tokio::task::spawn_blocking(look).await {
+            Ok(found) => found,
+            Err(_) => return,
+        };
+        for chain in found.unwrap_or_default() {
+            let bridges = format!("br{}*", self.inner.instance);
+            let (table, chain, forwards) = (chain.table, chain.chain, chain.forwards);
+            if !forwards {
+                tracing::warn!(
+                    table,
+                    chain,
+                    bridges,
+                    "the machine's firewall drops what is for the machine itself: on the default bridge and in builds no names are found, unless it accepts UDP and TCP at the ports 915 to 952 from the bridges (docs/firewalls.md)"
+                );
+                continue;
+            }
+            tracing::warn!(
+                table,
+                chain,
+                bridges,
+                "the machine's firewall drops what it is not told to forward: workloads reach nothing outside, and their published ports are not reached from there, until it lets through what comes from the bridges and goes to them (docs/firewalls.md)"
+            );
+        }
     }
 
     /// Which names resolve to what for members of `network`, from now on; replaces those set before. Members of several

@@ -632,9 +632,16 @@ fn raw(batch: &mut Batch<'_>) {
             Step::Equals(first, vec![family]),
             Step::LoadNetwork { to: first, offset, length },
             Step::InSet { from: first, set },
-            Step::Verdict(Verdict::Drop),
         ];
-        batch.add_rule("raw", &[&not_lo[..], &elsewhere, &member].concat());
+        // A gateway's address is the machine's own.
+        let own = [Step::LoadSourceKind(first), Step::Equals(first, LOCAL.to_ne_bytes().to_vec())];
+        // Unless a route of the machine leads elsewhere: it may have joined a network whose addresses are among them. The best
+        // route of all counts, not the best of the link that it came by, which may be the default route.
+        let ours = [Step::LoadLinkBack(first), Step::InSet { from: first, set: "bridges" }];
+        for way in [own, ours] {
+            let drop = [Step::Verdict(Verdict::Drop)];
+            batch.add_rule("raw", &[&not_lo[..], &elsewhere, &member, &way, &drop].concat());
+        }
     }
 }
 

@@ -154,6 +154,10 @@ pub struct Keep {
     pub networks: Vec<NetworkSpec>,
     /// Sandboxes without an endpoint (`--network none`); those of `endpoints` need not be named.
     pub sandboxes: Vec<SandboxId>,
+    /// Sandboxes of which nothing else is known: they and their interfaces stay as they are.
+    pub untouched: Vec<SandboxId>,
+    /// IDs of networks of which nothing else is known: their bridges and all on them stay as they are.
+    pub untouched_networks: Vec<String>,
     pub endpoints: Vec<Endpoint>,
     pub forwards: Vec<Forward>,
     /// TCP ports of the host whose listening sockets workloads were handed, once for each socket.

@@ -63,8 +63,12 @@ impl State {
             }
         }
 
-        self.remove_links(&links, &mut report);
-        let kept = keep.sandboxes.into_iter().chain(keep.endpoints.into_iter().map(|endpoint| endpoint.sandbox));
+        self.remove_links(&links, &(&keep.untouched, &keep.untouched_networks), &mut report);
+        let kept = keep
+            .untouched
+            .into_iter()
+            .chain(keep.sandboxes)
+            .chain(keep.endpoints.into_iter().map(|endpoint| endpoint.sandbox));
         self.remove_namespaces(&kept.collect(), &mut report);
         Ok(report)
     }
@@ -155,7 +159,12 @@ impl State {
         Some(Attached { interface: inner.name, mac: mac_text(&inner.mac), host_interface: outer.name.clone() })
     }
 
-    fn remove_links(&mut self, links: &[route::Link], report: &mut SweepReport) {
+    fn remove_links(
+        &mut self,
+        links: &[route::Link],
+        (sandboxes, networks): &(&Vec<SandboxId>, &Vec<String>),
+        report: &mut SweepReport,
+    ) {
         let kept: BTreeSet<String> = self
             .links
             .values()
@@ -168,8 +177,15 @@ impl State {
         let ours = |link: &route::Link| {
             link.alias.starts_with(&alias) || names.iter().any(|prefix| link.name.starts_with(prefix.as_str()))
         };
+        // A bridge has its network in the alias, an interface its sandbox behind that.
+        let untouched = |link: &route::Link| {
+            let Some(rest) = link.alias.strip_prefix(&alias) else { return false };
+            let (network, sandbox) = rest.split_once(':').map_or((rest, None), |(network, of)| (network, Some(of)));
+            networks.iter().any(|id| id == network) || sandboxes.iter().any(|id| Some(id.as_str()) == sandbox)
+        };
+        let stays = |link: &route::Link| kept.contains(&link.name) || untouched(link);
         let addresses = route::addresses(&mut self.route).unwrap_or_default();
-        for link in links.iter().filter(|link| ours(link) && !kept.contains(&link.name)) {
+        for link in links.iter().filter(|link| ours(link) && !stays(link)) {
             // Of a network that an earlier daemon removed last, the kernel may remember connections yet.
             for (_, (address, length)) in addresses.iter().filter(|(index, _)| *index == link.index) {
                 if let Ok(net) = IpNet::new(*address, *length) {

@@ -525,6 +525,8 @@ fn a_neighbour_of_the_machine_is_not_taken_for_a_member() {
         let one = with_ipv6(network(1), 1);
         net.ensure_network(&one).await.unwrap();
         place_with_ipv6(&net, "web", &one, 1, 2).await;
+        // By this the neighbour would be answered, were there no network.
+        default_route_by_the_wire();
         // The machine itself would not mind.
         for name in ["all", "wire0"] {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
@@ -542,7 +544,7 @@ fn a_neighbour_of_the_machine_is_not_taken_for_a_member() {
         wire.send(&frame(to, wire.mac, IPV4, &datagram));
         assert_eq!(service.hears(LIMIT).unwrap().0, b"honest");
         let service = Service::at(None, "[fd00:1::1]:0");
-        for (from, heard) in [("fd00:1::2", false), ("fd00:9::2", true)] {
+        for (from, heard) in [("fd00:1::2", false), ("fd00:1::1", false), ("fd00:9::2", true)] {
             let datagram = udp6((v6(from), 4000), (v6("fd00:1::1"), service.port()), b"hello");
             wire.send(&frame(to, wire.mac, IPV6, &datagram));
             assert_eq!(service.hears(REFUSED_AFTER).is_some(), heard, "{from}");
@@ -552,5 +554,40 @@ fn a_neighbour_of_the_machine_is_not_taken_for_a_member() {
         let service = Service::at(None, "10.1.0.1:0");
         own.send_to(b"own", service.0.local_addr().unwrap()).unwrap();
         assert_eq!(service.hears(LIMIT).unwrap().0, b"own");
+    });
+}
+
+fn default_route_by_the_wire() {
+    let mut socket = Socket::open(Subsystem::Route).unwrap();
+    let index = route::link(&mut socket, "wire0").unwrap().unwrap().index;
+    socket.request(&[route::add_default_route(index, NEIGHBOUR.parse().unwrap())]).unwrap();
+}
+
+/// As where a telephone gives a machine its network, with addresses that the engine has chosen before.
+#[test]
+fn a_lan_with_addresses_of_a_network_is_reached_by_the_machines_own_route() {
+    on_machine(|machine| async move {
+        let net = machine.open("0000004a").await;
+        let one = network(1);
+        net.ensure_network(&one).await.unwrap();
+        place(&net, &endpoint("web", &one, "10.1.0.2")).await;
+        let join = |name: &str, address: &str| {
+            let mut socket = Socket::open(Subsystem::Route).unwrap();
+            let index = route::link(&mut socket, name).unwrap().unwrap().index;
+            socket.request(&[route::add_address(index, (address.parse().unwrap(), 28))]).unwrap();
+        };
+        join("wire0", "10.1.0.225");
+        default_route_by_the_wire();
+        netns::run_in_netns(&machine.neighbour(), || join("wire1", "10.1.0.226")).unwrap();
+        serve_udp(&machine.neighbour(), "10.1.0.226:53");
+        assert_eq!(reach_udp(None, "10.1.0.226:53").unwrap().to_string(), "10.1.0.225");
+        // Nobody there is a member for that, but by the addresses that they have.
+        let link = route::link(&mut Socket::open(Subsystem::Route).unwrap(), "wire0").unwrap().unwrap();
+        let (wire, to) = (Wire::called(&machine.neighbour(), "wire1"), link.mac.try_into().unwrap());
+        std::fs::write("/proc/sys/net/ipv4/conf/wire0/rp_filter", "0").unwrap();
+        let service = Service::at(None, "10.1.0.1:0");
+        let datagram = ipv4(v4("10.1.0.2"), v4("10.1.0.1"), UDP, &udp(4000, service.port(), b"attack"));
+        wire.send(&frame(to, wire.mac, IPV4, &datagram));
+        service.hears_nothing("from a member's address, off the wire");
     });
 }

@@ -228,6 +228,10 @@ pub enum Step {
     /// The index of the link by which the source would be answered, if it is the one that the packet came in by;
     /// otherwise 0.
     LoadWayBack(Register),
+    /// The name of the link by which the source would be answered; zeros where none leads there, or where it is the host's own.
+    LoadLinkBack(Register),
+    /// Whether the source is one of the host's own addresses: 2 when it is.
+    LoadSourceKind(Register),
     Equals(Register, Vec<u8>),
     Differs(Register, Vec<u8>),
     /// Connection tracking: the state shares a bit with `mask`.
@@ -494,6 +498,38 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
     })
 }
 
+/// A chain of somebody's, of the machine's own firewall for one, that drops what none of its rules accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropping {
+    pub table: String,
+    pub chain: String,
+    /// Whether it sees what the machine forwards; otherwise, what is for the machine itself.
+    pub forwards: bool,
+}
+
+/// All chains at the input and forward hooks, of any family, that drop by default.
+///
+/// Source: `linux/netfilter/nf_tables.h`, `nft_chain_attributes`, `nft_hook_attributes`.
+pub fn dropping(socket: &mut Socket) -> Result<Vec<Dropping>, Refused> {
+    const INPUT: u32 = 1;
+    const FORWARD: u32 = 2;
+    const DROP: u32 = 0;
+    // The same numbers mean other things there.
+    const BRIDGED: [u8; 3] = [Family::Bridge as u8, 3, 5];
+    let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?));
+    let message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, 0, &[0, 0, 0, 0]);
+    socket.dump(&message, |body| {
+        let attributes = Attributes(body.get(4..)?);
+        let hook = number(Attributes(attributes.find(4)?).find(1)?)?;
+        let drops = number(attributes.find(5)?)? == DROP && matches!(hook, INPUT | FORWARD);
+        (drops && !BRIDGED.contains(body.first()?)).then_some(Dropping {
+            table: text_of(attributes.find(1)?),
+            chain: text_of(attributes.find(3)?),
+            forwards: hook == FORWARD,
+        })
+    })
+}
+
 /// A table that somebody removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
@@ -586,6 +622,7 @@ fn write_step(list: &mut Message, step: &Step) {
     const BASE_TRANSPORT: u32 = 2;
     const NAT_DESTINATION: u32 = 1;
     const FIB_LINK: u32 = 1;
+    const FIB_LINK_NAME: u32 = 2;
     const FIB_ADDRESS_TYPE: u32 = 3;
     const FIB_F_SADDR: u32 = 1;
     const FIB_F_DADDR: u32 = 2;
@@ -649,6 +686,8 @@ fn write_step(list: &mut Message, step: &Step) {
         Step::LoadDestinationKind(to) => fib(list, *to, FIB_ADDRESS_TYPE, FIB_F_DADDR),
         Step::LoadDestinationKindHere(to) => fib(list, *to, FIB_ADDRESS_TYPE, FIB_F_DADDR | FIB_F_IIF),
         Step::LoadWayBack(to) => fib(list, *to, FIB_LINK, FIB_F_SADDR | FIB_F_IIF),
+        Step::LoadSourceKind(to) => fib(list, *to, FIB_ADDRESS_TYPE, FIB_F_SADDR),
+        Step::LoadLinkBack(to) => fib(list, *to, FIB_LINK_NAME, FIB_F_SADDR),
         Step::Equals(from, value) => compare(list, *from, 0, value),
         Step::Differs(from, value) => compare(list, *from, 1, value),
         Step::StateAny { mask } => tracked(list, CT_STATE, *mask),
