@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::Stream;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -246,10 +247,6 @@ pub fn unpack(archive: impl io::Read, folder: &Path) -> io::Result<()> {
     let mut folders = Vec::new();
     for entry in archive.entries()? {
         let mut entry = entry?;
-        if entry.header().entry_type().is_dir() {
-            folders.push(entry);
-            continue;
-        }
         let mut attributes = Vec::new();
         for extension in entry.pax_extensions()?.into_iter().flatten() {
             let extension = extension?;
@@ -257,22 +254,41 @@ pub fn unpack(archive: impl io::Read, folder: &Path) -> io::Result<()> {
                 attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
             }
         }
-        let name = entry.path()?.into_owned();
+        if entry.header().entry_type().is_dir() {
+            folders.push((entry, attributes));
+            continue;
+        }
+        let path = below(folder, &entry.path()?);
         let is_file = entry.header().entry_type().is_file();
         if entry.unpack_in(folder)? && is_file {
-            for (attribute, value) in attributes {
-                // Not every user may set every attribute, nor does every filesystem have them.
-                let _ = rustix::fs::lsetxattr(
-                    folder.join(name.strip_prefix("/").unwrap_or(&name)),
-                    attribute.as_str(),
-                    &value,
-                    rustix::fs::XattrFlags::empty(),
-                );
-            }
+            set_attributes(&path, &attributes);
         }
     }
-    folders.sort_by_key(|entry| std::cmp::Reverse(entry.path_bytes().len()));
-    folders.iter_mut().try_for_each(|entry| entry.unpack_in(folder).map(drop))
+    folders.sort_by_key(|(entry, _)| std::cmp::Reverse(entry.path_bytes().len()));
+    for (entry, attributes) in &mut folders {
+        let path = below(folder, &entry.path()?);
+        if !entry.unpack_in(folder)? {
+            continue;
+        }
+        set_attributes(&path, attributes);
+        // After all that is written in it. Nobody who may not set it is told so: it is no reason to fail.
+        let time = Timespec { tv_sec: entry.header().mtime()?.try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let _ = rustix::fs::utimensat(CWD, &path, &times, AtFlags::SYMLINK_NOFOLLOW);
+    }
+    Ok(())
+}
+
+/// Where an entry of an archive is unpacked to.
+fn below(folder: &Path, name: &Path) -> PathBuf {
+    folder.join(name.strip_prefix("/").unwrap_or(name))
+}
+
+/// Not every user may set every attribute, nor does every filesystem have them.
+fn set_attributes(path: &Path, attributes: &[(String, Vec<u8>)]) {
+    for (name, value) in attributes {
+        let _ = rustix::fs::lsetxattr(path, name.as_str(), value, rustix::fs::XattrFlags::empty());
+    }
 }
 
 /// Runs `work` beside us and hands on what it writes.
@@ -388,6 +404,35 @@ mod tests {
     use super::*;
     use futures::StreamExt;
     use std::io::Read;
+
+    #[test]
+    fn folders_are_unpacked_with_their_times_and_attributes() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, kind: tar::EntryType| {
+            let key = format!("{XATTR}user.of");
+            archive.append_pax_extensions([(key.as_str(), name.as_bytes())]).unwrap();
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o750);
+            header.set_mtime(1_000_000);
+            archive.append_data(&mut header, name, io::empty()).unwrap();
+        };
+        for folder in ["y/", "y/inner/"] {
+            add(folder, tar::EntryType::Directory);
+        }
+        add("y/inner/file", tar::EntryType::Regular);
+        unpack(archive.into_inner().unwrap().as_slice(), temp.path()).unwrap();
+        for name in ["y/", "y/inner/", "y/inner/file"] {
+            let path = temp.path().join(name);
+            let about = path.metadata().unwrap();
+            assert_eq!((about.mtime(), about.mode() & 0o777), (1_000_000, 0o750), "{name}");
+            let mut value = [0; 64];
+            let length = rustix::fs::lgetxattr(&path, "user.of", &mut value[..]).unwrap();
+            assert_eq!(&value[..length], name.as_bytes());
+        }
+    }
 
     #[test]
     fn a_module_becomes_an_image_named_after_its_content() {
