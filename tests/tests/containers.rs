@@ -423,7 +423,7 @@ fn a_part_of_a_volume_is_mounted_and_never_what_lies_outside() {
 fn paths_that_are_asked_for_are_masked_or_read_only() {
     let engine = Engine::start();
     engine.load("busybox");
-    let script = "cat /etc/passwd | wc -c; ls -A /home | wc -l; touch /usr/x 2>&1; touch /proc/sys/x 2>&1; cat /proc/kcore | head -c1 | wc -c";
+    let script = "cat /etc/passwd | wc -c; ls -A /home | wc -l; touch /usr/x 2>&1; touch /bin/x 2>&1; /bin/ls / >/dev/null && echo runs; touch /proc/sys/x 2>&1; cat /proc/kcore | head -c1 | wc -c";
     let run = |host: &str| {
         let body = format!(r#"{{"Image":"busybox","Cmd":["sh","-c","{script}"],"HostConfig":{host}}}"#);
         let made = engine.request("POST", "/containers/create", body.as_bytes());
@@ -433,10 +433,13 @@ fn paths_that_are_asked_for_are_masked_or_read_only() {
         engine.docker(["wait", &id]).stdout();
         engine.docker(["logs", &id]).stdout().to_owned()
     };
-    let told = run(r#"{"MaskedPaths":["/etc/passwd","/home","/none"],"ReadonlyPaths":["/usr","/none"]}"#);
+    let told = run(r#"{"MaskedPaths":["/etc/passwd","/home","/none"],"ReadonlyPaths":["/usr","/none","/etc/../bin"]}"#);
     let lines: Vec<&str> = told.lines().collect();
     assert_eq!(lines[..2], ["0", "0"], "{told}");
-    assert!(told.contains("touch: /usr/x: Read-only file system"), "{told}");
+    for path in ["/usr/x", "/bin/x"] {
+        assert!(told.contains(&format!("touch: {path}: Read-only file system")), "{told}");
+    }
+    assert!(told.contains("runs\n"), "programs there can be executed: {told}");
     engine.finish();
 }
 

@@ -140,6 +140,26 @@ fn a_command_is_run_again_only_when_something_before_it_changed() {
     story.end();
 }
 
+/// As empty layers do, and what is copied, removed and copied again: overlayfs takes no folder twice.
+#[test]
+fn a_layer_that_an_image_lists_twice_counts_where_it_is_topmost() {
+    let story = Story::begin();
+    let files = |dockerfile| [("f", "first\n"), ("Dockerfile", dockerfile)];
+    let dockerfile = "FROM busybox\nCOPY f /f\nRUN rm /f\nCOPY f /f\nRUN cat /f && echo more > /g\nCOPY f /f\n";
+    story.build(&files(dockerfile), &["-t", "twice"]).stdout();
+    story.prints(&["run", "--name", "cc", "twice", "cat", "/f", "/g"], "first\nmore\n");
+    story.prints(&["diff", "cc"], "");
+    assert!(story.engine.docker(["cp", "cc:/f", "-"]).stdout().contains("first\n"));
+    let archive = story.engine.folder().join("cc.tar");
+    story.engine.docker(["export", "-o", archive.to_str().unwrap(), "cc"]).stdout();
+    story.engine.docker(["rm", "cc"]).stdout();
+    // Removed below, it is not there, whatever lies below that.
+    let dockerfile = "FROM twice\nRUN rm /f\nWORKDIR /x\nRUN rmdir /x\nWORKDIR /x\nRUN pwd && ! cat /f\n";
+    story.dockerfile(dockerfile, &["-t", "more"]).stdout();
+    story.engine.docker(["run", "--rm", "more", "cat", "/f"]).fails(1, "No such file");
+    story.end();
+}
+
 #[test]
 fn commands_are_run_as_the_build_was_told() {
     let story = Story::begin();

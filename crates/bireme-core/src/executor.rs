@@ -100,6 +100,12 @@ pub trait Executor: Send + Sync {
     /// `create`.
     fn sweep<'a>(&'a self, known: &'a [crate::WorkloadId], resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()>;
 
+    /// Ends whatever runs of a workload that cannot be found again, as nothing but its ID is known. Nothing is told of it.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    fn end<'a>(&'a self, id: &'a crate::WorkloadId) -> BoxFuture<'a, Result<(), ExecError>>;
+
     /// Takes away what only served this engine and is empty. Called when the engine ends with nothing running; nothing is
     /// created after it.
     fn close(&self) {}

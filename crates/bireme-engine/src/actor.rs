@@ -19,7 +19,7 @@ use crate::lifecycle::{self, Operation, Transition, Verdict};
 use crate::request::{EndpointRequest, RemoveRequest, RestartPolicy, Update};
 use crate::restart::BackOff;
 use crate::view::{Ended, Health, Status};
-use crate::{EngineError, health, update};
+use crate::{EngineError, health, unreadable, update};
 
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
     Ending(Reply<bool>),
     Pause(Reply<()>),
+    /// Pauses it for the engine's own sake: the next engine lets it go on.
+    Hold(Reply<()>),
     Unpause(Reply<()>),
     /// Answers what it was called before.
     Rename {
@@ -61,6 +63,26 @@ pub(crate) enum Command {
         how: RemoveRequest,
         reply: Reply<()>,
     },
+}
+
+impl Command {
+    /// Answers that it is not done.
+    fn refuse(self, error: EngineError) {
+        match self {
+            Self::Start(reply)
+            | Self::Pause(reply)
+            | Self::Hold(reply)
+            | Self::Unpause(reply)
+            | Self::Unlink { reply, .. }
+            | Self::Connect { reply, .. }
+            | Self::Disconnect { reply, .. }
+            | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
+            Self::Ending(reply) => drop(reply.send(Err(error))),
+            Self::Rename { reply, .. } => drop(reply.send(Err(error))),
+            Self::Update { reply, .. } => drop(reply.send(Err(error))),
+            Self::Probed { .. } => {}
+        }
+    }
 }
 
 pub(crate) struct WorkloadActor {
@@ -140,8 +162,11 @@ impl WorkloadActor {
 
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
         // Its removal failed under an earlier engine, or was not begun.
-        if self.handle.config.auto_remove && matches!(self.mutable.state.status, Status::Exited | Status::Dead) {
+        if self.handle.removes_itself() && matches!(self.mutable.state.status, Status::Exited | Status::Dead) {
             self.remove_at = Some(Instant::now());
+        }
+        if self.mutable.held {
+            self.end_hold().await;
         }
         loop {
             let (due, removal_due) = (self.restart_at, self.remove_at);
@@ -174,6 +199,15 @@ impl WorkloadActor {
 
     /// Answers true when the workload is gone.
     async fn on_command(&mut self, command: Command) -> bool {
+        if let Some(why) = &self.handle.unreadable {
+            match command {
+                Command::Remove { how: RemoveRequest { force: true, .. }, .. } | Command::Probed { .. } => {}
+                other => {
+                    other.refuse(unreadable::refusal(&self.name, why));
+                    return false;
+                }
+            }
+        }
         match command {
             Command::Start(reply) => {
                 let result = match self.may(Operation::Start) {
@@ -182,6 +216,7 @@ impl WorkloadActor {
                     }
                     Ok(_) => {
                         self.mutable.stopped = false;
+                        self.mutable.held = false;
                         self.mutable.restart_count = 0;
                         self.start().await
                     }
@@ -189,7 +224,7 @@ impl WorkloadActor {
                 };
                 let failed = matches!(&result, Err(error) if !matches!(error, EngineError::NotModified { .. }));
                 let gone = failed
-                    && self.handle.config.auto_remove
+                    && self.handle.removes_itself()
                     && !self.mutable.state.status.is_alive()
                     && self.remove_by_itself().await;
                 let _ = reply.send(result);
@@ -206,6 +241,23 @@ impl WorkloadActor {
             }
             Command::Pause(reply) => {
                 let _ = reply.send(self.pause(true).await);
+            }
+            Command::Hold(reply) => {
+                self.mutable.held = true;
+                // Before it stands still: nobody would let it go on.
+                let mut result = self.remember().await;
+                if result.is_ok() {
+                    result = self.pause(true).await;
+                }
+                if result.is_err() {
+                    // It may stand still, and only that could not be remembered.
+                    if self.mutable.state.status == Status::Paused {
+                        let _ = self.pause(false).await;
+                    }
+                    self.mutable.held = false;
+                    self.remember_or_log().await;
+                }
+                let _ = reply.send(result);
             }
             Command::Unpause(reply) => {
                 let _ = reply.send(self.pause(false).await);
@@ -287,6 +339,10 @@ impl WorkloadActor {
 
     async fn remember(&mut self) -> Result<(), EngineError> {
         self.handle.publish(&self.name, &self.mutable);
+        if self.handle.unreadable.is_some() {
+            // What stands there is worth more.
+            return Ok(());
+        }
         self.mutable.written = now_nanos();
         self.engine.store().update_workload(self.handle.id(), &self.name, &self.mutable).await
     }
@@ -474,6 +530,7 @@ impl WorkloadActor {
         state.oom_killed = exit.oom_killed;
         state.error = exit.error.clone().unwrap_or_default();
         state.finished_at = Some(exit.finished_at);
+        self.mutable.held = false;
         let ran = self.started.take().map_or(Duration::ZERO, |at| at.elapsed());
         let delay = self.back_off.after_end(
             self.mutable.restart,
@@ -498,7 +555,7 @@ impl WorkloadActor {
             "die",
             [("exitCode", exit.code.to_string().as_str()), ("execDuration", &duration)],
         );
-        let remove = self.handle.config.auto_remove && delay.is_none();
+        let remove = self.handle.removes_itself() && delay.is_none();
         if !remove {
             self.remember_or_log().await;
         }
@@ -614,9 +671,32 @@ impl WorkloadActor {
         })?;
         let asked = if pause { power.pause() } else { power.resume() };
         self.handle.unless_hurried(asked).await??;
+        self.mutable.held &= pause;
         self.happened(if pause { Transition::Paused } else { Transition::Unpaused });
         self.handle.emit(&self.engine, if pause { "pause" } else { "unpause" }, []);
         self.remember().await
+    }
+
+    /// Has it go on that an earlier engine paused for a moment, in the middle of which it was killed.
+    async fn end_hold(&mut self) {
+        self.mutable.held = false;
+        let gone_on = match (self.mutable.state.status, self.handle.workload()) {
+            (Status::Paused, _) => self.pause(false).await,
+            // It may stand still, and nobody could note it any more.
+            (Status::Running, Some(workload)) => match workload.as_pause() {
+                Some(power) => match self.handle.unless_hurried(power.resume()).await {
+                    Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => Err(error.into()),
+                    // It stands still no more, or never did.
+                    Ok(_) => self.remember().await,
+                    Err(error) => Err(error),
+                },
+                None => Ok(()),
+            },
+            _ => self.remember().await,
+        };
+        if let Err(error) = gone_on {
+            tracing::warn!(workload.id = self.handle.id(), %error, "a container that was being committed does not go on");
+        }
     }
 
     async fn remove(&mut self, how: RemoveRequest) -> Result<(), EngineError> {

@@ -85,8 +85,9 @@ impl Engine {
 
     async fn stat_mounted(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
         let Place { root, inside, called, whole, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
+        let handle = self.find(name)?;
         let (name, path) = (name.to_owned(), path.to_owned());
-        blocking(move || {
+        let look = move || {
             let _mounts = mounts;
             let look = || {
                 let (parent, base) = parent_of(&root, &inside)?;
@@ -98,8 +99,8 @@ impl Engine {
                 Ok(PathStat { name: called, ..found })
             };
             look().map_err(|error| at_path(&name, &path, error))
-        })
-        .await
+        };
+        handle.copying(look).await
     }
 
     /// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
@@ -116,9 +117,10 @@ impl Engine {
 
     async fn read_mounted(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
         let Place { root, inside, called, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
-        self.find(name)?.emit(self, "archive-path", []);
+        let handle = self.find(name)?;
+        handle.emit(self, "archive-path", []);
         let (name, path) = (name.to_owned(), path.to_owned());
-        blocking(move || {
+        let copy = move || {
             let _mounts = mounts;
             let copy = || {
                 let (parent, base) = parent_of(&root, &inside)?;
@@ -128,8 +130,8 @@ impl Engine {
                 archive.finish()
             };
             copy().map_err(|error| at_path(&name, &path, error))
-        })
-        .await
+        };
+        handle.copying(copy).await
     }
 
     /// Unpacks an archive into the folder at `path`. Owners are those of the archive.
@@ -172,7 +174,7 @@ impl Engine {
             }
             extract(&root, Path::new(&inside), archive, how, &wanted).map_err(|error| at_path(&name, &path, error))
         };
-        blocking(unpack).await?;
+        handle.copying(unpack).await?;
         handle.emit(self, "extract-to-dir", []);
         Ok(())
     }

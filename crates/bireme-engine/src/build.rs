@@ -149,7 +149,7 @@ struct Still {
 
 impl Still {
     async fn hold(engine: &Engine, id: &str) -> Result<Self, EngineError> {
-        engine.pause(id).await?;
+        engine.hold(id).await?;
         Ok(Self { engine: engine.clone(), id: Some(id.to_owned()) })
     }
 

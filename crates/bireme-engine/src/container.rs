@@ -1,6 +1,6 @@
 //! What the engine holds of one workload, shared between its owner task and whoever looks at it.
 //!
-//! Only the owner task (`owner.rs`) changes anything of consequence; everyone else reads snapshots and sends commands.
+//! Only the owner task (`actor.rs`) changes anything of consequence; everyone else reads snapshots and sends commands.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
@@ -12,16 +12,16 @@ use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Workload};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
+use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
 
-use crate::EngineError;
 use crate::actor::Command;
 use crate::attach::Pending;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::lifecycle::{self, Operation, Verdict};
 use crate::request::RestartPolicy;
-use crate::view::{Config, Ended, Endpoint, Health, PublishedPort, State, WorkloadView};
+use crate::view::{Config, Ended, Endpoint, Health, PublishedPort, State, Status, WorkloadView};
+use crate::{EngineError, unreadable};
 
 /// How long a start, or another copy, waits for a copy into a workload that rests.
 const COPYING: Duration = Duration::from_secs(30);
@@ -45,9 +45,46 @@ pub(crate) struct MutableState {
     /// Aliases of links of `Config::links` that were removed since create.
     #[serde(default)]
     pub(crate) unlinked: std::collections::BTreeSet<String>,
+    /// The engine paused it for a moment, as for a commit: it goes on when that is over, or when the engine is there again.
+    #[serde(default)]
+    pub(crate) held: bool,
     /// When this was remembered; of two records the newer one holds.
     #[serde(default)]
     pub(crate) written: i64,
+}
+
+impl MutableState {
+    /// What can be read of a record that cannot be read as a whole. What cannot is taken for what has the least done to it.
+    pub(crate) fn as_far_as_it_goes(text: &str) -> Self {
+        let value = unreadable::parse(text);
+        fn field<T: serde::de::DeserializeOwned>(value: &serde_json::Value, name: &str) -> Option<T> {
+            serde_json::from_value(value.get(name)?.clone()).ok()
+        }
+        // It may run; where it does not, that is found out.
+        let unknown = State {
+            status: Status::Running,
+            pid: None,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+        };
+        Self {
+            state: field(&value, "state").unwrap_or(unknown),
+            // Nothing is begun of it.
+            restart: RestartPolicy::No,
+            restart_count: field(&value, "restart_count").unwrap_or_default(),
+            endpoints: unreadable::list(&value, "endpoints"),
+            ports: unreadable::list(&value, "ports"),
+            stopped: true,
+            resources: field(&value, "resources").flatten(),
+            health: None,
+            unlinked: field(&value, "unlinked").unwrap_or_default(),
+            held: false,
+            written: 0,
+        }
+    }
 }
 
 /// How often it ended, how the last time, and whether it is gone for good.
@@ -64,6 +101,8 @@ pub(crate) struct Ends {
 pub(crate) struct Handle {
     pub(crate) config: Arc<Config>,
     pub(crate) executor: Arc<dyn Executor>,
+    /// What cannot be read in its record: it is only looked at, and removed by force.
+    pub(crate) unreadable: Option<String>,
     view: watch::Sender<Arc<WorkloadView>>,
     ends: watch::Sender<Ends>,
     streams: Mutex<Streams>,
@@ -73,7 +112,12 @@ pub(crate) struct Handle {
     /// Held by whoever mounts its file tree to write to it: the owner as it starts, and a copy into it while it rests. A
     /// second mount takes the working folder away from the first.
     tree: Arc<tokio::sync::Mutex<()>>,
+    /// For copies from and to it.
+    copies: Arc<Semaphore>,
 }
+
+/// Copies from and to one workload at once, those that hang among them.
+const COPIES: usize = 8;
 
 /// As long as this is there, the owner of a workload starts and pauses nothing, and gives up what it began of that.
 pub(crate) struct Hurry(Arc<Handle>);
@@ -97,24 +141,32 @@ impl Handle {
         name: &str,
         mutable: &MutableState,
         executor: Arc<dyn Executor>,
+        unreadable: Option<String>,
     ) -> (Arc<Self>, mpsc::Receiver<Command>) {
         let (commands, receiver) = mpsc::channel(64);
         let view = snapshot(&config, name, mutable, Vec::new());
         let handle = Self {
             config,
             executor,
+            unreadable,
             view: watch::Sender::new(Arc::new(view)),
             ends: watch::Sender::new(Ends::default()),
             streams: Mutex::default(),
             commands,
             hurried: watch::Sender::new(0),
             tree: Arc::default(),
+            copies: Arc::new(Semaphore::new(COPIES)),
         };
         (Arc::new(handle), receiver)
     }
 
     pub(crate) fn id(&self) -> &str {
         self.config.spec.id.as_str()
+    }
+
+    /// Whether it is removed when it ends.
+    pub(crate) fn removes_itself(&self) -> bool {
+        self.config.auto_remove && self.unreadable.is_none()
     }
 
     pub(crate) fn view(&self) -> Arc<WorkloadView> {
@@ -219,6 +271,34 @@ impl Handle {
                 COPYING.as_secs()
             ))
         })
+    }
+
+    /// Does `work`, which reads or writes files of this workload, on a thread of its own: a container may have an open of its
+    /// own files hang, and the threads of the runtime are everybody's.
+    ///
+    /// # Errors
+    /// Those of `work`; `Unavailable` when too many hang.
+    /// # Cancel safety
+    /// Once begun, the work goes on when nobody waits any more.
+    pub(crate) async fn copying<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let Ok(place) = tokio::time::timeout(COPYING, self.copies.clone().acquire_owned()).await else {
+            return Err(EngineError::unavailable(format!(
+                "{COPIES} copies from or to container {} do not come to an end: see what holds its files up, and try again",
+                self.id()
+            )));
+        };
+        let place = place.map_err(|_| EngineError::Stopping)?;
+        let (done, answer) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let thread = std::thread::Builder::new().name("copy".to_owned()).spawn(move || {
+            let (_place, _runtime) = (place, runtime.enter());
+            let _ = done.send(work());
+        });
+        thread.map_err(|source| EngineError::File { path: self.id().into(), source })?;
+        answer.await.map_err(|_| EngineError::Stopping)?
     }
 
     /// Tells the owner that somebody wants it to end, and answers whether it runs. What the owner is busy with has

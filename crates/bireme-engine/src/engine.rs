@@ -39,6 +39,7 @@ use crate::request::{
 use crate::resolve::{self, VolumeNeed};
 use crate::restart;
 use crate::state_store::{StateStore, Sync};
+use crate::unreadable::{AllUnreadable, Unreadable};
 use crate::view::{Config, Ended, MountKind, MountPoint, State, Status, WorkloadView};
 use crate::volume::Volumes;
 use crate::{EngineError, bounds, exec, health, log_details};
@@ -55,6 +56,12 @@ pub struct EngineOptions {
     pub executors: Vec<Arc<dyn Executor>>,
     /// The log driver and options of workloads that name none.
     pub log: LogRequest,
+}
+
+/// What is called by a name.
+enum Found {
+    Known(Arc<Handle>),
+    Unreadable(Unreadable),
 }
 
 /// A handle on the engine; clones are the same engine.
@@ -76,6 +83,7 @@ struct Inner {
     tasks: TaskTracker,
     cancel: CancellationToken,
     clearing: Clearing,
+    unreadable: AllUnreadable,
 }
 
 #[derive(Default)]
@@ -232,6 +240,7 @@ impl Engine {
             tasks: TaskTracker::new(),
             cancel: CancellationToken::new(),
             clearing: Clearing::default(),
+            unreadable: AllUnreadable::default(),
             store,
         };
         let engine = Self { inner: Arc::new(inner) };
@@ -267,8 +276,36 @@ impl Engine {
                 }
             }
         }
+        let mut networks = self.store().unreadable(Kind::Network)?;
+        // These are made anew.
+        networks.retain(|(_, name)| !crate::network::is_predefined(name));
+        self.network_list().note_unreadable(&networks);
+        keep.untouched_networks = networks.into_iter().map(|(id, _)| id).collect();
+        let volumes = self.store().unreadable(Kind::Volume)?;
+        self.volume_list().note_unreadable(volumes.into_iter().map(|(_, name)| name));
         let mut found = Vec::new();
-        for (name, config, mut mutable) in self.store().workloads::<Config, MutableState>()? {
+        let (workloads, unreadable) = self.store().workloads::<Config, MutableState>()?;
+        let mut workloads: Vec<_> =
+            workloads.into_iter().map(|(name, config, mutable)| (name, config, mutable, None)).collect();
+        let mut held = Vec::new();
+        for one in unreadable {
+            if let Ok(config) = serde_json::from_str::<Config>(&one.config) {
+                let mutable = MutableState::as_far_as_it_goes(&one.mutable);
+                // Some of its places may be of a form that is not known here.
+                keep.untouched.extend(self.executor(config.spec.kind).map(|executor| executor.sandbox(&config.spec)));
+                held.extend(one.addresses());
+                workloads.push((one.name.clone(), config, mutable, Some(one.why.clone())));
+                self.unreadable().add(Unreadable { known: true, ..one });
+                continue;
+            }
+            // Where its processes live, and what they have there.
+            keep.untouched.extend(WorkloadId::parse(&one.id).ok().map(|id| SandboxId::from(&id)));
+            keep.untouched.extend(one.app().and_then(|app| SandboxId::parse(&format!("app-{app}")).ok()));
+            held.extend(one.addresses());
+            self.index_write(|index| index.names.insert(one.name.clone(), one.id.clone()));
+            self.unreadable().add(one);
+        }
+        for (name, config, mut mutable, why) in workloads {
             let Some(executor) = self.executor(config.spec.kind) else { continue };
             if !mutable.state.status.is_alive() {
                 for endpoint in &mut mutable.endpoints {
@@ -277,7 +314,7 @@ impl Engine {
                 }
                 mutable.ports.clear();
             }
-            let (handle, commands) = Handle::new(Arc::new(config), &name, &mutable, executor);
+            let (handle, commands) = Handle::new(Arc::new(config), &name, &mutable, executor, why);
             self.index_write(|index| {
                 index.names.insert(name.clone(), handle.id().to_owned());
                 index.by_id.insert(handle.id().to_owned(), handle.clone());
@@ -294,6 +331,7 @@ impl Engine {
             }
             found.push((handle, commands, name, mutable));
         }
+        self.network_list().take_addresses(&held);
         keep.handed = self.network_list().handed();
         let swept = self.net().sweep(keep).await?;
         for (id, why) in swept.left_out {
@@ -331,6 +369,7 @@ impl Engine {
                 ),
             }
         }
+        self.net().warn_of_firewalls().await;
         self.make_default_networks().await?;
         for (handle, _, _, mutable) in &found {
             if !mutable.state.status.is_alive() || !finds_names(&mutable.endpoints) {
@@ -376,14 +415,16 @@ impl Engine {
             }
         }
         // Before any owner starts what its policy says: what runs of it unknown to us must not run twice.
+        let unreadable: Vec<_> = self.unreadable().ids().iter().filter_map(|id| WorkloadId::parse(id).ok()).collect();
         for executor in &self.inner.options.executors {
-            let known = known.get(&executor.kind()).map_or(&[][..], Vec::as_slice);
-            executor.sweep(known, resting.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
+            let known =
+                known.get(&executor.kind()).into_iter().flatten().chain(&unreadable).cloned().collect::<Vec<_>>();
+            executor.sweep(&known, resting.get(&executor.kind()).map_or(&[][..], Vec::as_slice)).await;
         }
         drop(resting);
         for (handle, commands, name, mutable, workload) in attempts {
             let mut owner = WorkloadActor::new(self.clone(), handle.clone(), name, mutable.clone());
-            if handle.config.of_build {
+            if handle.config.of_build && handle.unreadable.is_none() {
                 // Its build ended with the engine that ran it.
                 let (engine, id) = (self.clone(), handle.id().to_owned());
                 self.spawn(async move { engine.remove_of_build(&id).await });
@@ -534,6 +575,10 @@ impl Engine {
         &self.inner.store
     }
 
+    pub(crate) fn unreadable(&self) -> &AllUnreadable {
+        &self.inner.unreadable
+    }
+
     pub(crate) fn network_list(&self) -> &Networks {
         &self.inner.networks
     }
@@ -622,23 +667,36 @@ impl Engine {
 
     /// By ID, name, or the beginning of an ID.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Handle>, EngineError> {
+        match self.look_up(name)? {
+            Found::Known(handle) => Ok(handle),
+            Found::Unreadable(one) => Err(one.refusal()),
+        }
+    }
+
+    /// As [`Self::find`], also of what nothing is known of but ID and name.
+    fn look_up(&self, name: &str) -> Result<Found, EngineError> {
         let plain = name.strip_prefix('/').unwrap_or(name);
         self.index_read(|index| {
             if let Some(handle) = index.by_id.get(plain) {
-                return Ok(handle.clone());
+                return Ok(Found::Known(handle.clone()));
             }
             if let Some(handle) = index.names.get(plain).and_then(|id| index.by_id.get(id)) {
-                return Ok(handle.clone());
+                return Ok(Found::Known(handle.clone()));
+            }
+            if let Some(one) = self.unreadable().exactly(plain) {
+                return Ok(Found::Unreadable(one));
             }
             if let Some(handle) = index.linked_as(plain) {
-                return Ok(handle.clone());
+                return Ok(Found::Known(handle.clone()));
             }
-            let mut matching =
-                index.by_id.range(plain.to_owned()..).take_while(|(id, _)| !plain.is_empty() && id.starts_with(plain));
-            match (matching.next(), matching.next()) {
-                (Some((_, handle)), None) => Ok(handle.clone()),
-                (Some(_), Some(_)) => Err(EngineError::Ambiguous { what: "container", name: plain.to_owned() }),
-                (None, _) => Err(EngineError::no_container(name)),
+            let known = index.by_id.range(plain.to_owned()..);
+            let known = known.take_while(|(id, _)| !plain.is_empty() && id.starts_with(plain)).take(2);
+            let mut matching: Vec<Found> = known.map(|(_, handle)| Found::Known(handle.clone())).collect();
+            matching.extend(self.unreadable().beginning(plain).into_iter().map(Found::Unreadable));
+            match matching.len() {
+                0 => Err(EngineError::no_container(name)),
+                1 => Ok(matching.remove(0)),
+                _ => Err(EngineError::Ambiguous { what: "container", name: plain.to_owned() }),
             }
         })
     }
@@ -828,6 +886,7 @@ impl Engine {
         };
         let mutable = MutableState {
             unlinked: BTreeSet::new(),
+            held: false,
             state,
             restart: request.restart,
             restart_count: 0,
@@ -841,7 +900,7 @@ impl Engine {
         let sync = if config.auto_remove || of_build { Sync::Normal } else { Sync::Full };
         made.recorded = true;
         self.store().insert_workload(id.as_str(), name, &config, &mutable, sync).await?;
-        let (handle, commands) = Handle::new(Arc::new(config), name, &mutable, executor);
+        let (handle, commands) = Handle::new(Arc::new(config), name, &mutable, executor, None);
         self.index_write(|index| index.by_id.insert(id.as_str().to_owned(), handle.clone()));
         self.spawn_actor(WorkloadActor::new(self.clone(), handle.clone(), name.to_owned(), mutable), commands);
         handle.emit(self, "create", []);
@@ -1189,12 +1248,41 @@ impl Engine {
             index.names.retain(|_, id| id != handle.id());
         });
         self.forget_execs(handle.id());
+        self.unreadable().remove(handle.id());
         if volumes {
             for point in view.config.mounts.iter().filter(|point| point.anonymous) {
                 if let Err(error) = self.remove_volume(&point.name, true).await {
                     tracing::debug!(volume = point.name, %error, "an anonymous volume stays");
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Ends and forgets a workload that nothing is known of but its ID. Its volumes stay.
+    async fn remove_unreadable(&self, one: &Unreadable) -> Result<(), EngineError> {
+        let Ok(id) = WorkloadId::parse(&one.id) else {
+            // Nothing can have such an ID: only the row is there.
+            self.store().delete_workload(&one.id).await;
+            self.release_name(&one.name, &one.id);
+            self.unreadable().remove(&one.id);
+            return Ok(());
+        };
+        for executor in &self.inner.options.executors {
+            executor.end(&id).await?;
+        }
+        let dirs = self.dirs(&id);
+        let aside = self.data_root().join("containers").join(REMOVED).join(id.as_str());
+        let (mark, state) = (aside.clone(), dirs.state);
+        tokio::task::spawn_blocking(move || set_aside(&state, &aside)).await.map_err(|_| EngineError::Stopping)??;
+        self.clear_later(dirs.run);
+        if self.store().delete_workload(id.as_str()).await {
+            self.clear_later(mark);
+        }
+        self.release_name(&one.name, id.as_str());
+        self.unreadable().remove(id.as_str());
+        if let Err(error) = self.net().remove_sandbox(&SandboxId::from(&id)).await {
+            tracing::debug!(workload.id = id.as_str(), %error, "a sandbox that nothing was known of stays");
         }
         Ok(())
     }
@@ -1356,6 +1444,11 @@ impl Engine {
         self.find(name)?.command(Command::Pause).await
     }
 
+    /// Pauses it for a moment: [`Engine::unpause`] lets it go on, or the next engine.
+    pub(crate) async fn hold(&self, name: &str) -> Result<(), EngineError> {
+        self.find(name)?.command(Command::Hold).await
+    }
+
     pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
         self.find(name)?.command(Command::Unpause).await
     }
@@ -1401,7 +1494,14 @@ impl Engine {
     }
 
     pub async fn remove(&self, name: &str, how: RemoveRequest) -> Result<(), EngineError> {
-        let handle = self.find(name)?;
+        let handle = match self.look_up(name)? {
+            Found::Known(handle) => handle,
+            Found::Unreadable(one) if how.force => {
+                let engine = self.clone();
+                return self.completed(async move { engine.remove_unreadable(&one).await }).await;
+            }
+            Found::Unreadable(one) => return Err(one.refusal()),
+        };
         let view = handle.view();
         if let crate::lifecycle::Verdict::Refused(why) =
             crate::lifecycle::may(view.state.status, Operation::Remove { force: how.force })
@@ -1599,6 +1699,7 @@ impl Engine {
             self.claims().iter().filter(|(_, claims)| claims.image == image_id).map(|(id, _)| id.clone()).collect();
         let handles = self.handles();
         users.extend(handles.iter().filter(|one| one.config.image_id == image_id).map(|one| one.id().to_owned()));
+        users.extend(self.unreadable().mentioning(image_id));
         users.sort_unstable();
         users.dedup();
         users

@@ -45,6 +45,7 @@ mod standing;
 mod state_store;
 #[cfg(test)]
 mod testing;
+mod unreadable;
 pub mod update;
 pub mod view;
 mod volume;

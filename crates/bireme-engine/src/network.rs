@@ -46,6 +46,8 @@ const MTU: &str = "com.docker.network.driver.mtu";
 #[derive(Default)]
 pub(crate) struct Networks {
     list: Mutex<BTreeMap<String, Entry>>,
+    /// Those whose records cannot be read, by ID.
+    unreadable: Mutex<BTreeMap<String, String>>,
     sandboxes: Mutex<HashMap<SandboxId, Arc<tokio::sync::Mutex<Sandbox>>>>,
     ports: Mutex<HashMap<SocketAddr, SharedPort>>,
     /// Who is found under which name, by network.
@@ -82,6 +84,18 @@ struct Bridge {
     spec: NetworkSpec,
     pool: AddressPool,
     pool6: Option<AddressPool>,
+}
+
+impl Bridge {
+    /// Gives the addresses of an endpoint to nobody else.
+    fn take_addresses(&mut self, endpoint: &Endpoint) {
+        for address in addresses_of(endpoint) {
+            let pool = if address.addr().is_ipv4() { Some(&mut self.pool) } else { self.pool6.as_mut() };
+            if let Some(Err(error)) = pool.map(|pool| pool.take(address.addr())) {
+                tracing::warn!(%address, %error, "an address in use could not be taken up again");
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -143,10 +157,26 @@ impl Networks {
         error.map_or(Ok(spec), Err)
     }
 
+    /// Notes those whose records cannot be read: their names stay taken.
+    pub(crate) fn note_unreadable(&self, all: &[(String, String)]) {
+        self.unreadable.lock().extend(all.iter().cloned());
+    }
+
     /// Notes that a network could not be made, and why.
     pub(crate) fn leave_out(&self, id: &str, why: String) {
         if let Some(entry) = self.list().get_mut(id) {
             entry.left_out = Some(why);
+        }
+    }
+
+    /// Gives addresses, each on a network, to nobody else.
+    pub(crate) fn take_addresses(&self, all: &[(String, IpAddr)]) {
+        let mut list = self.list();
+        for (network, address) in all {
+            let Some(bridge) = list.get_mut(network).and_then(|entry| entry.bridge.as_mut()) else { continue };
+            let pool = if address.is_ipv4() { Some(&mut bridge.pool) } else { bridge.pool6.as_mut() };
+            // It may be noted already.
+            let _ = pool.map(|pool| pool.take(*address));
         }
     }
 
@@ -165,12 +195,7 @@ impl Networks {
             if addresses.is_empty() {
                 continue;
             }
-            for address in addresses_of(endpoint) {
-                let pool = if address.addr().is_ipv4() { Some(&mut bridge.pool) } else { bridge.pool6.as_mut() };
-                if let Some(Err(error)) = pool.map(|pool| pool.take(address.addr())) {
-                    tracing::warn!(%address, %error, "an address in use could not be taken up again");
-                }
-            }
+            bridge.take_addresses(endpoint);
             let default_route = wants_way_out(&mut sandbox, bridge);
             kept.push(bireme_net::Endpoint {
                 sandbox: sandbox_id.clone(),
@@ -467,7 +492,8 @@ impl Engine {
         let routes = bireme_net::host_routes()?;
         let (network, chosen) = {
             let mut list = self.network_list().list();
-            if list.values().any(|entry| entry.network.name == request.name) {
+            let unreadable = self.network_list().unreadable.lock().values().any(|name| *name == request.name);
+            if unreadable || list.values().any(|entry| entry.network.name == request.name) {
                 return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
             }
             let used: Vec<IpNet> = list
@@ -593,13 +619,20 @@ impl Engine {
     }
 
     async fn remove_made_network(&self, name: &str) -> Result<(), EngineError> {
+        let unreadable = self.network_list().unreadable.lock().iter().find_map(|(id, called)| {
+            let meant = id == name || called == name;
+            meant.then(|| (id.clone(), called.clone()))
+        });
+        if let Some((id, called)) = unreadable {
+            return self.remove_unreadable_network(&id, &called).await;
+        }
         let network = self.network(name)?;
-        if matches!(network.name.as_str(), "bridge" | "host" | "none") {
+        if is_predefined(&network.name) {
             return Err(EngineError::Denied {
                 message: format!("{} is a pre-defined network and cannot be removed", network.name),
             });
         }
-        if !self.network_members(&network.id).is_empty() {
+        if !self.network_members(&network.id).is_empty() || !self.unreadable().mentioning(&network.id).is_empty() {
             return Err(EngineError::Denied {
                 message: format!(
                     "error while removing network: network {} id {} has active endpoints",
@@ -617,6 +650,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Forgets a network of which nothing is known but ID and name. What there is of it in the kernel goes when the engine is
+    /// started next.
+    async fn remove_unreadable_network(&self, id: &str, name: &str) -> Result<(), EngineError> {
+        let on_it = |handle: &Arc<Handle>| handle.view().endpoints.iter().any(|endpoint| endpoint.network == id);
+        if self.handles().iter().any(on_it) || !self.unreadable().mentioning(id).is_empty() {
+            return Err(EngineError::Denied {
+                message: format!("error while removing network: network {name} id {id} has active endpoints"),
+            });
+        }
+        self.store().delete_network(id).await?;
+        self.network_list().unreadable.lock().remove(id);
+        Ok(())
+    }
+
     /// Removes those of the `wanted` networks that no workload is on, running or not.
     pub async fn prune_networks(&self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
         let used: HashSet<String> = self
@@ -627,8 +674,9 @@ impl Engine {
         let mut removed = Vec::new();
         let mut staying = Vec::new();
         for network in self.networks() {
-            let predefined = matches!(network.name.as_str(), "bridge" | "host" | "none");
-            if !predefined && !used.contains(&network.id) && wanted(&network) {
+            let predefined = is_predefined(&network.name);
+            let used = used.contains(&network.id) || !self.unreadable().mentioning(&network.id).is_empty();
+            if !predefined && !used && wanted(&network) {
                 match self.remove_network(&network.id).await {
                     Ok(()) => removed.push(network.name),
                     // Gone, or taken meanwhile.
@@ -1536,6 +1584,11 @@ impl Engine {
 fn unique_local(id: &str) -> String {
     let digits = |range| id.get(range).unwrap_or("0");
     format!("fd{}:{}:{}::/64", digits(0..2), digits(2..6), digits(6..10))
+}
+
+/// Whether the engine makes a network of this name by itself.
+pub(crate) fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none")
 }
 
 /// Whether a workload with these endpoints finds others by their names.

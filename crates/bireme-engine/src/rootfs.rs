@@ -38,7 +38,8 @@ pub(crate) fn copy_up(layers: &[PathBuf], target: &str, into: &Path) -> io::Resu
 
 /// The image's tree as one folder. An overlay mount that is attached nowhere: it is gone when the descriptor closes.
 pub(crate) fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
-    if let [only] = layers {
+    // One alone is no overlay, which wants two.
+    if let [only] = bireme_sys::mounts::topmost(layers)[..] {
         return Ok(fs::open(only, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     }
     overlay(layers, None)
@@ -51,8 +52,8 @@ pub(crate) fn open_writable(layers: &[PathBuf], upper: &Path, work: &Path) -> io
 
 fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
     let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in layers.iter().rev() {
-        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer.as_path())?;
+    for layer in bireme_sys::mounts::topmost(layers) {
+        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer)?;
     }
     if let Some((upper, work)) = writable {
         mount::fsconfig_set_string(context.as_fd(), "upperdir", upper)?;

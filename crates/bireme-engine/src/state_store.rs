@@ -35,6 +35,7 @@ use serde_json::Value;
 use crate::EngineError;
 use crate::container::MutableState;
 use crate::record::{Kind, Records};
+use crate::unreadable::Unreadable;
 use crate::view::{Config, Network, Volume};
 
 const SCHEMA_VERSION: i64 = 1;
@@ -96,6 +97,9 @@ struct MutableRecord<M> {
     #[serde(rename = "moving")]
     mutable: M,
 }
+
+const NETWORKS: &str = "select id, name, record from networks";
+const VOLUMES: &str = "select name, name, record from volumes";
 
 /// When a record was written; of anything that has no such time, none.
 #[derive(Deserialize)]
@@ -206,6 +210,7 @@ impl StateStore {
             if let (Some([_, config, mutable]), Some(newest)) = (row, &newest)
                 && written(mutable) >= newest.mutable.written
                 && serde_json::from_str::<Config>(config).is_ok()
+                && serde_json::from_str::<MutableState>(mutable).is_ok()
             {
                 continue;
             }
@@ -265,6 +270,17 @@ impl StateStore {
             names.insert(name.clone());
             if !recorded.contains(id) {
                 self.copy(Copy::Put(Kind::Network, id.clone(), record.clone()));
+                continue;
+            }
+            if serde_json::from_str::<Network>(record).is_ok() {
+                continue;
+            }
+            let whole = self.records.get::<Network>(Kind::Network, id).filter(|network| network.id == *id);
+            if let Some(network) = whole.filter(|network| network.name == *name) {
+                tracing::warn!(%id, name, "a network that cannot be read in the database is taken up from its record");
+                self.add_found(name, || {
+                    connection.execute("update networks set record = ?2 where id = ?1", params![id, json(&network)])
+                });
             }
         }
         for id in recorded.into_iter().filter(|id| !rows.contains_key(id)) {
@@ -289,8 +305,9 @@ impl StateStore {
 
     /// Volumes are never removed but on request: a folder that is there is a volume.
     fn reconcile_volumes(&self, found: Found) -> Result<(), EngineError> {
-        let known: HashSet<String> =
-            self.rows("select name from volumes", |row| row.get::<_, String>(0))?.into_iter().collect();
+        let rows = self
+            .rows("select name, record from volumes", |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let known: HashSet<String> = rows.iter().map(|(name, _)| name.clone()).collect();
         let folder = self.data_root.join("volumes");
         let connection = self.lock();
         let path_of = |name: &str| folder.join(name).join("_data");
@@ -301,6 +318,18 @@ impl StateStore {
                 tracing::info!(volume = name, "a removal that was cut short is carried out");
                 self.copy(Copy::Forget(Kind::Volume, name.clone()));
                 self.forget_found(&connection, Kind::Volume, name);
+            }
+        }
+        for (name, _) in rows.iter().filter(|(_, record)| serde_json::from_str::<Volume>(record).is_err()) {
+            let whole = self.records.get::<Volume>(Kind::Volume, name).filter(|volume| volume.name == *name);
+            if let Some(volume) = whole {
+                tracing::warn!(
+                    volume = name,
+                    "a volume that cannot be read in the database is taken up from its record"
+                );
+                self.add_found(name, || {
+                    connection.execute("update volumes set record = ?2 where name = ?1", params![name, json(&volume)])
+                });
             }
         }
         for name in self.records.names(Kind::Volume) {
@@ -495,26 +524,35 @@ impl StateStore {
         done.inspect_err(|error| self.owe(kind, name, error)).is_ok()
     }
 
-    /// Every workload, oldest record first is not promised.
+    /// Every workload, in no order, and those that cannot be read, which stay as they are.
+    #[expect(clippy::type_complexity, reason = "a row as it is read, by one caller")]
     pub(crate) fn workloads<F: DeserializeOwned, M: DeserializeOwned>(
         &self,
-    ) -> Result<Vec<(String, F, M)>, EngineError> {
-        self.rows("select id, name, fixed, moving from workloads", |row| {
+    ) -> Result<(Vec<(String, F, M)>, Vec<Unreadable>), EngineError> {
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
+        let rows = self.rows("select id, name, fixed, moving from workloads", |row| {
             Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
-        })?
-        .into_iter()
-        .filter(|[id, ..]| !self.owes(Kind::Workload, id))
-        .filter_map(|[id, name, config, mutable]| {
+        })?;
+        for [id, name, config, mutable] in rows {
+            if self.owes(Kind::Workload, &id) {
+                continue;
+            }
             let config = at_home(&id, config, &self.data_root);
-            // One that cannot be read is no reason to do without all others; it stays where it is.
-            let read = parse(&name, &config).and_then(|config| Ok((name.clone(), config, parse(&name, &mutable)?)));
-            read.inspect_err(|error| {
-                tracing::error!(name, error = error as &dyn std::error::Error, "a container is left out");
-            })
-            .ok()
-        })
-        .map(Ok)
-        .collect()
+            let read = serde_json::from_str(&config).and_then(|parsed| Ok((parsed, serde_json::from_str(&mutable)?)));
+            match read {
+                Ok((config, mutable)) => all.push((name, config, mutable)),
+                Err(error) => {
+                    tracing::error!(
+                        workload.id = id,
+                        name,
+                        %error,
+                        "the record of a container cannot be read: it is left as it is, what runs of it goes on, and what it uses is kept"
+                    );
+                    unreadable.push(Unreadable { id, name, config, mutable, why: error.to_string(), known: false });
+                }
+            }
+        }
+        Ok((all, unreadable))
     }
 
     /// IDs of all workloads, also of those that cannot be read.
@@ -551,7 +589,7 @@ impl StateStore {
     }
 
     pub(crate) fn networks(&self) -> Result<Vec<crate::view::Network>, EngineError> {
-        self.records(Kind::Network, "select id, name, record from networks")
+        Ok(self.records(Kind::Network, NETWORKS)?.0)
     }
 
     pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
@@ -570,26 +608,43 @@ impl StateStore {
 
     /// With the folders that they have under this data root, wherever they were recorded.
     pub(crate) fn volumes(&self) -> Result<Vec<crate::view::Volume>, EngineError> {
-        let mut volumes: Vec<Volume> = self.records(Kind::Volume, "select name, name, record from volumes")?;
+        let mut volumes: Vec<Volume> = self.records(Kind::Volume, VOLUMES)?.0;
         for volume in &mut volumes {
             volume.mountpoint = self.data_root.join("volumes").join(&volume.name).join("_data");
         }
         Ok(volumes)
     }
 
-    fn records<T: DeserializeOwned>(&self, kind: Kind, query: &str) -> Result<Vec<T>, EngineError> {
-        self.rows(query, |row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]))?
-            .into_iter()
-            .filter(|[key, ..]| !self.owes(kind, key))
-            .filter_map(|[_, name, record]| {
-                parse(&name, &record)
-                    .inspect_err(|error: &EngineError| {
-                        tracing::error!(name, error = error as &dyn std::error::Error, "a record is left out");
-                    })
-                    .ok()
-            })
-            .map(Ok)
-            .collect()
+    /// Keys and names of networks or volumes whose records cannot be read: they stay as they are.
+    pub(crate) fn unreadable(&self, kind: Kind) -> Result<Vec<(String, String)>, EngineError> {
+        Ok(match kind {
+            Kind::Network => self.records::<Network>(kind, NETWORKS)?.1,
+            Kind::Volume => self.records::<Volume>(kind, VOLUMES)?.1,
+            Kind::Workload => Vec::new(),
+        })
+    }
+
+    /// All records of a kind, and the keys and names of those that cannot be read.
+    #[expect(clippy::type_complexity, reason = "two lists, which their readers take apart at once")]
+    fn records<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        query: &str,
+    ) -> Result<(Vec<T>, Vec<(String, String)>), EngineError> {
+        let (mut all, mut unreadable) = (Vec::new(), Vec::new());
+        for [key, name, record] in self.rows(query, |row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]))? {
+            if self.owes(kind, &key) {
+                continue;
+            }
+            match serde_json::from_str(&record) {
+                Ok(record) => all.push(record),
+                Err(error) => {
+                    tracing::error!(?kind, name, %error, "a record cannot be read: it is left as it is, and what it is of stays");
+                    unreadable.push((key, name));
+                }
+            }
+        }
+        Ok((all, unreadable))
     }
 
     fn rows<T>(
@@ -790,15 +845,6 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("records hold only maps with text keys")
 }
 
-fn parse<T: DeserializeOwned>(name: &str, text: &str) -> Result<T, EngineError> {
-    serde_json::from_str(text).map_err(|error| {
-        failed(
-            &format!("the record of {name}"),
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)),
-        )
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -812,9 +858,9 @@ mod tests {
         memory.update_workload("1", "www", &2).await.unwrap();
         drop(memory);
         let memory = StateStore::open(folder.path()).unwrap();
-        assert_eq!(memory.workloads::<String, i32>().unwrap(), [("www".to_owned(), "fixed".to_owned(), 2)]);
+        assert_eq!(memory.workloads::<String, i32>().unwrap().0, [("www".to_owned(), "fixed".to_owned(), 2)]);
         assert!(memory.delete_workload("1").await);
-        assert!(memory.workloads::<String, i32>().unwrap().is_empty());
+        assert!(memory.workloads::<String, i32>().unwrap().0.is_empty());
         memory.connection.lock().pragma_update(None, "user_version", 99).unwrap();
         drop(memory);
         let refusal = StateStore::open(folder.path()).err().unwrap().to_string();
@@ -955,7 +1001,7 @@ mod tests {
         let memory = StateStore::open(temp.path()).unwrap();
         memory.insert_workload("1", "good", &"fixed", &1, Sync::Full).await.unwrap();
         memory.insert_workload("2", "bad", &7, &1, Sync::Normal).await.unwrap();
-        assert_eq!(memory.workloads::<String, i32>().unwrap().len(), 1);
+        assert_eq!(memory.workloads::<String, i32>().unwrap().0.len(), 1);
         assert_eq!(memory.ids().unwrap().len(), 2);
     }
 }

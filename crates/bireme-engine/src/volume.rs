@@ -4,7 +4,7 @@
 //! <data_root>/volumes/<name>/_data
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const ANONYMOUS: &str = "com.docker.volume.anonymous";
 /// The volumes that exist, by name.
 pub(crate) struct Volumes {
     list: Mutex<BTreeMap<String, Volume>>,
+    /// Names of those whose records cannot be read.
+    unreadable: Mutex<BTreeSet<String>>,
     /// The workloads for which a volume that is a mount is mounted, by its name.
     mounted: Arc<Mounted>,
     /// Held while one is made or removed, so that two requests for one name are one after the other.
@@ -45,16 +47,37 @@ impl Mounted {
         if !all.contains_key(volume) {
             // What somebody has in hand, or uses, stays.
             all.retain(|_, users| {
-                Arc::strong_count(users) > 1 || users.try_lock().map_or(true, |users| !users.is_empty())
+                Arc::strong_count(users) > 1 || users.try_lock().is_none_or(|users| !users.is_empty())
             });
         }
         all.entry(volume.to_owned()).or_default().clone()
     }
 }
 
+fn no_volume(name: &str) -> EngineError {
+    EngineError::NotFound { message: format!("get {name}: no such volume") }
+}
+
 impl Volumes {
+    /// Notes those whose records cannot be read: what they are is not known, only that they are.
+    pub(crate) fn note_unreadable(&self, names: impl Iterator<Item = String>) {
+        self.unreadable.lock().extend(names);
+    }
+
+    /// # Errors
+    /// `Conflict` for one whose record cannot be read: it may be a mount of another disk.
+    fn check_readable(&self, name: &str) -> Result<(), EngineError> {
+        if !self.unreadable.lock().contains(name) {
+            return Ok(());
+        }
+        Err(EngineError::conflict(format!(
+            "the record of volume {name} cannot be read, and what is stored in it is kept: start the engine that wrote the record, or remove the volume by force (docker volume rm -f {name})"
+        )))
+    }
+
     pub(crate) fn new(volumes: Vec<Volume>) -> Self {
         Self {
+            unreadable: Mutex::default(),
             list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
             mounted: Arc::default(),
             making: tokio::sync::Mutex::default(),
@@ -130,6 +153,7 @@ impl Engine {
         if let Some(existing) = self.volume_list().list().get(&name) {
             return Ok((existing.clone(), false));
         }
+        self.volume_list().check_readable(&name)?;
         let mut labels = request.labels;
         if anonymous {
             // By this label Docker's clients know it.
@@ -197,6 +221,8 @@ impl Engine {
 
     /// Mounts what a workload's volumes are mounts of, before it starts.
     pub(crate) async fn mount_volumes(&self, handle: &Handle) -> Result<(), EngineError> {
+        let mut points = handle.config.mounts.iter().filter(|point| point.kind == MountKind::Volume);
+        points.try_for_each(|point| self.volume_list().check_readable(&point.name))?;
         self.mount_for(handle.id(), self.mounts_of(handle)).await
     }
 
@@ -289,7 +315,7 @@ impl Engine {
             .list()
             .get(name)
             .cloned()
-            .ok_or_else(|| EngineError::NotFound { message: format!("get {name}: no such volume") })
+            .map_or_else(|| self.volume_list().check_readable(name).and(Err(no_volume(name))), Ok)
     }
 
     /// IDs of the workloads that mount it, running, not running, or being created.
@@ -298,6 +324,7 @@ impl Engine {
             view.config.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
         };
         let mut users = self.claimants(name);
+        users.extend(self.unreadable().mentioning(name));
         users.extend(
             self.handles()
                 .iter()
@@ -317,6 +344,16 @@ impl Engine {
         let making = self.volume_list().making.lock().await;
         let volume = match self.volume(name) {
             Ok(volume) => volume,
+            // What is mounted there is seen below.
+            Err(_) if force && self.volume_list().unreadable.lock().contains(name) => Volume {
+                name: name.to_owned(),
+                driver: "local".to_owned(),
+                mountpoint: self.volume_path(name).join("_data"),
+                created: 0,
+                options: BTreeMap::new(),
+                labels: BTreeMap::new(),
+                anonymous: false,
+            },
             Err(_) if force => return Ok(()),
             Err(error) => return Err(error),
         };
@@ -353,6 +390,7 @@ impl Engine {
         }
         let forgotten = self.store().delete_volume(name).await;
         self.volume_list().list().remove(name);
+        self.volume_list().unreadable.lock().remove(name);
         self.emit_volume("destroy", &volume);
         // What takes time keeps nobody from making another volume.
         drop(making);

@@ -105,6 +105,28 @@ pub struct Cgroup {
     path: String,
 }
 
+/// The cgroups of processes that are in one with a name that is `meant`, or below it. Blocking.
+///
+/// Source: cgroups(7), `/proc/PID/cgroup`.
+pub(crate) fn called(meant: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let mut found = BTreeSet::new();
+    for pid in pids {
+        let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        for path in text.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
+            let end = path.split('/').scan(0, |at, name| {
+                *at += name.len() + 1;
+                Some((*at - 1, name))
+            });
+            if let Some((end, _)) = end.into_iter().find(|(_, name)| meant(name)) {
+                found.insert(path[..end].to_owned());
+            }
+        }
+    }
+    found
+}
+
 impl Cgroup {
     /// `path` as in [`crate::protocol::RunnerConfig::cgroup`].
     pub fn new(path: &str) -> Self {

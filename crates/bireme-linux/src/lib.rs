@@ -24,4 +24,4 @@ pub mod users;
 mod executor;
 
 #[cfg(feature = "executor")]
-pub use executor::{LinuxExecutor, LinuxOptions};
+pub use executor::{LinuxExecutor, LinuxOptions, runs};

@@ -108,6 +108,18 @@ fn lookup(passwd: &str, group: &str, user: &str, extra: &[String]) -> Result<Use
     supplementary.push(gid);
     supplementary.sort_unstable();
     supplementary.dedup();
+    // The kernel takes no more, and others no larger numbers: said here, it is known what of the image is at fault.
+    let numbers = supplementary.iter().chain([&uid, &gid]).copied();
+    if let Some(large) = numbers.max().filter(|id| *id > LARGEST) {
+        return Err(Failure::new(ErrorKind::Invalid, out_of_range(&large.to_string())));
+    }
+    if supplementary.len() > MOST_GROUPS {
+        let message = format!(
+            "user {name} is in {} groups: at most {MOST_GROUPS} can be had; leave some out of the image's group file",
+            supplementary.len()
+        );
+        return Err(Failure::new(ErrorKind::Invalid, message));
+    }
     let home = entry.map(|entry| entry.home).filter(|home| !home.is_empty()).unwrap_or("/").to_owned();
     Ok(User { uid, gid, groups: supplementary, home })
 }
@@ -119,11 +131,18 @@ fn number(text: &str) -> Result<Option<u32>, Failure> {
     }
     // As Docker and runc: the ids above have no meaning on many systems.
     match text.parse::<u32>() {
-        Ok(id) if id <= i32::MAX as u32 => Ok(Some(id)),
-        _ => {
-            Err(Failure::new(ErrorKind::Invalid, format!("user or group {text} is out of range: use 0 to 2147483647")))
-        }
+        Ok(id) if id <= LARGEST => Ok(Some(id)),
+        _ => Err(Failure::new(ErrorKind::Invalid, out_of_range(text))),
     }
+}
+
+/// Largest number of a user or group, as with Docker.
+const LARGEST: u32 = i32::MAX as u32;
+/// Groups of one process. Source: the kernel's `NGROUPS_MAX`.
+const MOST_GROUPS: usize = 65_536;
+
+fn out_of_range(id: &str) -> String {
+    format!("user or group {id} is out of range: use 0 to {LARGEST}")
 }
 
 struct PasswdEntry<'a> {
@@ -190,6 +209,18 @@ mod tests {
         check("4294967295", Err(()));
         check(":wheel", Ok((0, 10, &[10], "/root")));
         assert_eq!(lookup(PASSWD, GROUP, "4000", &["audio".into(), "5".into()]).unwrap().groups, [0, 5, 11]);
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_take_is_refused_before_it_is_asked() {
+        let large = "root:x:0:0::/:\nbob:x:4294967295:1::/:\nann:x:5:4294967294::/:\n";
+        for user in ["bob", "ann"] {
+            let refused = lookup(large, "", user, &[]).unwrap_err();
+            assert!(refused.message.contains("is out of range: use 0 to 2147483647"), "{}", refused.message);
+        }
+        let groups: String = (0..70_000).map(|gid| format!("g{gid}:x:{gid}:bob\n")).collect();
+        let refused = lookup("bob:x:7:7::/:\n", &groups, "bob", &[]).unwrap_err();
+        assert!(refused.message.contains("is in 70000 groups") && refused.message.len() < 200, "{}", refused.message);
     }
 
     #[test]

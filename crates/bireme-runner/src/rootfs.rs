@@ -14,13 +14,14 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use bireme_core::spec::{Mount, MountSource, Propagation};
 use bireme_core::{ErrorKind, Program};
 use bireme_linux::protocol::{Failure, RunnerConfig};
 use bireme_linux::spec;
 use bireme_sys::fds;
+use bireme_sys::mounts::topmost;
 use libcontainer::syscall::linux::{
     AT_EMPTY_PATH, AT_RECURSIVE, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr,
 };
@@ -92,6 +93,9 @@ pub(crate) fn prepare(config: &RunnerConfig) -> Result<Rootfs, Failure> {
     if config.spec.cwd.len() > 1 {
         rootfs.make_cwd(Path::new(&config.spec.cwd))?;
     }
+    for path in config.spec.security.readonly_paths.iter().flatten().filter(|path| !spec::is_kernels(path)) {
+        rootfs.read_only(Path::new(path))?;
+    }
     rootfs.still_stands()?;
     Ok(rootfs)
 }
@@ -132,7 +136,7 @@ fn overlay_by_handle(lower: &[PathBuf], upper: &Path, work: &Path, at: &Path, no
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let fd = context.as_fd();
     rustix::mount::fsconfig_set_string(fd, "source", "overlay")?;
-    for path in lower.iter().rev() {
+    for path in topmost(lower) {
         rustix::mount::fsconfig_set_string(fd, "lowerdir+", path)?;
     }
     rustix::mount::fsconfig_set_string(fd, "upperdir", upper)?;
@@ -157,11 +161,12 @@ fn overlay_by_options(
     nodev: bool,
 ) -> io::Result<()> {
     fs::create_dir_all(links)?;
+    let lower = topmost(lower);
     for (number, layer) in lower.iter().enumerate() {
         std::os::unix::fs::symlink(layer, links.join(number.to_string()))?;
     }
     let before = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let layers = (0..lower.len()).rev().map(|number| number.to_string()).collect::<Vec<_>>().join(":");
+    let layers = (0..lower.len()).map(|number| number.to_string()).collect::<Vec<_>>().join(":");
     let options = format!("lowerdir={layers},upperdir={},workdir={}", upper.display(), work.display());
     let options = std::ffi::CString::new(options)?;
     rustix::process::chdir(links)?;
@@ -226,14 +231,7 @@ impl Rootfs {
     /// # Errors
     /// `Invalid` for one among the kernel's own files.
     fn make_cwd(&self, target: &Path) -> Result<(), Failure> {
-        let mut plain = PathBuf::from("/");
-        for part in target.components() {
-            match part {
-                Component::Normal(name) => plain.push(name),
-                Component::ParentDir => drop(plain.pop()),
-                _ => {}
-            }
-        }
+        let plain = spec::plain(target);
         if KERNELS.iter().any(|kernel| plain.starts_with(kernel)) {
             let message = format!("the working directory {} is among the kernel's own files", target.display());
             return Err(Failure::new(ErrorKind::Invalid, format!("{message}; choose a folder of the container")));
@@ -397,6 +395,32 @@ impl Rootfs {
                 tmpfs(target.as_fd(), *size, *mode, options, mount.read_only).map_err(|error| failed(&what(), error))
             }
         }
+    }
+
+    /// Has nobody write at `path`, if anything is there. What can be done there otherwise stays so: libcontainer would take
+    /// the right to execute with it.
+    fn read_only(&self, path: &Path) -> Result<(), Failure> {
+        let what = |error| failed(&format!("cannot make {} read-only", path.display()), error);
+        let found = match self.resolve(path, OFlags::PATH) {
+            Ok(found) => found,
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
+            Err(error) => return Err(what(error)),
+        };
+        self.outside_of(&found, path, &["/proc", "/sys", "/dev"])?;
+        let source = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+        let attributes = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: MS_PRIVATE, userns_fd: 0 };
+        clone_tree(&source, true)
+            .and_then(|tree| {
+                // First: where this is in a shared bind, the machine has the mount too, and may go on writing.
+                attach(tree.as_fd(), found.as_fd())?;
+                // What is mounted below stays as it is, as with runc.
+                create_syscall()
+                    .mount_setattr(tree.as_fd(), Path::new(""), AT_EMPTY_PATH, &attributes, size_of::<MountAttr>())
+                    .map_err(io::Error::other)
+            })
+            .map_err(what)
     }
 
     /// What a bind of `source` is mounted with. A container may make device nodes, and its device rules keep it from using

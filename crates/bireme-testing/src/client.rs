@@ -41,7 +41,7 @@ pub fn tcp(port: u16, method: &str, path: &str, headers: &str, body: &[u8]) -> s
     exchange(stream, method, path, headers, body)
 }
 
-pub(crate) fn unix(socket: &Path, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
+pub fn unix(socket: &Path, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     exchange(stream, method, path, headers, body)

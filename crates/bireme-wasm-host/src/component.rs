@@ -27,6 +27,7 @@ use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::names::View;
 use crate::stock::{Share, Stock};
+use crate::trigger::clients::Served;
 use crate::trigger::http::Places;
 
 /// Where a workload is in its life: `Loaded -> Running -> Stopping -> Ended`, steps may be skipped.
@@ -251,23 +252,37 @@ impl Component {
         *self.name.write() = name.into();
     }
 
-    /// Tells in the log that `what` found no free instance: once in a while, with how often it came to that in between.
-    pub(crate) fn note_busy(&self, what: &str) {
+    /// Counts one that was refused. How many were since that was last told, where it is time to tell it again.
+    fn busy_now(&self) -> Option<u64> {
         let mut busy = self.busy.lock();
         if busy.0.is_some_and(|told| told.elapsed() < BUSY_TOLD) {
             busy.1 += 1;
-            return;
+            return None;
         }
-        let more = match std::mem::replace(&mut *busy, (Some(Instant::now()), 0)).1 {
+        Some(std::mem::replace(&mut *busy, (Some(Instant::now()), 0)).1)
+    }
+
+    /// Tells in the log that `what` found no free instance: once in a while, with how often it came to that in between.
+    pub(crate) fn note_busy(&self, what: &str) {
+        let Some(more) = self.busy_now() else { return };
+        let more = match more {
             0 => String::new(),
             more => format!(" ({more} more since this was last told)"),
         };
-        drop(busy);
         let (instances, queue) = (self.spec.bireme.instances, self.spec.bireme.queue);
         self.log.note(&format!(
             "bireme: {what} was answered with 503: no instance came free (bireme.instances={instances}, \
              bireme.queue={queue}); raise them, or make answers faster{more}"
         ));
+    }
+
+    /// The same where there was no room in the process: components of one app have its 2,000 memories together.
+    pub(crate) fn note_full(&self, what: &str) {
+        if self.busy_now().is_some() {
+            self.log.note(&format!(
+                "bireme: {what} was answered with 503: the instances of all components of this app have the memories that its process can have; lower bireme.instances where requests are slow"
+            ));
+        }
     }
 
     /// Tells in the log, once in a while, that an instance was refused a descriptor.
@@ -424,6 +439,7 @@ impl Component {
             number,
             started,
             outcome: Outcome::Succeeded,
+            served: None,
             _permit: permit,
         };
         // After the counter, so that `drain` sees either the invocation or none.
@@ -512,6 +528,8 @@ pub(crate) struct Invocation {
     pub number: u64,
     started: Instant,
     pub outcome: Outcome,
+    /// The connection that it works for.
+    pub served: Option<Served>,
     _permit: OwnedSemaphorePermit,
 }
 

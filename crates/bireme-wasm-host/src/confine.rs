@@ -31,13 +31,13 @@ pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
 }
 
 /// What the runtime starts at most (512 for work that blocks, and one for each processor), and room for as many again: the
-/// machine's process IDs are everybody's. They are counted by the user that this process becomes; where all hosts have one
-/// user, as it is where the machine's range of users is not whole, by its cgroup: one app must not take what others need.
+/// machine's process IDs are everybody's. They are counted by the cgroup: by the user, those of a container would be counted
+/// with them that runs as the same one. Only a machine that counts none by cgroups has the limit by the user, where no other
+/// host has that.
 fn limit_threads(config: &HostConfig) -> anyhow::Result<()> {
     let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let most = 1024 + 2 * processors;
-    if config.uid == HOST_UID {
-        cgroup::limit_processes(&config.cgroup, most);
+    if cgroup::limit_processes(&config.cgroup, most) || config.uid == HOST_UID {
         return Ok(());
     }
     let limit = rustix::process::Rlimit { current: Some(most), maximum: Some(most) };

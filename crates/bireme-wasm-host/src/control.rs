@@ -34,7 +34,7 @@ use crate::log::{LogHandle, feed};
 use crate::names::Networks;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::Place;
-use crate::trigger::{Program, command, http, redis};
+use crate::trigger::{Program, clients, command, http, redis};
 use crate::{confine, linker};
 
 /// How long instances may take to be gone once they were cut.
@@ -326,8 +326,8 @@ impl Host {
         component.usage(resident.saturating_sub(live) / count)
     }
 
-    /// Ends the largest instance whenever the process has more memory than all its workloads may have together, before the
-    /// kernel ends the process. Instances are counted as they grow; what is left is what the host's libraries hold for
+    /// Closes connections that wait, then ends the largest instance, whenever the process has more memory than all its
+    /// workloads may have together, before the kernel ends the process. Instances are counted as they grow; what is left is what the host's libraries hold for
     /// them without an account.
     async fn watch_memory(self: Arc<Self>) {
         let mut every = tokio::time::interval(WATCH);
@@ -336,6 +336,10 @@ impl Host {
             every.tick().await;
             let Some(resident) = resident() else { return };
             if resident.anonymous <= memory::soft(self.brief().memory, memory::of_machine()) {
+                continue;
+            }
+            // What these hold is nobody's, and whoever waits may come again.
+            if clients::shed() > 0 {
                 continue;
             }
             let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
@@ -410,6 +414,7 @@ impl Host {
             return Err(refusal);
         }
         self.components.lock().insert(id, Arc::new(loaded));
+        clients::allow(self.brief().memory);
         Ok(())
     }
 

@@ -144,17 +144,23 @@ pub fn limit_memory(name: &Path, bytes: u64) {
     }
 }
 
-/// Lets there be at most `most` processes and threads in the cgroup `name`. Does what can be done, as [`limit_memory`].
-pub fn limit_processes(name: &Path, most: u64) {
+/// Lets there be at most `most` processes and threads in the cgroup `name`. Answers whether there is a controller that does.
+pub fn limit_processes(name: &Path, most: u64) -> bool {
+    let mut limited = false;
     for folder in folders(name) {
         pass_on(&folder, name, "pids");
         let file = folder.join("pids.max");
-        if file.exists()
-            && let Err(error) = fs::write(&file, most.to_string())
-        {
-            tracing::debug!(file = %file.display(), most, %error, "the processes of a host are not limited");
+        if !file.exists() {
+            continue;
+        }
+        match fs::write(&file, most.to_string()) {
+            Ok(()) => limited = true,
+            Err(error) => {
+                tracing::debug!(file = %file.display(), most, %error, "the processes of a host are not limited");
+            }
         }
     }
+    limited
 }
 
 /// Has a controller be there in a folder of cgroup v2: it is where every cgroup above passes it on.
@@ -198,12 +204,14 @@ mod tests {
         let name = PathBuf::from(format!("bireme-test-processes-{}", std::process::id()));
         let folders = folders(&name);
         folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
-        limit_processes(&name, 3);
+        let limited = limit_processes(&name, 3);
         let Some(folder) = folders.iter().find(|folder| folder.join("pids.max").exists()) else {
             // A machine without that controller limits nothing.
+            assert!(!limited);
             remove(&name);
             return;
         };
+        assert!(limited);
         let script =
             format!("echo $$ > {}/cgroup.procs; for n in 1 2 3 4 5; do sleep 1 & done; wait", folder.display());
         let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();

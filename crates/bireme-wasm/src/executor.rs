@@ -23,11 +23,12 @@ use tokio::time::Instant;
 use crate::compile::{Cache, Compiled};
 use crate::host::{self, Host};
 use crate::names::Tables;
-use crate::protocol::{DAMAGED, FdUse, HostConfig, Load, Log, Request, Trigger, WorkloadState};
+use crate::protocol::{DAMAGED, FdUse, HostConfig, HostState, Load, Log, Request, Trigger, WorkloadState};
 use crate::roster::Roster;
 use crate::state::StateFolder;
+use crate::user::{self, HOST_UID, Secret};
 use crate::workload::{ComponentWorkload, Home, read_exit, release};
-use crate::{cgroup, memory, mounts, stores, user};
+use crate::{cgroup, memory, mounts, stores};
 
 /// How long a daemon that has just started waits for answers of all hosts together: nobody can use it until then. Whoever
 /// has not answered by then goes on as it is, and is asked in the background.
@@ -68,6 +69,8 @@ pub struct WasmExecutor {
     namespaces: Mutex<HashMap<(u32, u32, u32), Arc<OwnedFd>>>,
     /// Until when the hosts of an earlier daemon may answer, from the first that is asked.
     answers_until: OnceLock<Instant>,
+    /// Read when the first host is started.
+    secret: OnceLock<std::io::Result<Secret>>,
 }
 
 /// Most user namespaces that are kept for the next workload with the same owners.
@@ -84,6 +87,7 @@ impl WasmExecutor {
             turns: StdMutex::default(),
             namespaces: Mutex::default(),
             answers_until: OnceLock::new(),
+            secret: OnceLock::new(),
         }
     }
 
@@ -107,7 +111,15 @@ impl WasmExecutor {
     }
 
     fn uid_of(&self, host: &Host) -> u32 {
-        user::of(&self.options.instance, &host.sandbox)
+        let secret = self.secret.get_or_init(|| {
+            let path = self.options.data_root.join("wasm/secret");
+            Secret::at(&path).or_else(|error| {
+                tracing::warn!(path = %path.display(), %error, "the users of hosts are others after a restart");
+                Secret::random()
+            })
+        });
+        // Without any randomness nothing secret can be made on this machine.
+        secret.as_ref().map_or(HOST_UID, |secret| user::of(secret, &self.options.instance, &host.sandbox))
     }
 
     fn kv_dir(&self, host: &Host) -> PathBuf {
@@ -135,13 +147,19 @@ impl WasmExecutor {
         roster: &mut Roster,
     ) -> Result<u32, ExecError> {
         let id = &work.spec.id;
-        host.ensure(&self.options.host, &self.config(host, work), !roster.is_empty()).await?;
+        if let Err(error) = host.ensure(&self.options.host, &self.config(host, work), !roster.is_empty()).await {
+            if roster.is_empty() {
+                // What it wrote of itself is in the error.
+                host.clear(&self.kv_dir(host)).await;
+            }
+            return Err(error);
+        }
         let memory = memory::of_spec(&work.spec, compiled.facts.trigger.name() == "command");
         let loaded = async {
             let pid = host.pid().await?;
             self.tables.follow(host, pid, &work.networks).await?;
             host.limit_memory(roster.memory().saturating_add(memory));
-            self.load(work, host, compiled).await?;
+            self.load(work, host, compiled, pid).await?;
             Ok(pid)
         };
         let loaded = loaded.await;
@@ -184,8 +202,10 @@ impl WasmExecutor {
         }
     }
 
-    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled) -> Result<(), ExecError> {
-        let uid = self.uid_of(host);
+    /// Hands a component over to its host, the process `pid`.
+    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled, pid: u32) -> Result<(), ExecError> {
+        // An earlier daemon may have started it, with another secret.
+        let uid = user::of_process(pid).unwrap_or_else(|| self.uid_of(host));
         let mut uses = Vec::new();
         let mut owned: Vec<OwnedFd> = Vec::new();
         let mut add = |fd: OwnedFd, what: FdUse| {
@@ -211,7 +231,8 @@ impl WasmExecutor {
         let namespace = self.namespace_of(&work.spec, uid).await;
         for mount in &work.spec.mounts {
             let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
-            add(mounts::open(mount, namespace.as_ref().map(|fd| fd.as_fd()), uid)?, what);
+            let namespace = namespace.as_ref().map(|fd| fd.as_fd());
+            add(mounts::open(mount, namespace, uid, memory::of_instance(&work.spec))?, what);
         }
         let tcp = || work.listeners.iter().filter(|listener| listener.protocol() == Protocol::Tcp);
         for listener in tcp() {
@@ -478,32 +499,76 @@ impl Executor for WasmExecutor {
         })
     }
 
-    fn sweep<'a>(&'a self, _known: &'a [WorkloadId], _resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
+    fn sweep<'a>(&'a self, known: &'a [WorkloadId], _resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             // What was found again, and created since, is on the rosters.
-            // The folders may be gone where their hosts are not, and the other way about.
-            let mut names = cgroup::children(&host::parent_cgroup(&self.options.instance));
-            let folders = std::fs::read_dir(self.options.exec_root.join("w")).into_iter().flatten().flatten();
-            names.extend(folders.filter_map(|folder| folder.file_name().into_string().ok()));
-            let sandboxes = names.iter().filter_map(|name| SandboxId::parse(name).ok());
             // Who was silent has had its time; whoever answers needs little.
             let least = Instant::now() + Duration::from_secs(1);
             let until = self.answers_until.get().map_or(Instant::now() + AT_START, |until| least.max(*until));
-            futures::stream::iter(sandboxes)
-                .for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox, until))
+            futures::stream::iter(self.sandboxes())
+                .for_each_concurrent(AT_ONCE, |sandbox| self.sweep_host(sandbox, known, until))
                 .await;
+        })
+    }
+
+    fn end<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            let stays = |host: &Host| {
+                let text =
+                    format!("the host process of {} does not end what runs of {id}; try again later", host.sandbox);
+                ExecError::new(ErrorKind::Unavailable, text)
+            };
+            for sandbox in self.sandboxes() {
+                let host = self.host_of(sandbox);
+                let mut roster = self.turn(&host).lock_owned().await;
+                if !roster.has(id) {
+                    continue;
+                }
+                if roster.count() > 1 {
+                    let delete = Request::Delete { id: id.clone() };
+                    let deleted = tokio::time::timeout(STRAYS, host.ask::<()>(&delete, &[])).await;
+                    deleted.map_err(|_| stays(&host))??;
+                    roster.remove(id);
+                    host.limit_memory(roster.memory());
+                } else if host.kill().await {
+                    roster.remove(id);
+                    host.clear(&self.kv_dir(&host)).await;
+                    self.tables.forget(&host.sandbox);
+                } else {
+                    return Err(stays(&host));
+                }
+            }
+            Ok(())
         })
     }
 }
 
-/// Has a host delete what is not on its roster.
-async fn delete_strays(host: &Host, roster: &Roster) {
+/// Whether a host of the engine called `instance` runs. Blocking.
+pub fn runs(instance: &str) -> bool {
+    let parent = host::parent_cgroup(instance);
+    cgroup::children(&parent).iter().any(|name| !cgroup::members(&parent.join(name)).is_empty())
+}
+
+/// Puts those of `known` on the roster of a host that it runs and that are on none, as their records cannot be read.
+fn take_up(roster: &mut Roster, state: &HostState, known: &[WorkloadId]) {
+    for workload in &state.workloads {
+        if known.contains(&workload.id) && !roster.has(&workload.id) {
+            // What it may have stands in its record.
+            roster.add(workload.id.clone(), u64::MAX);
+        }
+    }
+}
+
+/// Has a host delete what is neither on its roster nor `known`.
+async fn delete_strays(host: &Host, roster: &mut Roster, known: &[WorkloadId]) {
     let state = match host.state().await {
         Ok(state) => state,
         Err(error) => {
             return tracing::warn!(sandbox = %host.sandbox, %error, "a host process does not tell what it runs");
         }
     };
+    take_up(roster, &state, known);
+    host.limit_memory(roster.memory());
     let strays = state.workloads.into_iter().filter(|workload| !roster.has(&workload.id));
     let delete = |stray: WorkloadState| async move {
         let _ = host.ask::<()>(&Request::Delete { id: stray.id }, &[]).await;
@@ -543,6 +608,15 @@ impl WasmExecutor {
         Home { kv_dir: self.kv_dir(&host), tables: Arc::clone(&self.tables), host, turn }
     }
 
+    /// The sandboxes of all hosts of this engine that there may be: the folder of one may be gone while its processes are
+    /// not, and the other way about.
+    fn sandboxes(&self) -> Vec<SandboxId> {
+        let mut names = cgroup::children(&host::parent_cgroup(&self.options.instance));
+        let folders = std::fs::read_dir(self.options.exec_root.join("w")).into_iter().flatten().flatten();
+        names.extend(folders.filter_map(|folder| folder.file_name().into_string().ok()));
+        names.iter().filter_map(|name| SandboxId::parse(name).ok()).collect()
+    }
+
     /// The process and whether it was started, of a workload that an earlier daemon has loaded.
     async fn find(&self, host: &Host, known: &Known<'_>) -> Option<(u32, bool)> {
         let id = &known.spec.id;
@@ -557,9 +631,15 @@ impl WasmExecutor {
     /// Ends whatever nobody knows of in a host that an earlier daemon has started. What there should be is known by now, and
     /// not asked of the host. What is not done by `until` goes on in the background, and what is started or ended in this
     /// host meanwhile waits for that.
-    async fn sweep_host(&self, sandbox: SandboxId, until: Instant) {
+    async fn sweep_host(&self, sandbox: SandboxId, known: &[WorkloadId], until: Instant) {
         let host = self.host_of(sandbox);
-        let roster = self.turn(&host).lock_owned().await;
+        let mut roster = self.turn(&host).lock_owned().await;
+        if roster.is_empty()
+            && !known.is_empty()
+            && let Ok(Ok(state)) = tokio::time::timeout_at(until, host.state()).await
+        {
+            take_up(&mut roster, &state, known);
+        }
         if roster.is_empty() {
             host.kill().await;
             host.clear(&self.kv_dir(&host)).await;
@@ -567,9 +647,10 @@ impl WasmExecutor {
             return;
         }
         host.limit_memory(roster.memory());
+        let known = known.to_vec();
         let cleared = tokio::spawn(async move {
             // All of it in one time: whoever has taken it over may name strays without end.
-            if tokio::time::timeout(STRAYS, delete_strays(&host, &roster)).await.is_err() {
+            if tokio::time::timeout(STRAYS, delete_strays(&host, &mut roster, &known)).await.is_err() {
                 tracing::warn!(sandbox = %host.sandbox, "a host process does not tell what it runs; it goes on");
             }
         });

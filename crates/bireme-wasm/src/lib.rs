@@ -41,5 +41,5 @@ mod user;
 mod workload;
 
 pub use compile::{MAX_CODE, MOST_PROCESSOR_TIME, takes_too_much};
-pub use executor::{WasmExecutor, WasmOptions};
+pub use executor::{WasmExecutor, WasmOptions, runs};
 pub use user::{HOST_UID, RANGE as HOST_UIDS};

@@ -9,6 +9,7 @@
 use std::sync::LazyLock;
 
 use bireme_core::WorkloadSpec;
+use bireme_core::spec::MountSource;
 
 /// Most bytes of one instance where nothing is said, and the most that can be said.
 pub const DEFAULT_LIMIT: u64 = 256 << 20;
@@ -37,10 +38,25 @@ pub fn of_workload(limit: u64, instances: u64) -> u64 {
     limit.saturating_mul(instances).saturating_add(KEPT.0 * instances.min(KEPT.1))
 }
 
-/// The same, as the specification has it. A command has one instance.
+/// The same, as the specification has it, with its folders in memory. A command has one instance.
 pub fn of_spec(spec: &WorkloadSpec, command: bool) -> u64 {
-    let limit = spec.resources.memory.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT);
-    of_workload(limit, if command { 1 } else { spec.bireme.instances.into() })
+    let limit = of_instance(spec);
+    let folders = spec.mounts.iter().fold(0u64, |sum, mount| match mount.source {
+        MountSource::Tmpfs { size, .. } => sum.saturating_add(of_tmpfs(size, limit)),
+        _ => sum,
+    });
+    of_workload(limit, if command { 1 } else { spec.bireme.instances.into() }).saturating_add(folders)
+}
+
+/// Most bytes of one instance.
+pub fn of_instance(spec: &WorkloadSpec) -> u64 {
+    spec.resources.memory.unwrap_or(DEFAULT_LIMIT).min(MAX_LIMIT)
+}
+
+/// Bytes of a folder in memory of a component whose instances have `limit`: as many where nothing else is said, since the
+/// kernel would let it have half of the machine's.
+pub fn of_tmpfs(size: Option<u64>, limit: u64) -> u64 {
+    size.filter(|size| *size > 0).unwrap_or(limit)
 }
 
 /// What the host allows itself when its workloads have `workloads` together: three quarters of the machine at most.

@@ -14,6 +14,8 @@ use bireme_core::{ErrorKind, ExecError};
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
+use crate::memory;
+
 /// The user and group, by number, that files belong to; from Docker's `user[:group]`. Names mean nothing in a component:
 /// they count as root, as does an empty text.
 pub(crate) fn owner(user: &str) -> (u32, u32) {
@@ -60,11 +62,16 @@ pub(crate) async fn user_namespace(program: &Path, owner: (u32, u32), host: u32)
 }
 
 /// Opens the source of `mount` as a folder on a mount of its own, with the owners of `namespace`; what is made in memory
-/// is the user `host`'s.
+/// is the user `host`'s, and has `memory` bytes where the mount does not say how many.
 ///
 /// # Errors
 /// `Invalid` when the source is not a folder; `NotFound` when it is not there.
-pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) -> Result<OwnedFd, ExecError> {
+pub(crate) fn open(
+    mount: &Mount,
+    namespace: Option<BorrowedFd<'_>>,
+    host: u32,
+    memory: u64,
+) -> Result<OwnedFd, ExecError> {
     match &mount.source {
         MountSource::Subpath { volume, subpath } => {
             let found = bireme_sys::path::beneath(volume, subpath).map_err(|error| {
@@ -78,7 +85,7 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             // By its descriptor: what the name stands for may change, what was found does not.
             let path = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
             let source = MountSource::Bind { path, propagation: Default::default(), recursive: true };
-            open(&Mount { source, ..mount.clone() }, namespace, host)
+            open(&Mount { source, ..mount.clone() }, namespace, host, memory)
         }
         MountSource::Bind { path, recursive, .. } => {
             let refuse = |error: rustix::io::Errno| {
@@ -98,6 +105,9 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
             let tree = rustix::mount::open_tree(CWD, path, flags).map_err(refuse)?;
+            if !mount.read_only {
+                bounded_in_memory(&tree, &mount.target, memory)?;
+            }
             let read_only = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
             set_attributes(&tree, NO_DEVICES | read_only, None, *recursive).map_err(refuse)?;
             if let Some(namespace) = namespace
@@ -108,12 +118,18 @@ pub(crate) fn open(mount: &Mount, namespace: Option<BorrowedFd<'_>>, host: u32) 
             }
             Ok(tree)
         }
-        MountSource::Tmpfs { size, mode, .. } => tmpfs(*size, *mode, mount.read_only, host).map_err(|error| {
-            ExecError::new(ErrorKind::Internal, format!("cannot make a memory folder for {}", mount.target))
-                .caused_by(std::io::Error::from(error))
-        }),
+        MountSource::Tmpfs { size, mode, .. } => {
+            let size = memory::of_tmpfs(*size, memory);
+            tmpfs(size, *mode, mount.read_only, host).map_err(|error| {
+                ExecError::new(ErrorKind::Internal, format!("cannot make a memory folder for {}", mount.target))
+                    .caused_by(std::io::Error::from(error))
+            })
+        }
     }
 }
+
+/// Files that every folder in memory may hold.
+const LEAST_FILES: u64 = 1024;
 
 /// What holds for all that a host is given: containers that share a volume may make device nodes and setuid programs in it,
 /// whose own fences do not hold for the host.
@@ -127,12 +143,30 @@ fn a_file(path: &Path, target: &str) -> ExecError {
     ExecError::new(ErrorKind::Invalid, text)
 }
 
-fn tmpfs(size: Option<u64>, mode: Option<u32>, read_only: bool, host: u32) -> rustix::io::Result<OwnedFd> {
+/// That a folder to write to is not one in memory with more than `most` bytes: what is written there counts as its host's, and
+/// the kernel would end that with all components of the app.
+fn bounded_in_memory(tree: &OwnedFd, target: &str, most: u64) -> Result<(), ExecError> {
+    const TMPFS: u64 = 0x0102_1994;
+    let Ok(found) = rustix::fs::fstatfs(tree) else { return Ok(()) };
+    let kind = u64::try_from(found.f_type).unwrap_or_default();
+    let size = found.f_blocks.saturating_mul(u64::try_from(found.f_bsize).unwrap_or_default());
+    if kind != TMPFS || size <= most {
+        return Ok(());
+    }
+    let text = format!(
+        "cannot mount at {target}: the folder is in memory and may take {} MiB, more than an instance of the component may have ({} MiB); mount it read-only, give the volume a size (docker volume create -o type=tmpfs -o o=size=16m), or raise the memory limit",
+        size >> 20,
+        most >> 20
+    );
+    Err(ExecError::new(ErrorKind::Invalid, text))
+}
+
+/// Of `size` bytes, with a file for each page of them: names take memory too.
+fn tmpfs(size: u64, mode: Option<u32>, read_only: bool, host: u32) -> rustix::io::Result<OwnedFd> {
     use rustix::mount::{fsconfig_create, fsconfig_set_string, fsmount, fsopen};
     let fs = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    if let Some(size) = size {
-        fsconfig_set_string(&fs, "size", size.to_string())?;
-    }
+    fsconfig_set_string(&fs, "size", size.to_string())?;
+    fsconfig_set_string(&fs, "nr_inodes", (size / 4096).max(LEAST_FILES).to_string())?;
     fsconfig_set_string(&fs, "mode", format!("{:o}", mode.unwrap_or(0o1777)))?;
     fsconfig_set_string(&fs, "uid", host.to_string())?;
     fsconfig_set_string(&fs, "gid", host.to_string())?;
@@ -195,6 +229,55 @@ mod tests {
         rustix::fs::fstatvfs(fd).unwrap().f_flag
     }
 
+    /// Its pages count against the host's process, and the kernel would end that with all components of the app.
+    #[test]
+    fn a_folder_in_memory_takes_no_more_than_an_instance_may() {
+        use rustix::fs::{Mode, OFlags};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        for (size, most) in [(None, 4 << 20), (Some(0), 4 << 20), (Some(8 << 20), 8 << 20)] {
+            let source = MountSource::Tmpfs { size, mode: None, options: Vec::new() };
+            let mount = Mount { source, target: "/t".to_owned(), read_only: false };
+            let tree = open(&mount, None, 64_530, 4 << 20).unwrap();
+            let file = rustix::fs::openat(&tree, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
+            let block = vec![1; 1 << 20];
+            let mut written = 0;
+            let end = loop {
+                match rustix::io::write(&file, &block) {
+                    Ok(count) => written += count,
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((end, written), (rustix::io::Errno::NOSPC, most), "{size:?}");
+            let files = (0..).take_while(|n| {
+                rustix::fs::openat(&tree, n.to_string(), OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).is_ok()
+            });
+            assert!(files.count() <= 2048);
+        }
+    }
+
+    #[test]
+    fn a_volume_in_memory_has_a_bound_too() {
+        use rustix::mount::{MountFlags, UnmountFlags};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        rustix::mount::mount("volume", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=8m")).unwrap();
+        let bind = MountSource::Bind { path: dir.path().to_owned(), propagation: Default::default(), recursive: true };
+        for (limit, read_only, taken) in [(8 << 20, false, true), (4 << 20, true, true), (4 << 20, false, false)] {
+            let mount = Mount { source: bind.clone(), target: "/v".to_owned(), read_only };
+            let opened = open(&mount, None, 64_530, limit);
+            assert_eq!(opened.is_ok(), taken, "{limit} {read_only}");
+            if let Err(refused) = opened {
+                let text = refused.to_string();
+                assert!(text.contains("may take 8 MiB") && text.contains("o=size="), "{text}");
+            }
+        }
+        rustix::mount::unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+    }
+
     #[test]
     fn no_mount_of_a_component_has_devices_at_any_depth() {
         use rustix::fs::{Mode, OFlags, StatVfsMountFlags as Flags};
@@ -224,7 +307,7 @@ mod tests {
         for (source, nodes) in sources {
             for read_only in [false, true] {
                 let mount = Mount { source: source.clone(), target: "/v".to_owned(), read_only };
-                let tree = open(&mount, None, 64_530).unwrap();
+                let tree = open(&mount, None, 64_530, 1 << 40).unwrap();
                 let set = flags(&tree);
                 assert!(set.contains(Flags::NODEV | Flags::NOSUID | Flags::NOEXEC), "{mount:?}: {set:?}");
                 assert_eq!(set.contains(Flags::RDONLY), read_only, "{mount:?}");

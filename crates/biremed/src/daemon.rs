@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app::App;
 use crate::host::Host;
 use crate::settings::Settings;
-use crate::{routes, server, socket};
+use crate::{home, routes, server, socket};
 
 /// Bytes of the exec root: paths of sockets below it must fit into 108.
 const EXEC_ROOT_LIMIT: usize = 60;
@@ -97,6 +97,11 @@ async fn serve(settings: Settings, net: Handle) -> anyhow::Result<()> {
         socket::lock(socket::Root::Data, &settings.data_root)?,
         socket::lock(socket::Root::Exec, &settings.exec_root)?,
     );
+    home::claim(&settings.data_root, &settings.exec_root, &settings.instance, |instance| {
+        let folders = std::fs::read_dir(settings.data_root.join("containers")).into_iter().flatten().flatten();
+        let ids = folders.filter_map(|folder| folder.file_name().into_string().ok()).collect();
+        bireme_linux::runs(instance, &ids) || bireme_wasm::runs(instance)
+    })?;
     for folder in ["wasm", "images"] {
         socket::make_closed_folder(&settings.data_root.join(folder))?;
     }

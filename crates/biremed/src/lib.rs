@@ -23,6 +23,7 @@ pub mod drain_body;
 pub mod error;
 pub mod extract;
 pub mod hijack;
+mod home;
 pub mod host;
 mod json;
 pub mod routes;

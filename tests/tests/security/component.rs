@@ -66,6 +66,26 @@ fn the_host_of_one_app_does_nothing_to_that_of_another() {
     engine.finish();
 }
 
+/// The kernel counts processes by the user, over all containers.
+#[test]
+fn a_container_with_the_user_of_a_host_takes_nothing_from_it() {
+    let engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("probe", "probe");
+    let port = serve(&engine, "web", &[], "probe");
+    let id = user(host(&engine, "web")).to_string();
+    let script = "i=0; while [ $i -lt 1200 ]; do sleep 1000 & i=$((i+1)); done; echo there; wait";
+    let run = ["run", "-d", "--name", "many", "--cap-drop", "ALL", "--user", &id, "busybox", "sh", "-c", script];
+    engine.docker(run).stdout();
+    eventually("its processes", || (engine.docker(["logs", "many"]).stdout() == "there\n").then_some(()));
+    // A host has threads to start for this, and a new one all of them.
+    engine.docker(["restart", "web"]).stdout();
+    eventually("an answer", || client::tcp(port, "GET", "/", "", b"").ok().filter(|answer| answer.status == 200));
+    engine.docker(["exec", "many", "true"]).stdout();
+    engine.docker(["rm", "-f", "many"]).stdout();
+    engine.finish();
+}
+
 /// Whoever has taken a host over may have it say nothing: that concerns its own line of the list.
 #[test]
 fn a_silent_host_holds_up_no_list_of_workloads() {

@@ -66,9 +66,11 @@ int main(int count, char **arguments) {
         return 0;
     }
     if (count > 1 && !strcmp(arguments[1], "hold")) {
-        /* Has whoever executes the program of the first process wait, and stays. */
+        /* Has whoever executes the program of the first process wait, or whoever opens a file, and stays. */
         int group = syscall(SYS_fanotify_init, 4, 0);
-        if (group < 0 || syscall(SYS_fanotify_mark, group, 1, 0x40000UL, AT_FDCWD, "/proc/1/exe")) printf("error %d\n", errno);
+        unsigned long event = count > 2 ? 0x10000UL : 0x40000UL;
+        const char *file = count > 2 ? arguments[2] : "/proc/1/exe";
+        if (group < 0 || syscall(SYS_fanotify_mark, group, 1, event, AT_FDCWD, file)) printf("error %d\n", errno);
         else puts("held");
         fflush(stdout);
         for (;;) pause();
@@ -1011,5 +1013,39 @@ fn a_container_that_holds_up_runners_holds_up_nothing_else() {
         }
     });
     engine.docker(["run", "--rm", "probe", "session"]).stdout();
+    engine.finish();
+}
+
+/// The threads for copies are its own: those of clients that left go on hanging.
+#[test]
+fn copies_that_hang_hold_nobody_else_up() {
+    let engine = probed();
+    engine.load("busybox");
+    engine.docker(["run", "-d", "--name", "other", "busybox", "sleep", "1000"]).stdout();
+    let run = ["run", "-d", "--init", "--cap-add", "SYS_ADMIN", "--name", "holder"];
+    engine.docker(run.iter().chain(&["probe", "hold", "/probe"])).stdout();
+    let logged = || Some(engine.docker(["logs", "holder"]).stdout().to_owned()).filter(|said| !said.is_empty());
+    let said = eventually("a word of the probe", logged);
+    if said != "held\n" {
+        eprintln!("this machine lets nobody watch: {said}");
+        return engine.finish();
+    }
+    let clients: Vec<_> = (0..600)
+        .map(|_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(engine.socket()).unwrap();
+            let request = "GET /containers/holder/archive?path=/probe HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(1));
+    drop(clients);
+    let begin = Instant::now();
+    assert!(engine.docker(["cp", "other:/etc/passwd", "-"]).stdout().contains("root:"));
+    engine.docker(["logs", "other"]).stdout();
+    engine.docker(["images"]).stdout();
+    engine.docker(["run", "--rm", "busybox", "true"]).stdout();
+    engine.docker(["rm", "-f", "holder"]).stdout();
+    assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     engine.finish();
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bireme_testing::{Engine, eventually};
+use bireme_testing::{Engine, client, eventually, free_port};
 
 /// What may happen to files of a database while no engine runs.
 fn lose(data_root: &Path) {
@@ -232,6 +232,232 @@ fn an_older_database_loses_nothing_that_was_made_since() {
     assert!(!networks.stdout().lines().any(|name| name == "before"), "{networks}");
     assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), "since\n");
     assert_eq!(engine.docker(["ps", "-aq", "--filter", "name=gone"]).stdout(), "");
+    engine.finish();
+}
+
+/// Changes what stands in the database, and in the records beside it where those are meant too.
+fn exchange(data: &Path, from: &str, to: &str, records: bool) {
+    let database = rusqlite::Connection::open(data.join("engine.db")).unwrap();
+    let columns = [("workloads", "fixed"), ("workloads", "moving"), ("networks", "record"), ("volumes", "record")];
+    for (table, column) in columns {
+        let text = format!("update {table} set {column} = replace({column}, ?1, ?2)");
+        database.execute(&text, [from, to]).unwrap();
+    }
+    drop(database);
+    checkpoint(&data.join("engine.db"));
+    let folders = ["workloads", "networks", "volumes"].map(|kind| data.join("records").join(kind));
+    for file in folders.iter().flat_map(|folder| folder.read_dir().unwrap()).filter(|_| records) {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_read_is_taken_from_its_record() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.docker(["network", "create", "--label", "a=b", "mine"]).stdout();
+    engine.docker(["volume", "create", "--label", "a=b", "data"]).stdout();
+    let run = ["run", "-d", "--name", "cc", "--restart", "always", "--network", "mine", "-v", "data:/d", "busybox"];
+    engine.docker([&run[..], &["sleep", "1000"]].concat()).stdout();
+    let started = engine.docker(["inspect", "-f", "{{.State.StartedAt}}", "cc"]).stdout().to_owned();
+    for (from, to) in
+        [("\"restart\"", "\"sestart\""), ("\"internal\":false", "\"internal\":falsd"), ("\"created\"", "\"creatde\"")]
+    {
+        engine.crash();
+        exchange(&engine.data_root(), from, to, false);
+        engine.come_back();
+        assert_eq!(engine.docker(["inspect", "-f", "{{.State.StartedAt}}", "cc"]).stdout(), started, "{from}");
+        assert_eq!(engine.docker(["network", "inspect", "-f", "{{.Labels.a}}", "mine"]).stdout(), "b\n", "{from}");
+        assert_eq!(engine.docker(["volume", "inspect", "-f", "{{.Labels.a}}", "data"]).stdout(), "b\n", "{from}");
+        engine.docker(["exec", "cc", "ping", "-c", "1", "-W", "5", "cc"]).stdout();
+    }
+    engine.finish();
+}
+
+#[test]
+fn a_container_goes_on_when_the_engine_was_killed_over_its_commit() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let script =
+        "dd if=/dev/urandom of=/big bs=1M count=200 2>/dev/null; while :; do date +%s%N >> /ticks; usleep 50000; done";
+    engine.docker(["run", "-d", "--name", "cc", "busybox", "sh", "-c", script]).stdout();
+    engine.docker(["run", "-d", "--name", "meant", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["pause", "meant"]).stdout();
+    eventually("its file", || (engine.docker(["exec", "cc", "cat", "/ticks"]).code == 0).then_some(()));
+    let socket = engine.socket();
+    let asked = std::thread::spawn(move || {
+        // Its answer never comes.
+        let _ = bireme_testing::client::unix(&socket, "POST", "/commit?container=cc&repo=made", "", b"");
+    });
+    let status = |engine: &Engine, name: &str| {
+        engine.docker(["inspect", "-f", "{{.State.Status}}", name]).stdout().trim().to_owned()
+    };
+    eventually("the commit", || (status(&engine, "cc") == "paused").then_some(()));
+    engine.crash();
+    asked.join().unwrap();
+    engine.come_back();
+    eventually("it goes on", || (status(&engine, "cc") == "running").then_some(()));
+    assert_eq!(status(&engine, "meant"), "paused", "whom the user paused");
+    let ticks = || engine.docker(["exec", "cc", "wc", "-l", "/ticks"]).stdout().to_owned();
+    let before = ticks();
+    eventually("it works", || (ticks() != before).then_some(()));
+    engine.docker(["unpause", "meant"]).stdout();
+    engine.finish();
+}
+
+/// As after a downgrade: the newer engine wrote words that this one does not know, of what changes or of what is fixed.
+#[test]
+fn what_cannot_be_read_anywhere_runs_on_and_keeps_what_it_uses() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    engine.build_guest("probe", "probe");
+    engine.docker(["network", "create", "mine"]).stdout();
+    let run = ["run", "-d", "--name", "db", "--restart", "always", "--network", "mine", "-v", "data:/d", "-v", "/own"];
+    engine.docker([&run[..], &["busybox", "sh", "-c", "echo kept > /d/x; exec sleep 1000"]].concat()).stdout();
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let run = ["run", "-d", "--name", "web", "--platform", "wasi/wasm", "--restart", "always", "-p", &publish, "probe"];
+    engine.docker(run).stdout();
+    engine.docker(["run", "-d", "--name", "other", "--network", "mine", "busybox", "sleep", "1000"]).stdout();
+    let pids = |engine: &Engine| {
+        ["db", "web"].map(|name| engine.docker(["inspect", "-f", "{{.State.Pid}}", name]).stdout().trim().to_owned())
+    };
+    let first = pids(&engine);
+    let alive = || first.iter().all(|pid| Path::new("/proc").join(pid).exists());
+    let volumes = engine.docker(["volume", "ls", "-q"]).stdout().to_owned();
+    assert_eq!(volumes.lines().count(), 2, "{volumes}");
+    let kept = |engine: &Engine| {
+        assert!(alive(), "{}", engine.daemon_log());
+        for name in ["db", "web"] {
+            engine.docker(["start", name]).fails(1, "cannot be read");
+            engine.docker(["rename", name, "renamed"]).fails(1, "start the engine that wrote the record");
+            engine.docker(["create", "--name", name, "busybox", "true"]).fails(1, "already in use");
+        }
+        engine.docker(["volume", "prune", "-af"]).stdout();
+        engine.docker(["volume", "rm", "data"]).fails(1, "volume is in use");
+        engine.docker(["network", "prune", "-f"]).stdout();
+        engine.docker(["network", "rm", "mine"]).fails(1, "has active endpoints");
+        engine.docker(["image", "prune", "-af"]).stdout();
+        assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), volumes);
+        assert_eq!(engine.docker(["images", "--format", "{{.Repository}}"]).stdout().lines().count(), 2);
+    };
+    let whole = |engine: &Engine| {
+        assert_eq!(pids(engine), first, "{}", engine.daemon_log());
+        assert_eq!(engine.docker(["exec", "db", "cat", "/d/x"]).stdout(), "kept\n");
+        engine.docker(["exec", "other", "ping", "-c", "1", "-W", "5", "db"]).stdout();
+        eventually("an answer", || client::tcp(port, "GET", "/", "", b"").ok().filter(|answer| answer.status == 200));
+    };
+    // Of what changes: looked at, it is as any other.
+    let newer = ("\"always\"", "\"sometimes\"");
+    engine.crash();
+    exchange(&engine.data_root(), newer.0, newer.1, true);
+    engine.come_back();
+    kept(&engine);
+    engine.docker(["stop", "-t", "1", "db"]).fails(1, "cannot be read");
+    engine.docker(["rm", "db"]).fails(1, "");
+    whole(&engine);
+    engine.crash();
+    engine.come_back();
+    whole(&engine);
+    engine.crash();
+    exchange(&engine.data_root(), newer.1, newer.0, true);
+    engine.come_back();
+    whole(&engine);
+    engine.docker(["restart", "-t", "0", "other"]).stdout();
+    // Of what is fixed: nothing is known but what they are called.
+    let fixed = ("\"publish_all\"", "\"publish_some\"");
+    engine.crash();
+    exchange(&engine.data_root(), fixed.0, fixed.1, true);
+    engine.come_back();
+    assert_eq!(engine.docker(["ps", "-a", "--format", "{{.Names}}"]).stdout(), "");
+    kept(&engine);
+    engine.docker(["rm", "db"]).fails(1, "start the engine that wrote the record");
+    // What is new does not get what they have.
+    engine.docker(["run", "-d", "--name", "new", "--network", "mine", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["rm", "-f", "new"]).stdout();
+    engine.crash();
+    exchange(&engine.data_root(), fixed.1, fixed.0, true);
+    engine.come_back();
+    whole(&engine);
+    // Whoever wants to be rid of it may.
+    for (name, pid, harm) in [("db", &first[0], newer), ("web", &first[1], fixed)] {
+        engine.crash();
+        exchange(&engine.data_root(), harm.0, harm.1, true);
+        engine.come_back();
+        engine.docker(["rm", "-f", name]).stdout();
+        eventually("its end", || (!Path::new("/proc").join(pid).exists()).then_some(()));
+        engine.docker(["rm", name]).fails(1, "No such container");
+        engine.docker(["create", "--name", name, "busybox", "true"]).stdout();
+        engine.docker(["rm", "-f", name, "other"]).stdout();
+        engine.docker(["run", "-d", "--name", "other", "--network", "mine", "busybox", "sleep", "1000"]).stdout();
+    }
+    engine.docker(["volume", "rm", "data"]).stdout();
+    engine.finish();
+}
+
+#[test]
+fn networks_and_volumes_that_cannot_be_read_stay_what_they_are() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let disk = engine.folder().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    std::fs::write(disk.join("kept"), "on the disk\n").unwrap();
+    let device = format!("device={}", disk.display());
+    engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "disk"]).stdout();
+    engine.docker(["network", "create", "--label", "of=test", "mine"]).stdout();
+    let run = ["run", "-d", "--network", "mine", "--name"];
+    for options in [&["cc", "-v", "disk:/d"][..], &["peer"]] {
+        engine.docker([&run[..], options, &["busybox", "sleep", "1000"]].concat()).stdout();
+    }
+    let ping = |engine: &Engine| {
+        engine.docker(["exec", "peer", "ping", "-c", "1", "-W", "5", "cc"]).stdout();
+    };
+    ping(&engine);
+    let harms = [
+        // A network; one place of a workload; a volume.
+        ("\"of\":\"test\"", "\"of\":7"),
+        ("\"network_name\":\"mine\"", "\"network_name\":{\"new\":1}"),
+        ("\"driver\":\"local\"", "\"driver\":{\"new\":1}"),
+    ];
+    for (harm, (from, to)) in harms.into_iter().enumerate() {
+        engine.crash();
+        exchange(&engine.data_root(), from, to, true);
+        engine.come_back();
+        assert_eq!(engine.docker(["ps", "--format", "{{.Names}}"]).stdout().lines().count(), 2, "{from}");
+        let links = engine.docker(["exec", "cc", "ls", "/sys/class/net"]);
+        assert!(links.stdout().contains("eth0"), "{from}: {links}");
+        engine.docker(["network", "rm", "mine"]).fails(1, "has active endpoints");
+        if harm == 0 {
+            engine.docker(["network", "create", "mine"]).fails(1, "already exists");
+        }
+        if harm == 2 {
+            engine.docker(["volume", "rm", "disk"]).fails(1, "cannot be read");
+            engine.docker(["create", "-v", "disk:/x", "busybox"]).fails(1, "cannot be read");
+            engine.docker(["restart", "-t", "0", "cc"]).fails(1, "cannot be read");
+        }
+        engine.crash();
+        exchange(&engine.data_root(), to, from, true);
+        engine.come_back();
+        if harm == 2 {
+            engine.docker(["start", "cc"]).stdout();
+        }
+        ping(&engine);
+        assert_eq!(engine.docker(["exec", "cc", "cat", "/d/kept"]).stdout(), "on the disk\n", "{from}");
+    }
+    // Whoever wants to be rid of them may: what is mounted there is not removed with it.
+    engine.docker(["rm", "-f", "cc", "peer"]).stdout();
+    engine.crash();
+    for (from, to) in harms {
+        exchange(&engine.data_root(), from, to, true);
+    }
+    engine.come_back();
+    engine.docker(["network", "rm", "mine"]).stdout();
+    engine.docker(["volume", "rm", "-f", "disk"]).stdout();
+    engine.docker(["network", "create", "mine"]).stdout();
+    engine.docker(["volume", "create", "disk"]).stdout();
+    assert_eq!(std::fs::read_to_string(disk.join("kept")).unwrap(), "on the disk\n");
     engine.finish();
 }
 

@@ -109,7 +109,7 @@ impl LinuxExecutor {
 
     /// The cgroup below which all of this engine's are, unless a workload names another parent.
     fn parent_cgroup(&self) -> String {
-        format!("/bireme-{}", self.options.instance)
+        parent_cgroup(&self.options.instance)
     }
 
     fn cgroup_path(&self, spec: &WorkloadSpec) -> String {
@@ -399,6 +399,38 @@ impl Executor for LinuxExecutor {
     fn sweep<'a>(&'a self, known: &'a [WorkloadId], resting: &'a [&'a WorkloadSpec]) -> BoxFuture<'a, ()> {
         Box::pin(self.sweep_now(known, resting))
     }
+
+    fn end<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Result<(), ExecError>> {
+        let (own, name) = (format!("{}/{id}", self.parent_cgroup()), id.to_string());
+        let instance = self.options.instance.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            // Its parent stands in its record.
+            let elsewhere = crate::cgroup::called(|called| called == name).into_iter();
+            let mut all: Vec<String> = elsewhere.filter(|path| may_be_of(path, &instance)).collect();
+            all.push(own);
+            all.iter().map(|path| Cgroup::new(path)).filter(Cgroup::exists).try_for_each(|cgroup| end(&cgroup))
+        });
+        Box::pin(async move {
+            let ended = ended.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            ended.map_err(|error| ExecError::new(ErrorKind::Internal, format!("cannot end what runs of {id}: {error}")))
+        })
+    }
+}
+
+fn parent_cgroup(instance: &str) -> String {
+    format!("/bireme-{instance}")
+}
+
+/// Whether a cgroup may be of the engine called `instance`: the parent of its own, or one that somebody has named. An engine on
+/// a copy of the data root has containers with the same IDs.
+fn may_be_of(path: &str, instance: &str) -> bool {
+    let of_an_engine = |name: &str| name.strip_prefix("bireme-").filter(|rest| rest.len() == 8).map(str::to_owned);
+    path.split('/').find_map(of_an_engine).is_none_or(|of| of == instance)
+}
+
+/// Whether a container of the engine called `instance` runs that has one of these IDs. Blocking.
+pub fn runs(instance: &str, ids: &HashSet<String>) -> bool {
+    crate::cgroup::called(|name| ids.contains(name)).iter().any(|path| may_be_of(path, instance))
 }
 
 /// Asks for the process of a container whose runner did not answer when the daemon started.

@@ -7,7 +7,7 @@ mod devices;
 mod seccomp;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Propagation, Resources, Seccomp, Security};
 use bireme_core::{ErrorKind, WorkloadSpec};
@@ -482,7 +482,10 @@ pub fn oci(config: &RunnerConfig, found: &Found<'_>) -> Result<Value, Failure> {
         "devices": devices.nodes,
         "sysctl": security.sysctls,
         "maskedPaths": paths(security.masked_paths.as_deref(), &MASKED, security.privileged),
-        "readonlyPaths": paths(security.readonly_paths.as_deref(), &READ_ONLY, security.privileged),
+        "readonlyPaths": paths(security.readonly_paths.as_deref(), &READ_ONLY, security.privileged)
+            .into_iter()
+            .filter(|path| is_kernels(path))
+            .collect::<Vec<_>>(),
     });
     if !security.privileged && matches!(Layout::of_this_machine(), Layout::V1(_)) {
         // Only the folder that holds the hierarchies: each of them is mounted read-only by itself.
@@ -514,6 +517,26 @@ pub fn oci(config: &RunnerConfig, found: &Found<'_>) -> Result<Value, Failure> {
         }
     }
     Ok(out)
+}
+
+/// `path` below the root, without `.` and `..`, by its words alone.
+pub fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => drop(plain.pop()),
+            _ => {}
+        }
+    }
+    plain
+}
+
+/// Whether `path` is the root, or among the files of the kernel that are mounted after all else: libcontainer makes those
+/// read-only, and the runner what is not.
+pub fn is_kernels(path: &str) -> bool {
+    let plain = plain(Path::new(path));
+    plain == Path::new("/") || ["/proc", "/sys", "/dev"].iter().any(|kernels| plain.starts_with(kernels))
 }
 
 fn paths(chosen: Option<&[String]>, default: &[&str], privileged: bool) -> Vec<String> {

@@ -87,7 +87,11 @@ pub(crate) fn permit<T: Send + Sync + 'static>(builder: &mut WasiCtxBuilder, com
         let _with = &with;
         let permitted = match purpose {
             // The local end of an outgoing connection; listening is what ports are for.
-            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => address.port() == 0,
+            // Not one of another component of this process, in whose name it would speak.
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
+                let ip = address.ip().to_canonical();
+                address.port() == 0 && (ip.is_unspecified() || ip.is_loopback() || component.addresses.contains(&ip))
+            }
             SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => false,
             SocketAddrUse::TcpConnect => permits(&component, "tcp", address, purpose),
             SocketAddrUse::UdpSend | SocketAddrUse::UdpReceive => permits(&component, "udp", address, purpose),

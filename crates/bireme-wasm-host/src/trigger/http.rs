@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -23,14 +23,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::{Mutex, RwLock};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Program;
-use super::share::Share;
+use super::clients;
 use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Invocation, Outcome, Refused};
 use crate::guest::Guest;
@@ -38,16 +37,11 @@ use crate::guest::Guest;
 /// Longest time a client may take to send the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Most bytes of the head of a request. The connection's buffer may come to be larger, so that what is in it is counted too.
-const HEAD_SIZE: usize = 64 << 10;
+pub(super) const HEAD_SIZE: usize = 64 << 10;
 /// Most fields of a request.
 const MAX_HEADERS: usize = 128;
 /// How long a client may leave an answer unread, in milliseconds. The kernel ends the connection then.
 const UNREAD: u32 = 60_000;
-
-/// Connections of all clients of this process, so that they leave descriptors for what instances open: half of what it may
-/// have. Those beyond wait to be accepted; those of a client that has half of all are closed at once.
-static CONNECTIONS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(*MOST_CONNECTIONS));
-static MOST_CONNECTIONS: LazyLock<usize> = LazyLock::new(crate::stock::connections);
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
@@ -199,8 +193,7 @@ pub(crate) async fn answer_in_process(site: &Site, request: Request<WasiBody>, d
 pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
     loop {
         let accept = async {
-            // Never closed.
-            let place = CONNECTIONS.acquire().await.ok();
+            let place = clients::place().await;
             listener.accept().await.map(|accepted| (accepted, place))
         };
         let accepted = tokio::select! {
@@ -209,9 +202,9 @@ pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
         };
         match accepted {
             Ok(((stream, peer), place)) => {
-                let Some(share) = Share::take(peer.ip(), *MOST_CONNECTIONS) else { continue };
+                let Some(share) = clients::share(peer.ip()) else { continue };
                 let site = Arc::clone(&site);
-                tokio::spawn(async move {
+                clients::spawn(async move {
                     connection(stream, peer, site).await;
                     drop((place, share));
                 });
@@ -429,7 +422,10 @@ pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
 pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
     let what = called(request.method(), request.uri().path());
     let invocation = match component.admit(Arc::clone(&what)).await {
-        Ok(invocation) => invocation,
+        Ok(mut invocation) => {
+            invocation.served = clients::served();
+            invocation
+        }
         Err(Refused::Busy) => {
             component.note_busy(&what);
             let name = component.name();
@@ -757,6 +753,7 @@ async fn run(
     let (outcome, end) = match ended {
         Ok(Ok(())) => (Outcome::Succeeded, End::Done),
         Ok(Err((error, _))) if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() => {
+            component.note_full(&what);
             (Outcome::Failed, End::Busy)
         }
         Ok(Err((error, store))) => {

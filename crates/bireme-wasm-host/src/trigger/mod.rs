@@ -1,5 +1,6 @@
 //! What starts instances. One module per kind; [`Program`] is the compiled form that each kind instantiates.
 
+pub(crate) mod clients;
 pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod redis;

@@ -767,6 +767,89 @@ fn trickle(
     })
 }
 
+/// Connects from an address of the loopback, as another client would.
+fn connect_from(from: &str, to: std::net::SocketAddr) -> Option<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).ok()?;
+    bind(&socket, &std::net::SocketAddr::new(from.parse().unwrap(), 0)).ok()?;
+    connect(&socket, &to).ok()?;
+    Some(TcpStream::from(socket))
+}
+
+/// Nobody's account has what connections take before a request is there: the kernel would end the whole process.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_of_many_clients_ends_no_host() {
+    let rig = Rig::new();
+    let mut spec = rig.spec("small", &[("bireme.instances", "2"), ("bireme.timeout", "4s")]);
+    spec.resources.memory = Some(16 << 20);
+    let probe = rig.run(spec, "probe").await;
+    let pid = probe.workload.pid().unwrap();
+    assert_eq!(probe.get("/").status, 200);
+    // Bare, and behind a body that had the connection's buffer grow.
+    let half = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(63_000));
+    let body = "b".repeat(150_000);
+    let grown = format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 150000\r\n\r\n{body}");
+    for first in ["", grown.as_str()] {
+        let clients: Vec<TcpStream> = (0..2500)
+            .filter_map(|_| {
+                let mut stream = TcpStream::connect(probe.address).ok()?;
+                stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+                // Those beyond what one client may have are closed.
+                if !first.is_empty() {
+                    stream.write_all(first.as_bytes()).ok()?;
+                    let mut answer = vec![0; 200_000];
+                    let mut read = 0;
+                    while read < 150_000 {
+                        read += stream.read(&mut answer[read..]).ok().filter(|count| *count > 0)?;
+                    }
+                }
+                stream.set_nonblocking(true).unwrap();
+                let _ = stream.write(half.as_bytes());
+                Some(stream)
+            })
+            .collect();
+        assert!(clients.len() > 400, "{}", clients.len());
+        // Long enough for what is read at all.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
+        drop(clients);
+        until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
+    }
+    assert_eq!(probe.workload.pid(), Some(pid));
+    // Whole requests that wait for a place, with others sent behind them, from two clients.
+    let fields: String = (0..118).map(|n| format!("A{n}: {}\r\n", "x".repeat(500))).collect();
+    let whole = format!("GET /sleep?20000 HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let clients: Vec<TcpStream> = ["127.0.0.2", "127.0.0.3"]
+        .iter()
+        .flat_map(|from| (0..512).map(move |_| from))
+        .filter_map(|from| {
+            let mut stream = connect_from(from, probe.address)?;
+            stream.set_nonblocking(true).unwrap();
+            stream.write_all(whole.as_bytes()).ok()?;
+            Some(stream)
+        })
+        .collect();
+    assert!(clients.len() > 900, "{}", clients.len());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for mut stream in &clients {
+        let _ = stream.write(whole.as_bytes());
+        let _ = stream.write(half.as_bytes());
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
+    drop(clients);
+    until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
+    // Large heads are read as ever, one behind the other on a connection, and behind a body.
+    let field = "y".repeat(40_000);
+    let text = format!(
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: {field}\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\nX: {field}\r\nConnection: close\r\n\r\n"
+    );
+    let (said, _) = raw(probe.address, &text);
+    assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
+    probe.workload.delete().await.unwrap();
+}
+
 /// A head that comes byte by byte, a body that never ends or never comes, an answer that nobody reads, and nothing at all:
 /// each gives back what it holds.
 #[tokio::test(flavor = "multi_thread")]
