@@ -60,18 +60,9 @@ impl MutableState {
         fn field<T: serde::de::DeserializeOwned>(value: &serde_json::Value, name: &str) -> Option<T> {
             serde_json::from_value(value.get(name)?.clone()).ok()
         }
-        // It may run; where it does not, that is found out.
-        let unknown = State {
-            status: Status::Running,
-            pid: None,
-            exit_code: 0,
-            error: String::new(),
-            oom_killed: false,
-            started_at: None,
-            finished_at: None,
-        };
         Self {
-            state: field(&value, "state").unwrap_or(unknown),
+            // It may run; where it does not, that is found out.
+            state: field(&value, "state").unwrap_or_else(|| State::new(Status::Running)),
             // Nothing is begun of it.
             restart: RestartPolicy::No,
             restart_count: field(&value, "restart_count").unwrap_or_default(),

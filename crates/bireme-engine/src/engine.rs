@@ -267,7 +267,8 @@ impl Engine {
 
     async fn recover(&self) -> Result<(), EngineError> {
         let mut keep = Keep::default();
-        for network in self.store().networks()? {
+        let (networks, mut unread) = self.store().networks()?;
+        for network in networks {
             let (id, name) = (network.id.clone(), network.name.clone());
             match self.network_list().adopt(network) {
                 Ok(spec) => keep.networks.extend(spec),
@@ -276,13 +277,10 @@ impl Engine {
                 }
             }
         }
-        let mut networks = self.store().unreadable(Kind::Network)?;
         // These are made anew.
-        networks.retain(|(_, name)| !crate::network::is_predefined(name));
-        self.network_list().note_unreadable(&networks);
-        keep.untouched_networks = networks.into_iter().map(|(id, _)| id).collect();
-        let volumes = self.store().unreadable(Kind::Volume)?;
-        self.volume_list().note_unreadable(volumes.into_iter().map(|(_, name)| name));
+        unread.retain(|(_, name)| !crate::network::is_predefined(name));
+        self.network_list().note_unreadable(&unread);
+        keep.untouched_networks = unread.into_iter().map(|(id, _)| id).collect();
         let mut found = Vec::new();
         let (workloads, unreadable) = self.store().workloads::<Config, MutableState>()?;
         let mut workloads: Vec<_> =
@@ -875,15 +873,7 @@ impl Engine {
             entrypoint: resolved.entrypoint,
             command: resolved.command,
         };
-        let state = State {
-            status: Status::Created,
-            pid: None,
-            exit_code: 0,
-            error: String::new(),
-            oom_killed: false,
-            started_at: None,
-            finished_at: None,
-        };
+        let state = State::new(Status::Created);
         let mutable = MutableState {
             unlinked: BTreeSet::new(),
             held: false,

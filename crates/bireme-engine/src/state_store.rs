@@ -98,8 +98,8 @@ struct MutableRecord<M> {
     mutable: M,
 }
 
-const NETWORKS: &str = "select id, name, record from networks";
-const VOLUMES: &str = "select name, name, record from volumes";
+/// Keys and names of what cannot be read: it stays as it is.
+pub(crate) type Unread = Vec<(String, String)>;
 
 /// When a record was written; of anything that has no such time, none.
 #[derive(Deserialize)]
@@ -376,7 +376,7 @@ impl StateStore {
             });
         }
         drop(connection);
-        for volume in self.volumes()? {
+        for volume in self.volumes()?.0 {
             if !self.records.has(Kind::Volume, &volume.name) {
                 self.copy(Copy::Put(Kind::Volume, volume.name.clone(), json(&volume)));
             }
@@ -588,8 +588,8 @@ impl StateStore {
         .await
     }
 
-    pub(crate) fn networks(&self) -> Result<Vec<crate::view::Network>, EngineError> {
-        Ok(self.records(Kind::Network, NETWORKS)?.0)
+    pub(crate) fn networks(&self) -> Result<(Vec<crate::view::Network>, Unread), EngineError> {
+        self.records(Kind::Network, "select id, name, record from networks")
     }
 
     pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
@@ -607,30 +607,16 @@ impl StateStore {
     }
 
     /// With the folders that they have under this data root, wherever they were recorded.
-    pub(crate) fn volumes(&self) -> Result<Vec<crate::view::Volume>, EngineError> {
-        let mut volumes: Vec<Volume> = self.records(Kind::Volume, VOLUMES)?.0;
+    pub(crate) fn volumes(&self) -> Result<(Vec<crate::view::Volume>, Unread), EngineError> {
+        let (mut volumes, unread) = self.records::<Volume>(Kind::Volume, "select name, name, record from volumes")?;
         for volume in &mut volumes {
             volume.mountpoint = self.data_root.join("volumes").join(&volume.name).join("_data");
         }
-        Ok(volumes)
-    }
-
-    /// Keys and names of networks or volumes whose records cannot be read: they stay as they are.
-    pub(crate) fn unreadable(&self, kind: Kind) -> Result<Vec<(String, String)>, EngineError> {
-        Ok(match kind {
-            Kind::Network => self.records::<Network>(kind, NETWORKS)?.1,
-            Kind::Volume => self.records::<Volume>(kind, VOLUMES)?.1,
-            Kind::Workload => Vec::new(),
-        })
+        Ok((volumes, unread))
     }
 
     /// All records of a kind, and the keys and names of those that cannot be read.
-    #[expect(clippy::type_complexity, reason = "two lists, which their readers take apart at once")]
-    fn records<T: DeserializeOwned>(
-        &self,
-        kind: Kind,
-        query: &str,
-    ) -> Result<(Vec<T>, Vec<(String, String)>), EngineError> {
+    fn records<T: DeserializeOwned>(&self, kind: Kind, query: &str) -> Result<(Vec<T>, Unread), EngineError> {
         let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         for [key, name, record] in self.rows(query, |row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]))? {
             if self.owes(kind, &key) {
@@ -894,7 +880,7 @@ mod tests {
         memory.copy(Copy::Put(Kind::Network, "2".repeat(64), json(&network("2"))));
         drop(memory);
         let memory = StateStore::open(folder.path()).unwrap();
-        assert_eq!(memory.networks().unwrap(), [network("1")]);
+        assert_eq!(memory.networks().unwrap().0, [network("1")]);
         assert_eq!(memory.records.names(Kind::Network).into_iter().collect::<Vec<_>>(), ["1".repeat(64)]);
     }
 
@@ -911,7 +897,7 @@ mod tests {
     }
 
     fn names(memory: &StateStore) -> Vec<String> {
-        memory.volumes().unwrap().into_iter().map(|volume| volume.name).collect()
+        memory.volumes().unwrap().0.into_iter().map(|volume| volume.name).collect()
     }
 
     #[tokio::test]
@@ -933,7 +919,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc", root.join("volumes/link")).unwrap();
         let memory = StateStore::open(root).unwrap();
         assert_eq!(names(&memory), ["adopted", "recorded"]);
-        let [adopted, again] = &memory.volumes().unwrap()[..] else { panic!("two") };
+        let [adopted, again] = &memory.volumes().unwrap().0[..] else { panic!("two") };
         assert_eq!(*again, recorded);
         assert!(!adopted.anonymous && adopted.labels.is_empty());
         // Adopted once, it has a record like any other.

@@ -99,6 +99,21 @@ pub enum Status {
     Dead,
 }
 
+impl State {
+    /// Of what has not run yet, or of which no more is known.
+    pub(crate) fn new(status: Status) -> Self {
+        Self {
+            status,
+            pid: None,
+            exit_code: 0,
+            error: String::new(),
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+}
+
 impl Status {
     /// Docker's word.
     pub fn as_str(self) -> &'static str {

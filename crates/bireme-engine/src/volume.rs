@@ -19,6 +19,7 @@ use crate::container::Handle;
 use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
+use crate::state_store::Unread;
 use crate::view::{MountKind, Volume};
 use crate::{EngineError, rootfs, size, volume_source};
 
@@ -59,11 +60,6 @@ fn no_volume(name: &str) -> EngineError {
 }
 
 impl Volumes {
-    /// Notes those whose records cannot be read: what they are is not known, only that they are.
-    pub(crate) fn note_unreadable(&self, names: impl Iterator<Item = String>) {
-        self.unreadable.lock().extend(names);
-    }
-
     /// # Errors
     /// `Conflict` for one whose record cannot be read: it may be a mount of another disk.
     fn check_readable(&self, name: &str) -> Result<(), EngineError> {
@@ -75,9 +71,10 @@ impl Volumes {
         )))
     }
 
-    pub(crate) fn new(volumes: Vec<Volume>) -> Self {
+    /// `unread` are those whose records cannot be read: what they are is not known, only that they are.
+    pub(crate) fn new((volumes, unread): (Vec<Volume>, Unread)) -> Self {
         Self {
-            unreadable: Mutex::default(),
+            unreadable: Mutex::new(unread.into_iter().map(|(_, name)| name).collect()),
             list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
             mounted: Arc::default(),
             making: tokio::sync::Mutex::default(),

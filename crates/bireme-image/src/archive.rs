@@ -16,7 +16,7 @@ use tokio_util::io::SyncIoBridge;
 use crate::admit::{Candidate, GcGuard, check_names, settled};
 use crate::blob::Ingest;
 use crate::db::{Layer, Record};
-use crate::digest::{Digest, ImageId};
+use crate::digest::{Digest, ImageId, Summed};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{OnProgress, Progress};
 use crate::model::{
@@ -667,20 +667,6 @@ fn write_archive(inner: &Inner, images: &[(Record, Option<Reference>)], out: imp
     inner.flush().map_err(|source| ImageError::Output { source })
 }
 
-/// Content that is hashed as it is read.
-struct Hashed<R> {
-    content: R,
-    hash: Sha256,
-}
-
-impl<R: io::Read> io::Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.content.read(buffer)?;
-        self.hash.update(&buffer[..read]);
-        Ok(read)
-    }
-}
-
 struct Out<W: io::Write> {
     tar: tar::Builder<W>,
     written: HashSet<String>,
@@ -693,9 +679,9 @@ impl<W: io::Write> Out<W> {
         if self.written.contains(&name) {
             return Ok(());
         }
-        let mut hashed = Hashed { content, hash: Sha256::new() };
-        self.add(&name, blob.size, &mut hashed)?;
-        let actual = Digest::from_hash(hashed.hash);
+        let mut sum = Sha256::new();
+        self.add(&name, blob.size, Summed { from: content, sum: &mut sum })?;
+        let actual = Digest::from_hash(sum);
         if actual != blob.digest {
             return Err(ImageError::DigestMismatch {
                 what: format!("layer {}", blob.digest),

@@ -11,6 +11,20 @@ use sha2::{Digest as _, Sha256};
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
+/// Sums up what is read through it.
+pub(crate) struct Summed<'a, R> {
+    pub(crate) from: R,
+    pub(crate) sum: &'a mut Sha256,
+}
+
+impl<R: std::io::Read> std::io::Read for Summed<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.from.read(buffer)?;
+        self.sum.update(&buffer[..got]);
+        Ok(got)
+    }
+}
+
 /// A text that is not a digest this engine takes.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid digest \"{0}\": expected \"sha256:\" and 64 lower-case hexadecimal digits")]

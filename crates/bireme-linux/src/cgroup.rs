@@ -105,14 +105,18 @@ pub struct Cgroup {
     path: String,
 }
 
+/// All processes of the machine.
+fn machine() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
 /// The cgroups of processes that are in one with a name that is `meant`, or below it. Blocking.
 ///
 /// Source: cgroups(7), `/proc/PID/cgroup`.
 pub(crate) fn called(meant: impl Fn(&str) -> bool) -> BTreeSet<String> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let mut found = BTreeSet::new();
-    for pid in pids {
+    for pid in machine() {
         let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         for path in text.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
             let end = path.split('/').scan(0, |at, name| {
@@ -195,9 +199,7 @@ impl Cgroup {
 
     /// The same by the list of all processes of the machine, which is short however many cgroups somebody has made.
     fn processes_by_table(&self) -> Vec<u32> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| self.places_of(*pid).next().is_some()).collect()
+        machine().filter(|pid| self.places_of(*pid).next().is_some()).collect()
     }
 
     /// Where a process is, in it or below it: the controllers of a hierarchy, and the path below its root.

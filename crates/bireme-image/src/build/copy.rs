@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::patterns::{Ignore, Pattern, is_pattern};
-use crate::digest::Digest;
+use crate::digest::{Digest, Summed};
 use crate::error::{ImageError, StoreContext as _};
 use crate::made::{self, NewLayer};
 use crate::store::Inner;
@@ -693,18 +693,4 @@ fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut
         }
     }
     tar.into_inner().map(|_| ()).map_err(failed(Path::new("/")))
-}
-
-/// Sums up what is read through it.
-struct Summed<'a, R> {
-    from: R,
-    sum: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Summed<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.from.read(buffer)?;
-        self.sum.update(&buffer[..got]);
-        Ok(got)
-    }
 }

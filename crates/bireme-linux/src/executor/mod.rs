@@ -109,7 +109,7 @@ impl LinuxExecutor {
 
     /// The cgroup below which all of this engine's are, unless a workload names another parent.
     fn parent_cgroup(&self) -> String {
-        parent_cgroup(&self.options.instance)
+        format!("/bireme-{}", self.options.instance)
     }
 
     fn cgroup_path(&self, spec: &WorkloadSpec) -> String {
@@ -415,10 +415,6 @@ impl Executor for LinuxExecutor {
             ended.map_err(|error| ExecError::new(ErrorKind::Internal, format!("cannot end what runs of {id}: {error}")))
         })
     }
-}
-
-fn parent_cgroup(instance: &str) -> String {
-    format!("/bireme-{instance}")
 }
 
 /// Whether a cgroup may be of the engine called `instance`: the parent of its own, or one that somebody has named. An engine on
