@@ -1,4 +1,5 @@
-//! `vm`: the stories of Linux containers on a machine with cgroup v2 alone, which this machine may not be.
+//! `vm`: the stories of Linux containers, and those of component hosts that cgroups are for, on a machine with cgroup v2
+//! alone, which this machine may not be.
 //!
 //! It is a virtual one, emulated, so it needs no privilege and no hardware: Debian's kernel, and everything else in the
 //! archive that the kernel unpacks into memory. That it is bookworm's kernel, 6.1, also tries what newer ones have better
@@ -15,13 +16,19 @@ use clap::Parser;
 use serde_json::Value;
 
 use crate::debian::{self, Suite};
-use crate::{task_images, workspace};
+use crate::{task_guests, task_images, workspace};
 
 /// Left out of a run without arguments: what takes long and does not touch cgroups.
 const LEFT_OUT: [&str; 3] = ["io::", "life::how_long_and_how_big", "life::many_are_created_at_once"];
 
-/// How long the machine may be up, in seconds. It takes a sixth of that where nothing else runs.
-const LIMIT: &str = "300";
+/// What is run of the component hosts' stories without arguments: what the kernel counts differently there.
+const OF_HOSTS: &str = "half_a_head_of_many_clients_ends_no_host";
+
+/// The guests of those.
+const GUESTS: [&str; 1] = ["probe"];
+
+/// How long the machine may be up, in seconds. It takes a quarter of that where nothing else runs.
+const LIMIT: &str = "600";
 
 /// What the machine says when all is done, before the exit code.
 const DONE: &str = "vm: the tests ended with ";
@@ -38,12 +45,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("the virtual machine is an x86-64 one, from Debian's packages");
     }
     let built = Built::find()?;
+    if !guests().iter().all(|guest| guest.exists()) {
+        task_guests::run()?;
+    }
     let kernel = kernel()?;
     let archive = workspace::made("vm/initrd");
     workspace::write(&archive, contents(&built, &kernel.overlay, &args.tests)?)?;
     let mut machine = emulator()?;
     machine
-        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048", "-nodefaults", "-no-user-config", "-no-reboot"])
+        .args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "3072", "-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-serial", "stdio"])
         .arg("-kernel")
         .arg(&kernel.image)
@@ -82,15 +92,20 @@ struct Built {
     runner: PathBuf,
     stories: PathBuf,
     units: PathBuf,
+    host: PathBuf,
+    host_stories: PathBuf,
+    wasm_units: PathBuf,
 }
 
 impl Built {
     fn find() -> Result<Self> {
         let build = ["build", "--locked", "--workspace", "--all-targets", "--message-format", "json"];
         let said = workspace::output(&mut workspace::cargo(&build))?;
-        let find = |name: &str, test: bool| {
-            let made = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).find_map(|made| {
-                let fits = made["manifest_path"].as_str()?.ends_with("crates/bireme-runner/Cargo.toml")
+        let made: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let find = |package: &str, name: &str, test: bool| {
+            let manifest = format!("crates/{package}/Cargo.toml");
+            let made = made.iter().find_map(|made| {
+                let fits = made["manifest_path"].as_str()?.ends_with(&manifest)
                     && made["target"]["name"] == name
                     && made["profile"]["test"] == test;
                 fits.then(|| made["executable"].as_str().map(PathBuf::from))?
@@ -98,11 +113,18 @@ impl Built {
             made.with_context(|| format!("cargo has not built {name}"))
         };
         Ok(Self {
-            runner: find("bireme-runner", false)?,
-            stories: find("containers", true)?,
-            units: find("bireme-runner", true)?,
+            runner: find("bireme-runner", "bireme-runner", false)?,
+            stories: find("bireme-runner", "containers", true)?,
+            units: find("bireme-runner", "bireme-runner", true)?,
+            host: find("bireme-wasm-host", "bireme-wasm-host", false)?,
+            host_stories: find("bireme-wasm-host", "host", true)?,
+            wasm_units: find("bireme-wasm", "bireme_wasm", true)?,
         })
     }
+}
+
+fn guests() -> [PathBuf; GUESTS.len()] {
+    GUESTS.map(|name| workspace::made("guests").join(name).with_extension("wasm"))
 }
 
 struct Kernel {
@@ -153,9 +175,10 @@ fn emulator() -> Result<std::process::Command> {
 
 /// The first program in there.
 ///
-/// The kernel's first root cannot be changed with pivot_root(2), as containers do; a mount of it over itself can.
+/// The kernel's first root cannot be changed with pivot_root(2), as containers do; a mount of it over itself can. All sockets
+/// together may have what a machine of 24 GiB lets them have (tcp_mem): a small one would bound them before a cgroup does.
 const INIT: &str = r#"#!/bin/sh
-export PATH=/bin HOME=/root
+export PATH=/bin HOME=/root BIREME_GUESTS=/guests
 if [ "$1" != again ]; then
     mount --bind / /again && cd /again && mount --move . / && exec chroot . /init again
 fi
@@ -170,9 +193,12 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t mqueue mqueue /dev/mqueue
 insmod /overlay.ko
 ip link set lo up
+echo 572196 762931 1144392 > /proc/sys/net/ipv4/tcp_mem
 grep -qw memory /sys/fs/cgroup/cgroup.controllers &&
     /tests/units --test-threads 2 devices:: &&
-    /tests/stories --test-threads 2 $(cat /arguments)
+    /tests/wasm-units --test-threads 2 cgroup:: &&
+    /tests/stories --test-threads 2 $(cat /arguments) &&
+    /tests/host --test-threads 1 $(cat /arguments-of-hosts)
 echo "vm: the tests ended with $?"
 poweroff -f
 "#;
@@ -195,11 +221,14 @@ fn contents(built: &Built, overlay: &Path, tests: &[String]) -> Result<Vec<u8>> 
     {
         archive.entry(&Path::new("bin").join(tool), 0o120_777, b"busybox");
     }
-    // The tests look for the runner where it was built.
+    // The tests look for the runner and the host where they were built.
     let programs = [
         (&built.runner, built.runner.as_path()),
         (&built.stories, Path::new("tests/stories")),
         (&built.units, Path::new("tests/units")),
+        (&built.host, built.host.as_path()),
+        (&built.host_stories, Path::new("tests/host")),
+        (&built.wasm_units, Path::new("tests/wasm-units")),
     ];
     let mut libraries = BTreeSet::new();
     for (program, at) in programs {
@@ -209,9 +238,15 @@ fn contents(built: &Built, overlay: &Path, tests: &[String]) -> Result<Vec<u8>> 
     for library in libraries {
         archive.file(&library, 0o755, &read(&library)?);
     }
+    for guest in guests() {
+        let name = guest.file_name().context("a guest has no name")?;
+        archive.file(&Path::new("guests").join(name), 0o644, &read(&guest)?);
+    }
     let left_out = LEFT_OUT.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]);
     let arguments = if tests.is_empty() { left_out.collect() } else { tests.to_vec() };
     archive.file(Path::new("arguments"), 0o644, arguments.join(" ").as_bytes());
+    let of_hosts = if tests.is_empty() { vec![OF_HOSTS.to_owned()] } else { tests.to_vec() };
+    archive.file(Path::new("arguments-of-hosts"), 0o644, of_hosts.join(" ").as_bytes());
     Ok(archive.end())
 }
 

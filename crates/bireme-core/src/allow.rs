@@ -2,7 +2,7 @@
 //!
 //! An entry is `scheme://host[:port]`, where the scheme is the way to connect that it allows and no other: `http`,
 //! `https`, `redis`, `tcp` (sockets) or `udp` (datagrams). The host is a name, `*.domain` (every name below it), an
-//! address or a range of them (`10.1.0.0/16`); `*` stands for any scheme, host or port. Without a port, a scheme means
+//! address or a range of them (`10.1.0.0/16`, `10.1.0.0/16:5432`); `*` stands for any scheme, host or port. Without a port, a scheme means
 //! its usual port, or every port if it has none. An entry without a scheme (`host[:port]`) is one with `*`: every way to
 //! connect, sockets included.
 //!
@@ -251,12 +251,22 @@ impl Allow {
             None => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let read_port = |port: Option<&str>| match port {
+            None => Ok(scheme.as_deref().and_then(default_port)),
+            Some("*") => Ok(None),
+            Some(port) => match port.parse() {
+                Ok(0) | Err(_) => Err(refuse("has a bad port: use 1 to 65535, or *")),
+                Ok(port) => Ok(Some(port)),
+            },
+        };
         if let Some((net, bits)) = rest.split_once('/') {
-            let net: IpAddr = net.parse().map_err(|_| refuse("has a path; a permission ends at the port"))?;
+            let plain = net.strip_prefix('[').and_then(|net| net.strip_suffix(']')).unwrap_or(net);
+            let net: IpAddr = plain.parse().map_err(|_| refuse("has a path; a permission ends at the port"))?;
             let most = if net.is_ipv4() { 32 } else { 128 };
+            let (bits, port) = bits.split_once(':').map_or((bits, None), |(bits, port)| (bits, Some(port)));
             let bits =
                 bits.parse().ok().filter(|bits| *bits <= most).ok_or_else(|| refuse("has a bad prefix length"))?;
-            let port = scheme.as_deref().and_then(default_port);
+            let port = read_port(port)?;
             return Ok(Self { scheme, host: Host::Range(net, bits), port });
         }
         let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {
@@ -267,16 +277,7 @@ impl Allow {
         } else {
             rest.rsplit_once(':').map_or((rest, None), |(host, port)| (host, Some(port)))
         };
-        let port = match port {
-            None => scheme.as_deref().and_then(default_port),
-            Some("*") => None,
-            Some(port) => Some(
-                port.parse()
-                    .ok()
-                    .filter(|port| *port != 0)
-                    .ok_or_else(|| refuse("has a bad port: use 1 to 65535, or *"))?,
-            ),
-        };
+        let port = read_port(port)?;
         let name = |host: &str| {
             !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         };
@@ -303,7 +304,13 @@ impl fmt::Display for Allow {
             Host::Below(domain) => write!(f, "*.{domain}")?,
             Host::Range(net, 32) if net.is_ipv4() => write!(f, "{net}")?,
             Host::Range(net, 128) => write!(f, "[{net}]")?,
-            Host::Range(net, bits) => return write!(f, "{net}/{bits}"),
+            Host::Range(net, bits) => {
+                write!(f, "{net}/{bits}")?;
+                // As it was written before a range could have a port.
+                if self.port == self.scheme.as_deref().and_then(default_port) {
+                    return Ok(());
+                }
+            }
         }
         match self.port {
             Some(port) => write!(f, ":{port}"),
@@ -371,6 +378,12 @@ mod tests {
         check("10.1.0.0/16", "tcp", "10.1.2.3", 5, true);
         check("10.1.0.0/16", "tcp", "10.2.2.3", 5, false);
         check("10.1.0.0/16", "tcp", "::ffff:10.1.2.3", 5, true);
+        check("tcp://10.1.0.0/16:5432", "tcp", "10.1.2.3", 5432, true);
+        check("tcp://10.1.0.0/16:5432", "tcp", "10.1.2.3", 5433, false);
+        check("http://10.1.0.0/16", "http", "10.1.2.3", 8080, false);
+        check("http://10.1.0.0/16:*", "http", "10.1.2.3", 8080, true);
+        check("udp://fd00::/8:53", "udp", "fd00::1", 53, true);
+        check("udp://[fd00::]/8:53", "udp", "fd00::1", 54, false);
         check("http://*:8080", "http", "x", 8080, true);
         check("*://*:*", "http", "1.2.3.4", 9, true);
         check("http://[::1]:80", "http", "[::1]", 80, true);
@@ -460,16 +473,26 @@ mod tests {
 
     #[test]
     fn malformed_permissions_say_why() {
-        for bad in
-            ["://x", "http://", "http://a:0", "http://a:x", "http://a/b", "10.0.0.0/40", "a b", "ht tp://x", "[::1"]
-        {
+        for bad in [
+            "://x",
+            "http://",
+            "http://a:0",
+            "http://a:x",
+            "http://a/b",
+            "10.0.0.0/40",
+            "10.0.0.0/8:0",
+            "10.0.0.0/8:",
+            "a b",
+            "ht tp://x",
+            "[::1",
+        ] {
             assert!(bad.parse::<Allow>().is_err(), "{bad}");
         }
     }
 
     proptest! {
         #[test]
-        fn prints_what_it_reads(text in r"((http|redis|tcp|\*)://)?(\*|\*\.[a-z]{1,5}|[a-z]{1,8}|10\.0\.0\.[0-9])(:[1-9][0-9]{0,3}|:\*)?") {
+        fn prints_what_it_reads(text in r"((http|redis|tcp|\*)://)?(\*|\*\.[a-z]{1,5}|[a-z]{1,8}|10\.0\.0\.[0-9]|10\.0\.0\.0/(8|32)|fd00::/(8|128))(:[1-9][0-9]{0,3}|:\*)?") {
             let allow: Allow = text.parse().unwrap();
             prop_assert_eq!(allow.to_string().parse::<Allow>().unwrap(), allow);
         }

@@ -24,7 +24,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "bireme.allow",
         "outbound permissions, comma-separated `scheme://host[:port]`: the scheme is `http`, `https`, `redis`, `tcp` \
          (sockets) or `udp` and allows that alone, none or `*` allows all; the host is a name, `*.domain`, an address, a \
-         CIDR range or `*`. In an image only a request",
+         CIDR range (`tcp://10.1.0.0/16:5432`) or `*`. In an image only a request",
         "none: components are denied everything",
     ),
     (

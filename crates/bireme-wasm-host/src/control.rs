@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::Protocol;
 use bireme_core::{ErrorKind, Exit, WorkloadId};
-use bireme_wasm::memory;
+use bireme_wasm::cgroup::SocketMemory;
 use bireme_wasm::protocol::{
     self, Answer, Brief, DAMAGED, FdUse, HostConfig, HostState, Load, Refusal, Request, Trigger, WorkloadState,
 };
@@ -35,7 +35,7 @@ use crate::names::Networks;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::Place;
 use crate::trigger::{Program, clients, command, http, redis};
-use crate::{confine, linker};
+use crate::{confine, linker, watch};
 
 /// How long instances may take to be gone once they were cut.
 const INSIST: Duration = Duration::from_secs(2);
@@ -43,26 +43,6 @@ const INSIST: Duration = Duration::from_secs(2);
 const WRITTEN: Duration = Duration::from_secs(60);
 /// How long a process that is over waits for clients that read what its last workload printed; shorter than it is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(4);
-/// How often the memory of the process is looked at.
-const WATCH: Duration = Duration::from_millis(50);
-
-/// Bytes of this process that are in memory.
-struct Resident {
-    anonymous: u64,
-    /// Files and memory that may be shared with others.
-    shared: u64,
-}
-
-/// `None` where /proc does not tell.
-fn resident() -> Option<Resident> {
-    // In pages: all, resident, and of these the shared. See proc_pid_statm(5).
-    let text = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let mut pages = text.split_ascii_whitespace().skip(1).map_while(|word| word.parse::<u64>().ok());
-    let size = rustix::param::page_size() as u64;
-    let (resident, shared) = (pages.next()? * size, pages.next()? * size);
-    Some(Resident { anonymous: resident.saturating_sub(shared), shared })
-}
-
 /// Runs a host process until its last workload is deleted.
 ///
 /// Prints `ready` and closes standard output once the control socket answers.
@@ -78,6 +58,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     let budget = Arc::new(Budget::of_machine());
     // Kept by the library that asks the kernel for it, which is not answered later.
     let _ = rustix::param::page_size();
+    let socket_memory = SocketMemory::open(&config.cgroup);
     let rooms = confine::close_in(&config)?;
     engine::tick(&engine).context("cannot start the engine's clock")?;
     let descriptors = Stock::of_descriptors();
@@ -112,7 +93,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         // Tells whoever started this process that nothing more comes.
         let _ = rustix::stdio::dup2_stdout(&null);
         let host = Arc::new(host);
-        let watch = tokio::spawn(Arc::clone(&host).watch_memory());
+        let watch = tokio::spawn(watch::memory(Arc::clone(&host), socket_memory));
         host.run(socket).await;
         watch.abort();
         anyhow::Ok(())
@@ -131,7 +112,7 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
     Ok(socket)
 }
 
-struct Host {
+pub(crate) struct Host {
     /// Where workloads run. What the daemon asks is answered on another runtime.
     main: tokio::runtime::Handle,
     linker: wasmtime::component::Linker<Guest>,
@@ -309,7 +290,7 @@ impl Host {
         HostState { workloads, listeners }
     }
 
-    fn brief(&self) -> Brief {
+    pub(crate) fn brief(&self) -> Brief {
         let components = self.components.lock();
         let memory = components.values().fold(0u64, |sum, loaded| sum.saturating_add(loaded.component.memory_most()));
         Brief { workloads: components.len(), memory }
@@ -322,31 +303,16 @@ impl Host {
             let live = |loaded: &Arc<Loaded>| loaded.component.metrics.memory.load(Relaxed);
             (components.len().max(1) as u64, components.values().map(live).sum::<u64>())
         };
-        let resident = resident().map_or(0, |resident| resident.anonymous + resident.shared);
+        let resident = watch::resident().map_or(0, |resident| resident.anonymous + resident.shared);
         component.usage(resident.saturating_sub(live) / count)
     }
 
-    /// Closes connections that wait, then ends the largest instance, whenever the process has more memory than all its
-    /// workloads may have together, before the kernel ends the process. Instances are counted as they grow; what is left is what the host's libraries hold for
-    /// them without an account.
-    async fn watch_memory(self: Arc<Self>) {
-        let mut every = tokio::time::interval(WATCH);
-        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            every.tick().await;
-            let Some(resident) = resident() else { return };
-            if resident.anonymous <= memory::soft(self.brief().memory, memory::of_machine()) {
-                continue;
-            }
-            // What these hold is nobody's, and whoever waits may come again.
-            if clients::shed() > 0 {
-                continue;
-            }
-            let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
-            let largest = components.iter().filter_map(|loaded| loaded.component.largest());
-            if let Some(account) = largest.max_by_key(|account| account.used()) {
-                account.doom();
-            }
+    /// Ends the instance that holds the most, if there is one.
+    pub(crate) fn end_largest(&self) {
+        let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
+        let largest = components.iter().filter_map(|loaded| loaded.component.largest());
+        if let Some(account) = largest.max_by_key(|account| account.used()) {
+            account.doom();
         }
     }
 

@@ -29,6 +29,7 @@ mod metrics;
 mod names;
 mod stock;
 mod trigger;
+mod watch;
 
 pub use confine::hold_user_namespace;
 pub use control::serve;

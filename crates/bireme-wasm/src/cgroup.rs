@@ -1,6 +1,7 @@
 //! The cgroup of a sandbox: `<hierarchy>/bireme-<instance>-w/<sandbox>` in every hierarchy that is there.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -127,11 +128,12 @@ pub fn members(name: &Path) -> Vec<u32> {
 }
 
 /// Lets the processes in the cgroup `name` have at most `bytes` of memory together, swap included where the kernel counts
-/// it. Does what can be done: a controller that is not there limits nothing.
-pub fn limit_memory(name: &Path, bytes: u64) {
+/// it, and `sockets` more where it also counts what is in sockets. Does what can be done: a controller that is not there
+/// limits nothing.
+pub fn limit_memory(name: &Path, bytes: u64, sockets: u64) {
     for folder in folders(name) {
         pass_on(&folder, name, "memory");
-        for file in ["memory.max", "memory.limit_in_bytes"] {
+        for (file, bytes) in [("memory.max", bytes.saturating_add(sockets)), ("memory.limit_in_bytes", bytes)] {
             let file = folder.join(file);
             if !file.exists() {
                 continue;
@@ -141,6 +143,33 @@ pub fn limit_memory(name: &Path, bytes: u64) {
                 tracing::debug!(file = %file.display(), bytes, %error, "the memory of a host is not limited anew");
             }
         }
+    }
+}
+
+/// What the kernel keeps in the sockets of a cgroup's processes, as it counts that to their memory (cgroup v2).
+///
+/// Source: `sock` of `memory.stat`, Documentation/admin-guide/cgroup-v2.rst.
+#[derive(Debug)]
+pub struct SocketMemory(fs::File);
+
+impl SocketMemory {
+    /// Opens the account of the cgroup `name`, which then can be read by who cannot reach its folder; `None` where the
+    /// kernel has none.
+    pub fn open(name: &Path) -> Option<Self> {
+        folders(name).into_iter().find_map(|folder| {
+            pass_on(&folder, name, "memory");
+            let account = Self(fs::File::open(folder.join("memory.stat")).ok()?);
+            account.bytes().map(|_| account)
+        })
+    }
+
+    /// Bytes at this moment; `None` when it cannot be read.
+    pub fn bytes(&self) -> Option<u64> {
+        // Some fifty lines.
+        let mut buffer = [0; 8192];
+        let length = self.0.read_at(&mut buffer, 0).ok()?;
+        let text = std::str::from_utf8(buffer.get(..length)?).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("sock ")?.parse().ok())
     }
 }
 
@@ -224,6 +253,54 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         panic!("{} stays", folder.display());
+    }
+
+    /// What a client sends that is read by nobody is counted, where it is counted at all: by cgroup v2.
+    #[test]
+    fn what_is_in_sockets_is_counted() {
+        use std::io::Write as _;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let name = PathBuf::from(format!("bireme-test-sockets-{}", std::process::id()));
+        let folders = folders(&name);
+        folders.iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+        let account = SocketMemory::open(&name);
+        let unified = folders.len() == 1 && folders[0].join("memory.max").exists();
+        assert_eq!(account.is_some(), unified, "{folders:?}");
+        if let Some(account) = account {
+            // A socket is of the cgroup that its process is in when it is made.
+            let listens = format!("echo $$ > {}/cgroup.procs && exec nc -l -p 47123 -e sleep 60", folders[0].display());
+            let mut server = std::process::Command::new("sh").args(["-c", &listens]).spawn().unwrap();
+            let mut stream = (0..500)
+                .find_map(|_| {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    std::net::TcpStream::connect("127.0.0.1:47123").ok()
+                })
+                .unwrap();
+            assert!(account.bytes().unwrap() < 32 << 10, "{account:?}");
+            stream.set_nonblocking(true).unwrap();
+            for _ in 0..100 {
+                let _ = stream.write(&[b'x'; 64 << 10]);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            // The kernel sums up what its processors counted every two seconds.
+            let counted = (0..250).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                account.bytes().unwrap() >= 32 << 10
+            });
+            assert!(counted, "{:?}", account.bytes());
+            server.kill().unwrap();
+            server.wait().unwrap();
+        }
+        for _ in 0..500 {
+            remove(&name);
+            if !folders.iter().any(|folder| folder.exists()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{folders:?} stay");
     }
 
     #[test]

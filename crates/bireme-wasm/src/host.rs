@@ -254,7 +254,8 @@ impl Host {
 
     /// Lets the process have what its workloads may have together.
     pub(crate) fn limit_memory(&self, workloads: u64) {
-        cgroup::limit_memory(&self.cgroup, memory::hard(workloads, memory::of_machine()));
+        let machine = memory::of_machine();
+        cgroup::limit_memory(&self.cgroup, memory::hard(workloads, machine), memory::sockets(workloads, machine));
     }
 
     /// Waits until no process is in the cgroup, for a while.

@@ -3,8 +3,11 @@
 //! ```text
 //!  0 ............ what all its workloads may have, with what the process itself takes: the host ends its largest
 //!                 instance whenever it has more
-//!  + RESERVE .... memory.max of its cgroup: the kernel would end the process, and with it all workloads of the app
+//!  + RESERVE .... the limit of its cgroup: the kernel would end the process, and with it all workloads of the app
 //! ```
+//!
+//! cgroup v2 counts what the kernel keeps in the process's sockets to the same limit, and v1 does not. So `memory.max` has
+//! room for it ([`sockets`]) that nothing else of the process may take.
 
 use std::sync::LazyLock;
 
@@ -21,6 +24,9 @@ pub const BASE: u64 = 96 << 20;
 const KEPT: (u64, u64) = (3 << 20, 128);
 /// Between what the host allows itself and what the kernel allows it.
 const RESERVE: u64 = 64 << 20;
+/// What there is room for in the sockets of a host at least: twice what 1,024 connections of clients hold that send and
+/// read nothing, in the kernel's first size of a receive buffer (128 KiB).
+const SOCKETS: u64 = 256 << 20;
 
 /// Bytes of the machine, from `/proc/meminfo`.
 pub fn of_machine() -> u64 {
@@ -70,6 +76,12 @@ pub fn hard(workloads: u64, machine: u64) -> u64 {
     soft.saturating_add(soft / 8).saturating_add(RESERVE).min(machine)
 }
 
+/// What the kernel may keep in its sockets: as much as its clients' connections may take in the process itself, a quarter of
+/// what the host allows itself. The host closes connections from half of that on.
+pub fn sockets(workloads: u64, machine: u64) -> u64 {
+    (soft(workloads, machine) / 4).max(SOCKETS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +94,7 @@ mod tests {
             let (soft, hard) = (soft(workloads, machine), hard(workloads, machine));
             assert!(soft + RESERVE <= hard && hard <= machine, "{limit} {instances}: {soft} {hard}");
             assert!(soft >= BASE);
+            assert!(sockets(workloads, machine) >= SOCKETS);
         }
         assert!(hard(of_workload(16 << 20, 1), machine) < 256 << 20, "a small command has a small host");
         assert!((1 << 20..u64::MAX).contains(&of_machine()));

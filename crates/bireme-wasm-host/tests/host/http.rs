@@ -776,6 +776,22 @@ fn connect_from(from: &str, to: std::net::SocketAddr) -> Option<TcpStream> {
     Some(TcpStream::from(socket))
 }
 
+/// Connections of two clients, each with a request that waits for an instance.
+fn waiting_clients(address: std::net::SocketAddr, request: &str) -> Vec<TcpStream> {
+    let froms = ["127.0.0.2", "127.0.0.3"].iter().flat_map(|from| (0..512).map(move |_| from));
+    let connect = |from| {
+        let mut stream = connect_from(from, address)?;
+        stream.set_nonblocking(true).unwrap();
+        stream.write_all(request.as_bytes()).ok()?;
+        Some(stream)
+    };
+    let clients: Vec<TcpStream> = froms.filter_map(|from| connect(from)).collect();
+    assert!(clients.len() > 900, "{}", clients.len());
+    // Long enough for what is read at all.
+    std::thread::sleep(Duration::from_millis(500));
+    clients
+}
+
 /// Nobody's account has what connections take before a request is there: the kernel would end the whole process.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_head_of_many_clients_ends_no_host() {
@@ -820,18 +836,7 @@ async fn half_a_head_of_many_clients_ends_no_host() {
     // Whole requests that wait for a place, with others sent behind them, from two clients.
     let fields: String = (0..118).map(|n| format!("A{n}: {}\r\n", "x".repeat(500))).collect();
     let whole = format!("GET /sleep?20000 HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-    let clients: Vec<TcpStream> = ["127.0.0.2", "127.0.0.3"]
-        .iter()
-        .flat_map(|from| (0..512).map(move |_| from))
-        .filter_map(|from| {
-            let mut stream = connect_from(from, probe.address)?;
-            stream.set_nonblocking(true).unwrap();
-            stream.write_all(whole.as_bytes()).ok()?;
-            Some(stream)
-        })
-        .collect();
-    assert!(clients.len() > 900, "{}", clients.len());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let clients = waiting_clients(probe.address, &whole);
     for mut stream in &clients {
         let _ = stream.write(whole.as_bytes());
         let _ = stream.write(half.as_bytes());
@@ -840,6 +845,21 @@ async fn half_a_head_of_many_clients_ends_no_host() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
     drop(clients);
     until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
+    // The same with bodies that nobody reads: the kernel holds those, and may count them to the host.
+    let posted = format!("POST /sleep?20000 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n{fields}\r\n");
+    let clients = waiting_clients(probe.address, &posted);
+    let part = vec![b'b'; 64 << 10];
+    let sent = Instant::now();
+    while sent.elapsed() < Duration::from_secs(3) {
+        for mut stream in &clients {
+            while stream.write(&part).is_ok_and(|length| length == part.len()) {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
+    drop(clients);
+    until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
+    assert_eq!(probe.workload.pid(), Some(pid));
     // Large heads are read as ever, one behind the other on a connection, and behind a body.
     let field = "y".repeat(40_000);
     let text = format!(
