@@ -13,80 +13,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::command::Command;
 use crate::container::{Handle, MutableState};
-use crate::engine::{self, Engine};
 use crate::lifecycle::{self, Operation, Transition, Verdict};
-use crate::request::{EndpointRequest, RemoveRequest, RestartPolicy, Update};
+use crate::parts::Parts;
+use crate::request::{RemoveRequest, RestartPolicy, Update};
 use crate::restart::BackOff;
 use crate::view::{Ended, Health, Status};
-use crate::{EngineError, health, unreadable, update};
-
-type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
-
-pub(crate) enum Command {
-    Start(Reply<()>),
-    /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
-    Ending(Reply<bool>),
-    Pause(Reply<()>),
-    /// Pauses it for the engine's own sake: the next engine lets it go on.
-    Hold(Reply<()>),
-    Unpause(Reply<()>),
-    /// Answers what it was called before.
-    Rename {
-        to: String,
-        reply: Reply<String>,
-    },
-    /// It is no longer linked to what it knows by `alias`.
-    Unlink {
-        alias: String,
-        reply: Reply<()>,
-    },
-    Update {
-        change: Box<Update>,
-        reply: Reply<Vec<String>>,
-    },
-    /// A probe of the run with this number came to a conclusion.
-    Probed {
-        run: u64,
-        health: Health,
-    },
-    Connect {
-        network: Box<crate::view::Network>,
-        request: EndpointRequest,
-        reply: Reply<()>,
-    },
-    Disconnect {
-        network: String,
-        reply: Reply<()>,
-    },
-    Remove {
-        how: RemoveRequest,
-        reply: Reply<()>,
-    },
-}
-
-impl Command {
-    /// Answers that it is not done.
-    fn refuse(self, error: EngineError) {
-        match self {
-            Self::Start(reply)
-            | Self::Pause(reply)
-            | Self::Hold(reply)
-            | Self::Unpause(reply)
-            | Self::Unlink { reply, .. }
-            | Self::Connect { reply, .. }
-            | Self::Disconnect { reply, .. }
-            | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
-            Self::Ending(reply) => drop(reply.send(Err(error))),
-            Self::Rename { reply, .. } => drop(reply.send(Err(error))),
-            Self::Update { reply, .. } => drop(reply.send(Err(error))),
-            Self::Probed { .. } => {}
-        }
-    }
-}
+use crate::{EngineError, health, log_options, purge, unreadable, update};
 
 pub(crate) struct WorkloadActor {
-    engine: Engine,
+    parts: Arc<Parts>,
     handle: Arc<Handle>,
     name: String,
     mutable: MutableState,
@@ -107,9 +44,9 @@ pub(crate) struct WorkloadActor {
 }
 
 impl WorkloadActor {
-    pub(crate) fn new(engine: Engine, handle: Arc<Handle>, name: String, mutable: MutableState) -> Self {
+    pub(crate) fn new(parts: Arc<Parts>, handle: Arc<Handle>, name: String, mutable: MutableState) -> Self {
         Self {
-            engine,
+            parts,
             handle,
             name,
             mutable,
@@ -128,7 +65,7 @@ impl WorkloadActor {
     /// Takes over a workload that an earlier daemon started.
     pub(crate) fn adopt(&mut self, workload: Arc<dyn Workload>) {
         self.handle.set_workload(Some(workload.clone()));
-        self.engine.has_mounted(&self.handle);
+        self.parts.volumes.has_mounted(&self.handle);
         self.mounted = true;
         self.watch_end(workload);
         let ran = self.mutable.state.started_at.map_or(0, |at| now_nanos().saturating_sub(at)).max(0) as u64;
@@ -264,14 +201,18 @@ impl WorkloadActor {
             }
             Command::Rename { to, reply } => {
                 let before = std::mem::replace(&mut self.name, to);
-                self.engine.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
+                self.parts.networks.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
                 let result = self.remember().await.map(|()| before.clone());
                 if result.is_err() {
                     self.name = before;
-                    self.engine.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
+                    self.parts.networks.rename_endpoints(&self.handle, &self.name, &mut self.mutable);
                 } else {
-                    self.handle.emit(&self.engine, "rename", [("oldName", format!("/{before}").as_str())]);
-                    self.engine.names_changed(self.handle.id(), &self.mutable.endpoints).await;
+                    self.handle.emit(
+                        &self.parts.services.events,
+                        "rename",
+                        [("oldName", format!("/{before}").as_str())],
+                    );
+                    self.parts.networks.names_changed(self.handle.id(), &self.mutable.endpoints).await;
                     if let Some(workload) = self.handle.workload() {
                         let _ = self.handle.unless_hurried(workload.renamed(&self.name)).await;
                     }
@@ -299,14 +240,15 @@ impl WorkloadActor {
             Command::Connect { network, request, reply } => {
                 let alive = self.mutable.state.status.is_alive();
                 let result = self
-                    .engine
+                    .parts
+                    .networks
                     .connect_endpoint(&self.handle, &self.name, &mut self.mutable, &network, request, alive)
                     .await;
                 self.remember_or_log().await;
                 let _ = reply.send(result);
             }
             Command::Disconnect { network, reply } => {
-                let result = self.engine.disconnect_endpoint(&self.handle, &mut self.mutable, &network).await;
+                let result = self.parts.networks.disconnect_endpoint(&self.handle, &mut self.mutable, &network).await;
                 self.remember_or_log().await;
                 let _ = reply.send(result);
             }
@@ -344,7 +286,7 @@ impl WorkloadActor {
             return Ok(());
         }
         self.mutable.written = now_nanos();
-        self.engine.store().update_workload(self.handle.id(), &self.name, &self.mutable).await
+        self.parts.services.store.update_workload(self.handle.id(), &self.name, &self.mutable).await
     }
 
     async fn remember_or_log(&mut self) {
@@ -379,7 +321,7 @@ impl WorkloadActor {
                     let _ = workload.signal(Signal::KILL).await;
                     return Err(error);
                 }
-                self.handle.emit(&self.engine, "start", []);
+                self.handle.emit(&self.parts.services.events, "start", []);
                 self.begin_probes();
                 Ok(())
             }
@@ -406,12 +348,12 @@ impl WorkloadActor {
     /// except for the placing.
     async fn launch(&mut self) -> Result<Arc<dyn Workload>, EngineError> {
         self.handle.executor.prewarm();
-        let placed = self.engine.attach_network(&self.handle, &self.name, &mut self.mutable).await?;
-        self.engine.emit_mounts("mount", &self.handle);
+        let placed = self.parts.networks.attach_network(&self.handle, &self.name, &mut self.mutable).await?;
+        self.parts.volumes.emit_mounts("mount", &self.handle);
         self.mounted = true;
-        let dirs = self.engine.dirs(&self.handle.config.spec.id);
+        let dirs = self.parts.services.dirs(&self.handle.config.spec.id);
         dirs.make().await?;
-        self.engine.mount_volumes(&self.handle).await?;
+        self.parts.volumes.mount(&self.handle).await?;
         let spec = self.spec();
         let prepared = Prepared {
             // It may have been renamed since it was created.
@@ -419,7 +361,7 @@ impl WorkloadActor {
             program: self.handle.config.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),
-            log: engine::log_target(&self.handle.config),
+            log: log_options::target(&self.handle.config),
             network: placed.network,
             listeners: placed.listeners,
             networks: placed.networks,
@@ -450,7 +392,7 @@ impl WorkloadActor {
             return Ok(Arc::from(created));
         }
         let (done, mut created) = oneshot::channel();
-        self.engine.spawn(async move {
+        self.parts.services.tasks.spawn(async move {
             if let Err(Ok(unwanted)) = done.send(executor.create(prepared).await) {
                 clear_unwanted(unwanted).await;
             }
@@ -471,17 +413,17 @@ impl WorkloadActor {
     /// Gives back what [`WorkloadActor::launch`] took: its place on networks, its volumes.
     async fn release_resources(&mut self) {
         if std::mem::take(&mut self.mounted) {
-            self.engine.emit_mounts("unmount", &self.handle);
+            self.parts.volumes.emit_mounts("unmount", &self.handle);
         }
-        self.engine.detach_network(&self.handle, &mut self.mutable).await;
-        self.engine.names_changed(self.handle.id(), &self.mutable.endpoints).await;
-        self.engine.unmount_volumes(&self.handle).await;
+        self.parts.networks.detach_network(&self.handle, &mut self.mutable).await;
+        self.parts.networks.names_changed(self.handle.id(), &self.mutable.endpoints).await;
+        self.parts.volumes.unmount(&self.handle).await;
     }
 
     fn watch_end(&mut self, workload: Arc<dyn Workload>) {
         let (sender, receiver) = oneshot::channel();
         self.end = Some(receiver);
-        self.engine.spawn(async move {
+        self.parts.services.tasks.spawn(async move {
             let exit = workload.wait().await.unwrap_or_else(|error| Exit {
                 code: 137,
                 oom_killed: false,
@@ -501,8 +443,11 @@ impl WorkloadActor {
             self.handle.publish(&self.name, &self.mutable);
             let ran = self.started.map_or(Duration::ZERO, |at| at.elapsed());
             let (handle, run, number) = (self.handle.clone(), self.run.clone(), self.runs);
-            let engine = self.engine.clone();
-            self.engine.spawn(async move { health::probe(engine, handle, check, known, ran, run, number).await });
+            let services = Arc::clone(&self.parts.services);
+            self.parts
+                .services
+                .tasks
+                .spawn(async move { health::probe(services, handle, check, known, ran, run, number).await });
         } else {
             self.mutable.health = None;
         }
@@ -547,11 +492,11 @@ impl WorkloadActor {
             None => self.happened(Transition::Ended),
         }
         if exit.oom_killed {
-            self.handle.emit(&self.engine, "oom", []);
+            self.handle.emit(&self.parts.services.events, "oom", []);
         }
         let duration = ran.as_secs().to_string();
         self.handle.emit(
-            &self.engine,
+            &self.parts.services.events,
             "die",
             [("exitCode", exit.code.to_string().as_str()), ("execDuration", &duration)],
         );
@@ -638,7 +583,7 @@ impl WorkloadActor {
             (self.mutable.resources, self.mutable.restart) = (resources, restart);
             return Err(error);
         }
-        self.handle.emit(&self.engine, "update", []);
+        self.handle.emit(&self.parts.services.events, "update", []);
         Ok(warnings)
     }
 
@@ -653,7 +598,7 @@ impl WorkloadActor {
             self.handle.publish(&self.name, &self.mutable);
         }
         if changed {
-            self.handle.emit(&self.engine, &format!("health_status: {status}"), []);
+            self.handle.emit(&self.parts.services.events, &format!("health_status: {status}"), []);
         }
     }
 
@@ -673,7 +618,7 @@ impl WorkloadActor {
         self.handle.unless_hurried(asked).await??;
         self.mutable.held &= pause;
         self.happened(if pause { Transition::Paused } else { Transition::Unpaused });
-        self.handle.emit(&self.engine, if pause { "pause" } else { "unpause" }, []);
+        self.handle.emit(&self.parts.services.events, if pause { "pause" } else { "unpause" }, []);
         self.remember().await
     }
 
@@ -714,7 +659,7 @@ impl WorkloadActor {
                     other => other?,
                 }
             }
-            self.handle.emit(&self.engine, "kill", [("signal", "9")]);
+            self.handle.emit(&self.parts.services.events, "kill", [("signal", "9")]);
             let exit = match unreached {
                 None => tokio::time::timeout(DYING, ended(&mut self.end))
                     .await
@@ -730,9 +675,9 @@ impl WorkloadActor {
         }
         self.remove_at = None;
         self.happened(Transition::RemovalBegan);
-        match self.engine.purge(&self.handle, how.volumes).await {
+        match purge::purge(&self.parts, &self.handle, how.volumes).await {
             Ok(()) => {
-                self.handle.emit(&self.engine, "destroy", []);
+                self.handle.emit(&self.parts.services.events, "destroy", []);
                 self.handle.gone();
                 Ok(())
             }

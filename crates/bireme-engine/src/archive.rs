@@ -11,6 +11,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bireme_core::Program;
 use bireme_core::spec::MountSource;
@@ -20,7 +21,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::EngineError;
 use crate::container::Handle;
-use crate::engine::Engine;
+use crate::parts::Parts;
 use crate::rootfs;
 use crate::standing::{self, Standing};
 use crate::view::{MountKind, MountPoint, Status};
@@ -72,125 +73,128 @@ const LONGEST_SPARSE: u64 = 128 << 30;
 /// More entries than any copy by hand; keeps a hostile archive from filling the tree with nothing.
 const MOST_ENTRIES: usize = 1_000_000;
 
-impl Engine {
-    /// What stands at `path`.
-    ///
-    /// # Errors
-    /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
-    pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
-        let handle = self.find(&name)?;
-        self.with_volumes(&handle, async move { engine.stat_mounted(&name, &path).await }).await
-    }
-
-    async fn stat_mounted(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
-        let Place { root, inside, called, whole, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
-        let handle = self.find(name)?;
-        let (name, path) = (name.to_owned(), path.to_owned());
-        let look = move || {
-            let _mounts = mounts;
-            let look = || {
-                let (parent, base) = parent_of(&root, &inside)?;
-                not_of_the_kernel(parent.as_fd())?;
-                let mut found = stat(parent.as_fd(), &base)?;
-                if whole && !found.link.is_empty() {
-                    found.link = follow(&root, Path::new(&inside))?;
-                }
-                Ok(PathStat { name: called, ..found })
-            };
-            look().map_err(|error| at_path(&name, &path, error))
-        };
-        handle.copying(look).await
-    }
-
-    /// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
-    pub async fn read_archive(
-        &self,
-        name: &str,
-        path: &str,
-        out: impl Write + Send + 'static,
-    ) -> Result<(), EngineError> {
-        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
-        let handle = self.find(&name)?;
-        self.with_volumes(&handle, async move { engine.read_mounted(&name, &path, out).await }).await
-    }
-
-    async fn read_mounted(&self, name: &str, path: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
-        let Place { root, inside, called, _mounts: mounts, .. } = self.place_of(name, path, false).await?;
-        let handle = self.find(name)?;
-        handle.emit(self, "archive-path", []);
-        let (name, path) = (name.to_owned(), path.to_owned());
-        let copy = move || {
-            let _mounts = mounts;
-            let copy = || {
-                let (parent, base) = parent_of(&root, &inside)?;
-                not_of_the_kernel(parent.as_fd())?;
-                let mut archive = Packer::new(out);
-                archive.append(parent.as_fd(), &base, Path::new(&called), 0)?;
-                archive.finish()
-            };
-            copy().map_err(|error| at_path(&name, &path, error))
-        };
-        handle.copying(copy).await
-    }
-
-    /// Unpacks an archive into the folder at `path`. Owners are those of the archive.
-    ///
-    /// # Errors
-    /// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
-    pub async fn write_archive(
-        &self,
-        name: &str,
-        path: &str,
-        archive: impl Read + Send + 'static,
-        how: Unpack,
-    ) -> Result<(), EngineError> {
-        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
-        let handle = self.find(&name)?;
-        self.with_volumes(&handle, async move { engine.write_mounted(&name, &path, archive, how).await }).await
-    }
-
-    async fn write_mounted(
-        &self,
-        name: &str,
-        path: &str,
-        archive: impl Read + Send + 'static,
-        how: Unpack,
-    ) -> Result<(), EngineError> {
-        let Place { root, inside, read_only, turn, _mounts: mounts, .. } = self.place_of(name, path, true).await?;
-        if read_only {
-            return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
-        }
-        let handle = self.find(name)?;
-        let (name, path) = (name.to_owned(), path.to_owned());
-        let (wanted, _waiting) = bireme_image::Wanted::until_dropped();
-        let unpack = move || {
-            let (_turn, _mounts) = (turn, mounts);
-            match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
-                Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                    return Err(EngineError::invalid("extraction point is not a directory"));
-                }
-                other => drop(other.map_err(|error| at_path(&name, &path, error))?),
-            }
-            extract(&root, Path::new(&inside), archive, how, &wanted).map_err(|error| at_path(&name, &path, error))
-        };
-        handle.copying(unpack).await?;
-        handle.emit(self, "extract-to-dir", []);
-        Ok(())
-    }
-
-    /// Where a path leads: into the container's own tree, or, where it does not run, into a volume or a folder of the
-    /// host that it would have there.
-    async fn place_of(&self, name: &str, path: &str, to_write: bool) -> Result<Place, EngineError> {
-        let handle = self.find(name)?;
-        let turn = if to_write { Some(handle.tree().await?) } else { None };
-        let what = format!("{path} in container {name}");
-        let path = path.to_owned();
-        crate::patience::ask(&what, move || place_of(&handle, &path, turn)).await
-    }
+/// What stands at `path`.
+///
+/// # Errors
+/// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
+pub(crate) async fn stat_path(parts: &Arc<Parts>, name: &str, path: &str) -> Result<PathStat, EngineError> {
+    let (of, name, path) = (Arc::clone(parts), name.to_owned(), path.to_owned());
+    let handle = parts.services.registry.find(&name)?;
+    parts.volumes.with_mounted(&handle, async move { stat_mounted(&of, &name, &path).await }).await
 }
 
-/// Blocking, see [`Engine::place_of`]; with a `turn`, for writing.
+async fn stat_mounted(parts: &Parts, name: &str, path: &str) -> Result<PathStat, EngineError> {
+    let Place { root, inside, called, whole, _mounts: mounts, .. } = look_up(parts, name, path, false).await?;
+    let handle = parts.services.registry.find(name)?;
+    let (name, path) = (name.to_owned(), path.to_owned());
+    let look = move || {
+        let _mounts = mounts;
+        let look = || {
+            let (parent, base) = parent_of(&root, &inside)?;
+            not_of_the_kernel(parent.as_fd())?;
+            let mut found = stat(parent.as_fd(), &base)?;
+            if whole && !found.link.is_empty() {
+                found.link = follow(&root, Path::new(&inside))?;
+            }
+            Ok(PathStat { name: called, ..found })
+        };
+        look().map_err(|error| at_path(&name, &path, error))
+    };
+    handle.copying(look).await
+}
+
+/// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
+pub(crate) async fn read_archive(
+    parts: &Arc<Parts>,
+    name: &str,
+    path: &str,
+    out: impl Write + Send + 'static,
+) -> Result<(), EngineError> {
+    let (of, name, path) = (Arc::clone(parts), name.to_owned(), path.to_owned());
+    let handle = parts.services.registry.find(&name)?;
+    parts.volumes.with_mounted(&handle, async move { read_mounted(&of, &name, &path, out).await }).await
+}
+
+async fn read_mounted(
+    parts: &Parts,
+    name: &str,
+    path: &str,
+    out: impl Write + Send + 'static,
+) -> Result<(), EngineError> {
+    let Place { root, inside, called, _mounts: mounts, .. } = look_up(parts, name, path, false).await?;
+    let handle = parts.services.registry.find(name)?;
+    handle.emit(&parts.services.events, "archive-path", []);
+    let (name, path) = (name.to_owned(), path.to_owned());
+    let copy = move || {
+        let _mounts = mounts;
+        let copy = || {
+            let (parent, base) = parent_of(&root, &inside)?;
+            not_of_the_kernel(parent.as_fd())?;
+            let mut archive = Packer::new(out);
+            archive.append(parent.as_fd(), &base, Path::new(&called), 0)?;
+            archive.finish()
+        };
+        copy().map_err(|error| at_path(&name, &path, error))
+    };
+    handle.copying(copy).await
+}
+
+/// Unpacks an archive into the folder at `path`. Owners are those of the archive.
+///
+/// # Errors
+/// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
+pub(crate) async fn write_archive(
+    parts: &Arc<Parts>,
+    name: &str,
+    path: &str,
+    archive: impl Read + Send + 'static,
+    how: Unpack,
+) -> Result<(), EngineError> {
+    let (of, name, path) = (Arc::clone(parts), name.to_owned(), path.to_owned());
+    let handle = parts.services.registry.find(&name)?;
+    parts.volumes.with_mounted(&handle, async move { write_mounted(&of, &name, &path, archive, how).await }).await
+}
+
+async fn write_mounted(
+    parts: &Parts,
+    name: &str,
+    path: &str,
+    archive: impl Read + Send + 'static,
+    how: Unpack,
+) -> Result<(), EngineError> {
+    let Place { root, inside, read_only, turn, _mounts: mounts, .. } = look_up(parts, name, path, true).await?;
+    if read_only {
+        return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
+    }
+    let handle = parts.services.registry.find(name)?;
+    let (name, path) = (name.to_owned(), path.to_owned());
+    let (wanted, _waiting) = bireme_image::Wanted::until_dropped();
+    let unpack = move || {
+        let (_turn, _mounts) = (turn, mounts);
+        match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(EngineError::invalid("extraction point is not a directory"));
+            }
+            other => drop(other.map_err(|error| at_path(&name, &path, error))?),
+        }
+        extract(&root, Path::new(&inside), archive, how, &wanted).map_err(|error| at_path(&name, &path, error))
+    };
+    handle.copying(unpack).await?;
+    handle.emit(&parts.services.events, "extract-to-dir", []);
+    Ok(())
+}
+
+/// Where a path leads: into the container's own tree, or, where it does not run, into a volume or a folder of the
+/// host that it would have there.
+async fn look_up(parts: &Parts, name: &str, path: &str, to_write: bool) -> Result<Place, EngineError> {
+    let handle = parts.services.registry.find(name)?;
+    let turn = if to_write { Some(handle.tree().await?) } else { None };
+    let what = format!("{path} in container {name}");
+    let path = path.to_owned();
+    crate::patience::ask(&what, move || place_of(&handle, &path, turn)).await
+}
+
+/// Blocking, see [`look_up`]; with a `turn`, for writing.
 fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> Result<Place, EngineError> {
     let (root, runs) = root_of(handle, turn.is_some())?;
     // What runs is written to through its own mount.

@@ -1,15 +1,15 @@
-//! Commands of builds, each in a container of its own; and images of containers.
+//! Builds, whose commands are run each in a container of its own.
 //!
 //! The image library plans a build and asks for its commands to be run; here they are, as any workload is: with the
 //! network and the limits that were asked for, seen in lists and events, and removed when they have ended.
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bireme_core::{BoxFuture, WorkloadId};
-use bireme_image::{BuildEvent, BuildRequest, Changes, Commit, ImageConfig, ImageError, ImageId, Reference};
-use bireme_image::{KeepContainers, OnBuildEvent, RunStep, RunSteps};
+use bireme_image::{
+    BuildEvent, BuildRequest, Changes, ImageError, ImageId, KeepContainers, OnBuildEvent, RunStep, RunSteps,
+};
 use tokio::net::UnixStream;
 use tokio_util::task::TaskTracker;
 
@@ -17,163 +17,30 @@ use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::frames;
 use crate::layer;
-use crate::request::{Attach, CreateRequest, HealthCheck, LogRequest, RemoveRequest, Unfinished, WaitCondition};
-use crate::view::{Status, WorkloadView};
+use crate::request::{Attach, CreateRequest, HealthCheck, LogRequest, Unfinished, WaitCondition};
 
-/// A container to be made an image of.
-#[derive(Clone, Debug, Default)]
-pub struct CommitRequest {
-    /// Name or ID.
-    pub container: String,
-    /// Keep it still while its files are read.
-    pub pause: bool,
-    /// What the image shall start with, and what it has where that is silent.
-    pub config: ImageConfig,
-    pub defaults: ImageConfig,
-    /// Instructions as in a Dockerfile, on top of `config`.
-    pub changes: Vec<String>,
-    pub author: Option<String>,
-    pub comment: Option<String>,
-    pub name: Option<Reference>,
-}
-
-impl Engine {
-    /// Builds an image. `steps` says how its commands are run: their network, limits and hosts; the rest of it is the
-    /// build's.
-    ///
-    /// # Errors
-    /// As [`bireme_image::ImageStore::build`].
-    /// # Cancel safety
-    /// Dropping the future ends the running command and leaves nothing of the build.
-    pub async fn build(
-        &self,
-        mut request: BuildRequest,
-        steps: CreateRequest,
-        log: OnBuildEvent<'_>,
-    ) -> Result<ImageId, ImageError> {
-        let removals = TaskTracker::new();
-        let keep = request.keep_containers;
-        let runner = StepRunner { engine: self.clone(), template: steps, removals: removals.clone(), keep };
-        request.runner = Some(Arc::new(runner));
-        let built = self.images().build(request, log).await;
-        // Whoever looks after the build finds none of its containers.
-        removals.close();
-        removals.wait().await;
-        built
-    }
-
-    /// Removes the container of a step whose build ended with an earlier engine, unless its command had failed: that one was
-    /// left to be looked at.
-    pub(crate) async fn remove_of_build(&self, id: &str) {
-        let failed = |view: &WorkloadView| view.state.status == Status::Exited && view.state.exit_code != 0;
-        if !self.inspect(id).is_ok_and(|view| failed(&view)) {
-            self.remove_step(id).await;
-        }
-    }
-
-    /// Removes the container of a step, whatever it does.
-    async fn remove_step(&self, id: &str) {
-        if let Err(error) = self.remove(id, RemoveRequest { force: true, volumes: true }).await {
-            tracing::warn!(workload.id = id, %error, "the container of a build could not be removed");
-        }
-    }
-
-    /// Makes an image of a container: its image's layers, and one of what it changed.
-    ///
-    /// # Errors
-    /// `NotFound` for the container; `Unsupported` for a component; what [`bireme_image::ImageStore::commit`] refuses.
-    /// # Cancel safety
-    /// Dropping the future records nothing, and lets the container go on.
-    ///
-    /// Source: Docker Engine API, `ImageCommit`.
-    pub async fn commit(&self, request: CommitRequest) -> Result<ImageId, EngineError> {
-        let handle = self.find(&request.container)?;
-        let (lower, upper) = self.folders_of(&request.container)?;
-        let view = handle.view();
-        let config = &handle.config;
-        let parent = config.image_id.parse().map_err(ImageError::from)?;
-        let still = match view.state.status {
-            Status::Running if request.pause => match Still::hold(self, handle.id()).await {
-                Ok(still) => Some(still),
-                Err(error) => {
-                    // It ended in that moment, or somebody else paused it: it is still as it is.
-                    let mut watch = handle.watch();
-                    let rests = watch.wait_for(|view| view.state.status != Status::Running);
-                    match tokio::time::timeout(KNOWN_WITHIN, rests).await {
-                        Ok(Ok(view)) if !matches!(view.state.status, Status::Removing | Status::Dead) => None,
-                        _ => return Err(error),
-                    }
-                }
-            },
-            Status::Removing | Status::Dead => {
-                return Err(EngineError::conflict(format!(
-                    "You cannot commit container {} which is being removed",
-                    handle.id()
-                )));
-            }
-            _ => None,
-        };
-        let name = request.name.as_ref().map(Reference::familiar).unwrap_or_default();
-        let comment = request.comment.clone().unwrap_or_default();
-        let commit = Commit {
-            parent: Some(ImageId(parent)),
-            platform: None,
-            layer: Box::new(move |out: &mut dyn Write| layer::pack(&lower, &upper, out)),
-            config: request.config,
-            defaults: request.defaults,
-            changes: request.changes,
-            author: request.author,
-            comment: request.comment,
-            created_by: Some(config.command.join(" ")),
-            name: request.name,
-        };
-        let made = self.images().commit(commit).await;
-        if let Some(still) = still {
-            still.release().await;
-        }
-        let id = made?;
-        let attributes = [("comment", comment.as_str()), ("imageID", &id.to_string()), ("imageRef", &name)];
-        handle.emit(self, "commit", attributes);
-        Ok(id)
-    }
-}
-
-/// How long the end of a container that could not be paused may take to be known.
-const KNOWN_WITHIN: Duration = Duration::from_secs(2);
-
-/// A container that is paused, and goes on even when whoever paused it gives up.
-struct Still {
-    engine: Engine,
-    id: Option<String>,
-}
-
-impl Still {
-    async fn hold(engine: &Engine, id: &str) -> Result<Self, EngineError> {
-        engine.hold(id).await?;
-        Ok(Self { engine: engine.clone(), id: Some(id.to_owned()) })
-    }
-
-    async fn release(mut self) {
-        if let Some(id) = self.id.take() {
-            go_on(&self.engine, &id).await;
-        }
-    }
-}
-
-async fn go_on(engine: &Engine, id: &str) {
-    // It may have been removed meanwhile, or somebody else let it go on.
-    if let Err(error) = engine.unpause(id).await {
-        tracing::debug!(workload.id = id, %error, "a container that was committed did not go on");
-    }
-}
-
-impl Drop for Still {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            let engine = self.engine.clone();
-            self.engine.spawn(async move { go_on(&engine, &id).await });
-        }
-    }
+/// Builds an image. `steps` says how its commands are run: their network, limits and hosts; the rest of it is the
+/// build's.
+///
+/// # Errors
+/// As [`bireme_image::ImageStore::build`].
+/// # Cancel safety
+/// Dropping the future ends the running command and leaves nothing of the build.
+pub async fn build(
+    engine: &Engine,
+    mut request: BuildRequest,
+    steps: CreateRequest,
+    log: OnBuildEvent<'_>,
+) -> Result<ImageId, ImageError> {
+    let removals = TaskTracker::new();
+    let keep = request.keep_containers;
+    let runner = StepRunner { engine: engine.clone(), template: steps, removals: removals.clone(), keep };
+    request.runner = Some(Arc::new(runner));
+    let built = engine.images().build(request, log).await;
+    // Whoever looks after the build finds none of its containers.
+    removals.close();
+    removals.wait().await;
+    built
 }
 
 struct StepRunner {

@@ -18,9 +18,10 @@ use bireme_core::Program;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
 use crate::archive;
-use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::registry::Registry;
 use crate::rootfs;
+use crate::services::Services;
 
 /// What became of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,60 +58,60 @@ const GIVEN: &[&str] = &[
 /// Deeper than any real tree.
 const DEEPEST: usize = 200;
 
-impl Engine {
-    /// Every path that a container added, modified or deleted, in order.
-    ///
-    /// # Errors
-    /// `NotFound` for the container; `Unsupported` for a component.
-    pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
-        let (lower, upper) = self.folders_of(name)?;
-        archive::blocking(move || {
-            changes_of(&lower, &upper).map_err(|source| EngineError::File { path: upper, source })
-        })
+/// Every path that a container added, modified or deleted, in order.
+///
+/// # Errors
+/// `NotFound` for the container; `Unsupported` for a component.
+pub(crate) async fn changes(registry: &Registry, name: &str) -> Result<Vec<Change>, EngineError> {
+    let (lower, upper) = folders_of(registry, name)?;
+    archive::blocking(move || changes_of(&lower, &upper).map_err(|source| EngineError::File { path: upper, source }))
         .await
-    }
+}
 
-    /// Writes all files of a container to `out`, without those of its volumes and mounts.
-    ///
-    /// # Errors
-    /// As [`Engine::changes`].
-    pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
-        let (mut layers, upper) = self.folders_of(name)?;
-        layers.push(upper.clone());
-        self.find(name)?.emit(self, "export", []);
-        archive::blocking(move || {
-            let write = || -> io::Result<()> {
-                // The container may be running on the same folders: read as layers, they are never written to.
-                let root = open_listed(&layers)?;
-                let mut archive = archive::Packer::new(out);
-                for entry in fs::Dir::read_from(&root)? {
-                    let entry = entry?;
-                    if let Some(name) = named(&entry) {
-                        archive.append(root.as_fd(), name, Path::new(name), 1)?;
-                    }
+/// Writes all files of a container to `out`, without those of its volumes and mounts.
+///
+/// # Errors
+/// As [`changes`].
+pub(crate) async fn export(
+    services: &Services,
+    name: &str,
+    out: impl Write + Send + 'static,
+) -> Result<(), EngineError> {
+    let (mut layers, upper) = folders_of(&services.registry, name)?;
+    layers.push(upper.clone());
+    services.registry.find(name)?.emit(&services.events, "export", []);
+    archive::blocking(move || {
+        let write = || -> io::Result<()> {
+            // The container may be running on the same folders: read as layers, they are never written to.
+            let root = open_listed(&layers)?;
+            let mut archive = archive::Packer::new(out);
+            for entry in fs::Dir::read_from(&root)? {
+                let entry = entry?;
+                if let Some(name) = named(&entry) {
+                    archive.append(root.as_fd(), name, Path::new(name), 1)?;
                 }
-                archive.finish()
-            };
-            write().map_err(|source| EngineError::File { path: upper, source })
-        })
-        .await
-    }
+            }
+            archive.finish()
+        };
+        write().map_err(|source| EngineError::File { path: upper, source })
+    })
+    .await
+}
 
-    /// # Errors
-    /// As [`Engine::export`] begins with.
-    pub fn can_export(&self, name: &str) -> Result<(), EngineError> {
-        self.folders_of(name).map(drop)
-    }
+/// # Errors
+/// As [`export`] begins with.
+pub(crate) fn can_export(registry: &Registry, name: &str) -> Result<(), EngineError> {
+    folders_of(registry, name).map(drop)
+}
 
-    pub(crate) fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
-        let handle = self.find(name)?;
-        match &handle.config.program {
-            Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
-            _ => Err(EngineError::unsupported(format!(
-                "{} is a WebAssembly component and has no files of its own: what it writes is in the volumes it mounts",
-                handle.view().name
-            ))),
-        }
+pub(crate) fn folders_of(registry: &Registry, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
+    let handle = registry.find(name)?;
+    match &handle.config.program {
+        Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
+        _ => Err(EngineError::unsupported(format!(
+            "{} is a WebAssembly component and has no files of its own: what it writes is in the volumes it mounts",
+            handle.view().name
+        ))),
     }
 }
 

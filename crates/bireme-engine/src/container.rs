@@ -14,10 +14,9 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
 
-use crate::actor::Command;
 use crate::attach::Pending;
-use crate::engine::Engine;
-use crate::event::Event;
+use crate::command::Command;
+use crate::event::{Event, Events};
 use crate::lifecycle::{self, Operation, Verdict};
 use crate::request::RestartPolicy;
 use crate::view::{Config, Ended, Endpoint, Health, PublishedPort, State, Status, WorkloadView};
@@ -354,13 +353,13 @@ impl Handle {
     }
 
     /// Emits an event of this workload with Docker's attributes: image, name, its labels, and `extra`.
-    pub(crate) fn emit<'a>(&self, engine: &Engine, action: &str, extra: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    pub(crate) fn emit<'a>(&self, events: &Events, action: &str, extra: impl IntoIterator<Item = (&'a str, &'a str)>) {
         let spec = &self.config.spec;
         let mut attributes: BTreeMap<String, String> = spec.labels.clone();
         attributes.insert("image".to_owned(), spec.image.clone());
         attributes.insert("name".to_owned(), self.view().name.clone());
         attributes.extend(extra.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
-        engine.emit(Event {
+        events.emit(Event {
             kind: "container",
             action: action.to_owned(),
             id: self.id().to_owned(),

@@ -89,3 +89,14 @@ impl EngineError {
         Self::NoSuch { what: "container", name: name.to_owned() }
     }
 }
+
+/// What is told after a removal of many, of which some stay: each with its reason.
+///
+/// # Errors
+/// `Conflict` where any stays.
+pub(crate) fn all_removed(what: &str, removed: usize, staying: Vec<String>) -> Result<(), EngineError> {
+    if staying.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::conflict(format!("{removed} {what} were removed, {} stay: {}", staying.len(), staying.join("; "))))
+}

@@ -1,18 +1,20 @@
 //! Further processes inside a workload: Docker's exec sessions. They live as long as the engine remembers them in memory.
 
+use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bireme_core::{BoxFuture, ExecSpec};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::container::Handle;
-use crate::engine::Engine;
 use crate::lifecycle::Operation;
+use crate::services::Services;
 use crate::view::Status;
-use crate::{EngineError, engine};
+use crate::{EngineError, names};
 
 /// Which streams the client asked for at create; echoed by inspect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +56,7 @@ const MOST_WAITING_BYTES: usize = 8 << 20;
 /// How long a change of the terminal's size waits for a session that is about to begin.
 const BEGINS_WITHIN: Duration = Duration::from_secs(3);
 
-pub(crate) struct Entry {
+struct Entry {
     /// Rises with each session and with each end: their ages.
     age: u64,
     view: ExecView,
@@ -106,13 +108,27 @@ impl Entry {
     }
 }
 
-impl Engine {
+/// The sessions of all workloads.
+pub(crate) struct Execs {
+    services: Arc<Services>,
+    sessions: Mutex<HashMap<String, Entry>>,
+}
+
+impl Execs {
+    pub(crate) fn new(services: Arc<Services>) -> Self {
+        Self { services, sessions: Mutex::default() }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+        self.sessions.lock()
+    }
+
     /// Prepares a session; nothing runs yet.
     ///
     /// # Errors
     /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
-    pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
-        let handle = self.find(name)?;
+    pub(crate) async fn create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
+        let handle = self.services.registry.find(name)?;
         if handle.view().state.status == Status::Paused {
             return Err(EngineError::conflict(format!(
                 "Container {name} is paused, unpause the container before exec"
@@ -126,8 +142,8 @@ impl Engine {
         if spec.args.is_empty() {
             return Err(EngineError::invalid("No exec command specified"));
         }
-        let id = engine::random_hex();
-        handle.emit(self, &format!("exec_create: {}", spec.args.join(" ")), [("execID", id.as_str())]);
+        let id = names::random_hex();
+        handle.emit(&self.services.events, &format!("exec_create: {}", spec.args.join(" ")), [("execID", id.as_str())]);
         let view = ExecView {
             id: id.clone(),
             container_id: handle.id().to_owned(),
@@ -137,7 +153,7 @@ impl Engine {
             spec,
             attach,
         };
-        let mut execs = self.execs();
+        let mut execs = self.sessions();
         execs.insert(
             id.clone(),
             Entry {
@@ -166,8 +182,8 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for an unknown session; `Conflict` when it was started before or its workload does not run.
-    pub fn exec_ready(&self, exec_id: &str) -> Result<ExecView, EngineError> {
-        let execs = self.execs();
+    pub(crate) fn ready(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        let execs = self.sessions();
         execs.get(exec_id).ok_or_else(|| no_such(exec_id))?.ready()
     }
 
@@ -176,14 +192,14 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it was started before or its workload does not run; what the executor answers otherwise, with exit
     /// code 126 recorded.
-    pub async fn exec_start(
-        &self,
+    pub(crate) async fn start(
+        self: &Arc<Self>,
         exec_id: &str,
         detach: bool,
         size: Option<(u16, u16)>,
     ) -> Result<ExecSession, EngineError> {
         let (handle, mut spec) = {
-            let mut execs = self.execs();
+            let mut execs = self.sessions();
             let entry = execs.get_mut(exec_id).ok_or_else(|| no_such(exec_id))?;
             entry.ready()?;
             entry.view.running = true;
@@ -200,26 +216,26 @@ impl Engine {
         };
         match started.await {
             Ok(started) => {
-                if let Some(entry) = self.execs().get_mut(exec_id) {
+                if let Some(entry) = self.sessions().get_mut(exec_id) {
                     entry.view.pid = Some(started.pid);
                     entry.begun.send_replace(true);
                 }
-                handle.emit(self, &format!("exec_start: {command}"), [("execID", exec_id)]);
-                self.watch_exec(handle, exec_id.to_owned());
+                handle.emit(&self.services.events, &format!("exec_start: {command}"), [("execID", exec_id)]);
+                self.watch(handle, exec_id.to_owned());
                 Ok(ExecSession { tty, stream: (!detach).then_some(started.stream) })
             }
             Err(error) => {
                 // Docker's engine tells one that is not there from one that cannot be run at `run` alone.
-                self.exec_ended(exec_id, 126);
+                self.end(exec_id, 126);
                 handle.execs_changed(|known| known.retain(|id| id != exec_id));
                 Err(error)
             }
         }
     }
 
-    fn watch_exec(&self, handle: Arc<Handle>, exec_id: String) {
-        let engine = self.clone();
-        self.spawn(async move {
+    fn watch(self: &Arc<Self>, handle: Arc<Handle>, exec_id: String) {
+        let execs = Arc::clone(self);
+        self.services.tasks.spawn(async move {
             let code = match handle.workload() {
                 Some(workload) => match workload.as_exec() {
                     Some(exec) => exec.exec_wait(&exec_id).await.unwrap_or(137),
@@ -227,14 +243,18 @@ impl Engine {
                 },
                 None => 137,
             };
-            engine.exec_ended(&exec_id, code);
+            execs.end(&exec_id, code);
             handle.execs_changed(|running| running.retain(|id| *id != exec_id));
-            handle.emit(&engine, "exec_die", [("execID", exec_id.as_str()), ("exitCode", &code.to_string())]);
+            handle.emit(
+                &execs.services.events,
+                "exec_die",
+                [("execID", exec_id.as_str()), ("exitCode", &code.to_string())],
+            );
         });
     }
 
-    fn exec_ended(&self, exec_id: &str, code: i32) {
-        if let Some(entry) = self.execs().get_mut(exec_id) {
+    fn end(&self, exec_id: &str, code: i32) {
+        if let Some(entry) = self.sessions().get_mut(exec_id) {
             entry.age = newest();
             entry.view.running = false;
             entry.view.exit_code = Some(code);
@@ -245,14 +265,14 @@ impl Engine {
 
     /// # Errors
     /// `NotFound` for an unknown or forgotten session.
-    pub fn exec_inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
-        self.execs().get(exec_id).map(|entry| entry.view.clone()).ok_or_else(|| no_such(exec_id))
+    pub(crate) fn inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        self.sessions().get(exec_id).map(|entry| entry.view.clone()).ok_or_else(|| no_such(exec_id))
     }
 
     /// Waits until the session's end is recorded, so that whoever inspects it then sees the exit code.
     /// Answers at once for a session that is unknown or did not start.
-    pub fn exec_recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
-        let mut ended = match self.execs().get(exec_id) {
+    pub(crate) fn recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
+        let mut ended = match self.sessions().get(exec_id) {
             Some(entry) => entry.ended.subscribe(),
             None => return Box::pin(async {}),
         };
@@ -263,9 +283,9 @@ impl Engine {
     }
 
     /// Sets the terminal size of a running session, in characters.
-    pub async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
+    pub(crate) async fn resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
         let (handle, mut begun) = {
-            let execs = self.execs();
+            let execs = self.sessions();
             let entry = execs.get(exec_id).ok_or_else(|| no_such(exec_id))?;
             (entry.handle.clone(), entry.begun.subscribe())
         };
@@ -277,8 +297,8 @@ impl Engine {
     }
 
     /// Forgets the sessions of a workload that is gone.
-    pub(crate) fn forget_execs(&self, container_id: &str) {
-        self.execs().retain(|_, entry| entry.view.container_id != container_id);
+    pub(crate) fn forget(&self, container_id: &str) {
+        self.sessions().retain(|_, entry| entry.view.container_id != container_id);
     }
 }
 

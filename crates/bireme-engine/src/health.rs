@@ -11,12 +11,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::actor::Command;
+use crate::command::Command;
 use crate::container::Handle;
-use crate::engine::{self, Engine};
-use crate::frames;
+use crate::event::Events;
 use crate::request::HealthCheck;
+use crate::services::Services;
 use crate::view::{Config, Health, HealthProbe};
+use crate::{frames, names};
 
 /// How much of a probe's output is kept. Source: Docker's `maxOutputLen`.
 const OUTPUT_LIMIT: usize = 4096;
@@ -92,7 +93,7 @@ pub(crate) fn runs_command(check: Option<&HealthCheck>, http: bool) -> bool {
 /// Probes until `run` is cancelled, and tells the owner after each. `health` is what is known so far of a workload that
 /// has run for `ran`; `number` says which run it is.
 pub(crate) async fn probe(
-    engine: Engine,
+    services: Arc<Services>,
     handle: Arc<Handle>,
     check: Check,
     mut health: Health,
@@ -112,7 +113,7 @@ pub(crate) async fn probe(
         let start = now_nanos();
         let outcome = tokio::select! {
             () = run.cancelled() => return,
-            outcome = once(&engine, &handle, &check) => outcome,
+            outcome = once(&services.events, &handle, &check) => outcome,
         };
         let (exit_code, output) = outcome;
         let in_start_period = early();
@@ -140,9 +141,9 @@ fn judge(health: &mut Health, passed: bool, in_start_period: bool, retries: u32)
     }
 }
 
-async fn once(engine: &Engine, handle: &Handle, check: &Check) -> (i32, String) {
+async fn once(events: &Events, handle: &Handle, check: &Check) -> (i32, String) {
     match &check.test {
-        Test::Command(args) => command(engine, handle, args, check.timeout).await,
+        Test::Command(args) => command(events, handle, args, check.timeout).await,
         Test::Http { path, port } => match tokio::time::timeout(check.timeout, http(handle, path, *port)).await {
             Ok(answer) => answer.unwrap_or_else(|error| (1, error.to_string())),
             Err(_) => (-1, exceeded(check.timeout, "")),
@@ -157,14 +158,14 @@ fn exceeded(timeout: Duration, said: &str) -> String {
 }
 
 /// Runs a probe inside. One that takes longer than `timeout` is killed with all that it started.
-async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Duration) -> (i32, String) {
-    let id = engine::random_hex();
+async fn command(events: &Events, handle: &Handle, args: &[String], timeout: Duration) -> (i32, String) {
+    let id = names::random_hex();
     let Some(workload) = handle.workload() else { return (1, "not running".to_owned()) };
     let Some(exec) = workload.as_exec() else { return (1, "cannot run commands".to_owned()) };
     let spec = ExecSpec { args: args.to_vec(), ..ExecSpec::default() };
     // A probe is told of as any session is.
     let words = args.join(" ");
-    let tell = |action: &str| handle.emit(engine, &format!("{action}: {words}"), [("execID", id.as_str())]);
+    let tell = |action: &str| handle.emit(events, &format!("{action}: {words}"), [("execID", id.as_str())]);
     tell("exec_create");
     tell("exec_start");
     let until = tokio::time::Instant::now() + timeout;
@@ -199,7 +200,7 @@ async fn command(engine: &Engine, handle: &Handle, args: &[String], timeout: Dur
     };
     let ended = tokio::time::timeout_at(until, end).await;
     let said = String::from_utf8_lossy(&bytes).into_owned();
-    let died = |code: i32| handle.emit(engine, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
+    let died = |code: i32| handle.emit(events, "exec_die", [("execID", id.as_str()), ("exitCode", &code.to_string())]);
     match ended {
         Ok(Ok(code)) => {
             died(code);

@@ -1,16 +1,13 @@
 //! Links, Docker's older way for one container to find another: a line of `/etc/hosts` and variables that say where its
 //! ports are. Networks of one's own have names instead. Pure but for looking up who is linked.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use bireme_core::spec::{Port, Protocol};
 
 use crate::EngineError;
-use crate::actor::Command;
-use crate::engine::Engine;
-use crate::network::DEFAULT;
-use crate::view::{Link, WorkloadView};
+use crate::registry::Registry;
+use crate::view::{DEFAULT_NETWORK, Link, WorkloadView};
 
 /// A linked workload as it stands now.
 pub(crate) struct Linked {
@@ -29,61 +26,29 @@ impl Linked {
     }
 }
 
-impl Engine {
-    /// What `asked` (name or ID, and alias) leads to.
-    pub(crate) fn links(&self, asked: &[(String, String)]) -> Result<Vec<Link>, EngineError> {
-        let one = |(name, alias): &(String, String)| match self.find(name) {
-            Ok(handle) => Ok(Link { to: handle.config.spec.id.clone(), alias: alias.clone() }),
-            Err(error) => Err(EngineError::invalid(format!("could not get container for {name}: {error}"))),
-        };
-        asked.iter().map(one).collect()
-    }
+/// What `asked` (name or ID, and alias) leads to.
+///
+/// # Errors
+/// `Invalid` for what is not there.
+pub(crate) fn links(registry: &Registry, asked: &[(String, String)]) -> Result<Vec<Link>, EngineError> {
+    let one = |(name, alias): &(String, String)| match registry.find(name) {
+        Ok(handle) => Ok(Link { to: handle.config.spec.id.clone(), alias: alias.clone() }),
+        Err(error) => Err(EngineError::invalid(format!("could not get container for {name}: {error}"))),
+    };
+    asked.iter().map(one).collect()
+}
 
-    /// What `container` is linked to: the other's name as it is now, and the alias. A link to what is gone is left out.
-    pub fn link_names(&self, container: &WorkloadView) -> Vec<(String, String)> {
-        let name = |link: &Link| Some((self.with_id(&link.to).ok()?.view().name.clone(), link.alias.clone()));
-        container.links.iter().filter_map(name).collect()
-    }
-
-    /// The names `PARENT/ALIAS` that links give, by the ID of the workload they stand for.
-    pub fn names_by_link(&self) -> HashMap<String, Vec<String>> {
-        let mut names: HashMap<String, Vec<String>> = HashMap::new();
-        for view in self.handles().iter().map(|handle| handle.view()) {
-            for link in &view.links {
-                names.entry(link.to.as_str().to_owned()).or_default().push(format!("{}/{}", view.name, link.alias));
-            }
-        }
-        names
-    }
-
-    /// Removes the link `PARENT/ALIAS`; both workloads stay. A parent that runs keeps its line of `/etc/hosts` and its
-    /// variables until its next start.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such link; `Invalid` in Docker's words for the name of a workload.
-    ///
-    /// Source: Docker's `ContainerDelete` with `link`.
-    pub async fn unlink(&self, name: &str) -> Result<(), EngineError> {
-        self.find(name)?;
-        let Some((parent, alias)) = name.strip_prefix('/').unwrap_or(name).split_once('/') else {
-            return Err(EngineError::invalid("Conflict, cannot remove the default link name of the container"));
-        };
-        let alias = alias.to_owned();
-        self.find(parent)?.command(|reply| Command::Unlink { alias, reply }).await
-    }
-
-    /// The links of workload `name` at its start.
-    ///
-    /// # Errors
-    /// `Conflict` when one of them does not run, in Docker's words.
-    pub(crate) fn linked(&self, name: &str, links: &[Link]) -> Result<Vec<Linked>, EngineError> {
-        links.iter().map(|link| stand(&self.with_id(&link.to)?.view(), link, name)).collect()
-    }
+/// The links of workload `name` at its start.
+///
+/// # Errors
+/// `Conflict` when one of them does not run, in Docker's words.
+pub(crate) fn linked(registry: &Registry, name: &str, links: &[Link]) -> Result<Vec<Linked>, EngineError> {
+    links.iter().map(|link| stand(&registry.with_id(&link.to)?.view(), link, name)).collect()
 }
 
 fn stand(other: &WorkloadView, link: &Link, name: &str) -> Result<Linked, EngineError> {
     let endpoints = || other.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.ipv4?.0)));
-    let address = endpoints().find(|(of, _)| of.network_name == DEFAULT).or_else(|| endpoints().next());
+    let address = endpoints().find(|(of, _)| of.network_name == DEFAULT_NETWORK).or_else(|| endpoints().next());
     let Some((_, address)) = address.filter(|_| other.state.status.is_alive()) else {
         return Err(EngineError::conflict(format!(
             "Cannot link to a non running container: /{} AS /{name}/{}: start it first",

@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::request::LogQuery;
 use crate::view::{Status, WorkloadView};
-use crate::{EngineError, engine};
+use crate::{EngineError, log_options};
 
 /// Records as they are read. Dropping it ends the reading.
 pub struct LogStream {
@@ -72,7 +72,7 @@ pub(crate) fn read(path: PathBuf, mut query: LogQuery, state: watch::Receiver<Ar
     let rotated = {
         let view = state.borrow();
         query.follow &= view.state.status != Status::Created;
-        engine::log_target(&view.config).max_files.saturating_sub(1).min(MOST_ROTATED)
+        log_options::target(&view.config).max_files.saturating_sub(1).min(MOST_ROTATED)
     };
     let place = Arc::new(Place { path, rotated });
     // Ends by itself when the receiver is dropped, the log is at its end, or the workload is gone.

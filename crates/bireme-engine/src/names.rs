@@ -24,3 +24,8 @@ pub(crate) fn random() -> String {
     // One in ten carries a number, so that the words never run out on a busy machine.
     if number < 10 { format!("{name}{number}") } else { name }
 }
+
+/// 64 random hexadecimal digits.
+pub(crate) fn random_hex() -> String {
+    bireme_core::WorkloadId::from_bytes(rand::random()).as_str().to_owned()
+}

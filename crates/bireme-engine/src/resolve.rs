@@ -35,7 +35,7 @@ pub(crate) struct VolumeNeed {
 impl VolumeNeed {
     /// The name of one of its own, chosen where it has none yet.
     pub(crate) fn own_name(&mut self) -> String {
-        self.name.get_or_insert_with(crate::engine::random_hex).clone()
+        self.name.get_or_insert_with(crate::names::random_hex).clone()
     }
 }
 

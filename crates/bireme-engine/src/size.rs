@@ -4,12 +4,8 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use bireme_core::Program;
 use bireme_sys::walk;
 use tokio::sync::Semaphore;
-
-use crate::EngineError;
-use crate::engine::Engine;
 
 /// Folders that are counted at once: of a volume whose server is silent, counting may never end.
 static COUNTING: Semaphore = Semaphore::const_new(8);
@@ -30,7 +26,7 @@ pub(crate) async fn of(folder: &Path) -> u64 {
 }
 
 /// Bytes of `/etc/hosts` and the like, which lie beside a container's own files: those that the container made large.
-async fn beside(folder: &Path) -> u64 {
+pub(crate) async fn beside(folder: &Path) -> u64 {
     let folder = folder.to_owned();
     let sizes = tokio::task::spawn_blocking(move || {
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -57,22 +53,6 @@ fn below(folder: &Path) -> u64 {
         || ControlFlow::Continue(()),
     );
     total
-}
-
-impl Engine {
-    /// Bytes that a workload has written over its image; of a component, none.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
-        let handle = self.find(name)?;
-        match &handle.config.program {
-            Program::Layers { upper, .. } => {
-                Ok(of(upper).await + beside(&self.etc_folder(&handle.config.spec.id)).await)
-            }
-            Program::Component { .. } => Ok(0),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -194,7 +194,7 @@ impl StateStore {
         let failed = |source| failed("what was found", source);
         for id in rows.keys().cloned().collect::<Vec<_>>() {
             let there = containers.join(&id).exists();
-            let removed = !there && containers.join(crate::engine::REMOVED).join(&id).exists();
+            let removed = !there && containers.join(crate::dirs::REMOVED).join(&id).exists();
             if removed || (found == Found::Older && !there) {
                 tracing::info!(workload.id = id, "a removal that was cut short is carried out");
                 self.forget_copies(Kind::Workload, &id);
@@ -313,7 +313,7 @@ impl StateStore {
         let path_of = |name: &str| folder.join(name).join("_data");
         for name in &known {
             let there = folder.join(name).exists();
-            let removed = !there && folder.join(crate::engine::REMOVED).join(name).exists();
+            let removed = !there && folder.join(crate::dirs::REMOVED).join(name).exists();
             if removed || (found == Found::Older && !there) {
                 tracing::info!(volume = name, "a removal that was cut short is carried out");
                 self.copy(Copy::Forget(Kind::Volume, name.clone()));
@@ -339,11 +339,11 @@ impl StateStore {
         }
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if known.contains(&name) || name == crate::engine::REMOVED {
+            if known.contains(&name) || name == crate::dirs::REMOVED {
                 continue;
             }
             let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|about| about.is_dir());
-            if !crate::volume::is_name(&name) || !is_folder(&entry.path()) || !is_folder(&path_of(&name)) {
+            if !crate::dirs::is_volume_name(&name) || !is_folder(&entry.path()) || !is_folder(&path_of(&name)) {
                 tracing::warn!(path = %entry.path().display(), "what lies among the volumes is none, and is left");
                 continue;
             }

@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::request::{EndpointRequest, HealthCheck, LogRequest, PoolRequest, RestartPolicy};
 
+/// The network of workloads that name none; its members get no names, as with Docker.
+pub(crate) const DEFAULT_NETWORK: &str = "bridge";
+
 /// One workload. The part that never changes after create is in `config`.
 #[derive(Clone, Debug)]
 pub struct WorkloadView {

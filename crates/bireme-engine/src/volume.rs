@@ -16,18 +16,19 @@ use bireme_sys::removal;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::container::Handle;
-use crate::engine::{self, Engine};
 use crate::event::Event;
 use crate::request::CreateVolume;
+use crate::services::Services;
 use crate::state_store::Unread;
 use crate::view::{MountKind, Volume};
-use crate::{EngineError, rootfs, size, volume_source};
+use crate::{EngineError, dirs, error, names, rootfs, size, volume_source};
 
 /// The label of volumes that were made without a name.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// The volumes that exist, by name.
 pub(crate) struct Volumes {
+    services: Arc<Services>,
     list: Mutex<BTreeMap<String, Volume>>,
     /// Names of those whose records cannot be read.
     unreadable: Mutex<BTreeSet<String>>,
@@ -72,8 +73,9 @@ impl Volumes {
     }
 
     /// `unread` are those whose records cannot be read: what they are is not known, only that they are.
-    pub(crate) fn new((volumes, unread): (Vec<Volume>, Unread)) -> Self {
+    pub(crate) fn new(services: Arc<Services>, (volumes, unread): (Vec<Volume>, Unread)) -> Self {
         Self {
+            services,
             unreadable: Mutex::new(unread.into_iter().map(|(_, name)| name).collect()),
             list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
             mounted: Arc::default(),
@@ -84,12 +86,6 @@ impl Volumes {
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Volume>> {
         self.list.lock()
     }
-}
-
-/// Whether a volume may be called so.
-pub(crate) fn is_name(name: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-    (2..=255).contains(&name.len()) && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(inner)
 }
 
 /// Makes a volume's folder, closed to all others, and the one for its data in it. Answers whether nothing was there.
@@ -106,20 +102,20 @@ fn make_folders(mountpoint: &Path) -> std::io::Result<bool> {
     Ok(new)
 }
 
-impl Engine {
+impl Volumes {
     /// Makes a volume; the same name again answers the one that exists.
     ///
     /// # Errors
     /// `Invalid` for a bad name, `Unsupported` for drivers and options we do not have, `Conflict` when it exists with
     /// another driver or other options.
-    pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume, EngineError> {
+    pub(crate) async fn create(&self, request: CreateVolume) -> Result<Volume, EngineError> {
         let anonymous = request.name.is_empty();
-        self.make_volume(request, anonymous, None).await.map(|(volume, _)| volume)
+        self.make(request, anonymous, None).await.map(|(volume, _)| volume)
     }
 
     /// Also answers whether it is new. It counts as used by a workload `of` which is being created, from the moment it is
     /// there.
-    pub(crate) async fn make_volume(
+    pub(crate) async fn make(
         &self,
         request: CreateVolume,
         anonymous: bool,
@@ -133,30 +129,30 @@ impl Engine {
                 ),
             });
         }
-        let name = if request.name.is_empty() { engine::random_hex() } else { request.name };
+        let name = if request.name.is_empty() { names::random_hex() } else { request.name };
         volume_source::check(&request.options).map_err(|error| match error {
             EngineError::Invalid { message } => EngineError::invalid(format!("create {name}: {message}")),
             other => other,
         })?;
-        if !is_name(&name) {
+        if !dirs::is_volume_name(&name) {
             return Err(EngineError::invalid(format!(
                 "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
             )));
         }
-        let _making = self.volume_list().making.lock().await;
+        let _making = self.making.lock().await;
         if let Some(id) = of {
-            self.claim_volume(id, &name);
+            self.services.claims.add_volume(id, &name);
         }
-        if let Some(existing) = self.volume_list().list().get(&name) {
+        if let Some(existing) = self.list().get(&name) {
             return Ok((existing.clone(), false));
         }
-        self.volume_list().check_readable(&name)?;
+        self.check_readable(&name)?;
         let mut labels = request.labels;
         if anonymous {
             // By this label Docker's clients know it.
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
-        let mountpoint = self.volume_path(&name).join("_data");
+        let mountpoint = self.path(&name).join("_data");
         // What is there already is somebody's: it becomes the volume, and is not removed with a create that is refused.
         let new = make_folders(&mountpoint).map_err(|source| EngineError::File { path: mountpoint.clone(), source })?;
         let volume = Volume {
@@ -168,38 +164,33 @@ impl Engine {
             labels,
             anonymous,
         };
-        if let Err(error) = self.store().put_volume(&volume).await {
+        if let Err(error) = self.services.store.put_volume(&volume).await {
             if new {
                 // Empty, or it stays.
                 let _ = std::fs::remove_dir(&volume.mountpoint);
-                let _ = std::fs::remove_dir(self.volume_path(&name));
+                let _ = std::fs::remove_dir(self.path(&name));
             }
             return Err(error);
         }
-        self.volume_list().list().insert(name, volume.clone());
+        self.list().insert(name, volume.clone());
         self.emit_volume("create", &volume);
         Ok((volume, new))
     }
 
     /// Has volumes that other workloads have count as used by one that is being created.
-    pub(crate) async fn claim_volumes(&self, id: &WorkloadId, names: Vec<String>) {
+    pub(crate) async fn claim(&self, id: &WorkloadId, names: Vec<String>) {
         if names.is_empty() {
             return;
         }
-        let _making = self.volume_list().making.lock().await;
-        names.iter().for_each(|name| self.claim_volume(id, name));
+        let _making = self.making.lock().await;
+        names.iter().for_each(|name| self.services.claims.add_volume(id, name));
     }
 
     /// Copies what the image has at the mount's place into a volume that is still empty.
-    pub(crate) async fn fill_volume(
-        &self,
-        volume: &Volume,
-        layers: &[PathBuf],
-        target: &str,
-    ) -> Result<(), EngineError> {
+    pub(crate) async fn fill(&self, volume: &Volume, layers: &[PathBuf], target: &str) -> Result<(), EngineError> {
         let (into, layers, target) = (volume.mountpoint.clone(), layers.to_vec(), target.to_owned());
         let path = into.clone();
-        let (copying, user) = (vec![volume.clone()], engine::random_hex());
+        let (copying, user) = (vec![volume.clone()], names::random_hex());
         self.mount_for(&user, copying.clone()).await?;
         let copy = tokio::task::spawn_blocking(move || {
             let empty = std::fs::read_dir(&into)?.next().is_none();
@@ -213,20 +204,20 @@ impl Engine {
     /// The volumes of a workload that are mounts.
     fn mounts_of(&self, handle: &Handle) -> Vec<Volume> {
         let points = handle.config.mounts.iter().filter(|point| point.kind == MountKind::Volume);
-        points.filter_map(|point| self.volume(&point.name).ok()).filter(|volume| !volume.options.is_empty()).collect()
+        points.filter_map(|point| self.get(&point.name).ok()).filter(|volume| !volume.options.is_empty()).collect()
     }
 
     /// Mounts what a workload's volumes are mounts of, before it starts.
-    pub(crate) async fn mount_volumes(&self, handle: &Handle) -> Result<(), EngineError> {
+    pub(crate) async fn mount(&self, handle: &Handle) -> Result<(), EngineError> {
         let mut points = handle.config.mounts.iter().filter(|point| point.kind == MountKind::Volume);
-        points.try_for_each(|point| self.volume_list().check_readable(&point.name))?;
+        points.try_for_each(|point| self.check_readable(&point.name))?;
         self.mount_for(handle.id(), self.mounts_of(handle)).await
     }
 
     /// Does `work` while the volumes of a workload that may not run are mounted as it would have them. The work goes on
     /// when nobody waits for it any more, so that what is mounted is unmounted.
-    pub(crate) async fn with_volumes<T: Send + 'static>(
-        &self,
+    pub(crate) async fn with_mounted<T: Send + 'static>(
+        self: &Arc<Self>,
         handle: &Handle,
         work: impl Future<Output = Result<T, EngineError>> + Send + 'static,
     ) -> Result<T, EngineError> {
@@ -234,18 +225,18 @@ impl Engine {
         if volumes.is_empty() {
             return work.await;
         }
-        let (engine, user) = (self.clone(), engine::random_hex());
+        let (mounting, user) = (Arc::clone(self), names::random_hex());
         let working = tokio::spawn(async move {
-            engine.mount_for(&user, volumes.clone()).await?;
+            mounting.mount_for(&user, volumes.clone()).await?;
             let done = work.await;
-            engine.unmount_for(&user, volumes).await;
+            mounting.unmount_for(&user, volumes).await;
             done
         });
         working.await.map_err(|_| EngineError::Stopping)?
     }
 
-    /// Undoes [`Engine::mount_volumes`] for those volumes that nobody else has.
-    pub(crate) async fn unmount_volumes(&self, handle: &Handle) {
+    /// Undoes [`Volumes::mount`] for those volumes that nobody else has.
+    pub(crate) async fn unmount(&self, handle: &Handle) {
         self.unmount_for(handle.id(), self.mounts_of(handle)).await;
     }
 
@@ -254,7 +245,7 @@ impl Engine {
         if volumes.is_empty() {
             return Ok(());
         }
-        let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
+        let (mounted, user) = (self.mounted.clone(), user.to_owned());
         let mount = tokio::task::spawn_blocking(move || {
             for volume in volumes {
                 let users = mounted.users(&volume.name);
@@ -278,7 +269,7 @@ impl Engine {
         if volumes.is_empty() {
             return;
         }
-        let (mounted, user) = (self.volume_list().mounted.clone(), user.to_owned());
+        let (mounted, user) = (self.mounted.clone(), user.to_owned());
         let unmount = tokio::task::spawn_blocking(move || {
             for volume in volumes {
                 let users = mounted.users(&volume.name);
@@ -297,33 +288,31 @@ impl Engine {
     /// Knows again for whom volumes are mounted, after the engine was started anew.
     pub(crate) fn has_mounted(&self, handle: &Handle) {
         for volume in self.mounts_of(handle) {
-            self.volume_list().mounted.users(&volume.name).lock().insert(handle.id().to_owned());
+            self.mounted.users(&volume.name).lock().insert(handle.id().to_owned());
         }
     }
 
-    pub fn volumes(&self) -> Vec<Volume> {
-        self.volume_list().list().values().cloned().collect()
+    pub(crate) fn all(&self) -> Vec<Volume> {
+        self.list().values().cloned().collect()
     }
 
     /// # Errors
     /// `NotFound` in Docker's words.
-    pub fn volume(&self, name: &str) -> Result<Volume, EngineError> {
-        self.volume_list()
-            .list()
-            .get(name)
-            .cloned()
-            .map_or_else(|| self.volume_list().check_readable(name).and(Err(no_volume(name))), Ok)
+    pub(crate) fn get(&self, name: &str) -> Result<Volume, EngineError> {
+        self.list().get(name).cloned().map_or_else(|| self.check_readable(name).and(Err(no_volume(name))), Ok)
     }
 
     /// IDs of the workloads that mount it, running, not running, or being created.
-    pub fn volume_users(&self, name: &str) -> Vec<String> {
+    pub(crate) fn users(&self, name: &str) -> Vec<String> {
         let uses = |view: &crate::view::WorkloadView| {
             view.config.mounts.iter().any(|m| m.kind == MountKind::Volume && m.name == name)
         };
-        let mut users = self.claimants(name);
-        users.extend(self.unreadable().mentioning(name));
+        let mut users = self.services.claims.of_volume(name);
+        users.extend(self.services.registry.unreadable().mentioning(name));
         users.extend(
-            self.handles()
+            self.services
+                .registry
+                .handles()
                 .iter()
                 .map(|handle| handle.view())
                 .filter(|view| uses(view))
@@ -336,16 +325,16 @@ impl Engine {
 
     /// # Errors
     /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
-    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+    pub(crate) async fn remove(&self, name: &str, force: bool) -> Result<(), EngineError> {
         // Under the lock under which a create claims what it mounts, or it would lose it in that moment.
-        let making = self.volume_list().making.lock().await;
-        let volume = match self.volume(name) {
+        let making = self.making.lock().await;
+        let volume = match self.get(name) {
             Ok(volume) => volume,
             // What is mounted there is seen below.
-            Err(_) if force && self.volume_list().unreadable.lock().contains(name) => Volume {
+            Err(_) if force && self.unreadable.lock().contains(name) => Volume {
                 name: name.to_owned(),
                 driver: "local".to_owned(),
-                mountpoint: self.volume_path(name).join("_data"),
+                mountpoint: self.path(name).join("_data"),
                 created: 0,
                 options: BTreeMap::new(),
                 labels: BTreeMap::new(),
@@ -354,12 +343,12 @@ impl Engine {
             Err(_) if force => return Ok(()),
             Err(error) => return Err(error),
         };
-        let users = self.volume_users(name);
+        let users = self.users(name);
         if !users.is_empty() {
             return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
         }
         let (folder, aside) =
-            (self.volume_path(name), self.data_root().join("volumes").join(engine::REMOVED).join(name));
+            (self.path(name), self.services.data_root().join("volumes").join(dirs::REMOVED).join(name));
         let to = aside.clone();
         let (mounted_by_us, mountpoint) = (!volume.options.is_empty(), volume.mountpoint.clone());
         let moved = tokio::task::spawn_blocking(move || {
@@ -376,30 +365,30 @@ impl Engine {
                 )));
             }
             // An earlier one of this name that is still being cleared away makes room.
-            let earlier = to.with_added_extension(engine::random_hex());
+            let earlier = to.with_added_extension(names::random_hex());
             let earlier = std::fs::rename(&to, &earlier).is_ok().then_some(earlier);
             // Out of the way first and at once: what is half removed is never taken for whole, and the next start goes on.
-            engine::set_aside(&folder, &to)?;
+            dirs::set_aside(&folder, &to)?;
             Ok(earlier)
         });
         if let Some(earlier) = moved.await.map_err(|_| EngineError::Stopping)?? {
-            self.clear_later(earlier);
+            self.services.clear_later(earlier);
         }
-        let forgotten = self.store().delete_volume(name).await;
-        self.volume_list().list().remove(name);
-        self.volume_list().unreadable.lock().remove(name);
+        let forgotten = self.services.store.delete_volume(name).await;
+        self.list().remove(name);
+        self.unreadable.lock().remove(name);
         self.emit_volume("destroy", &volume);
         // What takes time keeps nobody from making another volume.
         drop(making);
         let path = aside.clone();
         let emptied = tokio::task::spawn_blocking(move || {
-            removal::empty_tree_until(&path, Instant::now() + engine::CLEARED_WITHIN)
+            removal::empty_tree_until(&path, Instant::now() + dirs::CLEARED_WITHIN)
                 .map_err(|source| EngineError::File { path, source })
         });
         let emptied = emptied.await.map_err(|_| EngineError::Stopping)??;
         // The mark of it goes last.
         if forgotten {
-            self.end_removal(aside, emptied);
+            self.services.end_removal(aside, emptied);
         }
         Ok(())
     }
@@ -409,7 +398,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Conflict` that names each that stays, after all others were removed.
-    pub async fn prune_volumes(
+    pub(crate) async fn prune(
         &self,
         all: bool,
         wanted: impl Fn(&Volume) -> bool,
@@ -417,32 +406,32 @@ impl Engine {
         let mut removed = Vec::new();
         let mut staying = Vec::new();
         let mut freed = 0;
-        for volume in self.volumes() {
-            if (all || volume.anonymous) && wanted(&volume) && self.volume_users(&volume.name).is_empty() {
+        for volume in self.all() {
+            if (all || volume.anonymous) && wanted(&volume) && self.users(&volume.name).is_empty() {
                 let size = size::of(&volume.mountpoint).await;
-                match self.remove_volume(&volume.name, false).await {
+                match self.remove(&volume.name, false).await {
                     Ok(()) => {
                         freed += size;
                         removed.push(volume.name);
                     }
                     // Gone, or taken meanwhile.
                     Err(EngineError::NotFound { .. }) => {}
-                    Err(_) if !self.volume_users(&volume.name).is_empty() => {}
+                    Err(_) if !self.users(&volume.name).is_empty() => {}
                     Err(error) => staying.push(error.to_string()),
                 }
             }
         }
-        engine::all_removed("volumes", removed.len(), staying)?;
+        error::all_removed("volumes", removed.len(), staying)?;
         Ok((removed, freed))
     }
 
     /// Bytes in the files of a volume.
-    pub async fn volume_size(&self, volume: &Volume) -> u64 {
+    pub(crate) async fn size(&self, volume: &Volume) -> u64 {
         size::of(&volume.mountpoint).await
     }
 
-    fn volume_path(&self, name: &str) -> PathBuf {
-        self.data_root().join("volumes").join(name)
+    fn path(&self, name: &str) -> PathBuf {
+        self.services.data_root().join("volumes").join(name)
     }
 
     /// Tells that a workload's volumes come into use or out of it.
@@ -458,13 +447,19 @@ impl Engine {
                 attributes.insert("read/write".to_owned(), (!point.read_only).to_string());
             }
             let time = now_nanos();
-            self.emit(Event { kind: "volume", action: action.to_owned(), id: point.name.clone(), attributes, time });
+            self.services.events.emit(Event {
+                kind: "volume",
+                action: action.to_owned(),
+                id: point.name.clone(),
+                attributes,
+                time,
+            });
         }
     }
 
     fn emit_volume(&self, action: &str, volume: &Volume) {
         let attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
-        self.emit(Event {
+        self.services.events.emit(Event {
             kind: "volume",
             action: action.to_owned(),
             id: volume.name.clone(),

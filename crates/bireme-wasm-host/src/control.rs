@@ -93,7 +93,9 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         // Tells whoever started this process that nothing more comes.
         let _ = rustix::stdio::dup2_stdout(&null);
         let host = Arc::new(host);
-        let watch = tokio::spawn(watch::memory(Arc::clone(&host), socket_memory));
+        let (of, largest) = (Arc::clone(&host), Arc::clone(&host));
+        let watch = watch::memory(socket_memory, move || of.brief().memory, move || largest.end_largest());
+        let watch = tokio::spawn(watch);
         host.run(socket).await;
         watch.abort();
         anyhow::Ok(())
@@ -112,7 +114,7 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
     Ok(socket)
 }
 
-pub(crate) struct Host {
+struct Host {
     /// Where workloads run. What the daemon asks is answered on another runtime.
     main: tokio::runtime::Handle,
     linker: wasmtime::component::Linker<Guest>,
@@ -290,7 +292,7 @@ impl Host {
         HostState { workloads, listeners }
     }
 
-    pub(crate) fn brief(&self) -> Brief {
+    fn brief(&self) -> Brief {
         let components = self.components.lock();
         let memory = components.values().fold(0u64, |sum, loaded| sum.saturating_add(loaded.component.memory_most()));
         Brief { workloads: components.len(), memory }
@@ -308,7 +310,7 @@ impl Host {
     }
 
     /// Ends the instance that holds the most, if there is one.
-    pub(crate) fn end_largest(&self) {
+    fn end_largest(&self) {
         let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
         let largest = components.iter().filter_map(|loaded| loaded.component.largest());
         if let Some(account) = largest.max_by_key(|account| account.used()) {

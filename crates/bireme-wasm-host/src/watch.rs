@@ -1,12 +1,10 @@
 //! The memory of the process, which the kernel would end, with every component in it, at the limit of its cgroup.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_wasm::cgroup::SocketMemory;
 use bireme_wasm::memory;
 
-use crate::control::Host;
 use crate::trigger::clients;
 
 /// How often it is looked at.
@@ -33,15 +31,16 @@ pub(crate) fn resident() -> Option<Resident> {
 /// workloads may have together, or the kernel has kept half of what it may in `sockets`. Instances are counted as they grow;
 /// what is left is what the host's libraries and the kernel hold for them and for clients, without an account.
 ///
-/// Goes on until it is aborted; ends where /proc does not tell.
-pub(crate) async fn memory(host: Arc<Host>, sockets: Option<SocketMemory>) {
+/// `workloads` answers what all of them may have together, in bytes; `end_largest` ends the instance that holds the most. Goes
+/// on until it is aborted; ends where /proc does not tell.
+pub(crate) async fn memory(sockets: Option<SocketMemory>, workloads: impl Fn() -> u64, end_largest: impl Fn()) {
     let machine = memory::of_machine();
     let mut every = tokio::time::interval(WATCH);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
         let Some(resident) = resident() else { return };
-        let workloads = host.brief().memory;
+        let workloads = workloads();
         let in_sockets = sockets.as_ref().and_then(SocketMemory::bytes).unwrap_or(0);
         if resident.anonymous <= memory::soft(workloads, machine)
             && in_sockets <= memory::sockets(workloads, machine) / 2
@@ -50,7 +49,7 @@ pub(crate) async fn memory(host: Arc<Host>, sockets: Option<SocketMemory>) {
         }
         // What these hold is nobody's, and whoever waits may come again.
         if clients::shed() == 0 {
-            host.end_largest();
+            end_largest();
         }
     }
 }

@@ -51,7 +51,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
                 _ => report.line(line),
             }
         };
-        let built = app.engine.build(request, steps, &log).await;
+        let built = bireme_engine::build(&app.engine, request, steps, &log).await;
         if built.is_err() {
             let unsaid = unsaid.into_inner();
             unsaid.lines.into_iter().for_each(|line| report.line(line));

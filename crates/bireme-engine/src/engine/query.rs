@@ -1,0 +1,232 @@
+//! What there is and how it is, for clients that look.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bireme_core::spec::Port;
+use bireme_core::{InvocationStats, ProcessTable, Program, Stats, StoreFolder, Workload};
+use futures::stream::Stream;
+
+use super::Engine;
+use crate::container::Handle;
+use crate::event::{Event, EventQuery};
+use crate::log::{self, LogStream};
+use crate::request::{ContainerFilter, LogQuery};
+use crate::view::{Link, Status, WorkloadView};
+use crate::{EngineError, log_details, size};
+
+impl Engine {
+    pub fn inspect(&self, name: &str) -> Result<WorkloadView, EngineError> {
+        self.registry().find(name).map(|handle| WorkloadView::clone(&handle.view()))
+    }
+
+    /// Newest first.
+    pub fn list(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadView>, EngineError> {
+        let created =
+            |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.config.created)).transpose();
+        let (before, since) = (created(&filter.before)?, created(&filter.since)?);
+        let mut names = Vec::new();
+        for text in &filter.names {
+            // Docker's names begin with a slash, and its expressions may say so or not.
+            let text = text.replacen("^/", "^", 1);
+            let text = text.strip_prefix('/').map_or(text.clone(), |rest| format!("^{rest}"));
+            names.push(regex::Regex::new(&text).map_err(|_| {
+                EngineError::invalid(format!("invalid filter 'name={text}': it is no regular expression"))
+            })?);
+        }
+        let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
+        let mut found: Vec<WorkloadView> = self
+            .registry()
+            .handles()
+            .iter()
+            .map(|handle| handle.view())
+            .filter(|view| {
+                before.is_none_or(|at| view.config.created < at) && since.is_none_or(|at| view.config.created > at)
+            })
+            .filter(|view| names.is_empty() || names.iter().any(|name| name.is_match(&view.name)))
+            .filter(|view| matches(filter, &ancestors, view))
+            .map(|view| WorkloadView::clone(&view))
+            .collect();
+        found.sort_by(|a, b| b.config.created.cmp(&a.config.created).then_with(|| a.id().cmp(b.id())));
+        if let Some(limit) = filter.limit {
+            found.truncate(limit);
+        }
+        Ok(found)
+    }
+
+    /// # Errors
+    /// `Unsupported` when its log driver keeps nothing.
+    pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, EngineError> {
+        let handle = self.registry().find(name)?;
+        let Some(path) = handle.config.log_path.clone() else {
+            return Err(EngineError::unsupported(format!(
+                "configured logging driver does not support reading: {name} was created with the log driver none"
+            )));
+        };
+        Ok(log::read(path, query, handle.watch()))
+    }
+
+    /// What stands before each line of its log where details are wanted: empty, or `key=value,key=value`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn log_details(&self, name: &str) -> Result<String, EngineError> {
+        log_details::of(&self.registry().find(name)?.view())
+    }
+
+    pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {
+        let handle = self.registry().find(name)?;
+        Ok(self.running(&handle)?.stats().await?)
+    }
+
+    pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
+        let handle = self.registry().find(name)?;
+        let table = self.running(&handle)?.processes(ps_args).await?;
+        handle.emit(&self.services().events, "top", []);
+        Ok(table)
+    }
+
+    /// `None` for kinds that start no instances.
+    pub async fn invocations(&self, name: &str) -> Result<Option<InvocationStats>, EngineError> {
+        let handle = self.registry().find(name)?;
+        let workload = self.running(&handle)?;
+        match workload.as_invocations() {
+            Some(invocations) => Ok(Some(invocations.invocations().await?)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn running(&self, handle: &Arc<Handle>) -> Result<Arc<dyn Workload>, EngineError> {
+        let alive = handle.view().state.status.is_alive();
+        handle
+            .workload()
+            .filter(|_| alive)
+            .ok_or_else(|| EngineError::conflict(format!("container {} is not running", handle.id())))
+    }
+
+    /// Where `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container lie on the host; `None` before its first
+    /// start, and for components. The runner puts them there in the order in which it is handed them.
+    pub fn etc_files(&self, container: &WorkloadView) -> Option<[PathBuf; 3]> {
+        container.state.started_at?;
+        let folder = self.services().etc_folder(&container.config.spec.id);
+        matches!(container.config.program, Program::Layers { .. })
+            .then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+    }
+
+    /// IDs of the workloads made from an image, or being made.
+    pub fn image_users(&self, image_id: &str) -> Vec<String> {
+        let mut users = self.services().claims.of_image(image_id);
+        let handles = self.registry().handles();
+        users.extend(handles.iter().filter(|one| one.config.image_id == image_id).map(|one| one.id().to_owned()));
+        users.extend(self.registry().unreadable().mentioning(image_id));
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// What workloads stored beside their volumes and outlives them.
+    pub async fn stores(&self) -> Vec<StoreFolder> {
+        let mut found = Vec::new();
+        for executor in &self.services().options.executors {
+            found.extend(executor.stores(&self.services().sandboxes_of(executor)).await);
+        }
+        found
+    }
+
+    pub fn emit(&self, event: Event) {
+        self.services().events.emit(event);
+    }
+
+    /// Events kept since `since`, then live ones until `until`.
+    pub fn events(&self, query: EventQuery) -> impl Stream<Item = Event> + Send + Unpin + 'static {
+        self.services().events.listen(query)
+    }
+
+    /// What `container` is linked to: the other's name as it is now, and the alias. A link to what is gone is left out.
+    pub fn link_names(&self, container: &WorkloadView) -> Vec<(String, String)> {
+        let name =
+            |link: &Link| Some((self.registry().with_id(&link.to).ok()?.view().name.clone(), link.alias.clone()));
+        container.links.iter().filter_map(name).collect()
+    }
+
+    /// The names `PARENT/ALIAS` that links give, by the ID of the workload they stand for.
+    pub fn names_by_link(&self) -> HashMap<String, Vec<String>> {
+        let mut names: HashMap<String, Vec<String>> = HashMap::new();
+        for view in self.registry().handles().iter().map(|handle| handle.view()) {
+            for link in &view.links {
+                names.entry(link.to.as_str().to_owned()).or_default().push(format!("{}/{}", view.name, link.alias));
+            }
+        }
+        names
+    }
+
+    /// Bytes that a workload has written over its image; of a component, none.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
+        let handle = self.registry().find(name)?;
+        match &handle.config.program {
+            Program::Layers { upper, .. } => {
+                let etc = self.services().etc_folder(&handle.config.spec.id);
+                Ok(size::of(upper).await + size::beside(&etc).await)
+            }
+            Program::Component { .. } => Ok(0),
+        }
+    }
+}
+
+fn matches(filter: &ContainerFilter, ancestors: &HashSet<String>, view: &WorkloadView) -> bool {
+    let any =
+        |values: &[String], holds: &dyn Fn(&str) -> bool| values.is_empty() || values.iter().any(|value| holds(value));
+    let spec = &view.config.spec;
+    let status = view.state.status;
+    // A filter that speaks of states looks at all of them.
+    let shown = filter.all
+        || filter.limit.is_some()
+        || !filter.status.is_empty()
+        || !filter.exited.is_empty()
+        || status.is_alive()
+        || status == Status::Restarting;
+    shown
+        && any(&filter.ids, &|id| view.id().starts_with(id))
+        && filter.labels.iter().all(|label| has_label(&spec.labels, label))
+        && any(&filter.status, &|wanted| wanted == status.as_str())
+        && (filter.exited.is_empty()
+            || (matches!(status, Status::Exited | Status::Dead) && filter.exited.contains(&view.state.exit_code)))
+        && (ancestors.is_empty() || is_ancestor(ancestors, view))
+        && any(&filter.networks, &|wanted| {
+            view.endpoints.iter().any(|e| e.network_name == wanted || e.network.starts_with(wanted))
+        })
+        && any(&filter.volumes, &|wanted| view.config.mounts.iter().any(|m| m.name == wanted || m.target == wanted))
+        && !filter.tasks
+        && any(&filter.health, &|wanted| view.health.as_ref().map_or("none", |health| &health.status) == wanted)
+        && (filter.publish.is_empty()
+            || view.ports.iter().any(|port| {
+                filter.publish.contains(&Port { number: port.host.port(), protocol: port.container.protocol })
+            }))
+        && (filter.expose.is_empty() || spec.ports.iter().any(|port| filter.expose.contains(port)))
+}
+
+fn is_ancestor(ancestors: &HashSet<String>, view: &WorkloadView) -> bool {
+    let id = &view.config.image_id;
+    let hex = id.strip_prefix("sha256:").unwrap_or(id);
+    let image = &view.config.spec.image;
+    let tagged = if image.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+        image.clone()
+    } else {
+        format!("{image}:latest")
+    };
+    ancestors.iter().any(|wanted| {
+        wanted == id || wanted == image || *wanted == tagged || (wanted.len() >= 4 && hex.starts_with(wanted.as_str()))
+    })
+}
+
+/// Whether `labels` fulfil one value of a label filter: `key` or `key=value`.
+fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
+        None => labels.contains_key(wanted),
+    }
+}

@@ -1,0 +1,224 @@
+//! Requests for networks, volumes, exec sessions, files and images, which types of their own answer.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use bireme_core::{BoxFuture, ExecSpec};
+use bireme_image::ImageId;
+
+use super::Engine;
+use crate::archive::{PathStat, Unpack};
+use crate::changes::Change;
+use crate::commit::CommitRequest;
+use crate::exec::{ExecAttach, ExecSession, ExecView};
+use crate::request::{CreateNetwork, CreateVolume};
+use crate::view::{Network, NetworkMember, Volume};
+use crate::{EngineError, archive, changes, commit};
+
+impl Engine {
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// `Conflict` when the name or the subnet is taken, `Invalid` for bad addresses, `Unsupported` for other drivers.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
+    pub async fn create_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
+        self.parts.networks.create(request).await
+    }
+
+    pub fn networks(&self) -> Vec<Network> {
+        self.parts.networks.all()
+    }
+
+    /// By name, ID, or the beginning of an ID.
+    ///
+    /// # Errors
+    /// `NotFound` in Docker's words; `Invalid` when several match.
+    pub fn network(&self, name: &str) -> Result<Network, EngineError> {
+        self.parts.networks.get(name)
+    }
+
+    /// The workloads that stand on a network now.
+    pub fn network_members(&self, id: &str) -> Vec<NetworkMember> {
+        self.parts.networks.members(id)
+    }
+
+    /// # Errors
+    /// `Denied` for the predefined ones and for networks with workloads on them.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
+    pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
+        self.parts.networks.remove(name).await
+    }
+
+    /// Removes those of the `wanted` networks that no workload is on, running or not.
+    pub async fn prune_networks(&self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
+        self.parts.networks.prune(wanted).await
+    }
+
+    /// Makes a volume; the same name again answers the one that exists.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad name, `Unsupported` for drivers and options we do not have, `Conflict` when it exists with
+    /// another driver or other options.
+    pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume, EngineError> {
+        self.parts.volumes.create(request).await
+    }
+
+    pub fn volumes(&self) -> Vec<Volume> {
+        self.parts.volumes.all()
+    }
+
+    /// # Errors
+    /// `NotFound` in Docker's words.
+    pub fn volume(&self, name: &str) -> Result<Volume, EngineError> {
+        self.parts.volumes.get(name)
+    }
+
+    /// IDs of the workloads that mount it, running, not running, or being created.
+    pub fn volume_users(&self, name: &str) -> Vec<String> {
+        self.parts.volumes.users(name)
+    }
+
+    /// # Errors
+    /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        self.parts.volumes.remove(name, force).await
+    }
+
+    /// Removes those of the `wanted` volumes that nobody mounts: the anonymous ones, with `all` named ones too. Answers
+    /// their names, and how many bytes they held.
+    ///
+    /// # Errors
+    /// `Conflict` that names each that stays, after all others were removed.
+    pub async fn prune_volumes(
+        &self,
+        all: bool,
+        wanted: impl Fn(&Volume) -> bool,
+    ) -> Result<(Vec<String>, u64), EngineError> {
+        self.parts.volumes.prune(all, wanted).await
+    }
+
+    /// Bytes in the files of a volume.
+    pub async fn volume_size(&self, volume: &Volume) -> u64 {
+        self.parts.volumes.size(volume).await
+    }
+
+    /// Prepares a session; nothing runs yet.
+    ///
+    /// # Errors
+    /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
+    pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
+        self.parts.execs.create(name, spec, attach).await
+    }
+
+    /// The session, when it may be started now.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session; `Conflict` when it was started before or its workload does not run.
+    pub fn exec_ready(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        self.parts.execs.ready(exec_id)
+    }
+
+    /// Starts a session once.
+    ///
+    /// # Errors
+    /// `Conflict` when it was started before or its workload does not run; what the executor answers otherwise, with exit
+    /// code 126 recorded.
+    pub async fn exec_start(
+        &self,
+        exec_id: &str,
+        detach: bool,
+        size: Option<(u16, u16)>,
+    ) -> Result<ExecSession, EngineError> {
+        self.parts.execs.start(exec_id, detach, size).await
+    }
+
+    /// # Errors
+    /// `NotFound` for an unknown or forgotten session.
+    pub fn exec_inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
+        self.parts.execs.inspect(exec_id)
+    }
+
+    /// Waits until the session's end is recorded, so that whoever inspects it then sees the exit code.
+    /// Answers at once for a session that is unknown or did not start.
+    pub fn exec_recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
+        self.parts.execs.recorded(exec_id)
+    }
+
+    /// Sets the terminal size of a running session, in characters.
+    pub async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
+        self.parts.execs.resize(exec_id, columns, rows).await
+    }
+
+    /// What stands at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
+    pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
+        archive::stat_path(&self.parts, name, path).await
+    }
+
+    /// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
+    pub async fn read_archive(
+        &self,
+        name: &str,
+        path: &str,
+        out: impl Write + Send + 'static,
+    ) -> Result<(), EngineError> {
+        archive::read_archive(&self.parts, name, path, out).await
+    }
+
+    /// Unpacks an archive into the folder at `path`. Owners are those of the archive.
+    ///
+    /// # Errors
+    /// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
+    pub async fn write_archive(
+        &self,
+        name: &str,
+        path: &str,
+        archive: impl Read + Send + 'static,
+        how: Unpack,
+    ) -> Result<(), EngineError> {
+        archive::write_archive(&self.parts, name, path, archive, how).await
+    }
+
+    /// Every path that a container added, modified or deleted, in order.
+    ///
+    /// # Errors
+    /// `NotFound` for the container; `Unsupported` for a component.
+    pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
+        changes::changes(self.registry(), name).await
+    }
+
+    /// Writes all files of a container to `out`, without those of its volumes and mounts.
+    ///
+    /// # Errors
+    /// As [`Engine::changes`].
+    pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
+        changes::export(self.services(), name, out).await
+    }
+
+    /// # Errors
+    /// As [`Engine::export`] begins with.
+    pub fn can_export(&self, name: &str) -> Result<(), EngineError> {
+        changes::can_export(self.registry(), name)
+    }
+
+    /// Makes an image of a container: its image's layers, and one of what it changed.
+    ///
+    /// # Errors
+    /// `NotFound` for the container; `Unsupported` for a component; what [`bireme_image::ImageStore::commit`] refuses.
+    /// # Cancel safety
+    /// Dropping the future records nothing, and lets the container go on.
+    ///
+    /// Source: Docker Engine API, `ImageCommit`.
+    pub async fn commit(&self, request: CommitRequest) -> Result<ImageId, EngineError> {
+        commit::commit(self.services(), request).await
+    }
+
+    /// The layers below a container's own files, and the folder of those.
+    pub(crate) fn folders_of(&self, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
+        changes::folders_of(self.registry(), name)
+    }
+}

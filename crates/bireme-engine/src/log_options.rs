@@ -1,0 +1,67 @@
+//! Options of log drivers: what is asked for, what it becomes, and where the log of a workload goes. Pure.
+
+use bireme_core::executor::LogTarget;
+
+use crate::request::LogRequest;
+use crate::view::Config;
+use crate::{EngineError, log_details};
+
+pub(crate) fn target(config: &Config) -> LogTarget {
+    let option = |key: &str| config.log.options.get(key);
+    LogTarget {
+        path: config.log_path.clone(),
+        max_size: option("max-size").and_then(|text| parse_size(text)),
+        max_files: option("max-file").and_then(|text| text.parse().ok()).unwrap_or(1),
+    }
+}
+
+/// Reads `10m`, `1g`, `500k`, `1024`, in powers of 1024 as Docker does.
+fn parse_size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let shift = match &lower[digits..] {
+        "" | "b" => 0,
+        "k" | "kb" => 10,
+        "m" | "mb" => 20,
+        "g" | "gb" => 30,
+        _ => return None,
+    };
+    lower[..digits].parse::<u64>().ok().filter(|n| *n > 0)?.checked_shl(shift)
+}
+
+/// What a workload that asks for `asked` gets, where `default` is that of all who ask for nothing.
+///
+/// # Errors
+/// `Unsupported` for a driver that is not offered, `Invalid` for an option that the driver does not have or read.
+pub(crate) fn effective(asked: &LogRequest, default: &LogRequest) -> Result<LogRequest, EngineError> {
+    let log = if asked.driver.is_empty() && asked.options.is_empty() { default.clone() } else { asked.clone() };
+    let driver = if log.driver.is_empty() { "json-file".to_owned() } else { log.driver };
+    if !matches!(driver.as_str(), "json-file" | "local" | "none") {
+        return Err(EngineError::unsupported(format!(
+            "logger: no log driver named '{driver}' is registered: json-file, local and none are offered"
+        )));
+    }
+    for (key, value) in &log.options {
+        let fits = match key.as_str() {
+            "max-size" if parse_size(value).is_none() => Err(format!("invalid size: '{value}'")),
+            "max-file" if !value.parse::<u32>().is_ok_and(|count| count > 0) => {
+                Err("max-file cannot be less than 1".to_owned())
+            }
+            "max-size" | "max-file" => Ok(()),
+            // Output never waits for the log here, and what is rotated is kept as it is: nothing is to be set.
+            "mode" if !matches!(value.as_str(), "blocking" | "non-blocking") => {
+                Err(format!("logging mode not supported: {value}"))
+            }
+            "mode" | "max-buffer-size" | "compress" => Ok(()),
+            option if driver == "json-file" && log_details::OPTIONS.contains(&option) => {
+                log_details::check(option, value)
+            }
+            _ => Err(format!(
+                "unknown log opt '{key}' for {driver} log driver: max-size, max-file, mode, max-buffer-size and compress are offered, with json-file also {}",
+                log_details::OPTIONS.join(", ")
+            )),
+        };
+        fits.map_err(EngineError::invalid)?;
+    }
+    Ok(LogRequest { driver, options: log.options })
+}

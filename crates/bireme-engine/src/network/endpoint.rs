@@ -1,0 +1,536 @@
+//! Workloads are put on networks and taken off.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bireme_core::spec::{NetworkMode, WorkloadSpec};
+use bireme_core::{Listener, NamedNetwork, NetworkPlace, SandboxId};
+use bireme_net::NetworkId;
+use ipnet::IpNet;
+
+use super::address::{addresses_of, all_addresses_of, is_link_local, parse_mac};
+use super::etc_files::etc_files;
+use super::names::{finds_names, named_networks, names_on_network, reverse_name};
+use super::ports::ingress_endpoint;
+use super::{Bridge, Networks, Sandbox};
+use crate::container::{Handle, MutableState};
+use crate::request::EndpointRequest;
+use crate::view::{DEFAULT_NETWORK as DEFAULT, Endpoint, Network};
+use crate::{EngineError, link, names};
+
+/// What a start needs of the network.
+pub(crate) struct NetworkAttachment {
+    pub(crate) network: Option<NetworkPlace>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) networks: Vec<NamedNetwork>,
+    pub(crate) etc: Vec<(PathBuf, String)>,
+    /// Variables about what it is linked to.
+    pub(crate) env: Vec<String>,
+}
+
+impl Networks {
+    /// Tells that a workload came to a network or left it.
+    pub(super) fn emit_endpoint(&self, action: &str, network: &str, handle: &Handle) {
+        if let Ok(network) = self.get(network) {
+            self.emit_network(action, &network, Some(handle.id()));
+        }
+    }
+
+    /// The endpoints a new workload will have, in the order in which they are attached.
+    pub(crate) fn wanted_endpoints(
+        &self,
+        networks: &BTreeMap<String, EndpointRequest>,
+    ) -> Result<Vec<Endpoint>, EngineError> {
+        let default = BTreeMap::from([(DEFAULT.to_owned(), EndpointRequest::default())]);
+        let wanted = if networks.is_empty() { &default } else { networks };
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for (name, request) in wanted {
+            // Not "not found": Docker's client takes that for a missing image, and pulls it.
+            let network = self.get(name).map_err(|error| EngineError::invalid(error.to_string()))?;
+            if network.driver != "bridge" {
+                return Err(EngineError::invalid(format!(
+                    "network {} cannot be combined with others: use it as the network mode alone",
+                    network.name
+                )));
+            }
+            self.check_static(&network, request)?;
+            if !endpoints.iter().any(|e| e.network == network.id) {
+                endpoints.push(endpoint(&network, request.clone()));
+            }
+        }
+        Ok(endpoints)
+    }
+
+    pub(super) fn check_static(&self, network: &Network, request: &EndpointRequest) -> Result<(), EngineError> {
+        let list = self.list();
+        let Some(bridge) = list.get(&network.id).and_then(|entry| entry.bridge.as_ref()) else { return Ok(()) };
+        for address in request.ipv4.iter().chain(&request.ipv6) {
+            if !bridge.spec.subnets.iter().any(|subnet| subnet.net.contains(address)) {
+                return Err(EngineError::invalid(format!(
+                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {address}: it has {}",
+                    network.name,
+                    bridge.spec.subnets.iter().map(|s| s.net.to_string()).collect::<Vec<_>>().join(", ")
+                )));
+            }
+        }
+        if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
+            return Err(EngineError::invalid(format!(
+                "invalid config for network {}: invalid endpoint settings:\ninvalid link-local IP address: {address}",
+                network.name
+            )));
+        }
+        if let Some(mac) = &request.mac {
+            parse_mac(mac)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the place of a workload that is about to start. What was made before an error is given back by
+    /// [`Networks::detach_network`].
+    pub(crate) async fn attach_network(
+        &self,
+        handle: &Arc<Handle>,
+        name: &str,
+        mutable: &mut MutableState,
+    ) -> Result<NetworkAttachment, EngineError> {
+        let spec = &handle.config.spec;
+        // Whose network it shares, and with it the names of its hosts.
+        let mut host = None;
+        let place = match &spec.namespaces.network {
+            NetworkMode::Host => {
+                self.emit_endpoint("connect", "host", handle);
+                None
+            }
+            NetworkMode::Workload(other) => {
+                let other = self.network_of(self.services.registry.with_id(other)?)?;
+                let Some(running) = other.workload() else {
+                    return Err(EngineError::conflict(format!(
+                        "cannot join network of a non running container: {}",
+                        other.id()
+                    )));
+                };
+                let sandbox = other.executor.sandbox(&other.config.spec);
+                let netns = self.services.net().running_sandbox(&sandbox, running.pid()).await?;
+                host = Some(other);
+                Some(NetworkPlace {
+                    dns: self.services.net().dns_servers(&sandbox),
+                    sandbox,
+                    netns,
+                    addresses: Vec::new(),
+                })
+            }
+            NetworkMode::None | NetworkMode::Attached => {
+                let id = handle.executor.sandbox(spec);
+                let entry = self.sandbox(&id);
+                let mut sandbox = entry.lock().await;
+                let netns = self.services.net().ensure_sandbox(&id).await?;
+                sandbox.members.insert(handle.id().to_owned());
+                self.services.net().set_upstream(&id, &spec.dns.servers);
+                for endpoint in &mut mutable.endpoints {
+                    self.attach_endpoint(handle, name, &id, &mut sandbox, endpoint).await?;
+                }
+                if spec.namespaces.network == NetworkMode::None {
+                    self.emit_endpoint("connect", "none", handle);
+                }
+                if finds_names(&mutable.endpoints) {
+                    self.services.net().serve_inside(&id).await?;
+                }
+                let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
+                // At the gateway of an internal network nobody is led outside, though another network may lead there.
+                let dns = if finds_names(&mutable.endpoints) {
+                    vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
+                } else {
+                    self.services.net().dns_servers(&id)
+                };
+                Some(NetworkPlace { dns, sandbox: id, netns, addresses })
+            }
+        };
+        let listeners = self.open_ports(handle, mutable).await?;
+        handle.publish(name, mutable);
+        self.names_changed(handle.id(), &mutable.endpoints).await;
+        let linked = link::linked(&self.services.registry, name, &handle.view().links)?;
+        let etc = match &host {
+            Some(other) => etc_files(other, &other.view().endpoints, place.as_ref(), &[]),
+            None => etc_files(handle, &mutable.endpoints, place.as_ref(), &linked),
+        };
+        Ok(NetworkAttachment {
+            etc,
+            env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
+            network: place,
+            listeners,
+            networks: named_networks(&mutable.endpoints),
+        })
+    }
+
+    /// The workload that has the network of `other`: itself, or whichever it shares one with.
+    ///
+    /// # Errors
+    /// `Conflict` where that is the host's.
+    pub(super) fn network_of(&self, mut other: Arc<Handle>) -> Result<Arc<Handle>, EngineError> {
+        // Each shares with one that was there before it: there is a first. By a name it could come back to itself.
+        while let NetworkMode::Workload(next) = &other.config.spec.namespaces.network {
+            other = self.services.registry.with_id(next)?;
+        }
+        if other.config.spec.namespaces.network == NetworkMode::Host {
+            return Err(EngineError::conflict(format!(
+                "cannot join network of container {}: it has that of the host, use --network host",
+                other.id()
+            )));
+        }
+        Ok(other)
+    }
+
+    pub(super) async fn attach_endpoint(
+        &self,
+        handle: &Handle,
+        name: &str,
+        id: &SandboxId,
+        sandbox: &mut Sandbox,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), EngineError> {
+        self.make_left_out(&endpoint.network).await?;
+        let request = {
+            let mut list = self.list();
+            let bridge = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()).ok_or_else(|| {
+                EngineError::NotFound { message: format!("network {} not found", endpoint.network_name) }
+            })?;
+            let taken = match endpoint.request.ipv4 {
+                Some(address) => bridge.pool.take(address),
+                None => bridge.pool.take_next(),
+            };
+            let address =
+                taken.map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+            endpoint.ipv4 = Some((address.addr(), address.prefix_len()));
+            let gateway =
+                |v4: bool| bridge.spec.subnets.iter().find(|s| s.net.addr().is_ipv4() == v4).map(|s| s.gateway);
+            endpoint.gateway = gateway(true);
+            endpoint.ipv6_gateway = gateway(false);
+            if let Some(pool6) = &mut bridge.pool6 {
+                let taken = match endpoint.request.ipv6 {
+                    Some(address) => pool6.take(address),
+                    None => pool6.take_next(),
+                };
+                let address = taken
+                    .map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+                endpoint.ipv6 = Some((address.addr(), address.prefix_len()));
+            }
+            bireme_net::Endpoint {
+                sandbox: id.clone(),
+                network: bridge.spec.id.clone(),
+                addresses: all_addresses_of(endpoint),
+                mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
+                default_route: wants_way_out(sandbox, bridge),
+                routes: administers_network(&handle.config.spec),
+                name: reverse_name(name, endpoint),
+                owner: handle.id().to_owned(),
+            }
+        };
+        endpoint.endpoint_id = names::random_hex();
+        let attached = self.services.net().attach(&request).await?;
+        endpoint.mac = Some(attached.mac);
+        endpoint.names = names_on_network(&handle.config.spec, name, endpoint);
+        self.emit_endpoint("connect", &endpoint.network, handle);
+        Ok(())
+    }
+
+    /// Has a workload that was renamed be found by its new name, and no longer by the old one.
+    pub(crate) fn rename_endpoints(&self, handle: &Handle, name: &str, mutable: &mut MutableState) {
+        for endpoint in mutable.endpoints.iter_mut().filter(|endpoint| !endpoint.names.is_empty()) {
+            endpoint.names = names_on_network(&handle.config.spec, name, endpoint);
+            if let Some(reverse) = reverse_name(name, endpoint) {
+                let addresses: Vec<_> = addresses_of(endpoint).iter().map(IpNet::addr).collect();
+                self.services.net().set_reverse_name(&addresses, &reverse);
+            }
+        }
+        handle.publish(name, mutable);
+    }
+
+    /// Gives back everything that [`Networks::attach_network`] made; goes on over errors.
+    pub(crate) async fn detach_network(&self, handle: &Arc<Handle>, mutable: &mut MutableState) {
+        let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
+        };
+        self.close_ports(handle).await;
+        if let Err(error) = self.services.net().unpublish(handle.id()).await {
+            report("published ports", &error);
+        }
+        mutable.ports.clear();
+        match handle.config.spec.namespaces.network {
+            NetworkMode::Host => self.emit_endpoint("disconnect", "host", handle),
+            NetworkMode::None => self.emit_endpoint("disconnect", "none", handle),
+            NetworkMode::Attached | NetworkMode::Workload(_) => {}
+        }
+        if matches!(handle.config.spec.namespaces.network, NetworkMode::None | NetworkMode::Attached) {
+            let id = handle.executor.sandbox(&handle.config.spec);
+            let entry = self.sandbox(&id);
+            let mut sandbox = entry.lock().await;
+            for endpoint in &mut mutable.endpoints {
+                if let Err(error) = self.detach_endpoint(handle, &id, endpoint).await {
+                    report(&endpoint.network_name, &error);
+                }
+            }
+            sandbox.members.remove(handle.id());
+            if !sandbox.members.is_empty() {
+                if let Err(error) = self.lead_out(&id, &mut sandbox, &[]).await {
+                    report("the way out of those who stay", &error);
+                }
+            } else {
+                sandbox.default_route = None;
+                if let Err(error) = self.services.net().remove_sandbox(&id).await {
+                    report("network namespace", &error);
+                }
+                let mut sandboxes = self.sandboxes.lock();
+                // Two owners: the map and this function. With a third, somebody waits to start in it.
+                if Arc::strong_count(&entry) == 2 {
+                    sandboxes.remove(&id);
+                }
+            }
+        }
+        let name = handle.view().name.clone();
+        handle.publish(&name, mutable);
+    }
+
+    /// Sees to it that a sandbox has a way out as long as one of its networks has.
+    pub(super) async fn lead_out(
+        &self,
+        id: &SandboxId,
+        sandbox: &mut Sandbox,
+        endpoints: &[Endpoint],
+    ) -> Result<(), EngineError> {
+        let wanted: Vec<_> = endpoints.iter().filter_map(|one| NetworkId::parse(&one.network).ok()).collect();
+        // Not over one that is gone, should none be found.
+        sandbox.default_route = None;
+        sandbox.default_route = self.services.net().lead_out(id, &wanted).await?;
+        Ok(())
+    }
+
+    pub(super) async fn detach_endpoint(
+        &self,
+        handle: &Handle,
+        id: &SandboxId,
+        endpoint: &mut Endpoint,
+    ) -> Result<(), EngineError> {
+        let addresses = addresses_of(endpoint);
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let request = bireme_net::Endpoint {
+            sandbox: id.clone(),
+            network,
+            addresses: all_addresses_of(endpoint),
+            mac: None,
+            default_route: false,
+            routes: false,
+            name: None,
+            owner: handle.id().to_owned(),
+        };
+        let detached = self.services.net().detach(&request).await;
+        if let Some(bridge) = self.list().get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) {
+            for address in addresses {
+                match address.addr() {
+                    IpAddr::V4(_) => bridge.pool.free(address.addr()),
+                    IpAddr::V6(_) => {
+                        if let Some(pool) = bridge.pool6.as_mut() {
+                            pool.free(address.addr());
+                        }
+                    }
+                }
+            }
+        }
+        endpoint.ipv4 = None;
+        endpoint.ipv6 = None;
+        endpoint.gateway = None;
+        endpoint.ipv6_gateway = None;
+        endpoint.mac = None;
+        endpoint.endpoint_id = String::new();
+        self.emit_endpoint("disconnect", &endpoint.network, handle);
+        Ok(detached?)
+    }
+
+    pub(crate) async fn connect_endpoint(
+        &self,
+        handle: &Arc<Handle>,
+        name: &str,
+        mutable: &mut MutableState,
+        network: &Network,
+        request: EndpointRequest,
+        alive: bool,
+    ) -> Result<(), EngineError> {
+        if handle.config.spec.namespaces.network == NetworkMode::None {
+            return Err(EngineError::Denied {
+                message:
+                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                        .to_owned(),
+            });
+        }
+        if handle.config.spec.namespaces.network != NetworkMode::Attached {
+            return Err(EngineError::Denied { message: "container sharing network namespace with another container or host cannot be connected to any other network".to_owned() });
+        }
+        if network.driver != "bridge" {
+            return Err(EngineError::Denied {
+                message: format!(
+                    "container cannot be disconnected from host network or connected to host network: {} is a network mode only",
+                    network.name
+                ),
+            });
+        }
+        if mutable.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
+            return Err(EngineError::Denied {
+                message: format!("endpoint with name {name} already exists in network {}", network.name),
+            });
+        }
+        self.check_static(network, &request)?;
+        let mut new = endpoint(network, request);
+        if alive {
+            let id = handle.executor.sandbox(&handle.config.spec);
+            let entry = self.sandbox(&id);
+            let mut sandbox = entry.lock().await;
+            let attached = async {
+                self.attach_endpoint(handle, name, &id, &mut sandbox, &mut new).await?;
+                if finds_names(std::slice::from_ref(&new)) {
+                    self.services.net().serve_inside(&id).await?;
+                }
+                Ok(())
+            };
+            if let Err(error) = attached.await {
+                self.leave(handle, &id, &mut sandbox, &mut new, mutable).await;
+                return Err(error);
+            }
+            // One that lost its last way in gets its ports again with the next.
+            let published = !handle.config.publish.is_empty() || handle.config.publish_all;
+            let unreached = mutable.ports.is_empty() && ingress_endpoint(self, &mutable.endpoints).is_none();
+            if published
+                && unreached
+                && !handle.executor.takes_listeners()
+                && ingress_endpoint(self, &[new.clone()]).is_some()
+            {
+                mutable.endpoints.push(new);
+                let opened = self.open_ports(handle, mutable).await;
+                if let Err(error) = opened {
+                    mutable.ports.clear();
+                    if let Some(mut new) = mutable.endpoints.pop() {
+                        self.leave(handle, &id, &mut sandbox, &mut new, mutable).await;
+                    }
+                    return Err(error);
+                }
+            } else {
+                mutable.endpoints.push(new);
+            }
+        } else {
+            mutable.endpoints.push(new);
+        }
+        handle.publish(name, mutable);
+        self.names_changed(handle.id(), &mutable.endpoints).await;
+        self.tell_networks(handle, &mutable.endpoints).await;
+        Ok(())
+    }
+
+    /// Undoes what was begun of putting a workload that runs on one more network.
+    pub(super) async fn leave(
+        &self,
+        handle: &Handle,
+        id: &SandboxId,
+        sandbox: &mut Sandbox,
+        new: &mut Endpoint,
+        mutable: &MutableState,
+    ) {
+        let detached = self.detach_endpoint(handle, id, new).await;
+        if let Err(error) = detached.and(self.lead_out(id, sandbox, &mutable.endpoints).await) {
+            tracing::warn!(
+                workload.id = handle.id(),
+                network = new.network_name,
+                error = &error as &dyn std::error::Error,
+                "what was begun of a network could not be undone"
+            );
+        }
+    }
+
+    /// Tells a workload that runs on which networks it finds names now.
+    pub(super) async fn tell_networks(&self, handle: &Handle, endpoints: &[Endpoint]) {
+        if let Some(workload) = handle.workload() {
+            // Who is about to be ended need not know them.
+            let _ = handle.unless_hurried(workload.networks_changed(named_networks(endpoints))).await;
+        }
+    }
+
+    pub(crate) async fn disconnect_endpoint(
+        &self,
+        handle: &Arc<Handle>,
+        mutable: &mut MutableState,
+        network: &str,
+    ) -> Result<(), EngineError> {
+        let at = mutable.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
+            let name = self.get(network).map_or_else(|_| network.to_owned(), |found| found.name);
+            EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
+        })?;
+        let reached_by = ingress_endpoint(self, &mutable.endpoints).map(|endpoint| endpoint.network.clone());
+        let loses_ports = !mutable.ports.is_empty() && reached_by.as_deref() == Some(network);
+        if loses_ports && handle.executor.takes_listeners() {
+            self.stays_served(handle, &mutable.endpoints, at)?;
+        }
+        // Before its address is anybody else's. What cannot be taken back keeps it.
+        let ports = if loses_ports && !handle.executor.takes_listeners() {
+            self.services.net().unpublish(handle.id()).await?;
+            std::mem::take(&mut mutable.ports)
+        } else {
+            Vec::new()
+        };
+        let mut old = mutable.endpoints.remove(at);
+        let id = handle.executor.sandbox(&handle.config.spec);
+        let entry = self.sandbox(&id);
+        let mut sandbox = entry.lock().await;
+        let result = self.detach_endpoint(handle, &id, &mut old).await;
+        let led = self.lead_out(&id, &mut sandbox, &mutable.endpoints).await;
+        drop(sandbox);
+        self.publish_again(handle, &ports, mutable).await;
+        let result = result.and(led);
+        let name = handle.view().name.clone();
+        handle.publish(&name, mutable);
+        self.names_changed(handle.id(), std::slice::from_ref(&old)).await;
+        self.tell_networks(handle, &mutable.endpoints).await;
+        result
+    }
+
+    /// The host as seen from the workloads of these networks.
+    pub(crate) fn host_gateway(&self, endpoints: &[Endpoint]) -> Option<IpAddr> {
+        let list = self.list();
+        let id = endpoints.first().map(|endpoint| endpoint.network.clone())?;
+        list.get(&id)?.bridge.as_ref()?.spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4)
+    }
+}
+
+/// Whether it has `CAP_NET_ADMIN`, and may thus give itself addresses and pass on packets of others.
+pub(super) fn administers_network(spec: &WorkloadSpec) -> bool {
+    let has = |list: &[String], wanted: &str| {
+        list.iter().any(|name| name.to_ascii_uppercase().trim_start_matches("CAP_") == wanted)
+    };
+    let security = &spec.security;
+    security.privileged
+        || has(&security.cap_add, "NET_ADMIN")
+        || (has(&security.cap_add, "ALL") && !has(&security.cap_drop, "NET_ADMIN"))
+}
+
+pub(super) fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
+    if bridge.spec.internal {
+        return false;
+    }
+    *sandbox.default_route.get_or_insert_with(|| bridge.spec.id.clone()) == bridge.spec.id
+}
+
+pub(super) fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint {
+    Endpoint {
+        network: network.id.clone(),
+        network_name: network.name.clone(),
+        endpoint_id: String::new(),
+        request,
+        ipv4: None,
+        gateway: None,
+        ipv6: None,
+        ipv6_gateway: None,
+        mac: None,
+        names: Vec::new(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Networks as they are asked for: their addresses and options. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::str::FromStr as _;
+
+use bireme_net::addresses::AddressPool;
+use bireme_net::{Driver, NetworkId, NetworkSpec, Subnet};
+use ipnet::IpNet;
+
+use super::Bridge;
+use crate::EngineError;
+use crate::view::Network;
+
+/// Option of a network: whether members reach each other.
+const ICC: &str = "com.docker.network.bridge.enable_icc";
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
+/// The address that ports are published on where none is asked for.
+pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+/// How members reach the world and are reached from it.
+pub(super) const GATEWAY_MODES: [&str; 2] =
+    ["com.docker.network.bridge.gateway_mode_ipv4", "com.docker.network.bridge.gateway_mode_ipv6"];
+
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// What stands behind a network on the machine; `None` for host and null.
+pub(super) fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
+    if network.driver != "bridge" {
+        return Ok(None);
+    }
+    let invalid = |message: String| EngineError::invalid(format!("network {}: {message}", network.name));
+    let mut subnets = Vec::new();
+    let (mut pool4, mut pool6) = (None, None);
+    for pool in &network.pools {
+        let parse = |text: &String| {
+            IpNet::from_str(text).map_err(|_| invalid(format!("{text:?} is not an address range such as 10.5.0.0/24")))
+        };
+        let net =
+            pool.subnet.as_ref().map(parse).transpose()?.ok_or_else(|| invalid("a pool needs a subnet".to_owned()))?;
+        if net != net.trunc() {
+            return Err(invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
+        }
+        let range = pool.ip_range.as_ref().map(parse).transpose()?;
+        let gateway = match &pool.gateway {
+            Some(text) => text.parse().map_err(|_| invalid(format!("gateway {text:?} is not an address")))?,
+            None => AddressPool::default_gateway(net),
+        };
+        if !net.contains(&gateway) {
+            return Err(invalid(format!("no matching subnet for gateway {gateway}")));
+        }
+        let mut reserved = vec![gateway];
+        for text in pool.reserved.values() {
+            reserved.push(text.parse().map_err(|_| invalid(format!("auxiliary address {text:?} is not an address")))?);
+        }
+        let addresses = AddressPool::new(net, range, &reserved).map_err(|error| invalid(error.to_string()))?;
+        let place = if net.addr().is_ipv4() { &mut pool4 } else { &mut pool6 };
+        if place.replace(addresses).is_some() {
+            return Err(invalid("more than one subnet of one family is not offered".to_owned()));
+        }
+        subnets.push(Subnet { net, gateway });
+    }
+    let pool = pool4.ok_or_else(|| invalid("it needs an IPv4 subnet".to_owned()))?;
+    // What an older version took and nobody can read keeps members apart.
+    let switch =
+        |key: &str, unread: bool| network.options.get(key).is_none_or(|value| parse_bool(value).unwrap_or(unread));
+    let mtu = match network.options.get(MTU) {
+        Some(text) => Some(text.parse().map_err(|_| invalid(format!("{MTU} {text:?} is not a number")))?),
+        None => None,
+    };
+    let spec = NetworkSpec {
+        id: NetworkId::parse(&network.id).map_err(|error| invalid(error.to_string()))?,
+        name: network.name.clone(),
+        driver: Driver::Bridge,
+        subnets,
+        internal: network.internal,
+        icc: switch(ICC, false),
+        mtu,
+        bridge_name: network.options.get(BRIDGE_NAME).cloned(),
+        masquerade: switch(MASQUERADE, true),
+    };
+    Ok(Some(Bridge { spec, pool, pool6 }))
+}
+
+/// As Go reads a switch, and with it Docker.
+pub(super) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Refuses options of a new network that would be taken for something else than was meant.
+///
+/// # Errors
+/// `Invalid`, with the option and what can be written.
+pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<(), EngineError> {
+    for key in [ICC, MASQUERADE] {
+        if let Some(value) = options.get(key).filter(|value| parse_bool(value).is_none()) {
+            return Err(EngineError::invalid(format!("network {name}: {key} {value:?} is neither true nor false")));
+        }
+    }
+    match options.get(HOST_BINDING) {
+        Some(value) => bound_to(name, value).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The address that [`HOST_BINDING`] says; `None` for every one of the host.
+pub(super) fn bound_to(network: &str, text: &str) -> Result<Option<IpAddr>, EngineError> {
+    let address: IpAddr = text.parse().map_err(|_| {
+        EngineError::invalid(format!(
+            "network {network}: {HOST_BINDING} {text:?} is not an address of this host such as 127.0.0.1: make the network anew with one, or without for every address"
+        ))
+    })?;
+    Ok((!address.is_unspecified()).then_some(address))
+}
+
+/// A subnet of IPv6 that is a network's own, by its ID. Source: RFC 4193 for the prefix and its 40 random bits.
+pub(super) fn unique_local(id: &str) -> String {
+    let digits = |range| id.get(range).unwrap_or("0");
+    format!("fd{}:{}:{}::/64", digits(0..2), digits(2..6), digits(6..10))
+}
+
+/// Whether the engine makes a network of this name by itself.
+pub(crate) fn is_predefined(name: &str) -> bool {
+    matches!(name, "bridge" | "host" | "none")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn options_that_cannot_be_read_are_refused_and_open_nothing() {
+        let with = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        for (key, good, bad) in [
+            (ICC, &["false", "0", "True"][..], &["no", "", "off"][..]),
+            (MASQUERADE, &["true", "F"], &["yes"]),
+            (HOST_BINDING, &["127.0.0.1", "0.0.0.0"], &["127.0.0.l", "", "localhost", "127.0.0.1:80"]),
+        ] {
+            for value in good {
+                check_options("front", &with(key, value)).unwrap();
+            }
+            for value in bad {
+                let refusal = check_options("front", &with(key, value)).unwrap_err().to_string();
+                assert!(refusal.contains(key) && refusal.contains("front"), "{refusal}");
+            }
+        }
+        assert_eq!(bound_to("front", "127.0.0.1").unwrap(), Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(bound_to("front", "0.0.0.0").unwrap(), None);
+        assert!(bound_to("front", "127.0.0.l").is_err(), "also of a network of an older version");
+    }
+}
