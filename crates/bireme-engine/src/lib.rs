@@ -48,6 +48,7 @@ pub mod request;
 mod resolve;
 pub mod restart;
 mod rootfs;
+mod seal;
 mod services;
 mod size;
 mod standing;

@@ -7,10 +7,9 @@ use bireme_core::{SandboxId, WorkloadId};
 use bireme_sys::removal;
 
 use crate::EngineError;
-use crate::container::Handle;
+use crate::container::{Handle, MutableState};
 use crate::dirs::{CLEARED_WITHIN, set_aside};
 use crate::parts::Parts;
-use crate::services::Services;
 use crate::unreadable::Unreadable;
 
 /// Forgets a workload and removes everything of it: folders, record, and its anonymous volumes where asked.
@@ -44,7 +43,8 @@ pub(crate) async fn purge(parts: &Parts, handle: &Arc<Handle>, volumes: bool) ->
 }
 
 /// Ends and forgets a workload that nothing is known of but its ID. Its volumes stay.
-pub(crate) async fn remove_unreadable(services: &Services, one: &Unreadable) -> Result<(), EngineError> {
+pub(crate) async fn remove_unreadable(parts: &Parts, one: &Unreadable) -> Result<(), EngineError> {
+    let services = &parts.services;
     let Ok(id) = WorkloadId::parse(&one.id) else {
         // Nothing can have such an ID: only the row is there.
         services.store.delete_workload(&one.id).await;
@@ -65,6 +65,7 @@ pub(crate) async fn remove_unreadable(services: &Services, one: &Unreadable) -> 
     }
     services.registry.release_name(&one.name, id.as_str());
     services.registry.unreadable().remove(id.as_str());
+    parts.networks.detach_unreadable(&id, &mut MutableState::as_far_as_it_goes(&one.mutable)).await;
     if let Err(error) = services.net().remove_sandbox(&SandboxId::from(&id)).await {
         tracing::debug!(workload.id = id.as_str(), %error, "a sandbox that nothing was known of stays");
     }

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
+use crate::seal::{Seal, check};
+
 /// Bytes of one record; what is larger is none of ours.
 const LIMIT: u64 = 64 << 20;
 
@@ -83,8 +85,15 @@ impl Records {
         std::fs::metadata(self.path(kind, name)).is_ok_and(|about| about.len() > 0)
     }
 
-    /// `None` where there is none, or none that can be read. Blocking.
-    pub(crate) fn get<T: DeserializeOwned>(&self, kind: Kind, name: &str) -> Option<T> {
+    /// What stands in one, whatever that is. Blocking.
+    pub(crate) fn text(&self, kind: Kind, name: &str) -> Option<String> {
+        let mut bytes = Vec::new();
+        File::open(self.path(kind, name)).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// `None` where there is none, or none that can be read; its sum is of `of`. Blocking.
+    pub(crate) fn get<T: DeserializeOwned>(&self, kind: Kind, name: &str, of: &str) -> Option<T> {
         let path = self.path(kind, name);
         let mut text = Vec::new();
         let read = File::open(&path).and_then(|file| file.take(LIMIT).read_to_end(&mut text));
@@ -95,6 +104,10 @@ impl Records {
                 return None;
             }
             Ok(_) => {}
+        }
+        if std::str::from_utf8(&text).is_ok_and(|text| check(of, text) == Seal::Broken) {
+            tracing::warn!(path = %path.display(), "a record is damaged: its sum is that of another text");
+            return None;
         }
         serde_json::from_slice(&text)
             .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a record is damaged"))
@@ -123,7 +136,7 @@ mod tests {
         let name = "v".repeat(255);
         records.put(Kind::Volume, &name, "[1,2]").unwrap();
         records.put(Kind::Volume, &name, "[3]").unwrap();
-        assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name), Some(vec![3]));
+        assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name, &name), Some(vec![3]));
         assert_eq!(records.names(Kind::Volume), std::slice::from_ref(&name));
         assert!(records.has(Kind::Volume, &name) && !records.has(Kind::Volume, "other"));
         std::fs::write(records.path(Kind::Volume, "other"), "").unwrap();
@@ -134,7 +147,7 @@ mod tests {
         assert_eq!(mode(records.path(Kind::Volume, &name)), 0o600);
         assert_eq!(mode(records.root.join("volumes")), 0o700);
         std::fs::write(records.path(Kind::Volume, &name), "[3").unwrap();
-        assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name), None);
+        assert_eq!(records.get::<Vec<u8>>(Kind::Volume, &name, &name), None);
         records.forget(Kind::Volume, &name).unwrap();
         records.forget(Kind::Volume, &name).unwrap();
         assert!(!records.has(Kind::Volume, &name));

@@ -17,7 +17,7 @@
 //! other changes are not synced: a killed engine loses nothing, a machine that loses power may lose the last moments but
 //! never opens a torn database. Decision 0004 argues the choice, decision 0012 what happens when the database is lost.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -32,11 +32,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::EngineError;
 use crate::container::MutableState;
 use crate::record::{Kind, Records};
+use crate::seal::{Seal, check, seal};
 use crate::unreadable::Unreadable;
 use crate::view::{Config, Network, Volume};
+use crate::{EngineError, unreadable};
 
 const SCHEMA_VERSION: i64 = 1;
 
@@ -98,8 +99,93 @@ struct MutableRecord<M> {
     mutable: M,
 }
 
-/// Keys and names of what cannot be read: it stays as it is.
-pub(crate) type Unread = Vec<(String, String)>;
+/// A network or volume whose record cannot be read: it stays as it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Unread {
+    pub(crate) key: String,
+    pub(crate) name: String,
+    /// Whatever that is.
+    pub(crate) record: String,
+}
+
+/// What a record is read as.
+pub(crate) trait Record: DeserializeOwned {
+    /// Whether it is the record of the thing with this key and name: a record that was damaged, or whose row was, may be
+    /// another's.
+    fn is_of(&self, key: &str, name: &str) -> bool;
+}
+
+impl Record for Config {
+    fn is_of(&self, key: &str, _name: &str) -> bool {
+        self.spec.id.as_str() == key
+    }
+}
+
+impl Record for MutableState {
+    fn is_of(&self, _key: &str, _name: &str) -> bool {
+        true
+    }
+}
+
+impl Record for Network {
+    fn is_of(&self, key: &str, name: &str) -> bool {
+        self.id == key && self.name == name
+    }
+}
+
+impl Record for Volume {
+    fn is_of(&self, key: &str, name: &str) -> bool {
+        self.name == key && self.name == name
+    }
+}
+
+/// Reads the record of the thing `key` that is called `name`, whose sum is of `of`.
+///
+/// # Errors
+/// In words: why it cannot be relied on.
+fn read<T: Record>(of: &str, key: &str, name: &str, text: &str) -> Result<T, String> {
+    if check(of, text) == Seal::Broken {
+        return Err("its sum is that of another text: it was damaged on the disk".to_owned());
+    }
+    let record: T = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if record.is_of(key, name) { Ok(record) } else { Err("it is that of something else".to_owned()) }
+}
+
+/// A column of text. A byte that is none costs the row at most, as its sum is that of another text then.
+fn text(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<String> {
+    Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+}
+
+/// Of a workload, each part that is whole in its row (name, config, state) or in the copies: the config, and the name with the
+/// newest state.
+fn whole_parts(
+    id: &str,
+    row: Option<&[String; 3]>,
+    copies: &(Option<Config>, Option<MutableRecord<MutableState>>),
+) -> (Option<String>, Option<(String, String)>) {
+    let config = row.map(|[_, config, _]| config).filter(|text| read::<Config>(&of_config(id), id, "", text).is_ok());
+    let config = config.cloned().or_else(|| copies.0.as_ref().map(|config| sealed(&of_config(id), config)));
+    let state = row.filter(|[.., state]| read::<MutableState>(&of_mutable(id), id, "", state).is_ok());
+    let state = state.map(|[name, _, state]| (name.clone(), state.clone()));
+    let copied = || copies.1.as_ref().map(|copy| (copy.name.clone(), sealed(&of_mutable(id), &copy.mutable)));
+    let older =
+        |state: &(String, String)| copies.1.as_ref().is_some_and(|copy| written(&state.1) < copy.mutable.written);
+    let state = match state {
+        Some(state) if !older(&state) => Some(state),
+        state => copied().or(state),
+    };
+    (config, state)
+}
+
+/// What the sum is of, of the part of a workload that was fixed at create.
+fn of_config(id: &str) -> String {
+    format!("config {id}")
+}
+
+/// The same of the part that changes.
+fn of_mutable(id: &str) -> String {
+    format!("state {id}")
+}
 
 /// When a record was written; of anything that has no such time, none.
 #[derive(Deserialize)]
@@ -181,12 +267,58 @@ impl StateStore {
     fn reconcile(&self, found: Found) -> Result<(), EngineError> {
         self.reconcile_workloads(found)?;
         self.reconcile_networks(found)?;
-        self.reconcile_volumes(found)
+        self.reconcile_volumes(found)?;
+        self.seal_earlier()
+    }
+
+    /// Gives records of an earlier engine the sums that they have not.
+    fn seal_earlier(&self) -> Result<(), EngineError> {
+        let workloads = self.rows("select id, name, fixed, moving from workloads", |row| {
+            Ok([text(row, 0)?, text(row, 1)?, text(row, 2)?, text(row, 3)?])
+        })?;
+        for [id, name, config, mutable] in workloads {
+            let (of, of_state) = (of_config(&id), of_mutable(&id));
+            let missing = [check(&of, &config), check(&of_state, &mutable)].contains(&Seal::Missing);
+            let whole = read::<Config>(&of, &id, &name, &config).is_ok()
+                && read::<MutableState>(&of_state, &id, &name, &mutable).is_ok();
+            if missing && whole {
+                let again =
+                    |of: &str, text: String| if check(of, &text) == Seal::Missing { seal(of, text) } else { text };
+                let (config, mutable) = (again(&of, config), again(&of_state, mutable));
+                self.add_found(&name, || {
+                    let update = "update workloads set fixed = ?2, moving = ?3 where id = ?1";
+                    self.lock().execute(update, params![id, config, mutable])
+                });
+                copies_of_workload(&id, &name, Some(&config), &mutable).into_iter().for_each(|copy| self.copy(copy));
+            }
+        }
+        let networks = self
+            .rows("select id, name, record from networks", |row| Ok([text(row, 0)?, text(row, 1)?, text(row, 2)?]))?;
+        for [id, name, record] in networks {
+            if check(&id, &record) == Seal::Missing && read::<Network>(&id, &id, &name, &record).is_ok() {
+                let record = seal(&id, record);
+                self.add_found(&name, || {
+                    self.lock().execute("update networks set record = ?2 where id = ?1", params![id, record])
+                });
+                self.copy(Copy::Put(Kind::Network, id, record));
+            }
+        }
+        let volumes = self.rows("select name, record from volumes", |row| Ok([text(row, 0)?, text(row, 1)?]))?;
+        for [name, record] in volumes {
+            if check(&name, &record) == Seal::Missing && read::<Volume>(&name, &name, &name, &record).is_ok() {
+                let record = seal(&name, record);
+                self.add_found(&name, || {
+                    self.lock().execute("update volumes set record = ?2 where name = ?1", params![name, record])
+                });
+                self.copy(Copy::Put(Kind::Volume, name, record));
+            }
+        }
+        Ok(())
     }
 
     fn reconcile_workloads(&self, found: Found) -> Result<(), EngineError> {
         let rows = self.rows("select id, name, fixed, moving from workloads", |row| {
-            Ok((row.get::<_, String>(0)?, [row.get::<_, String>(1)?, row.get(2)?, row.get(3)?]))
+            Ok((text(row, 0)?, [text(row, 1)?, text(row, 2)?, text(row, 3)?]))
         })?;
         let mut rows: BTreeMap<String, [String; 3]> = rows.into_iter().collect();
         let containers = self.data_root.join("containers");
@@ -203,36 +335,44 @@ impl StateStore {
             }
         }
         let mut names: HashSet<String> = rows.values().map(|[name, ..]| name.clone()).collect();
+        let mut ids: BTreeSet<String> = rows.keys().cloned().collect();
         for record in self.records.names(Kind::Workload) {
-            let Some(id) = record.strip_suffix(".fixed").filter(|id| WorkloadId::parse(id).is_ok()) else { continue };
-            let row = rows.get(id);
-            let newest = self.records.get::<MutableRecord<MutableState>>(Kind::Workload, &format!("{id}.moving"));
-            if let (Some([_, config, mutable]), Some(newest)) = (row, &newest)
-                && written(mutable) >= newest.mutable.written
-                && serde_json::from_str::<Config>(config).is_ok()
-                && serde_json::from_str::<MutableState>(mutable).is_ok()
-            {
+            let id = record.strip_suffix(".fixed").or_else(|| record.strip_suffix(".moving"));
+            ids.extend(id.filter(|id| WorkloadId::parse(id).is_ok()).map(str::to_owned));
+        }
+        for id in ids {
+            let row = rows.get(&id);
+            if row.is_none() && !containers.join(&id).exists() {
+                self.forget_copies(Kind::Workload, &id);
                 continue;
             }
-            if row.is_none() && !containers.join(id).exists() {
-                self.forget_copies(Kind::Workload, id);
-                continue;
-            }
-            let config = self.records.get::<Config>(Kind::Workload, &record);
-            let (Some(config), Some(newest)) = (config.filter(|config| config.spec.id.as_str() == id), newest) else {
+            let copies = self.copies_of(&id);
+            let (Some(config), Some((name, mutable))) = whole_parts(&id, row, &copies) else {
+                if row.is_none() {
+                    self.add_unreadable(&connection, &id, &mut names);
+                }
                 continue;
             };
-            let mut name = newest.name;
-            if row.is_none_or(|[known, ..]| *known != name) && !names.insert(name.clone()) {
-                name = format!("{name}-{}", config.spec.id.short());
+            if row.is_some_and(|[known, old, state]| *known == name && *old == config && *state == mutable) {
+                // Also those of an engine that kept no records yet.
+                if copies.0.is_none() || copies.1.is_none() {
+                    for copy in copies_of_workload(&id, &name, Some(&config), &mutable) {
+                        self.copy(copy);
+                    }
+                }
+                continue;
             }
+            let name = if row.is_none_or(|[known, ..]| *known != name) && !names.insert(name.clone()) {
+                format!("{name}-{}", &id[..12])
+            } else {
+                name
+            };
             tracing::warn!(
                 workload.id = id,
                 name,
                 "a container that the database did not know, or knew an older state of, is taken up from its record"
             );
             // This alone keeps the engine from starting: what it did not know it would end as a stranger's.
-            let (config, mutable) = (json(&config), json(&newest.mutable));
             let add = || {
                 connection.execute(
                     "insert or replace into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
@@ -240,24 +380,40 @@ impl StateStore {
                 )
             };
             self.ballast.with_room(add).map_err(failed)?;
-        }
-        for (id, [name, config, mutable]) in &rows {
-            // Of an engine that kept no records yet.
-            if !self.records.has(Kind::Workload, &format!("{id}.fixed"))
-                || !self.records.has(Kind::Workload, &format!("{id}.moving"))
-            {
-                for copy in copies_of_workload(id, name, Some(config), mutable) {
-                    self.copy(copy);
-                }
+            for copy in copies_of_workload(&id, &name, Some(&config), &mutable) {
+                self.copy(copy);
             }
         }
         Ok(())
     }
 
+    /// The copies of a workload's parts that are whole.
+    fn copies_of(&self, id: &str) -> (Option<Config>, Option<MutableRecord<MutableState>>) {
+        let config = self.records.get::<Config>(Kind::Workload, &format!("{id}.fixed"), &of_config(id));
+        let mutable = self.records.get(Kind::Workload, &format!("{id}.moving"), &of_mutable(id));
+        (config.filter(|config| config.is_of(id, "")), mutable)
+    }
+
+    /// Adds what the database does not know and no copy of can be read, so that it is not taken for a stranger's.
+    fn add_unreadable(&self, connection: &Connection, id: &str, names: &mut HashSet<String>) {
+        let [config, mutable] = ["fixed", "moving"]
+            .map(|part| self.records.text(Kind::Workload, &format!("{id}.{part}")).unwrap_or_default());
+        let value = unreadable::parse(&mutable);
+        let name = value["name"].as_str().map_or_else(|| format!("unreadable-{}", &id[..12]), str::to_owned);
+        let name = if names.insert(name.clone()) { name } else { format!("{name}-{}", &id[..12]) };
+        // What is not as it was written does not get the sum of what was.
+        let mutable = if value["moving"].is_object() { value["moving"].to_string() } else { mutable };
+        self.add_found(&name, || {
+            connection.execute(
+                "insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)",
+                params![id, name, config, mutable],
+            )
+        });
+    }
+
     fn reconcile_networks(&self, found: Found) -> Result<(), EngineError> {
-        let rows = self.rows("select id, name, record from networks", |row| {
-            Ok((row.get::<_, String>(0)?, (row.get::<_, String>(1)?, row.get::<_, String>(2)?)))
-        })?;
+        let rows = self
+            .rows("select id, name, record from networks", |row| Ok((text(row, 0)?, (text(row, 1)?, text(row, 2)?))))?;
         let rows: BTreeMap<String, (String, String)> = rows.into_iter().collect();
         let recorded = self.records.names(Kind::Network);
         let connection = self.lock();
@@ -272,19 +428,20 @@ impl StateStore {
                 self.copy(Copy::Put(Kind::Network, id.clone(), record.clone()));
                 continue;
             }
-            if serde_json::from_str::<Network>(record).is_ok() {
+            if read::<Network>(id, id, name, record).is_ok() {
                 continue;
             }
-            let whole = self.records.get::<Network>(Kind::Network, id).filter(|network| network.id == *id);
+            let whole = self.records.get::<Network>(Kind::Network, id, id).filter(|network| network.id == *id);
             if let Some(network) = whole.filter(|network| network.name == *name) {
                 tracing::warn!(%id, name, "a network that cannot be read in the database is taken up from its record");
                 self.add_found(name, || {
-                    connection.execute("update networks set record = ?2 where id = ?1", params![id, json(&network)])
+                    connection
+                        .execute("update networks set record = ?2 where id = ?1", params![id, sealed(id, &network)])
                 });
             }
         }
         for id in recorded.into_iter().filter(|id| !rows.contains_key(id)) {
-            let network = self.records.get::<Network>(Kind::Network, &id).filter(|network| network.id == id);
+            let network = self.records.get::<Network>(Kind::Network, &id, &id).filter(|network| network.id == id);
             let Some(network) = network else { continue };
             if !names.insert(network.name.clone()) {
                 // Of a network that another one took the name of. It has no data, and nobody could remove it by its name.
@@ -296,7 +453,7 @@ impl StateStore {
             self.add_found(&network.name, || {
                 connection.execute(
                     "insert into networks (id, name, record) values (?1, ?2, ?3)",
-                    params![network.id, network.name, json(&network)],
+                    params![network.id, network.name, sealed(&network.id, &network)],
                 )
             });
         }
@@ -305,8 +462,7 @@ impl StateStore {
 
     /// Volumes are never removed but on request: a folder that is there is a volume.
     fn reconcile_volumes(&self, found: Found) -> Result<(), EngineError> {
-        let rows = self
-            .rows("select name, record from volumes", |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = self.rows("select name, record from volumes", |row| Ok((text(row, 0)?, text(row, 1)?)))?;
         let known: HashSet<String> = rows.iter().map(|(name, _)| name.clone()).collect();
         let folder = self.data_root.join("volumes");
         let connection = self.lock();
@@ -320,15 +476,16 @@ impl StateStore {
                 self.forget_found(&connection, Kind::Volume, name);
             }
         }
-        for (name, _) in rows.iter().filter(|(_, record)| serde_json::from_str::<Volume>(record).is_err()) {
-            let whole = self.records.get::<Volume>(Kind::Volume, name).filter(|volume| volume.name == *name);
+        for (name, _) in rows.iter().filter(|(name, record)| read::<Volume>(name, name, name, record).is_err()) {
+            let whole = self.records.get::<Volume>(Kind::Volume, name, name).filter(|volume| volume.name == *name);
             if let Some(volume) = whole {
                 tracing::warn!(
                     volume = name,
                     "a volume that cannot be read in the database is taken up from its record"
                 );
                 self.add_found(name, || {
-                    connection.execute("update volumes set record = ?2 where name = ?1", params![name, json(&volume)])
+                    connection
+                        .execute("update volumes set record = ?2 where name = ?1", params![name, sealed(name, &volume)])
                 });
             }
         }
@@ -347,7 +504,7 @@ impl StateStore {
                 tracing::warn!(path = %entry.path().display(), "what lies among the volumes is none, and is left");
                 continue;
             }
-            let recorded = self.records.get::<Volume>(Kind::Volume, &name).filter(|volume| volume.name == name);
+            let recorded = self.records.get::<Volume>(Kind::Volume, &name, &name).filter(|volume| volume.name == name);
             let recorded_whole = recorded.is_some();
             let mut volume = recorded.unwrap_or_else(|| Volume {
                 name: name.clone(),
@@ -372,13 +529,16 @@ impl StateStore {
                 "a volume that the database did not know is taken up from its folder"
             );
             self.add_found(&name, || {
-                connection.execute("insert into volumes (name, record) values (?1, ?2)", params![name, json(&volume)])
+                connection.execute(
+                    "insert into volumes (name, record) values (?1, ?2)",
+                    params![name, sealed(&name, &volume)],
+                )
             });
         }
         drop(connection);
         for volume in self.volumes()?.0 {
             if !self.records.has(Kind::Volume, &volume.name) {
-                self.copy(Copy::Put(Kind::Volume, volume.name.clone(), json(&volume)));
+                self.copy(Copy::Put(Kind::Volume, volume.name.clone(), sealed(&volume.name, &volume)));
             }
             if volume.mountpoint.starts_with(&folder) && !is_listed(&volume.mountpoint) {
                 tracing::warn!(
@@ -484,7 +644,8 @@ impl StateStore {
         mutable: &impl Serialize,
         sync: Sync,
     ) -> Result<(), EngineError> {
-        let row = (id.to_owned(), name.to_owned(), json(config), json(mutable));
+        let (config, mutable) = (sealed(&of_config(id), config), sealed(&of_mutable(id), mutable));
+        let row = (id.to_owned(), name.to_owned(), config, mutable);
         let copies = copies_of_workload(id, name, Some(&row.2), &row.3);
         self.write(format!("container {name}"), sync, Room::Left, copies, move |db| {
             db.prepare_cached("insert into workloads (id, name, fixed, moving) values (?1, ?2, ?3, ?4)")?
@@ -500,7 +661,7 @@ impl StateStore {
         name: &str,
         mutable: &impl Serialize,
     ) -> Result<(), EngineError> {
-        let row = (id.to_owned(), name.to_owned(), json(mutable));
+        let row = (id.to_owned(), name.to_owned(), sealed(&of_mutable(id), mutable));
         let copies = copies_of_workload(id, name, None, &row.2);
         self.write(format!("the state of container {name}"), Sync::Normal, Room::HeldBack, copies, move |db| {
             db.prepare_cached("update workloads set name = ?2, moving = ?3 where id = ?1")?
@@ -526,51 +687,67 @@ impl StateStore {
 
     /// Every workload, in no order, and those that cannot be read, which stay as they are.
     #[expect(clippy::type_complexity, reason = "a row as it is read, by one caller")]
-    pub(crate) fn workloads<F: DeserializeOwned, M: DeserializeOwned>(
+    pub(crate) fn workloads<F: Record, M: Record>(
         &self,
     ) -> Result<(Vec<(String, F, M)>, Vec<Unreadable>), EngineError> {
         let (mut all, mut unreadable) = (Vec::new(), Vec::new());
         let rows = self.rows("select id, name, fixed, moving from workloads", |row| {
-            Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+            Ok([text(row, 0)?, text(row, 1)?, text(row, 2)?, text(row, 3)?])
         })?;
         for [id, name, config, mutable] in rows {
             if self.owes(Kind::Workload, &id) {
                 continue;
             }
-            let config = at_home(&id, config, &self.data_root);
-            let read = serde_json::from_str(&config).and_then(|parsed| Ok((parsed, serde_json::from_str(&mutable)?)));
-            match read {
+            let here = at_home(&id, config.clone(), &self.data_root);
+            // Before it is moved to this data root: the sum is of what was written.
+            let readable = read::<F>(&of_config(&id), &id, &name, &config).map(drop);
+            let both = readable.and_then(|()| {
+                let config = serde_json::from_str(&here).map_err(|error| error.to_string())?;
+                Ok((config, read(&of_mutable(&id), &id, &name, &mutable)?))
+            });
+            match both {
                 Ok((config, mutable)) => all.push((name, config, mutable)),
                 Err(error) => {
+                    let known = read::<F>(&of_config(&id), &id, &name, &config).is_ok();
+                    let mutable = self.best_state(&id, mutable);
                     tracing::error!(
                         workload.id = id,
                         name,
                         %error,
                         "the record of a container cannot be read: it is left as it is, what runs of it goes on, and what it uses is kept"
                     );
-                    unreadable.push(Unreadable { id, name, config, mutable, why: error.to_string(), known: false });
+                    unreadable.push(Unreadable { id, name, config: here, mutable, why: error, known });
                 }
             }
         }
         Ok((all, unreadable))
     }
 
+    /// Of a state that is no JSON any more, the copy, whatever that is.
+    fn best_state(&self, id: &str, mutable: String) -> String {
+        if unreadable::parse(&mutable).is_object() {
+            return mutable;
+        }
+        let copy = self.records.text(Kind::Workload, &format!("{id}.moving")).map(|text| unreadable::parse(&text));
+        copy.map(|copy| copy["moving"].to_string()).unwrap_or(mutable)
+    }
+
     /// IDs of all workloads, also of those that cannot be read.
     pub(crate) fn ids(&self) -> Result<HashSet<String>, EngineError> {
-        let mut ids: HashSet<String> =
-            self.rows("select id from workloads", |row| row.get::<_, String>(0))?.into_iter().collect();
+        let mut ids: HashSet<String> = self.rows("select id from workloads", |row| text(row, 0))?.into_iter().collect();
         ids.retain(|id| !self.owes(Kind::Workload, id));
         Ok(ids)
     }
 
     pub(crate) async fn put_network(&self, network: &crate::view::Network) -> Result<(), EngineError> {
-        let row = (network.id.clone(), network.name.clone(), json(network));
+        let row = (network.id.clone(), network.name.clone(), sealed(&network.id, network));
         let copies = vec![Copy::Put(Kind::Network, row.0.clone(), row.2.clone())];
         self.write(format!("network {}", network.name), Sync::Full, Room::Left, copies, move |db| {
             // One that cannot be read is known to nobody, and would keep its name for ever.
-            let there = "select record from networks where name = ?1";
-            let there: Option<String> = db.query_row(there, [&row.1], |found| found.get(0)).optional()?;
-            if there.is_some_and(|record| serde_json::from_str::<Network>(&record).is_err()) {
+            let there = "select id, record from networks where name = ?1";
+            let found = |found: &rusqlite::Row<'_>| Ok((found.get(0)?, found.get(1)?));
+            let there: Option<(String, String)> = db.query_row(there, [&row.1], found).optional()?;
+            if there.is_some_and(|(id, record)| read::<Network>(&id, &id, &row.1, &record).is_err()) {
                 db.execute("delete from networks where name = ?1", [&row.1])?;
             }
             db.execute("insert into networks (id, name, record) values (?1, ?2, ?3)", params![row.0, row.1, row.2])
@@ -588,12 +765,12 @@ impl StateStore {
         .await
     }
 
-    pub(crate) fn networks(&self) -> Result<(Vec<crate::view::Network>, Unread), EngineError> {
+    pub(crate) fn networks(&self) -> Result<(Vec<crate::view::Network>, Vec<Unread>), EngineError> {
         self.records(Kind::Network, "select id, name, record from networks")
     }
 
     pub(crate) async fn put_volume(&self, volume: &crate::view::Volume) -> Result<(), EngineError> {
-        let row = (volume.name.clone(), json(volume));
+        let row = (volume.name.clone(), sealed(&volume.name, volume));
         let copies = vec![Copy::Put(Kind::Volume, row.0.clone(), row.1.clone())];
         self.write(format!("volume {}", volume.name), Sync::Full, Room::Left, copies, move |db| {
             db.execute("insert or replace into volumes (name, record) values (?1, ?2)", params![row.0, row.1]).map(drop)
@@ -607,7 +784,7 @@ impl StateStore {
     }
 
     /// With the folders that they have under this data root, wherever they were recorded.
-    pub(crate) fn volumes(&self) -> Result<(Vec<crate::view::Volume>, Unread), EngineError> {
+    pub(crate) fn volumes(&self) -> Result<(Vec<crate::view::Volume>, Vec<Unread>), EngineError> {
         let (mut volumes, unread) = self.records::<Volume>(Kind::Volume, "select name, name, record from volumes")?;
         for volume in &mut volumes {
             volume.mountpoint = self.data_root.join("volumes").join(&volume.name).join("_data");
@@ -616,17 +793,17 @@ impl StateStore {
     }
 
     /// All records of a kind, and the keys and names of those that cannot be read.
-    fn records<T: DeserializeOwned>(&self, kind: Kind, query: &str) -> Result<(Vec<T>, Unread), EngineError> {
+    fn records<T: Record>(&self, kind: Kind, query: &str) -> Result<(Vec<T>, Vec<Unread>), EngineError> {
         let (mut all, mut unreadable) = (Vec::new(), Vec::new());
-        for [key, name, record] in self.rows(query, |row| Ok([row.get::<_, String>(0)?, row.get(1)?, row.get(2)?]))? {
+        for [key, name, record] in self.rows(query, |row| Ok([text(row, 0)?, text(row, 1)?, text(row, 2)?]))? {
             if self.owes(kind, &key) {
                 continue;
             }
-            match serde_json::from_str(&record) {
+            match read(&key, &key, &name, &record) {
                 Ok(record) => all.push(record),
                 Err(error) => {
                     tracing::error!(?kind, name, %error, "a record cannot be read: it is left as it is, and what it is of stays");
-                    unreadable.push((key, name));
+                    unreadable.push(Unread { key, name, record });
                 }
             }
         }
@@ -737,7 +914,7 @@ fn read_all(connection: &Connection) -> rusqlite::Result<()> {
             for column in 0..columns {
                 let value = row.get_ref(column)?;
                 if value.data_type() != rusqlite::types::Type::Integer {
-                    value.as_str()?;
+                    value.as_bytes()?;
                 }
             }
         }
@@ -816,7 +993,7 @@ fn written(mutable: &str) -> i64 {
 }
 
 fn copies_of_workload(id: &str, name: &str, config: Option<&str>, mutable: &str) -> Vec<Copy> {
-    let mutable = format!("{{\"name\":{},\"moving\":{mutable}}}", json(&name));
+    let mutable = seal(&of_mutable(id), format!("{{\"name\":{},\"moving\":{mutable}}}", json(&name)));
     let mut copies: Vec<_> =
         config.into_iter().map(|text| Copy::Put(Kind::Workload, format!("{id}.fixed"), text.to_owned())).collect();
     copies.push(Copy::Put(Kind::Workload, format!("{id}.moving"), mutable));
@@ -825,6 +1002,11 @@ fn copies_of_workload(id: &str, name: &str, config: Option<&str>, mutable: &str)
 
 fn failed(what: &str, source: rusqlite::Error) -> EngineError {
     EngineError::Memory { what: what.to_owned(), source }
+}
+
+/// The text of a record, with the sum of it.
+fn sealed(of: &str, value: &impl Serialize) -> String {
+    seal(of, json(value))
 }
 
 fn json(value: &impl Serialize) -> String {
@@ -882,6 +1064,18 @@ mod tests {
         let memory = StateStore::open(folder.path()).unwrap();
         assert_eq!(memory.networks().unwrap().0, [network("1")]);
         assert_eq!(memory.records.names(Kind::Network).into_iter().collect::<Vec<_>>(), ["1".repeat(64)]);
+    }
+
+    impl Record for String {
+        fn is_of(&self, _key: &str, _name: &str) -> bool {
+            true
+        }
+    }
+
+    impl Record for i32 {
+        fn is_of(&self, _key: &str, _name: &str) -> bool {
+            true
+        }
     }
 
     fn volume(root: &Path, name: &str) -> Volume {

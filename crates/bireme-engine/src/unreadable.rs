@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use bireme_core::spec::WorkloadKind;
 use parking_lot::RwLock;
 use serde_json::Value;
 
@@ -25,7 +26,8 @@ pub(crate) struct Unreadable {
     pub(crate) mutable: String,
     /// What cannot be read in it.
     pub(crate) why: String,
-    /// It is a workload as any other, but for what its record mentions and cannot be read.
+    /// The part that was fixed can be relied on: it is a workload as any other, but for what its record mentions and cannot
+    /// be read.
     pub(crate) known: bool,
 }
 
@@ -55,6 +57,11 @@ impl Unreadable {
     /// The app that it belongs to.
     pub(crate) fn app(&self) -> Option<String> {
         parse(&self.config).pointer("/spec/app")?.as_str().map(str::to_owned)
+    }
+
+    /// What it is, as far as that can be read.
+    pub(crate) fn kind(&self) -> Option<WorkloadKind> {
+        serde_json::from_value(parse(&self.config).pointer("/spec/kind")?.clone()).ok()
     }
 
     /// Why nothing can be done with it.

@@ -73,10 +73,10 @@ impl Volumes {
     }
 
     /// `unread` are those whose records cannot be read: what they are is not known, only that they are.
-    pub(crate) fn new(services: Arc<Services>, (volumes, unread): (Vec<Volume>, Unread)) -> Self {
+    pub(crate) fn new(services: Arc<Services>, (volumes, unread): (Vec<Volume>, Vec<Unread>)) -> Self {
         Self {
             services,
-            unreadable: Mutex::new(unread.into_iter().map(|(_, name)| name).collect()),
+            unreadable: Mutex::new(unread.into_iter().map(|one| one.name).collect()),
             list: Mutex::new(volumes.into_iter().map(|volume| (volume.name.clone(), volume)).collect()),
             mounted: Arc::default(),
             making: tokio::sync::Mutex::default(),

@@ -31,4 +31,5 @@ pub mod pidfd;
 pub mod program;
 pub mod removal;
 pub mod route;
+pub mod socket;
 pub mod walk;

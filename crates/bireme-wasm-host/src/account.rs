@@ -117,6 +117,11 @@ impl Account {
         format!("it may have {amount} (docker run --memory, mem_limit)")
     }
 
+    /// Whether it was doomed.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.doomed.load(Relaxed)
+    }
+
     /// Has the instance end at once.
     pub(crate) fn doom(&self) {
         self.doomed.store(true, Relaxed);

@@ -466,11 +466,12 @@ impl Component {
         found
     }
 
-    /// The live instance that has the most memory.
+    /// The live instance that has the most memory, of those that are not being ended.
     pub(crate) fn largest(&self) -> Option<Arc<Account>> {
         let largest_in = |shard: &Mutex<Vec<Live>>| {
             let live = shard.lock();
-            live.iter().map(|live| Arc::clone(&live.account)).max_by_key(|account| account.used())
+            let open = live.iter().filter(|live| !live.account.is_ending());
+            open.map(|live| Arc::clone(&live.account)).max_by_key(|account| account.used())
         };
         self.live.iter().filter_map(largest_in).max_by_key(|account| account.used())
     }

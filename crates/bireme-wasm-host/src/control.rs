@@ -34,7 +34,7 @@ use crate::log::{LogHandle, feed};
 use crate::names::Networks;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::Place;
-use crate::trigger::{Program, clients, command, http, redis};
+use crate::trigger::{Program, clients, command, http, redis, socket};
 use crate::{confine, linker, watch};
 
 /// How long instances may take to be gone once they were cut.
@@ -100,6 +100,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
         watch.abort();
         anyhow::Ok(())
     })?;
+    socket::leave_to_kernel();
     runtime.shutdown_timeout(Duration::from_millis(200));
     Ok(())
 }

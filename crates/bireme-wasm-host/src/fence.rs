@@ -207,7 +207,7 @@ fn rules(purpose: Purpose) -> anyhow::Result<BTreeMap<i64, Vec<SeccompRule>>> {
     rules.insert(libc::SYS_tgkill, any([is(0, std::process::id())])?);
     // Limits of this process.
     rules.insert(libc::SYS_prlimit64, any([is(0, 0)])?);
-    let ioctls = [libc::FIONREAD, libc::FIONBIO, libc::TCGETS].map(|call| is(1, call as u32));
+    let ioctls = [libc::FIONREAD, libc::FIONBIO, libc::TCGETS, libc::TIOCOUTQ].map(|call| is(1, call as u32));
     rules.insert(libc::SYS_ioctl, any(ioctls.into_iter().chain([is(1, PAGEMAP_SCAN)]))?);
     if purpose == Purpose::Serving {
         let mut sockets = Vec::new();

@@ -72,9 +72,12 @@ impl LogHandle {
 
     /// One sentence of ours, to the workload's standard error. Dropped when the log is full: never blocks.
     pub(crate) fn note(&self, text: &str) {
-        let bytes = Bytes::from(format!("{text}\n"));
-        let message = Message::Output { stream: Stream::Stderr, bytes, time: now_nanos(), _under_way: None };
-        let _ = self.sender.try_send(message);
+        let _ = self.sender.try_send(sentence(text));
+    }
+
+    /// The same of a sentence that nobody may miss, as why a command ended: waits for room.
+    pub(crate) async fn note_surely(&self, text: &str) {
+        let _ = self.sender.send(sentence(text)).await;
     }
 
     /// Everything that is handed over from now on, in the frames of Docker's attach protocol, for [`feed`].
@@ -104,6 +107,11 @@ impl LogHandle {
             under_way: Arc::new(Semaphore::new(UNDER_WAY)),
         }))
     }
+}
+
+fn sentence(text: &str) -> Message {
+    let bytes = Bytes::from(format!("{text}\n"));
+    Message::Output { stream: Stream::Stderr, bytes, time: now_nanos(), _under_way: None }
 }
 
 /// A log file that is rotated by size.

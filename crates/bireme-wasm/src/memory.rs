@@ -3,6 +3,7 @@
 //! ```text
 //!  0 ............ what all its workloads may have, with what the process itself takes: the host ends its largest
 //!                 instance whenever it has more
+//!  + clients .... what their connections take at most while nothing is ended yet
 //!  + RESERVE .... the limit of its cgroup: the kernel would end the process, and with it all workloads of the app
 //! ```
 //!
@@ -22,8 +23,13 @@ pub const MAX_LIMIT: u64 = 4 << 30;
 pub const BASE: u64 = 96 << 20;
 /// What the engine keeps of a place that an instance has left, for the next, and in how many places at most.
 const KEPT: (u64, u64) = (3 << 20, 128);
-/// Between what the host allows itself and what the kernel allows it.
+/// Between what the host and its clients' connections may have and what the kernel allows it.
 const RESERVE: u64 = 64 << 20;
+/// Bytes of a client's connection at most: what is read of a request that waits for an instance, of another behind it, with
+/// its task and what is written.
+pub const CONNECTION: u64 = 192 << 10;
+/// Connections at least, so that a small component has clients.
+pub const CONNECTIONS: u64 = 1024;
 /// What there is room for in the sockets of a host at least: twice what 1,024 connections of clients hold that send and
 /// read nothing, in the kernel's first size of a receive buffer (128 KiB).
 const SOCKETS: u64 = 256 << 20;
@@ -73,7 +79,13 @@ pub fn soft(workloads: u64, machine: u64) -> u64 {
 /// What its cgroup allows it.
 pub fn hard(workloads: u64, machine: u64) -> u64 {
     let soft = soft(workloads, machine);
-    soft.saturating_add(soft / 8).saturating_add(RESERVE).min(machine)
+    soft.saturating_add(clients(workloads, machine)).saturating_add(RESERVE).min(machine)
+}
+
+/// What connections of clients may take in the process together: a quarter of what the host allows itself, and room for
+/// [`CONNECTIONS`] at least.
+pub fn clients(workloads: u64, machine: u64) -> u64 {
+    (soft(workloads, machine) / 4).max(CONNECTIONS * CONNECTION)
 }
 
 /// What the kernel may keep in its sockets: as much as its clients' connections may take in the process itself, a quarter of
@@ -92,11 +104,12 @@ mod tests {
         for (limit, instances) in [(16 << 20, 1), (256 << 20, 1000), (4 << 30, 2000), (0, 0)] {
             let workloads = of_workload(limit, instances);
             let (soft, hard) = (soft(workloads, machine), hard(workloads, machine));
-            assert!(soft + RESERVE <= hard && hard <= machine, "{limit} {instances}: {soft} {hard}");
+            let all = soft + clients(workloads, machine) + RESERVE;
+            assert!(hard == all.min(machine), "{limit} {instances}: {soft} {hard}");
             assert!(soft >= BASE);
             assert!(sockets(workloads, machine) >= SOCKETS);
         }
-        assert!(hard(of_workload(16 << 20, 1), machine) < 256 << 20, "a small command has a small host");
+        assert!(hard(of_workload(16 << 20, 1), machine) < 400 << 20, "a small command has a small host");
         assert!((1 << 20..u64::MAX).contains(&of_machine()));
     }
 }

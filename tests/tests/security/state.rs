@@ -237,22 +237,159 @@ fn an_older_database_loses_nothing_that_was_made_since() {
     engine.finish();
 }
 
-/// Changes what stands in the database, and in the records beside it where those are meant too.
+/// Without the sums by which a record is known to be as it was written: what another engine wrote.
+fn without_sums(mut text: String) -> String {
+    const FIELD: &str = ",\"sum\":\"";
+    while let Some(at) = text.find(FIELD) {
+        text.replace_range(at..at + FIELD.len() + 17, "");
+    }
+    text
+}
+
+/// Changes what stands in the database alone, as a damaged disk does; or in the records beside it too, as another engine does
+/// that writes other words.
 fn exchange(data: &Path, from: &str, to: &str, records: bool) {
     let database = rusqlite::Connection::open(data.join("engine.db")).unwrap();
-    let columns = [("workloads", "fixed"), ("workloads", "moving"), ("networks", "record"), ("volumes", "record")];
-    for (table, column) in columns {
-        let text = format!("update {table} set {column} = replace({column}, ?1, ?2)");
-        database.execute(&text, [from, to]).unwrap();
+    let columns = [
+        ("workloads", "id", "fixed"),
+        ("workloads", "id", "moving"),
+        ("networks", "id", "record"),
+        ("volumes", "name", "record"),
+    ];
+    let changed = |text: String| if records { without_sums(text).replace(from, to) } else { text.replace(from, to) };
+    for (table, key, column) in columns {
+        let mut query = database.prepare(&format!("select {key}, {column} from {table}")).unwrap();
+        let rows = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))).unwrap();
+        for (of, text) in rows.collect::<Result<Vec<_>, _>>().unwrap() {
+            let update = format!("update {table} set {column} = ?2 where {key} = ?1");
+            database.execute(&update, [of, changed(text)]).unwrap();
+        }
     }
     drop(database);
     checkpoint(&data.join("engine.db"));
     let folders = ["workloads", "networks", "volumes"].map(|kind| data.join("records").join(kind));
     for file in folders.iter().flat_map(|folder| folder.read_dir().unwrap()).filter(|_| records) {
         let path = file.unwrap().path();
-        let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.replace(from, to)).unwrap();
+        std::fs::write(&path, changed(std::fs::read_to_string(&path).unwrap())).unwrap();
     }
+}
+
+/// What is left of it is a record all the same: of another workload, another network, another volume or image.
+#[test]
+fn a_flipped_bit_of_a_record_that_still_parses_is_noticed() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let script = "echo kept > /d/x; httpd -p 80 -h /d; exec sleep 1000";
+    let run = ["run", "-d", "--name", "cc", "--restart", "always", "-p", &publish, "-v", "data:/d", "-v", "/own"];
+    engine.docker([&run[..], &["busybox", "sh", "-c", script]].concat()).stdout();
+    let about = |engine: &Engine, what: &str| engine.docker(["inspect", "-f", what, "cc"]).stdout().trim().to_owned();
+    let (id, image) = (about(&engine, "{{.Id}}"), about(&engine, "{{.Image}}"));
+    let started = about(&engine, "{{.State.StartedAt}}");
+    let flipped = |text: &str| {
+        let last = text.chars().last().unwrap();
+        format!("{}{}", &text[..text.len() - 1], if last == '1' { '0' } else { '1' })
+    };
+    let volumes = engine.docker(["volume", "ls", "-q"]).stdout().to_owned();
+    let own = volumes.lines().find(|name| name.len() == 64).unwrap();
+    // What an engine without sums wrote has them after one start.
+    engine.crash();
+    exchange(&engine.data_root(), "nothing of this kind", "", true);
+    engine.come_back();
+    engine.crash();
+    let database = rusqlite::Connection::open(engine.data_root().join("engine.db")).unwrap();
+    let without =
+        "select count(*) from workloads where fixed not like '%,\"sum\":\"%' or moving not like '%,\"sum\":\"%'";
+    assert_eq!(database.query_row(without, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    drop(database);
+    // A copy that is damaged is made anew, and a byte that is no text costs its row alone.
+    let copy = engine.data_root().join("records/workloads").join(format!("{id}.fixed"));
+    let whole = std::fs::read(&copy).unwrap();
+    std::fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
+    engine.come_back();
+    assert_eq!(std::fs::read(&copy).unwrap(), whole);
+    engine.crash();
+    let database = rusqlite::Connection::open(engine.data_root().join("engine.db")).unwrap();
+    let mut bytes = whole.clone();
+    bytes[30] = 0xff;
+    database.execute("update workloads set fixed = cast(?1 as text)", [bytes]).unwrap();
+    drop(database);
+    checkpoint(&engine.data_root().join("engine.db"));
+    engine.come_back();
+    assert_eq!(std::fs::read_dir(engine.data_root().join("broken")).map_or(0, |all| all.count()), 0);
+    assert_eq!(about(&engine, "{{.State.StartedAt}}"), started, "{}", engine.daemon_log());
+    for (from, to) in [
+        (id.as_str(), flipped(&id)),
+        (image.as_str(), flipped(&image)),
+        (own, flipped(own)),
+        ("\"name\":\"data\"", "\"name\":\"date\"".to_owned()),
+        ("\"name\":\"bridge\"", "\"name\":\"rridge\"".to_owned()),
+        ("\"name\":\"host\"", "\"name\":\"hosd\"".to_owned()),
+    ] {
+        engine.crash();
+        exchange(&engine.data_root(), from, &to, false);
+        engine.come_back();
+        assert_eq!(engine.docker(["ps", "-aq", "--no-trunc"]).stdout().trim(), id, "{from}");
+        assert_eq!(about(&engine, "{{.State.StartedAt}}"), started, "{from}: {}", engine.daemon_log());
+        for kind in ["volume", "image"] {
+            engine.docker([kind, "prune", "-af"]).stdout();
+        }
+        assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), volumes, "{from}");
+        assert_eq!(engine.docker(["exec", "cc", "cat", "/d/x"]).stdout(), "kept\n", "{from}");
+        eventually("an answer", || client::tcp(port, "GET", "/x", "", b"").ok().filter(|answer| answer.status == 200));
+    }
+    engine.docker(["rm", "-f", "cc"]).stdout();
+    engine.crash();
+    engine.come_back();
+    assert_eq!(engine.docker(["ps", "-aq"]).stdout(), "");
+    engine.finish();
+}
+
+/// As after a downgrade: the engine makes these networks by itself, and what is on them stays on them.
+#[test]
+fn the_default_networks_that_cannot_be_read_are_as_they_were() {
+    let mut engine = Engine::start();
+    engine.load("busybox");
+    let port = free_port();
+    let publish = format!("{port}:80");
+    let script = "echo kept > /x; httpd -p 80 -h /; exec sleep 1000";
+    engine.docker(["run", "-d", "--name", "cc", "-p", &publish, "busybox", "sh", "-c", script]).stdout();
+    engine.docker(["create", "--name", "later", "busybox", "sleep", "1000"]).stdout();
+    engine.docker(["run", "-d", "--name", "hosted", "--network", "host", "busybox", "sleep", "1000"]).stdout();
+    let ids = |engine: &Engine| engine.docker(["network", "ls", "-q", "--no-trunc"]).stdout().to_owned();
+    let known = ids(&engine);
+    let address = |engine: &Engine, name: &str| {
+        let what = "{{.NetworkSettings.Networks.bridge.IPAddress}}";
+        engine.docker(["inspect", "-f", what, name]).stdout().trim().to_owned()
+    };
+    let mut had = address(&engine, "cc");
+    let serves = |engine: &Engine, had: &str| {
+        assert_eq!(ids(engine).lines().collect::<std::collections::BTreeSet<_>>(), known.lines().collect());
+        assert_eq!(address(engine, "cc"), had);
+        eventually("an answer", || client::tcp(port, "GET", "/x", "", b"").ok().filter(|answer| answer.status == 200));
+        engine.docker(["run", "--rm", "busybox", "ping", "-c", "1", "-W", "5", had]).stdout();
+    };
+    // Their addresses can be read, or those of who is on them alone.
+    for harm in [("\"attachable\":", "\"attachablf\":"), ("\"pools\":", "\"poolz\":")] {
+        engine.crash();
+        exchange(&engine.data_root(), harm.0, harm.1, true);
+        engine.come_back();
+        serves(&engine, &had);
+        for name in ["cc", "hosted"] {
+            engine.docker(["restart", "-t", "0", name]).stdout();
+        }
+        had = address(&engine, "cc");
+        engine.docker(["start", "later"]).stdout();
+        engine.docker(["stop", "-t", "0", "later"]).stdout();
+        engine.crash();
+        exchange(&engine.data_root(), harm.1, harm.0, true);
+        engine.come_back();
+        serves(&engine, &had);
+    }
+    engine.docker(["restart", "-t", "0", "cc", "hosted"]).stdout();
+    serves(&engine, &address(&engine, "cc"));
+    engine.finish();
 }
 
 #[test]
@@ -316,9 +453,11 @@ fn what_cannot_be_read_anywhere_runs_on_and_keeps_what_it_uses() {
     engine.load("busybox");
     engine.build_guest("probe", "probe");
     engine.docker(["network", "create", "mine"]).stdout();
+    let (port, files) = (free_port(), free_port());
+    let of_db = format!("{files}:80");
     let run = ["run", "-d", "--name", "db", "--restart", "always", "--network", "mine", "-v", "data:/d", "-v", "/own"];
-    engine.docker([&run[..], &["busybox", "sh", "-c", "echo kept > /d/x; exec sleep 1000"]].concat()).stdout();
-    let port = free_port();
+    let script = "echo kept > /d/x; httpd -p 80 -h /d; exec sleep 1000";
+    engine.docker([&run[..], &["-p", &of_db, "busybox", "sh", "-c", script]].concat()).stdout();
     let publish = format!("{port}:80");
     let run = ["run", "-d", "--name", "web", "--platform", "wasi/wasm", "--restart", "always", "-p", &publish, "probe"];
     engine.docker(run).stdout();
@@ -343,6 +482,10 @@ fn what_cannot_be_read_anywhere_runs_on_and_keeps_what_it_uses() {
         engine.docker(["network", "rm", "mine"]).fails(1, "has active endpoints");
         engine.docker(["image", "prune", "-af"]).stdout();
         assert_eq!(engine.docker(["volume", "ls", "-q"]).stdout(), volumes);
+        // What it publishes leads to it, and is nobody else's.
+        eventually("an answer", || client::tcp(files, "GET", "/x", "", b"").ok().filter(|answer| answer.status == 200));
+        eventually("an answer", || client::tcp(port, "GET", "/", "", b"").ok().filter(|answer| answer.status == 200));
+        engine.docker(["run", "--rm", "-p", &of_db, "busybox", "true"]).fails(125, "port is already allocated");
         assert_eq!(engine.docker(["images", "--format", "{{.Repository}}"]).stdout().lines().count(), 2);
     };
     let whole = |engine: &Engine| {
@@ -409,9 +552,12 @@ fn networks_and_volumes_that_cannot_be_read_stay_what_they_are() {
     let device = format!("device={}", disk.display());
     engine.docker(["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", &device, "disk"]).stdout();
     engine.docker(["network", "create", "--label", "of=test", "mine"]).stdout();
+    let port = free_port();
+    let publish = format!("{port}:80");
     let run = ["run", "-d", "--network", "mine", "--name"];
-    for options in [&["cc", "-v", "disk:/d"][..], &["peer"]] {
-        engine.docker([&run[..], options, &["busybox", "sleep", "1000"]].concat()).stdout();
+    for options in [&["cc", "-v", "disk:/d", "-p", &publish][..], &["peer"]] {
+        let script = "httpd -p 80 -h /etc; exec sleep 1000";
+        engine.docker([&run[..], options, &["busybox", "sh", "-c", script]].concat()).stdout();
     }
     let ping = |engine: &Engine| {
         engine.docker(["exec", "peer", "ping", "-c", "1", "-W", "5", "cc"]).stdout();
@@ -433,6 +579,15 @@ fn networks_and_volumes_that_cannot_be_read_stay_what_they_are() {
         engine.docker(["network", "rm", "mine"]).fails(1, "has active endpoints");
         if harm == 0 {
             engine.docker(["network", "create", "mine"]).fails(1, "already exists");
+            // Its members are on it as before, and can be put there again.
+            let answers = || client::tcp(port, "GET", "/hostname", "", b"").ok().filter(|answer| answer.status == 200);
+            eventually("an answer", answers);
+            engine.docker(["run", "--rm", "-p", &publish, "busybox", "true"]).fails(125, "port is already allocated");
+            ping(&engine);
+            engine.docker(["restart", "-t", "0", "cc", "peer"]).stdout();
+            eventually("an answer", answers);
+            ping(&engine);
+            engine.docker(["network", "prune", "-f"]).stdout();
         }
         if harm == 2 {
             engine.docker(["volume", "rm", "disk"]).fails(1, "cannot be read");

@@ -199,8 +199,8 @@ impl Engine {
         let handle = match self.registry().look_up(name)? {
             Found::Known(handle) => handle,
             Found::Unreadable(one) if how.force => {
-                let services = Arc::clone(self.services());
-                let removal = async move { purge::remove_unreadable(&services, &one).await };
+                let parts = Arc::clone(&self.parts);
+                let removal = async move { purge::remove_unreadable(&parts, &one).await };
                 return self.services().tasks.completed(removal).await;
             }
             Found::Unreadable(one) => return Err(one.refusal()),

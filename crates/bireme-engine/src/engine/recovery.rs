@@ -1,6 +1,6 @@
 //! The engine finds again what an earlier one left: what is remembered, what runs, what was cut short.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::actor::WorkloadActor;
 use crate::command::Command;
 use crate::container::{Handle, MutableState};
 use crate::dirs::{REMOVED, entries};
-use crate::network::{finds_names, named_networks};
+use crate::network::{self, finds_names, named_networks};
 use crate::record::Kind;
 use crate::restart;
 use crate::unreadable::Unreadable;
@@ -31,7 +31,7 @@ const RETAKEN_EACH: Duration = Duration::from_secs(2);
 impl Engine {
     pub(super) async fn recover(&self) -> Result<(), EngineError> {
         let mut keep = Keep::default();
-        let (networks, mut unread) = self.services().store.networks()?;
+        let (networks, unread) = self.services().store.networks()?;
         for network in networks {
             let (id, name) = (network.id.clone(), network.name.clone());
             match self.parts.networks.adopt(network) {
@@ -41,31 +41,56 @@ impl Engine {
                 }
             }
         }
-        // These are made anew.
-        unread.retain(|(_, name)| !crate::network::is_predefined(name));
-        self.parts.networks.note_unreadable(&unread);
-        keep.untouched_networks = unread.into_iter().map(|(id, _)| id).collect();
         let mut found = Vec::new();
         let (workloads, unreadable) = self.services().store.workloads::<Config, MutableState>()?;
         let mut workloads: Vec<_> =
             workloads.into_iter().map(|(name, config, mutable)| (name, config, mutable, None)).collect();
-        let mut held = Vec::new();
+        let (mut unknown, mut held) = (Vec::new(), Vec::new());
         for one in unreadable {
-            if let Ok(config) = serde_json::from_str::<Config>(&one.config) {
-                let mutable = MutableState::as_far_as_it_goes(&one.mutable);
+            let mutable = MutableState::as_far_as_it_goes(&one.mutable);
+            if one.known
+                && let Ok(config) = serde_json::from_str::<Config>(&one.config)
+            {
                 // Some of its places may be of a form that is not known here.
                 keep.untouched
                     .extend(self.services().executor(config.spec.kind).map(|executor| executor.sandbox(&config.spec)));
                 held.extend(one.addresses());
                 workloads.push((one.name.clone(), config, mutable, Some(one.why.clone())));
-                self.registry().unreadable().add(Unreadable { known: true, ..one });
-                continue;
+                self.registry().unreadable().add(one);
+            } else {
+                unknown.push((Unreadable { known: false, ..one }, mutable));
             }
-            // Where its processes live, and what they have there.
-            keep.untouched.extend(WorkloadId::parse(&one.id).ok().map(|id| SandboxId::from(&id)));
-            keep.untouched.extend(one.app().and_then(|app| SandboxId::parse(&format!("app-{app}")).ok()));
-            held.extend(one.addresses());
+        }
+        let states = workloads.iter().map(|(_, _, mutable, _)| mutable).chain(unknown.iter().map(|(_, state)| state));
+        let endpoints: Vec<_> = states.flat_map(|state| state.endpoints.clone()).collect();
+        // Workloads are on them: they are as they were as far as can be known, and what is recorded of them stays.
+        let mut anew = BTreeMap::new();
+        for one in unread {
+            let taken_up = self.parts.networks.adopt_damaged(&one, &endpoints);
+            let predefined = network::is_predefined(&one.name);
+            if !predefined {
+                self.parts.networks.note_unreadable(&one);
+            }
+            match taken_up {
+                Some(spec) => keep.networks.extend(spec),
+                None if predefined => drop(anew.insert(one.name, one.key)),
+                None => keep.untouched_networks.push(one.key),
+            }
+        }
+        for (one, state) in unknown {
             self.registry().adopt_name(&one.name, &one.id);
+            // Where its processes live, and what they have there.
+            let own = WorkloadId::parse(&one.id).ok().map(|id| SandboxId::from(&id));
+            let of_app = one.app().and_then(|app| SandboxId::parse(&format!("app-{app}")).ok());
+            keep.untouched.extend(own.iter().chain(&of_app).cloned());
+            held.extend(one.addresses());
+            let executor = one.kind().and_then(|kind| self.services().executor(kind));
+            let listens = executor.is_some_and(|executor| executor.takes_listeners());
+            if let Some(sandbox) = if listens { of_app.or(own) } else { own } {
+                let kept = self.parts.networks.adopt_unreadable(&one, &sandbox, &state, listens).await;
+                keep.endpoints.extend(kept.0);
+                keep.forwards.extend(kept.1);
+            }
             self.registry().unreadable().add(one);
         }
         for (name, config, mut mutable, why) in workloads {
@@ -133,7 +158,7 @@ impl Engine {
             }
         }
         self.services().net().warn_of_firewalls().await;
-        self.parts.networks.make_default().await?;
+        self.parts.networks.make_default(&anew).await?;
         for (handle, _, _, mutable) in &found {
             if !mutable.state.status.is_alive() || !finds_names(&mutable.endpoints) {
                 continue;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bireme_core::spec::{NetworkMode, WorkloadSpec};
-use bireme_core::{Listener, NamedNetwork, NetworkPlace, SandboxId};
+use bireme_core::{Listener, NamedNetwork, NetworkPlace, SandboxId, WorkloadId};
 use bireme_net::NetworkId;
 use ipnet::IpNet;
 
@@ -191,6 +191,13 @@ impl Networks {
         endpoint: &mut Endpoint,
     ) -> Result<(), EngineError> {
         self.make_left_out(&endpoint.network).await?;
+        // The engine makes this network by itself: it may have been made anew.
+        if endpoint.network_name == DEFAULT
+            && !self.list().contains_key(&endpoint.network)
+            && let Ok(network) = self.get(DEFAULT)
+        {
+            endpoint.network = network.id;
+        }
         let request = {
             let mut list = self.list();
             let bridge = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()).ok_or_else(|| {
@@ -252,7 +259,7 @@ impl Networks {
         let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
             tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
         };
-        self.close_ports(handle).await;
+        self.close_ports(handle.id()).await;
         if let Err(error) = self.services.net().unpublish(handle.id()).await {
             report("published ports", &error);
         }
@@ -312,6 +319,16 @@ impl Networks {
         id: &SandboxId,
         endpoint: &mut Endpoint,
     ) -> Result<(), EngineError> {
+        if endpoint.ipv4.is_none() && endpoint.ipv6.is_none() {
+            return Ok(());
+        }
+        let detached = self.release_endpoint(handle.id(), id, endpoint).await;
+        self.emit_endpoint("disconnect", &endpoint.network, handle);
+        detached
+    }
+
+    /// Takes an endpoint off its network, and gives its addresses back, whether or not that fails.
+    async fn release_endpoint(&self, owner: &str, id: &SandboxId, endpoint: &mut Endpoint) -> Result<(), EngineError> {
         let addresses = addresses_of(endpoint);
         if addresses.is_empty() {
             return Ok(());
@@ -325,7 +342,7 @@ impl Networks {
             default_route: false,
             routes: false,
             name: None,
-            owner: handle.id().to_owned(),
+            owner: owner.to_owned(),
         };
         let detached = self.services.net().detach(&request).await;
         if let Some(bridge) = self.list().get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()) {
@@ -346,8 +363,36 @@ impl Networks {
         endpoint.ipv6_gateway = None;
         endpoint.mac = None;
         endpoint.endpoint_id = String::new();
-        self.emit_endpoint("disconnect", &endpoint.network, handle);
         Ok(detached?)
+    }
+
+    /// Gives back everything of the network that a workload had of which nothing is known but its state.
+    pub(crate) async fn detach_unreadable(&self, id: &WorkloadId, state: &mut MutableState) {
+        let owner = id.as_str();
+        let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
+            tracing::warn!(workload.id = owner, what, error, "something of the network could not be given back");
+        };
+        self.close_ports(owner).await;
+        if let Err(error) = self.services.net().unpublish(owner).await {
+            report("published ports", &error);
+        }
+        let known: Vec<_> = self.sandboxes.lock().iter().map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
+        for (id, entry) in known {
+            let mut sandbox = entry.lock().await;
+            if !sandbox.members.remove(owner) {
+                continue;
+            }
+            for endpoint in &mut state.endpoints {
+                if let Err(error) = self.release_endpoint(owner, &id, endpoint).await {
+                    report(&endpoint.network_name, &error);
+                }
+            }
+            if sandbox.members.is_empty()
+                && let Err(error) = self.services.net().remove_sandbox(&id).await
+            {
+                report("network namespace", &error);
+            }
+        }
     }
 
     pub(crate) async fn connect_endpoint(

@@ -36,11 +36,13 @@ use self::names::{Naming, reverse_name};
 pub(crate) use self::names::{finds_names, named_networks};
 use self::ports::SharedPort;
 use self::spec::bridge;
-pub(crate) use self::spec::is_predefined;
+pub(crate) use self::spec::{as_far_as_it_goes, is_predefined};
 use crate::EngineError;
 use crate::container::{Handle, MutableState};
 use crate::name_table::NameTable;
 use crate::services::Services;
+use crate::state_store::Unread;
+use crate::unreadable::Unreadable;
 use crate::view::{Endpoint, Network};
 
 /// The networks that exist, and who stands where.
@@ -83,6 +85,15 @@ impl Bridge {
             }
         }
     }
+}
+
+/// Where a workload is that runs on.
+struct Place<'a> {
+    owner: &'a str,
+    name: &'a str,
+    sandbox: &'a SandboxId,
+    routes: bool,
+    listens: bool,
 }
 
 #[derive(Default)]
@@ -137,9 +148,21 @@ impl Networks {
         error.map_or(Ok(spec), Err)
     }
 
-    /// Notes those whose records cannot be read: their names stay taken.
-    pub(crate) fn note_unreadable(&self, all: &[(String, String)]) {
-        self.unreadable.lock().extend(all.iter().cloned());
+    /// Takes up one whose record cannot be read, as far as that can be, or as far as who is on it tells; `None` where that makes
+    /// no network.
+    pub(crate) fn adopt_damaged(&self, record: &Unread, endpoints: &[Endpoint]) -> Option<Option<NetworkSpec>> {
+        for network in as_far_as_it_goes(record, endpoints) {
+            if let Ok(spec) = self.adopt(network) {
+                return Some(spec);
+            }
+            self.list().remove(&record.key);
+        }
+        None
+    }
+
+    /// Notes one whose record cannot be read: its name stays taken, and no prune takes it.
+    pub(crate) fn note_unreadable(&self, one: &Unread) {
+        self.unreadable.lock().insert(one.key.clone(), one.name.clone());
     }
 
     /// Notes that a network could not be made, and why.
@@ -162,8 +185,33 @@ impl Networks {
 
     /// Takes up the place of a workload that runs on: its addresses and ports are in use.
     pub(crate) async fn adopt_place(&self, handle: &Handle, mutable: &MutableState) -> Vec<bireme_net::Endpoint> {
-        let sandbox_id = handle.executor.sandbox(&handle.config.spec);
-        let sandbox = self.sandbox(&sandbox_id);
+        let place = Place {
+            owner: handle.id(),
+            name: &handle.view().name,
+            sandbox: &handle.executor.sandbox(&handle.config.spec),
+            routes: administers_network(&handle.config.spec),
+            listens: handle.executor.takes_listeners(),
+        };
+        self.take_up(&place, mutable).await
+    }
+
+    /// The same of one of which nothing is known but its state, in a `sandbox` that is its own as far as can be known; with
+    /// its forwards. One that `listens` was handed its sockets.
+    pub(crate) async fn adopt_unreadable(
+        &self,
+        one: &Unreadable,
+        sandbox: &SandboxId,
+        state: &MutableState,
+        listens: bool,
+    ) -> (Vec<bireme_net::Endpoint>, Vec<bireme_net::Forward>) {
+        let place = Place { owner: &one.id, name: &one.name, sandbox, routes: false, listens };
+        let endpoints = self.take_up(&place, state).await;
+        let forwards = if listens { Vec::new() } else { self.forwards(&one.id, state) };
+        (endpoints, forwards)
+    }
+
+    async fn take_up(&self, place: &Place<'_>, mutable: &MutableState) -> Vec<bireme_net::Endpoint> {
+        let sandbox = self.sandbox(place.sandbox);
         let mut sandbox = sandbox.lock().await;
         let mut kept = Vec::new();
         let mut list = self.list();
@@ -178,22 +226,22 @@ impl Networks {
             bridge.take_addresses(endpoint);
             let default_route = wants_way_out(&mut sandbox, bridge);
             kept.push(bireme_net::Endpoint {
-                sandbox: sandbox_id.clone(),
+                sandbox: place.sandbox.clone(),
                 network: bridge.spec.id.clone(),
                 addresses,
                 mac: endpoint.mac.as_deref().and_then(|mac| parse_mac(mac).ok()),
                 default_route,
-                routes: administers_network(&handle.config.spec),
-                name: reverse_name(&handle.view().name, endpoint),
-                owner: handle.id().to_owned(),
+                routes: place.routes,
+                name: reverse_name(place.name, endpoint),
+                owner: place.owner.to_owned(),
             });
         }
-        sandbox.members.insert(handle.id().to_owned());
-        if handle.executor.takes_listeners() {
+        sandbox.members.insert(place.owner.to_owned());
+        if place.listens {
             for port in &mutable.ports {
                 let shared =
-                    SharedPort { sandbox: sandbox_id.clone(), socket: None, users: HashSet::new(), told: true };
-                self.ports().entry(port.host).or_insert(shared).users.insert(handle.id().to_owned());
+                    SharedPort { sandbox: place.sandbox.clone(), socket: None, users: HashSet::new(), told: true };
+                self.ports().entry(port.host).or_insert(shared).users.insert(place.owner.to_owned());
             }
         }
         kept

@@ -220,10 +220,10 @@ impl Networks {
         Ok(listeners)
     }
 
-    pub(super) async fn close_ports(&self, handle: &Handle) {
+    pub(super) async fn close_ports(&self, owner: &str) {
         let mut closed = Vec::new();
         self.ports().retain(|host, shared| {
-            shared.users.remove(handle.id());
+            shared.users.remove(owner);
             if shared.users.is_empty() && shared.told {
                 closed.push(host.port());
             }
@@ -232,7 +232,7 @@ impl Networks {
         if !closed.is_empty()
             && let Err(error) = self.services.net().take_back(&closed).await
         {
-            tracing::warn!(workload.id = handle.id(), %error, "ports stay closed to internal networks");
+            tracing::warn!(workload.id = owner, %error, "ports stay closed to internal networks");
         }
     }
 
@@ -348,14 +348,15 @@ impl Networks {
 
     /// The forwards of a workload that runs on, for the network to take up again.
     pub(crate) fn forwards_of(&self, handle: &Handle, mutable: &MutableState) -> Vec<Forward> {
-        if handle.executor.takes_listeners() {
-            return Vec::new();
-        }
+        if handle.executor.takes_listeners() { Vec::new() } else { self.forwards(handle.id(), mutable) }
+    }
+
+    pub(super) fn forwards(&self, owner: &str, mutable: &MutableState) -> Vec<Forward> {
         let Some(endpoint) = ingress_endpoint(self, &mutable.endpoints) else { return Vec::new() };
         let Ok(network) = NetworkId::parse(&endpoint.network) else { return Vec::new() };
         let forward = |port: &PublishedPort| {
             Some(Forward {
-                owner: handle.id().to_owned(),
+                owner: owner.to_owned(),
                 protocol: port.container.protocol,
                 host: port.host,
                 target: SocketAddr::new(target(endpoint, port.host.ip())?, port.container.number),

@@ -21,16 +21,17 @@ use crate::{EngineError, error, names};
 const MOST_CHOICES: usize = 8;
 
 impl Networks {
-    /// Makes the networks that always exist.
-    pub(crate) async fn make_default(&self) -> Result<(), EngineError> {
+    /// Makes the networks that always exist, with the IDs that they had by their names.
+    pub(crate) async fn make_default(&self, ids: &BTreeMap<String, String>) -> Result<(), EngineError> {
         let missing = |name: &str| self.get(name).is_err();
         if missing(DEFAULT) {
-            self.make_network(CreateNetwork { name: DEFAULT.to_owned(), ..CreateNetwork::default() }).await?;
+            let request = CreateNetwork { name: DEFAULT.to_owned(), ..CreateNetwork::default() };
+            self.make_network(request, ids.get(DEFAULT)).await?;
         }
         for (name, driver) in [("host", "host"), ("none", "null")] {
             if missing(name) {
                 let network = Network {
-                    id: names::random_hex(),
+                    id: ids.get(name).cloned().unwrap_or_else(names::random_hex),
                     name: name.to_owned(),
                     driver: driver.to_owned(),
                     created: now_nanos(),
@@ -85,22 +86,26 @@ impl Networks {
             .tasks
             .completed(async move {
                 let _one_at_a_time = networks.making.lock().await;
-                let network = networks.make_network(request).await?;
+                let network = networks.make_network(request, None).await?;
                 networks.emit_network("create", &network, None);
                 Ok(network)
             })
             .await
     }
 
-    pub(super) async fn make_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
+    pub(super) async fn make_network(
+        &self,
+        request: CreateNetwork,
+        id: Option<&String>,
+    ) -> Result<Network, EngineError> {
         for _ in 1..MOST_CHOICES {
-            if let Some(network) = self.try_network(request.clone(), false).await? {
+            if let Some(network) = self.try_network(request.clone(), id, false).await? {
                 return Ok(network);
             }
             // Whoever chose the same looks for another one now, too.
             tokio::time::sleep(Duration::from_millis(rand::random_range(0..100))).await;
         }
-        let made = self.try_network(request, true).await?;
+        let made = self.try_network(request, id, true).await?;
         made.ok_or_else(|| EngineError::conflict("no subnet is free: name one"))
     }
 
@@ -109,6 +114,7 @@ impl Networks {
     pub(super) async fn try_network(
         &self,
         mut request: CreateNetwork,
+        id: Option<&String>,
         last: bool,
     ) -> Result<Option<Network>, EngineError> {
         // As in Docker, all else may be a name.
@@ -141,7 +147,7 @@ impl Networks {
                         .chain(keep)
                         .collect();
             }
-            let id = names::random_hex();
+            let id = id.cloned().unwrap_or_else(names::random_hex);
             let has_v6 = request.pools.iter().filter_map(|p| p.subnet.as_ref()).any(|s| s.contains(':'));
             if request.ipv6 && !has_v6 {
                 request.pools.push(PoolRequest { subnet: Some(unique_local(&id)), ..PoolRequest::default() });
@@ -280,8 +286,7 @@ impl Networks {
         Ok(())
     }
 
-    /// Forgets a network of which nothing is known but ID and name. What there is of it in the kernel goes when the engine is
-    /// started next.
+    /// Forgets a network whose record cannot be read.
     pub(super) async fn remove_unreadable(&self, id: &str, name: &str) -> Result<(), EngineError> {
         let on_it = |handle: &Arc<Handle>| handle.view().endpoints.iter().any(|endpoint| endpoint.network == id);
         if self.services.registry.handles().iter().any(on_it)
@@ -291,8 +296,14 @@ impl Networks {
                 message: format!("error while removing network: network {name} id {id} has active endpoints"),
             });
         }
+        if let Ok(id) = NetworkId::parse(id) {
+            self.services.net().remove_network(&id).await?;
+        }
         self.services.store.delete_network(id).await?;
         self.unreadable.lock().remove(id);
+        if self.list().remove(id).is_some() {
+            self.forget_names(id).await;
+        }
         Ok(())
     }
 
@@ -308,10 +319,10 @@ impl Networks {
         let mut removed = Vec::new();
         let mut staying = Vec::new();
         for network in self.all() {
-            let predefined = is_predefined(&network.name);
+            let kept = is_predefined(&network.name) || self.unreadable.lock().contains_key(&network.id);
             let used =
                 used.contains(&network.id) || !self.services.registry.unreadable().mentioning(&network.id).is_empty();
-            if !predefined && !used && wanted(&network) {
+            if !kept && !used && wanted(&network) {
                 match self.remove(&network.id).await {
                     Ok(()) => removed.push(network.name),
                     // Gone, or taken meanwhile.

@@ -14,14 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 
-use super::http::HEAD_SIZE;
 use super::share::Share;
-
-/// Bytes of a connection at most: what is read of a request that is not whole, with its task and what is written.
-const OF_CONNECTION: u64 = HEAD_SIZE as u64 + (8 << 10);
-/// Connections at least, so that a small component has clients: what they hold fits between what the process allows
-/// itself and what the kernel allows it.
-const LEAST: usize = 1024;
 
 static CONNECTIONS: Semaphore = Semaphore::const_new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
@@ -35,8 +28,8 @@ pub(crate) fn allow(workloads: u64) {
 }
 
 fn most(workloads: u64, machine: u64, by_descriptors: usize) -> usize {
-    let by_memory = memory::soft(workloads, machine) / 4 / OF_CONNECTION;
-    by_descriptors.min(usize::try_from(by_memory).unwrap_or(usize::MAX).max(LEAST))
+    let by_memory = memory::clients(workloads, machine) / memory::CONNECTION;
+    by_descriptors.min(usize::try_from(by_memory).unwrap_or(usize::MAX))
 }
 
 /// Waits until one more connection may be accepted.
@@ -109,8 +102,12 @@ pub(crate) fn served() -> Option<Served> {
         .ok()
 }
 
-/// Closes some of those connections that no instance works for, the oldest first. Answers how many.
-pub(crate) fn shed() -> usize {
+/// Bytes that a connection holds which is worth closing.
+const HELD: u64 = 64 << 10;
+
+/// Closes some of those connections that no instance works for, the oldest first: a quarter of them, or as many as may hold
+/// `excess` bytes. Answers how many.
+pub(crate) fn shed(excess: u64) -> usize {
     let all = ALL.lock();
     let mut idle: Vec<(u64, &AbortHandle)> = all
         .iter()
@@ -118,7 +115,8 @@ pub(crate) fn shed() -> usize {
         .map(|(number, (_, task))| (*number, task))
         .collect();
     idle.sort_unstable_by_key(|(number, _)| *number);
-    idle.truncate((idle.len() / 4).max(16));
+    let enough = usize::try_from(excess / HELD).unwrap_or(usize::MAX);
+    idle.truncate((idle.len() / 4).max(16).max(enough));
     idle.iter().for_each(|(_, task)| task.abort());
     idle.len()
 }
@@ -143,14 +141,14 @@ mod tests {
         tokio::task::yield_now().await;
         let mut closed = 0;
         while ALL.lock().len() > 1 {
-            closed += shed();
+            closed += shed(0);
             tokio::task::yield_now().await;
         }
         assert_eq!(closed, 20);
         for end in idle {
             assert!(end.await.is_err());
         }
-        assert_eq!(shed(), 0);
+        assert_eq!(shed(1 << 30), 0);
         assert!(busy.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty));
     }
 
@@ -158,15 +156,15 @@ mod tests {
     fn connections_take_a_quarter_of_what_the_process_may_have() {
         let machine = 64 << 30;
         let of = |limit, instances| most(memory::of_workload(limit, instances), machine, 16_384);
-        assert_eq!(of(16 << 20, 2), LEAST, "a small component");
-        assert!((2000..3000).contains(&of(64 << 20, 8)), "{}", of(64 << 20, 8));
+        assert_eq!(of(16 << 20, 2), 1024, "a small component");
+        assert!((1500..2500).contains(&of(64 << 20, 16)), "{}", of(64 << 20, 16));
         assert_eq!(of(256 << 20, 1000), 16_384);
         assert_eq!(most(u64::MAX, machine, 64), 64, "few descriptors");
-        // The least there are do not reach what the kernel allows, beside the process itself and its instances.
-        for (limit, instances) in [(1 << 20, 1), (4 << 20, 1), (16 << 20, 2)] {
+        // What they hold does not reach what the kernel allows, beside the process itself and its instances.
+        for (limit, instances) in [(1 << 20, 1), (4 << 20, 1), (16 << 20, 2), (64 << 20, 16)] {
+            let held = of(limit, instances) as u64 * memory::CONNECTION;
             let workloads = memory::of_workload(limit, instances);
-            let held = LEAST as u64 * OF_CONNECTION;
-            assert!(workloads + memory::BASE / 2 + held < memory::hard(workloads, machine), "{limit} {instances}");
+            assert!(workloads + memory::BASE + held < memory::hard(workloads, machine), "{limit} {instances}");
         }
     }
 }

@@ -29,7 +29,8 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
             None => {
                 invocation.outcome = Outcome::Failed;
                 let reason = crate::trigger::reason(&invocation.account, &error);
-                component.log.note(&format!("bireme: {} failed: {reason}", component.name()));
+                let text = format!("bireme: {} failed: {reason}", component.name());
+                component.log.note_surely(&text).await;
                 if invocation.account.was_refused() {
                     // As a Linux process that the kernel ended at its limit.
                     Exit { oom_killed: true, ..exit(137, None) }
@@ -42,25 +43,24 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         Err(Cut::CpuTime) => {
             invocation.outcome = Outcome::TimedOut;
             let limit = component.spec.bireme.cpu_time.unwrap_or_default();
-            component.log.note(&format!(
-                "bireme: {} used more processor time than bireme.cpu-time={limit:?} allows and was ended",
-                component.name()
-            ));
+            let name = component.name();
+            let text =
+                format!("bireme: {name} used more processor time than bireme.cpu-time={limit:?} allows and was ended");
+            component.log.note_surely(&text).await;
             // As a Linux process that SIGXCPU ended.
             exit(152, None)
         }
         Err(Cut::Timeout) => {
             invocation.outcome = Outcome::TimedOut;
             let limit = limit.unwrap_or_default();
-            component
-                .log
-                .note(&format!("bireme: {} took longer than bireme.timeout={limit:?} and was ended", component.name()));
+            let text = format!("bireme: {} took longer than bireme.timeout={limit:?} and was ended", component.name());
+            component.log.note_surely(&text).await;
             // As timeout(1) has it.
             exit(124, None)
         }
         Err(Cut::Memory) => {
             invocation.outcome = Outcome::Failed;
-            component.log.note(&format!("bireme: {}: {}", component.spec.name, super::ENDED_FOR_MEMORY));
+            component.log.note_surely(&format!("bireme: {}: {}", component.spec.name, super::ENDED_FOR_MEMORY)).await;
             Exit { oom_killed: true, ..exit(137, None) }
         }
         Err(Cut::Broken) => {

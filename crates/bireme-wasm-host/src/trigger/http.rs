@@ -30,6 +30,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::Program;
 use super::clients;
+use super::socket::ClientSocket;
 use crate::account::Account;
 use crate::component::{Component, Cut, Guarded, Invocation, Outcome, Refused};
 use crate::guest::Guest;
@@ -37,11 +38,9 @@ use crate::guest::Guest;
 /// Longest time a client may take to send the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Most bytes of the head of a request. The connection's buffer may come to be larger, so that what is in it is counted too.
-pub(super) const HEAD_SIZE: usize = 64 << 10;
+const HEAD_SIZE: usize = 64 << 10;
 /// Most fields of a request.
 const MAX_HEADERS: usize = 128;
-/// How long a client may leave an answer unread, in milliseconds. The kernel ends the connection then.
-const UNREAD: u32 = 60_000;
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
 
@@ -216,8 +215,6 @@ pub(crate) async fn listen(listener: TcpListener, site: Arc<Site>) {
 }
 
 async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
-    let _ = stream.set_nodelay(true);
-    let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD);
     let client = Client { address: HeaderValue::from_str(&peer.to_string()).ok() };
     let known = parking_lot::Mutex::new(site.table());
     let service = service_fn(|request: Request<Incoming>| {
@@ -244,22 +241,22 @@ async fn connection(stream: TcpStream, peer: SocketAddr, site: Arc<Site>) {
             })
         }
     });
-    let mut serving = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIME)
-            .max_buf_size(HEAD_SIZE)
-            .max_headers(MAX_HEADERS)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let mut serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_SIZE)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(ClientSocket::new(stream)), service);
     // Errors here are the client's: it went away or sent what is not HTTP, which hyper has answered.
     tokio::select! {
-        _ = serving.as_mut() => {}
+        _ = &mut serving => {}
         () = site.closed.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            let _ = serving.await;
+            Pin::new(&mut serving).graceful_shutdown();
+            let _ = (&mut serving).await;
         }
     }
+    // Its place is nobody else's while the kernel holds something of it.
+    serving.into_parts().io.into_inner().sent().await;
 }
 
 struct Client {
@@ -344,18 +341,22 @@ async fn route(
         };
         return answer(StatusCode::NOT_FOUND, text);
     };
-    if host.is_empty() && request.uri().authority().is_none() {
-        if request.headers().contains_key(HOST) {
-            return answer(StatusCode::BAD_REQUEST, "the Host header is not text".to_owned());
-        }
-        let headers = path_headers(served, client, "localhost", request.uri(), &captures);
-        let _ = request.headers_mut().try_insert(HOST, HeaderValue::from_static("localhost"));
-        set_path_headers(request.headers_mut(), headers);
-    } else {
-        let headers = path_headers(served, client, host, request.uri(), &captures);
-        set_path_headers(request.headers_mut(), headers);
+    let named = !host.is_empty() || request.uri().authority().is_some();
+    if !named && request.headers().contains_key(HOST) {
+        return answer(StatusCode::BAD_REQUEST, "the Host header is not text".to_owned());
     }
-    serve(&served.component, request, depth).await
+    // Before anything of it is copied: requests that wait hold no more than came.
+    let what = called(request.method(), request.uri().path());
+    let invocation = match admit(&served.component, &what).await {
+        Ok(invocation) => invocation,
+        Err(refusal) => return *refusal,
+    };
+    let headers = path_headers(served, client, if named { host } else { "localhost" }, request.uri(), &captures);
+    if !named {
+        let _ = request.headers_mut().try_insert(HOST, HeaderValue::from_static("localhost"));
+    }
+    set_path_headers(request.headers_mut(), headers);
+    serve(invocation, what, request, depth).await
 }
 
 const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
@@ -418,24 +419,26 @@ pub(crate) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
     response
 }
 
-/// Has a fresh instance of `component` answer `request`. `depth` counts the components it has been through before.
-pub(crate) async fn serve(component: &Arc<Component>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
-    let what = called(request.method(), request.uri().path());
-    let invocation = match component.admit(Arc::clone(&what)).await {
+/// Waits for a place for one more instance of `component`; otherwise what is to be answered.
+async fn admit(component: &Arc<Component>, what: &Arc<str>) -> Result<Invocation, Box<Response<WasiBody>>> {
+    let refusal = match component.admit(Arc::clone(what)).await {
         Ok(mut invocation) => {
             invocation.served = clients::served();
-            invocation
+            return Ok(invocation);
         }
         Err(Refused::Busy) => {
-            component.note_busy(&what);
+            component.note_busy(what);
             let name = component.name();
-            let text = format!("{name} has no free instance: raise bireme.instances or try again later");
-            return answer(StatusCode::SERVICE_UNAVAILABLE, text);
+            format!("{name} has no free instance: raise bireme.instances or try again later")
         }
-        Err(Refused::Stopping) => {
-            return answer(StatusCode::SERVICE_UNAVAILABLE, format!("{} is being stopped", component.name()));
-        }
+        Err(Refused::Stopping) => format!("{} is being stopped", component.name()),
     };
+    Err(Box::new(answer(StatusCode::SERVICE_UNAVAILABLE, refusal)))
+}
+
+/// Has a fresh instance answer `request`, which is called `what`. `depth` counts the components it has been through before.
+async fn serve(invocation: Invocation, what: Arc<str>, request: Request<WasiBody>, depth: u32) -> Response<WasiBody> {
+    let component = &Arc::clone(&invocation.component);
     let head = request.method() == Method::HEAD;
     let (sender, response) = oneshot::channel();
     let instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));

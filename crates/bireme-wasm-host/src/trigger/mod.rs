@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod http;
 pub(crate) mod redis;
 mod share;
+pub(crate) mod socket;
 
 use bireme_wasm::protocol::Trigger;
 use wasmtime::component::InstancePre;

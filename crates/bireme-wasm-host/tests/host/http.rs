@@ -845,6 +845,16 @@ async fn half_a_head_of_many_clients_ends_no_host() {
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
     drop(clients);
     until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
+    // Long paths, which reach a component in further fields.
+    let path = "p".repeat(60_000);
+    let clients = waiting_clients(probe.address, &format!("GET /sleep?20000&{path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for mut stream in &clients {
+        let _ = stream.write(half.as_bytes());
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the kernel ended the host");
+    drop(clients);
+    until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
     // The same with bodies that nobody reads: the kernel holds those, and may count them to the host.
     let posted = format!("POST /sleep?20000 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n{fields}\r\n");
     let clients = waiting_clients(probe.address, &posted);
@@ -867,6 +877,39 @@ async fn half_a_head_of_many_clients_ends_no_host() {
     );
     let (said, _) = raw(probe.address, &text);
     assert_eq!(said.matches("HTTP/1.1 200").count(), 2, "{said}");
+    probe.workload.delete().await.unwrap();
+}
+
+/// The kernel holds what a client has not read of its last answer, beside all connections that may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_reads_count_as_connections() {
+    let rig = Rig::new();
+    let mut spec = rig.spec("small", &[("bireme.instances", "4")]);
+    spec.resources.memory = Some(6 << 20);
+    let probe = rig.run(spec, "probe").await;
+    assert_eq!(probe.get("/").status, 200);
+    let ask = b"GET /big?60000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let clients: Vec<TcpStream> = (0..900)
+        .filter_map(|_| {
+            // Room for little, so that the rest stays where it was sent from.
+            let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+            let socket = socket.unwrap();
+            rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+            rustix::net::connect(&socket, &probe.address).ok()?;
+            let mut stream = TcpStream::from(socket);
+            stream.write_all(ask).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            // Those beyond what one client may have are closed.
+            (stream.read(&mut [0; 16]).ok()? > 0).then_some(stream)
+        })
+        .collect();
+    assert!((400..=512).contains(&clients.len()), "{}", clients.len());
+    // Whoever reads late has all of it; and the places of who leaves are free again.
+    let mut late = clients.into_iter().next().unwrap();
+    let mut rest = Vec::new();
+    late.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() > 59_000, "{}", rest.len());
+    until("an answer to others", || try_get(probe.address, "/").is_ok_and(|answer| answer.status == 200));
     probe.workload.delete().await.unwrap();
 }
 
