@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to watch")]
 
+mod circles;
 mod debian;
 mod steps;
 mod task_bench;

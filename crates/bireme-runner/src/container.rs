@@ -178,8 +178,7 @@ fn build(
             .map_err(|error| failed("cannot get the terminal", error))?;
         let _ = fs::remove_file("console.sock");
         if let Some((columns, rows)) = config.spec.console_size {
-            crate::exec::resize(&master, columns, rows)
-                .map_err(|error| failed("cannot set the terminal's size", error))?;
+            resize(&master, columns, rows).map_err(|error| failed("cannot set the terminal's size", error))?;
         }
         own_terminal(&master, user.uid).map_err(|error| failed("cannot set up the terminal", error))?;
         streams.terminal = Some(master);
@@ -323,4 +322,10 @@ pub(crate) fn remove_files(run_dir: &Path) {
         let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
         let _ = fs::remove_dir(&mounted);
     }
+}
+
+/// Sets the size of a terminal.
+pub(crate) fn resize(terminal: &OwnedFd, columns: u16, rows: u16) -> io::Result<()> {
+    let size = rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

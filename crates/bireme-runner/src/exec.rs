@@ -354,7 +354,7 @@ impl Joining<'_> {
             rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::fs::fchown(&slave, owner, None)?;
         if let Some((columns, rows)) = self.exec.size {
-            resize(&master, columns, rows)?;
+            container::resize(&master, columns, rows)?;
         }
         rustix::io::ioctl_fionbio(&master, true)?;
         rustix::stdio::dup2_stdin(&slave)?;
@@ -394,10 +394,4 @@ fn chdir_failed(cwd: &str, error: rustix::io::Errno) -> Failure {
     let why = io::Error::from(error);
     Failure::new(ErrorKind::Invalid, format!("chdir to cwd ({cwd:?}) failed: {why}; choose a folder of the container"))
         .with_exit_code(code)
-}
-
-/// Sets the size of a terminal.
-pub(crate) fn resize(terminal: &OwnedFd, columns: u16, rows: u16) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

@@ -731,7 +731,7 @@ impl<'a> Server<'a> {
         let terminal = self.processes.get(&key).and_then(|process| process.streams.terminal.as_ref());
         let terminal = terminal
             .ok_or_else(|| Failure::new(ErrorKind::Conflict, "it has no terminal, or has ended: nothing to resize"))?;
-        exec::resize(terminal, columns, rows)
+        container::resize(terminal, columns, rows)
             .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot resize the terminal: {error}")))
     }
 

@@ -23,6 +23,10 @@ impl Context {
 
     /// Starts the engine when nobody named one and none answers.
     pub async fn ensure_engine(&self) -> anyhow::Result<()> {
-        if self.settings.host_origin == Origin::Default { crate::daemon::ensure(self).await } else { Ok(()) }
+        if self.settings.host_origin == Origin::Default {
+            crate::daemon::ensure(&self.client, &self.printer).await
+        } else {
+            Ok(())
+        }
     }
 }

@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bireme_api::{ClientError, Host};
+use bireme_api::{Client, ClientError, Host};
 
-use crate::context::Context;
 use crate::error::Failure;
+use crate::printer::Printer;
 
 /// How long a daemon may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,12 +29,12 @@ pub fn find() -> anyhow::Result<PathBuf> {
 }
 
 /// Starts the daemon with its default folders unless its socket answers already, and waits until it does.
-pub async fn ensure(context: &Context) -> anyhow::Result<()> {
-    let Host::Unix(socket) = context.client.host() else { return Ok(()) };
+pub async fn ensure(client: &Client, printer: &Printer) -> anyhow::Result<()> {
+    let Host::Unix(socket) = client.host() else { return Ok(()) };
     match tokio::net::UnixStream::connect(socket).await {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            return Err(ClientError::Connect { host: context.client.host().clone(), source: error }.into());
+            return Err(ClientError::Connect { host: client.host().clone(), source: error }.into());
         }
         Err(_) => {}
     }
@@ -47,14 +47,14 @@ pub async fn ensure(context: &Context) -> anyhow::Result<()> {
         .append(true)
         .open(&log_path)
         .with_context(|| format!("cannot open {}", log_path.display()))?;
-    context.printer.note(format!("starting the engine ({}), log in {}", program.display(), log_path.display()))?;
+    printer.note(format!("starting the engine ({}), log in {}", program.display(), log_path.display()))?;
     let mut command = Command::new(&program);
     // A process group of its own: Ctrl-C at our terminal must not reach it.
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").process_group(0);
     let mut child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if context.client.ping().await.is_ok() {
+        if client.ping().await.is_ok() {
             return Ok(());
         }
         if let Some(status) = child.try_wait()? {

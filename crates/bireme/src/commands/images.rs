@@ -136,26 +136,6 @@ pub(super) async fn prune(context: &Context, args: &ImagePruneArgs) -> Outcome {
     let mut filters = listing::filters(&args.filter)?.unwrap_or_else(|| json!({}));
     filters["dangling"] = json!([(!args.all).to_string()]);
     let removed: Value = context.client.post("/images/prune").query("filters", filters).read().await?;
-    deleted(context, &removed)?;
+    super::prune::deleted(context, &removed)?;
     super::prune::reclaimed(context, &removed)
-}
-
-/// The names and ids that a prune of images took away.
-pub(super) fn deleted(context: &Context, removed: &Value) -> anyhow::Result<()> {
-    let mut said = false;
-    for one in removed["ImagesDeleted"].as_array().into_iter().flatten() {
-        if !said {
-            context.printer.line("Deleted Images:")?;
-            said = true;
-        }
-        for (key, word) in [("Untagged", "untagged"), ("Deleted", "deleted")] {
-            if let Some(name) = one[key].as_str() {
-                context.printer.line(format!("{word}: {name}"))?;
-            }
-        }
-    }
-    if said {
-        context.printer.line("")?;
-    }
-    Ok(())
 }

@@ -132,10 +132,30 @@ pub(super) async fn system(context: &Context, args: &SystemPruneArgs) -> Outcome
     let mut of_images = filters.clone().unwrap_or_else(|| json!({}));
     of_images["dangling"] = json!([(!args.all).to_string()]);
     let removed: Value = post("/images/prune", Some(of_images)).read().await?;
-    super::images::deleted(context, &removed)?;
+    deleted(context, &removed)?;
     take(&removed);
     let removed: Value = post("/build/prune", filters).query("all", u8::from(args.all)).read().await?;
     list(context, "Deleted build cache objects", &removed["CachesDeleted"])?;
     take(&removed);
     reclaimed(context, &json!({"SpaceReclaimed": bytes}))
+}
+
+/// The names and ids that a prune of images took away.
+pub(super) fn deleted(context: &Context, removed: &Value) -> anyhow::Result<()> {
+    let mut said = false;
+    for one in removed["ImagesDeleted"].as_array().into_iter().flatten() {
+        if !said {
+            context.printer.line("Deleted Images:")?;
+            said = true;
+        }
+        for (key, word) in [("Untagged", "untagged"), ("Deleted", "deleted")] {
+            if let Some(name) = one[key].as_str() {
+                context.printer.line(format!("{word}: {name}"))?;
+            }
+        }
+    }
+    if said {
+        context.printer.line("")?;
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
-use super::{Answer, images};
+use super::{Answer, image_parts};
 use crate::app::App;
 use crate::convert::time;
 use crate::error::{ApiError, chain};
@@ -127,7 +127,7 @@ async fn archive(
 async fn write(State(app): State<App>, Path(name): Path<String>, query: Query, body: Body) -> Answer {
     let path = path(&query)?;
     let _place = work::place(work::Way::In).await;
-    let archive = SyncIoBridge::new(images::reader(body));
+    let archive = SyncIoBridge::new(image_parts::reader(body));
     let how = Unpack { keep_kinds: query.flag("noOverwriteDirNonDir") };
     app.engine.write_archive(&name, &path, archive, how).await?;
     Ok(Response::new(Body::empty()))

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::{Answer, images, ok};
+use super::{Answer, image_parts, ok};
 use crate::app::App;
 use crate::convert::{self, filters, image};
 use crate::error::ApiError;
@@ -108,7 +108,7 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     }
     let context = match query.get("remote") {
         Some(address) => BuildContext::Address(address.to_owned()),
-        None => BuildContext::Archive(Box::new(images::reader(body))),
+        None => BuildContext::Archive(Box::new(image_parts::reader(body))),
     };
     let mut request = BuildRequest::new(context);
     // As in Docker, that of a command that failed stays unless it is forced.
@@ -120,10 +120,10 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     if let Some(path) = query.get("dockerfile") {
         request.dockerfile = path.to_owned();
     }
-    request.tags = images::tags(query.all("t"))?;
+    request.tags = image_parts::tags(query.all("t"))?;
     request.args = json_parameter(query, "buildargs")?;
     request.labels = json_parameter(query, "labels")?;
-    request.platform = images::platform(query)?;
+    request.platform = image_parts::platform(query)?;
     request.target = query.get("target").map(str::to_owned);
     request.pull = query.flag("pull");
     request.no_cache = query.flag("nocache");

@@ -9,7 +9,7 @@ use bireme_image::{Commit, ImageConfig, ImageError, Reference};
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::images::{emit, platform, reader};
+use super::image_parts::{emit, platform, reader};
 use super::{Answer, json};
 use crate::app::App;
 use crate::convert::{image, inspect};

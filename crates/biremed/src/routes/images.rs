@@ -1,7 +1,5 @@
 //! `/images`, `/auth` and `/distribution`.
 
-use std::collections::BTreeMap;
-
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -9,15 +7,14 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bireme_core::ErrorKind;
 use bireme_core::clock::now_nanos;
-use bireme_engine::Event;
 use bireme_image::pull::RegistryAuth;
-use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Platform, Progress, Pushed, Reference, Removed};
-use bytes::Bytes;
+use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Progress, Pushed, Reference, Removed};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio_util::io::ReaderStream;
 
+use super::image_parts::{emit, platform, reader};
 use super::{Answer, commit, ok};
 use crate::app::App;
 use crate::convert::{Filters, filters, image};
@@ -118,21 +115,6 @@ async fn search(State(app): State<App>, headers: HeaderMap, query: Query) -> Ans
     ok(&shown.collect())
 }
 
-/// The platform of a query: `os/arch[/variant]`, or as JSON since 1.48.
-pub(super) fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
-    let Some(text) = query.get("platform") else { return Ok(None) };
-    let text = match serde_json::from_str::<BTreeMap<String, Value>>(text) {
-        Ok(parts) => ["os", "architecture", "variant"]
-            .iter()
-            .filter_map(|part| parts.get(*part).and_then(Value::as_str))
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("/"),
-        Err(_) => text.to_owned(),
-    };
-    text.parse().map(Some).map_err(|error| ApiError::invalid(format!("{error}")))
-}
-
 fn basic(auth: Option<(String, String)>) -> Option<RegistryAuth> {
     auth.map(|(name, password)| RegistryAuth::Basic(name, password))
 }
@@ -165,16 +147,6 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
     };
     // The first line only names what is asked for. With the second one the registry has answered.
     Ok(work.answer(2, &app.stop).await?)
-}
-
-pub(super) fn emit(app: &App, action: &str, id: &str, name: &str) {
-    app.engine.emit(Event {
-        kind: "image",
-        action: action.to_owned(),
-        id: id.to_owned(),
-        attributes: [("name".to_owned(), name.to_owned())].into(),
-        time: now_nanos(),
-    });
 }
 
 async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
@@ -366,15 +338,4 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
         return Err(error.into());
     }
     ok(&json!({ "ImagesDeleted": (!removed.is_empty()).then(|| tell(&removed)), "SpaceReclaimed": freed }))
-}
-
-/// The bytes of a body as a reader, for archives.
-pub(super) fn reader(body: Body) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
-    let pieces = body.into_data_stream();
-    StreamReader::new(pieces.map(|piece: Result<Bytes, axum::Error>| piece.map_err(std::io::Error::other)))
-}
-
-/// Names to give to what is built.
-pub(super) fn tags<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<Reference>, ApiError> {
-    names.map(|name| image::pull_reference(name, "").map_err(ApiError::from)).collect()
 }

@@ -9,6 +9,7 @@ mod commit;
 mod containers;
 mod events;
 mod exec;
+mod image_parts;
 mod images;
 mod logs;
 mod networks;
