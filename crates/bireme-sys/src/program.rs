@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
 
 /// Bytes of the largest program that is copied.
 const MOST_BYTES: u64 = 1 << 30;
@@ -34,9 +35,30 @@ pub fn read_only_copy(path: &Path, name: &str) -> io::Result<OwnedFd> {
     io::copy(&mut source.take(MOST_BYTES), &mut copy)?;
     // What anyone has open for writing can neither be executed nor have its file system made read-only.
     drop(copy);
-    rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
-    rustix::mount::fsconfig_reconfigure(context.as_fd())?;
+    make_read_only(&root)?;
     Ok(rustix::fs::openat(&root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// How long something of a file system may be open for writing: a process that another thread of this one starts has all that
+/// is open, until it executes its program.
+const STARTING: Duration = Duration::from_secs(5);
+
+/// Makes the file system of a mount that is attached nowhere read-only.
+///
+/// # Errors
+/// `EBUSY` when something of it stays open for writing. Source: fspick(2).
+fn make_read_only(root: &OwnedFd) -> io::Result<()> {
+    let until = Instant::now() + STARTING;
+    loop {
+        // A context that has failed once does nothing any more.
+        let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
+        let context = rustix::mount::fspick(root, "", flags)?;
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
+        match rustix::mount::fsconfig_reconfigure(context.as_fd()) {
+            Err(rustix::io::Errno::BUSY) if Instant::now() < until => std::thread::sleep(Duration::from_millis(2)),
+            done => return Ok(done?),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -66,5 +88,28 @@ mod tests {
             assert!(matches!(written, Err(Errno::ROFS | Errno::TXTBSY)), "{written:?}");
         }
         read_only_copy(Path::new("/nowhere"), "copied").unwrap_err();
+    }
+
+    /// Every process that is started has what is open in that moment, until it executes its program.
+    #[test]
+    fn processes_that_are_started_meanwhile_are_waited_for() {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        // With something to do before it is executed, the standard library forks.
+                        let mut command = std::process::Command::new("/bin/true");
+                        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+                        command.current_dir("/").status().unwrap();
+                    }
+                });
+            }
+            let copies: Vec<_> = (0..200).map(|_| read_only_copy(Path::new("/bin/true"), "copied")).collect();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            for copy in copies {
+                assert_eq!(rustix::fs::fchmod(copy.unwrap(), Mode::empty()), Err(Errno::ROFS));
+            }
+        });
     }
 }
