@@ -566,7 +566,12 @@ mod tests {
         let procs = openat(&at, c"cgroup.procs", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         rustix::io::write(&procs, b"17\n0\n").unwrap();
         let mut found = Vec::new();
-        assert!(collect(&top, &mut found));
+        // It has its time, which a busy machine may take all of.
+        let seen = (0..10).any(|_| {
+            found.clear();
+            collect(&top, &mut found)
+        });
+        assert!(seen);
         assert_eq!(found, [17]);
         unlinkat(&at, c"cgroup.procs", AtFlags::empty()).unwrap();
         remove_tree(&top).unwrap();
