@@ -698,17 +698,18 @@ impl StateStore {
             if self.owes(Kind::Workload, &id) {
                 continue;
             }
-            let here = at_home(&id, config.clone(), &self.data_root);
             // Before it is moved to this data root: the sum is of what was written.
-            let readable = read::<F>(&of_config(&id), &id, &name, &config).map(drop);
-            let both = readable.and_then(|()| {
-                let config = serde_json::from_str(&here).map_err(|error| error.to_string())?;
+            let read_config = read::<F>(&of_config(&id), &id, &name, &config);
+            let known = read_config.is_ok();
+            let here = at_home(&id, config.clone(), &self.data_root);
+            let both = read_config.and_then(|read_config| {
+                let moved = || serde_json::from_str(&here).map_err(|error| error.to_string());
+                let config = if here == config { read_config } else { moved()? };
                 Ok((config, read(&of_mutable(&id), &id, &name, &mutable)?))
             });
             match both {
                 Ok((config, mutable)) => all.push((name, config, mutable)),
                 Err(error) => {
-                    let known = read::<F>(&of_config(&id), &id, &name, &config).is_ok();
                     let mutable = self.best_state(&id, mutable);
                     tracing::error!(
                         workload.id = id,

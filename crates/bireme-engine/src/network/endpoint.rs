@@ -256,12 +256,9 @@ impl Networks {
 
     /// Gives back everything that [`Networks::attach_network`] made; goes on over errors.
     pub(crate) async fn detach_network(&self, handle: &Arc<Handle>, mutable: &mut MutableState) {
-        let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
-            tracing::warn!(workload.id = handle.id(), what, error, "something of the network could not be given back");
-        };
         self.close_ports(handle.id()).await;
         if let Err(error) = self.services.net().unpublish(handle.id()).await {
-            report("published ports", &error);
+            not_given_back(handle.id(), "published ports", &error);
         }
         mutable.ports.clear();
         match handle.config.spec.namespaces.network {
@@ -275,28 +272,40 @@ impl Networks {
             let mut sandbox = entry.lock().await;
             for endpoint in &mut mutable.endpoints {
                 if let Err(error) = self.detach_endpoint(handle, &id, endpoint).await {
-                    report(&endpoint.network_name, &error);
+                    not_given_back(handle.id(), &endpoint.network_name, &error);
                 }
             }
-            sandbox.members.remove(handle.id());
-            if !sandbox.members.is_empty() {
-                if let Err(error) = self.lead_out(&id, &mut sandbox, &[]).await {
-                    report("the way out of those who stay", &error);
-                }
-            } else {
-                sandbox.default_route = None;
-                if let Err(error) = self.services.net().remove_sandbox(&id).await {
-                    report("network namespace", &error);
-                }
-                let mut sandboxes = self.sandboxes.lock();
-                // Two owners: the map and this function. With a third, somebody waits to start in it.
-                if Arc::strong_count(&entry) == 2 {
-                    sandboxes.remove(&id);
-                }
-            }
+            self.leave_sandbox(handle.id(), &id, &entry, &mut sandbox).await;
         }
         let name = handle.view().name.clone();
         handle.publish(&name, mutable);
+    }
+
+    /// Takes a workload off its sandbox, which goes with the last: those who stay keep a way out. `entry` is the sandbox that
+    /// is locked.
+    async fn leave_sandbox(
+        &self,
+        owner: &str,
+        id: &SandboxId,
+        entry: &Arc<tokio::sync::Mutex<Sandbox>>,
+        sandbox: &mut Sandbox,
+    ) {
+        sandbox.members.remove(owner);
+        if !sandbox.members.is_empty() {
+            if let Err(error) = self.lead_out(id, sandbox, &[]).await {
+                not_given_back(owner, "the way out of those who stay", &error);
+            }
+            return;
+        }
+        sandbox.default_route = None;
+        if let Err(error) = self.services.net().remove_sandbox(id).await {
+            not_given_back(owner, "network namespace", &error);
+        }
+        let mut sandboxes = self.sandboxes.lock();
+        // Two owners: the map and the caller. With a third, somebody waits to start in it.
+        if Arc::strong_count(entry) == 2 {
+            sandboxes.remove(id);
+        }
     }
 
     /// Sees to it that a sandbox has a way out as long as one of its networks has.
@@ -369,29 +378,22 @@ impl Networks {
     /// Gives back everything of the network that a workload had of which nothing is known but its state.
     pub(crate) async fn detach_unreadable(&self, id: &WorkloadId, state: &mut MutableState) {
         let owner = id.as_str();
-        let report = |what: &str, error: &(dyn std::error::Error + 'static)| {
-            tracing::warn!(workload.id = owner, what, error, "something of the network could not be given back");
-        };
         self.close_ports(owner).await;
         if let Err(error) = self.services.net().unpublish(owner).await {
-            report("published ports", &error);
+            not_given_back(owner, "published ports", &error);
         }
         let known: Vec<_> = self.sandboxes.lock().iter().map(|(id, entry)| (id.clone(), Arc::clone(entry))).collect();
         for (id, entry) in known {
             let mut sandbox = entry.lock().await;
-            if !sandbox.members.remove(owner) {
+            if !sandbox.members.contains(owner) {
                 continue;
             }
             for endpoint in &mut state.endpoints {
                 if let Err(error) = self.release_endpoint(owner, &id, endpoint).await {
-                    report(&endpoint.network_name, &error);
+                    not_given_back(owner, &endpoint.network_name, &error);
                 }
             }
-            if sandbox.members.is_empty()
-                && let Err(error) = self.services.net().remove_sandbox(&id).await
-            {
-                report("network namespace", &error);
-            }
+            self.leave_sandbox(owner, &id, &entry, &mut sandbox).await;
         }
     }
 
@@ -545,6 +547,10 @@ impl Networks {
         let id = endpoints.first().map(|endpoint| endpoint.network.clone())?;
         list.get(&id)?.bridge.as_ref()?.spec.subnets.iter().map(|subnet| subnet.gateway).find(IpAddr::is_ipv4)
     }
+}
+
+fn not_given_back(owner: &str, what: &str, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(workload.id = owner, what, error, "something of the network could not be given back");
 }
 
 /// Whether it has `CAP_NET_ADMIN`, and may thus give itself addresses and pass on packets of others.
