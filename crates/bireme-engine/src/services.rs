@@ -25,7 +25,7 @@ pub struct EngineOptions {
     /// Marks everything of this engine on the machine: eight hexadecimal digits.
     pub instance: String,
     pub images: ImageStore,
-    pub net: Net,
+    pub net: Arc<dyn Net>,
     /// One per kind.
     pub executors: Vec<Arc<dyn Executor>>,
     /// The log driver and options of workloads that name none.
@@ -56,8 +56,8 @@ impl Services {
         }
     }
 
-    pub(crate) fn net(&self) -> &Net {
-        &self.options.net
+    pub(crate) fn net(&self) -> &dyn Net {
+        &*self.options.net
     }
 
     pub(crate) fn images(&self) -> &ImageStore {

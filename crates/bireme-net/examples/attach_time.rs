@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
-use bireme_net::{Driver, Endpoint, Forward, Net, NetOptions, NetworkId, NetworkSpec, Subnet};
+use bireme_net::{Driver, Endpoint, Forward, KernelNet, Net as _, NetOptions, NetworkId, NetworkSpec, Subnet};
 
 const ROUNDS: usize = 100;
 
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     bireme_sys::netns::isolate_thread()?;
     let folder = std::env::temp_dir().join(format!("bireme-attach-{}", std::process::id()));
     let options = NetOptions { instance: "beefbeef".into(), run_dir: folder.clone(), upstream_dns: Some(vec![]) };
-    let net = Net::open(options).await?;
+    let net = KernelNet::open(options).await?;
     let network = NetworkSpec {
         id: NetworkId::parse(&"a".repeat(64))?,
         name: "bench".into(),

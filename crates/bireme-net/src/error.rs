@@ -80,6 +80,12 @@ impl NetError {
         }
     }
 
+    /// That the machine failed at `attempt`, named as "making bridge x": `Denied` where `source` is for want of a
+    /// permission, `Internal` otherwise.
+    pub fn failed(attempt: impl Into<String>, source: io::Error) -> Self {
+        Self::io(attempt)(source)
+    }
+
     /// `attempt` as "making bridge x".
     pub(crate) fn kernel(attempt: impl Into<String>) -> impl FnOnce(Refused) -> Self {
         let attempt = attempt.into();

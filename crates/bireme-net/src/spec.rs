@@ -9,7 +9,7 @@ use bireme_core::spec::Protocol;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// How [`crate::Net::open`] shall work.
+/// How [`crate::KernelNet::open`] shall work.
 #[derive(Clone, Debug)]
 pub struct NetOptions {
     /// Eight lower-case hexadecimal digits, different for every engine of the machine and the same at every start of

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bireme_net::{Net, NetworkSpec, Subnet};
+use bireme_net::{KernelNet, NetworkSpec, Subnet};
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::packet::PacketSocket;
 use bireme_sys::{netns, route};
@@ -165,7 +165,7 @@ fn with_ipv6(mut network: NetworkSpec, number: u8) -> NetworkSpec {
     network
 }
 
-async fn place_with_ipv6(net: &Net, name: &str, network: &NetworkSpec, number: u8, last: u8) -> PathBuf {
+async fn place_with_ipv6(net: &KernelNet, name: &str, network: &NetworkSpec, number: u8, last: u8) -> PathBuf {
     let mut endpoint = endpoint(name, network, &format!("10.{number}.0.{last}"));
     endpoint.addresses.push(format!("fd00:{number}::{last}/64").parse().unwrap());
     place(net, &endpoint).await

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use bireme_net::{Net, NetworkSpec};
+use bireme_net::{KernelNet, NetworkSpec};
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::nft::{Batch, Family, chains};
 use common::*;
@@ -27,7 +27,7 @@ fn exists(table: &str) -> bool {
 }
 
 /// A workload with a published port and another one.
-async fn serving(net: &Net, one: &NetworkSpec) -> PathBuf {
+async fn serving(net: &KernelNet, one: &NetworkSpec) -> PathBuf {
     net.ensure_network(one).await.unwrap();
     let web = place(net, &endpoint("web", one, "10.1.0.2")).await;
     serve_tcp(&web, "0.0.0.0:80");

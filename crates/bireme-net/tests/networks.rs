@@ -3,7 +3,7 @@
 mod common;
 
 use bireme_core::ErrorKind;
-use bireme_net::{Endpoint, Net, NetOptions, Subnet};
+use bireme_net::{Endpoint, KernelNet, NetOptions, Subnet};
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 use common::*;
@@ -129,7 +129,7 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     on_machine(|machine| async move {
         let run_dir = machine.run_dir();
         let options = NetOptions { instance: "xyz".into(), run_dir, upstream_dns: None };
-        assert_eq!(Net::open(options).await.err().unwrap().kind(), ErrorKind::Invalid);
+        assert_eq!(KernelNet::open(options).await.err().unwrap().kind(), ErrorKind::Invalid);
         let net = machine.open("00000005").await;
         let one = network(1);
         let nowhere = endpoint("a", &one, "10.1.0.2");
@@ -158,7 +158,7 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         }
         assert_eq!(net.remove_network(&one.id).await.unwrap_err().kind(), ErrorKind::Conflict);
         assert_eq!(machine.links().len(), 4, "{:?}", machine.links());
-        let taken = bireme_net::host_routes().unwrap();
+        let taken = net.host_routes().unwrap();
         assert!(taken.contains(&one.subnets[0].net), "{taken:?}");
         assert!(taken.contains(&"203.0.113.0/24".parse().unwrap()), "{taken:?}");
     });

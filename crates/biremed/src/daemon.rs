@@ -12,7 +12,7 @@ use bireme_core::{Executor, env};
 use bireme_engine::{Engine, EngineOptions};
 use bireme_image::{ImageStore, RegistrySettings};
 use bireme_linux::{LinuxExecutor, LinuxOptions};
-use bireme_net::{Net, NetOptions};
+use bireme_net::{KernelNet, NetOptions};
 use bireme_wasm::{WasmExecutor, WasmOptions};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Handle;
@@ -172,7 +172,7 @@ async fn open_engine(settings: &Settings, net: &Handle) -> anyhow::Result<Engine
     let options =
         NetOptions { instance: instance.clone(), run_dir: settings.exec_root.join("net"), upstream_dns: None };
     // Whose runtime it is opened in answers for it.
-    let opened = net.spawn(Net::open(options)).await.context("cannot open the networks")?;
+    let opened = net.spawn(KernelNet::open(options)).await.context("cannot open the networks")?;
     let net = opened.context("cannot open the networks")?;
     let linux = LinuxExecutor::new(LinuxOptions::new(&settings.runner, &instance, settings.exec_root.join("filters")))?;
     let wasm = WasmExecutor::new(WasmOptions {
@@ -187,7 +187,7 @@ async fn open_engine(settings: &Settings, net: &Handle) -> anyhow::Result<Engine
         exec_root: settings.exec_root.clone(),
         instance,
         images,
-        net,
+        net: Arc::new(net),
         executors,
         log: settings.log.clone(),
     })

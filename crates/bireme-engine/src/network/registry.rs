@@ -121,7 +121,7 @@ impl Networks {
         if request.name.trim().is_empty() {
             return Err(EngineError::invalid("invalid name: name is empty"));
         }
-        let routes = bireme_net::host_routes()?;
+        let routes = self.services.net().host_routes()?;
         let (network, chosen) = {
             let mut list = self.list();
             let unreadable = self.unreadable.lock().values().any(|name| *name == request.name);

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bireme_core::SandboxId;
-use bireme_net::{Driver, Endpoint, Net, NetOptions, NetworkId, NetworkSpec, Subnet};
+pub(crate) use bireme_net::Net;
+use bireme_net::{Driver, Endpoint, KernelNet, NetOptions, NetworkId, NetworkSpec, Subnet};
 use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::nft::{Batch, Family, tables};
 use bireme_sys::{netns, route};
@@ -82,20 +83,20 @@ impl Machine {
         .unwrap();
     }
 
-    pub(crate) async fn open(&self, instance: &str) -> Net {
+    pub(crate) async fn open(&self, instance: &str) -> KernelNet {
         self.open_with(instance, Some(vec![])).await
     }
 
-    pub(crate) async fn open_with(&self, instance: &str, upstream_dns: Option<Vec<SocketAddr>>) -> Net {
+    pub(crate) async fn open_with(&self, instance: &str, upstream_dns: Option<Vec<SocketAddr>>) -> KernelNet {
         let run_dir = self.run_dir().join(instance);
-        Net::open(NetOptions { instance: instance.into(), run_dir, upstream_dns }).await.unwrap()
+        KernelNet::open(NetOptions { instance: instance.into(), run_dir, upstream_dns }).await.unwrap()
     }
 
     /// As on a kernel on which everybody may remove our rules.
-    pub(crate) async fn open_as_before_6_9(&self, instance: &str) -> Net {
+    pub(crate) async fn open_as_before_6_9(&self, instance: &str) -> KernelNet {
         let run_dir = self.run_dir().join(instance);
         let options = NetOptions { instance: instance.into(), run_dir, upstream_dns: Some(vec![]) };
-        Net::open_as_before_6_9(options).await.unwrap()
+        KernelNet::open_as_before_6_9(options).await.unwrap()
     }
 
     /// Names of all links of the machine.
@@ -142,7 +143,7 @@ pub(crate) fn endpoint(name: &str, network: &NetworkSpec, address: &str) -> Endp
 }
 
 /// Makes the sandbox and attaches it; answers the namespace.
-pub(crate) async fn place(net: &Net, endpoint: &Endpoint) -> PathBuf {
+pub(crate) async fn place(net: &KernelNet, endpoint: &Endpoint) -> PathBuf {
     let path = net.ensure_sandbox(&endpoint.sandbox).await.unwrap();
     net.attach(endpoint).await.unwrap();
     path
