@@ -16,15 +16,16 @@
 //! leaves a record of how it ended, so that the daemon may be killed at any moment.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{Exit, Port, Protocol, Resources, Signal, WorkloadKind, WorkloadSpec};
-use crate::{BoxFuture, ExecError, SandboxId};
+use crate::{BoxFuture, ErrorKind, ExecError, LabelError, Labels, SandboxId};
 
 /// Runs workloads of one kind. Must be able to find them again after the daemon restarts.
 pub trait Executor: Send + Sync {
@@ -79,6 +80,41 @@ pub trait Executor: Send + Sync {
     /// Whether its workloads offer [`Workload::as_exec`], known before any exists: health checks that run a command are
     /// refused at create where it is false.
     fn offers_exec(&self) -> bool;
+
+    /// Whether a workload needs a command, of its image or of whoever creates it. Otherwise its program alone will do.
+    fn needs_command(&self) -> bool {
+        true
+    }
+
+    /// Whether a mount may be the root of a workload's file tree: where it has none of its own.
+    fn mounts_at_root(&self) -> bool {
+        false
+    }
+
+    /// Whether what [`Self::create`] began goes on to its end when nobody waits for it: whoever gives up waits for the end
+    /// elsewhere, and deletes what came of it. Otherwise dropping the future undoes it.
+    fn completes_create(&self) -> bool {
+        false
+    }
+
+    /// The settings of Bireme among the labels of `image` and of `request`, who creates the workload. Pure.
+    ///
+    /// # Errors
+    /// For a label of ours that cannot be read, or that an image may not set.
+    fn labels(
+        &self,
+        image: &BTreeMap<String, String>,
+        request: &BTreeMap<String, String>,
+    ) -> Result<Labels, LabelError> {
+        let mut all = image.clone();
+        all.extend(request.clone());
+        Labels::parse(&all)
+    }
+
+    /// Why the workload called `name` lacks a power, and what to do instead: a refusal of kind `Unsupported`.
+    fn lacks(&self, name: &str, power: Power) -> ExecError {
+        ExecError::new(ErrorKind::Unsupported, format!("{name} cannot {power}"))
+    }
 
     /// Says that [`Self::create`] is likely to follow in a moment: whatever can be got ready meanwhile is begun. Returns at once;
     /// nothing comes of it that would have to be undone.
@@ -204,6 +240,45 @@ pub trait Workload: Send + Sync {
     }
 }
 
+/// What workloads of one kind can do, and those of another cannot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Standard streams to attach to: [`Workload::as_attach`].
+    Attach,
+    /// A terminal.
+    Terminal,
+    /// Further processes inside: [`Workload::as_exec`].
+    Exec,
+    /// [`Workload::as_pause`].
+    Pause,
+    /// Limits that change while it runs: [`Workload::as_limits`].
+    Limits,
+    /// A file tree to copy from and to: [`Program::layers`].
+    Copy,
+    /// Files of its own, which can be listed, exported and made an image of: [`Program::layers`].
+    Changes,
+    /// Health checks that run a command inside.
+    ProbeCommand,
+    /// A published port, of its own and not of the host.
+    Publish(Port),
+}
+
+impl fmt::Display for Power {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attach => f.write_str("be attached to"),
+            Self::Terminal => f.write_str("have a terminal"),
+            Self::Exec => f.write_str("run further processes"),
+            Self::Pause => f.write_str("be paused"),
+            Self::Limits => f.write_str("change its limits while it runs"),
+            Self::Copy => f.write_str("be copied from or to"),
+            Self::Changes => f.write_str("show or keep changes of its files"),
+            Self::ProbeCommand => f.write_str("run a health check command"),
+            Self::Publish(port) => write!(f, "publish port {}/{}", port.number, port.protocol.as_str()),
+        }
+    }
+}
+
 pub trait Attach: Send + Sync {
     /// Opens the standard streams.
     ///
@@ -295,6 +370,27 @@ pub enum Program {
         /// `sha256:…` of the file's content: the key of the compilation cache.
         digest: String,
     },
+}
+
+impl Program {
+    /// The file tree of its own that a workload of this program has; `None` for one that has none.
+    pub fn layers(&self) -> Option<LayerFolders<'_>> {
+        match self {
+            Self::Layers { lower, upper, work } => Some(LayerFolders { lower, upper, work }),
+            Self::Component { .. } => None,
+        }
+    }
+}
+
+/// The folders of an overlay, see [`Program::Layers`].
+#[derive(Clone, Copy, Debug)]
+pub struct LayerFolders<'a> {
+    /// Unpacked layers of the image, lowest first.
+    pub lower: &'a [PathBuf],
+    /// What the workload changed.
+    pub upper: &'a Path,
+    /// Overlayfs's work folder.
+    pub work: &'a Path,
 }
 
 /// The key-value stores of one app or lone component.

@@ -26,8 +26,9 @@ pub mod spec;
 pub use allow::{Allow, AllowList};
 pub use error::{ErrorKind, ExecError};
 pub use executor::{
-    Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, Limits, Listener, NamedNetwork,
-    Names, NamesChange, NetworkPlace, Pause, Prepared, ProcessTable, Program, Resolver, Stats, StoreFolder, Workload,
+    Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, LayerFolders, Limits, Listener,
+    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Power, Prepared, ProcessTable, Program, Resolver, Stats,
+    StoreFolder, Workload,
 };
 pub use id::{SandboxId, WorkloadId};
 pub use labels::{LabelError, Labels};

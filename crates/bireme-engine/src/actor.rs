@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
-use bireme_core::spec::{Exit, Signal, WorkloadKind};
+use bireme_core::executor::Power;
+use bireme_core::spec::{Exit, Signal};
 use bireme_core::{ErrorKind, Prepared, Workload, WorkloadSpec};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -17,6 +18,7 @@ use crate::command::Command;
 use crate::container::{Handle, MutableState};
 use crate::lifecycle::{self, Operation, Transition, Verdict};
 use crate::parts::Parts;
+use crate::refusal::{ContainerRefusal, Then, UpdateConflict};
 use crate::request::{RemoveRequest, RestartPolicy, Update};
 use crate::restart::BackOff;
 use crate::view::{Ended, Health, Status};
@@ -148,9 +150,7 @@ impl WorkloadActor {
         match command {
             Command::Start(reply) => {
                 let result = match self.may(Operation::Start) {
-                    Ok(Verdict::Already) => {
-                        Err(EngineError::NotModified { message: format!("container {} is already started", self.name) })
-                    }
+                    Ok(Verdict::Already) => Err(EngineError::NotModified { name: self.name.clone(), running: true }),
                     Ok(_) => {
                         self.mutable.stopped = false;
                         self.mutable.held = false;
@@ -264,7 +264,9 @@ impl WorkloadActor {
 
     fn may(&self, ask: Operation) -> Result<Verdict, EngineError> {
         match lifecycle::may(self.mutable.state.status, ask) {
-            Verdict::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.handle.id(), why))),
+            Verdict::Refused(because) => {
+                Err(ContainerRefusal::State { id: self.handle.id().to_owned(), because }.into())
+            }
             answer => Ok(answer),
         }
     }
@@ -383,11 +385,11 @@ impl WorkloadActor {
         Ok(workload)
     }
 
-    /// Has the executor make it ready, unless somebody is in a hurry to end it. A container's creation is undone as it is
-    /// dropped; that of a component comes to its end beside its host's other work, and is undone then.
+    /// Has the executor make it ready, unless somebody is in a hurry to end it. What was begun is undone then: at once, or
+    /// when it has come to its end, see [`Executor::completes_create`](bireme_core::Executor::completes_create).
     async fn create(&self, prepared: Prepared) -> Result<Arc<dyn Workload>, EngineError> {
         let executor = self.handle.executor.clone();
-        if executor.kind() == WorkloadKind::Container {
+        if !executor.completes_create() {
             let created = self.handle.unless_hurried(executor.create(prepared)).await??;
             return Ok(Arc::from(created));
         }
@@ -548,12 +550,12 @@ impl WorkloadActor {
 
     async fn update(&mut self, change: Update) -> Result<Vec<String>, EngineError> {
         let id = self.handle.id();
-        let cannot = |why: &str| EngineError::conflict(format!("Cannot update container {id}: {why}"));
+        let cannot = |why| ContainerRefusal::Update { id: id.to_owned(), why };
         if matches!(self.mutable.state.status, Status::Removing | Status::Dead) {
-            return Err(cannot("container is marked for removal and cannot be \"update\""));
+            return Err(cannot(UpdateConflict::BeingRemoved).into());
         }
         if self.handle.config.auto_remove && change.restart.is_some_and(|restart| restart != RestartPolicy::No) {
-            return Err(cannot("Restart policy cannot be updated because AutoRemove is enabled for the container"));
+            return Err(cannot(UpdateConflict::RemovesItself).into());
         }
         let mut spec = self.spec();
         let before = spec.resources.clone();
@@ -563,15 +565,10 @@ impl WorkloadActor {
         }
         let running = self.handle.workload().filter(|_| self.mutable.state.status.is_alive());
         if let Some(workload) = running.filter(|_| spec.resources != before) {
-            let limits = workload.as_limits().ok_or_else(|| {
-                EngineError::unsupported(format!(
-                    "{} takes its limits when it starts: stop it, update it, and start it again",
-                    self.name
-                ))
-            })?;
+            let limits = workload.as_limits().ok_or_else(|| self.handle.executor.lacks(&self.name, Power::Limits))?;
             // The kernel may take its time to free what is beyond a limit.
             let limited = self.handle.unless_hurried(limits.limit(&before, &spec.resources)).await?;
-            limited.map_err(|error| cannot(error.message()))?;
+            limited.map_err(|error| cannot(UpdateConflict::Executor(error)))?;
         }
         // Of what was asked now; what was set before has been told before.
         let asked = WorkloadSpec { resources: change.resources.clone(), ..spec.clone() };
@@ -604,16 +601,9 @@ impl WorkloadActor {
 
     async fn pause(&mut self, pause: bool) -> Result<(), EngineError> {
         self.may(if pause { Operation::Pause } else { Operation::Unpause })?;
-        let workload = self
-            .handle
-            .workload()
-            .ok_or_else(|| EngineError::conflict(format!("container {} is not running", self.handle.id())))?;
-        let power = workload.as_pause().ok_or_else(|| {
-            EngineError::unsupported(format!(
-                "{} is a WebAssembly component and cannot be paused: stop it instead",
-                self.name
-            ))
-        })?;
+        let workload =
+            self.handle.workload().ok_or_else(|| ContainerRefusal::not_running(&self.handle.config.spec.id))?;
+        let power = workload.as_pause().ok_or_else(|| self.handle.executor.lacks(&self.name, Power::Pause))?;
         let asked = if pause { power.pause() } else { power.resume() };
         self.handle.unless_hurried(asked).await??;
         self.mutable.held &= pause;
@@ -663,7 +653,7 @@ impl WorkloadActor {
             let exit = match unreached {
                 None => tokio::time::timeout(DYING, ended(&mut self.end))
                     .await
-                    .map_err(|_| hangs(&self.handle, "remove it again later"))?,
+                    .map_err(|_| hangs(&self.handle, Then::Remove))?,
                 Some(error) => tokio::time::timeout(LEAVING, ended(&mut self.end)).await.map_err(|_| error)?,
             };
             let auto_removed = Box::pin(self.on_end(exit)).await;
@@ -706,12 +696,8 @@ const LEAVING: Duration = Duration::from_secs(10);
 pub(crate) const DYING: Duration = Duration::from_secs(30);
 
 /// What was killed has not ended in that time.
-pub(crate) fn hangs(handle: &Handle, then: &str) -> EngineError {
-    EngineError::conflict(format!(
-        "container {} was killed and has not ended within {} s: a process of it may hang in the kernel; {then}",
-        handle.id(),
-        DYING.as_secs()
-    ))
+pub(crate) fn hangs(handle: &Handle, then: Then) -> EngineError {
+    ContainerRefusal::Hangs { id: handle.id().to_owned(), after: DYING, then }.into()
 }
 
 /// Before an automatic removal that failed so often before is tried again. Pure.

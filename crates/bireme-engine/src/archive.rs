@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use bireme_core::Program;
+use bireme_core::executor::{LayerFolders, Power};
 use bireme_core::spec::MountSource;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use tar::EntryType;
@@ -22,6 +22,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::EngineError;
 use crate::container::Handle;
 use crate::parts::Parts;
+use crate::refusal::{ContainerRefusal, FilesRefusal};
 use crate::rootfs;
 use crate::standing::{self, Standing};
 use crate::view::{MountKind, MountPoint, Status};
@@ -164,7 +165,7 @@ async fn write_mounted(
 ) -> Result<(), EngineError> {
     let Place { root, inside, read_only, turn, _mounts: mounts, .. } = look_up(parts, name, path, true).await?;
     if read_only {
-        return Err(EngineError::Denied { message: "mounted volume is marked read-only".to_owned() });
+        return Err(FilesRefusal::MountReadOnly.into());
     }
     let handle = parts.services.registry.find(name)?;
     let (name, path) = (name.to_owned(), path.to_owned());
@@ -173,7 +174,7 @@ async fn write_mounted(
         let (_turn, _mounts) = (turn, mounts);
         match in_root(&root, &inside, OFlags::DIRECTORY | OFlags::RDONLY) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                return Err(EngineError::invalid("extraction point is not a directory"));
+                return Err(FilesRefusal::NotAFolder.into());
             }
             other => drop(other.map_err(|error| at_path(&name, &path, error))?),
         }
@@ -215,9 +216,9 @@ fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> R
         return Ok(own(root, turn, None));
     }
     // One layer alone is no mount that could refuse.
-    let single = matches!(&handle.config.program, Program::Layers { lower, .. } if lower.is_empty());
+    let single = handle.config.program.layers().is_some_and(|layers| layers.lower.is_empty());
     if turn.is_some() && single && handle.config.spec.security.read_only_root {
-        return Err(EngineError::Denied { message: "container rootfs is marked read-only".to_owned() });
+        return Err(FilesRefusal::RootReadOnly.into());
     }
     let mounts: Vec<&MountPoint> = handle.config.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs).collect();
     let part_of = |mount: &MountPoint| {
@@ -242,8 +243,11 @@ fn place_of(handle: &Handle, path: &str, turn: Option<OwnedMutexGuard<()>>) -> R
     let folder = match part {
         None => fs::open(&mount.source, as_folder, Mode::empty()),
         Some((volume, subpath)) => {
-            let found = bireme_sys::path::beneath(volume, subpath)
-                .map_err(|error| EngineError::invalid(bireme_sys::path::not_accessible(volume, subpath, &error)))?;
+            let found = bireme_sys::path::beneath(volume, subpath).map_err(|source| FilesRefusal::Subpath {
+                volume: volume.clone(),
+                subpath: subpath.clone(),
+                source,
+            })?;
             fs::openat(&found, ".", as_folder, Mode::empty())
         }
     };
@@ -270,7 +274,7 @@ fn standing<'h>(
     mounts: &[&MountPoint],
     part_of: impl Fn(&MountPoint) -> Option<(&'h PathBuf, &'h PathBuf)>,
 ) -> Option<Standing> {
-    let Program::Layers { lower, upper, .. } = &handle.config.program else { return None };
+    let LayerFolders { lower, upper, .. } = handle.config.program.layers()?;
     // One layer alone is not mounted.
     if mounts.is_empty() || lower.is_empty() {
         return None;
@@ -295,11 +299,8 @@ fn standing<'h>(
 /// The root of a workload's file tree, and whether that is its process's. For reading, nothing is mounted that another
 /// mount of it would suffer from.
 fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineError> {
-    let Program::Layers { lower, upper, work } = &handle.config.program else {
-        return Err(EngineError::unsupported(format!(
-            "{} is a WebAssembly component and has no file tree to copy from or to: copy to the folder it mounts instead",
-            handle.view().name
-        )));
+    let Some(LayerFolders { lower, upper, work }) = handle.config.program.layers() else {
+        return Err(handle.lacks(Power::Copy));
     };
     let view = handle.view();
     let opened = match (view.state.status, view.state.pid) {
@@ -314,17 +315,14 @@ fn root_of(handle: &Handle, to_write: bool) -> Result<(OwnedFd, bool), EngineErr
             rootfs::open_writable(lower, upper, work).map(|root| (root, false))
         }
         _ => {
-            let layers: Vec<PathBuf> = lower.iter().chain([upper]).cloned().collect();
+            let layers: Vec<PathBuf> = lower.iter().cloned().chain([upper.to_owned()]).collect();
             rootfs::open_merged(&layers).map(|root| (root, false))
         }
     };
     opened.map_err(|source| match handle.view().state.status {
         // Its process, or its folder, went while it was looked for.
-        status if status != view.state.status => EngineError::conflict(format!(
-            "container {} is being started, ended or removed: try again in a moment",
-            handle.id()
-        )),
-        _ => EngineError::File { path: upper.clone(), source },
+        status if status != view.state.status => ContainerRefusal::Changing { id: handle.id().to_owned() }.into(),
+        _ => EngineError::File { path: upper.to_owned(), source },
     })
 }
 
@@ -335,20 +333,18 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 fn busy(handle: &Handle) -> EngineError {
-    EngineError::conflict(format!("container {} is marked for removal and cannot be copied from or to", handle.id()))
+    ContainerRefusal::CopyWhileRemoved { id: handle.id().to_owned() }.into()
 }
 
 fn at_path(name: &str, path: &str, error: io::Error) -> EngineError {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-            EngineError::NotFound { message: format!("Could not find the file {path} in container {name}") }
+            FilesRefusal::NotFound { path: path.to_owned(), container: name.to_owned() }.into()
         }
         io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
-            EngineError::invalid(format!("the archive for {path} in container {name} cannot be unpacked: {error}"))
+            FilesRefusal::Archive { path: path.to_owned(), container: name.to_owned(), source: error }.into()
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            EngineError::Denied { message: "container rootfs is marked read-only".to_owned() }
-        }
+        io::ErrorKind::ReadOnlyFilesystem => FilesRefusal::RootReadOnly.into(),
         _ => EngineError::File { path: PathBuf::from(path), source: error },
     }
 }

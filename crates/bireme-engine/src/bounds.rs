@@ -8,6 +8,7 @@ use bireme_core::spec::Port;
 use bireme_image::ImageConfig;
 
 use crate::EngineError;
+use crate::refusal::{Countable, RequestRefusal};
 use crate::request::CreateRequest;
 
 /// Environment variables.
@@ -23,40 +24,32 @@ pub const VOLUMES: usize = 128;
 /// Mounts of all kinds.
 pub const MOUNTS: usize = 1_024;
 
-/// Whose it is that there is too much of.
-#[derive(Clone, Copy)]
-enum Whose {
-    Image,
-    Request,
-}
-
-/// Refuses `count` beyond `limit`.
-pub(crate) fn within(what: &str, count: usize, limit: usize, next: &str) -> Result<(), EngineError> {
+/// Refuses `count` beyond `limit`: of `image` where one is named, otherwise of the request.
+pub(crate) fn within(what: Countable, image: Option<&str>, count: usize, limit: usize) -> Result<(), EngineError> {
     if count <= limit {
         return Ok(());
     }
-    Err(EngineError::invalid(format!("{what} has {count}, and at most {limit} are taken: {next}")))
+    Err(RequestRefusal::TooMany { what, image: image.map(str::to_owned), count, limit }.into())
 }
 
 /// What is known before anything is put together. Pure.
 pub(crate) fn check(request: &CreateRequest, image: &ImageConfig) -> Result<(), EngineError> {
-    let one = |of: Whose, what: &str, count: usize, limit: usize| {
-        let (whose, next) = match of {
-            Whose::Image => (format!("the image {}", request.image), "use another image, or build it with fewer"),
-            Whose::Request => ("the container".to_owned(), "ask for fewer"),
-        };
-        within(&format!("the number of {what} of {whose} is too large: it"), count, limit, next)
-    };
-    one(Whose::Image, "environment variables", image.env.len(), VARIABLES)?;
-    one(Whose::Request, "environment variables", request.env.len(), VARIABLES)?;
-    one(Whose::Image, "labels", image.labels.len(), LABELS)?;
-    one(Whose::Request, "labels", request.labels.len(), LABELS)?;
-    one(Whose::Image, "exposed ports", image.exposed_ports.len(), EXPOSED)?;
-    one(Whose::Request, "exposed ports", request.exposed.len(), EXPOSED)?;
-    one(Whose::Request, "published ports", request.publish.len(), PUBLISHED)?;
-    one(Whose::Image, "volumes", image.volumes.len(), VOLUMES)?;
-    one(Whose::Request, "volumes", request.volumes.len(), VOLUMES)?;
-    one(Whose::Request, "mounts", request.mounts.len(), MOUNTS)
+    let of_image = Some(request.image.as_str());
+    for (what, of, count, limit) in [
+        (Countable::Variables, of_image, image.env.len(), VARIABLES),
+        (Countable::Variables, None, request.env.len(), VARIABLES),
+        (Countable::Labels, of_image, image.labels.len(), LABELS),
+        (Countable::Labels, None, request.labels.len(), LABELS),
+        (Countable::Exposed, of_image, image.exposed_ports.len(), EXPOSED),
+        (Countable::Exposed, None, request.exposed.len(), EXPOSED),
+        (Countable::Published, None, request.publish.len(), PUBLISHED),
+        (Countable::Volumes, of_image, image.volumes.len(), VOLUMES),
+        (Countable::Volumes, None, request.volumes.len(), VOLUMES),
+        (Countable::Mounts, None, request.mounts.len(), MOUNTS),
+    ] {
+        within(what, of, count, limit)?;
+    }
+    Ok(())
 }
 
 /// The ports that are published because all exposed ones are: those that are not published by name.
@@ -67,12 +60,7 @@ pub(crate) fn all_published(exposed: &[Port], by_name: impl Iterator<Item = Port
     let mut count = 0;
     let named: BTreeSet<Port> = by_name.inspect(|_| count += 1).collect();
     let further: Vec<Port> = exposed.iter().filter(|port| !named.contains(port)).copied().collect();
-    within(
-        "the number of ports to be published is too large: the container",
-        count + further.len(),
-        PUBLISHED,
-        "publish those that are needed by name (-p), and not all exposed ones (-P)",
-    )?;
+    within(Countable::AllPublished, None, count + further.len(), PUBLISHED)?;
     Ok(further)
 }
 

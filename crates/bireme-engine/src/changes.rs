@@ -14,7 +14,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use bireme_core::Program;
+use bireme_core::executor::Power;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
 use crate::archive;
@@ -106,12 +106,9 @@ pub(crate) fn can_export(registry: &Registry, name: &str) -> Result<(), EngineEr
 
 pub(crate) fn folders_of(registry: &Registry, name: &str) -> Result<(Vec<PathBuf>, PathBuf), EngineError> {
     let handle = registry.find(name)?;
-    match &handle.config.program {
-        Program::Layers { lower, upper, .. } => Ok((lower.clone(), upper.clone())),
-        _ => Err(EngineError::unsupported(format!(
-            "{} is a WebAssembly component and has no files of its own: what it writes is in the volumes it mounts",
-            handle.view().name
-        ))),
+    match handle.config.program.layers() {
+        Some(layers) => Ok((layers.lower.to_vec(), layers.upper.to_owned())),
+        None => Err(handle.lacks(Power::Changes)),
     }
 }
 

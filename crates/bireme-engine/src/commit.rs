@@ -9,6 +9,7 @@ use bireme_image::{Commit, ImageConfig, ImageError, ImageId, Reference};
 use crate::command::Command;
 use crate::container::Handle;
 use crate::error::EngineError;
+use crate::refusal::ContainerRefusal;
 use crate::services::Services;
 use crate::view::Status;
 use crate::{changes, layer};
@@ -58,10 +59,7 @@ pub(crate) async fn commit(services: &Arc<Services>, request: CommitRequest) -> 
             }
         },
         Status::Removing | Status::Dead => {
-            return Err(EngineError::conflict(format!(
-                "You cannot commit container {} which is being removed",
-                handle.id()
-            )));
+            return Err(ContainerRefusal::CommitWhileRemoved { id: handle.id().to_owned() }.into());
         }
         _ => None,
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::Resources;
-use bireme_core::{BoxFuture, Executor, Workload};
+use bireme_core::{BoxFuture, Executor, Power, Workload};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
@@ -18,6 +18,7 @@ use crate::attach::Pending;
 use crate::command::Command;
 use crate::event::{Event, Events};
 use crate::lifecycle::{self, Operation, Verdict};
+use crate::refusal::ContainerRefusal;
 use crate::request::RestartPolicy;
 use crate::view::{Config, Ended, Endpoint, Health, PublishedPort, State, Status, WorkloadView};
 use crate::{EngineError, unreadable};
@@ -154,6 +155,11 @@ impl Handle {
         self.config.spec.id.as_str()
     }
 
+    /// Why it lacks a power, and what to do instead.
+    pub(crate) fn lacks(&self, power: Power) -> EngineError {
+        self.executor.lacks(&self.view().name, power).into()
+    }
+
     /// Whether it is removed when it ends.
     pub(crate) fn removes_itself(&self) -> bool {
         self.config.auto_remove && self.unreadable.is_none()
@@ -176,7 +182,7 @@ impl Handle {
     pub(crate) fn require(&self, ask: Operation) -> Result<(), EngineError> {
         match lifecycle::may(self.view().state.status, ask) {
             Verdict::Go | Verdict::Already => Ok(()),
-            Verdict::Refused(why) => Err(EngineError::conflict(lifecycle::refusal(self.id(), why))),
+            Verdict::Refused(because) => Err(ContainerRefusal::State { id: self.id().to_owned(), because }.into()),
         }
     }
 
@@ -202,7 +208,7 @@ impl Handle {
             std::mem::take(&mut streams.pending)
         };
         for client in pending {
-            let answer = open_streams(&*workload, client.stdin, &self.view().name).await;
+            let answer = open_streams(&*workload, client.stdin, || self.lacks(Power::Attach)).await;
             // A client that left in the meantime is no error.
             let _ = client.answer.send(answer);
         }
@@ -216,8 +222,10 @@ impl Handle {
         let mut streams = self.streams();
         if let Some(workload) = streams.workload.clone() {
             drop(streams);
-            let name = self.view().name.clone();
-            return Box::pin(async move { open_streams(&*workload, stdin, &name).await.map(Some) });
+            let handle = Arc::clone(self);
+            return Box::pin(
+                async move { open_streams(&*workload, stdin, || handle.lacks(Power::Attach)).await.map(Some) },
+            );
         }
         let (answer, streams_come) = oneshot::channel();
         streams.pending.retain(|client| !client.answer.is_closed());
@@ -241,10 +249,7 @@ impl Handle {
         let mut hurried = self.hurried.subscribe();
         tokio::select! {
             biased;
-            _ = hurried.wait_for(|count| *count > 0) => Err(EngineError::conflict(format!(
-                "container {} is being killed or removed, and what was begun with it meanwhile is given up",
-                self.id()
-            ))),
+            _ = hurried.wait_for(|count| *count > 0) => Err(ContainerRefusal::Hurried { id: self.id().to_owned() }.into()),
             done = work => Ok(done),
         }
     }
@@ -254,13 +259,9 @@ impl Handle {
     /// # Errors
     /// `Conflict` when somebody does for long.
     pub(crate) async fn tree(&self) -> Result<OwnedMutexGuard<()>, EngineError> {
-        tokio::time::timeout(COPYING, self.tree.clone().lock_owned()).await.map_err(|_| {
-            EngineError::conflict(format!(
-                "container {} is being copied into, and has been for {} s: try again when that is done",
-                self.id(),
-                COPYING.as_secs()
-            ))
-        })
+        tokio::time::timeout(COPYING, self.tree.clone().lock_owned())
+            .await
+            .map_err(|_| ContainerRefusal::CopiedInto { id: self.id().to_owned(), after: COPYING }.into())
     }
 
     /// Does `work`, which reads or writes files of this workload, on a thread of its own: a container may have an open of its
@@ -275,10 +276,7 @@ impl Handle {
         work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let Ok(place) = tokio::time::timeout(COPYING, self.copies.clone().acquire_owned()).await else {
-            return Err(EngineError::unavailable(format!(
-                "{COPIES} copies from or to container {} do not come to an end: see what holds its files up, and try again",
-                self.id()
-            )));
+            return Err(ContainerRefusal::CopiesHang { id: self.id().to_owned(), copies: COPIES }.into());
         };
         let place = place.map_err(|_| EngineError::Stopping)?;
         let (done, answer) = oneshot::channel();
@@ -369,12 +367,14 @@ impl Handle {
     }
 }
 
-async fn open_streams(workload: &dyn Workload, stdin: bool, name: &str) -> Result<UnixStream, EngineError> {
+async fn open_streams(
+    workload: &dyn Workload,
+    stdin: bool,
+    lacks: impl FnOnce() -> EngineError,
+) -> Result<UnixStream, EngineError> {
     match workload.as_attach() {
         Some(attach) => Ok(attach.attach(stdin).await?),
-        None => Err(EngineError::unsupported(format!(
-            "{name} has no streams to attach to: read its output with `docker logs -f`"
-        ))),
+        None => Err(lacks()),
     }
 }
 

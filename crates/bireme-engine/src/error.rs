@@ -1,6 +1,10 @@
 //! What can go wrong in the engine, in sentences that name the thing, the reason and the next step.
 
+use std::path::PathBuf;
+
 use bireme_core::{ErrorKind, ExecError, LabelError};
+
+use crate::refusal::{ContainerRefusal, FilesRefusal, NetworkRefusal, RequestRefusal, VolumeRefusal};
 
 /// A refused or failed request.
 #[derive(Debug, thiserror::Error)]
@@ -8,22 +12,34 @@ pub enum EngineError {
     /// `what` is Docker's noun: `container`, `network`, `volume`, `exec instance`.
     #[error("No such {what}: {name}")]
     NoSuch { what: &'static str, name: String },
-    /// Docker's wording for volumes and networks differs from that for containers.
-    #[error("{message}")]
-    NotFound { message: String },
     #[error("multiple {what}s match the ID prefix {name:?}: give more digits")]
     Ambiguous { what: &'static str, name: String },
-    #[error("{message}")]
-    Conflict { message: String },
-    #[error("{message}")]
-    Invalid { message: String },
-    #[error("{message}")]
-    Denied { message: String },
-    #[error("{message}")]
-    Unsupported { message: String },
+    #[error(transparent)]
+    Container(#[from] ContainerRefusal),
+    #[error(transparent)]
+    Files(#[from] FilesRefusal),
+    #[error(transparent)]
+    Network(#[from] NetworkRefusal),
+    #[error(transparent)]
+    Volume(#[from] VolumeRefusal),
+    #[error(transparent)]
+    Request(#[from] RequestRefusal),
     /// Nothing to be done: it is in the wanted state already. Docker answers 304.
-    #[error("{message}")]
-    NotModified { message: String },
+    #[error("container {name} is already {}", if *running { "started" } else { "stopped" })]
+    NotModified { name: String, running: bool },
+    /// Of many that were to be removed, some stay, each for its own reason. `what` is Docker's noun in the plural.
+    #[error(
+        "{removed} {what} were removed, {} stay: {}",
+        staying.len(),
+        staying.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    Staying { what: &'static str, removed: usize, staying: Vec<EngineError> },
+    /// A newer engine wrote the database.
+    #[error(
+        "{} has schema version {version}, this biremed knows {known}: start the newer biremed, or use another --data-root",
+        path.display()
+    )]
+    NewerSchema { path: PathBuf, version: i64, known: i64 },
     #[error(transparent)]
     Label(#[from] LabelError),
     #[error(transparent)]
@@ -42,7 +58,7 @@ pub enum EngineError {
     Database(#[from] bireme_image::database::DatabaseError),
     #[error("cannot use {}", path.display())]
     File {
-        path: std::path::PathBuf,
+        path: PathBuf,
         #[source]
         source: std::io::Error,
     },
@@ -54,11 +70,15 @@ pub enum EngineError {
 impl EngineError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NoSuch { .. } | Self::NotFound { .. } => ErrorKind::NotFound,
-            Self::Ambiguous { .. } | Self::Invalid { .. } => ErrorKind::Invalid,
-            Self::Conflict { .. } | Self::NotModified { .. } => ErrorKind::Conflict,
-            Self::Denied { .. } => ErrorKind::Denied,
-            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::NoSuch { .. } => ErrorKind::NotFound,
+            Self::Ambiguous { .. } => ErrorKind::Invalid,
+            Self::Container(refusal) => refusal.kind(),
+            Self::Files(refusal) => refusal.kind(),
+            Self::Network(refusal) => refusal.kind(),
+            Self::Volume(refusal) => refusal.kind(),
+            Self::Request(refusal) => refusal.kind(),
+            Self::NotModified { .. } | Self::Staying { .. } => ErrorKind::Conflict,
+            Self::NewerSchema { .. } => ErrorKind::Unsupported,
             Self::Label(error) => error.kind(),
             Self::Image(error) => error.kind(),
             Self::Net(error) => error.kind(),
@@ -67,22 +87,6 @@ impl EngineError {
             Self::Memory { .. } | Self::Database(_) | Self::File { .. } => ErrorKind::Internal,
             Self::Stopping => ErrorKind::Unavailable,
         }
-    }
-
-    pub(crate) fn conflict(message: impl Into<String>) -> Self {
-        Self::Conflict { message: message.into() }
-    }
-
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
-        Self::Invalid { message: message.into() }
-    }
-
-    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
-        ExecError::new(ErrorKind::Unavailable, message).into()
-    }
-
-    pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self::Unsupported { message: message.into() }
     }
 
     pub(crate) fn no_container(name: &str) -> Self {
@@ -94,9 +98,6 @@ impl EngineError {
 ///
 /// # Errors
 /// `Conflict` where any stays.
-pub(crate) fn all_removed(what: &str, removed: usize, staying: Vec<String>) -> Result<(), EngineError> {
-    if staying.is_empty() {
-        return Ok(());
-    }
-    Err(EngineError::conflict(format!("{removed} {what} were removed, {} stay: {}", staying.len(), staying.join("; "))))
+pub(crate) fn all_removed(what: &'static str, removed: usize, staying: Vec<EngineError>) -> Result<(), EngineError> {
+    if staying.is_empty() { Ok(()) } else { Err(EngineError::Staying { what, removed, staying }) }
 }

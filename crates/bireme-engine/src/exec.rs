@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bireme_core::executor::Power;
 use bireme_core::{BoxFuture, ExecSpec};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::container::Handle;
 use crate::lifecycle::Operation;
+use crate::refusal::{ContainerRefusal, RequestRefusal};
 use crate::services::Services;
 use crate::view::Status;
 use crate::{EngineError, names};
@@ -101,7 +103,7 @@ impl Entry {
     fn ready(&self) -> Result<ExecView, EngineError> {
         if self.view.running || self.view.exit_code.is_some() {
             let id = &self.view.id;
-            return Err(EngineError::conflict(format!("exec command {id} has already run: create another one")));
+            return Err(ContainerRefusal::ExecHasRun { exec: id.to_owned() }.into());
         }
         self.handle.require(Operation::Use)?;
         Ok(self.view.clone())
@@ -130,9 +132,7 @@ impl Execs {
     pub(crate) async fn create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
         let handle = self.services.registry.find(name)?;
         if handle.view().state.status == Status::Paused {
-            return Err(EngineError::conflict(format!(
-                "Container {name} is paused, unpause the container before exec"
-            )));
+            return Err(ContainerRefusal::ExecWhilePaused { asked: name.to_owned() }.into());
         }
         handle.require(Operation::Use)?;
         let workload = handle.workload().ok_or_else(|| not_running(&handle))?;
@@ -140,7 +140,7 @@ impl Execs {
             return Err(no_exec(&handle));
         }
         if spec.args.is_empty() {
-            return Err(EngineError::invalid("No exec command specified"));
+            return Err(RequestRefusal::NoExecCommand.into());
         }
         let id = names::random_hex();
         handle.emit(&self.services.events, &format!("exec_create: {}", spec.args.join(" ")), [("execID", id.as_str())]);
@@ -307,14 +307,11 @@ fn no_such(exec_id: &str) -> EngineError {
 }
 
 fn not_running(handle: &Handle) -> EngineError {
-    EngineError::conflict(format!("container {} is not running", handle.id()))
+    ContainerRefusal::not_running(&handle.config.spec.id).into()
 }
 
 fn no_exec(handle: &Handle) -> EngineError {
-    EngineError::unsupported(format!(
-        "{} is a WebAssembly component and has no processes or shell to exec into: read its output with `docker logs`, its live instances with `docker top`",
-        handle.view().name
-    ))
+    handle.lacks(Power::Exec)
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ mod parts;
 mod patience;
 mod purge;
 mod record;
+pub mod refusal;
 mod registry;
 pub mod request;
 mod resolve;

@@ -14,6 +14,7 @@
 //!                                  └──> gone, or dead when something could not be cleared away
 //! ```
 
+use crate::refusal::Because;
 use crate::view::Status;
 
 /// What somebody wants to do with a workload.
@@ -37,8 +38,7 @@ pub enum Verdict {
     Go,
     /// It is in the wanted state already.
     Already,
-    /// Docker's words, after "container NAME ".
-    Refused(&'static str),
+    Refused(Because),
 }
 
 /// What was seen to happen.
@@ -56,45 +56,31 @@ pub enum Transition {
     RemovalFailed,
 }
 
-/// A refusal of workload `id` in Docker's words, which begin in capitals here and there.
-pub(crate) fn refusal(id: &str, why: &str) -> String {
-    let docker_shouts = ["is already paused", "is not paused"].contains(&why) || why.contains(", ");
-    format!("{} {id} {why}", if docker_shouts { "Container" } else { "container" })
-}
-
 /// Whether `ask` may be done to a workload in `status`.
 pub fn may(status: Status, ask: Operation) -> Verdict {
     use Status::{Created, Dead, Exited, Paused, Removing, Restarting, Running};
     use Verdict::{Already, Go, Refused};
     match (ask, status) {
-        (Operation::Remove { .. }, Removing) => Refused("is already in progress of being removed"),
-        (_, Removing) => Refused("is marked for removal and cannot be used"),
+        (Operation::Remove { .. }, Removing) => Refused(Because::RemovalBegan),
+        (_, Removing) => Refused(Because::BeingRemoved),
         (Operation::Remove { .. }, Created | Exited | Dead) => Go,
         (Operation::Remove { force: true }, _) => Go,
-        (Operation::Remove { force: false }, Paused) => {
-            Refused("is paused: unpause and stop it before removing, or force the removal")
-        }
-        (Operation::Remove { force: false }, Restarting) => {
-            Refused("is restarting: stop the container before removing or force remove")
-        }
-        (Operation::Remove { force: false }, Running) => {
-            Refused("is running: stop the container before removing or force remove")
-        }
-        (_, Dead) => Refused("is dead and can only be removed"),
+        (Operation::Remove { force: false }, Paused) => Refused(Because::RemovalWhilePaused),
+        (Operation::Remove { force: false }, Restarting) => Refused(Because::RemovalWhileRestarting),
+        (Operation::Remove { force: false }, Running) => Refused(Because::RemovalWhileRunning),
+        (_, Dead) => Refused(Because::Dead),
         (Operation::Start, Created | Exited) => Go,
         (Operation::Start, Running | Restarting) => Already,
-        (Operation::Start, Paused) => Refused("is paused: cannot start a paused container, try unpause instead"),
+        (Operation::Start, Paused) => Refused(Because::StartWhilePaused),
         (Operation::Stop, Running | Paused | Restarting) => Go,
         (Operation::Stop, Created | Exited) => Already,
         (Operation::Kill, Running | Paused | Restarting) => Go,
-        (Operation::Kill | Operation::Use | Operation::Pause, Created | Exited) => Refused("is not running"),
+        (Operation::Kill | Operation::Use | Operation::Pause, Created | Exited) => Refused(Because::NotRunning),
         (Operation::Pause, Running) | (Operation::Unpause, Paused) | (Operation::Use, Running) => Go,
-        (Operation::Pause, Paused) => Refused("is already paused"),
-        (Operation::Pause | Operation::Use, Restarting) => {
-            Refused("is restarting, wait until the container is running")
-        }
-        (Operation::Use, Paused) => Refused("is paused, unpause the container before exec"),
-        (Operation::Unpause, _) => Refused("is not paused"),
+        (Operation::Pause, Paused) => Refused(Because::AlreadyPaused),
+        (Operation::Pause | Operation::Use, Restarting) => Refused(Because::UseWhileRestarting),
+        (Operation::Use, Paused) => Refused(Because::UseWhilePaused),
+        (Operation::Unpause, _) => Refused(Because::NotPaused),
     }
 }
 

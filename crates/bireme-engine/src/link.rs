@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use bireme_core::spec::{Port, Protocol};
 
 use crate::EngineError;
+use crate::refusal::ContainerRefusal;
 use crate::registry::Registry;
 use crate::view::{DEFAULT_NETWORK, Link, WorkloadView};
 
@@ -33,7 +34,7 @@ impl Linked {
 pub(crate) fn links(registry: &Registry, asked: &[(String, String)]) -> Result<Vec<Link>, EngineError> {
     let one = |(name, alias): &(String, String)| match registry.find(name) {
         Ok(handle) => Ok(Link { to: handle.config.spec.id.clone(), alias: alias.clone() }),
-        Err(error) => Err(EngineError::invalid(format!("could not get container for {name}: {error}"))),
+        Err(source) => Err(ContainerRefusal::LinkToNone { name: name.clone(), source: Box::new(source) }.into()),
     };
     asked.iter().map(one).collect()
 }
@@ -50,10 +51,12 @@ fn stand(other: &WorkloadView, link: &Link, name: &str) -> Result<Linked, Engine
     let endpoints = || other.endpoints.iter().filter_map(|endpoint| Some((endpoint, endpoint.ipv4?.0)));
     let address = endpoints().find(|(of, _)| of.network_name == DEFAULT_NETWORK).or_else(|| endpoints().next());
     let Some((_, address)) = address.filter(|_| other.state.status.is_alive()) else {
-        return Err(EngineError::conflict(format!(
-            "Cannot link to a non running container: /{} AS /{name}/{}: start it first",
-            other.name, link.alias
-        )));
+        return Err(ContainerRefusal::LinkToStopped {
+            other: other.name.clone(),
+            name: name.to_owned(),
+            alias: link.alias.clone(),
+        }
+        .into());
     };
     let spec = &other.config.spec;
     Ok(Linked {

@@ -1,6 +1,7 @@
 //! What `docker logs --details` puts before each line: what the options of the log driver choose of a workload.
 
 use crate::EngineError;
+use crate::refusal::{LogFault, RequestRefusal};
 use crate::view::WorkloadView;
 
 /// Options of `json-file` that choose details.
@@ -10,11 +11,11 @@ pub(crate) const OPTIONS: [&str; 5] = ["labels", "labels-regex", "env", "env-reg
 ///
 /// # Errors
 /// What is wrong with it.
-pub(crate) fn check(option: &str, value: &str) -> Result<(), String> {
+pub(crate) fn check(option: &str, value: &str) -> Result<(), LogFault> {
     match option {
         "labels-regex" | "env-regex" => regex::Regex::new(value)
             .map(|_| ())
-            .map_err(|_| format!("log opt '{option}': {value:?} is no regular expression")),
+            .map_err(|_| LogFault::Expression { option: option.to_owned(), text: value.to_owned() }),
         "tag" => tag(value, |_| Some(String::new())).map(|_| ()),
         _ => Ok(()),
     }
@@ -54,26 +55,25 @@ pub(crate) fn of(container: &WorkloadView) -> Result<String, EngineError> {
                 _ => return None,
             })
         };
-        all.insert("tag".to_owned(), tag(text, field).map_err(EngineError::invalid)?);
+        all.insert("tag".to_owned(), tag(text, field).map_err(RequestRefusal::from)?);
     }
     let pairs = all.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value)));
     Ok(pairs.collect::<Vec<_>>().join(","))
 }
 
-const FIELDS: [&str; 8] = ["ID", "FullID", "Name", "FullName", "ImageName", "ImageID", "ImageFullID", "DaemonName"];
+pub(crate) const FIELDS: [&str; 8] =
+    ["ID", "FullID", "Name", "FullName", "ImageName", "ImageID", "ImageFullID", "DaemonName"];
 
 /// The part of Go's templates that tags are written in: text, and fields.
-fn tag(text: &str, field: impl Fn(&str) -> Option<String>) -> Result<String, String> {
+fn tag(text: &str, field: impl Fn(&str) -> Option<String>) -> Result<String, LogFault> {
     let mut made = String::new();
     let mut rest = text;
     while let Some((before, from)) = rest.split_once("{{") {
-        let unclosed = || format!("log opt 'tag': {text:?} has a {{{{ without its }}}}");
+        let unclosed = || LogFault::TagUnclosed { text: text.to_owned() };
         let (action, after) = from.split_once("}}").ok_or_else(unclosed)?;
         let name = action.trim();
         let known = name.strip_prefix('.').filter(|name| FIELDS.contains(name));
-        let value = known
-            .and_then(&field)
-            .ok_or_else(|| format!("log opt 'tag': {name:?} is not offered: .{} are", FIELDS.join(", .")))?;
+        let value = known.and_then(&field).ok_or_else(|| LogFault::TagField { field: name.to_owned() })?;
         made.push_str(before);
         made.push_str(&value);
         rest = after;
@@ -100,7 +100,7 @@ mod tests {
 
     fn check_tag(text: &str, expected: Result<&str, &str>) {
         let made = tag(text, |name| Some(name.to_lowercase()));
-        assert_eq!(made.as_deref().map_err(String::as_str), expected, "{text}");
+        assert_eq!(made.as_deref().map_err(ToString::to_string), expected.map_err(str::to_owned), "{text}");
     }
 
     #[test]

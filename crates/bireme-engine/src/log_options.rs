@@ -2,6 +2,7 @@
 
 use bireme_core::executor::LogTarget;
 
+use crate::refusal::{LogFault, RequestRefusal};
 use crate::request::LogRequest;
 use crate::view::Config;
 use crate::{EngineError, log_details};
@@ -37,31 +38,22 @@ pub(crate) fn effective(asked: &LogRequest, default: &LogRequest) -> Result<LogR
     let log = if asked.driver.is_empty() && asked.options.is_empty() { default.clone() } else { asked.clone() };
     let driver = if log.driver.is_empty() { "json-file".to_owned() } else { log.driver };
     if !matches!(driver.as_str(), "json-file" | "local" | "none") {
-        return Err(EngineError::unsupported(format!(
-            "logger: no log driver named '{driver}' is registered: json-file, local and none are offered"
-        )));
+        return Err(RequestRefusal::NoLogDriver { driver }.into());
     }
     for (key, value) in &log.options {
         let fits = match key.as_str() {
-            "max-size" if parse_size(value).is_none() => Err(format!("invalid size: '{value}'")),
-            "max-file" if !value.parse::<u32>().is_ok_and(|count| count > 0) => {
-                Err("max-file cannot be less than 1".to_owned())
-            }
+            "max-size" if parse_size(value).is_none() => Err(LogFault::Size(value.clone())),
+            "max-file" if !value.parse::<u32>().is_ok_and(|count| count > 0) => Err(LogFault::MaxFile),
             "max-size" | "max-file" => Ok(()),
             // Output never waits for the log here, and what is rotated is kept as it is: nothing is to be set.
-            "mode" if !matches!(value.as_str(), "blocking" | "non-blocking") => {
-                Err(format!("logging mode not supported: {value}"))
-            }
+            "mode" if !matches!(value.as_str(), "blocking" | "non-blocking") => Err(LogFault::Mode(value.clone())),
             "mode" | "max-buffer-size" | "compress" => Ok(()),
             option if driver == "json-file" && log_details::OPTIONS.contains(&option) => {
                 log_details::check(option, value)
             }
-            _ => Err(format!(
-                "unknown log opt '{key}' for {driver} log driver: max-size, max-file, mode, max-buffer-size and compress are offered, with json-file also {}",
-                log_details::OPTIONS.join(", ")
-            )),
+            _ => Err(LogFault::Unknown { key: key.clone(), driver: driver.clone() }),
         };
-        fits.map_err(EngineError::invalid)?;
+        fits.map_err(RequestRefusal::from)?;
     }
     Ok(LogRequest { driver, options: log.options })
 }

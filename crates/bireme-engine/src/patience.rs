@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::EngineError;
+use crate::refusal::FilesRefusal;
 
 /// Such threads at once, those that hang among them.
 const MOST: usize = 32;
@@ -35,14 +36,10 @@ async fn within<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
-    let silent = |why: &str| {
-        let seconds = limit.as_secs();
-        EngineError::unavailable(format!(
-            "{what} {why} within {seconds} s: see whether the file system is there that it lies on, and try again"
-        ))
-    };
+    let silent =
+        |asked| EngineError::from(FilesRefusal::Silent { what: what.to_owned(), asked, seconds: limit.as_secs() });
     let Ok(place) = tokio::time::timeout(limit, places.acquire()).await else {
-        return Err(silent("cannot be looked at, as too much else does not answer"));
+        return Err(silent(false));
     };
     let place = place.map_err(|_| EngineError::Stopping)?;
     let (done, answer) = oneshot::channel();
@@ -54,7 +51,7 @@ async fn within<T: Send + 'static>(
     thread.map_err(|source| EngineError::File { path: what.into(), source })?;
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer.map_err(|_| EngineError::Stopping)?,
-        Err(_) => Err(silent("does not answer")),
+        Err(_) => Err(silent(true)),
     }
 }
 

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use crate::EngineError;
 use crate::container::Handle;
+use crate::refusal::ContainerRefusal;
 use crate::unreadable::{AllUnreadable, Unreadable};
 
 /// What is called by a name.
@@ -71,9 +72,7 @@ impl Registry {
     pub(crate) fn reserve(self: &Arc<Self>, name: &str, id: &str) -> Result<NameReservation, EngineError> {
         let mut index = self.index.write();
         if let Some(other) = index.names.get(name) {
-            return Err(EngineError::conflict(format!(
-                "Conflict. The container name \"/{name}\" is already in use by container \"{other}\". You have to remove (or rename) that container to be able to reuse that name."
-            )));
+            return Err(ContainerRefusal::NameTaken { name: name.to_owned(), by: other.clone() }.into());
         }
         index.names.insert(name.to_owned(), id.to_owned());
         Ok(NameReservation { registry: Arc::clone(self), name: name.to_owned(), id: id.to_owned(), kept: false })

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use bireme_core::spec::{
-    Mount, MountSource, Namespaces, Port, Propagation, Protocol, Signal, WorkloadKind, WorkloadSpec,
-};
-use bireme_core::{Labels, WorkloadId};
+use bireme_core::spec::{Mount, MountSource, Namespaces, Port, Propagation, Protocol, Signal, WorkloadSpec};
+use bireme_core::{Executor, WorkloadId};
 use bireme_image::{Image, ImageConfig};
 
+use crate::refusal::{ContainerRefusal, Countable, RequestRefusal};
 use crate::request::{CreateRequest, HealthCheck, MountRequestSource};
 use crate::view::{MountKind, MountPoint};
 use crate::{EngineError, bounds};
@@ -58,7 +57,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), EngineError> {
     if valid {
         return Ok(());
     }
-    Err(EngineError::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
+    Err(ContainerRefusal::NameInvalid { name: name.to_owned() }.into())
 }
 
 /// Environment of the request, then what the image has beside it; each name once, in order of first appearance.
@@ -143,7 +142,7 @@ pub(crate) fn merge_health(request: Option<&HealthCheck>, image: &ImageConfig) -
 
 /// Sorts the wanted mounts by what they need. A path named twice is refused; what is inherited gives way to what was asked
 /// for, a volume of the image to any.
-/// `root` is whether a mount may be the root: a component has none of its own.
+/// `root` is whether a mount may be the root.
 pub(crate) fn mounts(
     request: &CreateRequest,
     image: &ImageConfig,
@@ -151,9 +150,7 @@ pub(crate) fn mounts(
     root: bool,
 ) -> Result<Mounts, EngineError> {
     let clean_target = |target: &str| match clean_target(target)? {
-        target if target == "/" && !root => {
-            Err(EngineError::invalid("invalid mount path: destination can't be '/'".to_owned()))
-        }
+        target if target == "/" && !root => Err(EngineError::from(RequestRefusal::MountAtRoot)),
         target => Ok(target),
     };
     let mut resolved = Mounts::default();
@@ -161,7 +158,7 @@ pub(crate) fn mounts(
     for mount in &request.mounts {
         let target = clean_target(&mount.target)?;
         if !targets.insert(target.clone()) {
-            return Err(EngineError::invalid(format!("Duplicate mount point: {target}")));
+            return Err(RequestRefusal::MountTwice { target }.into());
         }
         let point = |kind, source: PathBuf, propagation: &str| MountPoint {
             kind,
@@ -177,10 +174,7 @@ pub(crate) fn mounts(
         match &mount.source {
             MountRequestSource::Bind { path, create, propagation, recursive } => {
                 if !path.is_absolute() {
-                    return Err(EngineError::invalid(format!(
-                        "invalid mount config for type \"bind\": invalid mount path: '{}' mount path must be absolute",
-                        path.display()
-                    )));
+                    return Err(RequestRefusal::BindRelative { path: path.clone() }.into());
                 }
                 let word = match propagation {
                     Propagation::Private => "rprivate",
@@ -201,9 +195,7 @@ pub(crate) fn mounts(
                 // As Docker: clean names only, so that nothing of it is for the kernel to judge.
                 let plain = subpath.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
                 if !plain {
-                    return Err(EngineError::invalid(
-                        "invalid volume mount config: subpath must be a relative path within the volume".to_owned(),
-                    ));
+                    return Err(RequestRefusal::Subpath.into());
                 }
                 resolved.volumes.push(VolumeNeed {
                     name: name.clone(),
@@ -243,25 +235,18 @@ pub(crate) fn mounts(
             });
         }
     }
-    bounds::within(
-        "the number of mounts is too large: the container",
-        targets.len(),
-        bounds::MOUNTS,
-        "mount fewer places, or one folder that holds them",
-    )?;
+    bounds::within(Countable::AllMounts, None, targets.len(), bounds::MOUNTS)?;
     Ok(resolved)
 }
 
 /// An absolute path without `.`, `..` or doubled slashes.
 fn clean_target(target: &str) -> Result<String, EngineError> {
     if !target.starts_with('/') {
-        return Err(EngineError::invalid(format!(
-            "invalid mount target {target:?}: it must be an absolute path in the container"
-        )));
+        return Err(RequestRefusal::TargetRelative { target: target.to_owned() }.into());
     }
     let parts: Vec<&str> = target.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") || target.contains('\0') {
-        return Err(EngineError::invalid(format!("invalid mount target {target:?}: it must not contain '..'")));
+        return Err(RequestRefusal::TargetAbove { target: target.to_owned() }.into());
     }
     Ok(format!("/{}", parts.join("/")))
 }
@@ -275,41 +260,40 @@ pub(crate) struct Resolved {
     pub(crate) command: Vec<String>,
 }
 
+/// What a new workload is known by.
+pub(crate) struct Identity<'a> {
+    pub(crate) id: WorkloadId,
+    pub(crate) name: &'a str,
+}
+
 /// `host_gateway` is the host as seen from the workload, for `--add-host NAME:host-gateway`.
 pub(crate) fn resolve(
     request: &CreateRequest,
     image: &Image,
-    id: WorkloadId,
-    name: &str,
+    executor: &dyn Executor,
+    Identity { id, name }: Identity<'_>,
     namespaces: Namespaces,
     host_gateway: Option<IpAddr>,
     inherited: Vec<Inherited>,
 ) -> Result<Resolved, EngineError> {
-    let kind = image.kind();
     let config = &image.config;
     bounds::check(request, config)?;
     let mut labels = config.labels.clone();
     labels.extend(request.labels.clone());
-    let bireme = match kind {
-        WorkloadKind::Component => Labels::of_component(&config.labels, &request.labels)?,
-        WorkloadKind::Container => Labels::parse(&labels)?,
-    };
+    let bireme = executor.labels(&config.labels, &request.labels)?;
     let (entrypoint, command) = merge_command(request, config);
     let args: Vec<String> = entrypoint.iter().chain(&command).cloned().collect();
-    if args.is_empty() && kind == WorkloadKind::Container {
-        return Err(EngineError::invalid("no command specified"));
+    if args.is_empty() && executor.needs_command() {
+        return Err(RequestRefusal::NoCommand.into());
     }
     let cwd = request.working_dir.clone().filter(|d| !d.is_empty()).unwrap_or_else(|| config.working_dir.clone());
     let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
     if !cwd.starts_with('/') {
-        return Err(EngineError::invalid(format!(
-            "the working directory '{cwd}' is invalid, it needs to be an absolute path"
-        )));
+        return Err(RequestRefusal::WorkingDir { folder: cwd }.into());
     }
     let stop_signal = match (request.stop_signal, &config.stop_signal) {
         (Some(signal), _) => signal,
-        (None, Some(text)) => Signal::parse(text)
-            .ok_or_else(|| EngineError::invalid(format!("the image's stop signal {text:?} is not a signal")))?,
+        (None, Some(text)) => Signal::parse(text).ok_or_else(|| RequestRefusal::StopSignal { text: text.clone() })?,
         (None, None) => Signal::TERM,
     };
     let mut extra_hosts = Vec::new();
@@ -317,14 +301,12 @@ pub(crate) fn resolve(
         let address = match (address.as_str(), host_gateway) {
             ("host-gateway", Some(gateway)) => gateway,
             ("host-gateway", None) => {
-                return Err(EngineError::invalid(format!(
-                    "extra host {host}: there is no host-gateway without a network"
-                )));
+                return Err(RequestRefusal::NoHostGateway { host: host.clone() }.into());
             }
             (text, _) => text
                 .trim_matches(['[', ']'])
                 .parse()
-                .map_err(|_| EngineError::invalid(format!("invalid IP address in add-host: {text:?}")))?,
+                .map_err(|_| RequestRefusal::ExtraHost { text: text.to_owned() })?,
         };
         extra_hosts.push((host.clone(), address));
     }
@@ -332,12 +314,7 @@ pub(crate) fn resolve(
     let app = request.labels.get("com.docker.compose.project").filter(|app| !app.is_empty()).cloned();
     let service = request.labels.get("com.docker.compose.service").cloned();
     let ports = ports(request, config);
-    bounds::within(
-        "the number of exposed ports is too large: the container",
-        ports.len(),
-        bounds::EXPOSED,
-        "expose those that are needed",
-    )?;
+    bounds::within(Countable::AllExposed, None, ports.len(), bounds::EXPOSED)?;
     if request.publish_all {
         bounds::all_published(&ports, request.publish.iter().map(|publish| publish.container))?;
     }
@@ -345,7 +322,7 @@ pub(crate) fn resolve(
         hostname: request.hostname.clone().filter(|h| !h.is_empty()).unwrap_or_else(|| id.short().to_owned()),
         id,
         name: name.to_owned(),
-        kind,
+        kind: executor.kind(),
         app,
         service,
         image: request.image.clone(),
@@ -375,7 +352,7 @@ pub(crate) fn resolve(
     let health = merge_health(request.health.as_ref(), config);
     Ok(Resolved {
         spec,
-        mounts: mounts(request, config, inherited, kind == WorkloadKind::Component)?,
+        mounts: mounts(request, config, inherited, executor.mounts_at_root())?,
         health,
         entrypoint,
         command,
@@ -404,10 +381,7 @@ fn check_bind(path: &Path, create: bool) -> Result<(), EngineError> {
 }
 
 fn missing(path: &Path) -> EngineError {
-    EngineError::invalid(format!(
-        "invalid mount config for type \"bind\": bind source path does not exist: {}",
-        path.display()
-    ))
+    RequestRefusal::BindMissing { path: path.to_owned() }.into()
 }
 
 #[cfg(test)]

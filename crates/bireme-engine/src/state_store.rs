@@ -973,10 +973,11 @@ fn tables(connection: &mut Connection, path: &Path) -> Result<(), Trouble<Engine
                 }
             })
         }
-        newer => Err(Trouble::Other(EngineError::unsupported(format!(
-            "{} has schema version {newer}, this biremed knows {SCHEMA_VERSION}: start the newer biremed, or use another --data-root",
-            path.display()
-        )))),
+        newer => Err(Trouble::Other(EngineError::NewerSchema {
+            path: path.to_owned(),
+            version: newer,
+            known: SCHEMA_VERSION,
+        })),
     }
 }
 

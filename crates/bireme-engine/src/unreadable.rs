@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::EngineError;
+use crate::refusal::ContainerRefusal;
 
 /// One whose record cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +73,7 @@ impl Unreadable {
 
 /// Why nothing is done with the workload called `name`.
 pub(crate) fn refusal(name: &str, why: &str) -> EngineError {
-    EngineError::conflict(format!(
-        "the record of container {name} cannot be read ({why}): what runs of it goes on, and its volumes are kept; start the engine that wrote the record, or remove the container by force (docker rm -f {name})"
-    ))
+    ContainerRefusal::Unreadable { name: name.to_owned(), why: why.to_owned() }.into()
 }
 
 /// Any JSON; null for what is none.

@@ -2,32 +2,22 @@
 
 use bireme_core::spec::Resources;
 
+use crate::refusal::UpdateConflict;
+
 /// The limits after `change`, of which only what is set counts; `pids` of zero or less is without limit.
 ///
 /// # Errors
-/// Docker's sentence for a change that contradicts what is set already.
+/// The contradiction, for a change that contradicts what is set already.
 ///
 /// Source: `UpdateContainer` of moby for the rules and their words.
-pub(crate) fn merge(current: &Resources, change: &Resources) -> Result<Resources, &'static str> {
+pub(crate) fn merge(current: &Resources, change: &Resources) -> Result<Resources, UpdateConflict> {
     let set = |value: Option<u64>| value.is_some_and(|value| value > 0);
     let quota = |limits: &Resources| limits.cpu_quota.is_some_and(|quota| quota > 0);
     for (holds, why) in [
-        (
-            set(change.nano_cpus) && set(current.cpu_period),
-            "Conflicting options: Nano CPUs cannot be updated as CPU Period has already been set",
-        ),
-        (
-            set(change.nano_cpus) && quota(current),
-            "Conflicting options: Nano CPUs cannot be updated as CPU Quota has already been set",
-        ),
-        (
-            set(change.cpu_period) && set(current.nano_cpus),
-            "Conflicting options: CPU Period cannot be updated as NanoCPUs has already been set",
-        ),
-        (
-            quota(change) && set(current.nano_cpus),
-            "Conflicting options: CPU Quota cannot be updated as NanoCPUs has already been set",
-        ),
+        (set(change.nano_cpus) && set(current.cpu_period), UpdateConflict::PeriodIsSet),
+        (set(change.nano_cpus) && quota(current), UpdateConflict::QuotaIsSet),
+        (set(change.cpu_period) && set(current.nano_cpus), UpdateConflict::PeriodAfterNanoCpus),
+        (quota(change) && set(current.nano_cpus), UpdateConflict::QuotaAfterNanoCpus),
     ] {
         if holds {
             return Err(why);
@@ -37,9 +27,7 @@ pub(crate) fn merge(current: &Resources, change: &Resources) -> Result<Resources
     if let (Some(memory), None) = (change.memory, change.memory_swap)
         && i64::try_from(memory).is_ok_and(|memory| memory > swap)
     {
-        return Err(
-            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
-        );
+        return Err(UpdateConflict::AboveMemorySwap);
     }
     let mut merged = current.clone();
     // What followed from the memory limit so far is set from now on.

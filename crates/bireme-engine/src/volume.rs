@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::container::Handle;
 use crate::event::Event;
+use crate::refusal::{OptionFault, VolumeRefusal};
 use crate::request::CreateVolume;
 use crate::services::Services;
 use crate::state_store::Unread;
@@ -57,7 +58,7 @@ impl Mounted {
 }
 
 fn no_volume(name: &str) -> EngineError {
-    EngineError::NotFound { message: format!("get {name}: no such volume") }
+    VolumeRefusal::NotFound { name: name.to_owned() }.into()
 }
 
 impl Volumes {
@@ -67,9 +68,7 @@ impl Volumes {
         if !self.unreadable.lock().contains(name) {
             return Ok(());
         }
-        Err(EngineError::conflict(format!(
-            "the record of volume {name} cannot be read, and what is stored in it is kept: start the engine that wrote the record, or remove the volume by force (docker volume rm -f {name})"
-        )))
+        Err(VolumeRefusal::Unreadable { name: name.to_owned() }.into())
     }
 
     /// `unread` are those whose records cannot be read: what they are is not known, only that they are.
@@ -122,22 +121,15 @@ impl Volumes {
         of: Option<&WorkloadId>,
     ) -> Result<(Volume, bool), EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
-            return Err(EngineError::NotFound {
-                message: format!(
-                    "error looking up volume plugin {0}: plugin \"{0}\" not found: only the driver local is offered",
-                    request.driver
-                ),
-            });
+            return Err(VolumeRefusal::NoDriver { driver: request.driver }.into());
         }
         let name = if request.name.is_empty() { names::random_hex() } else { request.name };
-        volume_source::check(&request.options).map_err(|error| match error {
-            EngineError::Invalid { message } => EngineError::invalid(format!("create {name}: {message}")),
-            other => other,
+        volume_source::check(&request.options).map_err(|fault| match fault {
+            OptionFault::Size => VolumeRefusal::SizeOption,
+            fault => VolumeRefusal::Option { name: name.clone(), fault },
         })?;
         if !dirs::is_volume_name(&name) {
-            return Err(EngineError::invalid(format!(
-                "create {name}: {name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-            )));
+            return Err(VolumeRefusal::NameInvalid { name }.into());
         }
         let _making = self.making.lock().await;
         if let Some(id) = of {
@@ -250,12 +242,10 @@ impl Volumes {
             for volume in volumes {
                 let users = mounted.users(&volume.name);
                 let mut users = users.lock();
-                volume_source::mount(&volume.options, &volume.mountpoint).map_err(|error| {
-                    let device = volume.options.get("device").map(String::as_str).unwrap_or_default();
-                    EngineError::invalid(format!(
-                        "error while mounting volume '{}': failed to mount local volume: mount {device}: {error}",
-                        volume.mountpoint.display()
-                    ))
+                volume_source::mount(&volume.options, &volume.mountpoint).map_err(|source| VolumeRefusal::Mount {
+                    at: volume.mountpoint.clone(),
+                    device: volume.options.get("device").cloned().unwrap_or_default(),
+                    source,
                 })?;
                 users.insert(user.clone());
             }
@@ -345,11 +335,11 @@ impl Volumes {
         };
         let users = self.users(name);
         if !users.is_empty() {
-            return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(VolumeRefusal::InUse { name: name.to_owned(), users }.into());
         }
         let (folder, aside) =
             (self.path(name), self.services.data_root().join("volumes").join(dirs::REMOVED).join(name));
-        let to = aside.clone();
+        let (to, removed) = (aside.clone(), name.to_owned());
         let (mounted_by_us, mountpoint) = (!volume.options.is_empty(), volume.mountpoint.clone());
         let moved = tokio::task::spawn_blocking(move || {
             let file = |path: PathBuf| move |source| EngineError::File { path, source };
@@ -358,11 +348,7 @@ impl Volumes {
                 volume_source::unmount(&mountpoint).map_err(file(mountpoint.clone()))?;
             }
             if let Some(at) = removal::mounted_below(&folder).map_err(file(folder.clone()))? {
-                return Err(EngineError::conflict(format!(
-                    "remove {}: something is mounted at {}: unmount it first, nothing was removed",
-                    folder.file_name().unwrap_or_default().to_string_lossy(),
-                    at.display()
-                )));
+                return Err(EngineError::from(VolumeRefusal::MountedBelow { name: removed, at }));
             }
             // An earlier one of this name that is still being cleared away makes room.
             let earlier = to.with_added_extension(names::random_hex());
@@ -415,9 +401,9 @@ impl Volumes {
                         removed.push(volume.name);
                     }
                     // Gone, or taken meanwhile.
-                    Err(EngineError::NotFound { .. }) => {}
+                    Err(EngineError::Volume(VolumeRefusal::NotFound { .. })) => {}
                     Err(_) if !self.users(&volume.name).is_empty() => {}
-                    Err(error) => staying.push(error.to_string()),
+                    Err(error) => staying.push(error),
                 }
             }
         }

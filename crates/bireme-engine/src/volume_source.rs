@@ -11,26 +11,22 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::EngineError;
+use crate::refusal::OptionFault;
 
 /// # Errors
-/// `Invalid`, in Docker's words, for an option that is none of the three, or one without another that it needs.
-pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), EngineError> {
+/// For an option that is none of the three, or one without another that it needs.
+pub(crate) fn check(options: &BTreeMap<String, String>) -> Result<(), OptionFault> {
     for option in options.keys() {
         match option.as_str() {
             "type" | "device" | "o" => {}
-            "size" => {
-                return Err(EngineError::unsupported(
-                    "volume option \"size\" of driver local is not offered: limit it with o=size=… of type tmpfs, or put the device on a disk of that size",
-                ));
-            }
-            other => return Err(EngineError::invalid(format!("invalid option: {other:?}"))),
+            "size" => return Err(OptionFault::Size),
+            other => return Err(OptionFault::Unknown(other.to_owned())),
         }
     }
     let given = |name: &str| options.get(name).is_some_and(|value| !value.is_empty());
     for (option, needed) in [("device", "type"), ("type", "device"), ("o", "device"), ("o", "type")] {
         if given(option) && !given(needed) {
-            return Err(EngineError::invalid(format!("missing required option: {needed:?}")));
+            return Err(OptionFault::Missing(needed));
         }
     }
     Ok(())

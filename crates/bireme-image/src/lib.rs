@@ -45,7 +45,7 @@ pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
 pub use layers::is_wasm;
 pub use login::Found as FoundImage;
 pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
-pub use platform::Platform;
+pub use platform::{Platform, PlatformError};
 pub use pull::{Pulled, RegistryAuth};
 pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};

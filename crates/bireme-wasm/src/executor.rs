@@ -1,6 +1,6 @@
 //! [`WasmExecutor`]: the executor of components.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use std::time::Duration;
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::{Blkio, NetworkMode, Protocol};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, NamedNetwork, NamesChange, Prepared, Program, Resolver, SandboxId,
-    StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
+    BoxFuture, ErrorKind, ExecError, Executor, LabelError, Labels, NamedNetwork, NamesChange, Power, Prepared, Program,
+    Resolver, SandboxId, StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
 };
 use bireme_sys::removal;
 use futures::StreamExt as _;
@@ -28,7 +28,7 @@ use crate::roster::Roster;
 use crate::state::StateFolder;
 use crate::user::{self, HOST_UID, Secret};
 use crate::workload::{ComponentWorkload, Home, read_exit, release};
-use crate::{cgroup, memory, mounts, stores};
+use crate::{cgroup, lacks, memory, mounts, stores};
 
 /// How long a daemon that has just started waits for answers of all hosts together: nobody can use it until then. Whoever
 /// has not answered by then goes on as it is, and is asked in the background.
@@ -430,6 +430,31 @@ impl Executor for WasmExecutor {
 
     fn offers_exec(&self) -> bool {
         false
+    }
+
+    fn needs_command(&self) -> bool {
+        false
+    }
+
+    fn mounts_at_root(&self) -> bool {
+        true
+    }
+
+    /// A host creates beside its other work, and what it began it ends.
+    fn completes_create(&self) -> bool {
+        true
+    }
+
+    fn labels(
+        &self,
+        image: &BTreeMap<String, String>,
+        request: &BTreeMap<String, String>,
+    ) -> Result<Labels, LabelError> {
+        Labels::of_component(image, request)
+    }
+
+    fn lacks(&self, name: &str, power: Power) -> ExecError {
+        lacks::refusal(name, power)
     }
 
     fn as_resolver(&self) -> Option<&dyn Resolver> {

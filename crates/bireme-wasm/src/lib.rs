@@ -29,6 +29,7 @@ mod compile;
 mod complaints;
 mod executor;
 mod host;
+mod lacks;
 pub mod memory;
 mod mounts;
 mod names;

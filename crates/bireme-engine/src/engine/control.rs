@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bireme_core::executor::Power;
 use bireme_core::spec::Signal;
 use bireme_core::{BoxFuture, StoreFolder};
 
@@ -12,6 +13,7 @@ use crate::attach::AttachSession;
 use crate::command::Command;
 use crate::container::Handle;
 use crate::lifecycle::{self, Operation, Verdict};
+use crate::refusal::{ContainerRefusal, Then};
 use crate::registry::Found;
 use crate::request::{Attach, EndpointRequest, LogQuery, RemoveRequest, StopRequest, Update, WaitCondition};
 use crate::view::{Ended, Status, WorkloadView};
@@ -34,9 +36,7 @@ impl Engine {
         let handle = self.registry().find(name)?;
         handle.require(Operation::Stop)?;
         if !handle.ending(patience(&handle, how)).await? {
-            return Err(EngineError::NotModified {
-                message: format!("container {} is already stopped", handle.view().name),
-            });
+            return Err(EngineError::NotModified { name: handle.view().name.clone(), running: false });
         }
         let engine = self.clone();
         self.services().tasks.completed(async move { engine.stop_and_wait(&handle, how).await }).await
@@ -70,7 +70,7 @@ impl Engine {
             let mut ends = handle.ends();
             let ended = ends.wait_for(|ends| ends.count > count || ends.gone);
             if tokio::time::timeout(actor::DYING, ended).await.is_err() {
-                return Err(actor::hangs(handle, "stop it again later"));
+                return Err(actor::hangs(handle, Then::Stop));
             }
         }
         handle.emit(&self.services().events, "stop", []);
@@ -127,10 +127,7 @@ impl Engine {
     pub async fn kill(&self, name: &str, signal: Signal) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         if !handle.view().state.status.is_alive() {
-            return Err(EngineError::conflict(format!(
-                "cannot kill container: {name}: container {} is not running",
-                handle.id()
-            )));
+            return Err(ContainerRefusal::KillOfNone { asked: name.to_owned(), id: handle.id().to_owned() }.into());
         }
         let final_one = signal == Signal::KILL || signal == handle.config.spec.stop_signal;
         let mut ends = handle.ends();
@@ -169,7 +166,7 @@ impl Engine {
         let to = to.strip_prefix('/').unwrap_or(to).to_owned();
         resolve::check_name(&to)?;
         if to == handle.view().name {
-            return Err(EngineError::invalid("Renaming a container with the same name as its current name"));
+            return Err(ContainerRefusal::NameUnchanged.into());
         }
         let reservation = self.registry().reserve(&to, handle.id())?;
         let registry = Arc::clone(self.registry());
@@ -206,8 +203,8 @@ impl Engine {
             Found::Unreadable(one) => return Err(one.refusal()),
         };
         let view = handle.view();
-        if let Verdict::Refused(why) = lifecycle::may(view.state.status, Operation::Remove { force: how.force }) {
-            return Err(EngineError::conflict(format!("cannot remove container \"/{}\": container {why}", view.name)));
+        if let Verdict::Refused(because) = lifecycle::may(view.state.status, Operation::Remove { force: how.force }) {
+            return Err(ContainerRefusal::Removal { name: view.name.clone(), because }.into());
         }
         let _hurry = how.force.then(|| handle.hurry());
         handle.command(|reply| Command::Remove { how, reply }).await
@@ -248,7 +245,7 @@ impl Engine {
             // As Docker has it: what has no terminal has no size to change, and nobody is told off.
             Some(_) if !handle.config.spec.tty => {}
             Some(attach) => attach.resize(columns, rows).await?,
-            None => return Err(EngineError::unsupported(format!("{name} has no terminal"))),
+            None => return Err(handle.lacks(Power::Terminal)),
         }
         let (height, width) = (rows.to_string(), columns.to_string());
         handle.emit(&self.services().events, "resize", [("height", height.as_str()), ("width", width.as_str())]);
@@ -260,16 +257,10 @@ impl Engine {
         let handle = self.registry().find(name)?;
         let status = handle.view().state.status;
         if matches!(status, Status::Removing | Status::Dead) {
-            return Err(EngineError::conflict(format!(
-                "container {} is marked for removal and cannot be attached to",
-                handle.id()
-            )));
+            return Err(ContainerRefusal::AttachWhileRemoved { id: handle.id().to_owned() }.into());
         }
         if status == Status::Paused {
-            return Err(EngineError::conflict(format!(
-                "container {} is paused, unpause the container before attach",
-                handle.id()
-            )));
+            return Err(ContainerRefusal::AttachWhilePaused { id: handle.id().to_owned() }.into());
         }
         let logged = if how.logs && handle.config.log_path.is_some() {
             let query = LogQuery {
@@ -317,9 +308,7 @@ impl Engine {
         }
         match only {
             Some(name) if !seen => Err(EngineError::NoSuch { what: "key-value store", name: name.to_owned() }),
-            Some(name) if used => Err(EngineError::conflict(format!(
-                "the key-value stores {name} are those of a component that is there; remove it first"
-            ))),
+            Some(name) if used => Err(ContainerRefusal::StoresInUse { name: name.to_owned() }.into()),
             _ => Ok(removed),
         }
     }
@@ -334,7 +323,7 @@ impl Engine {
     pub async fn unlink(&self, name: &str) -> Result<(), EngineError> {
         self.registry().find(name)?;
         let Some((parent, alias)) = name.strip_prefix('/').unwrap_or(name).split_once('/') else {
-            return Err(EngineError::invalid("Conflict, cannot remove the default link name of the container"));
+            return Err(ContainerRefusal::NoLink.into());
         };
         let alias = alias.to_owned();
         self.registry().find(parent)?.command(|reply| Command::Unlink { alias, reply }).await

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bireme_core::clock::now_nanos;
+use bireme_core::executor::Power;
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, WorkloadKind};
 use bireme_core::{Executor, Program, WorkloadId};
 use bireme_image::{Image, Platform};
@@ -17,9 +18,10 @@ use super::Engine;
 use crate::actor::WorkloadActor;
 use crate::container::{Handle, MutableState};
 use crate::dirs::{Dirs, make_dir};
+use crate::refusal::{ContainerRefusal, Countable, RequestRefusal};
 use crate::registry::NameReservation;
 use crate::request::{CreateRequest, CreateVolume, ModeRequest, NetworkModeRequest};
-use crate::resolve::{self, VolumeNeed};
+use crate::resolve::{self, Identity, VolumeNeed};
 use crate::state_store::Sync;
 use crate::view::{Config, MountKind, MountPoint, State, Status};
 use crate::{EngineError, bounds, health, link, log_options};
@@ -120,12 +122,10 @@ impl Engine {
             None => self.images().claim(&image.id, claim)?,
         }
         let kind = image.kind();
-        let executor = self.services().executor(kind).ok_or_else(|| {
-            EngineError::unsupported(format!(
-                "this engine has no executor for {}: it was started without one",
-                image.platform
-            ))
-        })?;
+        let executor = self
+            .services()
+            .executor(kind)
+            .ok_or_else(|| RequestRefusal::NoExecutor { platform: image.platform.clone() })?;
         // Most clients start at once what they create.
         executor.prewarm();
         let namespaces = self.namespaces(&request)?;
@@ -150,12 +150,11 @@ impl Engine {
             request.hostname = Some(self.registry().with_id(other)?.config.spec.hostname.clone());
         }
         let gateway = self.parts.networks.host_gateway(&endpoints);
-        let resolved = resolve::resolve(&request, &image, id.clone(), name, namespaces, gateway, inherited)?;
+        let identity = Identity { id: id.clone(), name };
+        let resolved = resolve::resolve(&request, &image, &*executor, identity, namespaces, gateway, inherited)?;
         let mut spec = resolved.spec;
         if !executor.offers_exec() && health::runs_command(resolved.health.as_ref(), spec.bireme.health.is_some()) {
-            return Err(EngineError::unsupported(format!(
-                "{name} is a WebAssembly component and cannot run a health check command: name a path to probe with the label bireme.health"
-            )));
+            return Err(executor.lacks(name, Power::ProbeCommand).into());
         }
         let log = log_options::effective(&request.log, &self.services().options.log)?;
         self.check_routes(&spec, &executor, &request)?;
@@ -169,7 +168,7 @@ impl Engine {
             checked = executor.check(&spec, &program) => checked?,
             // A component may take minutes to compile, and others wait for their turn.
             () = request.given_up.cancelled() => {
-                return Err(EngineError::conflict(format!("the client that asked for {name} left before it was made")));
+                return Err(ContainerRefusal::ClientLeft { name: name.to_owned() }.into());
             }
         }
         if !request.publish.is_empty() || request.publish_all {
@@ -192,10 +191,10 @@ impl Engine {
         }
         made.dirs = true;
         make_dir(&dirs.state, 0o700)?;
-        if let Program::Layers { upper, work, .. } = &program {
+        if let Some(layers) = program.layers() {
             // The root of the container's tree takes its mode from here.
-            make_dir(upper, 0o755)?;
-            make_dir(work, 0o700)?;
+            make_dir(layers.upper, 0o755)?;
+            make_dir(layers.work, 0o700)?;
         }
         let log_path = (log.driver != "none").then(|| dirs.state.join(format!("{id}-json.log")));
         let config = Config {
@@ -245,15 +244,10 @@ impl Engine {
     }
 
     async fn image_for(&self, request: &CreateRequest) -> Result<Image, EngineError> {
-        let platform = match request.platform.as_deref().filter(|platform| !platform.is_empty()) {
-            Some(text) => Some(text.parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?),
-            None => match request.labels.get("bireme.class").map(String::as_str) {
-                Some("wasm") => {
-                    Some("wasi/wasm".parse::<Platform>().map_err(|error| EngineError::invalid(error.to_string()))?)
-                }
-                _ => None,
-            },
-        };
+        let asked = request.platform.as_deref().filter(|platform| !platform.is_empty());
+        let by_class = || (request.labels.get("bireme.class")? == "wasm").then_some("wasi/wasm");
+        let platform = asked.or_else(by_class).map(str::parse::<Platform>).transpose();
+        let platform = platform.map_err(RequestRefusal::Platform)?;
         Ok(self.images().resolve(&request.image, platform.as_ref()).await?)
     }
 
@@ -265,9 +259,7 @@ impl Engine {
         dirs: &Dirs,
     ) -> Result<Program, EngineError> {
         match image.kind() {
-            WorkloadKind::Component if unfinished.is_some() => Err(EngineError::unsupported(
-                "commands are run in Linux images: RUN in a stage of one, and COPY --from it",
-            )),
+            WorkloadKind::Component if unfinished.is_some() => Err(RequestRefusal::CommandInComponent.into()),
             WorkloadKind::Container => {
                 let lower = match unfinished {
                     Some(layers) => layers,
@@ -275,10 +267,11 @@ impl Engine {
                 };
                 let program = args.first().map_or("", String::as_str);
                 if bireme_image::is_wasm(&lower, &image.config.working_dir, program) {
-                    return Err(EngineError::invalid(format!(
-                        "{program} is a WebAssembly component, but its image says that it is for {}: build the image with --platform wasi/wasm (in a Compose file: platform: wasi/wasm)",
-                        image.platform
-                    )));
+                    return Err(RequestRefusal::ComponentInLinuxImage {
+                        program: program.to_owned(),
+                        platform: image.platform.clone(),
+                    }
+                    .into());
                 }
                 Ok(Program::Layers { lower, upper: dirs.state.join("diff"), work: dirs.state.join("work") })
             }
@@ -310,8 +303,8 @@ impl Engine {
         }
         // What stands at the mount's place belongs into the part that is mounted, which is to be there already.
         let part = !need.subpath.as_os_str().is_empty();
-        if let (Program::Layers { lower, .. }, false) = (program, need.no_copy || part) {
-            self.parts.volumes.fill(&volume, lower, &need.target).await?;
+        if let (Some(layers), false) = (program.layers(), need.no_copy || part) {
+            self.parts.volumes.fill(&volume, layers.lower, &need.target).await?;
         }
         let point = MountPoint {
             kind: MountKind::Volume,
@@ -336,7 +329,7 @@ impl Engine {
     fn inherited_mounts(&self, from: &[(String, bool)]) -> Result<Vec<resolve::Inherited>, EngineError> {
         let mut all = Vec::new();
         for (name, read_only) in from {
-            let handle = self.registry().find(name).map_err(|error| EngineError::invalid(error.to_string()))?;
+            let handle = self.registry().find(name).map_err(RequestRefusal::reference)?;
             for point in handle.config.mounts.iter().filter(|point| point.kind != MountKind::Tmpfs) {
                 let Some(mount) = handle.config.spec.mounts.iter().find(|mount| mount.target == point.target) else {
                     continue;
@@ -347,12 +340,7 @@ impl Engine {
                 (point.declared, point.inherited) = (false, true);
                 all.push((mount, point));
             }
-            bounds::within(
-                "the number of mounts of other containers is too large: the container",
-                all.len(),
-                bounds::MOUNTS,
-                "name fewer containers whose volumes it takes",
-            )?;
+            bounds::within(Countable::Inherited, None, all.len(), bounds::MOUNTS)?;
         }
         Ok(all)
     }
@@ -361,7 +349,7 @@ impl Engine {
         // Not "not found": Docker's client takes that for a missing image, and pulls it.
         let join = |name: &str| match self.registry().find(name) {
             Ok(handle) => Ok(handle.config.spec.id.clone()),
-            Err(error) => Err(EngineError::invalid(error.to_string())),
+            Err(error) => Err(RequestRefusal::reference(error)),
         };
         let mode = |wanted: &ModeRequest| {
             Ok::<_, EngineError>(match wanted {
@@ -377,9 +365,7 @@ impl Engine {
             NetworkModeRequest::Workload(name) => NetworkMode::Workload(join(name)?),
         };
         if network != NetworkMode::Attached && !request.publish.is_empty() && network != NetworkMode::Host {
-            return Err(EngineError::invalid(
-                "conflicting options: port publishing and the container type network mode",
-            ));
+            return Err(RequestRefusal::PublishWithoutNetwork.into());
         }
         Ok(Namespaces {
             network,
@@ -428,10 +414,13 @@ impl Engine {
                 .iter()
                 .find_map(|route| other.bireme.routes.iter().find(|o| o.clashes_with(route)).map(|o| (route, o)));
             if let Some((route, taken)) = clash {
-                return Err(EngineError::conflict(format!(
-                    "route {route} on host port {port} clashes with {taken} of {}: give one of them another bireme.http.route or another port",
-                    view.name
-                )));
+                return Err(ContainerRefusal::RouteTaken {
+                    route: route.to_string(),
+                    port: *port,
+                    taken: taken.to_string(),
+                    name: view.name.clone(),
+                }
+                .into());
             }
         }
         Ok(())

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bireme_core::spec::Port;
-use bireme_core::{InvocationStats, ProcessTable, Program, Stats, StoreFolder, Workload};
+use bireme_core::{InvocationStats, ProcessTable, Stats, StoreFolder, Workload};
 use futures::stream::Stream;
 
 use super::Engine;
 use crate::container::Handle;
 use crate::event::{Event, EventQuery};
 use crate::log::{self, LogStream};
+use crate::refusal::{ContainerRefusal, RequestRefusal};
 use crate::request::{ContainerFilter, LogQuery};
 use crate::view::{Link, Status, WorkloadView};
 use crate::{EngineError, log_details, size};
@@ -31,9 +32,7 @@ impl Engine {
             // Docker's names begin with a slash, and its expressions may say so or not.
             let text = text.replacen("^/", "^", 1);
             let text = text.strip_prefix('/').map_or(text.clone(), |rest| format!("^{rest}"));
-            names.push(regex::Regex::new(&text).map_err(|_| {
-                EngineError::invalid(format!("invalid filter 'name={text}': it is no regular expression"))
-            })?);
+            names.push(regex::Regex::new(&text).map_err(|source| RequestRefusal::NameFilter { text, source })?);
         }
         let ancestors: HashSet<String> = filter.ancestors.iter().cloned().collect();
         let mut found: Vec<WorkloadView> = self
@@ -60,9 +59,7 @@ impl Engine {
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, EngineError> {
         let handle = self.registry().find(name)?;
         let Some(path) = handle.config.log_path.clone() else {
-            return Err(EngineError::unsupported(format!(
-                "configured logging driver does not support reading: {name} was created with the log driver none"
-            )));
+            return Err(ContainerRefusal::NoLog { name: name.to_owned() }.into());
         };
         Ok(log::read(path, query, handle.watch()))
     }
@@ -99,10 +96,8 @@ impl Engine {
 
     pub(super) fn running(&self, handle: &Arc<Handle>) -> Result<Arc<dyn Workload>, EngineError> {
         let alive = handle.view().state.status.is_alive();
-        handle
-            .workload()
-            .filter(|_| alive)
-            .ok_or_else(|| EngineError::conflict(format!("container {} is not running", handle.id())))
+        let running = handle.workload().filter(|_| alive);
+        running.ok_or_else(|| ContainerRefusal::not_running(&handle.config.spec.id).into())
     }
 
     /// Where `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a container lie on the host; `None` before its first
@@ -110,8 +105,7 @@ impl Engine {
     pub fn etc_files(&self, container: &WorkloadView) -> Option<[PathBuf; 3]> {
         container.state.started_at?;
         let folder = self.services().etc_folder(&container.config.spec.id);
-        matches!(container.config.program, Program::Layers { .. })
-            .then(|| ["0", "1", "2"].map(|name| folder.join(name)))
+        container.config.program.layers().map(|_| ["0", "1", "2"].map(|name| folder.join(name)))
     }
 
     /// IDs of the workloads made from an image, or being made.
@@ -167,13 +161,9 @@ impl Engine {
     /// `NotFound`.
     pub async fn written(&self, name: &str) -> Result<u64, EngineError> {
         let handle = self.registry().find(name)?;
-        match &handle.config.program {
-            Program::Layers { upper, .. } => {
-                let etc = self.services().etc_folder(&handle.config.spec.id);
-                Ok(size::of(upper).await + size::beside(&etc).await)
-            }
-            Program::Component { .. } => Ok(0),
-        }
+        let Some(layers) = handle.config.program.layers() else { return Ok(0) };
+        let etc = self.services().etc_folder(&handle.config.spec.id);
+        Ok(size::of(layers.upper).await + size::beside(&etc).await)
     }
 }
 

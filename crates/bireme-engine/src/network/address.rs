@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::EngineError;
+use crate::refusal::NetworkRefusal;
 use crate::view::Endpoint;
 
 pub(super) fn addresses_of(endpoint: &Endpoint) -> Vec<IpNet> {
@@ -39,5 +40,5 @@ pub(super) fn parse_mac(text: &str) -> Result<[u8; 6], EngineError> {
     if ok && parts.next().is_none() && mac[0] & 1 == 0 {
         return Ok(mac);
     }
-    Err(EngineError::invalid(format!("invalid MAC address {text:?}: write six bytes such as 02:42:ac:11:00:02")))
+    Err(NetworkRefusal::Mac { text: text.to_owned() }.into())
 }

@@ -16,6 +16,7 @@ use super::names::{finds_names, named_networks, names_on_network, reverse_name};
 use super::ports::ingress_endpoint;
 use super::{Bridge, Networks, Sandbox};
 use crate::container::{Handle, MutableState};
+use crate::refusal::{ContainerRefusal, NetworkRefusal, RequestRefusal};
 use crate::request::EndpointRequest;
 use crate::view::{DEFAULT_NETWORK as DEFAULT, Endpoint, Network};
 use crate::{EngineError, link, names};
@@ -48,12 +49,9 @@ impl Networks {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for (name, request) in wanted {
             // Not "not found": Docker's client takes that for a missing image, and pulls it.
-            let network = self.get(name).map_err(|error| EngineError::invalid(error.to_string()))?;
+            let network = self.get(name).map_err(RequestRefusal::reference)?;
             if network.driver != "bridge" {
-                return Err(EngineError::invalid(format!(
-                    "network {} cannot be combined with others: use it as the network mode alone",
-                    network.name
-                )));
+                return Err(NetworkRefusal::NotCombinable { network: network.name }.into());
             }
             self.check_static(&network, request)?;
             if !endpoints.iter().any(|e| e.network == network.id) {
@@ -68,18 +66,16 @@ impl Networks {
         let Some(bridge) = list.get(&network.id).and_then(|entry| entry.bridge.as_ref()) else { return Ok(()) };
         for address in request.ipv4.iter().chain(&request.ipv6) {
             if !bridge.spec.subnets.iter().any(|subnet| subnet.net.contains(address)) {
-                return Err(EngineError::invalid(format!(
-                    "invalid config for network {}: invalid endpoint settings:\nno configured subnet or ip-range contain the IP address {address}: it has {}",
-                    network.name,
-                    bridge.spec.subnets.iter().map(|s| s.net.to_string()).collect::<Vec<_>>().join(", ")
-                )));
+                return Err(NetworkRefusal::AddressOutside {
+                    network: network.name.clone(),
+                    address: *address,
+                    subnets: bridge.spec.subnets.iter().map(|subnet| subnet.net).collect(),
+                }
+                .into());
             }
         }
         if let Some(address) = request.link_local.iter().find(|address| !is_link_local(**address)) {
-            return Err(EngineError::invalid(format!(
-                "invalid config for network {}: invalid endpoint settings:\ninvalid link-local IP address: {address}",
-                network.name
-            )));
+            return Err(NetworkRefusal::NotLinkLocal { network: network.name.clone(), address: *address }.into());
         }
         if let Some(mac) = &request.mac {
             parse_mac(mac)?;
@@ -106,10 +102,7 @@ impl Networks {
             NetworkMode::Workload(other) => {
                 let other = self.network_of(self.services.registry.with_id(other)?)?;
                 let Some(running) = other.workload() else {
-                    return Err(EngineError::conflict(format!(
-                        "cannot join network of a non running container: {}",
-                        other.id()
-                    )));
+                    return Err(ContainerRefusal::JoinOfStopped { id: other.id().to_owned() }.into());
                 };
                 let sandbox = other.executor.sandbox(&other.config.spec);
                 let netns = self.services.net().running_sandbox(&sandbox, running.pid()).await?;
@@ -174,10 +167,7 @@ impl Networks {
             other = self.services.registry.with_id(next)?;
         }
         if other.config.spec.namespaces.network == NetworkMode::Host {
-            return Err(EngineError::conflict(format!(
-                "cannot join network of container {}: it has that of the host, use --network host",
-                other.id()
-            )));
+            return Err(ContainerRefusal::JoinOfHost { id: other.id().to_owned() }.into());
         }
         Ok(other)
     }
@@ -200,15 +190,16 @@ impl Networks {
         }
         let request = {
             let mut list = self.list();
-            let bridge = list.get_mut(&endpoint.network).and_then(|entry| entry.bridge.as_mut()).ok_or_else(|| {
-                EngineError::NotFound { message: format!("network {} not found", endpoint.network_name) }
-            })?;
+            let bridge = list
+                .get_mut(&endpoint.network)
+                .and_then(|entry| entry.bridge.as_mut())
+                .ok_or_else(|| NetworkRefusal::NotFound { network: endpoint.network_name.clone() })?;
             let taken = match endpoint.request.ipv4 {
                 Some(address) => bridge.pool.take(address),
                 None => bridge.pool.take_next(),
             };
-            let address =
-                taken.map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+            let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
+            let address = taken.map_err(exhausted)?;
             endpoint.ipv4 = Some((address.addr(), address.prefix_len()));
             let gateway =
                 |v4: bool| bridge.spec.subnets.iter().find(|s| s.net.addr().is_ipv4() == v4).map(|s| s.gateway);
@@ -219,8 +210,8 @@ impl Networks {
                     Some(address) => pool6.take(address),
                     None => pool6.take_next(),
                 };
-                let address = taken
-                    .map_err(|error| EngineError::conflict(format!("network {}: {error}", endpoint.network_name)))?;
+                let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
+                let address = taken.map_err(exhausted)?;
                 endpoint.ipv6 = Some((address.addr(), address.prefix_len()));
             }
             bireme_net::Endpoint {
@@ -342,7 +333,7 @@ impl Networks {
         if addresses.is_empty() {
             return Ok(());
         }
-        let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let network = NetworkId::parse(&endpoint.network).map_err(NetworkRefusal::Id)?;
         let request = bireme_net::Endpoint {
             sandbox: id.clone(),
             network,
@@ -407,27 +398,18 @@ impl Networks {
         alive: bool,
     ) -> Result<(), EngineError> {
         if handle.config.spec.namespaces.network == NetworkMode::None {
-            return Err(EngineError::Denied {
-                message:
-                    "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-                        .to_owned(),
-            });
+            return Err(NetworkRefusal::NoneMode.into());
         }
         if handle.config.spec.namespaces.network != NetworkMode::Attached {
-            return Err(EngineError::Denied { message: "container sharing network namespace with another container or host cannot be connected to any other network".to_owned() });
+            return Err(NetworkRefusal::SharedNamespace.into());
         }
         if network.driver != "bridge" {
-            return Err(EngineError::Denied {
-                message: format!(
-                    "container cannot be disconnected from host network or connected to host network: {} is a network mode only",
-                    network.name
-                ),
-            });
+            return Err(NetworkRefusal::ModeOnly { network: network.name.clone() }.into());
         }
         if mutable.endpoints.iter().any(|endpoint| endpoint.network == network.id) {
-            return Err(EngineError::Denied {
-                message: format!("endpoint with name {name} already exists in network {}", network.name),
-            });
+            return Err(
+                NetworkRefusal::AlreadyConnected { name: name.to_owned(), network: network.name.clone() }.into()
+            );
         }
         self.check_static(network, &request)?;
         let mut new = endpoint(network, request);
@@ -511,7 +493,7 @@ impl Networks {
     ) -> Result<(), EngineError> {
         let at = mutable.endpoints.iter().position(|endpoint| endpoint.network == network).ok_or_else(|| {
             let name = self.get(network).map_or_else(|_| network.to_owned(), |found| found.name);
-            EngineError::Denied { message: format!("container {} is not connected to network {name}", handle.id()) }
+            NetworkRefusal::NotConnected { id: handle.id().to_owned(), network: name }
         })?;
         let reached_by = ingress_endpoint(self, &mutable.endpoints).map(|endpoint| endpoint.network.clone());
         let loses_ports = !mutable.ports.is_empty() && reached_by.as_deref() == Some(network);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use bireme_core::executor::Power;
 use bireme_core::spec::{NetworkMode, Protocol};
 use bireme_core::{Listener, SandboxId};
 use bireme_net::{Forward, NetworkId};
@@ -12,6 +13,7 @@ use bireme_net::{Forward, NetworkId};
 use super::Networks;
 use super::spec::{HOST_BINDING, bound_to};
 use crate::container::{Handle, MutableState};
+use crate::refusal::{BindFailure, NetworkRefusal};
 use crate::request::Publish;
 use crate::view::{Endpoint, PublishedPort};
 use crate::{EngineError, bounds};
@@ -129,12 +131,7 @@ impl Networks {
         mutable: &mut MutableState,
     ) -> Result<Vec<Listener>, EngineError> {
         if publish.container.protocol != Protocol::Tcp {
-            return Err(EngineError::unsupported(format!(
-                "{} is a WebAssembly component and answers HTTP over TCP: port {}/{} cannot be published",
-                handle.view().name,
-                publish.container.number,
-                publish.container.protocol.as_str()
-            )));
+            return Err(handle.lacks(Power::Publish(publish.container)));
         }
         let publish = &self.bound(handle, publish, self.published_by(handle, &mutable.endpoints)?)?;
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
@@ -154,7 +151,7 @@ impl Networks {
                 Err(error) => refusal = Some(error),
             }
         }
-        Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
+        Err(refusal.unwrap_or_else(|| NetworkRefusal::NoPorts.into()))
     }
 
     /// Opens one host port on the addresses asked for. An IPv6 that this machine lacks is no error when every address was
@@ -168,35 +165,25 @@ impl Networks {
             None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)],
         };
         let mut number = number;
-        let taken = |host: SocketAddr, why: &str| {
-            EngineError::conflict(format!(
-                "driver failed programming external connectivity on endpoint {}: failed to bind host port for {host}: {why}",
-                handle.view().name
-            ))
+        let taken = |host: SocketAddr, why: BindFailure| {
+            EngineError::from(NetworkRefusal::Bind { name: handle.view().name.clone(), host, why })
         };
-        let refused = |host: SocketAddr, source: &std::io::Error| match source.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                taken(host, "address already in use: stop what listens there, or publish another port")
-            }
-            _ => taken(host, &source.to_string()),
+        let refused = |host: SocketAddr, source: std::io::Error| match source.kind() {
+            std::io::ErrorKind::AddrInUse => taken(host, BindFailure::InUse),
+            _ => taken(host, BindFailure::Io(source)),
         };
         for ip in addresses {
             let asked = SocketAddr::new(ip, number);
             if let Some(shared) = ports.get_mut(&asked) {
                 if shared.sandbox != sandbox {
-                    return Err(taken(
-                        asked,
-                        "port is already allocated to a component of another app: those of one app (a Compose \
-                         project) share ports by their routes; publish another port, or give both the same label \
-                         com.docker.compose.project",
-                    ));
+                    return Err(taken(asked, BindFailure::OfAnotherApp));
                 }
                 let socket = shared
                     .socket
                     .as_ref()
                     .map(OwnedFd::try_clone)
                     .transpose()
-                    .map_err(|error| refused(asked, &error))?;
+                    .map_err(|error| refused(asked, error))?;
                 shared.users.insert(handle.id().to_owned());
                 listeners.push(Listener { host: asked, container: publish.container, socket });
                 continue;
@@ -208,11 +195,11 @@ impl Networks {
                 {
                     continue;
                 }
-                Err(error) => return Err(refused(asked, &error)),
+                Err(error) => return Err(refused(asked, error)),
             };
-            let host = bireme_sys::listen::local_address(&socket).map_err(|error| refused(asked, &error))?;
+            let host = bireme_sys::listen::local_address(&socket).map_err(|error| refused(asked, error))?;
             number = host.port();
-            let copy = socket.try_clone().map_err(|error| refused(host, &error))?;
+            let copy = socket.try_clone().map_err(|error| refused(host, error))?;
             let users = HashSet::from([handle.id().to_owned()]);
             ports.insert(host, SharedPort { sandbox: sandbox.clone(), socket: Some(socket), users, told: false });
             listeners.push(Listener { host, container: publish.container, socket: Some(copy) });
@@ -245,12 +232,8 @@ impl Networks {
         handle: &Handle,
         endpoints: &'a [Endpoint],
     ) -> Result<&'a Endpoint, EngineError> {
-        ingress_endpoint(self, endpoints).ok_or_else(|| {
-            EngineError::invalid(format!(
-                "{} publishes a port and is on no network that has a way out",
-                handle.view().name
-            ))
-        })
+        ingress_endpoint(self, endpoints)
+            .ok_or_else(|| NetworkRefusal::NoWayOut { name: handle.view().name.clone() }.into())
     }
 
     /// What is published without an address of its own is at that of the network.
@@ -276,7 +259,7 @@ impl Networks {
         mutable: &mut MutableState,
     ) -> Result<(), EngineError> {
         let endpoint = self.published_by(handle, &mutable.endpoints)?;
-        let network = NetworkId::parse(&endpoint.network).map_err(|error| EngineError::invalid(error.to_string()))?;
+        let network = NetworkId::parse(&endpoint.network).map_err(NetworkRefusal::Id)?;
         let forward = |host: SocketAddr| {
             let target = target(endpoint, host.ip())?;
             Some(Forward {
@@ -308,7 +291,7 @@ impl Networks {
                 Err(error) => refusal = Some(error),
             }
         }
-        Err(refusal.unwrap_or_else(|| EngineError::invalid("an empty range of host ports")))
+        Err(refusal.unwrap_or_else(|| NetworkRefusal::NoPorts.into()))
     }
 
     /// # Errors
@@ -328,7 +311,7 @@ impl Networks {
         number: u16,
         forward: &impl Fn(SocketAddr) -> Option<Forward>,
     ) -> Result<Vec<SocketAddr>, EngineError> {
-        let invalid = || EngineError::invalid(format!("{} has no address to forward to", handle.view().name));
+        let invalid = || NetworkRefusal::NoAddress { name: handle.view().name.clone() };
         let host = publish.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let first = self.services.net().publish(&forward(SocketAddr::new(host, number)).ok_or_else(invalid)?).await?;
         let mut hosts = vec![first];
@@ -379,11 +362,8 @@ impl Networks {
         {
             return Ok(());
         }
-        let name = &handle.view().name;
-        Err(EngineError::conflict(format!(
-            "{name} is served on its published ports by way of network {}, and no other of its networks has them published so: stop {name} first, or put it on one that has",
-            endpoints[at].network_name
-        )))
+        Err(NetworkRefusal::ServedBy { name: handle.view().name.clone(), network: endpoints[at].network_name.clone() }
+            .into())
     }
 
     /// Publishes again, by way of another network, what led to an endpoint that a workload no longer has. Where it has no

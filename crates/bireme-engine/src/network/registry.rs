@@ -13,6 +13,7 @@ use super::spec::{GATEWAY_MODES, bridge, check_options, is_predefined, unique_lo
 use super::{Entry, Networks};
 use crate::container::Handle;
 use crate::event::Event;
+use crate::refusal::NetworkRefusal;
 use crate::request::{CreateNetwork, PoolRequest};
 use crate::view::{DEFAULT_NETWORK as DEFAULT, Network, NetworkMember};
 use crate::{EngineError, error, names};
@@ -57,27 +58,18 @@ impl Networks {
     /// Once begun it is completed, also when the future is dropped.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateNetwork) -> Result<Network, EngineError> {
         if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
-            return Err(EngineError::Denied {
-                message: format!("operation is not permitted on predefined {} network ", request.name),
-            });
+            return Err(NetworkRefusal::NamePredefined { network: request.name }.into());
         }
         if !matches!(request.driver.as_str(), "" | "bridge" | "default") {
-            return Err(EngineError::NotFound {
-                message: format!(
-                    "plugin \"{}\" not found: of the drivers for new networks, bridge is offered",
-                    request.driver
-                ),
-            });
+            return Err(NetworkRefusal::NoDriver { driver: request.driver }.into());
         }
         for key in GATEWAY_MODES {
             match request.options.get(key).map_or("", String::as_str) {
                 "" | "nat" => {}
                 mode @ ("routed" | "nat-unprotected" | "isolated") => {
-                    return Err(EngineError::unsupported(format!(
-                        "gateway mode {mode} is not offered ({key}): leave it out for nat, or make the network internal"
-                    )));
+                    return Err(NetworkRefusal::GatewayMode { mode: mode.to_owned(), key }.into());
                 }
-                mode => return Err(EngineError::invalid(format!("unknown gateway mode {mode}"))),
+                mode => return Err(NetworkRefusal::UnknownGatewayMode { mode: mode.to_owned() }.into()),
             }
         }
         check_options(&request.name, &request.options)?;
@@ -106,7 +98,7 @@ impl Networks {
             tokio::time::sleep(Duration::from_millis(rand::random_range(0..100))).await;
         }
         let made = self.try_network(request, id, true).await?;
-        made.ok_or_else(|| EngineError::conflict("no subnet is free: name one"))
+        made.ok_or_else(|| NetworkRefusal::NoSubnet.into())
     }
 
     /// As [`Self::make_network`]. `None` when its subnet was chosen here and someone else took it meanwhile, which `last`
@@ -119,14 +111,14 @@ impl Networks {
     ) -> Result<Option<Network>, EngineError> {
         // As in Docker, all else may be a name.
         if request.name.trim().is_empty() {
-            return Err(EngineError::invalid("invalid name: name is empty"));
+            return Err(NetworkRefusal::NameEmpty.into());
         }
         let routes = self.services.net().host_routes()?;
         let (network, chosen) = {
             let mut list = self.list();
             let unreadable = self.unreadable.lock().values().any(|name| *name == request.name);
             if unreadable || list.values().any(|entry| entry.network.name == request.name) {
-                return Err(EngineError::conflict(format!("network with name {} already exists", request.name)));
+                return Err(NetworkRefusal::NameTaken { network: request.name }.into());
             }
             let used: Vec<IpNet> = list
                 .values()
@@ -138,8 +130,7 @@ impl Networks {
             let mut chosen = None;
             if !has_v4 {
                 let taken: Vec<IpNet> = used.iter().chain(&routes).copied().collect();
-                let subnet =
-                    SubnetPools::default().next(&taken).map_err(|error| EngineError::conflict(error.to_string()))?;
+                let subnet = SubnetPools::default().next(&taken).map_err(NetworkRefusal::Subnets)?;
                 chosen = Some(IpNet::from(subnet));
                 let keep = request.pools.iter().filter(|p| p.subnet.is_some()).cloned();
                 request.pools =
@@ -167,9 +158,7 @@ impl Networks {
             let bridge = bridge(&network)?;
             let subnets = bridge.as_ref().map_or(&[][..], |bridge| &bridge.spec.subnets);
             if let Some(clash) = subnets.iter().find(|subnet| used.iter().any(|other| overlap(&subnet.net, other))) {
-                return Err(EngineError::Denied {
-                    message: format!("Pool overlaps with other one on this address space: {} is in use", clash.net),
-                });
+                return Err(NetworkRefusal::Overlap { subnet: clash.net }.into());
             }
             for (pool, subnet) in network.pools.iter_mut().zip(subnets) {
                 // Of a subnet that was asked for, Docker shows what was asked for.
@@ -224,7 +213,7 @@ impl Networks {
         match (found.next(), found.next()) {
             (Some(entry), None) => Ok(entry.network.clone()),
             (Some(_), Some(_)) => Err(EngineError::Ambiguous { what: "network", name: name.to_owned() }),
-            (None, _) => Err(EngineError::NotFound { message: format!("network {name} not found") }),
+            (None, _) => Err(NetworkRefusal::NotFound { network: name.to_owned() }.into()),
         }
     }
 
@@ -262,19 +251,12 @@ impl Networks {
         }
         let network = self.get(name)?;
         if is_predefined(&network.name) {
-            return Err(EngineError::Denied {
-                message: format!("{} is a pre-defined network and cannot be removed", network.name),
-            });
+            return Err(NetworkRefusal::Predefined { network: network.name }.into());
         }
         if !self.members(&network.id).is_empty()
             || !self.services.registry.unreadable().mentioning(&network.id).is_empty()
         {
-            return Err(EngineError::Denied {
-                message: format!(
-                    "error while removing network: network {} id {} has active endpoints",
-                    network.name, network.id
-                ),
-            });
+            return Err(NetworkRefusal::InUse { network: network.name, id: network.id }.into());
         }
         if let Ok(id) = NetworkId::parse(&network.id) {
             self.services.net().remove_network(&id).await?;
@@ -292,9 +274,7 @@ impl Networks {
         if self.services.registry.handles().iter().any(on_it)
             || !self.services.registry.unreadable().mentioning(id).is_empty()
         {
-            return Err(EngineError::Denied {
-                message: format!("error while removing network: network {name} id {id} has active endpoints"),
-            });
+            return Err(NetworkRefusal::InUse { network: name.to_owned(), id: id.to_owned() }.into());
         }
         if let Ok(id) = NetworkId::parse(id) {
             self.services.net().remove_network(&id).await?;
@@ -326,8 +306,8 @@ impl Networks {
                 match self.remove(&network.id).await {
                     Ok(()) => removed.push(network.name),
                     // Gone, or taken meanwhile.
-                    Err(EngineError::NotFound { .. } | EngineError::Denied { .. }) => {}
-                    Err(error) => staying.push(error.to_string()),
+                    Err(EngineError::Network(NetworkRefusal::NotFound { .. } | NetworkRefusal::InUse { .. })) => {}
+                    Err(error) => staying.push(error),
                 }
             }
         }
@@ -352,13 +332,9 @@ impl Networks {
             let Some(why) = entry.left_out.clone() else { return Ok(()) };
             (entry.network.name.clone(), entry.bridge.as_ref().map(|bridge| bridge.spec.clone()), why)
         };
-        let refused = |why: String| {
-            EngineError::conflict(format!(
-                "network {name} could not be made and is left out: {why}; mend that and start the container again, or remove the network"
-            ))
-        };
-        let Some(spec) = spec else { return Err(refused(why)) };
-        self.services.net().ensure_network(&spec).await.map_err(|error| refused(error.to_string()))?;
+        let Some(spec) = spec else { return Err(NetworkRefusal::LeftOut { network: name, why }.into()) };
+        let made = self.services.net().ensure_network(&spec).await;
+        made.map_err(|source| NetworkRefusal::StillLeftOut { network: name.clone(), source: Box::new(source) })?;
         tracing::info!(network = name, "a network that was left out is made");
         if let Some(entry) = self.list().get_mut(id) {
             entry.left_out = None;

@@ -9,6 +9,7 @@ use bireme_net::{Driver, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
 
 use super::Bridge;
+use crate::refusal::{NetworkFault, NetworkRefusal};
 use crate::request::PoolRequest;
 use crate::seal::{Seal, check};
 use crate::state_store::Unread;
@@ -32,47 +33,47 @@ pub(super) fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
     if network.driver != "bridge" {
         return Ok(None);
     }
-    let invalid = |message: String| EngineError::invalid(format!("network {}: {message}", network.name));
+    let invalid = |fault| NetworkRefusal::Fault { network: network.name.clone(), fault };
     let mut subnets = Vec::new();
     let (mut pool4, mut pool6) = (None, None);
     for pool in &network.pools {
-        let parse = |text: &String| {
-            IpNet::from_str(text).map_err(|_| invalid(format!("{text:?} is not an address range such as 10.5.0.0/24")))
-        };
+        let parse =
+            |text: &String| IpNet::from_str(text).map_err(|_| invalid(NetworkFault::Range { text: text.clone() }));
         let net =
-            pool.subnet.as_ref().map(parse).transpose()?.ok_or_else(|| invalid("a pool needs a subnet".to_owned()))?;
+            pool.subnet.as_ref().map(parse).transpose()?.ok_or_else(|| invalid(NetworkFault::PoolWithoutSubnet))?;
         if net != net.trunc() {
-            return Err(invalid(format!("invalid subnet {net}: it should be {}", net.trunc())));
+            return Err(invalid(NetworkFault::HostBits { subnet: net }).into());
         }
         let range = pool.ip_range.as_ref().map(parse).transpose()?;
         let gateway = match &pool.gateway {
-            Some(text) => text.parse().map_err(|_| invalid(format!("gateway {text:?} is not an address")))?,
+            Some(text) => text.parse().map_err(|_| invalid(NetworkFault::Gateway { text: text.clone() }))?,
             None => AddressPool::default_gateway(net),
         };
         if !net.contains(&gateway) {
-            return Err(invalid(format!("no matching subnet for gateway {gateway}")));
+            return Err(invalid(NetworkFault::GatewayOutside { gateway }).into());
         }
         let mut reserved = vec![gateway];
         for text in pool.reserved.values() {
-            reserved.push(text.parse().map_err(|_| invalid(format!("auxiliary address {text:?} is not an address")))?);
+            reserved.push(text.parse().map_err(|_| invalid(NetworkFault::Auxiliary { text: text.clone() }))?);
         }
-        let addresses = AddressPool::new(net, range, &reserved).map_err(|error| invalid(error.to_string()))?;
+        let addresses =
+            AddressPool::new(net, range, &reserved).map_err(|error| invalid(NetworkFault::Addresses(error)))?;
         let place = if net.addr().is_ipv4() { &mut pool4 } else { &mut pool6 };
         if place.replace(addresses).is_some() {
-            return Err(invalid("more than one subnet of one family is not offered".to_owned()));
+            return Err(invalid(NetworkFault::TwoOfOneFamily).into());
         }
         subnets.push(Subnet { net, gateway });
     }
-    let pool = pool4.ok_or_else(|| invalid("it needs an IPv4 subnet".to_owned()))?;
+    let pool = pool4.ok_or_else(|| invalid(NetworkFault::NoIpv4))?;
     // What an older version took and nobody can read keeps members apart.
     let switch =
         |key: &str, unread: bool| network.options.get(key).is_none_or(|value| parse_bool(value).unwrap_or(unread));
     let mtu = match network.options.get(MTU) {
-        Some(text) => Some(text.parse().map_err(|_| invalid(format!("{MTU} {text:?} is not a number")))?),
+        Some(text) => Some(text.parse().map_err(|_| invalid(NetworkFault::Number { key: MTU, text: text.clone() }))?),
         None => None,
     };
     let spec = NetworkSpec {
-        id: NetworkId::parse(&network.id).map_err(|error| invalid(error.to_string()))?,
+        id: NetworkId::parse(&network.id).map_err(|error| invalid(NetworkFault::Id(error)))?,
         name: network.name.clone(),
         driver: Driver::Bridge,
         subnets,
@@ -101,7 +102,8 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
 pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> Result<(), EngineError> {
     for key in [ICC, MASQUERADE] {
         if let Some(value) = options.get(key).filter(|value| parse_bool(value).is_none()) {
-            return Err(EngineError::invalid(format!("network {name}: {key} {value:?} is neither true nor false")));
+            let fault = NetworkFault::Switch { key, text: value.clone() };
+            return Err(NetworkRefusal::Fault { network: name.to_owned(), fault }.into());
         }
     }
     match options.get(HOST_BINDING) {
@@ -112,10 +114,9 @@ pub(super) fn check_options(name: &str, options: &BTreeMap<String, String>) -> R
 
 /// The address that [`HOST_BINDING`] says; `None` for every one of the host.
 pub(super) fn bound_to(network: &str, text: &str) -> Result<Option<IpAddr>, EngineError> {
-    let address: IpAddr = text.parse().map_err(|_| {
-        EngineError::invalid(format!(
-            "network {network}: {HOST_BINDING} {text:?} is not an address of this host such as 127.0.0.1: make the network anew with one, or without for every address"
-        ))
+    let address: IpAddr = text.parse().map_err(|_| NetworkRefusal::Fault {
+        network: network.to_owned(),
+        fault: NetworkFault::HostAddress { key: HOST_BINDING, text: text.to_owned() },
     })?;
     Ok((!address.is_unspecified()).then_some(address))
 }
