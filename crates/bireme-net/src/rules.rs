@@ -515,7 +515,7 @@ fn skeleton(batch: &mut Batch<'_>) {
         Step::Dnat { family: IPV4, address: first, port: Register::word(1) },
     ];
     batch.add_rule("prerouting", &[from_ours.to_vec(), family(IPV4).to_vec(), dns.to_vec()].concat());
-    // ::1 cannot be routed to a workload: the socket that holds the port passes it on (state.rs).
+    // ::1 cannot be routed to a workload: the socket that holds the port passes it on (state/forward.rs).
     let destination_loopback6 = [
         Step::LoadNetwork { to: first, offset: 24, length: 16 },
         Step::Equals(first, Ipv6Addr::LOCALHOST.octets().to_vec()),
