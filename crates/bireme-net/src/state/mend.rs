@@ -21,7 +21,7 @@ impl State {
         let lost = self.rules.lost(taken).map_err(NetError::kernel("looking for the rules of nf_tables"))?;
         if !lost.is_empty() {
             let made = self.rebuild().map_err(NetError::kernel("making the rules of nf_tables again"));
-            // Without rules a frame to 127.0.0.1 must not be routed (rules.rs).
+            // Without rules a frame to 127.0.0.1 must not be routed (rules/mod.rs).
             self.route_localnet(made.is_ok());
             made?;
             tracing::warn!(
