@@ -12,6 +12,8 @@
 //! Everything made in the kernel carries the instance in its name or alias, which is how leftovers are told from what
 //! belongs to others.
 
+#![warn(missing_docs)]
+
 pub mod addresses;
 mod dns;
 mod error;

@@ -43,6 +43,7 @@ pub enum Subsystem {
 pub struct Refused {
     /// Which message of those sent at once, from 0.
     pub index: usize,
+    /// Why. What failed before the kernel was asked has the number of that.
     pub errno: Errno,
     /// What the kernel says about it beyond the number.
     pub detail: Option<String>,

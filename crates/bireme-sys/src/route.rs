@@ -72,7 +72,9 @@ pub type Prefix = (IpAddr, u8);
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
+    /// The number by which the kernel knows it in this namespace, from 1.
     pub index: u32,
+    /// At most 15 bytes.
     pub name: String,
     /// Free text kept with it by the kernel, at most 255 bytes.
     pub alias: String,
@@ -82,16 +84,22 @@ pub struct Link {
     pub master: Option<u32>,
     /// Of a veth: the index of the other end, in whichever namespace that is.
     pub peer: Option<u32>,
+    /// Whether it is switched on (`IFF_UP`); a carrier it may lack all the same.
     pub up: bool,
 }
 
 /// One end on a bridge of the host, the other inside a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Veth<'a> {
+    /// Of the end on the host: at most 15 bytes, and free there.
     pub name: &'a str,
+    /// Of the end inside: at most 15 bytes, and free in that namespace.
     pub peer_name: &'a str,
+    /// Hardware address of the end inside.
     pub peer_mac: [u8; 6],
+    /// The network namespace that the end inside is made in.
     pub peer_namespace: BorrowedFd<'a>,
+    /// Largest packet of both ends, in bytes.
     pub mtu: u32,
 }
 

@@ -27,10 +27,15 @@ const ELEMENTS_PER_MESSAGE: usize = 400;
 pub enum Hook {
     /// Before connections are tracked and destinations rewritten.
     RawPrerouting,
+    /// What comes in, before it is routed: destinations are rewritten here.
     NatPrerouting,
+    /// What the host itself sends: destinations are rewritten here.
     NatOutput,
+    /// What goes out, after it was routed: sources are rewritten here.
     NatPostrouting,
+    /// What is for the host itself.
     FilterInput,
+    /// What the host passes on.
     FilterForward,
     /// Where a frame enters a bridge, before the bridge learns who is behind the port. Of the family `bridge`.
     BridgePrerouting,
@@ -100,6 +105,7 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Makes a chain that packets come to at `hook`; what no rule of it decides passes.
     pub fn add_base_chain(&mut self, name: &str, hook: Hook) -> &mut Self {
         let (kind, number, priority): (_, u32, i32) = match hook {
             Hook::RawPrerouting | Hook::BridgePrerouting => ("filter", 0, -300),

@@ -9,11 +9,17 @@ pub(super) const TYPE_VERDICT: u32 = 0xffff_ff00;
 /// What sets compare and maps answer; the numbers are those by which `nft` prints them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
+    /// 4 bytes.
     Ipv4,
+    /// 16 bytes.
     Ipv6,
+    /// Number of the transport protocol (6 is TCP, 17 is UDP): 1 byte.
     Protocol,
+    /// 2 bytes, the higher first.
     Port,
+    /// Name of a link: 16 bytes, filled up with zeros.
     Interface,
+    /// Ethernet address: 6 bytes.
     Hardware,
 }
 
@@ -41,7 +47,9 @@ impl Field {
 /// What a map answers.
 #[derive(Clone, Copy, Debug)]
 pub enum Answers {
+    /// A compound value, to be loaded into registers.
     Fields(&'static [Field]),
+    /// What becomes of the packet.
     Verdict,
 }
 
@@ -50,9 +58,11 @@ pub enum Answers {
 pub struct Key(pub(super) Vec<u8>);
 
 impl Key {
+    /// Without parts. They are added in the order of the set's fields.
     pub fn new() -> Self {
         Self::default()
     }
+    /// A part of the kind [`Field::Ipv4`] or [`Field::Ipv6`].
     #[must_use]
     pub fn address(self, address: IpAddr) -> Self {
         match address {
@@ -60,14 +70,17 @@ impl Key {
             IpAddr::V6(address) => self.part(&address.octets(), 16),
         }
     }
+    /// A part of the kind [`Field::Protocol`].
     #[must_use]
     pub fn protocol(self, number: u8) -> Self {
         self.part(&[number], 4)
     }
+    /// A part of the kind [`Field::Port`].
     #[must_use]
     pub fn port(self, port: u16) -> Self {
         self.part(&port.to_be_bytes(), 4)
     }
+    /// A part of the kind [`Field::Hardware`].
     #[must_use]
     pub fn hardware(self, address: [u8; 6]) -> Self {
         self.part(&address, 8)
@@ -85,26 +98,36 @@ impl Key {
     }
 }
 
+/// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It passes this hook's chain; chains of other tables may drop it yet.
     Accept,
+    /// It is gone, whatever other tables say.
     Drop,
+    /// Nothing more of this chain; in a base chain, it passes.
     Return,
+    /// What that chain of the same table says.
     Goto(&'static str),
 }
 
 /// One element of a set or map.
 #[derive(Clone, Debug)]
 pub struct Element {
+    /// With all fields of the set, in their order.
     pub key: Key,
+    /// Of maps alone.
     pub value: Option<Value>,
     /// In a set of ranges: the first key that is no longer in the range begun by the one before.
     pub ends_range: bool,
 }
 
+/// What a map answers for one key.
 #[derive(Clone, Debug)]
 pub enum Value {
+    /// With all fields that the map answers, in their order.
     Fields(Key),
+    /// Of a map that answers verdicts.
     Verdict(Verdict),
 }
 

@@ -36,7 +36,9 @@ pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<St
 /// A chain of somebody's, of the machine's own firewall for one, that drops what none of its rules accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropping {
+    /// The name of its table; tables of several families may share it.
     pub table: String,
+    /// Its own name, unique within the table.
     pub chain: String,
     /// Whether it sees what the machine forwards; otherwise, what is for the machine itself.
     pub forwards: bool,

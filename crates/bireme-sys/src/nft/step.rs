@@ -26,10 +26,13 @@ impl Register {
 /// One step of a rule. A step that compares ends the rule where it does not match.
 #[derive(Clone, Debug)]
 pub enum Step {
+    /// The name of the link that the packet came in by: 16 bytes.
     LoadInInterface(Register),
+    /// The name of the link that it leaves by: 16 bytes.
     LoadOutInterface(Register),
     /// IPv4 is 2, IPv6 is 10.
     LoadFamily(Register),
+    /// Number of the transport protocol: 1 byte.
     LoadTransport(Register),
     /// The kind of frame, as in the Ethernet header; two bytes.
     LoadFrameKind(Register),
@@ -39,20 +42,29 @@ pub enum Step {
     LoadOutKind(Register),
     /// From the Ethernet header.
     LoadEthernet {
+        /// Where the first of the bytes is loaded to; the others follow it.
         to: Register,
+        /// Bytes after the beginning of the header.
         offset: u32,
+        /// How many bytes.
         length: u32,
     },
     /// From the transport header. Ends the rule in a fragment that has none.
     LoadSegment {
+        /// Where the first of the bytes is loaded to; the others follow it.
         to: Register,
+        /// Bytes after the beginning of the header.
         offset: u32,
+        /// How many bytes.
         length: u32,
     },
     /// From the network header.
     LoadNetwork {
+        /// Where the first of the bytes is loaded to; the others follow it.
         to: Register,
+        /// Bytes after the beginning of the header.
         offset: u32,
+        /// How many bytes.
         length: u32,
     },
     /// The port that a packet is sent to.
@@ -68,40 +80,59 @@ pub enum Step {
     LoadLinkBack(Register),
     /// Whether the source is one of the host's own addresses: 2 when it is.
     LoadSourceKind(Register),
+    /// The register begins with these bytes.
     Equals(Register, Vec<u8>),
+    /// The register begins with other bytes.
     Differs(Register, Vec<u8>),
     /// Connection tracking: the state shares a bit with `mask`.
     StateAny {
+        /// Of these bits, one is enough.
         mask: u32,
     },
     /// Connection tracking: the status shares a bit with `mask`.
     StatusAny {
+        /// Of these bits, one is enough.
         mask: u32,
     },
+    /// An element of the set has what stands in the register and behind it as its key.
     InSet {
+        /// Where the key begins.
         from: Register,
+        /// A set of the same table.
         set: &'static str,
     },
+    /// No element has.
     NotInSet {
+        /// Where the key begins.
         from: Register,
+        /// A set of the same table.
         set: &'static str,
     },
     /// Looks up a map of fields.
     Map {
+        /// Where the key begins.
         from: Register,
+        /// A map of the same table. Ends the rule where it has no such key.
         map: &'static str,
+        /// Where the value is loaded to.
         to: Register,
     },
     /// Looks up a map of verdicts and does as it says.
     VerdictMap {
+        /// Where the key begins.
         from: Register,
+        /// A map of the same table. Ends the rule where it has no such key.
         map: &'static str,
     },
+    /// Ends the chain with this verdict.
     Verdict(Verdict),
     /// Rewrites the destination.
     Dnat {
+        /// As of [`Self::LoadFamily`].
         family: u8,
+        /// Where the new address stands.
         address: Register,
+        /// Where the new port stands.
         port: Register,
     },
     /// Rewrites the source to the host's address towards the destination.

@@ -12,6 +12,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 /// A table that somebody removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
+    /// The name of the table, of whichever family.
     pub table: String,
     /// [`Socket::number`] of whoever did it.
     pub by: u32,
