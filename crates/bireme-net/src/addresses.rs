@@ -41,7 +41,7 @@ impl SubnetPools {
         }
     }
 
-    /// The first subnet that overlaps nothing in `taken`: other networks, and what [`crate::host_routes`] answers.
+    /// The first subnet that overlaps nothing in `taken`: other networks, and what [`crate::Net::host_routes`] answers.
     ///
     /// # Errors
     /// `Unavailable` when all are taken.

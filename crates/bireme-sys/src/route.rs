@@ -104,11 +104,17 @@ pub struct Veth<'a> {
 }
 
 /// All links of the namespace `socket` was opened in.
+///
+/// # Errors
+/// `EINTR` where the list never stands still while it is read; otherwise what the kernel refuses.
 pub fn links(socket: &mut Socket) -> Result<Vec<Link>, Refused> {
     socket.dump(&Message::new(RTM_GETLINK, 0, &link_head(AF_UNSPEC, 0, 0, 0)), read_link)
 }
 
 /// The link called `name`, if there is one.
+///
+/// # Errors
+/// What the kernel refuses.
 pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Refused> {
     let mut message = Message::new(RTM_GETLINK, 0, &link_head(AF_UNSPEC, 0, 0, 0));
     message.text(IFLA_IFNAME, name);
@@ -119,6 +125,9 @@ pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Refused> {
 }
 
 /// Index of the link and the address, for all addresses of the namespace.
+///
+/// # Errors
+/// As [`links`].
 pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Refused> {
     socket.dump(&Message::new(RTM_GETADDR, 0, &[0; 8]), |body| {
         let (head, rest) = body.split_at_checked(8)?;
@@ -130,6 +139,9 @@ pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Refused> {
 }
 
 /// Destinations of all routes in all tables but default routes, those to one's own addresses included.
+///
+/// # Errors
+/// As [`links`].
 pub fn destinations(socket: &mut Socket) -> Result<Vec<Prefix>, Refused> {
     let found = socket.dump(&Message::new(RTM_GETROUTE, 0, &[0; 12]), |body| {
         let (head, rest) = body.split_at_checked(12)?;

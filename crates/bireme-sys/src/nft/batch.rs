@@ -122,7 +122,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// A chain reached by [`Verdict::Goto`] only.
+    /// A chain reached by [`super::Verdict::Goto`] only.
     pub fn add_chain(&mut self, name: &str) -> &mut Self {
         self.named(NFT_MSG_NEWCHAIN, NLM_F_CREATE, |message| {
             message.text(3, name);

@@ -9,6 +9,9 @@ const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_GETCHAIN: u16 = 4;
 
 /// Whether the table exists.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN`; `EINVAL` where the kernel has no nf_tables.
 pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<bool, Refused> {
     let mut message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[family as u8, 0, 0, 0]);
     message.text(1, table);
@@ -19,12 +22,18 @@ pub fn table_exists(socket: &mut Socket, family: Family, table: &str) -> Result<
 }
 
 /// Names of all tables of `family`.
+///
+/// # Errors
+/// As [`table_exists`]; `EINTR` where the list never stands still while it is read.
 pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<String>, Refused> {
     let message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, &[family as u8, 0, 0, 0]);
     socket.dump(&message, |body| Some(text_of(Attributes(body.get(4..)?).find(1)?)))
 }
 
 /// Names of the chains of a table; none where there is no such table.
+///
+/// # Errors
+/// As [`table_exists`]; `EINTR` where the list never stands still while it is read.
 pub fn chains(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<String>, Refused> {
     let message = Message::new(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN, 0, &[family as u8, 0, 0, 0]);
     socket.dump(&message, |body| {
@@ -47,6 +56,9 @@ pub struct Dropping {
 /// All chains at the input and forward hooks, of any family, that drop by default.
 ///
 /// Source: `linux/netfilter/nf_tables.h`, `nft_chain_attributes`, `nft_hook_attributes`.
+///
+/// # Errors
+/// As [`table_exists`]; `EINTR` where the list never stands still while it is read.
 pub fn dropping(socket: &mut Socket) -> Result<Vec<Dropping>, Refused> {
     const INPUT: u32 = 1;
     const FORWARD: u32 = 2;

@@ -14,7 +14,7 @@ const NFNLGRP_NFTABLES: u32 = 7;
 pub struct Removal {
     /// The name of the table, of whichever family.
     pub table: String,
-    /// [`Socket::number`] of whoever did it.
+    /// [`crate::netlink::Socket::number`] of whoever did it.
     pub by: u32,
 }
 
