@@ -41,7 +41,7 @@ impl SubnetPools {
         }
     }
 
-    /// The first subnet that overlaps nothing in `taken`: other networks, and what [`crate::host_routes`] answers.
+    /// The first subnet that overlaps nothing in `taken`: other networks, and what [`crate::Net::host_routes`] answers.
     ///
     /// # Errors
     /// `Unavailable` when all are taken.
@@ -108,6 +108,7 @@ impl AddressPool {
         address(number(subnet.network()) + 1, &subnet)
     }
 
+    /// The subnet that addresses are taken from, its host bits zero.
     pub fn subnet(&self) -> IpNet {
         self.subnet
     }
@@ -193,31 +194,67 @@ fn address(value: u128, subnet: &IpNet) -> IpAddr {
 /// An address or subnet cannot be given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
+    /// All default pools are in use by networks of ours or by the machine.
     #[error(
         "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: remove unused networks, or name a subnet"
     )]
     NoSubnet,
+    /// The settings of the default pools make no sense.
     #[error(
         "default address pool {base} cannot be cut into pieces of /{size}: the size must lie between the base's own and 30"
     )]
-    PieceSize { base: Ipv4Net, size: u8 },
+    PieceSize {
+        /// The pool to be cut.
+        base: Ipv4Net,
+        /// Length of the prefix of each piece, in bits.
+        size: u8,
+    },
+    /// All addresses of the subnet, or of the range within it, are taken.
     #[error(
         "no available IPv4 or IPv6 addresses left in subnet {subnet}: remove containers, or make a network with a larger one"
     )]
-    Exhausted { subnet: IpNet },
+    Exhausted {
+        /// Of the network.
+        subnet: IpNet,
+    },
+    /// An address was asked for that the subnet does not have.
     #[error("address {address} is not in subnet {subnet}: choose one that is")]
-    Outside { address: IpAddr, subnet: IpNet },
+    Outside {
+        /// The one asked for.
+        address: IpAddr,
+        /// Of the network.
+        subnet: IpNet,
+    },
+    /// Addresses were to come from a range that the subnet does not have.
     #[error("range {range} is not within subnet {subnet}: choose one that is")]
-    RangeOutside { range: IpNet, subnet: IpNet },
+    RangeOutside {
+        /// The one asked for, as `docker network create --ip-range`.
+        range: IpNet,
+        /// Of the network.
+        subnet: IpNet,
+    },
+    /// An address was asked for that no endpoint may have.
     #[error(
         "address {address} is reserved in subnet {subnet} (gateway, network, broadcast or auxiliary address): choose another"
     )]
-    Reserved { address: IpAddr, subnet: IpNet },
+    Reserved {
+        /// The one asked for.
+        address: IpAddr,
+        /// Of the network.
+        subnet: IpNet,
+    },
+    /// An address was asked for that an endpoint has. The first words are Docker's.
     #[error("Address already in use: {address} of subnet {subnet} belongs to another endpoint, choose another")]
-    InUse { address: IpAddr, subnet: IpNet },
+    InUse {
+        /// The one asked for.
+        address: IpAddr,
+        /// Of the network.
+        subnet: IpNet,
+    },
 }
 
 impl AddressError {
+    /// What class of failure it is, for whoever answers a client.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoSubnet | Self::Exhausted { .. } => ErrorKind::Unavailable,

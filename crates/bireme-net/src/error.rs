@@ -11,41 +11,117 @@ use crate::NetworkId;
 /// The network could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
+    /// [`crate::NetOptions::instance`] is malformed.
     #[error("instance {0:?} cannot name an engine: give eight lower-case hexadecimal digits")]
     Instance(String),
+    /// A capability is missing.
     #[error(
         "{attempt} needs the capabilities CAP_NET_ADMIN and CAP_SYS_ADMIN: run biremed as root, or use the host's network"
     )]
-    Permission { attempt: String, source: Refused },
+    Permission {
+        /// What was being done, as "making bridge x".
+        attempt: String,
+        /// Why it failed.
+        source: Refused,
+    },
+    /// Netlink answered with an error.
     #[error("{attempt}: the kernel refused it")]
-    Kernel { attempt: String, source: Refused },
+    Kernel {
+        /// What was being done, as "making bridge x".
+        attempt: String,
+        /// Why it failed.
+        source: Refused,
+    },
+    /// Something other than netlink failed: a file, a socket, a namespace.
     #[error("{attempt}")]
-    Io { attempt: String, source: io::Error },
+    Io {
+        /// What was being done, as "making bridge x".
+        attempt: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Nothing stands of this network.
     #[error("network {0} not found: it was removed or never made ready")]
     NoNetwork(NetworkId),
+    /// The sandbox has no namespace.
     #[error("network namespace of {0} not found: it was removed, or the machine restarted; start the workload anew")]
     NoSandbox(SandboxId),
+    /// The specification of a network is malformed.
     #[error("network {network}: {reason}")]
-    InvalidNetwork { network: String, reason: String },
+    InvalidNetwork {
+        /// By its name.
+        network: String,
+        /// A sentence, with what to do where something helps.
+        reason: String,
+    },
+    /// Something else is in the way of a network, or uses it.
     #[error("network {network}: {reason}")]
-    NetworkConflict { network: String, reason: String },
+    NetworkConflict {
+        /// By its name.
+        network: String,
+        /// A sentence, with what to do where something helps.
+        reason: String,
+    },
+    /// The specification of an endpoint is malformed.
     #[error("endpoint of {sandbox} on network {network}: {reason}")]
-    InvalidEndpoint { sandbox: SandboxId, network: String, reason: String },
+    InvalidEndpoint {
+        /// Whose endpoint it is.
+        sandbox: SandboxId,
+        /// By its name.
+        network: String,
+        /// A sentence, with what to do where something helps.
+        reason: String,
+    },
+    /// Another endpoint is in the way.
     #[error("endpoint of {sandbox} on network {network}: {reason}")]
-    EndpointConflict { sandbox: SandboxId, network: String, reason: String },
+    EndpointConflict {
+        /// Whose endpoint it is.
+        sandbox: SandboxId,
+        /// By its name.
+        network: String,
+        /// A sentence, with what to do where something helps.
+        reason: String,
+    },
+    /// Nothing here can forward that.
     #[error("port {host}/{protocol} cannot be published to {target}: {reason}")]
-    UnsupportedForward { host: SocketAddr, protocol: &'static str, target: SocketAddr, reason: &'static str },
+    UnsupportedForward {
+        /// Where the host was to listen.
+        host: SocketAddr,
+        /// `tcp`, `udp` or `sctp`.
+        protocol: &'static str,
+        /// Where the port was to lead.
+        target: SocketAddr,
+        /// A sentence, with what to do where something helps.
+        reason: &'static str,
+    },
     /// Another workload of ours has it. The words are Docker's.
     #[error(
         "driver failed programming external connectivity on endpoint {owner}: Bind for {host} failed: port is already allocated"
     )]
-    PortAllocated { owner: String, host: SocketAddr },
+    PortAllocated {
+        /// The workload that wanted the port: the first 12 characters of its ID.
+        owner: String,
+        /// Where the host was to listen.
+        host: SocketAddr,
+    },
     /// Some other program has it. The words are Docker's, the cause is told with them because clients look for it.
     #[error(
         "driver failed programming external connectivity on endpoint {owner}: failed to bind host port for {host}:{target}/{protocol}: {}",
         words(source)
     )]
-    PortTaken { owner: String, host: SocketAddr, target: SocketAddr, protocol: &'static str, source: io::Error },
+    PortTaken {
+        /// The workload that wanted the port: the first 12 characters of its ID.
+        owner: String,
+        /// Where the host was to listen.
+        host: SocketAddr,
+        /// Where the port was to lead.
+        target: SocketAddr,
+        /// `tcp`, `udp` or `sctp`.
+        protocol: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The runtime that did the work ended under it.
     #[error("the work was cut off: the daemon is shutting down")]
     ShutDown,
 }
@@ -60,6 +136,7 @@ fn words(error: &io::Error) -> String {
 }
 
 impl NetError {
+    /// What class of failure it is, for whoever answers a client.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Permission { .. } => ErrorKind::Denied,

@@ -37,6 +37,7 @@ impl NetworkId {
         }
     }
 
+    /// The 64 digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,9 +71,11 @@ impl From<NetworkId> for String {
 /// One network as it shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkSpec {
+    /// By this the network is known from then on, and found again in the aliases of its links.
     pub id: NetworkId,
     /// For messages.
     pub name: String,
+    /// What the network is made of.
     pub driver: Driver,
     /// At least one of IPv4, where the DNS listens; at most one of each family.
     pub subnets: Vec<Subnet>,
@@ -89,9 +92,11 @@ pub struct NetworkSpec {
     pub masquerade: bool,
 }
 
+/// What a network is made of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Driver {
+    /// A bridge on the host, and a pair of virtual interfaces for each endpoint.
     #[default]
     Bridge,
 }
@@ -99,14 +104,18 @@ pub enum Driver {
 /// A range of addresses and the one the host has in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {
+    /// With its host bits zero.
     pub net: IpNet,
+    /// An address in `net`.
     pub gateway: IpAddr,
 }
 
 /// One workload's place on one network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
+    /// Whose namespace gets the interface.
     pub sandbox: SandboxId,
+    /// A network that is ready.
     pub network: NetworkId,
     /// With the prefix length of the subnet. Link-local ones may be among them, in addition.
     pub addresses: Vec<IpNet>,
@@ -140,17 +149,22 @@ pub struct Attached {
 /// A port of the host that leads to a port of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forward {
+    /// The ID of the workload.
     pub owner: String,
+    /// Of both ports.
     pub protocol: Protocol,
     /// Where the host listens: an unspecified address means all of its addresses, port 0 lets the kernel choose.
     pub host: SocketAddr,
+    /// The workload's address on `network`, and the port on which it listens.
     pub target: SocketAddr,
+    /// The network over which it leads.
     pub network: NetworkId,
 }
 
 /// What shall be left by [`crate::Net::sweep`].
 #[derive(Clone, Debug, Default)]
 pub struct Keep {
+    /// Networks that shall stand.
     pub networks: Vec<NetworkSpec>,
     /// Sandboxes without an endpoint (`--network none`); those of `endpoints` need not be named.
     pub sandboxes: Vec<SandboxId>,
@@ -158,7 +172,9 @@ pub struct Keep {
     pub untouched: Vec<SandboxId>,
     /// IDs of networks of which nothing else is known: their bridges and all on them stay as they are.
     pub untouched_networks: Vec<String>,
+    /// Endpoints of workloads that run.
     pub endpoints: Vec<Endpoint>,
+    /// Published ports of workloads that run, as [`crate::Net::publish`] answered them.
     pub forwards: Vec<Forward>,
     /// TCP ports of the host whose listening sockets workloads were handed, once for each socket.
     pub handed: Vec<u16>,

@@ -16,11 +16,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
+    /// Class, operation and operand kind, as `linux/bpf.h` adds them up.
     pub code: u8,
     /// The destination in the lower four bits, the source in the upper four.
     pub registers: u8,
     /// Of a jump: how many instructions are left out. Of a load: where in memory.
     pub offset: i16,
+    /// The constant operand; unused bits are 0.
     pub immediate: i32,
 }
 

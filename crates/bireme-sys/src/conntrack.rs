@@ -31,7 +31,9 @@ const AT_ONCE: usize = 64;
 /// From where to where packets of one direction go. The port is 0 where the protocol has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
+    /// The source of its packets.
     pub from: SocketAddr,
+    /// Their destination.
     pub to: SocketAddr,
 }
 

@@ -16,6 +16,8 @@
 //!
 //! Everything here blocks: callers with an async runtime use its pool for blocking work.
 
+#![warn(missing_docs)]
+
 pub mod bpf;
 pub mod conntrack;
 pub mod fds;

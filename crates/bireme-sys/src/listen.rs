@@ -111,14 +111,20 @@ fn set_option<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Opens a UDP socket bound to `address`; port 0 lets the kernel choose. Errors as [`tcp`].
+/// Opens a UDP socket bound to `address`; port 0 lets the kernel choose.
+///
+/// # Errors
+/// As [`tcp`].
 pub fn udp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::DGRAM, ipproto::UDP)?;
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }
 
-/// Opens an SCTP socket listening at `address`. Errors as [`tcp`], and `EPROTONOSUPPORT` where the kernel has no SCTP.
+/// Opens an SCTP socket listening at `address`.
+///
+/// # Errors
+/// As [`tcp`], and `EPROTONOSUPPORT` where the kernel has no SCTP.
 pub fn sctp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = open(address, SocketType::STREAM, ipproto::SCTP)?;
     rustix::net::bind(&socket, &address)?;
@@ -127,6 +133,9 @@ pub fn sctp(address: SocketAddr) -> io::Result<OwnedFd> {
 }
 
 /// The address a socket is bound to.
+///
+/// # Errors
+/// `InvalidInput` for a socket that is not of the Internet; otherwise as getsockname(2).
 pub fn local_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
     SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(|_| io::ErrorKind::InvalidInput.into())
 }

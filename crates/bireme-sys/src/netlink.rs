@@ -43,6 +43,7 @@ pub enum Subsystem {
 pub struct Refused {
     /// Which message of those sent at once, from 0.
     pub index: usize,
+    /// Why. What failed before the kernel was asked has the number of that.
     pub errno: Errno,
     /// What the kernel says about it beyond the number.
     pub detail: Option<String>,
@@ -203,6 +204,10 @@ impl Socket {
 
     /// Sends all `messages` at once and waits for each to be acknowledged. The kernel carries them out in order and
     /// goes on after one that fails; the first failure is answered.
+    ///
+    /// # Errors
+    /// `EPERM` without the capability that a message needs; `EAGAIN` where the kernel does not answer within ten seconds;
+    /// otherwise what the kernel refused first, as netlink(7) and the caller's messages have it.
     pub fn request(&mut self, messages: &[Message]) -> Result<(), Refused> {
         if messages.is_empty() {
             return Ok(());
@@ -317,6 +322,9 @@ impl Socket {
 
     /// The number by which the kernel tells this socket's doings from those of others. The kernel gives it at the first
     /// request; 0 before.
+    ///
+    /// # Errors
+    /// As getsockname(2).
     pub fn number(&self) -> io::Result<u32> {
         Ok(netlink::SocketAddrNetlink::try_from(rustix::net::getsockname(&self.fd)?)?.pid())
     }

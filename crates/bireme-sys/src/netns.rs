@@ -60,6 +60,9 @@ pub fn keep(from: &Path, path: &Path) -> io::Result<()> {
 
 /// Unbinds the namespace from `path` and removes the file. The namespace ends with its last process and socket.
 /// Idempotent: an absent file, or one that is not a mount (left by a restart of the machine), is no error.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`; otherwise as umount2(2) and unlink(2).
 pub fn remove(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
@@ -92,6 +95,9 @@ pub fn run_in_netns<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io
 }
 
 /// Moves the calling thread into `namespace`, for threads and processes that shall stay there.
+///
+/// # Errors
+/// `EINVAL` for what is no network namespace; `EPERM` without `CAP_SYS_ADMIN`.
 pub fn enter(namespace: impl AsFd) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
 }
@@ -99,6 +105,9 @@ pub fn enter(namespace: impl AsFd) -> io::Result<()> {
 /// Moves the calling thread into a network namespace and a mount namespace of its own, from which no mount leaks out.
 ///
 /// Threads it starts later are there too, and everything made there ends with the last of them: what tests stand on.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN`.
 pub fn isolate_thread() -> io::Result<()> {
     unshare(UnshareFlags::NEWNET | UnshareFlags::NEWNS)?;
     Ok(rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?)

@@ -35,6 +35,9 @@ pub fn open(
 }
 
 /// Whether a file or folder is on one of the file systems that show what the kernel has. Source: statfs(2), magic.h.
+///
+/// # Errors
+/// As fstatfs(2).
 pub fn is_kernels(file: BorrowedFd<'_>) -> io::Result<bool> {
     const KERNELS: [i64; 10] = [
         0x9fa0,      // proc

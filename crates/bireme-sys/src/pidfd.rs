@@ -28,6 +28,9 @@ pub fn signal(process: impl AsFd, signal: i32) -> io::Result<()> {
 }
 
 /// Blocks until the process ended, at most `limit` (`None` for ever); answers whether it did.
+///
+/// # Errors
+/// As poll(2).
 pub fn wait(process: impl AsFd, limit: Option<Duration>) -> io::Result<bool> {
     let deadline = limit.map(|limit| std::time::Instant::now() + limit);
     loop {

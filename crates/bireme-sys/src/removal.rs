@@ -170,6 +170,9 @@ fn is_moved(name: &CStr) -> bool {
 /// The first mount at `path` or below it. Blocking.
 ///
 /// Source: proc_pid_mountinfo(5); the fifth field is where the mount is, with spaces and the like in octal.
+///
+/// # Errors
+/// When `path` cannot be followed, or the table of mounts not be read. Nothing at `path` is none.
 pub fn mounted_below(path: &Path) -> io::Result<Option<PathBuf>> {
     // As the kernel names it, whatever links lead to it.
     let path = match path.canonicalize() {

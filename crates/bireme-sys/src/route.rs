@@ -72,7 +72,9 @@ pub type Prefix = (IpAddr, u8);
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
+    /// The number by which the kernel knows it in this namespace, from 1.
     pub index: u32,
+    /// At most 15 bytes.
     pub name: String,
     /// Free text kept with it by the kernel, at most 255 bytes.
     pub alias: String,
@@ -82,25 +84,37 @@ pub struct Link {
     pub master: Option<u32>,
     /// Of a veth: the index of the other end, in whichever namespace that is.
     pub peer: Option<u32>,
+    /// Whether it is switched on (`IFF_UP`); a carrier it may lack all the same.
     pub up: bool,
 }
 
 /// One end on a bridge of the host, the other inside a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct Veth<'a> {
+    /// Of the end on the host: at most 15 bytes, and free there.
     pub name: &'a str,
+    /// Of the end inside: at most 15 bytes, and free in that namespace.
     pub peer_name: &'a str,
+    /// Hardware address of the end inside.
     pub peer_mac: [u8; 6],
+    /// The network namespace that the end inside is made in.
     pub peer_namespace: BorrowedFd<'a>,
+    /// Largest packet of both ends, in bytes.
     pub mtu: u32,
 }
 
 /// All links of the namespace `socket` was opened in.
+///
+/// # Errors
+/// `EINTR` where the list never stands still while it is read; otherwise what the kernel refuses.
 pub fn links(socket: &mut Socket) -> Result<Vec<Link>, Refused> {
     socket.dump(&Message::new(RTM_GETLINK, 0, &link_head(AF_UNSPEC, 0, 0, 0)), read_link)
 }
 
 /// The link called `name`, if there is one.
+///
+/// # Errors
+/// What the kernel refuses.
 pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Refused> {
     let mut message = Message::new(RTM_GETLINK, 0, &link_head(AF_UNSPEC, 0, 0, 0));
     message.text(IFLA_IFNAME, name);
@@ -111,6 +125,9 @@ pub fn link(socket: &mut Socket, name: &str) -> Result<Option<Link>, Refused> {
 }
 
 /// Index of the link and the address, for all addresses of the namespace.
+///
+/// # Errors
+/// As [`links`].
 pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Refused> {
     socket.dump(&Message::new(RTM_GETADDR, 0, &[0; 8]), |body| {
         let (head, rest) = body.split_at_checked(8)?;
@@ -122,6 +139,9 @@ pub fn addresses(socket: &mut Socket) -> Result<Vec<(u32, Prefix)>, Refused> {
 }
 
 /// Destinations of all routes in all tables but default routes, those to one's own addresses included.
+///
+/// # Errors
+/// As [`links`].
 pub fn destinations(socket: &mut Socket) -> Result<Vec<Prefix>, Refused> {
     let found = socket.dump(&Message::new(RTM_GETROUTE, 0, &[0; 12]), |body| {
         let (head, rest) = body.split_at_checked(12)?;

@@ -9,8 +9,11 @@ use bireme_sys::netlink::{Socket, Subsystem};
 use bireme_sys::{netns, route};
 use ipnet::IpNet;
 
+use super::State;
+use super::endpoint::Link;
+use super::forward::{Held, Reservation};
+use super::mac::{mac_for, mac_text};
 use crate::flows;
-use crate::state::{Held, Link, Reservation, State, mac_for, mac_text};
 use crate::{Attached, Endpoint, Keep, NetError, NetworkId, NetworkSpec, SweepReport};
 
 impl State {
