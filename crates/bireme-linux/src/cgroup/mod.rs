@@ -1,75 +1,23 @@
 //! The few things we do with cgroups ourselves, on v1, hybrid and v2: read counters, freeze, end, remove.
 //!
-//! Limits are set by libcontainer when it makes the container, and changed by [`crate::limits`]. What is here works from plain files, so the daemon may
-//! use it too, for example to end what a killed runner left.
+//! Limits are set by libcontainer when it makes the container, and changed by [`crate::limits`]. What is here works from
+//! plain files, so the daemon may use it too, for example to end what a killed runner left.
+
+mod layout;
+mod stats;
+mod walk;
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use bireme_core::Stats;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
-use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub use self::layout::Layout;
 
-/// How this machine's cgroups are laid out. Hybrid counts as v1: there the controllers are v1's.
-#[derive(Clone, Debug)]
-pub enum Layout {
-    /// Each hierarchy: its controllers and where it is mounted.
-    V1(Vec<(Vec<String>, PathBuf)>),
-    V2(PathBuf),
-}
-
-impl Layout {
-    /// What is mounted here; looked up once per process.
-    pub fn of_this_machine() -> &'static Self {
-        static LAYOUT: OnceLock<Layout> = OnceLock::new();
-        LAYOUT.get_or_init(|| {
-            let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-            Self::parse(&mounts)
-        })
-    }
-
-    fn parse(mounts: &str) -> Self {
-        let mut hierarchies = Vec::new();
-        for line in mounts.lines() {
-            let mut fields = line.split(' ').skip(1);
-            let (Some(at), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else { continue };
-            let at = PathBuf::from(at);
-            match kind {
-                "cgroup2" if at == Path::new(ROOT) => return Self::V2(at),
-                "cgroup" if at.starts_with(ROOT) => {
-                    let known = |option: &&str| {
-                        let listed = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"];
-                        listed.contains(option)
-                            || ["net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc"].contains(option)
-                    };
-                    let controllers: Vec<String> = options.split(',').filter(known).map(str::to_owned).collect();
-                    if !controllers.is_empty() && !hierarchies.iter().any(|(known, _)| *known == controllers) {
-                        hierarchies.push((controllers, at));
-                    }
-                }
-                _ => {}
-            }
-        }
-        if hierarchies.is_empty() { Self::V2(PathBuf::from(ROOT)) } else { Self::V1(hierarchies) }
-    }
-
-    /// Where the hierarchies are mounted.
-    pub fn roots(&self) -> Vec<&Path> {
-        match self {
-            Self::V1(hierarchies) => hierarchies.iter().map(|(_, at)| at.as_path()).collect(),
-            Self::V2(at) => vec![at],
-        }
-    }
-}
+use self::walk::{collect, remove_tree};
 
 /// Makes the moves of processes between cgroups quick that follow within the next 10 ms or so; changes nothing else.
 ///
@@ -357,70 +305,6 @@ impl Cgroup {
             let _ = fs::remove_dir(dir);
         }
     }
-
-    /// How often the kernel ended a process here because the memory limit was reached.
-    pub fn oom_kills(&self) -> u64 {
-        let file = if self.is_v2() { "memory.events" } else { "memory.oom_control" };
-        self.dir("memory")
-            .and_then(|dir| fs::read_to_string(dir.join(file)).ok())
-            .and_then(|text| value(&text, "oom_kill"))
-            .unwrap_or(0)
-    }
-
-    /// Processor, memory, processes and block device counters; the networks are left empty.
-    pub fn stats(&self) -> Stats {
-        let read = |controller: &str, file: &str| {
-            self.dir(controller).and_then(|dir| fs::read_to_string(dir.join(file)).ok()).unwrap_or_default()
-        };
-        let number = |controller: &str, file: &str| read(controller, file).trim().parse::<u64>().ok();
-        let mut stats = Stats {
-            pids: number("pids", "pids.current").unwrap_or(0),
-            pids_limit: number("pids", "pids.max"),
-            ..Stats::default()
-        };
-        if self.is_v2() {
-            let cpu = read("cpu", "cpu.stat");
-            let micros = |name| value(&cpu, name).unwrap_or(0) * 1000;
-            (stats.cpu_total, stats.cpu_user, stats.cpu_system) =
-                (micros("usage_usec"), micros("user_usec"), micros("system_usec"));
-            stats.throttled_periods = value(&cpu, "nr_throttled").unwrap_or(0);
-            stats.throttled_time = micros("throttled_usec");
-            stats.memory_usage = number("memory", "memory.current").unwrap_or(0);
-            stats.memory_peak = number("memory", "memory.peak").unwrap_or(0);
-            stats.memory_limit = number("memory", "memory.max");
-            stats.memory_inactive_file = value(&read("memory", "memory.stat"), "inactive_file").unwrap_or(0);
-            for field in read("blkio", "io.stat").split_whitespace() {
-                match field.split_once('=') {
-                    Some(("rbytes", bytes)) => stats.block_read += bytes.parse().unwrap_or(0),
-                    Some(("wbytes", bytes)) => stats.block_write += bytes.parse().unwrap_or(0),
-                    _ => {}
-                }
-            }
-        } else {
-            let times = read("cpuacct", "cpuacct.stat");
-            // In ticks of USER_HZ, which is 100 on every architecture we run on.
-            let ticks = |name| value(&times, name).unwrap_or(0) * 10_000_000;
-            stats.cpu_total = number("cpuacct", "cpuacct.usage").unwrap_or(0);
-            (stats.cpu_user, stats.cpu_system) = (ticks("user"), ticks("system"));
-            let throttling = read("cpu", "cpu.stat");
-            stats.throttled_periods = value(&throttling, "nr_throttled").unwrap_or(0);
-            stats.throttled_time = value(&throttling, "throttled_time").unwrap_or(0);
-            stats.memory_usage = number("memory", "memory.usage_in_bytes").unwrap_or(0);
-            stats.memory_peak = number("memory", "memory.max_usage_in_bytes").unwrap_or(0);
-            // "No limit" is the greatest multiple of the page size.
-            stats.memory_limit = number("memory", "memory.limit_in_bytes").filter(|limit| *limit < 1 << 62);
-            stats.memory_inactive_file = value(&read("memory", "memory.stat"), "total_inactive_file").unwrap_or(0);
-            for line in read("blkio", "blkio.throttle.io_service_bytes").lines() {
-                let mut fields = line.split_whitespace().skip(1);
-                match (fields.next(), fields.next().and_then(|bytes| bytes.parse::<u64>().ok())) {
-                    (Some("Read"), Some(bytes)) => stats.block_read += bytes,
-                    (Some("Write"), Some(bytes)) => stats.block_write += bytes,
-                    _ => {}
-                }
-            }
-        }
-        stats
-    }
 }
 
 /// The number after `name` in lines of `name number`.
@@ -437,147 +321,9 @@ fn subfolders(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A walk through a cgroup and those below it, however deep: a container that may make cgroups makes paths longer than
-/// `PATH_MAX`, and more levels than a process may have open files. So one folder is open at a time, and the way back is `..`,
-/// which a cgroup cannot be moved away from.
-struct Walk {
-    at: OwnedFd,
-    /// The names below where it began, and what there is still to see beside the last one.
-    way: Vec<(CString, Vec<CString>)>,
-}
-
-/// How long one walk takes at most to find processes, and to remove cgroups: there may be any number, and be made faster than
-/// they are seen.
-const FOUND_WITHIN: Duration = Duration::from_millis(100);
-const REMOVED_WITHIN: Duration = Duration::from_secs(5);
-
-impl Walk {
-    const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-    /// Calls `arrive` in each cgroup, those above before those below, and `leave` with the name of one that it comes back
-    /// from, in the folder above it.
-    fn through(
-        dir: &Path,
-        until: Instant,
-        mut arrive: impl FnMut(&OwnedFd),
-        mut leave: impl FnMut(&OwnedFd, &CStr) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let at = openat(CWD, dir, Self::FOLDER, Mode::empty())?;
-        arrive(&at);
-        let mut beside = Self::below(&at)?;
-        let mut walk = Self { at, way: Vec::new() };
-        loop {
-            if Instant::now() > until {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "there are too many cgroups"));
-            }
-            if let Some(name) = beside.pop() {
-                match openat(&walk.at, &name, Self::FOLDER, Mode::empty()) {
-                    Ok(below) => walk.at = below,
-                    Err(Errno::NOENT) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                arrive(&walk.at);
-                let next = Self::below(&walk.at)?;
-                walk.way.push((name, std::mem::replace(&mut beside, next)));
-            } else if let Some((name, others)) = walk.way.pop() {
-                walk.at = openat(&walk.at, c"..", Self::FOLDER, Mode::empty())?;
-                leave(&walk.at, &name)?;
-                beside = others;
-            } else {
-                return Ok(());
-            }
-        }
-    }
-
-    fn below(folder: &OwnedFd) -> io::Result<Vec<CString>> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(folder)? {
-            let entry = entry?;
-            if entry.file_type() == FileType::Directory && !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-                names.push(entry.file_name().to_owned());
-            }
-        }
-        Ok(names)
-    }
-}
-
-/// Answers whether it has seen all.
-fn collect(dir: &Path, all: &mut Vec<u32>) -> bool {
-    let mut arrive = |folder: &OwnedFd| {
-        let Ok(file) = openat(folder, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
-        let text = io::read_to_string(fs::File::from(file)).unwrap_or_default();
-        all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
-    };
-    let until = Instant::now() + FOUND_WITHIN;
-    // Whoever removes one that the walk is in has it begin anew; the others are to be seen as well.
-    while let Err(error) = Walk::through(dir, until, &mut arrive, |_, _| Ok(())) {
-        if error.kind() != io::ErrorKind::NotFound || Instant::now() > until {
-            return false;
-        }
-        if !dir.exists() {
-            return true;
-        }
-    }
-    true
-}
-
-fn remove_tree(dir: &Path) -> io::Result<()> {
-    let gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    };
-    if gone(fs::remove_dir(dir)).is_ok() {
-        return Ok(());
-    }
-    let until = Instant::now() + REMOVED_WITHIN;
-    gone(Walk::through(dir, until, |_| {}, |folder, name| gone(Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?))))?;
-    gone(fs::remove_dir(dir))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn tells_the_layouts_apart() {
-        let v2 = Layout::parse("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n");
-        assert!(matches!(v2, Layout::V2(_)));
-        let hybrid = Layout::parse(
-            "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n\
-             cgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
-        );
-        let Layout::V1(hierarchies) = hybrid else { panic!("{hybrid:?}") };
-        assert_eq!(hierarchies.len(), 1);
-        assert_eq!(hierarchies[0].0, ["cpu", "cpuacct"]);
-    }
-
-    /// Folders are as good as cgroups here, but that they hold no files when they are removed.
-    #[test]
-    fn walks_deeper_than_a_path_may_be_long() {
-        let temp = tempfile::tempdir().unwrap();
-        let top = temp.path().join("top");
-        fs::create_dir_all(top.join("beside/below")).unwrap();
-        let mut at = openat(CWD, &top, Walk::FOLDER, Mode::empty()).unwrap();
-        let name = CString::new("d".repeat(200)).unwrap();
-        for _ in 0..2000 {
-            rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
-            at = openat(&at, &name, Walk::FOLDER, Mode::empty()).unwrap();
-        }
-        let procs = openat(&at, c"cgroup.procs", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
-        rustix::io::write(&procs, b"17\n0\n").unwrap();
-        let mut found = Vec::new();
-        // It has its time, which a busy machine may take all of.
-        let seen = (0..10).any(|_| {
-            found.clear();
-            collect(&top, &mut found)
-        });
-        assert!(seen);
-        assert_eq!(found, [17]);
-        unlinkat(&at, c"cgroup.procs", AtFlags::empty()).unwrap();
-        remove_tree(&top).unwrap();
-        assert!(!top.exists());
-        remove_tree(&top).unwrap();
-    }
 
     #[test]
     fn reads_flat_keyed_files() {
