@@ -12,6 +12,7 @@
 //! - [`cgroup`] and [`limits`]: the few things we do with cgroups ourselves, on v1, hybrid and v2;
 //! - [`LinuxExecutor`] (feature `executor`): the daemon's side. It never calls libcontainer, which must not be called
 //!   from a process with threads.
+#![warn(missing_docs)]
 
 pub mod cgroup;
 pub mod limits;

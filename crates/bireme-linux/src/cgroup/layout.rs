@@ -11,6 +11,7 @@ const ROOT: &str = "/sys/fs/cgroup";
 pub enum Layout {
     /// Each hierarchy: its controllers and where it is mounted.
     V1(Vec<(Vec<String>, PathBuf)>),
+    /// One hierarchy with every controller, and where it is mounted.
     V2(PathBuf),
 }
 

@@ -35,6 +35,14 @@ const CLEARED_WITHIN: Duration = Duration::from_secs(20);
 pub(super) type GivenUp = Arc<Mutex<HashMap<WorkloadId, JoinHandle<()>>>>;
 
 impl LinuxExecutor {
+    /// Makes a container up to where its init waits.
+    ///
+    /// # Errors
+    /// `Invalid` where the specification refuses it, `Conflict` where a workload whose namespace is shared does not run,
+    /// `Unavailable` where the runner cannot be started or is not ready in time, and what the runner itself refuses.
+    /// # Cancel safety
+    /// Dropping the future kills the runner, and what it has made is cleared away in the background; the next attempt at the
+    /// same container waits for that.
     pub(super) async fn create_now(&self, work: Prepared) -> Result<Box<dyn Workload>, ExecError> {
         if !matches!(work.program, Program::Layers { .. }) {
             let message = "a Linux container needs image layers, not a component; the image's platform must be linux";

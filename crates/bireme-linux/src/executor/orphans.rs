@@ -9,6 +9,7 @@ use super::{LinuxExecutor, ending};
 use crate::cgroup::{self, Cgroup};
 
 impl LinuxExecutor {
+    /// See [`bireme_core::Executor::sweep`]. Going through the cgroups blocks, and goes on where the future is dropped.
     pub(super) async fn sweep_now(&self, known: &[WorkloadId], resting: &[&WorkloadSpec]) {
         let parent = self.parent_cgroup();
         let keep: HashSet<String> = known.iter().map(|id| id.as_str().to_owned()).collect();
@@ -34,8 +35,8 @@ impl LinuxExecutor {
     }
 }
 
-/// Ends what runs in the cgroup `own` and in every other called `id` that may be of the engine called `instance`: under a
-/// parent that stands in a record of the workload, which may be lost. Blocking.
+/// Ends what runs in the cgroup `own`, and in every other called `id` that may be of the engine called `instance`: which
+/// parent a workload named stands in its record alone, and that is lost. Blocking.
 pub(super) fn end_all_of(id: &str, own: String, instance: &str) -> io::Result<()> {
     let elsewhere = cgroup::called(|called| called == id).into_iter();
     let mut all: Vec<String> = elsewhere.filter(|path| may_be_of(path, instance)).collect();

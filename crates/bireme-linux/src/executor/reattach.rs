@@ -19,6 +19,12 @@ const AT_START: Duration = Duration::from_secs(5);
 const ASKED_AGAIN: u32 = 30;
 
 impl LinuxExecutor {
+    /// Follows the runner of a container again, or records the end of one whose runner is gone.
+    ///
+    /// # Errors
+    /// `NotFound` where it neither runs nor left a record of its end.
+    /// # Cancel safety
+    /// Dropping the future ends nothing that runs.
     pub(super) async fn reattach_now(&self, known: Known<'_>) -> Result<Box<dyn Workload>, ExecError> {
         let cgroup = Cgroup::new(&self.cgroup_path(known.spec));
         let shared = Shared::new(known.spec, &known.state_dir, &known.run_dir, cgroup.clone());

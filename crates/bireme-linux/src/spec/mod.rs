@@ -47,6 +47,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 
 /// What the runner found out before the specification is written.
 pub struct Found<'a> {
+    /// Who init runs as, as found in the container's own files.
     pub user: &'a User,
     /// Where the root filesystem is mounted.
     pub root: &'a Path,
