@@ -19,6 +19,11 @@ pub use self::layout::Layout;
 
 use self::walk::{collect, remove_tree};
 
+/// How long one walk takes at most to find processes, and to remove cgroups: there may be any number, and be made faster than
+/// they are seen.
+const FOUND_WITHIN: Duration = Duration::from_millis(100);
+const REMOVED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Makes the moves of processes between cgroups quick that follow within the next 10 ms or so; changes nothing else.
 ///
 /// The first move takes a lock that every fork on the machine shares, and waits until each processor has noticed: 10 to
@@ -135,7 +140,7 @@ impl Cgroup {
         // what ends a container must see all.
         let (mut all, mut whole) = (Vec::new(), true);
         for dir in self.dirs() {
-            whole &= collect(&dir, &mut all);
+            whole &= collect(&dir, Instant::now() + FOUND_WITHIN, &mut all);
         }
         if !whole {
             all.extend(self.processes_by_table());
@@ -286,7 +291,7 @@ impl Cgroup {
         loop {
             let mut failed = None;
             for dir in self.dirs() {
-                if let Err(error) = remove_tree(&dir) {
+                if let Err(error) = remove_tree(&dir, Instant::now() + REMOVED_WITHIN) {
                     failed = Some(error);
                 }
             }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -18,11 +18,6 @@ struct Walk {
     /// The names below where it began, and what there is still to see beside the last one.
     way: Vec<(CString, Vec<CString>)>,
 }
-
-/// How long one walk takes at most to find processes, and to remove cgroups: there may be any number, and be made faster than
-/// they are seen.
-const FOUND_WITHIN: Duration = Duration::from_millis(100);
-const REMOVED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Walk {
     const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -74,14 +69,13 @@ impl Walk {
     }
 }
 
-/// Answers whether it has seen all.
-pub(super) fn collect(dir: &Path, all: &mut Vec<u32>) -> bool {
+/// Adds the processes of `dir` and what is below it; answers whether it has seen all by `until`.
+pub(super) fn collect(dir: &Path, until: Instant, all: &mut Vec<u32>) -> bool {
     let mut arrive = |folder: &OwnedFd| {
         let Ok(file) = openat(folder, c"cgroup.procs", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else { return };
         let text = io::read_to_string(fs::File::from(file)).unwrap_or_default();
         all.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
     };
-    let until = Instant::now() + FOUND_WITHIN;
     // Whoever removes one that the walk is in has it begin anew; the others are to be seen as well.
     while let Err(error) = Walk::through(dir, until, &mut arrive, |_, _| Ok(())) {
         if error.kind() != io::ErrorKind::NotFound || Instant::now() > until {
@@ -94,7 +88,11 @@ pub(super) fn collect(dir: &Path, all: &mut Vec<u32>) -> bool {
     true
 }
 
-pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
+/// Removes the cgroup `dir` and those below it. What is not there is no error.
+///
+/// # Errors
+/// Those of rmdir(2); `TimedOut` when some are left at `until`.
+pub(super) fn remove_tree(dir: &Path, until: Instant) -> io::Result<()> {
     let gone = |removed: io::Result<()>| match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -102,13 +100,14 @@ pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
     if gone(fs::remove_dir(dir)).is_ok() {
         return Ok(());
     }
-    let until = Instant::now() + REMOVED_WITHIN;
     gone(Walk::through(dir, until, |_| {}, |folder, name| gone(Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?))))?;
     gone(fs::remove_dir(dir))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// Folders are as good as cgroups here, but that they hold no files when they are removed.
@@ -125,17 +124,24 @@ mod tests {
         }
         let procs = openat(&at, c"cgroup.procs", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
         rustix::io::write(&procs, b"17\n0\n").unwrap();
+        // A busy machine takes its time.
+        let until = Instant::now() + Duration::from_secs(120);
         let mut found = Vec::new();
-        // It has its time, which a busy machine may take all of.
-        let seen = (0..10).any(|_| {
-            found.clear();
-            collect(&top, &mut found)
-        });
-        assert!(seen);
+        assert!(collect(&top, until, &mut found));
         assert_eq!(found, [17]);
         unlinkat(&at, c"cgroup.procs", AtFlags::empty()).unwrap();
-        remove_tree(&top).unwrap();
+        remove_tree(&top, until).unwrap();
         assert!(!top.exists());
-        remove_tree(&top).unwrap();
+        remove_tree(&top, until).unwrap();
+    }
+
+    #[test]
+    fn a_walk_ends_when_its_time_is_over() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = temp.path().join("top");
+        fs::create_dir_all(top.join("below")).unwrap();
+        let past = Instant::now();
+        assert!(!collect(&top, past, &mut Vec::new()));
+        assert_eq!(remove_tree(&top, past).unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -167,3 +167,26 @@ fn lacks_propagation(table: &str, id: u64, shared: bool) -> Option<String> {
     let takes = |field: &str| field.starts_with("shared:") || (!shared && field.starts_with("master:"));
     (!optional.into_iter().any(takes)).then_some(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_take_no_part_in_propagation_are_named() {
+        let table = "21 1 0:20 / / rw,noatime shared:1 - ext4 /dev/sda rw\n\
+                     30 21 0:21 / /private rw - tmpfs none rw\n\
+                     31 21 0:22 / /slave rw master:1 - tmpfs none rw\n";
+        for (id, shared, expected) in [
+            (21, true, None),
+            (21, false, None),
+            (30, true, Some("/private")),
+            (30, false, Some("/private")),
+            (31, true, Some("/slave")),
+            (31, false, None),
+            (2, true, None),
+        ] {
+            assert_eq!(lacks_propagation(table, id, shared).as_deref(), expected, "{id} {shared}");
+        }
+    }
+}
