@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How a [`LinuxExecutor`] is set up.
+/// How a [`LinuxExecutor`](super::LinuxExecutor) is set up.
 #[derive(Clone, Debug)]
 pub struct LinuxOptions {
     /// The `bireme-runner` binary.

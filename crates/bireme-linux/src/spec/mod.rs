@@ -1,4 +1,4 @@
-//! From a [`WorkloadSpec`] to an OCI runtime specification, Docker's defaults included.
+//! From a [`WorkloadSpec`](bireme_core::WorkloadSpec) to an OCI runtime specification, Docker's defaults included.
 //!
 //! The user's own mounts are not in it: the runner puts them into the root filesystem before libcontainer mounts `/proc`
 //! and its kin over them, so that none of them can ever lie over `/proc` (CVE-2025-52881).
