@@ -8,11 +8,11 @@
 //!
 //! - [`protocol`]: the requests and the configuration of a runner;
 //! - [`spec`]: from a `WorkloadSpec` to an OCI runtime specification, Docker's defaults included;
-
 //! - [`users`]: `user[:group]` looked up in the container's own files;
 //! - [`cgroup`] and [`limits`]: the few things we do with cgroups ourselves, on v1, hybrid and v2;
 //! - [`LinuxExecutor`] (feature `executor`): the daemon's side. It never calls libcontainer, which must not be called
 //!   from a process with threads.
+#![warn(missing_docs)]
 
 pub mod cgroup;
 pub mod limits;

@@ -18,10 +18,13 @@ const MAX_FILE: u64 = 8 << 20;
 /// A process's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
+    /// From 0 to 2147483647, as Docker takes them.
     pub uid: u32,
+    /// The first group, in the same range.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, in ascending order; the first group is among them.
     pub groups: Vec<u32>,
+    /// The home folder, a path in the container: `/` where none is known.
     pub home: String,
 }
 

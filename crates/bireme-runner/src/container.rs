@@ -1,8 +1,6 @@
 //! The container itself: everything that libcontainer is called for.
 
 use std::fs;
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -17,24 +15,14 @@ use bireme_linux::users::{self, User};
 use libcontainer::container::Container as Inner;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
-use rustix::pty::OpenptFlags;
 
 use crate::devices;
 use crate::filter::{self, Filter};
 use crate::payload::Payload;
-use crate::rootfs;
-
-/// Our ends of a process's streams, in non-blocking mode.
-pub(crate) struct Streams {
-    pub(crate) stdin: Option<OwnedFd>,
-    pub(crate) stdout: Option<OwnedFd>,
-    pub(crate) stderr: Option<OwnedFd>,
-    /// With a terminal this alone is there.
-    pub(crate) terminal: Option<OwnedFd>,
-}
+use crate::streams::{self, Streams};
+use crate::{network, rootfs};
 
 /// A container whose init waits to be let go.
 pub(crate) struct Container {
@@ -52,37 +40,6 @@ fn failed(what: &str, error: impl std::fmt::Display) -> Failure {
     Failure::new(ErrorKind::Internal, format!("{what}: {error}"))
 }
 
-/// The process's ends of fresh pipes.
-pub(crate) struct Ends {
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-}
-
-/// Pipes for a process of user `uid`, who may open `/dev/stdout` and its like again.
-pub(crate) fn pipes(uid: u32, stdin: bool) -> io::Result<(Streams, Ends)> {
-    let (output, errors) = (rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?, rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?);
-    let mut streams = Streams { stdin: None, stdout: Some(output.0), stderr: Some(errors.0), terminal: None };
-    let input = if stdin {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        streams.stdin = Some(write);
-        read
-    } else {
-        rootfs::null()?
-    };
-    let ends = Ends { stdin: input, stdout: output.1, stderr: errors.1 };
-    if uid != 0 {
-        let owner = Some(rustix::fs::Uid::from_raw(uid));
-        for end in [Some(&ends.stdout), Some(&ends.stderr), stdin.then_some(&ends.stdin)].into_iter().flatten() {
-            rustix::fs::fchown(end, owner, None)?;
-        }
-    }
-    for fd in [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().flatten() {
-        rustix::io::ioctl_fionbio(fd, true)?;
-    }
-    Ok((streams, ends))
-}
-
 /// Makes the container up to where init waits.
 pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
     // Held until init has joined it.
@@ -93,7 +50,7 @@ pub(crate) fn create(config: &RunnerConfig) -> Result<Container, Failure> {
         (None, None, NetworkMode::Host) => None,
         // Whoever was given no place gets none: never the host's by mistake.
         (None, None, _) => {
-            let fresh = fresh.insert(rootfs::fresh_network()?);
+            let fresh = fresh.insert(network::fresh()?);
             Some(format!("/proc/{}/fd/{}", std::process::id(), fresh.as_raw_fd()))
         }
     };
@@ -153,7 +110,7 @@ fn build(
         .with_root_path(&state)
         .map_err(|error| failed("cannot use the state folder", error))?;
     let mut console = None;
-    let mut streams = Streams { stdin: None, stdout: None, stderr: None, terminal: None };
+    let mut streams = Streams::default();
     if config.spec.tty {
         let path = config.run_dir.join("console.sock");
         let _ = fs::remove_file(&path);
@@ -163,7 +120,7 @@ fn build(
         builder = builder.with_console_socket(Some(path));
     } else {
         let (ours, ends) =
-            pipes(user.uid, config.spec.open_stdin).map_err(|error| failed("cannot make pipes", error))?;
+            streams::pipes(user.uid, config.spec.open_stdin).map_err(|error| failed("cannot make pipes", error))?;
         streams = ours;
         builder = builder.with_stdin(ends.stdin).with_stdout(ends.stdout).with_stderr(ends.stderr);
     }
@@ -174,13 +131,13 @@ fn build(
     if let Some(console) = console {
         let master = console
             .accept()
-            .and_then(|(socket, _)| receive(&socket))
+            .and_then(|(socket, _)| streams::receive(&socket))
             .map_err(|error| failed("cannot get the terminal", error))?;
         let _ = fs::remove_file("console.sock");
         if let Some((columns, rows)) = config.spec.console_size {
-            resize(&master, columns, rows).map_err(|error| failed("cannot set the terminal's size", error))?;
+            streams::resize(&master, columns, rows).map_err(|error| failed("cannot set the terminal's size", error))?;
         }
-        own_terminal(&master, user.uid).map_err(|error| failed("cannot set up the terminal", error))?;
+        streams::own_terminal(&master, user.uid).map_err(|error| failed("cannot set up the terminal", error))?;
         streams.terminal = Some(master);
     }
     if let Some(score) = config.spec.resources.oom_score_adj {
@@ -196,13 +153,6 @@ fn build(
     }
     rustix::io::ioctl_fionbio(&status, true).map_err(|error| failed("cannot set up a pipe", error))?;
     Ok(Container { inner, pid, streams, status, capabilities, filter })
-}
-
-/// Makes the terminal the user's, and ours not to wait on.
-pub(crate) fn own_terminal(master: &OwnedFd, uid: u32) -> io::Result<()> {
-    let slave = rustix::pty::ioctl_tiocgptpeer(master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
-    rustix::fs::fchown(&slave, Some(rustix::fs::Uid::from_raw(uid)), None)?;
-    Ok(rustix::io::ioctl_fionbio(master, true)?)
 }
 
 impl Container {
@@ -280,21 +230,6 @@ fn own_capabilities() -> u64 {
     line.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// One descriptor sent through `socket`.
-pub(crate) fn receive(socket: impl std::os::fd::AsFd) -> io::Result<OwnedFd> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0u8; 64];
-    rustix::net::recvmsg(socket.as_fd(), &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    control
-        .drain()
-        .find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        })
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no descriptor came"))
-}
-
 /// Whether the end of init is not the end of all its processes.
 pub(crate) fn shares_processes(config: &RunnerConfig) -> bool {
     !matches!(config.spec.namespaces.pid, NamespaceMode::Private)
@@ -322,10 +257,4 @@ pub(crate) fn remove_files(run_dir: &Path) {
         let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
         let _ = fs::remove_dir(&mounted);
     }
-}
-
-/// Sets the size of a terminal.
-pub(crate) fn resize(terminal: &OwnedFd, columns: u16, rows: u16) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-    Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }

@@ -35,8 +35,9 @@ use rustix::net::{
 use rustix::process::PidfdFlags;
 use rustix::pty::OpenptFlags;
 
-use crate::container::{self, Container, Ends, Streams};
+use crate::container::{self, Container};
 use crate::payload::Payload;
+use crate::streams::{self, Ends, Streams};
 use crate::{raw, stat};
 
 /// A process that is on its way.
@@ -78,9 +79,9 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
     let init = rustix::process::pidfd_open(init, PidfdFlags::empty())
         .map_err(|error| unavailable("cannot reach the container", error))?;
     let (streams, ends) = if exec.tty {
-        (Streams { stdin: None, stdout: None, stderr: None, terminal: None }, None)
+        (Streams::default(), None)
     } else {
-        let (mut streams, ends) = container::pipes(0, true).map_err(|error| unavailable("cannot make pipes", error))?;
+        let (mut streams, ends) = streams::pipes(0, true).map_err(|error| unavailable("cannot make pipes", error))?;
         if !exec.stdin {
             // A pipe that has ended, unless the container has something better: nothing of the machine's own files.
             streams.stdin = None;
@@ -354,7 +355,7 @@ impl Joining<'_> {
             rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         rustix::fs::fchown(&slave, owner, None)?;
         if let Some((columns, rows)) = self.exec.size {
-            container::resize(&master, columns, rows)?;
+            streams::resize(&master, columns, rows)?;
         }
         rustix::io::ioctl_fionbio(&master, true)?;
         rustix::stdio::dup2_stdin(&slave)?;

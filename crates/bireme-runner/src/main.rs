@@ -9,15 +9,18 @@
 mod container;
 mod devices;
 mod exec;
+mod failure;
 mod filter;
 mod journal;
 mod libraries;
+mod network;
 mod output;
 mod payload;
 mod raw;
 mod rootfs;
 mod serve;
 mod stat;
+mod streams;
 mod tracer;
 mod trim_memory;
 
@@ -73,7 +76,7 @@ fn tell(reply: &Reply) -> anyhow::Result<()> {
     // Nobody may be there any more to read it.
     let _ = std::io::stdout().write_all(&line);
     let _ = std::io::stdout().flush();
-    rustix::stdio::dup2_stdout(rootfs::null()?)?;
+    rustix::stdio::dup2_stdout(streams::null()?)?;
     Ok(())
 }
 

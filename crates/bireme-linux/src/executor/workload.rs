@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::executor::Pause;
 use bireme_core::spec::{Resources, Signal};
 use bireme_core::{
@@ -16,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::{client, exit_now, top};
+use super::{client, ending, top};
 use crate::cgroup::Cgroup;
 use crate::protocol::{self, Reply, Request};
 
@@ -101,7 +102,7 @@ impl Shared {
         let shared = Arc::clone(self);
         let record = exit.clone();
         let cleared = tokio::task::spawn_blocking(move || {
-            let ended = super::end(&shared.cgroup);
+            let ended = ending::end(&shared.cgroup);
             if let Err(error) = ended {
                 tracing::warn!(workload.id = %shared.id, %error, "cannot clear up after the runner of a container");
             }
@@ -139,7 +140,8 @@ impl Shared {
 }
 
 pub(super) fn runner_killed() -> Exit {
-    exit_now(137, "the container's runner was killed, and the container with it; start the container again")
+    let error = "the container's runner was killed, and the container with it; start the container again";
+    Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: Some(error.to_owned()) }
 }
 
 /// The executor's answer to the engine.
