@@ -1,7 +1,7 @@
 //! From a Compose file to a resolved app to an ordered plan. Pure: nothing here opens a file, a socket or a clock.
 //!
 //! ```text
-//! files ──[yaml]──> nodes ──[interpolate]──> ──[schema]──> ──[canonical]──> ──[merge, extends, include]──> one tree
+//! files ──[yaml]──> nodes ──[keys]──> ──[interpolate]──> ──[canonical]──> ──[merge, extends, include]──> one tree
 //!       ──[decode]──> Project ──[plan]──> steps ──> whoever calls the Docker API
 //! ```
 //!
@@ -20,11 +20,13 @@ mod decode;
 mod dotenv;
 mod error;
 mod interpolate;
+mod keys;
 mod load;
 mod merge;
 mod model;
 mod order;
 pub mod plan;
+mod read;
 mod render;
 mod request;
 mod scalar;

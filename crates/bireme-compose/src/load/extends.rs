@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use super::{Env, Loader};
 use crate::canonical::absolute;
 use crate::error::ComposeError;
+use crate::keys::check_keys;
 use crate::merge::{clean, merge};
-use crate::schema::{self, check_keys};
+use crate::schema;
 use crate::yaml::{Node, Value};
 
 /// Most values that `extends` may copy, so that small files cannot make a big project.

@@ -6,8 +6,9 @@ use super::env_file::read_env;
 use super::{Env, Loader, SECTIONS};
 use crate::canonical::absolute;
 use crate::error::ComposeError;
+use crate::keys::check_keys;
 use crate::merge::{clean, merge};
-use crate::schema::{self, check_keys};
+use crate::schema;
 use crate::yaml::{Map, Node, Value};
 
 impl Loader<'_> {

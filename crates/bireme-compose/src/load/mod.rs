@@ -17,9 +17,10 @@ use discover::Found;
 use crate::canonical::{self, Base};
 use crate::error::{ComposeError, Place};
 use crate::interpolate::{MAX_TOTAL, interpolate_node};
+use crate::keys::check_keys;
 use crate::merge::{clean, merge, unique};
 use crate::model::Project;
-use crate::schema::{self, check_keys};
+use crate::schema;
 use crate::yaml::{self, Mark, Node, Value};
 
 /// Most files one project may bring together, so that includes cannot grow without end.

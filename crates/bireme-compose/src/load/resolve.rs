@@ -90,7 +90,7 @@ impl Loader<'_> {
                 .iter()
                 .map(|name| format!("variable {name} is not set: it stands for nothing"))
                 .collect(),
-            extensions: root.as_map().map(decode::extensions).unwrap_or_default(),
+            extensions: root.as_map().map(crate::read::extensions).unwrap_or_default(),
         };
         check_owners(&project, section("services"))?;
         project.service_order()?;
