@@ -5,7 +5,7 @@
 //!       ──[decode]──> Project ──[plan]──> steps ──> whoever calls the Docker API
 //! ```
 //!
-//! - [`load`] reads through [`Files`], which the caller gives, and answers a [`Project`]: absolute paths, final names,
+//! - [`load()`] reads through [`Files`], which the caller gives, and answers a [`Project`]: absolute paths, final names,
 //!   only the services of the active profiles. A key nobody knows, or one that we do not do, is refused by name, file
 //!   and line; nothing is ignored in silence.
 //! - [`Project::to_yaml`] is what `bireme config` prints, in the form of `docker compose config`.
@@ -14,6 +14,8 @@
 //!   either program understands the containers of the other.
 //!
 //! Invariants: no I/O but [`Files`]; nothing downstream of `decode` looks at a file; equal projects give equal plans.
+
+#![warn(missing_docs)]
 
 mod canonical;
 mod decode;

@@ -11,7 +11,8 @@ use crate::model::{MountKind, Service};
 const TOP: [&str; 6] = ["name", "services", "networks", "volumes", "secrets", "configs"];
 
 impl Project {
-    /// The project as a Compose file, in the form of `docker compose config`: long forms, absolute paths, `$` doubled so
+    /// The project as a Compose file, in the form of `docker compose config`: long forms, absolute paths, `$` doubled
+    /// so
     /// that it can be loaded again.
     pub fn to_yaml(&self) -> String {
         let mut value = self.to_value();

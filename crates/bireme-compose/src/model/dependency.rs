@@ -15,6 +15,7 @@ keyed! {
     /// What a service waits for in another one.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
     pub struct Dependency = "a dependency" {
+        /// What the other service must have reached.
         pub condition: Condition => required(Condition::read, NO_CONDITION),
         /// Restart this service when the other was recreated.
         #[serde(skip_serializing_if = "is_false")]
@@ -24,11 +25,15 @@ keyed! {
     }
 }
 
+/// How far the containers of a service must have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
+    /// They were started.
     ServiceStarted,
+    /// Their health checks have passed.
     ServiceHealthy,
+    /// They have ended with exit code 0.
     ServiceCompletedSuccessfully,
 }
 
@@ -41,6 +46,7 @@ impl Condition {
         })
     }
 
+    /// The word of the Compose file.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ServiceStarted => "service_started",

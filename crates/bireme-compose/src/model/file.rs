@@ -18,12 +18,16 @@ keyed! {
     pub struct FileReference = "a secret or config of a service" {
         /// Key of the secret or config.
         pub source: String => required(string, "has no source; name one of the top level"),
+        /// Path in the container, or a name in `/run/secrets` (a secret) or `/` (a config); absent: `source` there.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub target: Option<String> => opt(string),
+        /// Owner in the container, a number in text.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub uid: Option<String> => opt(scalar),
+        /// Group in the container, a number in text.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub gid: Option<String> => opt(scalar),
+        /// Permission bits; absent: 0444.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "form::file_mode")]
         pub mode: Option<u32> => opt(permissions),
     }
@@ -35,6 +39,7 @@ keyed! {
     /// A secret or config of the top level.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct FileObject = "a config" {
+        /// `<project>_<key>` unless given.
         pub name: String => later,
         /// Absolute path.
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,13 +47,16 @@ keyed! {
         /// Name of the variable that holds it.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub environment: Option<String> => opt(string),
+        /// The content itself; of configs only.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub content: Option<String> => opt(string),
+        /// Kept and printed only.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         pub labels: BTreeMap<String, String> => or_default(texts),
         /// The value of the variable named by `environment`, when it is set. May be a password: never printed.
         #[serde(skip)]
         pub environment_value: Option<String>,
+        /// Every `x-…` key.
         #[serde(flatten)]
         pub extensions: BTreeMap<String, Json>,
     }

@@ -10,21 +10,28 @@ use crate::read::{Result, keyed};
 use crate::yaml::{Node, Value};
 
 keyed! {
+    /// How the engine finds out whether a container works; what is absent is the image's, else the engine's.
     #[derive(Clone, Debug, Default, PartialEq, Serialize)]
     pub struct Healthcheck = "healthcheck" {
+        /// Takes away the image's own check.
         #[serde(skip_serializing_if = "is_false")]
         pub disable: bool => or_default(boolean),
         /// `["CMD", …]`, `["CMD-SHELL", line]` or `["NONE"]`; empty: the image's.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         pub test: Vec<String> => or_default(test),
+        /// From the end of one probe to the next.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "form::go_duration")]
         pub interval: Option<Duration> => opt(duration),
+        /// How long a probe may take.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "form::go_duration")]
         pub timeout: Option<Duration> => opt(duration),
+        /// Failures in a row that make a container unhealthy.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub retries: Option<u32> => opt(count),
+        /// After the start, how long failures do not count.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "form::go_duration")]
         pub start_period: Option<Duration> => opt(duration),
+        /// As `interval`, while `start_period` lasts.
         #[serde(skip_serializing_if = "Option::is_none", serialize_with = "form::go_duration")]
         pub start_interval: Option<Duration> => opt(duration),
     }

@@ -47,6 +47,7 @@ pub struct Project {
     /// The files it was read from, absolute, in the order of merging; includes and bases of `extends` are not listed.
     #[serde(skip)]
     pub files: Vec<PathBuf>,
+    /// The active ones, by their key in the file.
     pub services: BTreeMap<String, Service>,
     /// Only those that a service uses, by the key in the file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -54,8 +55,10 @@ pub struct Project {
     /// Only those that a service uses, by the key in the file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub volumes: BTreeMap<String, Volume>,
+    /// By the key in the file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, FileObject>,
+    /// By the key in the file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub configs: BTreeMap<String, FileObject>,
     /// Services that the file has and no active profile wants; `--profile` or naming one would bring it in.

@@ -12,10 +12,12 @@ keyed! {
     /// One published (or, without `published` and `host_ip`, freely mapped) port.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
     pub struct Port = "a port" {
+        /// For people; the engine does not have it.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub name: Option<String> => opt(string),
         /// `ingress` or `host`: the same on one machine.
         pub mode: String => or(one_of(&["ingress", "host"]), "ingress".to_owned()),
+        /// Address of the machine on which it is published, an IPv6 one without brackets; absent: all.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub host_ip: Option<String> => opt(host_ip),
         /// The port in the container.
@@ -25,6 +27,7 @@ keyed! {
         pub published: Option<String> => opt(published),
         /// `tcp`, `udp` or `sctp`.
         pub protocol: String => or(one_of(&["tcp", "udp", "sctp"]), "tcp".to_owned()),
+        /// Such as `http`, for people and other programs; the engine does not have it.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub app_protocol: Option<String> => opt(string),
     }

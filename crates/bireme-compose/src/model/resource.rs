@@ -42,16 +42,21 @@ keyed! {
     pub struct DeviceRate = "a limit of a device" {
         /// The device's file on the host.
         pub path: String => required(string, "has no path; write `path` and `rate`"),
+        /// Bytes or requests per second, after the key it stands under; always there.
         #[serde(serialize_with = "form::bytes")]
         pub rate: Option<i64> => required(some(bytes), "has no rate; write `path` and `rate`"),
     }
 }
 
 keyed! {
+    /// A device of the host that a container may use.
     #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
     pub struct Device = "a device" {
+        /// Path on the host.
         pub source: String => required(string, "has no source; name a device such as /dev/fuse"),
+        /// Path in the container.
         pub target: String => later,
+        /// Of `r` (read), `w` (write) and `m` (make).
         pub permissions: String => or(string, "rwm".to_owned()),
     }
 }
@@ -69,11 +74,19 @@ impl Device {
     }
 }
 
+/// A limit of processes (`setrlimit(2)`); -1 is none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Ulimit {
+    /// Soft and hard limit alike.
     Single(i64),
-    Pair { soft: i64, hard: i64 },
+    /// The soft limit is at most the hard one.
+    Pair {
+        /// What applies, until the process raises it.
+        soft: i64,
+        /// How far a process may raise it.
+        hard: i64,
+    },
 }
 
 pub(crate) const ULIMIT: Keys = Keys { what: "a limit", done: &["hard", "soft"], refused: &[] };

@@ -1,7 +1,7 @@
 //! What to do so that the engine has what the project wants. Pure: desired project + what was observed → steps.
 //!
 //! `up` goes in two strides, because whether a container is out of date depends on an image that may have to be pulled
-//! first: carry out [`images`], look again, carry out [`up`]. Every [`Planned`] step names the steps it must come after;
+//! first: carry out [`images()`], look again, carry out [`up()`]. Every [`Planned`] step names the steps it must come after;
 //! whatever is not so ordered may run at the same time.
 //!
 //! ```text

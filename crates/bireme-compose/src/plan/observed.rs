@@ -8,39 +8,54 @@ use crate::request::labels;
 /// networks, volumes and images that the project speaks of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// The project's, and others that it names.
     pub networks: Vec<ObservedNetwork>,
+    /// The project's, and others that it names.
     pub volumes: Vec<ObservedVolume>,
+    /// The project's, one-off ones of `run` included.
     pub containers: Vec<ObservedContainer>,
     /// Image name as the project has it → image id. What is not in it is not in the store.
     pub images: BTreeMap<String, String>,
 }
 
+/// A network that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedNetwork {
+    /// The engine's.
     pub id: String,
+    /// The engine's name for it, not the key in the file.
     pub name: String,
+    /// All of them: they say whose it is and from what it was made.
     pub labels: BTreeMap<String, String>,
 }
 
+/// A volume that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedVolume {
+    /// The engine's name for it, not the key in the file.
     pub name: String,
+    /// All of them: they say whose it is and from what it was made.
     pub labels: BTreeMap<String, String>,
 }
 
 /// A container of the project.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedContainer {
+    /// Full.
     pub id: String,
     /// Without the leading slash.
     pub name: String,
+    /// The key of its service in the file it was made from.
     pub service: String,
     /// From 1; 0 when the label is missing.
     pub number: u32,
+    /// What [`config_hash`](crate::config_hash) answered when it was made; empty when the label is missing.
     pub config_hash: String,
     /// The image it was made from.
     pub image_id: String,
+    /// Its status as the engine tells it.
     pub state: ContainerState,
+    /// Of its health check.
     pub health: Health,
     /// Made by `run`.
     pub one_off: bool,
@@ -72,15 +87,23 @@ impl ObservedContainer {
     }
 }
 
+/// A container's status, in Docker's words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContainerState {
+    /// Never started.
     #[default]
     Created,
+    /// Started and not ended.
     Running,
+    /// Its processes are frozen.
     Paused,
+    /// Ended, and about to be started again by its restart policy.
     Restarting,
+    /// On its way out: as good as gone.
     Removing,
+    /// Ended.
     Exited,
+    /// Its removal has failed, or its status is unknown to us.
     Dead,
 }
 
@@ -103,11 +126,16 @@ impl ContainerState {
     }
 }
 
+/// What its health check has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
+    /// It has no health check.
     #[default]
     None,
+    /// No result counts yet.
     Starting,
+    /// The last probe passed.
     Healthy,
+    /// Too many probes in a row have failed.
     Unhealthy,
 }

@@ -9,7 +9,7 @@ use crate::request::{CreateRequest, Replica, create_request};
 /// without the service's published ports unless `service_ports`.
 ///
 /// # Errors
-/// A name that is no service.
+/// A name that is no service; a secret or config whose variable is not set.
 pub fn one_off(
     project: &Project,
     service: &str,

@@ -11,78 +11,129 @@ use crate::request::CreateRequest;
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
+    /// Fetch an image from its registry.
     Pull {
+        /// The key of the service in the file.
         service: String,
+        /// The name of the image, as the project has it.
         image: String,
+        /// The service's; absent: the machine's.
         platform: Option<String>,
+        /// Whether failure ends the plan: the store has no older copy.
         required: bool,
     },
+    /// Build an image.
     Build {
+        /// The key of the service in the file.
         service: String,
+        /// The name it is given.
         image: String,
+        /// The service's; absent: the machine's.
         platform: Option<String>,
+        /// From what.
         build: Box<Build>,
     },
+    /// `POST /networks/create`.
     CreateNetwork {
+        /// Its key in the file.
         key: String,
+        /// The body.
         request: Box<NetworkCreateRequest>,
     },
+    /// `POST /volumes/create`.
     CreateVolume {
+        /// Its key in the file.
         key: String,
+        /// The body.
         request: Box<VolumeCreateRequest>,
     },
+    /// Create a container and put its files into it.
     CreateContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which of its containers, from 1.
         number: u32,
+        /// Query, body and files.
         request: Box<CreateRequest>,
     },
     /// Create the new one under a passing name, stop and remove the old one, give the new one its name; anonymous
     /// volumes of the old one go over to the new one.
     RecreateContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which of its containers, from 1.
         number: u32,
+        /// The one that is replaced.
         old: ContainerRef,
+        /// Whether it must be stopped first.
         old_running: bool,
+        /// For its stop; `None`: what it was created with.
         timeout: Option<Duration>,
+        /// Query, body and files of the new one.
         request: Box<CreateRequest>,
     },
+    /// Start a container that is there or that a step before creates.
     StartContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which.
         container: ContainerRef,
     },
     /// Restart it, because a service it depends on with `restart: true` was recreated.
     RestartContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which.
         container: ContainerRef,
+        /// For its stop; `None`: what it was created with.
         timeout: Option<Duration>,
     },
     /// Until every container of `service` meets `condition`. When it is not `required`, failure is a warning.
     WaitFor {
+        /// Whose containers are waited for.
         service: String,
+        /// What they must reach.
         condition: Condition,
+        /// Whether failure ends the plan.
         required: bool,
+        /// The service that waits; empty: whoever asked for the plan.
         by: String,
     },
     /// `timeout` `None`: what the container was created with.
     StopContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which.
         container: ContainerRef,
+        /// From the stop signal to SIGKILL.
         timeout: Option<Duration>,
     },
+    /// Remove a container that is not running.
     RemoveContainer {
+        /// The key of the service in the file.
         service: String,
+        /// Which.
         container: ContainerRef,
+        /// Why, for the person who reads along.
         reason: Removal,
+        /// Whether its anonymous volumes go with it.
         volumes: bool,
     },
+    /// Remove a network, on which no container is any more.
     RemoveNetwork {
+        /// The engine's.
         id: String,
+        /// The engine's name for it.
         name: String,
     },
+    /// Remove a volume with its data.
     RemoveVolume {
+        /// The engine's name for it.
         name: String,
     },
+    /// Remove an image from the store, or this name of it.
     RemoveImage {
+        /// The name of the image, as the project has it.
         image: String,
     },
 }
@@ -90,7 +141,9 @@ pub enum Step {
 /// A container: by its name always (a step before creates it), by its id when it exists already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerRef {
+    /// Without the leading slash.
     pub name: String,
+    /// `None`: a step before creates it.
     pub id: Option<String>,
 }
 
@@ -105,6 +158,7 @@ impl ContainerRef {
     }
 }
 
+/// Why a container is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     /// The service wants fewer.
@@ -113,18 +167,23 @@ pub enum Removal {
     Orphan,
     /// A network it is on has changed in the file and must be made anew; so is the container.
     NetworkChanged,
+    /// `down` was asked for.
     Down,
 }
 
 /// A step and the indices of the steps it must come after; all of them are smaller than its own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
+    /// What is done.
     pub step: Step,
+    /// Indices in [`Plan::steps`].
     pub after: Vec<usize>,
 }
 
+/// Steps in an order in which they may be carried out one by one, and what else is to be told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Each comes after those it names.
     pub steps: Vec<Planned>,
     /// Containers of services that the file does not have and that nobody asked to remove: worth a warning.
     pub orphans: Vec<String>,

@@ -28,6 +28,7 @@ pub struct CreateRequest {
     pub name: String,
     /// Query parameter `platform`, when the service says one.
     pub platform: Option<String>,
+    /// The body, as the API has it.
     pub body: ContainerCreateBody,
     /// Put these into the created container (`PUT /containers/{id}/archive?path=/`) before it is started.
     pub files: Vec<InjectedFile>,
@@ -38,8 +39,11 @@ pub struct CreateRequest {
 pub struct InjectedFile {
     /// Absolute path in the container.
     pub path: String,
+    /// As it will be in the file; may be a password.
     pub content: Vec<u8>,
+    /// Owner, in the container's numbers.
     pub uid: u32,
+    /// Group, in the container's numbers.
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,

@@ -6,7 +6,7 @@ use super::fingerprint::fingerprint;
 use super::{labels, some_map, some_vec};
 use crate::model::{Ipam, Project};
 
-/// What creates a network of the project.
+/// What creates the network under `key`; `None` when it is external or the project has none of that key.
 pub fn network_request(project: &Project, key: &str) -> Option<NetworkCreateRequest> {
     let network = project.networks.get(key).filter(|network| !network.external)?;
     let mut all = network.labels.clone();
@@ -44,7 +44,7 @@ pub fn network_request(project: &Project, key: &str) -> Option<NetworkCreateRequ
     })
 }
 
-/// What creates a volume of the project.
+/// What creates the volume under `key`; `None` when it is external or the project has none of that key.
 pub fn volume_request(project: &Project, key: &str) -> Option<VolumeCreateRequest> {
     let volume = project.volumes.get(key).filter(|volume| !volume.external)?;
     let mut all = volume.labels.clone();

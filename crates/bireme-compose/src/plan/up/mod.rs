@@ -14,8 +14,8 @@ use super::variables::variables_set;
 use crate::model::{Condition, Healthcheck, Project, Service};
 use crate::request::{Replica, config_hash, container_name, create_request};
 
-/// The second stride of `up`: networks, volumes and containers. `observed` must have been read after [`images`](super::images()) was
-/// carried out.
+/// The second stride of `up`: networks, volumes and containers. `observed` must have been read after
+/// [`images`](super::images()) was carried out.
 ///
 /// # Errors
 /// See [`PlanError`]; nothing has been done when one is answered.
