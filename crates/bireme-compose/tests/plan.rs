@@ -12,7 +12,7 @@ use bireme_compose::plan::{
 };
 use bireme_compose::{Project, config_hash};
 use proptest::prelude::*;
-use text::project;
+use text::{SHARED, project};
 
 const SHOP: &str = "
 services:
@@ -334,15 +334,6 @@ proptest! {
         }
     }
 }
-
-const SHARED: &str = "
-services:
-  p: {image: p}
-  q: {image: q, network_mode: 'service:p'}
-  r: {image: r, depends_on: {p: {condition: service_started, restart: true}}}
-  s: {image: s, depends_on: [p]}
-  t: {image: t, links: ['p:proxy'], volumes_from: ['s:ro']}
-";
 
 #[test]
 fn what_restarts_with_another_comes_after_it() {

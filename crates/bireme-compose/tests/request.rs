@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bireme_compose::plan::{Observed, Step, UpOptions, up};
 use bireme_compose::{Replica, config_hash, create_request, labels};
-use text::project;
+use text::{SHARED, project};
 
 #[test]
 fn a_request_says_what_the_file_says() {
@@ -82,16 +82,9 @@ fn the_fingerprint_follows_the_container_and_nothing_else() {
     assert_ne!(inline("one"), inline("two"));
 }
 
-const LINKED: &str = "
-services:
-  p: {image: p}
-  s: {image: s, depends_on: [p]}
-  t: {image: t, links: ['p:proxy'], volumes_from: ['s:ro']}
-";
-
 #[test]
 fn links_name_the_containers_of_the_other_service() {
-    let project = project(LINKED);
+    let project = project(SHARED);
     let observed = Observed::default();
     let plan = up(&project, &observed, &UpOptions::default()).unwrap();
     let request = plan.steps.iter().find_map(|step| match &step.step {

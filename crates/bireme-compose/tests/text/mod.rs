@@ -31,3 +31,13 @@ pub(crate) fn project(text: &str) -> Project {
     };
     load(&options, &Text(text.to_owned())).unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
+
+/// Services that share namespaces, volumes and names, or restart together.
+pub(crate) const SHARED: &str = "
+services:
+  p: {image: p}
+  q: {image: q, network_mode: 'service:p'}
+  r: {image: r, depends_on: {p: {condition: service_started, restart: true}}}
+  s: {image: s, depends_on: [p]}
+  t: {image: t, links: ['p:proxy'], volumes_from: ['s:ro']}
+";
