@@ -8,6 +8,7 @@ use bireme_core::ErrorKind;
 /// Where in which file: every part that is known is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Place {
+    /// Absolute, or `-` for standard input.
     pub file: Option<PathBuf>,
     /// The first line is 1.
     pub line: Option<usize>,
@@ -40,19 +41,46 @@ pub enum ComposeError {
     NotFound(String),
     /// A file that is there could not be read.
     #[error("cannot read {path}: {reason}", path = .path.display())]
-    Read { path: PathBuf, reason: String },
+    Read {
+        /// The file, absolute.
+        path: PathBuf,
+        /// What the operating system says.
+        reason: String,
+    },
     /// Malformed, contradictory or beyond a limit.
     #[error("{place}{reason}")]
-    Invalid { place: Box<Place>, reason: String },
+    Invalid {
+        /// The key or value that is wrong.
+        place: Box<Place>,
+        /// What is wrong and what to do, to follow the place: "must be a list, but is a string".
+        reason: String,
+    },
     /// A key or value that the Compose specification has and this engine does not do.
     #[error("{place}{reason}")]
-    Unsupported { place: Box<Place>, reason: String },
+    Unsupported {
+        /// The key or value that is refused.
+        place: Box<Place>,
+        /// What is not done and what to do instead, to follow the place.
+        reason: String,
+    },
     /// `${VAR:?message}` of a variable that is not set.
     #[error("{place}variable {variable} is required: {message}; set it in the environment or in .env")]
-    Required { place: Box<Place>, variable: String, message: String },
+    Required {
+        /// The value in which the variable is used.
+        place: Box<Place>,
+        /// Its name, without `$`.
+        variable: String,
+        /// What the file says after `:?`.
+        message: String,
+    },
     /// A service that was asked for does not exist.
     #[error("no such service: {name}{}", .nearest.as_ref().map(|near| format!(" (did you mean {near}?)")).unwrap_or_default())]
-    NoSuchService { name: String, nearest: Option<String> },
+    NoSuchService {
+        /// As it was asked for.
+        name: String,
+        /// The most similar name that the project has, if any is near.
+        nearest: Option<String>,
+    },
     /// Services that wait for each other.
     #[error("services depend on each other in a circle: {}; remove one of these depends_on", .0.join(" -> "))]
     Cycle(Vec<String>),

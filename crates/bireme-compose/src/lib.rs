@@ -1,11 +1,11 @@
 //! From a Compose file to a resolved app to an ordered plan. Pure: nothing here opens a file, a socket or a clock.
 //!
 //! ```text
-//! files ──[yaml]──> nodes ──[interpolate]──> ──[schema]──> ──[canonical]──> ──[merge, extends, include]──> one tree
+//! files ──[yaml]──> nodes ──[keys]──> ──[interpolate]──> ──[canonical]──> ──[merge, extends, include]──> one tree
 //!       ──[decode]──> Project ──[plan]──> steps ──> whoever calls the Docker API
 //! ```
 //!
-//! - [`load`] reads through [`Files`], which the caller gives, and answers a [`Project`]: absolute paths, final names,
+//! - [`load()`] reads through [`Files`], which the caller gives, and answers a [`Project`]: absolute paths, final names,
 //!   only the services of the active profiles. A key nobody knows, or one that we do not do, is refused by name, file
 //!   and line; nothing is ignored in silence.
 //! - [`Project::to_yaml`] is what `bireme config` prints, in the form of `docker compose config`.
@@ -15,16 +15,20 @@
 //!
 //! Invariants: no I/O but [`Files`]; nothing downstream of `decode` looks at a file; equal projects give equal plans.
 
+#![warn(missing_docs)]
+
 mod canonical;
 mod decode;
 mod dotenv;
 mod error;
 mod interpolate;
+mod keys;
 mod load;
 mod merge;
 mod model;
 mod order;
 pub mod plan;
+mod read;
 mod render;
 mod request;
 mod scalar;

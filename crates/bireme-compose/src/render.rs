@@ -1,25 +1,25 @@
 //! What `bireme config` prints.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::Project;
+use crate::model::{MountKind, Service};
 
 /// The order of the top level; everything below is in the order of the alphabet.
 const TOP: [&str; 6] = ["name", "services", "networks", "volumes", "secrets", "configs"];
 
 impl Project {
-    /// The project as a Compose file, in the form of `docker compose config`: long forms, absolute paths, `$` doubled so
+    /// The project as a Compose file, in the form of `docker compose config`: long forms, absolute paths, `$` doubled
+    /// so
     /// that it can be loaded again.
     pub fn to_yaml(&self) -> String {
         let mut value = self.to_value();
         omit_absent(&mut value);
         let mut out = String::new();
         if let Value::Object(map) = &value {
-            let rest = map
-                .keys()
-                .map(String::as_str)
-                .filter(|key| !TOP.contains(key))
-                .collect::<std::collections::BTreeSet<_>>();
+            let rest = map.keys().map(String::as_str).filter(|key| !TOP.contains(key)).collect::<BTreeSet<_>>();
             for key in TOP.into_iter().chain(rest) {
                 if let Some(value) = map.get(key) {
                     member(&mut out, key, value, 0);
@@ -185,4 +185,33 @@ fn is_word(value: &str) -> bool {
         value.to_ascii_lowercase().as_str(),
         "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "~"
     )
+}
+
+impl Project {
+    /// The networks, volumes, secrets and configs that the active services use.
+    fn used(&self) -> Used<'_> {
+        let services = || self.services.values();
+        let volumes = |service: &'_ Service| -> Vec<String> {
+            service
+                .volumes
+                .iter()
+                .filter(|mount| mount.kind == MountKind::Volume)
+                .filter_map(|mount| mount.source.clone())
+                .collect()
+        };
+        Used {
+            networks: services().flat_map(|service| service.networks.keys().map(String::as_str)).collect(),
+            volumes: services().flat_map(volumes).collect(),
+            secrets: services().flat_map(|service| service.secrets.iter().map(|one| one.source.as_str())).collect(),
+            configs: services().flat_map(|service| service.configs.iter().map(|one| one.source.as_str())).collect(),
+        }
+    }
+}
+
+/// Keys in use, per section.
+struct Used<'a> {
+    networks: BTreeSet<&'a str>,
+    volumes: BTreeSet<String>,
+    secrets: BTreeSet<&'a str>,
+    configs: BTreeSet<&'a str>,
 }

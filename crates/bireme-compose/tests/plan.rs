@@ -2,42 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "an unwrap that fails fails the test")]
 
+mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::Path;
 
 use bireme_compose::plan::{
     ContainerState, DownOptions, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, Plan, PlanError,
     Planned, RemoveImages, Step, UpOptions, down, images, up,
 };
-use bireme_compose::{Files, LoadOptions, Project, Replica, config_hash, create_request, labels, load};
+use bireme_compose::{Project, config_hash};
 use proptest::prelude::*;
-
-struct Text(String);
-
-impl Files for Text {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if path.ends_with("compose.yaml") {
-            Ok(self.0.clone().into_bytes())
-        } else {
-            Err(io::ErrorKind::NotFound.into())
-        }
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        path.ends_with("compose.yaml")
-    }
-}
-
-fn project(text: &str) -> Project {
-    let options = LoadOptions {
-        files: vec!["/shop/compose.yaml".into()],
-        working_dir: "/shop".into(),
-        environment: BTreeMap::from([("TOKEN".to_owned(), "secret".to_owned())]),
-        ..LoadOptions::default()
-    };
-    load(&options, &Text(text.to_owned())).unwrap_or_else(|error| panic!("{error}\n{text}"))
-}
+use text::{SHARED, project};
 
 const SHOP: &str = "
 services:
@@ -282,78 +257,6 @@ fn what_cannot_be_planned_is_refused() {
     assert!(matches!(error, PlanError::NoImage { .. }));
 }
 
-#[test]
-fn a_request_says_what_the_file_says() {
-    let project = project(
-        "
-services:
-  a:
-    image: x
-    platform: wasi/wasm
-    command: [run]
-    environment: {A: 1, UNSET: }
-    ports: ['127.0.0.1:8080:80', '53:53/udp', '90']
-    expose: ['7000', 9000-9001]
-    volumes: ['data:/d:ro', './b:/b', /anon, {type: tmpfs, target: /t, tmpfs: {size: 1m}}, {type: bind, source: /s, target: /s}]
-    tmpfs: ['/run:size=1m', /x]
-    networks: {n: {aliases: [al], ipv4_address: 10.0.0.5}}
-    healthcheck: {test: ping, interval: 2s, retries: 3}
-    restart: on-failure:4
-    stop_grace_period: 4s
-    deploy: {resources: {limits: {cpus: '0.5', memory: 64m, pids: 9}, reservations: {memory: 32m}}}
-    ulimits: {nofile: 5, nproc: {soft: 1, hard: 2}}
-    labels: {bireme.http.route: /a}
-    secrets: [{source: s, uid: '5', mode: 0400}]
-    configs: [{source: c, target: /etc/c}]
-    depends_on: [b]
-    extra_hosts: ['h=1.2.3.4']
-    logging: {driver: json-file, options: {max-size: 1m}}
-    init: true
-  b: {image: y, network_mode: 'service:c', scale: 2}
-  c: {image: z}
-networks: {n: {ipam: {config: [{subnet: 10.0.0.0/24}]}}}
-volumes: {data: }
-secrets: {s: {environment: TOKEN}}
-configs: {c: {content: hello}}
-",
-    );
-    let service = project.service("a").unwrap();
-    let request = create_request(
-        &project,
-        service,
-        &Replica { number: 2, image_id: Some("sha256:1".into()), ..Replica::default() },
-    );
-    let mut value = serde_json::to_value(&request.body).unwrap();
-    value.sort_all_objects();
-    insta::assert_json_snapshot!(value);
-    assert_eq!((request.name.as_str(), request.platform.as_deref()), ("shop-a-2", Some("wasi/wasm")));
-    let files: Vec<_> = request.files.iter().map(|f| (f.path.as_str(), f.content.as_slice(), f.uid, f.mode)).collect();
-    assert_eq!(files, [("/run/secrets/s", &b"secret"[..], 5, 0o400), ("/etc/c", &b"hello"[..], 0, 0o444)]);
-    assert!(!format!("{request:?}").contains("secret\""));
-
-    let b = project.service("b").unwrap();
-    let containers = BTreeMap::from([("c".to_owned(), "c0ffee".to_owned())]);
-    let request = create_request(&project, b, &Replica { number: 1, containers, ..Replica::default() });
-    assert_eq!(request.body.host_config.unwrap().network_mode.as_deref(), Some("container:c0ffee"));
-    assert_eq!(request.body.labels.unwrap()[labels::DEPENDS_ON], "c:service_started:true");
-}
-
-#[test]
-fn the_fingerprint_follows_the_container_and_nothing_else() {
-    let hash = |text: &str| {
-        let project = project(text);
-        config_hash(&project, project.service("a").unwrap())
-    };
-    let plain = hash("services: {a: {image: x}}");
-    assert_eq!(plain, hash("services: {a: {image: x, scale: 3, pull_policy: always, depends_on: [b]}, b: {image: y}}"));
-    assert_eq!(plain, hash("services: {a: {image: x, x-note: 1, deploy: {replicas: 2}}}"));
-    assert_ne!(plain, hash("services: {a: {image: x, tty: true}}"));
-    let inline = |content: &str| {
-        hash(&format!("services: {{a: {{image: x, configs: [c]}}}}\nconfigs: {{c: {{content: {content}}}}}"))
-    };
-    assert_ne!(inline("one"), inline("two"));
-}
-
 /// A project of services `s0`, `s1`, …, each depending on some of those before it, with a number of containers each.
 fn any_project() -> impl Strategy<Value = String> {
     proptest::collection::vec((proptest::collection::vec(any::<bool>(), 0..6), 1u32..4, 0u8..3), 1..6).prop_map(
@@ -432,15 +335,6 @@ proptest! {
     }
 }
 
-const SHARED: &str = "
-services:
-  p: {image: p}
-  q: {image: q, network_mode: 'service:p'}
-  r: {image: r, depends_on: {p: {condition: service_started, restart: true}}}
-  s: {image: s, depends_on: [p]}
-  t: {image: t, links: ['p:proxy'], volumes_from: ['s:ro']}
-";
-
 #[test]
 fn what_restarts_with_another_comes_after_it() {
     let project = project(SHARED);
@@ -490,20 +384,4 @@ fn a_container_on_a_network_that_is_gone_is_healed() {
     assert_eq!(done_to_q(&stopped), ["restart"], "its owner is started by this very plan");
     stopped.containers.remove(0);
     assert_eq!(done_to_q(&stopped), ["recreate"]);
-}
-
-#[test]
-fn links_name_the_containers_of_the_other_service() {
-    let project = project(SHARED);
-    let observed = Observed::default();
-    let plan = up(&project, &observed, &UpOptions::default()).unwrap();
-    let request = plan.steps.iter().find_map(|step| match &step.step {
-        Step::CreateContainer { service, request, .. } if service == "t" => Some(request),
-        _ => None,
-    });
-    let body = &request.unwrap().body;
-    let endpoints = body.networking_config.as_ref().unwrap().endpoints_config.as_ref().unwrap();
-    let links = endpoints["shop_default"].links.as_ref().unwrap();
-    assert_eq!(links, &["shop-p-1:proxy", "shop-p-1:p-1", "shop-p-1:shop-p-1"]);
-    assert_eq!(body.host_config.as_ref().unwrap().volumes_from.as_ref().unwrap(), &["shop-s-1:ro"]);
 }
