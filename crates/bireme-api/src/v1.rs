@@ -65,7 +65,7 @@ pub struct Invocations {
     pub failed: u64,
     /// Invocations that were ended because they took too long.
     pub timed_out: u64,
-    /// Requests that were turned away without an instance: the queue was full, or the workload stops.
+    /// Requests that were turned away: the queue was full, or no instance was free in time.
     pub rejected: u64,
     /// Latency in microseconds: `[upper bound, invocations at or below it]`, cumulative, ascending.
     pub latency: Vec<(u64, u64)>,

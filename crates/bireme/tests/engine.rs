@@ -74,6 +74,24 @@ fn the_engines_refusals_are_125_for_run_and_1_otherwise() {
 }
 
 #[test]
+fn exec_never_takes_an_end_that_nobody_told_for_success() {
+    let exec = |inspected: Vec<u8>| {
+        let engine = Engine::start(vec![
+            ("POST /containers/web/exec", json(201, r#"{"Id":"e1"}"#)),
+            ("POST /exec/e1/start", attached(&[(1, "out\n")])),
+            ("GET /exec/e1/json", inspected),
+        ]);
+        let output = engine.run(&["exec", "web", "true"]);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let ended = exec(json(200, r#"{"Running":false,"ExitCode":3}"#));
+    assert_eq!(ended, (Some(3), "out\n".to_owned(), String::new()));
+    let forgotten = exec(json(404, r#"{"message":"No such exec instance: e1"}"#));
+    let said = "bireme: cannot tell how the command ended: the engine does not know the session any more\n";
+    assert_eq!(forgotten, (Some(125), "out\n".to_owned(), said.to_owned()));
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_125() {
     for args in [&["run", "--nope", "x"][..], &["nope"], &["run", "--restart", "sometimes", "x"]] {
         let engine = Engine::start(Vec::new());
