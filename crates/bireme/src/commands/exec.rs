@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use bireme_api::ClientError;
 use bireme_api::answers::container::{Created, ExecSession};
-use bireme_api::models::ExecConfig;
-use serde_json::json;
+use bireme_api::models::{ExecConfig, ExecStartConfig};
 
 use crate::attach::{self, Ended, Session, Target};
 use crate::cli::ExecArgs;
@@ -33,10 +32,11 @@ pub(super) async fn exec(context: &Context, args: &ExecArgs) -> Outcome {
     let name = crate::app::resolve(context, name).await?;
     let created: Created = context.client.post(format!("/containers/{name}/exec")).json(&config).read().await?;
     let id = created.id;
-    let mut how = json!({"Detach": args.detach, "Tty": args.tty});
-    if let Some(size) = args.tty.then(crate::terminal::console_size).flatten() {
-        how["ConsoleSize"] = json!(size);
-    }
+    let how = ExecStartConfig {
+        detach: Some(args.detach),
+        tty: Some(args.tty),
+        console_size: args.tty.then(crate::terminal::console_size).flatten(),
+    };
     let start = context.client.post(format!("/exec/{id}/start")).json(&how);
     if args.detach {
         start.done().await?;

@@ -20,6 +20,7 @@ use crate::registry;
 
 /// A container that was started.
 pub struct Started {
+    /// Which one; it ran when this was made.
     pub member: Member,
     /// When its run before ended, if it had one.
     pub before: Option<String>,
@@ -29,7 +30,9 @@ pub struct Started {
 
 /// Carries plans out, says what it does, and tells which containers it started.
 pub struct Executor<'a> {
+    /// The engine that is asked, and where progress is printed.
     pub context: &'a Context,
+    /// The app that the plans are about.
     pub project: &'a Project,
     /// Print no progress of pulls.
     pub quiet_pull: bool,
@@ -41,6 +44,7 @@ pub struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
+    /// Shows progress of pulls, tells nobody of what it starts, and is not stopped.
     pub fn new(context: &'a Context, project: &'a Project) -> Self {
         Self {
             context,
