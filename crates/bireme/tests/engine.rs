@@ -92,6 +92,39 @@ fn exec_never_takes_an_end_that_nobody_told_for_success() {
 }
 
 #[test]
+fn answers_of_other_engines_are_read_as_far_as_they_go() {
+    let engine = Engine::start(vec![
+        (
+            "GET /containers/json",
+            json(
+                200,
+                r#"[{"Id":"0123456789abcdef","Names":["/web"],"Image":"x","Command":"y","Created":1,"State":"initialized",
+                "Status":"Initialized","Ports":null,"Labels":null,"Mounts":null,"NetworkSettings":null,"Pod":"p"}]"#,
+            ),
+        ),
+        (
+            "GET /images/json",
+            json(200, r#"[{"Id":"sha256:0123456789abcdef","RepoTags":null,"Created":0,"VirtualSize":5}]"#),
+        ),
+        ("GET /volumes", json(200, r#"{"Volumes":null,"Warnings":null}"#)),
+        ("GET /networks", json(200, r#"[{"Name":"net","Id":"0123456789abcdef","Scope":"galaxy","Labels":null}]"#)),
+    ]);
+    for (args, expected) in [
+        (
+            &["ps", "--format", "{{.ID}} {{.Names}} {{.State}} {{.Ports}}|{{.Labels}}|"][..],
+            "0123456789ab web initialized ||\n",
+        ),
+        (&["images", "--format", "{{.ID}} {{.Repository}} {{.Size}}"][..], "0123456789ab <none> 0B\n"),
+        (&["volume", "ls", "-q"][..], ""),
+        (&["network", "ls", "--format", "{{.Name}} {{.Driver}}|{{.Scope}}"][..], "net |galaxy\n"),
+    ] {
+        let output = engine.run(args);
+        let said = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(said, (Some(0), expected.to_owned(), String::new()), "{args:?}");
+    }
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_125() {
     for args in [&["run", "--nope", "x"][..], &["nope"], &["run", "--restart", "sometimes", "x"]] {
         let engine = Engine::start(Vec::new());
