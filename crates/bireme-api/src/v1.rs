@@ -10,22 +10,28 @@
 //! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`] |
 //! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |
 //!
+//! A field that an older engine does not know has its default.
+//!
 //! `filters={"label":["k=v"],"name":["…"]}` narrows the list as in `GET /containers/json`.
 
 use serde::{Deserialize, Serialize};
 
 /// One workload as `bireme top` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Workload {
+    /// 64 hexadecimal digits.
     #[serde(rename = "ID")]
     pub id: String,
     /// Without a leading slash.
     pub name: String,
     /// `container` or `component`.
     pub kind: String,
+    /// The Compose project that it belongs to.
     pub app: Option<String>,
+    /// The service of that project.
     pub service: Option<String>,
+    /// As it was named at create.
     pub image: String,
     /// Docker's word: `created`, `running`, `paused`, `restarting`, `exited`, `dead`.
     pub state: String,
@@ -43,16 +49,23 @@ pub struct Workload {
 
 /// Counters since the start of the workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Invocations {
     /// `http`, `redis` or `command`.
     pub trigger: String,
+    /// Instances that were started.
     pub started: u64,
+    /// Instances that run now. Not a counter.
     pub alive: u64,
+    /// Requests or messages that wait for an instance now. Not a counter.
     pub queued: u64,
+    /// Invocations that ended well.
     pub succeeded: u64,
+    /// Invocations that ended with a trap or an error of the component.
     pub failed: u64,
+    /// Invocations that were ended because they took too long.
     pub timed_out: u64,
+    /// Requests that were turned away: the queue was full, or no instance was free in time.
     pub rejected: u64,
     /// Latency in microseconds: `[upper bound, invocations at or below it]`, cumulative, ascending.
     pub latency: Vec<(u64, u64)>,
@@ -62,7 +75,7 @@ pub struct Invocations {
 
 /// The embedded key-value stores of one app or lone component. They outlive it, as volumes do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Store {
     /// `app-PROJECT`; 32 hexadecimal digits for a lone component or a long name.
     pub name: String,
@@ -76,8 +89,9 @@ pub struct Store {
 
 /// What was removed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct PrunedStores {
+    /// Names, as [`Store::name`].
     pub stores_deleted: Vec<String>,
     /// Bytes.
     pub space_reclaimed: u64,
@@ -87,10 +101,13 @@ pub struct PrunedStores {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum VerifyLine {
+    /// Something is not what its name says; more may follow.
     Damaged(Damaged),
+    /// Everything was looked at. The last line.
     Verified(Verified),
-    /// It could not go on.
+    /// It could not go on. The last line.
     Failed {
+        /// A sentence about why.
         error: String,
     },
 }
@@ -113,6 +130,7 @@ pub struct Damaged {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Verified {
+    /// Files.
     pub checked: u64,
     /// Bytes.
     pub size: u64,
@@ -122,11 +140,13 @@ pub struct Verified {
 
 /// What this engine can run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub struct Capabilities {
+    /// Of the engine.
     pub version: String,
     /// The short name that marks everything of this engine on the machine.
     pub instance: String,
+    /// Of workloads: `container`, `component`.
     pub kinds: Vec<String>,
     /// The `bireme.*` labels it understands.
     pub labels: Vec<String>,

@@ -28,6 +28,7 @@ pub struct Session {
     pub stdin: bool,
     /// The workload has a terminal: one stream, not framed.
     pub tty: bool,
+    /// What the user strikes to leave the workload alone; looked for only where there is a terminal.
     pub keys: DetachKeys,
 }
 
@@ -158,7 +159,9 @@ impl Demux {
 /// What is resized when our terminal is.
 #[derive(Clone, Debug)]
 pub enum Target {
+    /// A container, by its id.
     Container(String),
+    /// A session of `exec`, by its id.
     Exec(String),
 }
 

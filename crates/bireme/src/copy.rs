@@ -7,7 +7,9 @@
 pub struct End {
     /// As given: a slash or `/.` at the end means something.
     pub path: String,
+    /// Something lies at the path.
     pub exists: bool,
+    /// It is a folder.
     pub is_dir: bool,
     /// The name it was asked for by, where following a link has changed the last part of the path.
     pub asked_as: Option<String>,
@@ -25,8 +27,10 @@ pub struct Placement {
 /// Copies that Docker refuses, in its words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// The source is a folder, and something else lies at the target.
     #[error("cannot copy directory")]
     FolderOntoFile,
+    /// The source is a file, and the target can only be a folder and is not there.
     #[error("no such directory")]
     NoSuchFolder,
 }

@@ -3,6 +3,8 @@
 //! Three stages: [`cli`] is the grammar; [`settings`] turns flags, environment and defaults into plain values;
 //! [`commands`] does the work with those values and prints only through a [`printer::Printer`].
 
+#![warn(missing_docs)]
+
 pub mod app;
 pub mod archive;
 pub mod attach;

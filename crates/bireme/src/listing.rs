@@ -1,5 +1,7 @@
 //! Lists of things: Docker's tables, `--format` and `--quiet`.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use serde_json::{Map, Value};
 
@@ -14,7 +16,7 @@ pub type Column = (&'static str, &'static str);
 #[derive(Clone, Debug, Default)]
 pub struct Row {
     fields: Map<String, Value>,
-    labels: Map<String, Value>,
+    labels: BTreeMap<String, String>,
 }
 
 impl Row {
@@ -27,10 +29,9 @@ impl Row {
 
     /// Sets the labels, as `.Labels` (one text) and for `.Label "key"`.
     #[must_use]
-    pub fn with_labels(mut self, labels: &Value) -> Self {
-        self.labels = labels.as_object().cloned().unwrap_or_default();
-        let text: Vec<String> =
-            self.labels.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
+    pub fn with_labels(mut self, labels: &BTreeMap<String, String>) -> Self {
+        self.labels.clone_from(labels);
+        let text: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         self.with("Labels", text.join(","))
     }
 
@@ -46,7 +47,7 @@ impl Row {
     fn render(&self, template: &Template) -> anyhow::Result<String> {
         let value = Value::Object(self.fields.clone());
         let methods = |name: &str, args: &[Value]| match (name, args) {
-            ("Label", [Value::String(key)]) => Some(self.labels.get(key).cloned().unwrap_or_else(|| "".into())),
+            ("Label", [Value::String(key)]) => Some(self.labels.get(key).cloned().unwrap_or_default().into()),
             _ => None,
         };
         Ok(template.render_with(&value, &methods)?)
@@ -258,8 +259,11 @@ mod tests {
 
     fn check(format: Option<&str>, quiet: bool, expected: &str) {
         let rows = [
-            Row::default().with("ID", "0123456789ab").with("Names", "web").with_labels(&json!({"a": "1"})),
-            Row::default().with("ID", "ba9876543210").with("Names", "a-longer-name").with_labels(&json!({})),
+            Row::default()
+                .with("ID", "0123456789ab")
+                .with("Names", "web")
+                .with_labels(&BTreeMap::from([("a".to_owned(), "1".to_owned())])),
+            Row::default().with("ID", "ba9876543210").with("Names", "a-longer-name").with_labels(&BTreeMap::new()),
         ];
         let text = LISTING.render(&rows, format, quiet).unwrap().unwrap();
         assert_eq!(text, expected, "{format:?}");

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use bireme_api::ClientError;
+use bireme_api::answers::progress::Message;
 use futures::{Stream, StreamExt};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::Value;
 
 use crate::error::Failure;
 use crate::printer::Printer;
@@ -55,12 +55,12 @@ impl Bars {
     }
 
     /// Shows one message of a pull.
-    fn show(&mut self, message: &Value) -> std::io::Result<()> {
+    fn show(&mut self, message: &Message) -> std::io::Result<()> {
         if self.quiet {
             return Ok(());
         }
-        let status = message["status"].as_str().unwrap_or_default().trim_end();
-        let id = message["id"].as_str().unwrap_or_default();
+        let status = message.status.as_deref().unwrap_or_default().trim_end();
+        let id = message.id.as_deref().unwrap_or_default();
         if status.is_empty() {
             return Ok(());
         }
@@ -85,8 +85,8 @@ impl Bars {
             return Ok(());
         }
         let bar = self.bar(id);
-        let detail = &message["progressDetail"];
-        match (detail["current"].as_u64(), detail["total"].as_u64()) {
+        let detail = &message.progress_detail;
+        match (detail.current, detail.total) {
             (Some(current), Some(total)) if total > 0 => {
                 bar.set_style(moving());
                 bar.set_length(total);
@@ -107,7 +107,7 @@ impl Bars {
     /// What the engine says inside the stream: after its head it has no other way to fail.
     pub async fn follow<S>(&mut self, mut messages: S) -> anyhow::Result<()>
     where
-        S: Stream<Item = Result<Value, ClientError>> + Unpin,
+        S: Stream<Item = Result<Message, ClientError>> + Unpin,
     {
         let mut failed = None;
         while let Some(message) = messages.next().await {
@@ -128,11 +128,11 @@ impl Bars {
 }
 
 /// The error a message of a stream carries, if it does.
-pub fn stream_error(message: &Value) -> Option<anyhow::Error> {
-    let text = message["errorDetail"]["message"].as_str().or_else(|| message["error"].as_str())?;
+pub fn stream_error(message: &Message) -> Option<anyhow::Error> {
+    let text = message.failure()?;
     let failure = Failure::new(format!("Error response from daemon: {text}"));
     // A command of a build that ended badly: its code is ours.
-    let code = message["errorDetail"]["code"].as_u64().and_then(|code| u8::try_from(code).ok());
+    let code = message.error_detail.code.and_then(|code| u8::try_from(code).ok());
     Some(failure.code(code.unwrap_or(1)).into())
 }
 

@@ -129,9 +129,14 @@ fn run_helper(name: &str, verb: &str, input: &[u8]) -> anyhow::Result<Vec<u8>> {
 }
 
 fn ask_helper(name: &str, key: &str) -> Option<Value> {
-    let answer: Value = serde_json::from_slice(&run_helper(name, "get", key.as_bytes()).ok()?).ok()?;
-    let (user, secret) = (answer["Username"].as_str()?, answer["Secret"].as_str()?);
-    Some(match user {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Kept {
+        username: String,
+        secret: String,
+    }
+    let Kept { username, secret } = serde_json::from_slice(&run_helper(name, "get", key.as_bytes()).ok()?).ok()?;
+    Some(match username.as_str() {
         "<token>" => serde_json::json!({"identitytoken": secret, "serveraddress": key}),
         user => serde_json::json!({"username": user, "password": secret, "serveraddress": key}),
     })
@@ -140,7 +145,9 @@ fn ask_helper(name: &str, key: &str) -> Option<Value> {
 /// What is remembered after a login.
 #[derive(Clone, Copy, Debug)]
 pub struct Login<'a> {
+    /// The account at the registry.
     pub username: &'a str,
+    /// Its password, or a token that is used as one.
     pub password: &'a str,
     /// What the registry gave in exchange for the password.
     pub token: Option<&'a str>,

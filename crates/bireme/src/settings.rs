@@ -31,15 +31,20 @@ impl Surroundings for Process {
 /// Who said where the engine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
+    /// `--host`.
     Flag,
+    /// The environment variable of this name.
     Environment(&'static str),
+    /// Nobody: it is the default socket, and an engine is started there when none answers.
     Default,
 }
 
 /// What every command needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Where the engine listens.
     pub host: Host,
+    /// Who said so.
     pub host_origin: Origin,
     /// Colours on a terminal.
     pub color: bool,

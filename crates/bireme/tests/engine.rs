@@ -74,6 +74,57 @@ fn the_engines_refusals_are_125_for_run_and_1_otherwise() {
 }
 
 #[test]
+fn exec_never_takes_an_end_that_nobody_told_for_success() {
+    let exec = |inspected: Vec<u8>| {
+        let engine = Engine::start(vec![
+            ("POST /containers/web/exec", json(201, r#"{"Id":"e1"}"#)),
+            ("POST /exec/e1/start", attached(&[(1, "out\n")])),
+            ("GET /exec/e1/json", inspected),
+        ]);
+        let output = engine.run(&["exec", "web", "true"]);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let ended = exec(json(200, r#"{"Running":false,"ExitCode":3}"#));
+    assert_eq!(ended, (Some(3), "out\n".to_owned(), String::new()));
+    let forgotten = exec(json(404, r#"{"message":"No such exec instance: e1"}"#));
+    let said = "bireme: cannot tell how the command ended: the engine does not know the session any more\n";
+    assert_eq!(forgotten, (Some(125), "out\n".to_owned(), said.to_owned()));
+}
+
+#[test]
+fn answers_of_other_engines_are_read_as_far_as_they_go() {
+    let engine = Engine::start(vec![
+        (
+            "GET /containers/json",
+            json(
+                200,
+                r#"[{"Id":"0123456789abcdef","Names":["/web"],"Image":"x","Command":"y","Created":1,"State":"initialized",
+                "Status":"Initialized","Ports":null,"Labels":null,"Mounts":null,"NetworkSettings":null,"Pod":"p"}]"#,
+            ),
+        ),
+        (
+            "GET /images/json",
+            json(200, r#"[{"Id":"sha256:0123456789abcdef","RepoTags":null,"Created":0,"VirtualSize":5}]"#),
+        ),
+        ("GET /volumes", json(200, r#"{"Volumes":null,"Warnings":null}"#)),
+        ("GET /networks", json(200, r#"[{"Name":"net","Id":"0123456789abcdef","Scope":"galaxy","Labels":null}]"#)),
+    ]);
+    for (args, expected) in [
+        (
+            &["ps", "--format", "{{.ID}} {{.Names}} {{.State}} {{.Ports}}|{{.Labels}}|"][..],
+            "0123456789ab web initialized ||\n",
+        ),
+        (&["images", "--format", "{{.ID}} {{.Repository}} {{.Size}}"][..], "0123456789ab <none> 0B\n"),
+        (&["volume", "ls", "-q"][..], ""),
+        (&["network", "ls", "--format", "{{.Name}} {{.Driver}}|{{.Scope}}"][..], "net |galaxy\n"),
+    ] {
+        let output = engine.run(args);
+        let said = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(said, (Some(0), expected.to_owned(), String::new()), "{args:?}");
+    }
+}
+
+#[test]
 fn mistakes_on_the_command_line_are_125() {
     for args in [&["run", "--nope", "x"][..], &["nope"], &["run", "--restart", "sometimes", "x"]] {
         let engine = Engine::start(Vec::new());

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use bireme_api::answers::container::Container;
 use bireme_api::{Client, ClientError, Hijacked};
 use futures::StreamExt;
-use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
 use crate::attach::Demux;
@@ -135,15 +135,14 @@ pub async fn follow(
 ) -> anyhow::Result<i64> {
     let mut output = output.filter(|_| !timestamps);
     loop {
-        let container: Value = match context.client.get(format!("/containers/{id}/json")).read().await {
+        let container: Container = match context.client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
             // Removed while we followed: it has nothing more to say.
             Err(error) if error.is_not_found() => return Ok(0),
             Err(error) => return Err(error.into()),
         };
-        let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
-        let started = container["State"]["StartedAt"].as_str().unwrap_or_default().to_owned();
-        let mut lines = Lines::new(context.printer, prefix.clone(), tty);
+        let started = container.state.started_at;
+        let mut lines = Lines::new(context.printer, prefix.clone(), container.config.tty);
         if let Some(mut output) = output.take() {
             let mut buffer = vec![0; 32 * 1024];
             loop {
@@ -198,23 +197,23 @@ enum Settled {
 async fn settle(client: &Client, id: &str, started: &str) -> anyhow::Result<Settled> {
     let mut ended = None;
     loop {
-        let container: Value = match client.get(format!("/containers/{id}/json")).read().await {
+        let container: Container = match client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
             Err(error) if error.is_not_found() => return Ok(Settled::Ended(0)),
             Err(error) => return Err(error.into()),
         };
-        let state = &container["State"];
-        let again = state["StartedAt"].as_str().is_some_and(|again| again != started);
-        let status = state["Status"].as_str().unwrap_or_default();
+        let state = container.state;
+        let again = !state.started_at.is_empty() && state.started_at != started;
+        let status = state.status.as_str();
         // The first end that is seen is that of the run that was followed.
         if again || status == "restarting" {
-            ended.get_or_insert_with(|| state["FinishedAt"].as_str().unwrap_or_default().to_owned());
+            ended.get_or_insert(state.finished_at);
         }
         match status {
             "exited" | "dead" | "created" => {
-                return Ok(Settled::Ended(state["ExitCode"].as_i64().unwrap_or(0)));
+                return Ok(Settled::Ended(state.exit_code.unwrap_or(0)));
             }
-            _ if again && state["Running"] == true => return Ok(Settled::Again(ended.unwrap_or_default())),
+            _ if again && state.running => return Ok(Settled::Again(ended.unwrap_or_default())),
             _ => tokio::time::sleep(Duration::from_millis(100)).await,
         }
     }

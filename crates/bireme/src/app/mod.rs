@@ -67,10 +67,15 @@ pub fn try_load(args: &AppArgs) -> anyhow::Result<Option<Project>> {
 /// One container of an app, as the commands need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
+    /// 64 hexadecimal digits.
     pub id: String,
+    /// Without the slash before it.
     pub name: String,
+    /// The service that it belongs to.
     pub service: String,
+    /// Which of that service's containers it is, from 1; 0 when its label is missing.
     pub number: u32,
+    /// Or about to: it is restarting.
     pub running: bool,
 }
 

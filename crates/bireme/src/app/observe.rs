@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use bireme_api::answers::container::{Container, ContainerSummary};
+use bireme_api::answers::image::Image;
+use bireme_api::answers::network::Network;
+use bireme_api::answers::volume::Volumes;
 use bireme_compose::Project;
-use bireme_compose::plan::{ContainerState, Health, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
-use serde_json::Value;
+use bireme_compose::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
 
 use crate::context::Context;
 
@@ -17,9 +20,9 @@ pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Obs
         if images.contains_key(&image) {
             continue;
         }
-        match context.client.get(format!("/images/{image}/json")).read::<Value>().await {
+        match context.client.get(format!("/images/{image}/json")).read::<Image>().await {
             Ok(found) => {
-                images.insert(image, found["Id"].as_str().unwrap_or_default().to_owned());
+                images.insert(image, found.id);
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -28,22 +31,16 @@ pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Obs
     let ours = |labels: &BTreeMap<String, String>| {
         labels.get(bireme_compose::labels::PROJECT).is_some_and(|owner| *owner == project.name)
     };
-    let networks: Vec<Value> = context.client.get("/networks").read().await?;
+    let networks: Vec<Network> = context.client.get("/networks").read().await?;
     let networks = networks
-        .iter()
-        .map(|network| ObservedNetwork {
-            id: text(network, "Id"),
-            name: text(network, "Name"),
-            labels: labels(&network["Labels"]),
-        })
+        .into_iter()
+        .map(|Network { id, name, labels, .. }| ObservedNetwork { id, name, labels })
         .filter(|network| ours(&network.labels) || project.networks.values().any(|wanted| wanted.name == network.name))
         .collect();
-    let volumes: Value = context.client.get("/volumes").read().await?;
-    let volumes = volumes["Volumes"]
-        .as_array()
+    let Volumes { volumes } = context.client.get("/volumes").read().await?;
+    let volumes = volumes
         .into_iter()
-        .flatten()
-        .map(|volume| ObservedVolume { name: text(volume, "Name"), labels: labels(&volume["Labels"]) })
+        .map(|volume| ObservedVolume { name: volume.name, labels: volume.labels })
         .filter(|volume| ours(&volume.labels) || project.volumes.values().any(|wanted| wanted.name == volume.name))
         .collect();
     let mut containers = containers(context, &project.name).await?;
@@ -62,18 +59,17 @@ async fn joined(context: &Context, project: &Project, containers: &mut [Observed
         }
     }
     for container in containers.iter_mut().filter(|container| services.contains(container.service.as_str())) {
-        let found: Value = match context.client.get(format!("/containers/{}/json", container.id)).read().await {
+        let found: Container = match context.client.get(format!("/containers/{}/json", container.id)).read().await {
             Ok(found) => found,
             Err(error) if error.is_not_found() => continue,
             Err(error) => return Err(error.into()),
         };
-        container.started_at = found["State"]["StartedAt"]
-            .as_str()
-            .and_then(|time| chrono::DateTime::parse_from_rfc3339(time).ok())
+        container.started_at = chrono::DateTime::parse_from_rfc3339(&found.state.started_at)
+            .ok()
             .and_then(|time| time.timestamp_nanos_opt())
             .filter(|nanos| *nanos > 0);
-        for mode in ["NetworkMode", "IpcMode", "PidMode"] {
-            let mode = found["HostConfig"][mode].as_str().unwrap_or_default();
+        let host = &found.host_config;
+        for mode in [&host.network_mode, &host.ipc_mode, &host.pid_mode] {
             container.joined.extend(mode.strip_prefix("container:").map(str::to_owned));
         }
     }
@@ -82,7 +78,7 @@ async fn joined(context: &Context, project: &Project, containers: &mut [Observed
 
 /// The containers of an app, in any state.
 pub async fn containers(context: &Context, project: &str) -> anyhow::Result<Vec<ObservedContainer>> {
-    let list: Vec<Value> = context
+    let list: Vec<ContainerSummary> = context
         .client
         .get("/containers/json")
         .query("all", 1)
@@ -92,31 +88,27 @@ pub async fn containers(context: &Context, project: &str) -> anyhow::Result<Vec<
     Ok(list.iter().filter_map(container).collect())
 }
 
-fn container(listed: &Value) -> Option<ObservedContainer> {
-    let name = listed["Names"].as_array()?.iter().filter_map(Value::as_str).find(|name| !name[1..].contains('/'))?;
-    let mut container = ObservedContainer::from_labels(&text(listed, "Id"), name, &labels(&listed["Labels"]))?;
-    let status = text(listed, "Status");
-    container.state = ContainerState::from_word(&text(listed, "State"));
-    container.health = match () {
-        () if status.contains("(healthy)") => Health::Healthy,
-        () if status.contains("(unhealthy)") => Health::Unhealthy,
-        () if status.contains("(health: starting)") => Health::Starting,
-        () => Health::None,
-    };
-    container.exit_code =
-        status.strip_prefix("Exited (").and_then(|rest| rest.split(')').next()).and_then(|code| code.parse().ok());
-    container.networks =
-        listed["NetworkSettings"]["Networks"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+fn container(listed: &ContainerSummary) -> Option<ObservedContainer> {
+    // A link's name has a slash inside; the container's own has none.
+    let name = listed.bare_names().find(|name| !name.is_empty() && !name.contains('/'))?;
+    let mut container = ObservedContainer::from_labels(&listed.id, name, &listed.labels)?;
+    container.state = ContainerState::from_word(&listed.state);
+    container.networks = listed.network_settings.networks.keys().cloned().collect();
     Some(container)
 }
 
-fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
-}
-
-fn labels(value: &Value) -> BTreeMap<String, String> {
-    let pairs = value.as_object().into_iter().flatten();
-    pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+/// The exit code of the first container of a service that has ended; `None` when none has, or its engine gives none.
+pub async fn exit_code(context: &Context, project: &str, service: &str) -> anyhow::Result<Option<i64>> {
+    let ended = containers(context, project)
+        .await?
+        .into_iter()
+        .find(|container| container.service == service && container.state == ContainerState::Exited);
+    let Some(ended) = ended else { return Ok(None) };
+    match context.client.get(format!("/containers/{}/json", ended.id)).read::<Container>().await {
+        Ok(found) => Ok(found.state.exit_code),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -132,9 +124,24 @@ mod tests {
                        "com.docker.compose.container-number": "2", "com.docker.compose.config-hash": "h"},
             "NetworkSettings": {"Networks": {"app_default": {}}},
         });
+        let listed: ContainerSummary = serde_json::from_value(listed).unwrap();
         let container = container(&listed).unwrap();
-        assert_eq!((container.name.as_str(), container.number, container.exit_code), ("app-web-2", 2, Some(3)));
+        assert_eq!((container.name.as_str(), container.number), ("app-web-2", 2));
         assert_eq!(container.state, ContainerState::Exited);
         assert!(container.networks.contains("app_default"));
+    }
+
+    #[test]
+    fn a_container_without_a_name_of_its_own_is_left_out() {
+        let labels = BTreeMap::from([("com.docker.compose.project".to_owned(), "app".to_owned())]);
+        let named = |name: &str| ContainerSummary {
+            names: vec![name.to_owned()],
+            labels: labels.clone(),
+            ..ContainerSummary::default()
+        };
+        for (name, expected) in [("", None), ("/", None), ("/app-web-1/link", None), ("/app-web-1", Some("app-web-1"))]
+        {
+            assert_eq!(container(&named(name)).map(|found| found.name).as_deref(), expected, "{name:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `bireme attach`.
 
-use serde_json::Value;
+use bireme_api::answers::container::Container;
 
 use crate::attach::{self, Ended, Session, Target};
 use crate::cli::AttachArgs;
@@ -9,19 +9,18 @@ use crate::error::{Failure, Outcome};
 
 pub(super) async fn attach(context: &Context, args: &AttachArgs) -> Outcome {
     let name = crate::app::resolve(context, &args.name).await?;
-    let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
-    let state = &container["State"];
-    if state["Running"] != true {
+    let container: Container = context.client.get(format!("/containers/{name}/json")).read().await?;
+    if !container.state.running {
         return Err(Failure::new("cannot attach to a stopped container, start it first")
             .hint(format!("`bireme start -a {name}` starts and attaches"))
             .into());
     }
-    if state["Paused"] == true {
+    if container.state.paused {
         return Err(Failure::new("cannot attach to a paused container, unpause it first").into());
     }
-    let id = container["Id"].as_str().unwrap_or(&name).to_owned();
-    let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = !args.no_stdin && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let id = container.id.unwrap_or(name);
+    let tty = container.config.tty;
+    let stdin = !args.no_stdin && container.config.open_stdin;
     super::run::check_terminal(tty && stdin)?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
     let exit = attach::begin_wait(&context.client, &id, "not-running").await?;

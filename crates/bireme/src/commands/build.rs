@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use bireme_api::answers::progress::Message;
 use futures::StreamExt;
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt as _;
@@ -214,7 +215,7 @@ where
         .query("pull", u8::from(wish.pull))
         .query("q", u8::from(wish.quiet))
         .archive(body)
-        .objects::<Value>()
+        .objects::<Message>()
         .await?;
     let mut id = None;
     while let Some(message) = messages.next().await {
@@ -222,16 +223,16 @@ where
         if let Some(error) = stream_error(&message) {
             return Err(error);
         }
-        if let Some(text) = message["stream"].as_str() {
-            say(text)?;
-        } else if let Some(status) = message["status"].as_str()
-            && message["progressDetail"]["current"].is_null()
+        if let Some(text) = message.stream {
+            say(&text)?;
+        } else if let Some(status) = message.status
+            && message.progress_detail.current.is_none()
         {
-            let layer = message["id"].as_str().map(|id| format!("{id}: ")).unwrap_or_default();
+            let layer = message.id.map(|id| format!("{id}: ")).unwrap_or_default();
             say(&format!("{layer}{status}\n"))?;
         }
-        if let Some(found) = message["aux"]["ID"].as_str() {
-            id = Some(found.to_owned());
+        if message.aux.id.is_some() {
+            id = message.aux.id;
         }
     }
     Ok(id)

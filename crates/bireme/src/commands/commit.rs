@@ -1,8 +1,10 @@
 //! `bireme commit`, `diff` and `import`: what a container changed, and images made of it or of any file tree.
 
 use anyhow::Context as _;
+use bireme_api::answers::container::{Change, Created};
+use bireme_api::answers::progress::Message;
 use futures::StreamExt as _;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::io::ReaderStream;
 
 use crate::cli::{CommitArgs, DiffArgs, ImportArgs};
@@ -35,21 +37,21 @@ pub(super) async fn commit(context: &Context, args: &CommitArgs) -> Outcome {
     for change in &args.change {
         call = call.query("changes", change);
     }
-    let made: Value = call.json(&json!({})).read().await?;
-    context.printer.line(made["Id"].as_str().unwrap_or_default())?;
+    let made: Created = call.json(&json!({})).read().await?;
+    context.printer.line(made.id)?;
     Ok(0)
 }
 
 pub(super) async fn diff(context: &Context, args: &DiffArgs) -> Outcome {
     let container = crate::app::resolve(context, &args.container).await?;
-    let changes: Option<Vec<Value>> = context.client.get(format!("/containers/{container}/changes")).read().await?;
+    let changes: Option<Vec<Change>> = context.client.get(format!("/containers/{container}/changes")).read().await?;
     for change in changes.unwrap_or_default() {
-        let kind = match change["Kind"].as_i64() {
-            Some(1) => 'A',
-            Some(2) => 'D',
+        let kind = match change.kind {
+            1 => 'A',
+            2 => 'D',
             _ => 'C',
         };
-        context.printer.line(format!("{kind} {}", change["Path"].as_str().unwrap_or_default()))?;
+        context.printer.line(format!("{kind} {}", change.path))?;
     }
     Ok(0)
 }
@@ -76,13 +78,13 @@ pub(super) async fn import(context: &Context, args: &ImportArgs) -> Outcome {
             call.archive(ReaderStream::with_capacity(file, 128 * 1024))
         }
     };
-    let mut messages = call.objects::<Value>().await?;
+    let mut messages = call.objects::<Message>().await?;
     while let Some(message) = messages.next().await {
         let message = message?;
         if let Some(error) = stream_error(&message) {
             return Err(error);
         }
-        if let Some(id) = message["status"].as_str() {
+        if let Some(id) = message.status {
             context.printer.line(id)?;
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
+use bireme_api::answers::container::PathStat;
 use futures::TryStreamExt;
-use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
 use crate::archive::{self, produce};
@@ -77,9 +77,8 @@ async fn stat(context: &Context, container: &str, path: &str) -> anyhow::Result<
 
 fn read_stat(header: &str) -> Option<Stat> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(header).ok()?;
-    let stat: Value = serde_json::from_slice(&bytes).ok()?;
-    let link = stat["linkTarget"].as_str().unwrap_or_default().to_owned();
-    Some(Stat { mode: stat["mode"].as_u64()?, link })
+    let stat: PathStat = serde_json::from_slice(&bytes).ok()?;
+    Some(Stat { mode: stat.mode?, link: stat.link_target })
 }
 
 /// A path of ours made absolute, with the ending it had.

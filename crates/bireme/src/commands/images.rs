@@ -1,6 +1,8 @@
 //! `bireme images`, `tag`, `rmi` and `image prune`.
 
-use serde_json::{Value, json};
+use bireme_api::answers::Pruned;
+use bireme_api::answers::image::{ImageSummary, Removed};
+use serde_json::json;
 
 use super::each::chain;
 use crate::cli::{ImagePruneArgs, ImagesArgs, RmiArgs, TagArgs};
@@ -34,8 +36,8 @@ pub(super) async fn images(context: &Context, args: &ImagesArgs) -> Outcome {
     if args.digests {
         call = call.query("digests", 1);
     }
-    let mut images: Vec<Value> = call.read().await?;
-    images.sort_by_key(|image| std::cmp::Reverse(image["Created"].as_i64()));
+    let mut images: Vec<ImageSummary> = call.read().await?;
+    images.sort_by_key(|image| std::cmp::Reverse(image.created));
     let rows: Vec<Row> = images.iter().flat_map(|image| rows(image, args)).collect();
     let shown: &[&str] =
         if args.digests { &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"] } else { LISTING.shown };
@@ -44,12 +46,11 @@ pub(super) async fn images(context: &Context, args: &ImagesArgs) -> Outcome {
 }
 
 /// One row per name; an image without a name has one of its own.
-fn rows(image: &Value, args: &ImagesArgs) -> Vec<Row> {
-    let list = |key: &str| -> Vec<String> {
-        let names = image[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-        names.filter(|name| !name.starts_with("<none>")).map(str::to_owned).collect()
+fn rows(image: &ImageSummary, args: &ImagesArgs) -> Vec<Row> {
+    let named = |names: &[String]| -> Vec<String> {
+        names.iter().filter(|name| !name.starts_with("<none>")).cloned().collect()
     };
-    let (tags, digests) = (list("RepoTags"), list("RepoDigests"));
+    let (tags, digests) = (named(&image.repo_tags), named(&image.repo_digests));
     let digest_of = |repository: &str| {
         let found = digests.iter().find_map(|digest| digest.strip_prefix(repository)?.strip_prefix('@'));
         found.unwrap_or("<none>").to_owned()
@@ -68,8 +69,7 @@ fn rows(image: &Value, args: &ImagesArgs) -> Vec<Row> {
     if args.quiet {
         names.truncate(1);
     }
-    let id = image["Id"].as_str().unwrap_or_default();
-    let created = image["Created"].as_i64().unwrap_or(0);
+    let (id, created) = (&image.id, image.created);
     names
         .into_iter()
         .map(|(repository, tag, digest)| {
@@ -77,11 +77,11 @@ fn rows(image: &Value, args: &ImagesArgs) -> Vec<Row> {
                 .with("Repository", repository)
                 .with("Tag", tag)
                 .with("Digest", digest)
-                .with("ID", if args.no_trunc { id.to_owned() } else { units::short_id(id) })
+                .with("ID", if args.no_trunc { id.clone() } else { units::short_id(id) })
                 .with("CreatedSince", if created <= 0 { "N/A".to_owned() } else { units::ago(created) })
                 .with("CreatedAt", units::local_time(created))
-                .with("Size", units::human_size(image["Size"].as_f64().unwrap_or(0.0)))
-                .with_labels(&image["Labels"])
+                .with("Size", units::human_size(image.size as f64))
+                .with_labels(&image.labels)
         })
         .collect()
 }
@@ -107,15 +107,15 @@ pub(super) async fn rmi(context: &Context, args: &RmiArgs) -> Outcome {
             .delete(format!("/images/{name}"))
             .query("force", u8::from(args.force))
             .query("noprune", u8::from(args.no_prune))
-            .read::<Vec<Value>>()
+            .read::<Vec<Removed>>()
             .await;
         match answer {
             Ok(removed) => {
                 for one in &removed {
-                    if let Some(name) = one["Untagged"].as_str() {
+                    if let Some(name) = &one.untagged {
                         context.printer.line(format!("Untagged: {name}"))?;
                     }
-                    if let Some(id) = one["Deleted"].as_str() {
+                    if let Some(id) = &one.deleted {
                         context.printer.line(format!("Deleted: {id}"))?;
                     }
                 }
@@ -135,7 +135,7 @@ pub(super) async fn prune(context: &Context, args: &ImagePruneArgs) -> Outcome {
     }
     let mut filters = listing::filters(&args.filter)?.unwrap_or_else(|| json!({}));
     filters["dangling"] = json!([(!args.all).to_string()]);
-    let removed: Value = context.client.post("/images/prune").query("filters", filters).read().await?;
-    super::prune::deleted(context, &removed)?;
-    super::prune::reclaimed(context, &removed)
+    let removed: Pruned = context.client.post("/images/prune").query("filters", filters).read().await?;
+    super::prune::deleted(context, &removed.images_deleted)?;
+    super::prune::reclaimed(context, removed.space_reclaimed)
 }

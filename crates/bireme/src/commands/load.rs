@@ -6,8 +6,8 @@ use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 
 use anyhow::Context as _;
+use bireme_api::answers::progress::Message;
 use futures::{StreamExt, TryStreamExt};
-use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
 use crate::cli::{ExportArgs, LoadArgs, SaveArgs};
@@ -30,13 +30,13 @@ pub(super) async fn load(context: &Context, args: &LoadArgs) -> Outcome {
         }
         None => call.archive(ReaderStream::with_capacity(tokio::io::stdin(), 128 * 1024)),
     };
-    let mut messages = call.objects::<Value>().await?;
+    let mut messages = call.objects::<Message>().await?;
     while let Some(message) = messages.next().await {
         let message = message?;
         if let Some(error) = stream_error(&message) {
             return Err(error);
         }
-        if let Some(text) = message["stream"].as_str() {
+        if let Some(text) = message.stream {
             context.printer.raw(text.as_bytes())?;
         }
     }

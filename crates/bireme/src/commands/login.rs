@@ -3,7 +3,8 @@
 use std::io::{BufRead, IsTerminal, Read, Write};
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use bireme_api::answers::system::Authenticated;
+use serde_json::json;
 
 use crate::cli::{LoginArgs, LogoutArgs};
 use crate::context::Context;
@@ -18,8 +19,8 @@ pub(super) async fn login(context: &Context, args: &LoginArgs) -> Outcome {
     let server = registry::server_key(args.server.as_deref());
     let (username, password) = ask(context, args)?;
     let wish = json!({"username": username, "password": password, "serveraddress": server});
-    let answer: Value = context.client.post("/auth").json(&wish).read().await?;
-    let token = answer["IdentityToken"].as_str().filter(|token| !token.is_empty());
+    let answer: Authenticated = context.client.post("/auth").json(&wish).read().await?;
+    let token = Some(answer.identity_token.as_str()).filter(|token| !token.is_empty());
     let login = registry::Login { username: &username, password: &password, token };
     if let Some(path) = registry::remember(&server, login)? {
         context.printer.note(format!(
@@ -27,7 +28,7 @@ pub(super) async fn login(context: &Context, args: &LoginArgs) -> Outcome {
             path.display()
         ))?;
     }
-    context.printer.line(answer["Status"].as_str().unwrap_or("Login Succeeded"))?;
+    context.printer.line(answer.status.as_deref().unwrap_or("Login Succeeded"))?;
     Ok(0)
 }
 

@@ -1,8 +1,8 @@
 //! `bireme logs`.
 
 use bireme_api::Client;
+use bireme_api::answers::container::Container;
 use futures::StreamExt;
-use serde_json::Value;
 
 use crate::app;
 use crate::app::follow::{Lines, Prefix};
@@ -37,8 +37,7 @@ pub(super) async fn logs(context: &Context, args: &LogsArgs) -> Outcome {
 }
 
 async fn open(client: &Client, args: &LogsArgs, id: &str) -> anyhow::Result<(bool, bireme_api::ByteStream)> {
-    let container: Value = client.get(format!("/containers/{id}/json")).read().await?;
-    let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
+    let container: Container = client.get(format!("/containers/{id}/json")).read().await?;
     let stream = client
         .get(format!("/containers/{id}/logs"))
         .query("stdout", 1)
@@ -51,7 +50,7 @@ async fn open(client: &Client, args: &LogsArgs, id: &str) -> anyhow::Result<(boo
         .query_some("until", args.until.as_deref())
         .stream()
         .await?;
-    Ok((tty, stream))
+    Ok((container.config.tty, stream))
 }
 
 async fn one(context: &Context, args: &LogsArgs, id: &str) -> Outcome {

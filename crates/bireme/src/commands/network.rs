@@ -1,10 +1,10 @@
 //! `bireme network`.
 
+use bireme_api::answers::network::{Network, NetworkCreated};
 use bireme_api::models::{
     EndpointIpamConfig, EndpointSettings, Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest,
     NetworkDisconnectRequest,
 };
-use serde_json::Value;
 
 use super::each::each;
 use crate::cli::{NetworkCommand, NetworkConnectArgs, NetworkCreateArgs, NetworkLsArgs};
@@ -87,33 +87,31 @@ async fn create(context: &Context, args: &NetworkCreateArgs) -> Outcome {
         labels: Some(request::pairs("--label", &args.label)?),
         ..NetworkCreateRequest::default()
     };
-    let created: Value = context.client.post("/networks/create").json(&request).read().await?;
-    if let Some(warning) = created["Warning"].as_str().filter(|warning| !warning.is_empty()) {
-        context.printer.note(format!("WARNING: {warning}"))?;
+    let created: NetworkCreated = context.client.post("/networks/create").json(&request).read().await?;
+    if !created.warning.is_empty() {
+        context.printer.note(format!("WARNING: {}", created.warning))?;
     }
-    context.printer.line(created["Id"].as_str().unwrap_or(&args.name))?;
+    context.printer.line(created.id.as_deref().unwrap_or(&args.name))?;
     Ok(0)
 }
 
 async fn ls(context: &Context, args: &NetworkLsArgs) -> Outcome {
     let call = context.client.get("/networks").query_some("filters", listing::filters(&args.filter.filter)?);
-    let mut networks: Vec<Value> = call.read().await?;
-    networks.sort_by(|left, right| left["Name"].as_str().cmp(&right["Name"].as_str()));
+    let mut networks: Vec<Network> = call.read().await?;
+    networks.sort_by(|left, right| left.name.cmp(&right.name));
     let rows: Vec<Row> = networks
-        .iter()
+        .into_iter()
         .map(|network| {
-            let text = |key: &str| network[key].as_str().unwrap_or_default().to_owned();
-            let flag = |key: &str| network[key].as_bool().unwrap_or(false).to_string();
-            let id = text("Id");
+            let id = if args.no_trunc { network.id } else { units::short_id(&network.id) };
             Row::default()
-                .with("ID", if args.no_trunc { id } else { units::short_id(&id) })
-                .with("Name", text("Name"))
-                .with("Driver", text("Driver"))
-                .with("Scope", text("Scope"))
-                .with("IPv6", flag("EnableIPv6"))
-                .with("Internal", flag("Internal"))
-                .with("CreatedAt", text("Created"))
-                .with_labels(&network["Labels"])
+                .with("ID", id)
+                .with("Name", network.name)
+                .with("Driver", network.driver)
+                .with("Scope", network.scope)
+                .with("IPv6", network.enable_ipv6.to_string())
+                .with("Internal", network.internal.to_string())
+                .with("CreatedAt", network.created)
+                .with_labels(&network.labels)
         })
         .collect();
     LISTING.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;

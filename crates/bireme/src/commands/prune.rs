@@ -2,6 +2,9 @@
 
 use std::io::{BufRead, IsTerminal};
 
+use bireme_api::answers::Pruned;
+use bireme_api::answers::image::Removed;
+use bireme_api::v1::PrunedStores;
 use serde_json::{Value, json};
 
 use crate::cli::{BuilderPruneArgs, PruneArgs, StorePruneArgs, SystemPruneArgs, VolumePruneArgs};
@@ -26,14 +29,12 @@ pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Res
 }
 
 /// The last line of every prune.
-pub(super) fn reclaimed(context: &Context, removed: &Value) -> Outcome {
-    let bytes = removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
-    context.printer.line(format!("Total reclaimed space: {}", units::human_total(bytes)))?;
+pub(super) fn reclaimed(context: &Context, bytes: u64) -> Outcome {
+    context.printer.line(format!("Total reclaimed space: {}", units::human_total(bytes as f64)))?;
     Ok(0)
 }
 
-fn list(context: &Context, heading: &str, names: &Value) -> anyhow::Result<()> {
-    let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+fn list(context: &Context, heading: &str, names: &[String]) -> anyhow::Result<()> {
     if !names.is_empty() {
         context.printer.line(format!("{heading}:\n{}\n", names.join("\n")))?;
     }
@@ -45,9 +46,9 @@ pub(super) async fn containers(context: &Context, args: &PruneArgs) -> Outcome {
         return Ok(0);
     }
     let call = context.client.post("/containers/prune").query_some("filters", listing::filters(&args.filter)?);
-    let removed: Value = call.read().await?;
-    list(context, "Deleted Containers", &removed["ContainersDeleted"])?;
-    reclaimed(context, &removed)
+    let removed: Pruned = call.read().await?;
+    list(context, "Deleted Containers", &removed.containers_deleted)?;
+    reclaimed(context, removed.space_reclaimed)
 }
 
 pub(super) async fn networks(context: &Context, args: &PruneArgs) -> Outcome {
@@ -55,8 +56,8 @@ pub(super) async fn networks(context: &Context, args: &PruneArgs) -> Outcome {
         return Ok(0);
     }
     let call = context.client.post("/networks/prune").query_some("filters", listing::filters(&args.filter)?);
-    let removed: Value = call.read().await?;
-    list(context, "Deleted Networks", &removed["NetworksDeleted"])?;
+    let removed: Pruned = call.read().await?;
+    list(context, "Deleted Networks", &removed.networks_deleted)?;
     Ok(0)
 }
 
@@ -69,18 +70,18 @@ pub(super) async fn volumes(context: &Context, args: &VolumePruneArgs) -> Outcom
     if args.all {
         filters["all"] = json!(["true"]);
     }
-    let removed: Value = context.client.post("/volumes/prune").query("filters", filters).read().await?;
-    list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
-    reclaimed(context, &removed)
+    let removed: Pruned = context.client.post("/volumes/prune").query("filters", filters).read().await?;
+    list(context, "Deleted Volumes", &removed.volumes_deleted)?;
+    reclaimed(context, removed.space_reclaimed)
 }
 
 pub(super) async fn stores(context: &Context, args: &StorePruneArgs) -> Outcome {
     if !confirm(context, args.force, "the key-value stores of all components that are gone")? {
         return Ok(0);
     }
-    let removed: Value = context.client.post("/bireme/v1/stores/prune").read().await?;
-    list(context, "Deleted Stores", &removed["StoresDeleted"])?;
-    reclaimed(context, &removed)
+    let removed: PrunedStores = context.client.post("/bireme/v1/stores/prune").read().await?;
+    list(context, "Deleted Stores", &removed.stores_deleted)?;
+    reclaimed(context, removed.space_reclaimed)
 }
 
 pub(super) async fn builder(context: &Context, args: &BuilderPruneArgs) -> Outcome {
@@ -88,7 +89,7 @@ pub(super) async fn builder(context: &Context, args: &BuilderPruneArgs) -> Outco
     if !confirm(context, args.force, which)? {
         return Ok(0);
     }
-    let removed: Value = context
+    let removed: Pruned = context
         .client
         .post("/build/prune")
         .query("all", u8::from(args.all))
@@ -96,8 +97,8 @@ pub(super) async fn builder(context: &Context, args: &BuilderPruneArgs) -> Outco
         .query_some("keep-storage", args.keep_storage)
         .read()
         .await?;
-    list(context, "Deleted build cache objects", &removed["CachesDeleted"])?;
-    reclaimed(context, &removed)
+    list(context, "Deleted build cache objects", &removed.caches_deleted)?;
+    reclaimed(context, removed.space_reclaimed)
 }
 
 pub(super) async fn system(context: &Context, args: &SystemPruneArgs) -> Outcome {
@@ -116,46 +117,42 @@ pub(super) async fn system(context: &Context, args: &SystemPruneArgs) -> Outcome
     }
     let filters = listing::filters(&args.filter)?;
     let post = |path: &str, filters: Option<Value>| context.client.post(path).query_some("filters", filters);
-    let mut bytes = 0.0;
-    let mut take = |removed: &Value| bytes += removed["SpaceReclaimed"].as_f64().unwrap_or(0.0);
+    let mut bytes = 0u64;
 
-    let removed: Value = post("/containers/prune", filters.clone()).read().await?;
-    list(context, "Deleted Containers", &removed["ContainersDeleted"])?;
-    take(&removed);
-    let removed: Value = post("/networks/prune", filters.clone()).read().await?;
-    list(context, "Deleted Networks", &removed["NetworksDeleted"])?;
+    let removed: Pruned = post("/containers/prune", filters.clone()).read().await?;
+    list(context, "Deleted Containers", &removed.containers_deleted)?;
+    bytes = bytes.saturating_add(removed.space_reclaimed);
+    let removed: Pruned = post("/networks/prune", filters.clone()).read().await?;
+    list(context, "Deleted Networks", &removed.networks_deleted)?;
     if args.volumes {
-        let removed: Value = post("/volumes/prune", filters.clone()).read().await?;
-        list(context, "Deleted Volumes", &removed["VolumesDeleted"])?;
-        take(&removed);
+        let removed: Pruned = post("/volumes/prune", filters.clone()).read().await?;
+        list(context, "Deleted Volumes", &removed.volumes_deleted)?;
+        bytes = bytes.saturating_add(removed.space_reclaimed);
     }
     let mut of_images = filters.clone().unwrap_or_else(|| json!({}));
     of_images["dangling"] = json!([(!args.all).to_string()]);
-    let removed: Value = post("/images/prune", Some(of_images)).read().await?;
-    deleted(context, &removed)?;
-    take(&removed);
-    let removed: Value = post("/build/prune", filters).query("all", u8::from(args.all)).read().await?;
-    list(context, "Deleted build cache objects", &removed["CachesDeleted"])?;
-    take(&removed);
-    reclaimed(context, &json!({"SpaceReclaimed": bytes}))
+    let removed: Pruned = post("/images/prune", Some(of_images)).read().await?;
+    deleted(context, &removed.images_deleted)?;
+    bytes = bytes.saturating_add(removed.space_reclaimed);
+    let removed: Pruned = post("/build/prune", filters).query("all", u8::from(args.all)).read().await?;
+    list(context, "Deleted build cache objects", &removed.caches_deleted)?;
+    bytes = bytes.saturating_add(removed.space_reclaimed);
+    reclaimed(context, bytes)
 }
 
 /// The names and ids that a prune of images took away.
-pub(super) fn deleted(context: &Context, removed: &Value) -> anyhow::Result<()> {
-    let mut said = false;
-    for one in removed["ImagesDeleted"].as_array().into_iter().flatten() {
-        if !said {
-            context.printer.line("Deleted Images:")?;
-            said = true;
-        }
-        for (key, word) in [("Untagged", "untagged"), ("Deleted", "deleted")] {
-            if let Some(name) = one[key].as_str() {
+pub(super) fn deleted(context: &Context, removed: &[Removed]) -> anyhow::Result<()> {
+    if removed.is_empty() {
+        return Ok(());
+    }
+    context.printer.line("Deleted Images:")?;
+    for one in removed {
+        for (name, word) in [(&one.untagged, "untagged"), (&one.deleted, "deleted")] {
+            if let Some(name) = name {
                 context.printer.line(format!("{word}: {name}"))?;
             }
         }
     }
-    if said {
-        context.printer.line("")?;
-    }
+    context.printer.line("")?;
     Ok(())
 }

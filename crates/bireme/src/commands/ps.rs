@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use bireme_api::answers::container::{ContainerSummary, Port};
 
 use crate::app;
 use crate::cli::PsArgs;
@@ -44,7 +44,7 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
     if wants_size {
         call = call.query("size", 1);
     }
-    let mut containers: Vec<Value> = call.read().await?;
+    let mut containers: Vec<ContainerSummary> = call.read().await?;
     if !args.names.is_empty() {
         let names = app::resolve_all(context, &args.names).await?;
         for name in &names {
@@ -54,7 +54,9 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
         containers.retain(|container| names.iter().any(|name| is_named(container, name)));
     } else if context.app.names_one() {
         let project = app::load(&context.app)?;
-        containers.retain(|container| container["Labels"][bireme_compose::labels::PROJECT] == *project.name);
+        let ours =
+            |container: &ContainerSummary| container.labels.get(bireme_compose::labels::PROJECT) == Some(&project.name);
+        containers.retain(ours);
     }
     let rows: Vec<Row> = containers.iter().map(|container| row(container, args.no_trunc)).collect();
     let mut shown = LISTING.shown.to_vec();
@@ -66,62 +68,44 @@ pub(super) async fn ps(context: &Context, args: &PsArgs) -> Outcome {
 }
 
 /// Whether a listed container has this name, or an id that begins so.
-fn is_named(container: &Value, name: &str) -> bool {
-    let mut names = container["Names"].as_array().into_iter().flatten().filter_map(Value::as_str);
+fn is_named(container: &ContainerSummary, name: &str) -> bool {
     let name = name.trim_start_matches('/');
-    names.any(|known| known.trim_start_matches('/') == name)
-        || container["Id"].as_str().is_some_and(|id| id.starts_with(name))
+    container.bare_names().any(|known| known == name) || container.id.starts_with(name)
 }
 
-fn row(container: &Value, no_trunc: bool) -> Row {
-    let text = |key: &str| container[key].as_str().unwrap_or_default().to_owned();
-    let id = text("Id");
-    let names: Vec<&str> = container["Names"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(|name| name.trim_start_matches('/'))
-        // A link's name has a slash; the container's own has none.
-        .filter(|name| no_trunc || !name.contains('/'))
-        .collect();
-    let image = match text("Image") {
-        image if image.starts_with("sha256:") && !no_trunc => units::short_id(&image),
-        image => image,
+fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
+    let id = &container.id;
+    // A link's name has a slash; the container's own has none.
+    let names: Vec<&str> = container.bare_names().filter(|name| no_trunc || !name.contains('/')).collect();
+    let image = match &container.image {
+        image if image.starts_with("sha256:") && !no_trunc => units::short_id(image),
+        image => image.clone(),
     };
-    let command = if no_trunc { text("Command") } else { units::ellipsis(&text("Command"), 20) };
-    let created = container["Created"].as_i64().unwrap_or(0);
-    let mounts: Vec<&str> = container["Mounts"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|mount| mount["Name"].as_str().filter(|name| !name.is_empty()).or_else(|| mount["Source"].as_str()))
+    let command = if no_trunc { container.command.clone() } else { units::ellipsis(&container.command, 20) };
+    let mounts: Vec<&str> = container
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.name.as_deref().filter(|name| !name.is_empty()).or(mount.source.as_deref()))
         .collect();
-    let local = container["Mounts"].as_array().into_iter().flatten().filter(|mount| mount["Driver"] == "local").count();
-    let networks: Vec<&str> = container["NetworkSettings"]["Networks"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let written = container["SizeRw"].as_f64().unwrap_or(0.0);
-    let whole = container["SizeRootFs"].as_f64().unwrap_or(0.0);
-    let size = match whole {
-        0.0 => units::human_size(written),
-        whole => format!("{} (virtual {})", units::human_size(written), units::human_size(whole)),
+    let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
+    let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
+    let written = units::human_size(container.size_rw as f64);
+    let size = match container.size_root_fs {
+        0 => written,
+        whole => format!("{written} (virtual {})", units::human_size(whole as f64)),
     };
     Row::default()
-        .with("ID", if no_trunc { id } else { units::short_id(&id) })
+        .with("ID", if no_trunc { id.clone() } else { units::short_id(id) })
         .with("Image", image)
         .with("Command", format!("\"{command}\""))
-        .with("CreatedAt", units::local_time(created))
-        .with("RunningFor", units::ago(created))
-        .with("Status", text("Status"))
-        .with("State", text("State"))
-        .with("Ports", ports(&container["Ports"]))
+        .with("CreatedAt", units::local_time(container.created))
+        .with("RunningFor", units::ago(container.created))
+        .with("Status", container.status.as_str())
+        .with("State", container.state.as_str())
+        .with("Ports", ports(&container.ports))
         .with("Names", names.join(","))
         .with("Size", size)
-        .with_labels(&container["Labels"])
+        .with_labels(&container.labels)
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", local.to_string())
         .with("Networks", networks.join(","))
@@ -129,22 +113,22 @@ fn row(container: &Value, no_trunc: bool) -> Row {
 
 /// Published ports first by address, neighbours joined: `0.0.0.0:8080-8081->80-81/tcp, 90/tcp`.
 /// Source: `formatter.DisplayablePorts`.
-pub(super) fn ports(ports: &Value) -> String {
+fn ports(ports: &[Port]) -> String {
     // (address, protocol) to its pairs of (private, public).
     let mut published: BTreeMap<(String, String), Vec<(u64, u64)>> = BTreeMap::new();
     let mut exposed: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
-    for port in ports.as_array().into_iter().flatten() {
-        let protocol = port["Type"].as_str().unwrap_or("tcp").to_owned();
-        let private = port["PrivatePort"].as_u64().unwrap_or(0);
-        match port["PublicPort"].as_u64().filter(|public| *public > 0) {
-            Some(public) => {
-                let address = match port["IP"].as_str().unwrap_or_default() {
+    for port in ports {
+        let protocol = port.protocol.as_deref().unwrap_or("tcp").to_owned();
+        let private = port.private_port.into();
+        match port.public_port {
+            0 => exposed.entry(protocol).or_default().push((private, 0)),
+            public => {
+                let address = match &port.ip {
                     address if address.contains(':') => format!("[{address}]"),
-                    address => address.to_owned(),
+                    address => address.clone(),
                 };
-                published.entry((address, protocol)).or_default().push((private, public));
+                published.entry((address, protocol)).or_default().push((private, public.into()));
             }
-            None => exposed.entry(protocol).or_default().push((private, 0)),
         }
     }
     let mut texts: Vec<(u64, String)> = Vec::new();
@@ -189,9 +173,10 @@ fn runs(mut pairs: Vec<(u64, u64)>) -> Vec<(u64, u64, u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn check(list: Value, expected: &str) {
+        let list: Vec<Port> = serde_json::from_value(list).unwrap();
         assert_eq!(ports(&list), expected);
     }
 

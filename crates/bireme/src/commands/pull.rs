@@ -1,7 +1,7 @@
 //! `bireme pull`, and fetching an image for other commands.
 
+use bireme_api::answers::progress::Message;
 use indicatif::MultiProgress;
-use serde_json::Value;
 
 use crate::cli::PullArgs;
 use crate::context::Context;
@@ -39,7 +39,7 @@ pub(crate) async fn fetch(
         .query("fromImage", reference)
         .query_some("platform", platform)
         .header("x-registry-auth", registry::auth_header(reference))
-        .objects::<Value>()
+        .objects::<Message>()
         .await?;
     Bars::new(&context.printer, bars, prefix, quiet).follow(messages).await
 }

@@ -1,6 +1,6 @@
 //! `bireme push`.
 
-use serde_json::Value;
+use bireme_api::answers::progress::Message;
 
 use crate::cli::PushArgs;
 use crate::context::Context;
@@ -19,7 +19,7 @@ pub(super) async fn push(context: &Context, args: &PushArgs) -> Outcome {
         .post(format!("/images/{name}/push"))
         .query_some("tag", (!args.all_tags).then_some(tag))
         .header("x-registry-auth", registry::auth_header(&tagged))
-        .objects::<Value>()
+        .objects::<Message>()
         .await?;
     Bars::new(&context.printer, None, "", args.quiet).follow(messages).await?;
     context.printer.line(if args.all_tags { name } else { &tagged })?;

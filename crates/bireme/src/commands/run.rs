@@ -4,9 +4,9 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use bireme_api::ClientError;
-use bireme_api::models::ContainerCreateResponse;
+use bireme_api::answers::container::Created;
+use bireme_api::answers::progress::Message;
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::archive;
 use crate::attach::{self, Ended, Session, Target};
@@ -141,7 +141,7 @@ fn is_missing_image(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { message, .. } if message.to_ascii_lowercase().contains("image"))
 }
 
-async fn submit(context: &Context, request: &CreateRequest) -> Result<ContainerCreateResponse, ClientError> {
+async fn submit(context: &Context, request: &CreateRequest) -> Result<Created, ClientError> {
     context
         .client
         .post("/containers/create")
@@ -161,7 +161,7 @@ pub(crate) async fn load_wasm(context: &Context, path: &str) -> anyhow::Result<S
         Err(error) => return Err(error.into()),
     }
     let body = futures::stream::once(async move { Ok(Bytes::from(image.archive)) });
-    let messages = context.client.post("/images/load").query("quiet", 1).archive(body).objects::<Value>().await?;
+    let messages = context.client.post("/images/load").query("quiet", 1).archive(body).objects::<Message>().await?;
     Bars::new(&context.printer, None, "", true)
         .follow(messages)
         .await

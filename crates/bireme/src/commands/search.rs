@@ -1,6 +1,6 @@
 //! `bireme search`.
 
-use serde_json::Value;
+use bireme_api::answers::image::Found;
 
 use crate::cli::SearchArgs;
 use crate::context::Context;
@@ -24,7 +24,7 @@ const LISTING: Listing<'static> = Listing {
 const SHOWN: usize = 45;
 
 pub(super) async fn search(context: &Context, args: &SearchArgs) -> Outcome {
-    let found: Option<Vec<Value>> = context
+    let found: Option<Vec<Found>> = context
         .client
         .get("/images/search")
         .query("term", &args.term)
@@ -34,19 +34,19 @@ pub(super) async fn search(context: &Context, args: &SearchArgs) -> Outcome {
         .read()
         .await?;
     let mut found = found.unwrap_or_default();
-    found.sort_by_key(|one| std::cmp::Reverse(one["star_count"].as_i64()));
+    found.sort_by_key(|one| std::cmp::Reverse(one.star_count));
     let rows: Vec<Row> = found.iter().map(|one| row(one, args.no_trunc)).collect();
     LISTING.print(&context.printer, &rows, args.format.format.as_deref(), false)?;
     Ok(0)
 }
 
-fn row(one: &Value, whole: bool) -> Row {
-    let description = one["description"].as_str().unwrap_or_default().replace(['\n', '\r'], " ");
-    let yes = |key: &str| if one[key] == true { "[OK]" } else { "" };
+fn row(one: &Found, whole: bool) -> Row {
+    let description = one.description.replace(['\n', '\r'], " ");
+    let yes = |flag: bool| if flag { "[OK]" } else { "" };
     Row::default()
-        .with("Name", one["name"].as_str().unwrap_or_default())
+        .with("Name", one.name.as_str())
         .with("Description", if whole { description } else { units::ellipsis(&description, SHOWN) })
-        .with("StarCount", one["star_count"].as_i64().unwrap_or(0).to_string())
-        .with("IsOfficial", yes("is_official"))
-        .with("IsAutomated", yes("is_automated"))
+        .with("StarCount", one.star_count.to_string())
+        .with("IsOfficial", yes(one.is_official))
+        .with("IsAutomated", yes(one.is_automated))
 }

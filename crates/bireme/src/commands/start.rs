@@ -1,6 +1,6 @@
 //! `bireme start`.
 
-use serde_json::Value;
+use bireme_api::answers::container::Container;
 
 use super::each::each;
 use crate::app;
@@ -22,10 +22,10 @@ pub(super) async fn start(context: &Context, args: &StartArgs) -> Outcome {
 
 async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
     let name = &app::resolve(context, name).await?;
-    let container: Value = context.client.get(format!("/containers/{name}/json")).read().await?;
-    let id = container["Id"].as_str().unwrap_or(name).to_owned();
-    let tty = container["Config"]["Tty"].as_bool().unwrap_or(false);
-    let stdin = args.interactive && container["Config"]["OpenStdin"].as_bool().unwrap_or(false);
+    let container: Container = context.client.get(format!("/containers/{name}/json")).read().await?;
+    let id = container.id.unwrap_or_else(|| name.clone());
+    let tty = container.config.tty;
+    let stdin = args.interactive && container.config.open_stdin;
     super::run::check_terminal(tty && stdin)?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
     let connection = context
@@ -38,8 +38,7 @@ async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
         .query_some("detachKeys", args.detach_keys.as_deref())
         .upgrade()
         .await?;
-    let removed = container["HostConfig"]["AutoRemove"].as_bool().unwrap_or(false);
-    let condition = if removed { "removed" } else { "next-exit" };
+    let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
     let exit = attach::begin_wait(&context.client, &id, condition).await?;
     context.client.post(format!("/containers/{id}/start")).done().await?;
     match attach::converse(context, session, connection, Target::Container(id), true).await? {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bireme_api::answers::container::ContainerSummary;
+use bireme_api::answers::stats::{CpuStats, MemoryStats, Stats};
 use futures::future::join_all;
-use serde_json::Value;
 
 use crate::cli::StatsArgs;
 use crate::context::Context;
@@ -53,13 +54,14 @@ pub(super) async fn stats(context: &Context, args: &StatsArgs) -> Outcome {
 
 async fn sample(context: &Context, args: &StatsArgs) -> anyhow::Result<Vec<Row>> {
     let names = if args.names.is_empty() {
-        let list: Vec<Value> = context.client.get("/containers/json").query("all", u8::from(args.all)).read().await?;
-        list.iter().filter_map(|container| container["Id"].as_str().map(str::to_owned)).collect()
+        let call = context.client.get("/containers/json").query("all", u8::from(args.all));
+        let list: Vec<ContainerSummary> = call.read().await?;
+        list.into_iter().map(|container| container.id).filter(|id| !id.is_empty()).collect()
     } else {
         args.names.clone()
     };
     let samples = join_all(names.iter().map(|name| async move {
-        (name, context.client.get(format!("/containers/{name}/stats")).query("stream", 0).read::<Value>().await)
+        (name, context.client.get(format!("/containers/{name}/stats")).query("stream", 0).read::<Stats>().await)
     }))
     .await;
     let mut rows = Vec::new();
@@ -74,58 +76,56 @@ async fn sample(context: &Context, args: &StatsArgs) -> anyhow::Result<Vec<Row>>
     Ok(rows)
 }
 
-fn row(name: &str, sample: &Value, no_trunc: bool) -> Row {
-    let id = sample["id"].as_str().unwrap_or(name);
-    let used = memory(sample);
-    let limit = sample["memory_stats"]["limit"].as_f64().unwrap_or(0.0);
+fn row(name: &str, sample: &Stats, no_trunc: bool) -> Row {
+    let id = sample.id.as_deref().unwrap_or(name);
+    let used = memory(&sample.memory_stats);
+    let limit = sample.memory_stats.limit as f64;
     let share = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };
     let (mut received, mut sent) = (0.0, 0.0);
-    for (_, interface) in sample["networks"].as_object().into_iter().flatten() {
-        received += interface["rx_bytes"].as_f64().unwrap_or(0.0);
-        sent += interface["tx_bytes"].as_f64().unwrap_or(0.0);
+    for interface in sample.networks.values() {
+        received += interface.rx_bytes as f64;
+        sent += interface.tx_bytes as f64;
     }
     let (mut read, mut written) = (0.0, 0.0);
-    for entry in sample["blkio_stats"]["io_service_bytes_recursive"].as_array().into_iter().flatten() {
-        let bytes = entry["value"].as_f64().unwrap_or(0.0);
-        match entry["op"].as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "read" => read += bytes,
-            "write" => written += bytes,
+    for entry in &sample.blkio_stats.io_service_bytes_recursive {
+        match entry.op.to_ascii_lowercase().as_str() {
+            "read" => read += entry.value as f64,
+            "write" => written += entry.value as f64,
             _ => {}
         }
     }
     Row::default()
         .with("Container", name)
         .with("ID", if no_trunc { id.to_owned() } else { units::short_id(id) })
-        .with("Name", sample["name"].as_str().unwrap_or_default().trim_start_matches('/'))
-        .with("CPUPerc", format!("{:.2}%", processor(sample)))
+        .with("Name", sample.name.trim_start_matches('/'))
+        .with("CPUPerc", format!("{:.2}%", processor(&sample.precpu_stats, &sample.cpu_stats)))
         .with("MemUsage", format!("{} / {}", units::bytes_size(used), units::bytes_size(limit)))
         .with("MemPerc", format!("{share:.2}%"))
         .with("NetIO", format!("{} / {}", units::human_size(received), units::human_size(sent)))
         .with("BlockIO", format!("{} / {}", units::human_size(read), units::human_size(written)))
-        .with("PIDs", sample["pids_stats"]["current"].as_u64().unwrap_or(0).to_string())
+        .with("PIDs", sample.pids_stats.current.to_string())
 }
 
 /// Source: docker's `calculateCPUPercentUnix`.
-fn processor(sample: &Value) -> f64 {
-    let at = |key: &str, path: &str| sample[key].pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
-    let used = at("cpu_stats", "/cpu_usage/total_usage") - at("precpu_stats", "/cpu_usage/total_usage");
-    let system = at("cpu_stats", "/system_cpu_usage") - at("precpu_stats", "/system_cpu_usage");
-    let online = match at("cpu_stats", "/online_cpus") {
-        0.0 => sample["cpu_stats"]["cpu_usage"]["percpu_usage"].as_array().map_or(1.0, |list| list.len() as f64),
-        online => online,
+fn processor(before: &CpuStats, now: &CpuStats) -> f64 {
+    let used = now.cpu_usage.total_usage as f64 - before.cpu_usage.total_usage as f64;
+    let system = now.system_cpu_usage as f64 - before.system_cpu_usage as f64;
+    let online = match (now.online_cpus, now.cpu_usage.percpu_usage.len()) {
+        (0, 0) => 1.0,
+        (0, listed) => listed as f64,
+        (online, _) => online as f64,
     };
     if system > 0.0 && used > 0.0 { used / system * online * 100.0 } else { 0.0 }
 }
 
 /// In use, without pages of files that could be dropped. Source: docker's `calculateMemUsageUnixNoCache`.
-fn memory(sample: &Value) -> f64 {
-    let stats = &sample["memory_stats"];
-    let usage = stats["usage"].as_f64().unwrap_or(0.0);
-    let idle = stats["stats"]["total_inactive_file"].as_f64().or_else(|| stats["stats"]["inactive_file"].as_f64());
-    match idle {
-        Some(idle) if idle < usage => usage - idle,
-        _ => usage,
-    }
+fn memory(memory: &MemoryStats) -> f64 {
+    let idle = memory.stats.total_inactive_file.or(memory.stats.inactive_file);
+    let used = match idle {
+        Some(idle) if idle < memory.usage => memory.usage - idle,
+        _ => memory.usage,
+    };
+    used as f64
 }
 
 #[cfg(test)]
@@ -143,6 +143,7 @@ mod tests {
             "networks": {"eth0": {"rx_bytes": 1000, "tx_bytes": 2500}},
             "pids_stats": {"current": 3},
         });
+        let sample: Stats = serde_json::from_value(sample).unwrap();
         let text = LISTING.render(&[row("web", &sample, false)], None, false).unwrap().unwrap();
         assert_eq!(
             text.lines().nth(1),

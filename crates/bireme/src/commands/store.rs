@@ -1,6 +1,6 @@
 //! `bireme store`: the key-value stores that components leave behind.
 
-use serde_json::Value;
+use bireme_api::v1::Store;
 
 use super::each::each;
 use crate::cli::{StoreCommand, StoreLsArgs};
@@ -26,19 +26,16 @@ pub(super) async fn store(context: &Context, command: StoreCommand) -> Outcome {
 }
 
 async fn ls(context: &Context, args: &StoreLsArgs) -> Outcome {
-    let answer: Value = context.client.get("/bireme/v1/stores").read().await?;
-    let rows: Vec<Row> = answer
-        .as_array()
+    let stores: Vec<Store> = context.client.get("/bireme/v1/stores").read().await?;
+    let rows: Vec<Row> = stores
         .into_iter()
-        .flatten()
         .map(|store| {
-            let text = |key: &str| store[key].as_str().unwrap_or_default();
-            let changed = units::seconds(text("Changed")).map(units::ago).unwrap_or_default();
+            let changed = units::seconds(&store.changed).map(units::ago).unwrap_or_default();
             Row::default()
-                .with("Name", text("Name"))
-                .with("Size", units::human_size(store["Size"].as_f64().unwrap_or(0.0)))
+                .with("Name", store.name)
+                .with("Size", units::human_size(store.size as f64))
                 .with("Changed", changed)
-                .with("InUse", if store["InUse"].as_bool().unwrap_or_default() { "yes" } else { "no" })
+                .with("InUse", if store.in_use { "yes" } else { "no" })
         })
         .collect();
     LISTING.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;

@@ -3,8 +3,10 @@
 use std::os::unix::process::CommandExt;
 
 use anyhow::Context as _;
+use bireme_api::answers::system::{Event, Info};
 use bireme_api::v1::{Verified, VerifyLine};
 use futures::StreamExt;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs};
@@ -14,33 +16,52 @@ use crate::{daemon, listing};
 
 pub(super) async fn info(context: &Context, args: &InfoArgs) -> Outcome {
     let bytes = context.client.get("/info").bytes().await?;
-    let info: Value = serde_json::from_slice(&bytes)?;
     match args.format.as_deref() {
         Some("json") => context.printer.line(String::from_utf8_lossy(&bytes).trim())?,
-        Some(format) => context.printer.line(listing::parse(format)?.render(&info)?)?,
+        // A template may name any field, also those that only this engine has.
+        Some(format) => {
+            let info: Value = serde_json::from_slice(&bytes)?;
+            context.printer.line(listing::parse(format)?.render(&info)?)?;
+        }
         None => {
-            let text = |key: &str| match &info[key] {
-                Value::String(text) => text.clone(),
-                Value::Null => "unknown".to_owned(),
-                other => other.to_string(),
-            };
-            let memory = crate::units::bytes_size(info["MemTotal"].as_f64().unwrap_or(0.0));
-            context.printer.line(format!(
-                "Name:             {}\nVersion:          {}\nContainers:       {}\n Running:         {}\n Paused:          {}\n Stopped:         {}\nImages:           {}\nStorage:          {}\nCgroups:          {} (version {})\nRoot folder:      {}\nKernel:           {}\nSystem:           {} ({})\nProcessors:       {}\nMemory:           {memory}",
-                text("Name"), text("ServerVersion"), text("Containers"), text("ContainersRunning"), text("ContainersPaused"),
-                text("ContainersStopped"), text("Images"), text("Driver"), text("CgroupDriver"), text("CgroupVersion"),
-                text("DockerRootDir"), text("KernelVersion"), text("OperatingSystem"), text("Architecture"), text("NCPU"),
-            ))?;
+            let info: Info = serde_json::from_slice(&bytes)?;
+            context.printer.line(described(&info))?;
             if let Ok(capabilities) = context.client.capabilities().await {
                 context.printer.line(format!("Runs:             {}", capabilities.kinds.join(", ")))?;
                 context.printer.line(format!("Labels:           {}", capabilities.labels.join(", ")))?;
             }
-            for warning in info["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            for warning in info.warnings {
                 context.printer.note(warning)?;
             }
         }
     }
     Ok(0)
+}
+
+/// A line for each thing that is worth knowing.
+fn described(info: &Info) -> String {
+    fn known(value: &Option<impl std::fmt::Display>) -> String {
+        value.as_ref().map_or_else(|| "unknown".to_owned(), ToString::to_string)
+    }
+    format!(
+        "Name:             {}\nVersion:          {}\nContainers:       {}\n Running:         {}\n Paused:          {}\n Stopped:         {}\nImages:           {}\nStorage:          {}\nCgroups:          {} (version {})\nRoot folder:      {}\nKernel:           {}\nSystem:           {} ({})\nProcessors:       {}\nMemory:           {}",
+        known(&info.name),
+        known(&info.server_version),
+        known(&info.containers),
+        known(&info.containers_running),
+        known(&info.containers_paused),
+        known(&info.containers_stopped),
+        known(&info.images),
+        known(&info.driver),
+        known(&info.cgroup_driver),
+        known(&info.cgroup_version),
+        known(&info.docker_root_dir),
+        known(&info.kernel_version),
+        known(&info.operating_system),
+        known(&info.architecture),
+        known(&info.ncpu),
+        crate::units::bytes_size(info.mem_total as f64),
+    )
 }
 
 pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
@@ -59,9 +80,9 @@ pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
     while let Some(event) = events.next().await {
         let event = event?;
         let line = match (&template, args.format.format.is_some()) {
-            (Some(template), _) => template.render(&fields(&event))?,
+            (Some(template), _) => template.render(&fields(&Event::deserialize(event)?))?,
             (None, true) => event.to_string(),
-            (None, false) => plain(&event),
+            (None, false) => plain(&Event::deserialize(event)?),
         };
         context.printer.line(line)?;
     }
@@ -90,39 +111,31 @@ pub(super) async fn verify(context: &Context) -> Outcome {
 }
 
 /// What templates name: the fields of moby's `events.Message`, all of them there whatever the event has.
-fn fields(event: &Value) -> Value {
-    let text = |key: &str| event[key].as_str().unwrap_or_default();
+fn fields(event: &Event) -> Value {
     json!({
-        "Status": text("status"),
-        "ID": text("id"),
-        "From": text("from"),
-        "Type": text("Type"),
-        "Action": text("Action"),
-        "Actor": event["Actor"],
-        "Scope": text("scope"),
-        "Time": event["time"],
-        "TimeNano": event["timeNano"],
+        "Status": event.status,
+        "ID": event.id,
+        "From": event.from,
+        "Type": event.kind,
+        "Action": event.action,
+        "Actor": {"ID": event.actor.id, "Attributes": event.actor.attributes},
+        "Scope": event.scope,
+        "Time": event.time,
+        "TimeNano": event.time_nano,
     })
 }
 
 /// Source: docker's `prettyPrintEvent`.
-fn plain(event: &Value) -> String {
-    let nanos = event["timeNano"].as_i64().unwrap_or(0);
-    let time = chrono::DateTime::from_timestamp_nanos(nanos).with_timezone(&chrono::Local);
-    let actor = &event["Actor"];
-    let attributes: Vec<String> = actor["Attributes"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+fn plain(event: &Event) -> String {
+    let time = chrono::DateTime::from_timestamp_nanos(event.time_nano).with_timezone(&chrono::Local);
+    let attributes: Vec<String> = event.actor.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let attributes = if attributes.is_empty() { String::new() } else { format!(" ({})", attributes.join(", ")) };
     format!(
         "{} {} {} {}{attributes}",
         time.format("%Y-%m-%dT%H:%M:%S%.9f%:z"),
-        event["Type"].as_str().unwrap_or_default(),
-        event["Action"].as_str().unwrap_or_default(),
-        actor["ID"].as_str().unwrap_or_default(),
+        event.kind,
+        event.action,
+        event.actor.id,
     )
 }
 
@@ -144,21 +157,27 @@ pub(super) fn completion(context: &Context, args: &CompletionArgs) -> Outcome {
 mod tests {
     use super::*;
 
+    fn event(value: Value) -> Event {
+        serde_json::from_value(value).unwrap()
+    }
+
     #[test]
     fn events_print_as_dockers() {
-        let event = json!({"Type": "container", "Action": "start", "timeNano": 0,
-            "Actor": {"ID": "abc", "Attributes": {"image": "x", "name": "y"}}});
+        let event = event(json!({"Type": "container", "Action": "start", "timeNano": 0,
+            "Actor": {"ID": "abc", "Attributes": {"image": "x", "name": "y"}}}));
         assert!(plain(&event).ends_with(" container start abc (image=x, name=y)"), "{}", plain(&event));
     }
     #[test]
     fn every_field_of_an_event_has_its_name_in_templates() {
-        let event = json!({"Type": "container", "Action": "start", "status": "start", "id": "abc", "from": "x",
-            "scope": "local", "time": 1, "timeNano": 1_000_000_000, "Actor": {"ID": "abc", "Attributes": {"name": "y"}}});
+        let started = event(
+            json!({"Type": "container", "Action": "start", "status": "start", "id": "abc", "from": "x",
+            "scope": "local", "time": 1, "timeNano": 1_000_000_000, "Actor": {"ID": "abc", "Attributes": {"name": "y"}}}),
+        );
         let text = "{{.Status}} {{.ID}} {{.From}} {{.Type}} {{.Action}} {{.Actor.ID}} {{.Actor.Attributes.name}} {{.Scope}} \
                     {{.Time}} {{.TimeNano}}";
-        let rendered = listing::parse(text).unwrap().render(&fields(&event)).unwrap();
+        let rendered = listing::parse(text).unwrap().render(&fields(&started)).unwrap();
         assert_eq!(rendered, "start abc x container start abc y local 1 1000000000");
-        let event = json!({"Type": "volume", "Action": "create", "Actor": {"ID": "v", "Attributes": {}}});
+        let event = event(json!({"Type": "volume", "Action": "create", "Actor": {"ID": "v", "Attributes": {}}}));
         assert_eq!(listing::parse("[{{.ID}}]").unwrap().render(&fields(&event)).unwrap(), "[]");
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bireme_api::answers::container::Processes;
 use futures::StreamExt;
-use serde_json::Value;
 
 use crate::cli::TopArgs;
 use crate::context::Context;
@@ -66,12 +66,9 @@ async fn processes(context: &Context, name: &str, ps_args: &[String]) -> anyhow:
     if !ps_args.is_empty() {
         call = call.query("ps_args", ps_args.join(" "));
     }
-    let table: Value = call.read().await?;
-    let line = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().map(|cell| cell.as_str().unwrap_or_default().to_owned()).collect()
-    };
-    let mut rows = vec![line(&table["Titles"])];
-    rows.extend(table["Processes"].as_array().into_iter().flatten().map(line));
+    let Processes { titles, processes } = call.read().await?;
+    let mut rows = vec![titles];
+    rows.extend(processes);
     // Docker's columns are wider here than anywhere else.
     context.printer.raw(listing::align_to(&rows, 20).as_bytes())?;
     Ok(())

@@ -200,8 +200,7 @@ async fn attached(
         }
     }
     if let Some(service) = &args.exit_code_from {
-        let observed = observe::containers(context, &project.name).await?;
-        let exit = observed.iter().filter(|container| container.service == *service).find_map(|found| found.exit_code);
+        let exit = observe::exit_code(context, &project.name, service).await?;
         code = exit.map_or(code, crate::attach::exit_code);
     }
     Ok(if stopped_by_user { 130 } else { code })

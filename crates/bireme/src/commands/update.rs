@@ -1,6 +1,7 @@
 //! `bireme update`.
 
 use bireme_api::ClientError;
+use bireme_api::answers::container::Updated;
 use serde_json::{Value, json};
 
 use super::each::chain;
@@ -13,10 +14,10 @@ pub(super) async fn update(context: &Context, args: &UpdateArgs) -> Outcome {
     let body = body(args)?;
     let mut failures = Vec::new();
     for name in app::resolve_all(context, &args.names).await? {
-        let answer = context.client.post(format!("/containers/{name}/update")).json(&body).read::<Value>().await;
+        let answer = context.client.post(format!("/containers/{name}/update")).json(&body).read::<Updated>().await;
         match answer {
             Ok(answer) => {
-                for warning in answer["Warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for warning in answer.warnings {
                     context.printer.note(format!("WARNING: {warning}"))?;
                 }
                 context.printer.line(&name)?;

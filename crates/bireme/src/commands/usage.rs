@@ -1,6 +1,9 @@
 //! `bireme system df`.
 
-use serde_json::Value;
+use bireme_api::answers::container::ContainerSummary;
+use bireme_api::answers::image::ImageSummary;
+use bireme_api::answers::system::{BuildCache, DiskUsage};
+use bireme_api::answers::volume::Volume;
 
 use crate::cli::DfArgs;
 use crate::context::Context;
@@ -21,7 +24,7 @@ const LISTING: Listing<'static> = Listing {
 };
 
 pub(super) async fn df(context: &Context, args: &DfArgs) -> Outcome {
-    let usage: Value = context.client.get("/system/df").read().await?;
+    let usage: DiskUsage = context.client.get("/system/df").read().await?;
     if args.verbose {
         if args.format.format.is_some() {
             return Err(Failure::new("--verbose and --format exclude each other; leave one out").into());
@@ -33,21 +36,25 @@ pub(super) async fn df(context: &Context, args: &DfArgs) -> Outcome {
     Ok(0)
 }
 
-fn list<'a>(usage: &'a Value, key: &str) -> &'a [Value] {
-    usage[key].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 /// Bytes; -1 stands for not known.
-fn bytes(value: &Value) -> f64 {
-    value.as_f64().filter(|bytes| *bytes > 0.0).unwrap_or(0.0)
+fn bytes(value: i64) -> f64 {
+    value.max(0) as f64
 }
 
-fn is_up(container: &Value) -> bool {
-    matches!(container["State"].as_str(), Some("running" | "paused" | "restarting"))
+fn sum<T>(list: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    list.iter().map(of).fold(0.0, |sum, one| sum + one)
+}
+
+fn count<T>(list: &[T], test: impl Fn(&T) -> bool) -> usize {
+    list.iter().filter(|one| test(one)).count()
+}
+
+fn is_up(container: &ContainerSummary) -> bool {
+    matches!(container.state.as_str(), "running" | "paused" | "restarting")
 }
 
 /// Source: docker/cli, `command/formatter/disk_usage.go`.
-fn summary(usage: &Value) -> Vec<Row> {
+fn summary(usage: &DiskUsage) -> Vec<Row> {
     let row = |kind: &str, total: usize, active: usize, size: f64, reclaimable: f64, share: bool| {
         let text = units::human_total(reclaimable);
         Row::default()
@@ -64,39 +71,33 @@ fn summary(usage: &Value) -> Vec<Row> {
                 },
             )
     };
-    let count = |key: &str, test: &dyn Fn(&Value) -> bool| list(usage, key).iter().filter(|one| test(one)).count();
-    let sum = |key: &str, of: &dyn Fn(&Value) -> f64| list(usage, key).iter().map(of).fold(0.0, |sum, one| sum + one);
-    let total = |key: &str| list(usage, key).len();
-
-    let used = |image: &Value| image["Containers"].as_i64().unwrap_or(0) > 0;
-    let layers = bytes(&usage["LayersSize"]);
-    let held = sum("Images", &|image| {
-        if used(image) { bytes(&image["Size"]) - bytes(&image["SharedSize"]) } else { 0.0 }
-    });
-    let written = |container: &Value| bytes(&container["SizeRw"]);
-    let stopped = sum("Containers", &|one| if is_up(one) { 0.0 } else { written(one) });
-    let volume = |volume: &Value| bytes(&volume["UsageData"]["Size"]);
-    let mounted = |volume: &Value| volume["UsageData"]["RefCount"].as_i64().unwrap_or(0) > 0;
-    let idle = sum("Volumes", &|one| if mounted(one) { 0.0 } else { volume(one) });
-    let cached = |cache: &Value| if cache["Shared"] == true { 0.0 } else { bytes(&cache["Size"]) };
-    let unused = sum("BuildCache", &|one| if one["InUse"] == true { 0.0 } else { cached(one) });
+    let DiskUsage { images, containers, volumes, build_cache, .. } = usage;
+    let used = |image: &ImageSummary| image.containers > 0;
+    let layers = bytes(usage.layers_size);
+    let held = sum(images, |image| if used(image) { bytes(image.size) - bytes(image.shared_size) } else { 0.0 });
+    let written = |container: &ContainerSummary| bytes(container.size_rw);
+    let stopped = sum(containers, |one| if is_up(one) { 0.0 } else { written(one) });
+    let volume = |volume: &Volume| bytes(volume.usage_data.size);
+    let mounted = |volume: &Volume| volume.usage_data.ref_count > 0;
+    let idle = sum(volumes, |one| if mounted(one) { 0.0 } else { volume(one) });
+    let cached = |cache: &BuildCache| if cache.shared { 0.0 } else { bytes(cache.size) };
+    let unused = sum(build_cache, |one| if one.in_use { 0.0 } else { cached(one) });
     vec![
-        row("Images", total("Images"), count("Images", &used), layers, (layers - held).max(0.0), true),
-        row("Containers", total("Containers"), count("Containers", &is_up), sum("Containers", &written), stopped, true),
-        row("Local Volumes", total("Volumes"), count("Volumes", &mounted), sum("Volumes", &volume), idle, true),
+        row("Images", images.len(), count(images, used), layers, (layers - held).max(0.0), true),
+        row("Containers", containers.len(), count(containers, is_up), sum(containers, written), stopped, true),
+        row("Local Volumes", volumes.len(), count(volumes, mounted), sum(volumes, volume), idle, true),
         row(
             "Build Cache",
-            total("BuildCache"),
-            count("BuildCache", &|cache| cache["InUse"] == true),
-            sum("BuildCache", &cached),
+            build_cache.len(),
+            count(build_cache, |cache| cache.in_use),
+            sum(build_cache, cached),
             unused,
             false,
         ),
     ]
 }
 
-fn verbose(usage: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+fn verbose(usage: &DiskUsage) -> String {
     let mut out = String::new();
     let mut section = |title: &str, head: &[&str], rows: Vec<Vec<String>>| {
         let mut table = vec![head.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()];
@@ -106,20 +107,19 @@ fn verbose(usage: &Value) -> String {
         }
         out.push_str(&format!("{title}\n\n{}", listing::align(&table)));
     };
-    let images = list(usage, "Images").iter().map(|image| {
-        let name = list(image, "RepoTags").first().and_then(Value::as_str).unwrap_or("<none>:<none>");
+    let images = usage.images.iter().map(|image| {
+        let name = image.repo_tags.first().map_or("<none>:<none>", String::as_str);
         let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
-        let (size, shared) = (bytes(&image["Size"]), bytes(&image["SharedSize"]));
-        let created = image["Created"].as_i64().unwrap_or(0);
+        let (size, shared) = (bytes(image.size), bytes(image.shared_size));
         vec![
             repository.to_owned(),
             tag.to_owned(),
-            units::short_id(&text(&image["Id"])),
-            if created <= 0 { "N/A".to_owned() } else { units::ago(created) },
+            units::short_id(&image.id),
+            if image.created <= 0 { "N/A".to_owned() } else { units::ago(image.created) },
             units::human_size(size),
             units::human_size(shared),
             units::human_total(size - shared),
-            image["Containers"].as_i64().unwrap_or(0).max(0).to_string(),
+            image.containers.max(0).to_string(),
         ]
     });
     section(
@@ -127,18 +127,16 @@ fn verbose(usage: &Value) -> String {
         &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE", "SHARED SIZE", "UNIQUE SIZE", "CONTAINERS"],
         images.collect(),
     );
-    let containers = list(usage, "Containers").iter().map(|container| {
-        let name = list(container, "Names").first().and_then(Value::as_str).unwrap_or_default();
-        let volumes = list(container, "Mounts").iter().filter(|mount| mount["Type"] == "volume").count();
+    let containers = usage.containers.iter().map(|container| {
         vec![
-            units::short_id(&text(&container["Id"])),
-            text(&container["Image"]),
-            format!("\"{}\"", units::ellipsis(&text(&container["Command"]), 20)),
-            volumes.to_string(),
-            units::human_size(bytes(&container["SizeRw"])),
-            units::ago(container["Created"].as_i64().unwrap_or(0)),
-            text(&container["Status"]),
-            name.trim_start_matches('/').to_owned(),
+            units::short_id(&container.id),
+            container.image.clone(),
+            format!("\"{}\"", units::ellipsis(&container.command, 20)),
+            count(&container.mounts, |mount| mount.kind == "volume").to_string(),
+            units::human_size(bytes(container.size_rw)),
+            units::ago(container.created),
+            container.status.clone(),
+            container.bare_names().next().unwrap_or_default().to_owned(),
         ]
     });
     section(
@@ -146,21 +144,19 @@ fn verbose(usage: &Value) -> String {
         &["CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES"],
         containers.collect(),
     );
-    let volumes = list(usage, "Volumes").iter().map(|volume| {
-        let data = &volume["UsageData"];
-        let links = data["RefCount"].as_i64().unwrap_or(0).max(0).to_string();
-        vec![text(&volume["Name"]), links, units::human_size(bytes(&data["Size"]))]
+    let volumes = usage.volumes.iter().map(|volume| {
+        let data = &volume.usage_data;
+        vec![volume.name.clone(), data.ref_count.max(0).to_string(), units::human_size(bytes(data.size))]
     });
     section("Local Volumes space usage:", &["VOLUME NAME", "LINKS", "SIZE"], volumes.collect());
-    let caches: f64 =
-        list(usage, "BuildCache").iter().map(|cache| bytes(&cache["Size"])).fold(0.0, |sum, one| sum + one);
-    let rows = list(usage, "BuildCache").iter().map(|cache| {
+    let caches = sum(&usage.build_cache, |cache| bytes(cache.size));
+    let rows = usage.build_cache.iter().map(|cache| {
         vec![
-            units::short_id(&text(&cache["ID"])),
-            text(&cache["Type"]),
-            units::human_size(bytes(&cache["Size"])),
-            cache["UsageCount"].as_i64().unwrap_or(0).to_string(),
-            cache["Shared"].as_bool().unwrap_or(false).to_string(),
+            units::short_id(&cache.id),
+            cache.kind.clone(),
+            units::human_size(bytes(cache.size)),
+            cache.usage_count.to_string(),
+            cache.shared.to_string(),
         ]
     });
     section(
@@ -185,6 +181,7 @@ mod tests {
             "Volumes": [{"UsageData": {"Size": 7, "RefCount": 1}}, {"UsageData": {"Size": -1, "RefCount": 0}}],
             "BuildCache": null,
         });
+        let usage: DiskUsage = serde_json::from_value(usage).unwrap();
         let text = LISTING.render(&summary(&usage), None, false).unwrap().unwrap();
         let expected = [
             "TYPE            TOTAL     ACTIVE    SIZE      RECLAIMABLE",

@@ -1,5 +1,7 @@
 //! `bireme version`.
 
+use bireme_api::answers::system::Version;
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::cli::VersionArgs;
@@ -24,24 +26,27 @@ pub(super) async fn version(context: &Context, args: &VersionArgs) -> Outcome {
         Some("json") => context.printer.line(value.to_string())?,
         Some(format) => context.printer.line(listing::parse(format)?.render(&value)?)?,
         None => {
-            let field = |value: &Value, key: &str| value[key].as_str().unwrap_or("unknown").to_owned();
+            let text = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+            let of = |value: &Value| Version::deserialize(value).unwrap_or_default();
+            let client = of(&client);
             context.printer.line(format!(
                 "Client:\n Version:    {}\n OS/Arch:    {}/{}\n Host:       {}",
-                field(&client, "Version"),
-                field(&client, "Os"),
-                field(&client, "Arch"),
+                text(&client.version),
+                text(&client.os),
+                text(&client.arch),
                 context.client.host(),
             ))?;
             if let Ok(server) = &server {
-                let name = server["Platform"]["Name"].as_str().filter(|name| !name.is_empty()).unwrap_or("Engine");
+                let server = of(server);
+                let name = Some(server.platform.name.as_str()).filter(|name| !name.is_empty()).unwrap_or("Engine");
                 context.printer.line(format!(
                     "\nServer: {name}\n Version:    {}\n API:        {} (minimum {})\n OS/Arch:    {}/{}\n Kernel:     {}",
-                    field(server, "Version"),
-                    field(server, "ApiVersion"),
-                    field(server, "MinAPIVersion"),
-                    field(server, "Os"),
-                    field(server, "Arch"),
-                    field(server, "KernelVersion"),
+                    text(&server.version),
+                    text(&server.api_version),
+                    text(&server.min_api_version),
+                    text(&server.os),
+                    text(&server.arch),
+                    text(&server.kernel_version),
                 ))?;
                 if let Some(capabilities) = capabilities {
                     context.printer.line(format!(" Runs:       {}", capabilities.kinds.join(", ")))?;

@@ -1,7 +1,7 @@
 //! `bireme volume`.
 
+use bireme_api::answers::volume::{Volume, Volumes};
 use bireme_api::models::VolumeCreateRequest;
-use serde_json::Value;
 
 use super::each::each;
 use crate::cli::{VolumeCommand, VolumeCreateArgs, VolumeLsArgs};
@@ -49,27 +49,25 @@ async fn create(context: &Context, args: &VolumeCreateArgs) -> Outcome {
         labels: Some(request::pairs("--label", &args.label)?),
         ..VolumeCreateRequest::default()
     };
-    let created: Value = context.client.post("/volumes/create").json(&request).read().await?;
-    context.printer.line(created["Name"].as_str().unwrap_or_default())?;
+    let created: Volume = context.client.post("/volumes/create").json(&request).read().await?;
+    context.printer.line(created.name)?;
     Ok(0)
 }
 
 async fn ls(context: &Context, args: &VolumeLsArgs) -> Outcome {
     let call = context.client.get("/volumes").query_some("filters", listing::filters(&args.filter.filter)?);
-    let answer: Value = call.read().await?;
-    let mut volumes: Vec<&Value> = answer["Volumes"].as_array().into_iter().flatten().collect();
-    volumes.sort_by(|left, right| left["Name"].as_str().cmp(&right["Name"].as_str()));
+    let Volumes { mut volumes } = call.read().await?;
+    volumes.sort_by(|left, right| left.name.cmp(&right.name));
     let rows: Vec<Row> = volumes
-        .iter()
+        .into_iter()
         .map(|volume| {
-            let text = |key: &str| volume[key].as_str().unwrap_or_default().to_owned();
             Row::default()
-                .with("Driver", text("Driver"))
-                .with("Name", text("Name"))
-                .with("Scope", text("Scope"))
-                .with("Mountpoint", text("Mountpoint"))
-                .with("CreatedAt", text("CreatedAt"))
-                .with_labels(&volume["Labels"])
+                .with("Driver", volume.driver)
+                .with("Name", volume.name)
+                .with("Scope", volume.scope)
+                .with("Mountpoint", volume.mountpoint)
+                .with("CreatedAt", volume.created_at)
+                .with_labels(&volume.labels)
         })
         .collect();
     LISTING.print(&context.printer, &rows, args.format.format.as_deref(), args.quiet)?;

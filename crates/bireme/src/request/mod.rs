@@ -19,8 +19,11 @@ pub use ports::publish;
 /// What is sent to create a workload.
 #[derive(Clone, Debug)]
 pub struct CreateRequest {
+    /// The name it is to have; without one, the engine invents it.
     pub name: Option<String>,
+    /// `OS/ARCHITECTURE` of the image; without one, the machine's.
     pub platform: Option<String>,
+    /// The body of the request.
     pub body: ContainerCreateBody,
 }
 

@@ -29,16 +29,23 @@ pub struct History {
 /// What one workload did in the window.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
+    /// 64 hexadecimal digits.
     pub id: String,
+    /// Its service's; its own outside an app.
     pub name: String,
+    /// The Compose project; empty outside one.
     pub app: String,
+    /// `container` or `component`.
     pub kind: String,
+    /// Docker's word, as [`Workload::state`].
     pub state: String,
+    /// As it was named at create.
     pub image: String,
     /// Processor use in percent of one processor, over the rate window. A component's is its app's host process.
     pub cpu: f64,
     /// Bytes: of a container, in use; of a component, the largest any instance had.
     pub memory: u64,
+    /// How often its policy restarted it.
     pub restarts: u64,
     /// Only of workloads with invocations.
     pub calls: Option<Calls>,
@@ -49,14 +56,21 @@ pub struct Row {
 /// What the instances of one component did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Calls {
+    /// `http`, `redis` or `command`.
     pub trigger: String,
+    /// Instances since the start of the workload.
     pub started: u64,
+    /// Instances that run now.
     pub alive: u64,
+    /// Requests or messages that wait for an instance now.
     pub queued: u64,
+    /// Invocations that failed, took too long or were turned away, since the start of the workload.
     pub failed: u64,
+    /// Invocations that ended, over the rate window.
     pub per_second: f64,
     /// Microseconds; `None` when nothing was invoked in the window.
     pub p50: Option<u64>,
+    /// Likewise.
     pub p99: Option<u64>,
 }
 

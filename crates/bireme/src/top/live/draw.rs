@@ -1,176 +1,17 @@
-//! The live view: ratatui over the rows.
+//! The screen of the live view: a head, the graph of requests, the table and a line of keys.
 
-use std::time::{Duration, Instant};
-
-use anyhow::Context as _;
-use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use futures::StreamExt;
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Sparkline, Table, TableState};
-use serde_json::Value;
+use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Sparkline, Table};
 
-use super::{History, Row, count, latency, memory, rate};
-use crate::context::Context;
-use crate::error::{Failure, Outcome};
-
-/// What the table is sorted by; `s` goes through them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Sort {
-    #[default]
-    App,
-    Rate,
-    P99,
-    Cpu,
-    Memory,
-    Failed,
-}
-
-impl Sort {
-    const ALL: [(Sort, &'static str); 6] = [
-        (Sort::App, "app"),
-        (Sort::Rate, "req/s"),
-        (Sort::P99, "p99"),
-        (Sort::Cpu, "cpu"),
-        (Sort::Memory, "memory"),
-        (Sort::Failed, "failed"),
-    ];
-
-    fn at(self) -> usize {
-        Self::ALL.iter().position(|(sort, _)| *sort == self).unwrap_or(0)
-    }
-
-    fn name(self) -> &'static str {
-        Self::ALL[self.at()].1
-    }
-
-    fn next(self) -> Self {
-        Self::ALL[(self.at() + 1) % Self::ALL.len()].0
-    }
-}
-
-/// What the user sees and has chosen.
-struct View {
-    history: History,
-    sort: Sort,
-    filter: String,
-    typing: bool,
-    table: TableState,
-    host: String,
-    color: bool,
-    frozen: bool,
-}
-
-/// Shows the live view until the user leaves it or the engine goes away.
-pub async fn run(context: &Context, filters: Option<&Value>, interval: Duration) -> Outcome {
-    let mut samples = context.client.watch_workloads(filters, interval).await.map_err(crate::commands::only_here)?;
-    let mut keys = EventStream::new();
-    let mut view = View {
-        history: History::default(),
-        sort: Sort::default(),
-        filter: String::new(),
-        typing: false,
-        table: TableState::default(),
-        host: context.client.host().to_string(),
-        color: context.printer.color,
-        frozen: false,
-    };
-    let mut terminal = ratatui::try_init().context("cannot take over the terminal")?;
-    let ended: Outcome = loop {
-        if let Err(error) = terminal.draw(|frame| view.draw(frame)) {
-            break Err(error.into());
-        }
-        tokio::select! {
-            sample = samples.next() => match sample {
-                Some(Ok(sample)) => {
-                    if !view.frozen {
-                        view.history.push(Instant::now(), sample);
-                    }
-                }
-                Some(Err(error)) => break Err(error.into()),
-                None => break Err(Failure::new("the engine went away").into()),
-            },
-            event = keys.next() => match event {
-                Some(Ok(Event::Key(key))) if key.kind == KeyEventKind::Press => {
-                    if view.press(key) {
-                        break Ok(0);
-                    }
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => break Err(error.into()),
-                None => break Ok(0),
-            },
-        }
-    };
-    ratatui::restore();
-    ended
-}
+use super::{Sort, View};
+use crate::top::{Calls, Row, count, latency, memory, rate};
 
 impl View {
-    /// Takes a key; true when it is time to leave.
-    fn press(&mut self, key: KeyEvent) -> bool {
-        if key.modifiers.contains(KeyModifiers::CONTROL) && key.code == KeyCode::Char('c') {
-            return true;
-        }
-        if self.typing {
-            match key.code {
-                KeyCode::Enter => self.typing = false,
-                KeyCode::Esc => {
-                    self.typing = false;
-                    self.filter.clear();
-                }
-                KeyCode::Backspace => {
-                    self.filter.pop();
-                }
-                KeyCode::Char(letter) => self.filter.push(letter),
-                _ => {}
-            }
-            return false;
-        }
-        match key.code {
-            KeyCode::Char('q') => return true,
-            KeyCode::Esc if self.filter.is_empty() => return true,
-            KeyCode::Esc => self.filter.clear(),
-            KeyCode::Char('s') => self.sort = self.sort.next(),
-            KeyCode::Char('f' | '/') => self.typing = true,
-            KeyCode::Char(' ' | 'p') => self.frozen = !self.frozen,
-            KeyCode::Down | KeyCode::Char('j') => self.table.select_next(),
-            KeyCode::Up | KeyCode::Char('k') => self.table.select_previous(),
-            KeyCode::PageDown => self.table.scroll_down_by(10),
-            KeyCode::PageUp => self.table.scroll_up_by(10),
-            KeyCode::Home | KeyCode::Char('g') => self.table.select_first(),
-            KeyCode::End | KeyCode::Char('G') => self.table.select_last(),
-            _ => {}
-        }
-        false
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = self.history.rows();
-        let wanted = self.filter.to_lowercase();
-        rows.retain(|row| {
-            wanted.is_empty()
-                || [&row.name, &row.app, &row.kind, &row.image, &row.state]
-                    .iter()
-                    .any(|text| text.to_lowercase().contains(&wanted))
-        });
-        let calls = |row: &Row, get: fn(&super::Calls) -> f64| row.calls.as_ref().map_or(-1.0, get);
-        let key = |row: &Row| match self.sort {
-            Sort::App => 0.0,
-            Sort::Rate => calls(row, |calls| calls.per_second),
-            Sort::P99 => calls(row, |calls| calls.p99.unwrap_or(0) as f64),
-            Sort::Cpu => row.cpu,
-            Sort::Memory => row.memory as f64,
-            Sort::Failed => calls(row, |calls| calls.failed as f64),
-        };
-        // Stable: equals stay in the order of apps.
-        rows.sort_by(|left, right| key(right).total_cmp(&key(left)));
-        rows
-    }
-
-    fn draw(&mut self, frame: &mut Frame<'_>) {
+    /// Draws everything, for the size that the terminal has now.
+    pub(super) fn draw(&mut self, frame: &mut Frame<'_>) {
         let rows = self.rows();
         let graph = if frame.area().height >= 18 { 4 } else { 0 };
         let [head, spark, body, foot] = Layout::vertical([
@@ -321,8 +162,7 @@ impl View {
     }
 
     fn totals(&self, rows: &[Row], columns: &Columns) -> TableRow<'static> {
-        let sum =
-            |get: fn(&super::Calls) -> u64| rows.iter().filter_map(|row| row.calls.as_ref()).map(get).sum::<u64>();
+        let sum = |get: fn(&Calls) -> u64| rows.iter().filter_map(|row| row.calls.as_ref()).map(get).sum::<u64>();
         let per_second: f64 = rows.iter().filter_map(|row| row.calls.as_ref()).map(|calls| calls.per_second).sum();
         let mut texts = vec![
             count(sum(|calls| calls.started)),
@@ -443,98 +283,5 @@ impl Columns {
             widths.push(Constraint::Length(self.image));
         }
         widths
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bireme_api::v1::{Invocations, Workload};
-    use ratatui::Terminal;
-    use ratatui::backend::TestBackend;
-
-    fn view() -> View {
-        let mut history = History::default();
-        let begin = Instant::now();
-        for step in 0..4u64 {
-            let component = |name: &str, factor: u64| Workload {
-                id: name.into(),
-                name: format!("whiskers-{name}-1"),
-                kind: "component".into(),
-                app: Some("whiskers".into()),
-                service: Some(name.into()),
-                state: "running".into(),
-                image: "local/x".into(),
-                invocations: Some(Invocations {
-                    trigger: "http".into(),
-                    started: step * factor,
-                    succeeded: step * factor,
-                    alive: 2,
-                    latency: vec![(100, step * factor / 2), (1000, step * factor)],
-                    ..Invocations::default()
-                }),
-                memory_usage: 3 << 20,
-                ..Workload::default()
-            };
-            let redis = Workload {
-                id: "redis".into(),
-                name: "whiskers-redis-1".into(),
-                kind: "container".into(),
-                app: Some("whiskers".into()),
-                service: Some("redis".into()),
-                state: "running".into(),
-                cpu_total: step * 50_000_000,
-                memory_usage: 12 << 20,
-                ..Workload::default()
-            };
-            let old = Workload {
-                id: "old".into(),
-                name: "old".into(),
-                kind: "container".into(),
-                state: "exited".into(),
-                ..Workload::default()
-            };
-            history.push(
-                begin + Duration::from_secs(step),
-                vec![redis, component("tally", 1200), component("table", 7), old],
-            );
-        }
-        View {
-            history,
-            sort: Sort::App,
-            filter: String::new(),
-            typing: false,
-            table: TableState::default(),
-            host: "unix:///run/bireme/bireme.sock".into(),
-            color: false,
-            frozen: false,
-        }
-    }
-
-    fn screen(view: &mut View, width: u16, height: u16) -> String {
-        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| view.draw(frame)).unwrap();
-        let text = terminal.backend().to_string();
-        text.lines().map(|line| line.trim_matches('"').trim_end()).collect::<Vec<_>>().join("\n")
-    }
-
-    #[test]
-    fn the_screen_is_readable_at_eighty_columns_and_wider() {
-        insta::assert_snapshot!("top_80x24", screen(&mut view(), 80, 24));
-        insta::assert_snapshot!("top_120x20", screen(&mut view(), 120, 20));
-    }
-
-    #[test]
-    fn keys_sort_and_filter() {
-        let mut view = view();
-        assert!(!view.press(KeyEvent::from(KeyCode::Char('s'))));
-        assert_eq!(view.rows()[0].name, "tally");
-        view.press(KeyEvent::from(KeyCode::Char('f')));
-        for letter in "red".chars() {
-            view.press(KeyEvent::from(KeyCode::Char(letter)));
-        }
-        view.press(KeyEvent::from(KeyCode::Enter));
-        assert_eq!(view.rows().iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["redis"]);
-        assert!(view.press(KeyEvent::from(KeyCode::Char('q'))));
     }
 }
