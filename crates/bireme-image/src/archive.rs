@@ -13,19 +13,18 @@ use tempfile::TempPath;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, GcGuard, check_names, settled};
+use crate::admit::{Candidate, check_names};
 use crate::blob::Ingest;
-use crate::db::{Layer, Record};
+use crate::blocking::blocking;
 use crate::digest::{Digest, ImageId, Summed};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{OnProgress, Progress};
-use crate::model::{
-    ConfigFile, Counts, DOCUMENT_LIMIT, Descriptor, Document, LayerForm, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER,
-    OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_MANIFEST,
-};
+use crate::guard::GcGuard;
+use crate::model::{DOCUMENT_LIMIT, Descriptor, Document, LayerForm, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::platform::Platform;
+use crate::record::{MAX_LAYERS, Record, make_record, too_many_layers};
 use crate::reference::Reference;
-use crate::store::{ImageStore, Inner, blocking};
+use crate::store::{ImageStore, Inner};
 use crate::tar_bounds::Bounded;
 use crate::unpack::{is_cut_off, open_sent, parts, sniff};
 use crate::wanted::{Wanted, while_wanted};
@@ -477,7 +476,7 @@ impl Walk<'_> {
         let mut layers = Vec::new();
         for path in entry.layers.iter().flatten() {
             let (digest, part) = part(path, "layer")?;
-            let media_type = media_type(part.form);
+            let media_type = part.form.media_type();
             layers.push(Descriptor { media_type: media_type.to_owned(), digest: digest.clone(), size: part.size });
         }
         let config = self.document(config_part, "the configuration")?;
@@ -490,80 +489,6 @@ impl Walk<'_> {
         self.read += manifest_bytes.len() as u64;
         Ok(Candidate { record: make_record(manifest_bytes, &manifest, config, None)?, names })
     }
-}
-
-/// The media type of a layer of an image whose wrapping is known.
-pub(crate) fn media_type(form: LayerForm) -> &'static str {
-    match form {
-        LayerForm::Tar => OCI_LAYER,
-        LayerForm::Gzip => OCI_LAYER_GZIP,
-        LayerForm::Zstd => OCI_LAYER_ZSTD,
-        LayerForm::Wasm => "application/wasm",
-    }
-}
-
-/// Layers of one image. Source: the kernel's overlayfs takes 500.
-const MAX_LAYERS: usize = 500;
-
-fn too_many_layers(listed: usize) -> String {
-    format!("it lists {listed} layers, and no image may have more than {MAX_LAYERS}")
-}
-
-/// An image as it will be recorded, from its documents; checks that they fit each other.
-pub(crate) fn make_record(
-    manifest_bytes: Vec<u8>,
-    manifest: &Manifest,
-    config: Vec<u8>,
-    listed: Option<&Platform>,
-) -> Result<Record, ImageError> {
-    let digest = &manifest.config.digest;
-    if Digest::of(&config) != *digest {
-        return Err(ImageError::DigestMismatch {
-            what: format!("configuration {digest}"),
-            expected: digest.clone(),
-            actual: Digest::of(&config),
-        });
-    }
-    let artifact = manifest.is_wasm_artifact();
-    let file = if artifact {
-        ConfigFile::of_artifact(&config)
-    } else {
-        let malformed = |reason: String| ImageError::malformed(format!("configuration {digest}"), reason);
-        let counts = Counts::of(&config).map_err(|error| malformed(error.to_string()))?;
-        counts.check().map_err(malformed)?;
-        ConfigFile::parse(&config, digest.as_str())?
-    };
-    let (id, diff_ids) = if artifact {
-        // Configurations of artifacts are often all the same, `{}`; the one layer is what it is.
-        (ImageId(Digest::of(&manifest_bytes)), manifest.layers.iter().map(|layer| layer.digest.clone()).collect())
-    } else {
-        (ImageId(digest.clone()), file.rootfs.diff_ids.clone())
-    };
-    if diff_ids.len() != manifest.layers.len() {
-        return Err(ImageError::malformed(
-            format!("configuration {digest}"),
-            format!("it lists {} layers where the manifest has {}", diff_ids.len(), manifest.layers.len()),
-        ));
-    }
-    if diff_ids.len() > MAX_LAYERS {
-        return Err(ImageError::malformed(format!("configuration {digest}"), too_many_layers(diff_ids.len())));
-    }
-    let layers = diff_ids.into_iter().zip(&manifest.layers);
-    let platform = settled(file.platform(), listed, artifact);
-    if !platform.is_plain() {
-        let reason = format!("its platform {:?} is none: write os/architecture[/variant]", platform.to_string());
-        return Err(ImageError::malformed(format!("configuration {digest}"), reason));
-    }
-    Ok(Record {
-        id,
-        platform,
-        artifact_type: artifact
-            .then(|| manifest.artifact_type.clone().unwrap_or_else(|| manifest.config.media_type.clone())),
-        config_media_type: manifest.config.media_type.clone(),
-        layers: layers.map(|(diff_id, blob)| Layer { diff_id, blob: blob.clone() }).collect(),
-        manifest: manifest_bytes,
-        config,
-    })
 }
 
 /// A path of the archive without leading slash or dots.

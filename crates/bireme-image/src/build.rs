@@ -17,6 +17,7 @@ mod onbuild;
 mod patterns;
 mod remote;
 pub mod run;
+mod run_step;
 pub(crate) mod stage;
 mod substitution;
 mod words;
@@ -32,17 +33,19 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, GcGuard};
-use crate::db::{Layer, Record};
+use crate::admit::Candidate;
+use crate::auth::RegistryAuth;
+use crate::blocking::blocking;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{BuildEvent, OnBuildEvent};
+use crate::guard::GcGuard;
 use crate::made::NewLayer;
 use crate::model::ConfigFile;
 use crate::platform::Platform;
-use crate::pull::RegistryAuth;
+use crate::record::{Layer, Record};
 use crate::reference::Reference;
-use crate::store::{ImageStore, blocking};
+use crate::store::ImageStore;
 use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
 use crate::wanted::while_wanted;
@@ -568,7 +571,7 @@ impl Build<'_> {
         let layer = match self.cache.made(&self.store.inner, stage, &key, &created_by, &mut self.claim)? {
             Some(Some(layer)) => {
                 self.say(cache::USING);
-                self.store.inner.unpacked(&layer).await?;
+                crate::layers::unpacked(&self.store.inner, &layer).await?;
                 layer
             }
             _ => {
@@ -621,7 +624,7 @@ impl Build<'_> {
     async fn download(&self, source: &str, to: &Path) -> Result<(), ImageError> {
         let limit = self.store.inner.settings.limits.layer_bytes;
         self.say("Downloading\n");
-        let mut from = crate::commit::fetch(source).await?.take(limit + 1);
+        let mut from = crate::fetch::fetch(source).await?.take(limit + 1);
         let mut file = tokio::fs::File::from_std(
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).during("create", to)?,
         );
@@ -712,7 +715,7 @@ impl Build<'_> {
         let (folders, working_dir) = (self.folders(&stage.layers), config.working_dir.clone());
         let name = program.clone();
         let found = blocking("look at the program of an image", move || {
-            Ok(crate::layers::is_wasm(&folders, &working_dir, &name))
+            Ok(crate::component::is_wasm(&folders, &working_dir, &name))
         })
         .await?;
         if found {

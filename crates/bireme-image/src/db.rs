@@ -9,13 +9,13 @@ use chrono::{DateTime, Utc};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
-use crate::build::run::CachedLayer;
+use crate::boot::boot;
 use crate::database::{self, Ballast, Found, Trouble};
 use crate::digest::{Digest, ImageId};
-use crate::durable::boot;
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Descriptor, LayerForm, OCI_LAYER};
+use crate::model::{CachedLayer, Descriptor, LayerForm, OCI_LAYER};
 use crate::platform::Platform;
+use crate::record::{Layer, Record};
 use crate::reference::Reference;
 
 /// What each version of the tables adds to the one before; the number of the last is that of the whole.
@@ -72,41 +72,6 @@ CREATE TABLE generation (number INTEGER NOT NULL) STRICT;
 INSERT INTO generation VALUES (0);
 ",
 ];
-
-/// An image as it is recorded.
-#[derive(Clone, Debug)]
-pub(crate) struct Record {
-    pub(crate) id: ImageId,
-    pub(crate) manifest: Vec<u8>,
-    pub(crate) config: Vec<u8>,
-    pub(crate) config_media_type: String,
-    pub(crate) artifact_type: Option<String>,
-    pub(crate) platform: Platform,
-    pub(crate) layers: Vec<Layer>,
-}
-
-impl Record {
-    pub(crate) fn config_file(&self) -> Result<ConfigFile, ImageError> {
-        let parsed = ConfigFile::parse(&self.config, self.id.as_str());
-        // The configuration of an artifact may be anything; where it is an image's, it is read as one.
-        if self.artifact_type.is_some() { Ok(parsed.unwrap_or_default()) } else { parsed }
-    }
-}
-
-/// A layer of an image: the blob as it was fetched, and the digest of what it unpacks to.
-#[derive(Clone, Debug)]
-pub(crate) struct Layer {
-    pub(crate) diff_id: Digest,
-    pub(crate) blob: Descriptor,
-}
-
-impl Layer {
-    /// A layer that is stored as it is, so that it unpacks to what its blob's name says.
-    pub(crate) fn plain(digest: Digest, size: u64) -> Self {
-        let blob = Descriptor { media_type: OCI_LAYER.to_owned(), digest: digest.clone(), size };
-        Self { diff_id: digest, blob }
-    }
-}
 
 /// What nothing refers to any more after a removal; its files are to be deleted.
 #[derive(Debug, Default)]

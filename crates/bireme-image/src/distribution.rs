@@ -3,12 +3,13 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::auth::RegistryAuth;
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::model::First;
-use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::registry::Remote;
-use crate::{Digest, ImageStore};
+use crate::store::ImageStore;
 
 /// A manifest or index as a registry has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -65,6 +65,16 @@ impl LayerForm {
             Self::Wasm => "wasm",
         }
     }
+
+    /// The media type of a layer of an image that is wrapped so.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::Tar => OCI_LAYER,
+            Self::Gzip => OCI_LAYER_GZIP,
+            Self::Zstd => OCI_LAYER_ZSTD,
+            Self::Wasm => "application/wasm",
+        }
+    }
 }
 
 impl Descriptor {
@@ -581,6 +591,18 @@ pub struct ImageSummary {
     pub platform: Platform,
     pub labels: BTreeMap<String, String>,
     pub kind: WorkloadKind,
+}
+
+/// What the cache of builds holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedLayer {
+    pub id: Digest,
+    /// Bytes, unpacked.
+    pub size: u64,
+    /// An image has it too, so that clearing the cache frees nothing of it.
+    pub shared: bool,
+    /// Milliseconds since the Unix epoch.
+    pub last_used: i64,
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::error::{ImageError, chain};
 use crate::model::{ACCEPT, DOCKER_LIST, DOCUMENT_LIMIT, OCI_INDEX};
 use crate::reference::Reference;
-use crate::store::RegistrySettings;
+use crate::settings::RegistrySettings;
 
 /// How often one request is made before it counts as failed.
 pub(crate) const ATTEMPTS: u32 = 5;

@@ -28,7 +28,7 @@ use crate::content::{self, Failed, Sparse};
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
-use crate::store::Limits;
+use crate::settings::Limits;
 use crate::tar_bounds::Bounded;
 use crate::wanted::Wanted;
 

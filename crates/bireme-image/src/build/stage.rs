@@ -8,11 +8,10 @@ use bireme_core::spec::Signal;
 use super::dockerfile::{self, Instruction};
 use super::onbuild;
 use super::words::{expand, split};
-use crate::archive::make_record;
-use crate::db::{Layer, Record};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{ConfigFile, DOCUMENT_LIMIT, Descriptor, Empty, Healthcheck, History, Manifest, OCI_CONFIG};
+use crate::record::{Layer, Record, make_record};
 use bireme_core::WorkloadKind;
 
 /// Where programs are looked for in images that do not say. Source: moby, `pkg/system`, `DefaultPathEnv`.
