@@ -11,7 +11,7 @@ use crate::model::{CachedLayer, ConfigFile};
 use crate::record::Layer;
 use crate::store::{ImageStore, Inner};
 
-use super::BuildRequest;
+use super::request::BuildRequest;
 use super::stage::Stage;
 
 /// What Docker says of a step that was not carried out again.

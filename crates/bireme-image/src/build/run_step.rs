@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use chrono::{SubsecRound as _, Utc};
 
+use super::cache;
 use super::dockerfile::Instruction;
+use super::request::KeepContainers;
 use super::run::RunStep;
 use super::stage::{PREDEFINED, Stage, given};
-use super::{Build, KeepContainers, cache};
+use super::state::Build;
 use crate::admit::Candidate;
 use crate::digest::Digest;
 use crate::error::ImageError;
