@@ -25,6 +25,7 @@ pub struct Commit {
     pub parent: Option<ImageId>,
     /// `None` is the parent's, else Linux on this machine.
     pub platform: Option<Platform>,
+    /// Writes the files of the image, or what of them is other than in `parent`. A layer without entries is left out.
     pub layer: Changes,
     /// What the image shall start with; `changes` come on top.
     pub config: ImageConfig,
@@ -32,10 +33,13 @@ pub struct Commit {
     pub defaults: ImageConfig,
     /// Instructions as in a Dockerfile: those that change the configuration alone.
     pub changes: Vec<String>,
+    /// Who made it, in free text; Docker's form is `NAME <ADDRESS>`.
     pub author: Option<String>,
+    /// What `docker history` shows beside the new layer.
     pub comment: Option<String>,
     /// What the history says of the new layer.
     pub created_by: Option<String>,
+    /// A name to give to the image; `None` leaves it dangling.
     pub name: Option<Reference>,
 }
 

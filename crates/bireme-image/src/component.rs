@@ -22,6 +22,8 @@ impl ImageStore {
     ///
     /// # Errors
     /// `NotFound`; `NoComponent` if it is not there or not a regular file; what unpacking refuses.
+    /// # Cancel safety
+    /// Dropping the future ends the copying and deletes what was copied; of unpackings as in [`Self::layers`].
     pub async fn component(&self, image: &ImageId, entrypoint: &str) -> Result<(PathBuf, String), ImageError> {
         let record = self.inner.record(image)?;
         self.inner.touch(image);

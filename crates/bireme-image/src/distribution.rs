@@ -14,7 +14,9 @@ use crate::store::ImageStore;
 /// A manifest or index as a registry has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
+    /// Of the manifest or index: what it says of itself, else its kind in the OCI specification.
     pub media_type: String,
+    /// Of the manifest or index.
     pub digest: Digest,
     /// Bytes of the manifest itself.
     pub size: u64,

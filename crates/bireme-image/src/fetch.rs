@@ -10,7 +10,9 @@ use crate::registry::{CONNECT, SILENCE};
 /// Opens what stands at an address, `http://` where it names no scheme.
 ///
 /// # Errors
-/// `Fetch`.
+/// `Fetch`. What goes wrong later is an error of the reader.
+/// # Cancel safety
+/// Dropping the future, or the reader, ends the request.
 pub async fn fetch(source: &str) -> Result<impl AsyncRead + Send + Unpin + 'static, ImageError> {
     let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
     let failed = |error: reqwest::Error| ImageError::Fetch { url: source.to_owned(), reason: chain(&error) };

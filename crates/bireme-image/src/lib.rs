@@ -4,6 +4,8 @@
 //! Linux image and the component of a Wasm one. What it keeps lies under one folder (see [`store`]); what it reads was
 //! written by strangers and is checked before it is kept: digests, sizes, media types, paths, and how much it unpacks to.
 
+#![warn(missing_docs)]
+
 mod admit;
 pub mod archive;
 mod auth;

@@ -17,7 +17,9 @@ impl ImageStore {
     /// Only one engine may have a `root` open at a time.
     ///
     /// # Errors
-    /// `Store`, `Database` or `Schema`.
+    /// `Store`, `NoSpace`, `Database`, `Open` or `Schema`.
+    /// # Cancel safety
+    /// Dropping the future does not end the work: the folder counts as open until that is done.
     pub async fn open(root: &Path, settings: RegistrySettings) -> Result<Self, ImageError> {
         // There is one TLS stack in this program, and its provider is chosen here; a second choice is the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();

@@ -32,6 +32,7 @@ const REPORT_EVERY: u64 = 512 << 10;
 /// What a pull brought.
 #[derive(Clone, Debug)]
 pub struct Pulled {
+    /// The image of the platform that was asked for.
     pub id: ImageId,
     /// What the name stands for at the registry: the digest of the index or manifest.
     pub digest: Digest,

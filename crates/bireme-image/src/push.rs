@@ -32,6 +32,7 @@ const AT_ONCE: usize = 5;
 /// A tag as its registry has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
+    /// Without the repository: `latest`.
     pub tag: String,
     /// Of the manifest or index.
     pub digest: Digest,

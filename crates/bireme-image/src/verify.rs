@@ -42,9 +42,11 @@ impl fmt::Display for Damaged {
 /// How much was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
+    /// Configurations, layers and components.
     pub checked: u64,
     /// Bytes.
     pub size: u64,
+    /// How many things were told as damaged.
     pub damaged: u64,
 }
 

@@ -28,6 +28,7 @@ use write::write_archive;
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
+    /// The image, of one platform.
     pub id: ImageId,
     /// Familiar names it was given; empty if the archive names none.
     pub references: Vec<String>,
@@ -109,7 +110,11 @@ impl ImageStore {
     /// artifacts stand only in the layout: Docker's form has no place for them.
     ///
     /// # Errors
-    /// `NotFound`, `Ambiguous`; `Output` if `out` fails.
+    /// `NotFound`, `Ambiguous`; `Output` if `out` fails; `DigestMismatch` and `SizeMismatch` for a layer that is damaged.
+    /// # Cancel safety
+    /// Dropping the future does not end the writing: it ends with `out`, or when `out` fails.
+    ///
+    /// Source: Docker Engine API, `ImageGetAll`; OCI image specification, `image-layout.md`.
     pub async fn save(
         &self,
         names: &[String],

@@ -117,7 +117,9 @@ impl ImageStore {
     /// whose layer it chooses. Answers what was cleared away; layers that images have stay, as theirs.
     ///
     /// # Errors
-    /// `Database`.
+    /// `Database`; what was forgotten by then stays so.
+    /// # Cancel safety
+    /// It waits for nothing, and is done with the first poll; files are deleted afterwards.
     pub async fn clear_build_cache(
         &self,
         until: Option<i64>,

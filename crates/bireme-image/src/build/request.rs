@@ -13,6 +13,7 @@ use crate::reference::Reference;
 
 /// What an image is to be built from.
 pub struct BuildRequest {
+    /// The files that COPY and ADD may take, the Dockerfile among them.
     pub context: BuildContext,
     /// Path of the Dockerfile inside the context; Docker's default is `Dockerfile`.
     pub dockerfile: String,

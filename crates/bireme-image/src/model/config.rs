@@ -120,12 +120,16 @@ pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", "…"]`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
+    /// From the end of one check to the start of the next.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub interval: i64,
+    /// After which a check counts as failed.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub timeout: i64,
+    /// From the start of the workload, in which failures do not count.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub start_period: i64,
+    /// As `interval`, within `start_period`.
     #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
     pub start_interval: i64,
     /// Failures in a row until it counts as unhealthy.
@@ -137,12 +141,16 @@ pub struct Healthcheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct History {
+    /// When; `None` if its maker does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created: Option<DateTime<Utc>>,
+    /// The command that was run, or `/bin/sh -c #(nop)` and the instruction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_by: Option<String>,
+    /// As in the configuration when the step was made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub author: Option<String>,
+    /// Free text, such as the name of the builder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
     /// The step made no layer.

@@ -41,6 +41,7 @@ pub struct ImageStore {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// What the operations on images stand on: folders, database, and what must not be deleted now.
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
     pub(crate) db: Db,

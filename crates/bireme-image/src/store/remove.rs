@@ -35,6 +35,10 @@ impl ImageStore {
     ///
     /// # Errors
     /// `NotFound`; `Conflict` if it is in use, or has several names and was given by ID, without `force`.
+    /// # Cancel safety
+    /// Names and records go with the first poll; dropping the future afterwards leaves the deletion of files to go on.
+    ///
+    /// Source: Docker Engine API, `ImageDelete`; moby, `daemon/images/image_delete.go`.
     pub async fn remove(
         &self,
         name: &str,
