@@ -3,20 +3,20 @@
 use std::collections::HashSet;
 
 use chrono::{SubsecRound as _, Utc};
-use futures::TryStreamExt as _;
 use tokio::io::AsyncRead;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::io::SyncIoBridge;
 
-use crate::admit::{Candidate, GcGuard};
-use crate::build::run::Changes;
+use crate::admit::Candidate;
 use crate::build::stage::Stage;
 use crate::digest::ImageId;
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
+use crate::guard::GcGuard;
+use crate::made::Changes;
 use crate::model::{ConfigFile, History, ImageConfig};
 use crate::platform::Platform;
 use crate::reference::Reference;
-use crate::registry::{CONNECT, SILENCE};
-use crate::store::{ImageStore, Limits};
+use crate::settings::Limits;
+use crate::store::ImageStore;
 use crate::unpack::open_sent;
 
 /// An image to be made.
@@ -25,6 +25,7 @@ pub struct Commit {
     pub parent: Option<ImageId>,
     /// `None` is the parent's, else Linux on this machine.
     pub platform: Option<Platform>,
+    /// Writes the files of the image, or what of them is other than in `parent`. A layer without entries is left out.
     pub layer: Changes,
     /// What the image shall start with; `changes` come on top.
     pub config: ImageConfig,
@@ -32,10 +33,13 @@ pub struct Commit {
     pub defaults: ImageConfig,
     /// Instructions as in a Dockerfile: those that change the configuration alone.
     pub changes: Vec<String>,
+    /// Who made it, in free text; Docker's form is `NAME <ADDRESS>`.
     pub author: Option<String>,
+    /// What `docker history` shows beside the new layer.
     pub comment: Option<String>,
     /// What the history says of the new layer.
     pub created_by: Option<String>,
+    /// A name to give to the image; `None` leaves it dangling.
     pub name: Option<Reference>,
 }
 
@@ -62,18 +66,6 @@ impl Commit {
             name: None,
         }
     }
-}
-
-/// Opens what stands at an address, `http://` where it names no scheme.
-///
-/// # Errors
-/// `Fetch`.
-pub async fn fetch(source: &str) -> Result<impl AsyncRead + Send + Unpin + 'static, ImageError> {
-    let url = if source.contains("://") { source.to_owned() } else { format!("http://{source}") };
-    let failed = |error: reqwest::Error| ImageError::Fetch { url: source.to_owned(), reason: chain(&error) };
-    let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(failed)?;
-    let answer = client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
-    Ok(StreamReader::new(Box::pin(answer.bytes_stream().map_err(std::io::Error::other))))
 }
 
 impl ImageStore {

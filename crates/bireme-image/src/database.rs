@@ -37,21 +37,32 @@ pub enum Found {
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
+    /// A file of it, or of a copy, cannot be read, written or renamed.
     #[error("cannot use {}", path.display())]
     File {
+        /// The file or folder in question.
         path: PathBuf,
+        /// Why not.
         #[source]
         source: io::Error,
     },
+    /// SQLite refuses it for another reason than damage.
     #[error("cannot use the database {}", path.display())]
     Sqlite {
+        /// The database, or the copy that was to be written.
         path: PathBuf,
+        /// SQLite's own account.
         #[source]
         source: rusqlite::Error,
     },
     /// Not even one that was made just now.
     #[error("the database {} cannot be used: {why}", path.display())]
-    Broken { path: PathBuf, why: String },
+    Broken {
+        /// The database.
+        path: PathBuf,
+        /// What the check of its tables found.
+        why: String,
+    },
 }
 
 /// What a check of the tables finds.

@@ -3,17 +3,20 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::auth::RegistryAuth;
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::model::First;
-use crate::pull::RegistryAuth;
 use crate::reference::Reference;
 use crate::registry::Remote;
-use crate::{Digest, ImageStore};
+use crate::store::ImageStore;
 
 /// A manifest or index as a registry has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distribution {
+    /// Of the manifest or index: what it says of itself, else its kind in the OCI specification.
     pub media_type: String,
+    /// Of the manifest or index.
     pub digest: Digest,
     /// Bytes of the manifest itself.
     pub size: u64,

@@ -4,29 +4,41 @@
 //! Linux image and the component of a Wasm one. What it keeps lies under one folder (see [`store`]); what it reads was
 //! written by strangers and is checked before it is kept: digests, sizes, media types, paths, and how much it unpacks to.
 
+#![warn(missing_docs)]
+
 mod admit;
 pub mod archive;
 mod auth;
 mod blob;
+mod blocking;
+mod boot;
 pub mod build;
 mod commit;
+mod component;
 pub mod content;
 pub mod database;
 mod db;
 pub mod digest;
 pub mod distribution;
-pub mod durable;
+mod durable;
 mod error;
 pub mod events;
+mod fetch;
+mod generation;
+mod guard;
 mod layers;
 mod login;
 mod made;
+mod mend;
 pub mod model;
+mod open;
 pub mod platform;
 pub mod pull;
 mod push;
+mod record;
 pub mod reference;
 mod registry;
+mod settings;
 pub mod store;
 pub mod tar_bounds;
 mod unpack;
@@ -37,19 +49,21 @@ mod wanted;
 pub use archive::Loaded;
 pub use build::run::{CachedLayer, Changes, RunStep, RunSteps};
 pub use build::{BuildContext, BuildRequest, KeepContainers};
-pub use commit::{Commit, fetch};
+pub use commit::Commit;
+pub use component::is_wasm;
 pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;
 pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
-pub use layers::is_wasm;
+pub use fetch::fetch;
 pub use login::Found as FoundImage;
 pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::{Platform, PlatformError};
 pub use pull::{Pulled, RegistryAuth};
 pub use push::Pushed;
 pub use reference::{Reference, ReferenceError};
-pub use store::{ImageStore, Limits, RegistrySettings, Removed};
+pub use settings::{Limits, RegistrySettings};
+pub use store::{ImageStore, Removed};
 pub use unpack::{blank, header_is_oldest, open_bounded};
 pub use verify::{Damaged, Verified};
 pub use wanted::{Waiting, Wanted};

@@ -21,6 +21,8 @@ impl ImageStore {
     ///
     /// # Errors
     /// `Login` when it does not, `Registry` when it cannot be asked.
+    /// # Cancel safety
+    /// Dropping the future ends the question; nothing is stored either way.
     ///
     /// Source: `loginV2` of moby; Docker Registry v2 authentication, token and basic.
     pub async fn check_credentials(&self, server: &str, name: &str, password: &str) -> Result<(), ImageError> {
@@ -55,7 +57,9 @@ impl ImageStore {
     /// What an index finds for `term`, which may begin with the index's host; Docker Hub's otherwise.
     ///
     /// # Errors
-    /// `Registry` when it cannot be asked or answers nothing of sense.
+    /// `Index` when it cannot be asked or refuses; `Registry` when it answers nothing of sense.
+    /// # Cancel safety
+    /// Dropping the future ends the question; nothing is stored either way.
     ///
     /// Source: `GET /v1/search` of the index, which Docker Hub and private indexes serve.
     pub async fn search(&self, term: &str, limit: usize, auth: Option<RegistryAuth>) -> Result<Vec<Found>, ImageError> {
@@ -95,14 +99,19 @@ const MOST_FOUND: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Found {
+    /// Its repository there, such as `library/alpine` or `alpine`.
     #[serde(deserialize_with = "null_default")]
     pub name: String,
+    /// One line by its owner.
     #[serde(deserialize_with = "null_default")]
     pub description: String,
+    /// How many users of the index marked it.
     #[serde(deserialize_with = "null_default")]
     pub star_count: i64,
+    /// It is one of Docker's own.
     #[serde(deserialize_with = "null_default")]
     pub is_official: bool,
+    /// The index built it from sources. Docker Hub answers `false` for all.
     #[serde(deserialize_with = "null_default")]
     pub is_automated: bool,
 }

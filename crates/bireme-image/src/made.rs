@@ -4,14 +4,17 @@ use std::io::{self, Write};
 
 use tempfile::TempPath;
 
-use crate::admit::GcGuard;
 use crate::blob::Ingest;
-use crate::build::run::Changes;
-use crate::db::Layer;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::guard::GcGuard;
+use crate::layers;
+use crate::record::Layer;
 use crate::store::{ImageStore, Inner};
 use crate::wanted::{Wanted, while_wanted};
+
+/// Writes what a command changed as the archive of a layer, whiteouts included. Blocking.
+pub type Changes = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// A layer that was written, aside.
 pub(crate) struct NewLayer {
@@ -76,7 +79,7 @@ impl ImageStore {
         if !path.exists() {
             new.path.persist(&path).map_err(|error| ImageError::store("put in its place", &path, error.error))?;
         }
-        self.inner.unpacked(&layer).await?;
+        layers::unpacked(&self.inner, &layer).await?;
         Ok(layer)
     }
 }

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Operating system, architecture and variant in the words of the OCI image specification.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
+    /// Such as `linux`; for Wasm `wasi`.
     pub os: String,
+    /// In the words of Go, such as `amd64` or `arm64`; for Wasm `wasm`.
     pub architecture: String,
     /// Such as `v7`; for Wasm `wasip1` or `wasip2`. Empty if there is none.
     #[serde(default)]

@@ -9,18 +9,20 @@ use std::time::{Duration, Instant};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
-use crate::admit::{Candidate, GcGuard};
-use crate::archive::make_record;
+use crate::admit::Candidate;
 use crate::blob::Ingest;
-use crate::db::Layer;
+use crate::blocking::blocking;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::events::{OnProgress, Progress};
+use crate::guard::GcGuard;
+use crate::layers;
 use crate::model::{Descriptor, Document, Manifest};
 use crate::platform::Platform;
+use crate::record::{Layer, make_record};
 use crate::reference::Reference;
 use crate::registry::{ATTEMPTS, Remote, back_off};
-use crate::store::{ImageStore, blocking, offered};
+use crate::store::{ImageStore, offered};
 
 pub use crate::auth::RegistryAuth;
 
@@ -30,6 +32,7 @@ const REPORT_EVERY: u64 = 512 << 10;
 /// What a pull brought.
 #[derive(Clone, Debug)]
 pub struct Pulled {
+    /// The image of the platform that was asked for.
     pub id: ImageId,
     /// What the name stands for at the registry: the digest of the index or manifest.
     pub digest: Digest,
@@ -167,7 +170,7 @@ impl ImageStore {
         }
         if !artifact {
             progress(Progress::counted(id, "Extracting", layer.blob.size, layer.blob.size));
-            self.inner.unpacked(layer).await?;
+            layers::unpacked(&self.inner, layer).await?;
         }
         progress(Progress::of(id, "Pull complete"));
         Ok(())

@@ -11,14 +11,14 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 use tokio_util::io::ReaderStream;
 
-use crate::admit::GcGuard;
-use crate::db::{Layer, Record};
+use crate::auth::RegistryAuth;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::events::{OnProgress, Progress};
+use crate::guard::GcGuard;
 use crate::made::{self, NewLayer};
 use crate::model::{Descriptor, Document, LayerForm, Manifest, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST};
-use crate::pull::RegistryAuth;
+use crate::record::{Layer, Record};
 use crate::reference::Reference;
 use crate::registry::{ATTEMPTS, Failure, Remote, back_off};
 use crate::store::{ImageStore, Inner};
@@ -32,6 +32,7 @@ const AT_ONCE: usize = 5;
 /// A tag as its registry has it now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
+    /// Without the repository: `latest`.
     pub tag: String,
     /// Of the manifest or index.
     pub digest: Digest,

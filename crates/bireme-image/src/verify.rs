@@ -8,10 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::db::Layer;
+use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
-use crate::store::{ImageStore, blocking};
+use crate::layers::prove;
+use crate::record::Layer;
+use crate::store::ImageStore;
 use crate::wanted::while_wanted;
 
 /// Something in the store that is not what its name says.
@@ -40,9 +42,11 @@ impl fmt::Display for Damaged {
 /// How much was looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
+    /// Configurations, layers and components.
     pub checked: u64,
     /// Bytes.
     pub size: u64,
+    /// How many things were told as damaged.
     pub damaged: u64,
 }
 
@@ -141,7 +145,7 @@ impl ImageStore {
             return Ok(None);
         }
         let (inner, diff_id) = (self.inner.clone(), layer.diff_id.clone());
-        match while_wanted("look at a layer", move |wanted| inner.prove(&layer, wanted)).await {
+        match while_wanted("look at a layer", move |wanted| prove(&inner, &layer, wanted)).await {
             Ok(()) => Ok(None),
             Err(ImageError::DigestMismatch { actual, .. }) => {
                 Ok(Some(format!("unpacks to {actual} and stands for {diff_id}")))

@@ -8,8 +8,8 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::blocking::blocking;
 use crate::error::ImageError;
-use crate::store::blocking;
 
 /// Whether somebody waits for a piece of work. Clones are one.
 #[derive(Clone, Default)]

@@ -1,4 +1,4 @@
-//! Registries that lie, each lie by name. What they answer is written here by hand.
+//! Registries and archives that lie, each lie by name. What they answer is written here by hand.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,12 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bireme_core::ErrorKind;
-use bireme_image::{Digest, ImageError, ImageStore, Platform, Reference, RegistryAuth, RegistrySettings};
+use bireme_image::{Digest, ImageError, Platform, Reference, RegistryAuth};
 use common::*;
-
-fn simple() -> TestImage {
-    image(&Platform::host().to_string(), &[tar_of(&[("a", "b")])], serde_json::json!({}))
-}
 
 fn parts(image: &TestImage) -> Vec<Blob> {
     image.layers.iter().chain([&image.config]).cloned().collect()
@@ -32,7 +28,7 @@ async fn pull(fake: &Fake, auth: Option<RegistryAuth>) -> Result<Place, ImageErr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fake_registry_is_one() {
-    let made = simple();
+    let made = one_layer();
     let fake = Fake::registry(vec![("1".to_owned(), made.manifest.clone())], parts(&made)).await;
     pull(&fake, None).await.unwrap();
 }
@@ -40,7 +36,7 @@ async fn the_fake_registry_is_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_that_is_manifest_and_index_at_once_is_refused() {
     // CVE-2021-41190: one digest, and two readers that see two images.
-    let (made, other) = (simple(), image("linux/s390x", &[tar_of(&[("x", "y")])], serde_json::json!({})));
+    let (made, other) = (one_layer(), image("linux/s390x", &[tar_of(&[("x", "y")])], serde_json::json!({})));
     for media_type in [Some(OCI_MANIFEST), Some(OCI_INDEX), None] {
         let mut both: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
         both["manifests"] = serde_json::json!([other.manifest.descriptor()]);
@@ -61,7 +57,7 @@ async fn a_document_that_is_manifest_and_index_at_once_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_that_calls_itself_something_else_is_refused() {
-    let made = simple();
+    let made = one_layer();
     let lying = Blob::new(OCI_INDEX, made.manifest.bytes.clone());
     let fake = Fake::registry(vec![("1".to_owned(), lying)], parts(&made)).await;
     let error = pull(&fake, None).await.err().unwrap();
@@ -71,7 +67,7 @@ async fn a_manifest_that_calls_itself_something_else_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_of_another_digest_is_refused() {
-    let (made, other) = (simple(), image("linux/amd64", &[tar_of(&[("x", "y")])], serde_json::json!({})));
+    let (made, other) = (one_layer(), image("linux/amd64", &[tar_of(&[("x", "y")])], serde_json::json!({})));
     // Asked for by digest.
     let digest = made.manifest.digest().to_string();
     let fake = Fake::registry(vec![(digest.clone(), other.manifest.clone())], parts(&other)).await;
@@ -89,7 +85,7 @@ async fn a_manifest_of_another_digest_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sizes_that_are_not_as_promised_are_refused() {
-    let made = simple();
+    let made = one_layer();
     let digest = made.manifest.digest().to_string();
     // Of a manifest in an index.
     let mut list: serde_json::Value = serde_json::from_slice(&index(std::slice::from_ref(&made)).bytes).unwrap();
@@ -121,7 +117,7 @@ async fn sizes_that_are_not_as_promised_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_of_another_digest_is_refused() {
-    let made = simple();
+    let made = one_layer();
     let mut wrong = made.layers[0].bytes.clone();
     *wrong.last_mut().unwrap() ^= 1;
     let (layer, manifest) = (made.layers[0].digest().to_string(), made.manifest.bytes.clone());
@@ -142,7 +138,7 @@ async fn a_layer_of_another_digest_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_do_not_follow_a_redirect() {
-    let made = simple();
+    let made = one_layer();
     let blobs: BTreeMap<_, _> = parts(&made).into_iter().map(|blob| (blob.digest().to_string(), blob.bytes)).collect();
     let elsewhere = Fake::start(move |path, _| {
         let name = path.rsplit('/').next().unwrap_or_default();
@@ -186,7 +182,7 @@ async fn a_token_is_not_shown_where_a_layer_is_to_be_sent_to() {
     })
     .await;
     let place = place().await;
-    let archive = oci_archive_of(&simple(), Some(&registry.name().familiar()));
+    let archive = oci_archive_of(&one_layer(), Some(&registry.name().familiar()));
     place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap();
     let auth = RegistryAuth::Basic("me".to_owned(), "secret".to_owned());
     place.store.push(&registry.name(), false, Some(auth), &quiet, &|_| {}).await.unwrap();
@@ -199,7 +195,7 @@ async fn a_token_is_not_shown_where_a_layer_is_to_be_sent_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn addresses_that_a_manifest_gives_for_its_layers_are_not_asked() {
     let elsewhere = Fake::start(|_, _| ("200 OK", String::new(), Vec::new())).await;
-    let made = simple();
+    let made = one_layer();
     let mut manifest: serde_json::Value = serde_json::from_slice(&made.manifest.bytes).unwrap();
     manifest["layers"][0]["urls"] = serde_json::json!([format!("http://{}/layer", elsewhere.host)]);
     let with_urls = Blob::new(OCI_MANIFEST, manifest.to_string());
@@ -268,31 +264,6 @@ async fn a_blob_path_written_twice_puts_nothing_under_another_digest() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_in_the_store_is_named_and_kept() {
-    let made = simple();
-    let place = place().await;
-    place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
-    let verify = async || {
-        let found = Mutex::new(Vec::new());
-        let verified = place.store.verify(&|damaged| found.lock().unwrap().push(damaged)).await.unwrap();
-        (verified, found.into_inner().unwrap())
-    };
-    let (verified, found) = verify().await;
-    assert_eq!((verified.checked, verified.damaged, found), (2, 0, Vec::new()));
-    let blob = place.folder.path().join("blobs/sha256").join(made.layers[0].digest().hex());
-    std::fs::write(&blob, "not what it was").unwrap();
-    let (verified, found) = verify().await;
-    assert_eq!((verified.damaged, found.len()), (1, 1));
-    let text = found[0].to_string();
-    assert!(text.starts_with(&format!("layer {} has the digest sha256:", made.layers[0].digest())), "{text}");
-    assert!(text.ends_with("me/app:1 needs it: remove the image and pull, load or build it again"), "{text}");
-    assert_eq!(std::fs::read(&blob).unwrap(), b"not what it was", "nothing is removed unasked");
-    std::fs::remove_file(&blob).unwrap();
-    let (_, found) = verify().await;
-    assert!(found[0].to_string().contains(" is missing; me/app:1 needs it"), "{found:?}");
-}
-
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
@@ -356,7 +327,7 @@ async fn a_layer_stands_for_nothing_but_what_it_unpacks_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_is_there_has_the_size_that_is_said_of_it() {
-    let (place, made) = (place().await, simple());
+    let (place, made) = (place().await, one_layer());
     place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("honest:1"))), &quiet).await.unwrap();
     // Saved under a smaller size, the rest of it would be read as further members of the archive.
     for size in [7_u64, 1 << 40] {
@@ -374,7 +345,7 @@ async fn a_layer_that_is_there_has_the_size_that_is_said_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_layer_that_an_older_version_took_in_anothers_name_is_told_and_replaced() {
-    let (place, made) = (place().await, simple());
+    let (place, made) = (place().await, one_layer());
     let archive = oci_archive_of(&made, Some("old:1"));
     place.store.load(std::io::Cursor::new(archive.clone()), &quiet).await.unwrap();
     // As an older version left it.
@@ -450,144 +421,8 @@ async fn an_image_has_no_more_of_anything_than_is_of_use() {
     }
     let names: Vec<String> = (0..10_001).map(|n| format!("a:{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let archive = docker_archive(&simple(), &[tar_of(&[("a", "b")])], &names);
+    let archive = docker_archive(&one_layer(), &[tar_of(&[("a", "b")])], &names);
     let error = place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap_err();
     assert!(error.to_string().contains("10001 names"), "{error}");
     assert!(place.store.list().await.unwrap().is_empty());
-}
-
-/// What a power cut leaves of files that were written a moment before: their names, and nothing in them.
-#[tokio::test(flavor = "multi_thread")]
-async fn layers_that_the_disk_never_had_are_unpacked_anew() {
-    let made = simple();
-    let place = place().await;
-    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
-    let layers = place.store.layers(&loaded[0].id).await.unwrap();
-    let Place { folder, store } = place;
-    drop(store);
-    let path = folder.path().join("images.db");
-    let boot = |boot: &str| {
-        let db = rusqlite::Connection::open(&path).unwrap();
-        let layer = format!("sha256:{}", layers[0].file_name().unwrap().to_str().unwrap());
-        db.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, ?2)", [layer.as_str(), boot]).unwrap();
-    };
-    let content = || read(&layers, "a");
-    let whole = content().unwrap();
-    // Of the boot that this is, the page cache has it.
-    boot(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim());
-    std::fs::write(layers[0].join("a"), "").unwrap();
-    drop(ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap());
-    assert_eq!(content().as_deref(), Some(""));
-    boot("another");
-    // Where that cannot be, it is neither taken for sound nor forgotten.
-    let (blobs, away) = (folder.path().join("blobs"), folder.path().join("away"));
-    std::fs::rename(&blobs, &away).unwrap();
-    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-    store.layers(&loaded[0].id).await.unwrap_err();
-    drop(store);
-    std::fs::remove_dir_all(&blobs).unwrap();
-    std::fs::rename(&away, &blobs).unwrap();
-    assert_eq!(content().as_deref(), Some(""));
-    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-    assert_eq!(content(), Some(whole));
-    assert_eq!(store.layers(&loaded[0].id).await.unwrap(), layers);
-}
-
-/// As with images, so with what only the cache of builds has.
-#[tokio::test(flavor = "multi_thread")]
-async fn layers_of_the_build_cache_that_the_disk_never_had_are_unpacked_anew() {
-    let tar = tar_of(&[("tool", "content")]);
-    let made = image(&Platform::host().to_string(), std::slice::from_ref(&tar), serde_json::json!({}));
-    let place = place().await;
-    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("me/app:1"))), &quiet).await.unwrap();
-    let layers = place.store.layers(&loaded[0].id).await.unwrap();
-    let Place { folder, store } = place;
-    drop(store);
-    let hex = layers[0].file_name().unwrap().to_str().unwrap();
-    std::fs::write(folder.path().join("blobs/sha256").join(hex), &tar).unwrap();
-    let db = rusqlite::Connection::open(folder.path().join("images.db")).unwrap();
-    let layer = format!("sha256:{hex}");
-    db.execute("PRAGMA foreign_keys = ON", []).unwrap();
-    db.execute(
-        "INSERT INTO steps VALUES ('key', ?1, ?2, 0)",
-        rusqlite::params![layer, i64::try_from(tar.len()).unwrap()],
-    )
-    .unwrap();
-    db.execute("INSERT OR REPLACE INTO unsynced VALUES (?1, 'another')", [&layer]).unwrap();
-    db.execute("DELETE FROM images", []).unwrap();
-    drop(db);
-    std::fs::write(layers[0].join("tool"), "").unwrap();
-    drop(ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap());
-    assert_eq!(read(&layers, "tool").as_deref(), Some("content"));
-}
-
-/// An older copy of the database, or one that lost its newest pages, is as sound as any.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_older_database_costs_no_layer() {
-    let place = place().await;
-    let load = async |store: &ImageStore, name: &str| {
-        let made = image(&Platform::host().to_string(), &[tar_of(&[("f", name)])], serde_json::json!({}));
-        let loaded = store.load(std::io::Cursor::new(oci_archive_of(&made, Some(name))), &quiet).await.unwrap();
-        store.layers(&loaded[0].id).await.unwrap()
-    };
-    load(&place.store, "old:1").await;
-    let Place { folder, store } = place;
-    drop(store);
-    let path = folder.path().join("images.db");
-    let older = std::fs::read(&path).unwrap();
-    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-    let layers = load(&store, "new:1").await;
-    drop(store);
-    // Nothing of it is only in the log beside it.
-    for beside in ["images.db-wal", "images.db-shm"] {
-        let _ = std::fs::remove_file(folder.path().join(beside));
-    }
-    let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-    assert_eq!(store.list().await.unwrap().len(), 2);
-    drop(store);
-    std::fs::write(&path, older).unwrap();
-    for _ in 0..2 {
-        let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-        assert_eq!(store.list().await.unwrap().len(), 1);
-        assert_eq!(read(&layers, "f").unwrap(), "new:1");
-    }
-}
-
-/// Of a bit that flips on the disk, no check of the pages alone sees anything.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_bit_of_the_database_costs_no_layer_and_no_start() {
-    let place = place().await;
-    let made = image(&Platform::host().to_string(), &[tar_of(&[("f", "content")])], serde_json::json!({}));
-    let loaded = place.store.load(std::io::Cursor::new(oci_archive_of(&made, Some("one:1"))), &quiet).await.unwrap();
-    let layers = place.store.layers(&loaded[0].id).await.unwrap();
-    place.store.back_up().unwrap();
-    let Place { folder, store } = place;
-    drop(store);
-    let path = folder.path().join("images.db");
-    let database = rusqlite::Connection::open(&path).unwrap();
-    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
-    drop(database);
-    let whole = std::fs::read(&path).unwrap();
-    let hex = layers[0].file_name().unwrap().to_str().unwrap().as_bytes();
-    // Not within the documents of the image, which say what they are themselves.
-    let column = |at: usize| whole[at - 8] != b'"';
-    let places = whole.windows(64).enumerate().filter(|(at, text)| *text == hex && column(*at));
-    let places: Vec<usize> = places.map(|(at, _)| at).collect();
-    assert!(places.len() > 3, "{places:?}");
-    for at in places {
-        for bit in [1, 0x10] {
-            for beside in ["images.db-wal", "images.db-shm"] {
-                let _ = std::fs::remove_file(folder.path().join(beside));
-            }
-            let mut flipped = whole.clone();
-            flipped[at + 7] ^= bit;
-            std::fs::write(&path, flipped).unwrap();
-            let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
-            let images = store.list().await.unwrap();
-            assert_eq!((images.len(), &images[0].id), (1, &loaded[0].id), "{at} {bit}");
-            assert_eq!(store.layers(&loaded[0].id).await.unwrap(), layers);
-            assert_eq!(read(&layers, "f").as_deref(), Some("content"), "{at} {bit}");
-            store.save(&["one:1".to_owned()], tokio::io::sink()).await.unwrap();
-        }
-    }
 }

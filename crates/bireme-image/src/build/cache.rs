@@ -4,14 +4,14 @@
 //! One that makes a layer is known by the state before it and what it is made of: a command by its words and arguments,
 //! for what it makes cannot be foretold; files by their content, for their times do not matter.
 
-use crate::admit::GcGuard;
-use crate::db::Layer;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::model::ConfigFile;
+use crate::guard::GcGuard;
+use crate::model::{CachedLayer, ConfigFile};
+use crate::record::Layer;
 use crate::store::{ImageStore, Inner};
 
-use super::BuildRequest;
+use super::request::BuildRequest;
 use super::stage::Stage;
 
 /// What Docker says of a step that was not carried out again.
@@ -102,4 +102,42 @@ fn begins_with(image: &ConfigFile, stage: &Stage) -> bool {
             .zip(&so_far.history)
             .all(|(one, other)| (&one.created_by, one.empty_layer) == (&other.created_by, other.empty_layer));
     same_steps && image.rootfs.diff_ids.starts_with(&so_far.rootfs.diff_ids)
+}
+
+impl ImageStore {
+    /// The layers that the cache of builds keeps, the longest unused first.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub async fn build_cache(&self) -> Result<Vec<CachedLayer>, ImageError> {
+        self.inner.db.cached()
+    }
+
+    /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch; with `chosen`, those alone
+    /// whose layer it chooses. Answers what was cleared away; layers that images have stay, as theirs.
+    ///
+    /// # Errors
+    /// `Database`; what was forgotten by then stays so.
+    /// # Cancel safety
+    /// It waits for nothing, and is done with the first poll; files are deleted afterwards.
+    pub async fn clear_build_cache(
+        &self,
+        until: Option<i64>,
+        chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)>,
+    ) -> Result<Vec<CachedLayer>, ImageError> {
+        let mut claim = GcGuard::new(&self.inner);
+        let old = |layer: &CachedLayer| until.is_none_or(|until| layer.last_used < until);
+        let mut cleared = self.inner.db.cached()?;
+        cleared.retain(|layer| old(layer) && chosen.is_none_or(|chosen| chosen(layer)));
+        if chosen.is_none() {
+            self.inner.db.forget_steps(until)?;
+        }
+        for layer in &cleared {
+            self.inner.db.forget_steps_of(&layer.id)?;
+            // Dropping the claim deletes what nothing else needs.
+            claim.blob(&layer.id);
+            claim.layer(&layer.id);
+        }
+        Ok(cleared)
+    }
 }

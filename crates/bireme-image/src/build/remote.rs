@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::TEXT_LIMIT;
+use super::context::TEXT_LIMIT;
 use crate::error::ImageError;
 use crate::unpack::{is_packed, is_tar};
 
@@ -43,7 +43,7 @@ pub(super) async fn open(address: &str) -> Result<Remote, ImageError> {
         });
     }
     let failed = |error: std::io::Error| ImageError::Fetch { url: address.to_owned(), reason: error.to_string() };
-    let mut body = crate::commit::fetch(address).await?;
+    let mut body = crate::fetch::fetch(address).await?;
     let mut start = [0; 512];
     let mut got = 0;
     while got < start.len() {

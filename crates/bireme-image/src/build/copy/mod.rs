@@ -4,26 +4,27 @@
 //! give the same bytes. Folders that lead to what is copied stand in the layer with the attributes they have below, for
 //! in an overlay the uppermost folder's attributes count.
 
+mod owner;
+mod plan;
+mod write;
+
 use std::cell::Cell;
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::io::{self, Read, Seek as _, Write};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, Stat};
-use sha2::{Digest as _, Sha256};
+use rustix::fs::FileType;
 use tempfile::TempDir;
 
 use super::patterns::{Ignore, Pattern, is_pattern};
-use crate::digest::{Digest, Summed};
 use crate::error::{ImageError, StoreContext as _};
-use crate::made::{self, NewLayer};
+use crate::made::NewLayer;
 use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
 use crate::view::{Found, View, size_of_name};
 use crate::wanted::Wanted;
+use plan::{Attributes, Content, Plan, Tree, relative};
+use write::write;
 
 /// What one COPY or ADD is told, with variables already put in.
 pub(super) struct CopyRequest {
@@ -47,41 +48,6 @@ pub(super) struct Copied {
     /// What was copied, by its content: `file:…`, `dir:…` or `multi:…` and a digest that times do not change.
     pub(super) what: String,
 }
-
-/// Attributes of something in the new layer.
-#[derive(Clone, PartialEq, Eq)]
-struct Attributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: u64,
-}
-
-/// Content and extended attributes are read when they are written, for there may be any number of them.
-enum Content {
-    /// Its attributes are those of a folder that is there, unless it is new.
-    Folder(Option<(Tree, Found)>),
-    Link(OsString),
-    File(Tree, Found),
-}
-
-#[derive(Clone, Copy)]
-enum Tree {
-    Below,
-    /// By number.
-    Source(usize),
-}
-
-/// What a layer will hold, by absolute path.
-struct Plan<'a> {
-    below: &'a View,
-    entries: BTreeMap<PathBuf, (Content, Attributes)>,
-    /// Bytes of it, about.
-    size: usize,
-}
-
-/// Bytes that one plan may take: room for half a million files, and no way to fill the memory with some MB of names.
-const LARGEST_PLAN: usize = 256 << 20;
 
 /// Carries out a COPY or ADD on top of `below`.
 pub(super) fn copy(
@@ -173,7 +139,11 @@ impl Job<'_> {
 
     fn run(&self, source: View, below: &View) -> Result<Copied, ImageError> {
         let order = self.order;
-        let owner = order.chown.as_deref().map(|text| self.owner(text, below)).transpose()?;
+        let owner = order
+            .chown
+            .as_deref()
+            .map(|text| owner::of(text, below).map_err(|reason| self.fault(reason)))
+            .transpose()?;
         let mut found = Vec::new();
         for pattern in &order.sources {
             self.sources(&source, pattern, &mut found)?;
@@ -446,110 +416,6 @@ impl Job<'_> {
         unpack(open_any(&file).map_err(&failed)?, self.wanted, folder.path(), &options)?;
         Ok(Some(folder))
     }
-
-    /// Reads `user[:group]`, names being those of the image.
-    fn owner(&self, text: &str, below: &View) -> Result<(u32, u32), ImageError> {
-        let (user, group) = match text.split_once(':') {
-            Some((user, group)) => (user, Some(group)),
-            None => (text, None),
-        };
-        let read = |path: &str| -> String {
-            let mut text = String::new();
-            if let Ok(file) = below.open_file(Path::new(path)) {
-                // Larger than any real one; a line cut off is not found.
-                let _ = file.take(4 << 20).read_to_string(&mut text);
-            }
-            text
-        };
-        let field = |file: &str, name: &str, at: usize| -> Option<u32> {
-            let fields = file.lines().map(|line| line.split(':').collect::<Vec<_>>());
-            fields.filter(|fields| fields[0] == name).find_map(|fields| fields.get(at)?.parse().ok())
-        };
-        let number = |name: &str| name.parse::<u32>().ok().filter(|id| *id != u32::MAX);
-        let unknown = |what: &str, name: &str, file: &str| {
-            self.fault(format!("unable to find {what} {name}: no matching entries in {file} of the image"))
-        };
-        let (uid, primary) = match number(user) {
-            Some(uid) => (uid, uid),
-            None => {
-                let passwd = read("/etc/passwd");
-                let uid = field(&passwd, user, 2).ok_or_else(|| unknown("user", user, "/etc/passwd"))?;
-                (uid, field(&passwd, user, 3).unwrap_or(uid))
-            }
-        };
-        let gid = match group {
-            None | Some("") => primary,
-            Some(group) => match number(group) {
-                Some(gid) => gid,
-                None => field(&read("/etc/group"), group, 2).ok_or_else(|| unknown("group", group, "/etc/group"))?,
-            },
-        };
-        Ok((uid, gid))
-    }
-}
-
-impl<'a> Plan<'a> {
-    fn on(below: &'a View) -> Self {
-        Self { below, entries: BTreeMap::new(), size: 0 }
-    }
-
-    /// # Errors
-    /// Where it has become too large to be held.
-    fn add(&mut self, path: PathBuf, content: Content, attributes: Attributes) -> io::Result<()> {
-        let more = match &content {
-            Content::Folder(Some((_, found))) | Content::File(_, found) => found.path.as_os_str().len(),
-            Content::Folder(None) => 0,
-            Content::Link(target) => target.len(),
-        };
-        self.size += size_of::<(PathBuf, (Content, Attributes))>() + path.as_os_str().len() + more;
-        if self.size > LARGEST_PLAN {
-            return Err(io::Error::other(format!(
-                "the names of what it copies take more than {LARGEST_PLAN} bytes: copy it in parts"
-            )));
-        }
-        self.entries.insert(path, (content, attributes));
-        Ok(())
-    }
-
-    /// The folders above `path`, as they are below or new.
-    fn parents(&mut self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-        let above: Vec<&Path> = path.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
-        for folder in above.into_iter().rev() {
-            self.folder(folder, uid, gid)?;
-        }
-        Ok(())
-    }
-
-    fn folder(&mut self, path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-        if path.parent().is_none() || self.entries.contains_key(path) {
-            return Ok(());
-        }
-        let (from, attributes) = match self.below.look(path)? {
-            Some(there) if there.kind() == FileType::Directory => {
-                let attributes = Attributes::of(&there.stat);
-                (Some((Tree::Below, there)), attributes)
-            }
-            Some(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            None => (None, Attributes::made(uid, gid)),
-        };
-        self.add(path.to_owned(), Content::Folder(from), attributes)
-    }
-}
-
-impl Attributes {
-    fn of(stat: &Stat) -> Self {
-        Self {
-            mode: stat.st_mode & 0o7777,
-            uid: stat.st_uid,
-            gid: stat.st_gid,
-            mtime: u64::try_from(stat.st_mtime).unwrap_or_default(),
-        }
-    }
-
-    /// Of a folder that nothing gives attributes to. Its time is the epoch, so that the layer is always the same.
-    fn made(uid: u32, gid: u32) -> Self {
-        Self { mode: 0o755, uid, gid, mtime: 0 }
-    }
 }
 
 /// A relative path without `.`, and without leaving the tree by `..`.
@@ -565,132 +431,4 @@ fn clean(path: &str) -> PathBuf {
         }
     }
     clean
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
-}
-
-/// Writes the layer in the order of its paths.
-fn write(inner: &Inner, wanted: &Wanted, plan: &Plan<'_>, trees: &[View]) -> Result<(NewLayer, Digest), ImageError> {
-    let mut sum = Sha256::new();
-    let layer = made::layer(inner, wanted, |out| write_entries(out, plan, trees, &mut sum))?;
-    Ok((layer, Digest::from_hash(sum)))
-}
-
-/// One part of what a step of the cache is known by.
-fn part(sum: &mut Sha256, bytes: &[u8]) {
-    sum.update((bytes.len() as u64).to_le_bytes());
-    sum.update(bytes);
-}
-
-fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut Sha256) -> Result<(), ImageError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error: io::Error| ImageError::BuildRequest { reason: format!("cannot copy {}: {error}", path.display()) }
-    };
-    let mut tar = tar::Builder::new(out);
-    tar.sparse(false);
-    let tree = |tree: Tree| match tree {
-        Tree::Below => plan.below,
-        Tree::Source(number) => &trees[number],
-    };
-    // Where each file that has several names stands, by the tree that it is from, its device and its number.
-    let mut written: HashMap<(Option<usize>, u64, u64), (&Path, &Attributes)> = HashMap::new();
-    for (path, (content, attributes)) in &plan.entries {
-        let failed = failed(path);
-        let name = relative(path);
-        if let Content::File(from, found) = content
-            && found.stat.st_nlink > 1
-        {
-            let source = match from {
-                Tree::Below => None,
-                Tree::Source(number) => Some(*number),
-            };
-            match written.entry((source, found.stat.st_dev, found.stat.st_ino)) {
-                Entry::Occupied(first) if first.get().1 == attributes => {
-                    let first = relative(first.get().0);
-                    sum.update(b"h");
-                    part(sum, name.as_os_str().as_bytes());
-                    part(sum, first.as_os_str().as_bytes());
-                    let mut header = tar::Header::new_gnu();
-                    header.set_mode(attributes.mode);
-                    header.set_uid(attributes.uid.into());
-                    header.set_gid(attributes.gid.into());
-                    header.set_mtime(attributes.mtime);
-                    header.set_size(0);
-                    header.set_entry_type(tar::EntryType::Link);
-                    tar.append_link(&mut header, name, first).map_err(&failed)?;
-                    continue;
-                }
-                Entry::Occupied(_) => {}
-                Entry::Vacant(place) => {
-                    place.insert((path, attributes));
-                }
-            }
-        }
-        let extended = match content {
-            Content::Folder(Some((from, found))) | Content::File(from, found) => {
-                tree(*from).attributes(found).map_err(&failed)?
-            }
-            Content::Folder(None) | Content::Link(_) => Vec::new(),
-        };
-        let pairs = extended.iter();
-        let pairs: Vec<(String, &[u8])> =
-            pairs.map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.as_slice())).collect();
-        if !pairs.is_empty() {
-            tar.append_pax_extensions(pairs.iter().map(|(name, value)| (name.as_str(), *value))).map_err(&failed)?;
-        }
-        // Everything but the time: a file that was written again is the same file. Each part with its length, or what one
-        // entry says could be what others are.
-        let kind = match content {
-            Content::Folder(_) => b'd',
-            Content::Link(_) => b'l',
-            Content::File(..) => b'f',
-        };
-        sum.update([kind]);
-        part(sum, name.as_os_str().as_bytes());
-        for number in [attributes.mode, attributes.uid, attributes.gid] {
-            sum.update(number.to_le_bytes());
-        }
-        sum.update((extended.len() as u64).to_le_bytes());
-        for (name, value) in &extended {
-            part(sum, name.as_bytes());
-            part(sum, value);
-        }
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(attributes.mode);
-        header.set_uid(attributes.uid.into());
-        header.set_gid(attributes.gid.into());
-        header.set_mtime(attributes.mtime);
-        header.set_size(0);
-        match content {
-            Content::Folder(_) => {
-                header.set_entry_type(tar::EntryType::Directory);
-                let mut name = name.as_os_str().as_bytes().to_vec();
-                name.push(b'/');
-                let name = OsString::from_vec(name);
-                tar.append_data(&mut header, &name, io::empty()).map_err(&failed)?;
-            }
-            Content::Link(target) => {
-                part(sum, target.as_bytes());
-                header.set_entry_type(tar::EntryType::Symlink);
-                tar.append_link(&mut header, name, target).map_err(&failed)?;
-            }
-            Content::File(from, found) => {
-                let file = tree(*from).open(found).map_err(&failed)?;
-                let size = u64::try_from(found.stat.st_size).unwrap_or_default();
-                header.set_entry_type(tar::EntryType::Regular);
-                header.set_size(size);
-                // A file that grows or shrinks meanwhile must not spoil the archive.
-                sum.update(size.to_le_bytes());
-                let mut content = Summed { from: file.take(size), sum };
-                tar.append_data(&mut header, name, &mut content).map_err(&failed)?;
-                if content.from.limit() > 0 {
-                    return Err(failed(io::Error::other("it changed while it was read")));
-                }
-            }
-        }
-    }
-    tar.into_inner().map(|_| ()).map_err(failed(Path::new("/")))
 }

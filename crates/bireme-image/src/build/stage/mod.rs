@@ -1,0 +1,198 @@
+//! One stage while it is built: the configuration as its instructions change it.
+
+mod apply;
+mod healthcheck;
+
+use std::collections::{BTreeMap, HashSet};
+
+use bireme_core::WorkloadKind;
+
+use super::dockerfile::Instruction;
+use super::words::{expand, split};
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::model::{ConfigFile, DOCUMENT_LIMIT, Descriptor, History, Manifest, OCI_CONFIG};
+use crate::platform::Platform;
+use crate::record::{Layer, Record, make_record};
+
+/// Where programs are looked for in images that do not say. Source: moby, `pkg/system`, `DefaultPathEnv`.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that need no `ARG`. Source: Dockerfile reference, "Predefined ARGs".
+pub(in crate::build) const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Values of arguments as given with the build.
+pub(in crate::build) type BuildArgs = BTreeMap<String, Option<String>>;
+
+/// Answers the value `name` has as a build argument.
+pub(in crate::build) fn given(args: &BuildArgs, name: &str) -> Option<String> {
+    args.get(name).cloned().flatten()
+}
+
+/// A stage so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) config: ConfigFile,
+    pub(crate) layers: Vec<Layer>,
+    /// Arguments declared in this stage, with their values.
+    args: BTreeMap<String, Option<String>>,
+    cmd_set: bool,
+    escape: char,
+    /// Nobody said what it runs on: it is this machine's Linux unless its program says otherwise.
+    pub(in crate::build) assumed: bool,
+    /// The stored image that it begins with, and what stood for the state then.
+    pub(in crate::build) base: Option<(ImageId, Digest)>,
+}
+
+impl Stage {
+    pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
+        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape, assumed: false, base: None }
+    }
+
+    /// The stage as commands of a build find it: with Docker's default `PATH` where its base has none.
+    pub(in crate::build) fn with_path(mut self) -> Self {
+        let env = &mut self.config.config.env;
+        let has_path = env.iter().any(|pair| pair.starts_with("PATH="));
+        if !has_path && self.config.platform().kind() == WorkloadKind::Container {
+            self.config.config.env.push(DEFAULT_PATH.to_owned());
+        }
+        self
+    }
+
+    /// Makes it an image of a component, which has no programs to look for.
+    pub(in crate::build) fn make_component(&mut self) {
+        let wasm = Platform::wasm();
+        self.config.os = wasm.os;
+        self.config.architecture = wasm.architecture;
+        self.config.variant = wasm.variant;
+        self.config.config.env.retain(|pair| pair != DEFAULT_PATH);
+    }
+
+    /// Puts a layer on top.
+    pub(crate) fn push(&mut self, layer: Layer) {
+        self.config.rootfs.diff_ids.push(layer.diff_id.clone());
+        self.layers.push(layer);
+    }
+
+    /// What stands for the state so far.
+    pub(in crate::build) fn digest(&self) -> Result<Digest, ImageError> {
+        Ok(Digest::of(&self.json()?))
+    }
+
+    /// Bytes that its configuration comes to.
+    pub(in crate::build) fn config_bytes(&self) -> Result<usize, ImageError> {
+        Ok(self.json()?.len())
+    }
+
+    /// What grows beyond a document could not be loaded or pulled by anybody.
+    fn json(&self) -> Result<Vec<u8>, ImageError> {
+        let json = serde_json::to_vec(&self.config)
+            .map_err(|error| ImageError::malformed("configuration being built", error))?;
+        if json.len() as u64 > DOCUMENT_LIMIT {
+            let what = "the configuration of the image, with its variables, labels and history,".to_owned();
+            return Err(ImageError::TooLarge { what, limit: DOCUMENT_LIMIT });
+        }
+        Ok(json)
+    }
+
+    /// The image that it is so far.
+    pub(crate) fn record(&self) -> Result<Record, ImageError> {
+        let config = self.json()?;
+        let manifest = Manifest {
+            config: Descriptor {
+                media_type: OCI_CONFIG.to_owned(),
+                digest: Digest::of(&config),
+                size: config.len() as u64,
+            },
+            layers: self.layers.iter().map(|layer| layer.blob.clone()).collect(),
+            artifact_type: None,
+        };
+        make_record(manifest.to_json(), &manifest, config, None)
+    }
+
+    /// Arguments with a value that the environment does not hide: those this stage declares, by name.
+    pub(in crate::build) fn declared(&self) -> BTreeMap<&str, &str> {
+        let set: HashSet<&str> = self.config.config.env.iter().filter_map(|pair| pair.split('=').next()).collect();
+        let hidden = |name: &str| set.contains(name);
+        let values = self.args.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_deref()?)));
+        values.filter(|(name, _)| !hidden(name)).collect()
+    }
+
+    /// The value of a variable: the environment before arguments.
+    fn value(&self, build_args: &BuildArgs, name: &str) -> Option<String> {
+        let mut env = self.config.config.env.iter().filter_map(|pair| pair.split_once('='));
+        if let Some((_, value)) = env.rfind(|(own, _)| *own == name) {
+            return Some(value.to_owned());
+        }
+        match self.args.get(name) {
+            Some(value) => value.clone(),
+            None if PREDEFINED.contains(&name) => given(build_args, name),
+            None => None,
+        }
+    }
+
+    /// A word with variables put in and quotes taken away.
+    pub(in crate::build) fn word(&self, at: &Instruction, args: &BuildArgs, word: &str) -> Result<String, ImageError> {
+        expand(word, self.escape, &|name| self.value(args, name)).map_err(|reason| at.fault(reason))
+    }
+
+    /// All words of an instruction, from its JSON or its plain form.
+    pub(in crate::build) fn words(&self, at: &Instruction, args: &BuildArgs) -> Result<Vec<String>, ImageError> {
+        let words = at.json().unwrap_or_else(|| split(&at.rest, self.escape));
+        let mut sum = 0;
+        words.iter().map(|word| within(at, &mut sum, self.word(at, args, word)?)).collect()
+    }
+
+    /// Notes what an instruction did without running anything, and whether it made a layer.
+    pub(in crate::build) fn note(&mut self, text: &str, made_layer: bool) {
+        self.note_as(format!("/bin/sh -c #(nop)  {text}"), made_layer);
+    }
+
+    pub(in crate::build) fn note_as(&mut self, created_by: String, made_layer: bool) {
+        self.config.history.push(History {
+            created_by: Some(created_by),
+            empty_layer: !made_layer,
+            author: self.config.author.clone(),
+            ..History::default()
+        });
+    }
+
+    /// The exec form as it is, or the shell form given to the shell.
+    pub(in crate::build) fn command(&self, at: &Instruction) -> Vec<String> {
+        at.json().unwrap_or_else(|| {
+            let mut command = match &self.config.config.shell {
+                Some(shell) => shell.clone(),
+                None => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+            };
+            command.push(at.rest.clone());
+            command
+        })
+    }
+}
+
+/// Refuses an instruction whose words come to more than an image may say of itself.
+pub(in crate::build) fn too_much(at: &Instruction, sum: usize) -> Result<(), ImageError> {
+    if sum as u64 > DOCUMENT_LIMIT {
+        return Err(
+            at.fault(format!("its values come to more than {DOCUMENT_LIMIT} bytes, the most an image may hold"))
+        );
+    }
+    Ok(())
+}
+
+/// Counts a word.
+fn within(at: &Instruction, sum: &mut usize, word: String) -> Result<String, ImageError> {
+    *sum += word.len();
+    too_much(at, *sum).map(|()| word)
+}

@@ -1,0 +1,22 @@
+//! Manifests and configurations as they stand in registries, and [`Image`] as the engine sees it.
+
+mod config;
+mod counts;
+mod document;
+mod first;
+mod go_json;
+mod image;
+mod media_type;
+
+pub use config::{Healthcheck, History, ImageConfig};
+pub use go_json::Empty;
+pub use image::{CachedLayer, Image, ImageSummary};
+
+pub(crate) use config::ConfigFile;
+pub(crate) use counts::Counts;
+pub(crate) use document::{DOCUMENT_LIMIT, Descriptor, Document, Manifest};
+pub(crate) use first::First;
+pub(crate) use go_json::null_default;
+pub(crate) use media_type::{
+    ACCEPT, DOCKER_LIST, LayerForm, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST,
+};

@@ -1,0 +1,117 @@
+//! The store: where images lie on disk, what names they have, and how they go.
+//!
+//! ```text
+//! ROOT/images.db          names, manifests, configurations; an image is in it whole or not at all
+//! ROOT/blobs/sha256/HEX   layers as they were fetched, verified
+//! ROOT/layers/sha256/HEX  layers unpacked, by diff ID, in overlayfs's form; shared, never written to
+//! ROOT/components/HEX     components taken out of images with a root filesystem
+//! ROOT/ingest/            whatever is being made; emptied at every open
+//! ```
+//!
+//! Files come first and are renamed into place, the database row comes last. What a crash leaves between the two is
+//! swept at the next open.
+
+mod lookup;
+mod pins;
+mod remove;
+pub(crate) mod sweep;
+mod tag;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use parking_lot::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::db::Db;
+use crate::digest::Digest;
+use crate::error::ImageError;
+
+pub use crate::settings::{Limits, RegistrySettings};
+pub use remove::Removed;
+
+pub(crate) use lookup::{familiar, offered};
+pub(crate) use pins::Pin;
+
+/// All images of one engine. Clones share everything.
+#[derive(Clone)]
+pub struct ImageStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the operations on images stand on: folders, database, and what must not be deleted now.
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) db: Db,
+    pub(crate) settings: RegistrySettings,
+    /// Blobs and diff IDs that running work relies on and that no removal may delete.
+    pins: Mutex<HashMap<Digest, usize>>,
+    /// One unpacking per layer at a time; the others wait for it.
+    pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
+    /// Unpacking is bound by processor and disk: as many at once as there are processors.
+    pub(crate) unpack_slots: Arc<Semaphore>,
+    /// Layers fetched at once from one registry, over all pulls: a slow one holds up nobody else's.
+    download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// Held from the question who uses an image to its end, and while somebody says that he does.
+    removing: Mutex<()>,
+    /// Layers will be brought to the disk soon.
+    pub(crate) syncing: AtomicBool,
+}
+
+/// Layers fetched at once from one registry.
+const DOWNLOADS: usize = 4;
+
+impl ImageStore {
+    /// Writes a copy of the database, which stands in for it should it be lost. Blocking.
+    ///
+    /// # Errors
+    /// `Open`.
+    pub fn back_up(&self) -> Result<(), ImageError> {
+        self.inner.db.back_up()
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(root: &Path, db: Db, settings: RegistrySettings) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            root: root.to_owned(),
+            db,
+            settings,
+            pins: Mutex::default(),
+            unpacking: Mutex::default(),
+            unpack_slots: Arc::new(Semaphore::new(processors)),
+            download_slots: Mutex::default(),
+            removing: Mutex::default(),
+            syncing: AtomicBool::default(),
+        }
+    }
+
+    /// The places for downloads from `registry`.
+    pub(crate) fn download_slots(&self, registry: &str) -> Arc<Semaphore> {
+        let mut known = self.download_slots.lock();
+        // Registries of which nothing is fetched now are forgotten.
+        known.retain(|name, slots| name == registry || Arc::strong_count(slots) > 1);
+        let slots = known.entry(registry.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(DOWNLOADS)));
+        Arc::clone(slots)
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// The folder of an unpacked layer.
+    pub(crate) fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers/sha256").join(diff_id.hex())
+    }
+
+    pub(crate) fn component_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("components").join(format!("{}.wasm", digest.hex()))
+    }
+}
