@@ -26,6 +26,11 @@ impl Claims {
         self.0.lock().entry(id.as_str().to_owned()).or_default().volumes.insert(name.to_owned());
     }
 
+    /// Whether a create is under way: it has come to no end, and nobody gave it up.
+    pub(crate) fn has(&self, id: &WorkloadId) -> bool {
+        self.0.lock().contains_key(id.as_str())
+    }
+
     /// A create has come to its end.
     pub(crate) fn remove(&self, id: &WorkloadId) {
         self.0.lock().remove(id.as_str());

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::container::Handle;
 use crate::event::Event;
-use crate::refusal::{OptionFault, VolumeRefusal};
+use crate::refusal::{ContainerRefusal, OptionFault, VolumeRefusal};
 use crate::request::CreateVolume;
 use crate::services::Services;
 use crate::state_store::Unread;
@@ -107,18 +107,31 @@ impl Volumes {
     /// # Errors
     /// `Invalid` for a bad name, `Unsupported` for drivers and options we do not have, `Conflict` when it exists with
     /// another driver or other options.
-    pub(crate) async fn create(&self, request: CreateVolume) -> Result<Volume, EngineError> {
+    pub(crate) async fn create(self: &Arc<Self>, request: CreateVolume) -> Result<Volume, EngineError> {
         let anonymous = request.name.is_empty();
         self.make(request, anonymous, None).await.map(|(volume, _)| volume)
     }
 
     /// Also answers whether it is new. It counts as used by a workload `of` which is being created, from the moment it is
     /// there.
+    ///
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped: whoever gives a create up removes what came of it.
     pub(crate) async fn make(
-        &self,
+        self: &Arc<Self>,
         request: CreateVolume,
         anonymous: bool,
         of: Option<&WorkloadId>,
+    ) -> Result<(Volume, bool), EngineError> {
+        let (volumes, of) = (Arc::clone(self), of.cloned());
+        self.services.tasks.completed(async move { volumes.make_whole(request, anonymous, of).await }).await
+    }
+
+    async fn make_whole(
+        &self,
+        request: CreateVolume,
+        anonymous: bool,
+        of: Option<WorkloadId>,
     ) -> Result<(Volume, bool), EngineError> {
         if !matches!(request.driver.as_str(), "" | "local") {
             return Err(VolumeRefusal::NoDriver { driver: request.driver }.into());
@@ -132,7 +145,11 @@ impl Volumes {
             return Err(VolumeRefusal::NameInvalid { name }.into());
         }
         let _making = self.making.lock().await;
-        if let Some(id) = of {
+        if let Some(id) = &of {
+            // Its create was given up meanwhile, and what there was of it is removed already.
+            if !self.services.claims.has(id) {
+                return Err(ContainerRefusal::ClientLeft { name }.into());
+            }
             self.services.claims.add_volume(id, &name);
         }
         if let Some(existing) = self.list().get(&name) {

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod conformance;
 mod engine;
+pub mod fake;
 mod leftovers;
 mod output;
 mod subject;

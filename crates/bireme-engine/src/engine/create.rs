@@ -37,6 +37,8 @@ pub struct Created {
 #[derive(Default)]
 struct Made {
     volumes: Vec<String>,
+    /// Volumes of its own, which may be in the making.
+    own: Vec<String>,
     dirs: bool,
     /// A note tells of it, for a next engine.
     noted: bool,
@@ -180,9 +182,9 @@ impl Engine {
         // Named before they are made, so that what is left of a create that is cut short is found by its note.
         let own: Vec<&mut VolumeNeed> = needs.iter_mut().filter(|need| need.name.is_none()).collect();
         if !own.is_empty() {
-            let names = own.into_iter().map(|need| need.own_name()).collect::<Vec<_>>().join("\n");
+            made.own = own.into_iter().map(|need| need.own_name()).collect();
             made.noted = true;
-            self.note_create(id.as_str(), &names)?;
+            self.note_create(id.as_str(), &made.own.join("\n"))?;
         }
         for need in needs {
             let (mount, point) = self.mount_volume(need, &program, &id, made).await?;
@@ -427,7 +429,7 @@ impl Engine {
     }
 
     async fn unmake(&self, id: &WorkloadId, made: Made) {
-        for volume in made.volumes {
+        for volume in made.volumes.into_iter().chain(made.own) {
             if let Err(error) = self.parts.volumes.remove(&volume, true).await {
                 tracing::warn!(
                     volume,

@@ -207,7 +207,7 @@ fn requests() {
         Subpath,
         TargetRelative { target: s("data") },
         TargetAbove { target: s("/../data") },
-        NameFilter { text: s("("), source: regex::Regex::new("(").unwrap_err() },
+        NameFilter { text: s("("), source: regex::Regex::new(&s("(")).unwrap_err() },
         NoLogDriver { driver: s("syslog") },
     ];
     let faults = [

@@ -1,0 +1,95 @@
+//! Lives of workloads on a machine in memory: whatever is asked, whatever fails and whenever the engine dies, nothing is
+//! leaked, every end is told once, and events come in order.
+//!
+//! Needs no root: executor and networks are the fakes of `bireme-testing`; the engine, its actors, its database and its
+//! folders are the real ones. Time is virtual, so that back-offs and patience cost nothing.
+//!
+//! ```text
+//! rig      a machine, the folders of an engine, and one engine after the other on them
+//! script   what is done: operations, each with a fault or none
+//! check    what must hold once nothing is under way any more
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod check;
+mod rig;
+mod script;
+
+use proptest::prelude::*;
+
+use rig::Rig;
+use script::{Fate, Op, Step, step};
+
+fn run(listens: bool, steps: &[Step]) {
+    let mut rig = Rig::new(listens);
+    let mut rest = steps;
+    loop {
+        let done = rig.live(rest);
+        match rest.get(done..) {
+            Some([]) | None => break,
+            // The engine died in the step before.
+            Some(more) => rest = more,
+        }
+    }
+    rig.end();
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec(step(), 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn of_workloads_whose_ports_are_forwarded(steps in steps()) {
+        run(false, &steps);
+    }
+
+    #[test]
+    fn of_workloads_that_are_handed_sockets(steps in steps()) {
+        run(true, &steps);
+    }
+}
+
+/// Every step of a whole life, made to fail and to be the engine's last: none is left out by chance.
+fn at_every_call(listens: bool) {
+    let ops = [
+        Op::Create { slot: 0, form: script::Form { publish: true, volume: true, ..script::Form::default() } },
+        Op::Start { slot: 0 },
+        Op::Connect { slot: 0, network: 1 },
+        Op::Pause { slot: 0 },
+        Op::Unpause { slot: 0 },
+        Op::Disconnect { slot: 0, network: 1 },
+        Op::Restart { slot: 0 },
+        Op::Exit { slot: 0, code: 3 },
+        Op::Start { slot: 0 },
+        Op::Stop { slot: 0 },
+        Op::Start { slot: 0 },
+        Op::Kill { slot: 0 },
+        Op::Start { slot: 0 },
+        Op::Remove { slot: 0, force: true },
+    ];
+    for (at, _) in ops.iter().enumerate() {
+        for calls in 0..10 {
+            for fault in Fate::ALL {
+                let steps = ops.iter().enumerate().map(|(number, op)| {
+                    let fate = if number == at { fault(calls) } else { Fate::None };
+                    Step { op: op.clone(), fate, must: number < at }
+                });
+                run(listens, &steps.collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn at_every_call_of_a_life_with_forwards() {
+    at_every_call(false);
+}
+
+#[test]
+fn at_every_call_of_a_life_with_sockets() {
+    at_every_call(true);
+}
