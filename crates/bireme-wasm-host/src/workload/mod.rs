@@ -1,7 +1,7 @@
 //! The life of one workload of this process, and the invocations that it lets in.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bireme_core::Exit;
@@ -103,7 +103,7 @@ impl Workload {
         });
         loop {
             let idle = self.idle.notified();
-            if self.component.metrics.alive.load(Relaxed) == 0 {
+            if self.component.metrics.alive.load(SeqCst) == 0 {
                 return;
             }
             // The counter and the notification are not one step: look again before long.
@@ -121,7 +121,7 @@ impl Workload {
     }
 
     fn refuse_more(&self) {
-        self.stopping.store(true, Relaxed);
+        self.stopping.store(true, SeqCst);
         self.stopped.cancel();
     }
 
@@ -131,7 +131,7 @@ impl Workload {
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
+        self.stopping.load(SeqCst)
     }
 
     pub(crate) fn cut_code(&self) -> i32 {
@@ -190,14 +190,23 @@ impl Workload {
         self.begin(permit, work)
     }
 
+    /// Nothing is counted of what is refused.
     fn begin(self: &Arc<Self>, permit: OwnedSemaphorePermit, work: Arc<str>) -> Result<Invocation, Refused> {
+        let metrics = &self.component.metrics;
+        // `refuse_more` and `drain` say that it stops and then look at the count; this counts and then looks whether it
+        // stops. In one order for all threads (SeqCst), so either `drain` waits for this invocation, or this sees the stop.
+        metrics.alive.fetch_add(1, SeqCst);
+        if self.is_stopping() {
+            metrics.alive.fetch_sub(1, SeqCst);
+            self.idle.notify_waiters();
+            return Err(Refused::Stopping);
+        }
+        metrics.started.fetch_add(1, Relaxed);
         let number = self.numbers.fetch_add(1, Relaxed);
-        self.component.metrics.started.fetch_add(1, Relaxed);
-        self.component.metrics.alive.fetch_add(1, Relaxed);
         let started = Instant::now();
         let account = Arc::new(Account::new(Arc::clone(&self.component)));
         self.shard(number).push(Live { number, started, work, account: Arc::clone(&account) });
-        let invocation = Invocation {
+        Ok(Invocation {
             workload: Arc::clone(self),
             account,
             number,
@@ -205,9 +214,7 @@ impl Workload {
             outcome: Outcome::Succeeded,
             served: None,
             _permit: permit,
-        };
-        // After the counter, so that `drain` sees either the invocation or none.
-        if self.is_stopping() { Err(Refused::Stopping) } else { Ok(invocation) }
+        })
     }
 
     fn shard(&self, number: u64) -> parking_lot::MutexGuard<'_, Vec<Live>> {
@@ -293,9 +300,12 @@ impl Drop for Invocation {
         .fetch_add(1, Relaxed);
         metrics.record(self.started.elapsed());
         workload.shard(self.number).retain(|live| live.number != self.number);
-        metrics.alive.fetch_sub(1, Relaxed);
+        metrics.alive.fetch_sub(1, SeqCst);
         if workload.is_stopping() {
             workload.idle.notify_waiters();
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
