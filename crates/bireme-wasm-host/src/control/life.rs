@@ -128,7 +128,7 @@ impl Host {
         self.set_active(&loaded, false);
         loaded.workload.cut(137);
         self.insist(&loaded).await;
-        self.close_places(&loaded);
+        self.close_sites(&loaded);
         self.components.lock().remove(id);
         Ok(())
     }

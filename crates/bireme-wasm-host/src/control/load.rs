@@ -68,14 +68,14 @@ impl Host {
         let standing = NetworkIdentity { addresses: addresses.clone(), names, tls: trust.config() };
         let component = Component::new(load.spec, trigger, log, folders, standing, self.shared.clone());
         let workload = Arc::new(Workload::new(component, program));
-        let mut loaded = Loaded { workload, places: Vec::new(), exit: Mutex::new(exit), _descriptors: own };
+        let mut loaded = Loaded { workload, site_addresses: Vec::new(), exit: Mutex::new(exit), _descriptors: own };
         let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
-            self.open_places(&mut loaded, &load.listeners, sockets, &addresses, &ports)
+            self.open_sites(&mut loaded, &load.listeners, sockets, &addresses, &ports)
         } else {
             Ok(())
         };
         if let Err(refusal) = opened {
-            self.close_places(&loaded);
+            self.close_sites(&loaded);
             return Err(refusal);
         }
         self.components.lock().insert(id, Arc::new(loaded));

@@ -30,7 +30,7 @@ use crate::guest::Guest;
 use crate::log::feed;
 use crate::names::Networks;
 use crate::stock::{Own, Stock};
-use crate::trigger::http::{Place, Places};
+use crate::trigger::http::{SiteAddress, Sites};
 use crate::workload::{Phase, Workload};
 use crate::{confine, linker, watch};
 use life::wait;
@@ -61,18 +61,18 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     // On a thread of its own: the daemon is answered however busy the guests are.
     let control =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let places: Arc<Places> = Arc::default();
+    let sites: Arc<Sites> = Arc::default();
     let host = Host {
         main: runtime.handle().clone(),
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         components: Mutex::default(),
         networks: Networks::default(),
-        places: Arc::clone(&places),
+        sites: Arc::clone(&sites),
         shared: Shared {
             engine: engine.clone(),
             embedded: Arc::new(Embedded::new(rooms.kv, &descriptors)),
-            neighbours: Arc::clone(&places) as _,
+            neighbours: Arc::clone(&sites) as _,
             budget,
             descriptors,
             threads: Stock::of_threads(),
@@ -118,7 +118,7 @@ struct Host {
     linker_p1: wasmtime::Linker<Guest>,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
     networks: Networks,
-    places: Arc<Places>,
+    sites: Arc<Sites>,
     shared: Shared,
     /// Told when the last workload is gone.
     done: Notify,
@@ -130,7 +130,8 @@ struct Host {
 /// A workload with what is released when it is deleted.
 struct Loaded {
     workload: Arc<Workload>,
-    places: Vec<Place>,
+    /// Where it answers.
+    site_addresses: Vec<SiteAddress>,
     exit: Mutex<Option<std::fs::File>>,
     /// Its files, folders and listening sockets, which count before what guests open.
     _descriptors: Own,
@@ -278,11 +279,11 @@ impl Host {
                 started: *loaded.workload.phase().borrow() != Phase::Loaded,
             })
             .collect();
-        let published = |place: &Place| match place {
-            Place::Published(address) => Some(*address),
-            Place::Inside(_) => None,
+        let published = |address: &SiteAddress| match address {
+            SiteAddress::Published(address) => Some(*address),
+            SiteAddress::Inside(_) => None,
         };
-        let listeners = self.sites().keys().filter_map(published).collect();
+        let listeners = self.lock_sites().keys().filter_map(published).collect();
         HostState { workloads, listeners }
     }
 

@@ -10,15 +10,15 @@ use bireme_wasm::protocol::Refusal;
 use tokio::net::TcpListener;
 
 use super::{Host, Loaded, refuse};
-use crate::trigger::http::{self, Place};
+use crate::trigger::http::{self, SiteAddress};
 
 impl Host {
-    pub(super) fn sites(&self) -> parking_lot::RwLockWriteGuard<'_, HashMap<Place, Arc<http::Site>>> {
-        self.places.0.write()
+    pub(super) fn lock_sites(&self) -> parking_lot::RwLockWriteGuard<'_, HashMap<SiteAddress, Arc<http::Site>>> {
+        self.sites.0.write()
     }
 
-    /// Joins every place the component answers at, listening where it is the first.
-    pub(super) fn open_places(
+    /// Joins every site that the component answers at, listening where it is the first.
+    pub(super) fn open_sites(
         &self,
         loaded: &mut Loaded,
         published: &[SocketAddr],
@@ -28,35 +28,36 @@ impl Host {
     ) -> Result<(), Refusal> {
         let ports = if ports.is_empty() { &[80] } else { ports };
         let inside =
-            addresses.iter().flat_map(|ip| ports.iter().map(|port| Place::Inside(SocketAddr::new(*ip, *port))));
-        let places: Vec<Place> = published.iter().map(|address| Place::Published(*address)).chain(inside).collect();
-        for place in places {
-            let mut sites = self.sites();
-            let site = match sites.get(&place) {
+            addresses.iter().flat_map(|ip| ports.iter().map(|port| SiteAddress::Inside(SocketAddr::new(*ip, *port))));
+        let all: Vec<SiteAddress> =
+            published.iter().map(|address| SiteAddress::Published(*address)).chain(inside).collect();
+        for at in all {
+            let mut sites = self.lock_sites();
+            let site = match sites.get(&at) {
                 Some(site) => Arc::clone(site),
                 None => {
-                    let listener = match place {
-                        Place::Published(address) => {
+                    let listener = match at {
+                        SiteAddress::Published(address) => {
                             sockets.remove(&address).map(std::net::TcpListener::from).ok_or_else(|| {
                                 refuse(ErrorKind::Internal, format!("no listening socket came for {address}"))
                             })?
                         }
-                        Place::Inside(address) => listen_inside(address)?,
+                        SiteAddress::Inside(address) => listen_inside(address)?,
                     };
                     let listener = listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener));
                     let listener = listener.map_err(|error| {
-                        refuse(ErrorKind::Internal, format!("cannot use the socket of {place:?}: {error}"))
+                        refuse(ErrorKind::Internal, format!("cannot use the socket of {at:?}: {error}"))
                     })?;
                     let site = Arc::new(http::Site::new());
                     tokio::spawn(http::listen(listener, Arc::clone(&site)));
-                    sites.insert(place, Arc::clone(&site));
+                    sites.insert(at, Arc::clone(&site));
                     site
                 }
             };
             drop(sites);
-            loaded.places.push(place);
+            loaded.site_addresses.push(at);
             site.join(&loaded.workload).map_err(|(other, route)| {
-                let (Place::Published(address) | Place::Inside(address)) = place;
+                let (SiteAddress::Published(address) | SiteAddress::Inside(address)) = at;
                 refuse(
                     ErrorKind::Conflict,
                     format!(
@@ -70,11 +71,11 @@ impl Host {
         Ok(())
     }
 
-    pub(super) fn close_places(&self, loaded: &Loaded) {
-        let mut sites = self.sites();
-        for place in &loaded.places {
-            if sites.get(place).is_some_and(|site| site.leave(&loaded.workload.component.spec.id))
-                && let Some(site) = sites.remove(place)
+    pub(super) fn close_sites(&self, loaded: &Loaded) {
+        let mut sites = self.lock_sites();
+        for at in &loaded.site_addresses {
+            if sites.get(at).is_some_and(|site| site.leave(&loaded.workload.component.spec.id))
+                && let Some(site) = sites.remove(at)
             {
                 site.close();
             }
@@ -82,8 +83,8 @@ impl Host {
     }
 
     pub(super) fn set_active(&self, loaded: &Loaded, active: bool) {
-        let sites = self.sites();
-        for site in loaded.places.iter().filter_map(|place| sites.get(place)) {
+        let sites = self.lock_sites();
+        for site in loaded.site_addresses.iter().filter_map(|at| sites.get(at)) {
             site.set_active(&loaded.workload.component.spec.id, active);
         }
     }

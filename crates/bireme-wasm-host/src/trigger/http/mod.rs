@@ -15,4 +15,4 @@ mod site;
 mod spin_headers;
 
 pub(crate) use listen::listen;
-pub(crate) use site::{Place, Places, Site};
+pub(crate) use site::{Site, SiteAddress, Sites};

@@ -11,7 +11,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::answer::answer;
 use super::invoke::serve;
-use super::site::{Place, Places, Served, Site};
+use super::site::{ServedRoute, Site, SiteAddress, Sites};
 use super::spin_headers::{path_headers, set_path_headers};
 use crate::clients;
 use crate::neighbours::{Neighbour, Neighbours};
@@ -23,9 +23,9 @@ pub(super) struct Client {
     pub address: Option<HeaderValue>,
 }
 
-impl Neighbours for Places {
+impl Neighbours for Sites {
     fn inside(&self, address: SocketAddr) -> Option<Arc<dyn Neighbour>> {
-        let site = self.0.read().get(&Place::Inside(address)).cloned()?;
+        let site = self.0.read().get(&SiteAddress::Inside(address)).cloned()?;
         Some(site)
     }
 }
@@ -41,7 +41,7 @@ impl Neighbour for Site {
 
 /// Has the component answer whose route the request matches. `depth` counts the components it has been through before.
 pub(super) async fn route(
-    table: &RouteTable<Served>,
+    table: &RouteTable<ServedRoute>,
     client: &Client,
     mut request: Request<WasiBody>,
     depth: u32,

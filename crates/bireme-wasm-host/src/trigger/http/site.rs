@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::workload::Workload;
 
 /// One route of one component, with the headers that are the same for each of its requests.
-pub(super) struct Served {
+pub(super) struct ServedRoute {
     pub(super) workload: Arc<Workload>,
     pub(super) matched: HeaderValue,
     pub(super) plain: HeaderValue,
 }
 
-impl Served {
+impl ServedRoute {
     fn new(workload: &Arc<Workload>, route: &Route) -> Self {
         let text = route.to_string();
         let plain = text.strip_suffix("/...").unwrap_or(&text);
@@ -32,7 +32,7 @@ impl Served {
 pub(crate) struct Site {
     /// Grows with each change of the table, so that connections look at the lock only then.
     pub(super) generation: AtomicU64,
-    table: RwLock<Arc<RouteTable<Served>>>,
+    table: RwLock<Arc<RouteTable<ServedRoute>>>,
     /// The table is made anew by the first request after a change: a thousand components that start one after the other
     /// would otherwise each make it for all.
     stale: AtomicBool,
@@ -110,7 +110,7 @@ impl Site {
         }
         let routes = members.iter().filter(|member| member.active).flat_map(|member| {
             let workload = &member.workload;
-            workload.component.spec.bireme.routes.iter().map(|route| (route.clone(), Served::new(workload, route)))
+            workload.component.spec.bireme.routes.iter().map(|route| (route.clone(), ServedRoute::new(workload, route)))
         });
         // Clashes were refused by `join`.
         if let Ok(new) = RouteTable::new(routes) {
@@ -119,7 +119,7 @@ impl Site {
         self.stale.store(false, Ordering::Release);
     }
 
-    pub(super) fn table(&self) -> (u64, Arc<RouteTable<Served>>) {
+    pub(super) fn table(&self) -> (u64, Arc<RouteTable<ServedRoute>>) {
         let generation = self.generation.load(Ordering::Acquire);
         if self.stale.load(Ordering::Acquire) {
             self.rebuild();
@@ -130,13 +130,13 @@ impl Site {
 
 /// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Place {
+pub(crate) enum SiteAddress {
     /// A published port, handed over as a socket.
     Published(SocketAddr),
     /// An address of the component's own.
     Inside(SocketAddr),
 }
 
-/// Every place this process listens at.
+/// Every site of this process.
 #[derive(Default)]
-pub(crate) struct Places(pub RwLock<HashMap<Place, Arc<Site>>>);
+pub(crate) struct Sites(pub RwLock<HashMap<SiteAddress, Arc<Site>>>);

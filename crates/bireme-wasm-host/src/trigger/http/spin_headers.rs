@@ -4,7 +4,7 @@ use bireme_core::route::Captures;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
-use super::site::Served;
+use super::site::ServedRoute;
 
 const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
 const FULL_URL: HeaderName = HeaderName::from_static("spin-full-url");
@@ -16,7 +16,7 @@ const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
 
 /// What Spin tells a component about the way a request came.
 pub(super) fn path_headers(
-    served: &Served,
+    served: &ServedRoute,
     client: Option<&HeaderValue>,
     host: &str,
     uri: &http::Uri,
