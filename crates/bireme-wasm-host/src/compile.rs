@@ -14,6 +14,7 @@ use wasmtime::{Engine, Module};
 
 use crate::engine::{self, Size};
 use crate::linker;
+use crate::program::Program;
 
 /// Largest component that is compiled, in bytes.
 const MAX_INPUT: u64 = 512 << 20;
@@ -162,7 +163,7 @@ fn component_facts(engine: &Engine, component: &Component) -> Result<Facts, Refu
         let text = format!("an import of the component has another type than this engine offers: {error:#}");
         Refusal::new(ErrorKind::Unsupported, text)
     })?;
-    crate::trigger::Program::new(trigger, pre).map_err(|error| {
+    Program::new(trigger, pre).map_err(|error| {
         Refusal::new(ErrorKind::Invalid, format!("the component's {} export is malformed: {error:#}", trigger.name()))
     })?;
     Ok(Facts { trigger, imports, exports })

@@ -3,33 +3,44 @@
 //! ```text
 //!  serve: confine (cgroup, network, mounts, uid, seccomp) -> "ready" -> control socket until the last is deleted
 //!
-//!  control ──> Component (one workload: limits, log, metrics)
+//!  control ──> Workload (one component's life: what is let in, and what is under way)
 //!                 ^            ^             ^
 //!        trigger/http   trigger/redis   trigger/command      each makes fresh instances: Invocation
-//!                                                            │
-//!                                                  Guest (state of one instance) + host/* (what it may call)
+//!                 │
+//!                 v
+//!  Program (compiled, linked) -> Guest (state of one instance) + host/* (what it may call)
+//!                                  -> Component (what its instances see: spec, limits, log, metrics)
 //! ```
+//!
+//! Each uses what stands below it, and nothing above. Where a component asks another of this process, it does so through
+//! `neighbours`, which the HTTP trigger answers.
 //!
 //! Requests never wait for a lock that another request holds for long, a file or a compilation: what they need was
 //! prepared when the workload was loaded.
 
 mod account;
 mod budget;
+mod clients;
 pub mod compile;
 mod component;
 mod confine;
 mod control;
+mod embedded;
 mod engine;
 mod fence;
+mod guarded;
 mod guest;
 mod host;
 mod linker;
 mod log;
 mod metrics;
 mod names;
+mod neighbours;
+mod program;
 mod stock;
 mod trigger;
 mod watch;
+mod workload;
 
 pub use confine::hold_user_namespace;
 pub use control::serve;

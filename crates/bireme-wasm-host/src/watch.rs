@@ -5,7 +5,7 @@ use std::time::Duration;
 use bireme_wasm::cgroup::SocketMemory;
 use bireme_wasm::memory;
 
-use crate::trigger::clients;
+use crate::clients;
 
 /// How often it is looked at.
 const WATCH: Duration = Duration::from_millis(50);

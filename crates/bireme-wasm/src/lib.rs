@@ -24,6 +24,8 @@
 //! <state_dir>/exit.json               how the workload ended; empty while it has not
 //! ```
 
+#![warn(missing_docs)]
+
 pub mod cgroup;
 mod compile;
 mod complaints;

@@ -15,8 +15,9 @@ use std::sync::LazyLock;
 use bireme_core::WorkloadSpec;
 use bireme_core::spec::MountSource;
 
-/// Most bytes of one instance where nothing is said, and the most that can be said.
+/// Most bytes of one instance where no memory limit is set.
 pub const DEFAULT_LIMIT: u64 = 256 << 20;
+/// The largest memory limit of one instance, in bytes: what 32-bit code can address.
 pub const MAX_LIMIT: u64 = 4 << 30;
 
 /// What a host takes without any instance: the engine, its threads, and buffers.

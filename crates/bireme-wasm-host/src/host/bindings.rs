@@ -9,9 +9,9 @@ pub(crate) mod sync {
         require_store_data_send: true,
         with: {
             "fermyon:spin/key-value.store": crate::host::store::Store,
-            "fermyon:spin/redis.connection": crate::host::redis::Connection,
+            "fermyon:spin/redis.connection": crate::host::redis::connection::Connection,
             "wasi:keyvalue/store.bucket": crate::host::store::Store,
-            "wasi:keyvalue/atomics.cas": crate::host::keyvalue::Cas,
+            "wasi:keyvalue/atomics.cas": crate::host::cas::Cas,
         },
     });
 }
@@ -36,7 +36,7 @@ pub(crate) mod concurrent {
         require_store_data_send: true,
         with: {
             "spin:key-value/key-value.store": crate::host::store::Store,
-            "spin:redis/redis.connection": crate::host::redis::Connection,
+            "spin:redis/redis.connection": crate::host::redis::connection::Connection,
         },
     });
 }
@@ -71,7 +71,7 @@ pub(crate) mod lookup {
         with: {
             "wasi:io": wasmtime_wasi::p2::bindings::io,
             "wasi:sockets/network": wasmtime_wasi::p2::bindings::sockets::network,
-            "wasi:sockets/ip-name-lookup.resolve-address-stream": crate::host::sockets::Lookup,
+            "wasi:sockets/ip-name-lookup.resolve-address-stream": crate::host::lookup::Lookup,
         },
     });
 }

@@ -14,7 +14,6 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::net::{ConnectError, Target};
 use crate::account::{Account, Charge};
 use crate::component::Component;
-use crate::trigger::http::answer_in_process;
 
 /// Longest time to connect where the guest sets none.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -81,12 +80,12 @@ async fn send(
             ConnectError::Unknown(_) => Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None },
         }
     })?;
-    if !tls && let Some(site) = addresses.iter().find_map(|address| component.places.inside(*address)) {
+    if !tls && let Some(neighbour) = addresses.iter().find_map(|address| component.neighbours.inside(*address)) {
         if depth >= MAX_DEPTH {
             component.log.note("bireme: outgoing request refused: it has been through too many components, in a loop?");
             return Err(Error::LoopDetected);
         }
-        let response = answer_in_process(&site, request, depth + 1).await;
+        let response = neighbour.answer(request, depth + 1).await;
         return Ok((response, Box::new(std::future::ready(Ok(())))));
     }
     let time =

@@ -1,36 +1,16 @@
 //! `wasi:keyvalue`, in the two drafts that SDKs speak: `0.2.0-draft2` and wasmtime's `0.2.0-draft`.
 
-use std::sync::Arc;
-
 use wasmtime::component::Resource;
 
 use super::bindings::{draft, sync};
+use super::cas::Cas;
 use super::kv::find;
 use super::store::{OpenError, Store};
-use crate::account::{Account, Charge, Payer};
+use crate::account::Payer;
 use crate::guest::Guest;
 
 use draft::wasi::keyvalue0_2_0_draft as d1;
 use sync::wasi::keyvalue0_2_0_draft2 as d2;
-
-/// The value of a key as it was when its handle was made.
-#[expect(unreachable_pub, reason = "generated code re-exports it")]
-pub struct Cas {
-    store: Store,
-    key: String,
-    seen: Option<Vec<u8>>,
-    /// What the host holds for the instance with it.
-    _charge: Charge,
-}
-
-impl Cas {
-    /// # Errors
-    /// When the value is more than the instance may have the host hold.
-    fn new(account: &Arc<Account>, store: Store, key: String, seen: Option<Vec<u8>>) -> Result<Self, String> {
-        let charge = account.charge(key.len() + seen.as_ref().map_or(0, Vec::len))?;
-        Ok(Self { store, key, seen, _charge: charge })
-    }
-}
 
 /// The parts that differ in nothing but the names of generated types.
 macro_rules! store_of {

@@ -3,12 +3,15 @@
 //! Every connection a component opens passes [`net::Target::resolve`]: the permission, the names of its networks, DNS.
 
 pub(crate) mod bindings;
+mod cas;
 mod config;
 pub(crate) mod http;
-pub(crate) mod keyvalue;
+mod keyvalue;
 mod kv;
+mod lookup;
 pub(crate) mod net;
 pub(crate) mod open;
+pub(crate) mod permit;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sockets;

@@ -12,7 +12,6 @@
 //!
 //! Sockets are not accepted: no component may listen on one.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -35,39 +34,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use crate::guest::Guest;
 use crate::stock::Place;
 
-/// What an instance has open.
-#[derive(Default)]
-pub(crate) struct Open {
-    files: Vec<(Weak<std::fs::File>, Place)>,
-    /// How often one was opened or closed since it was last looked which of them are.
-    changes: usize,
-    /// The sockets of WASI 0.3 that have a place, by their handles. Those of closed ones are taken by new ones.
-    sockets: HashMap<u32, Weak<Place>>,
-    /// Of a core module.
-    of_module: Vec<Place>,
-    /// How many of those are in use at most.
-    module_uses: usize,
-}
-
-/// Most files of an instance that are looked at each time one is opened or closed.
-const LOOK_ALWAYS: usize = 32;
 /// Places that a core module takes at a time, so that its table is not counted for each.
 const MODULE_TAKES: usize = 16;
-
-impl Open {
-    /// Gives back the places of files that are closed. Where there are many it is looked only once half of them may be.
-    fn look(&mut self) {
-        self.changes += 1;
-        if self.files.len() <= LOOK_ALWAYS || self.changes > self.files.len() / 2 {
-            self.look_now();
-        }
-    }
-
-    fn look_now(&mut self) {
-        self.files.retain(|(file, _)| file.strong_count() > 0);
-        self.changes = 0;
-    }
-}
 
 /// A place for a file that is to be opened.
 fn place_for_file(guest: &mut Guest) -> Option<Place> {
@@ -106,7 +74,7 @@ impl<'a> ForSocket<'a> {
     /// `with` is kept until the socket is closed.
     fn new<T: Send + Sync + 'static>(guest: &'a mut Guest, with: T) -> Self {
         let mut builder = WasiCtxBuilder::new();
-        super::sockets::permit(&mut builder, &guest.component, with);
+        super::permit::permit(&mut builder, &guest.component, with);
         Self { ctx: builder.build(), table: &mut guest.table }
     }
 }

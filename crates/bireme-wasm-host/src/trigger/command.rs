@@ -8,27 +8,30 @@ use bireme_core::clock::now_nanos;
 use bireme_core::{Exit, Labels, WorkloadSpec};
 use wasmtime_wasi::I32Exit;
 
-use super::Program;
 use crate::account::Account;
-use crate::component::{Component, Cut, Guarded, Outcome};
+use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
+use crate::program::Program;
+use crate::workload::{Outcome, Workload};
 
 /// Runs the command to its end and answers how it ended.
-pub(crate) async fn run(component: Arc<Component>) -> Exit {
+pub(crate) async fn run(workload: Arc<Workload>) -> Exit {
+    let component = &workload.component;
     let exit = |code, error| Exit { code, oom_killed: false, finished_at: now_nanos(), error };
-    let Ok(mut invocation) = component.admit(component.spec.args.join(" ").into()).await else {
+    let Ok(mut invocation) = workload.admit(component.spec.args.join(" ").into()).await else {
         return exit(137, Some("it was stopped before it started".to_owned()));
     };
     // A command runs as long as it likes, unless it was said how long: the default is one of requests and messages.
     let limit = time_limit(&component.spec);
-    let ended = Guarded::new(Arc::clone(&invocation.account), limit, call(&invocation.account)).await;
+    let ended =
+        Guarded::new(Arc::clone(&invocation.account), limit, call(&workload.program, &invocation.account)).await;
     let exit = match ended {
         Ok(Ok(code)) => exit(code, None),
         Ok(Err(error)) => match error.downcast_ref::<I32Exit>() {
             Some(I32Exit(code)) => exit(*code, None),
             None => {
                 invocation.outcome = Outcome::Failed;
-                let reason = crate::trigger::reason(&invocation.account, &error);
+                let reason = super::reason(&invocation.account, &error);
                 let text = format!("bireme: {} failed: {reason}", component.name());
                 component.log.note_surely(&text).await;
                 if invocation.account.was_refused() {
@@ -69,7 +72,7 @@ pub(crate) async fn run(component: Arc<Component>) -> Exit {
         }
         Err(Cut::Stopped) => {
             invocation.outcome = Outcome::Failed;
-            exit(component.cut_code(), None)
+            exit(workload.cut_code(), None)
         }
     };
     drop(invocation);
@@ -85,9 +88,9 @@ fn time_limit(spec: &WorkloadSpec) -> Option<Duration> {
     spec.labels.contains_key(TIMEOUT).then_some(spec.bireme.timeout)
 }
 
-async fn call(account: &Arc<Account>) -> wasmtime::Result<i32> {
+async fn call(program: &Program, account: &Arc<Account>) -> wasmtime::Result<i32> {
     let code = |result: Result<(), ()>| i32::from(result.is_err());
-    match &account.component.program {
+    match program {
         Program::CommandP2(pre) => {
             let mut store = Guest::store(account, 0)?;
             let command = pre.instantiate_async(&mut store).await?;

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
-use super::Program;
 use crate::account::Account;
-use crate::component::{Component, Cut, Guarded, Outcome};
+use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
+use crate::host::redis::dial::dial;
 use crate::host::resp::Backlog;
+use crate::program::Program;
+use crate::workload::{Invocation, Outcome, Workload};
 
 /// How long to wait before another attempt to connect: doubled from the first to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -22,14 +24,15 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const SILENT: &str = "the server does not answer";
 
 /// Listens until the workload stops. Neither a bad message nor a server that goes away ends it.
-pub(crate) async fn listen(component: Arc<Component>) {
-    let stopped = component.stopped();
+pub(crate) async fn listen(workload: Arc<Workload>) {
+    let component = &workload.component;
+    let stopped = workload.stopped();
     let mut wait = FIRST_WAIT;
     let mut told = Told::Nothing;
     loop {
         let mut begun = None;
         let ended = tokio::select! {
-            ended = subscribe(&component, &mut begun, &mut told) => ended,
+            ended = subscribe(&workload, &mut begun, &mut told) => ended,
             () = stopped.cancelled() => return,
         };
         let lasted = begun.map_or(Duration::ZERO, |begun: Instant| begun.elapsed());
@@ -59,12 +62,13 @@ enum Told {
 }
 
 /// Serves one connection to its end and answers why it ended. `begun` is when the subscription was there.
-async fn subscribe(component: &Arc<Component>, begun: &mut Option<Instant>, told: &mut Told) -> String {
+async fn subscribe(workload: &Arc<Workload>, begun: &mut Option<Instant>, told: &mut Told) -> String {
+    let component = &workload.component;
     let Some(subscription) = &component.spec.bireme.subscribe else { return "no channel is set".to_owned() };
     let backlog = Arc::new(Backlog::default());
     let connected = async {
         let behind = Some(Arc::clone(&backlog));
-        let (info, stream) = crate::host::redis::dial(component, &subscription.server, true, behind).await?;
+        let (info, stream) = dial(component, &subscription.server, true, behind).await?;
         let mut pubsub =
             redis::aio::PubSub::new(info.redis_settings(), stream).await.map_err(|error| error.to_string())?;
         pubsub.subscribe(&subscription.channel).await.map_err(|error| error.to_string())?;
@@ -105,7 +109,7 @@ async fn subscribe(component: &Arc<Component>, begun: &mut Option<Instant>, told
                 Some(message) => {
                     // Waiting here for a free instance leaves further messages with the server, but for a few.
                     let work = format!("message on {}", subscription.channel);
-                    let admitted = component.admit_waiting(work.into()).await;
+                    let admitted = workload.admit_waiting(work.into()).await;
                     backlog.taken();
                     let Ok(invocation) = admitted else { return "it is being stopped".to_owned() };
                     tokio::spawn(handle(invocation, message.get_payload_bytes().to_vec()));
@@ -123,16 +127,16 @@ async fn subscribe(component: &Arc<Component>, begun: &mut Option<Instant>, told
     }
 }
 
-async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) {
-    let component = Arc::clone(&invocation.component);
-    let account = Arc::clone(&invocation.account);
+async fn handle(mut invocation: Invocation, payload: Vec<u8>) {
+    let (workload, account) = (&invocation.workload, &invocation.account);
+    let component = &workload.component;
     let limit = Some(component.spec.bireme.timeout);
-    let ended = Guarded::new(Arc::clone(&account), limit, call(&account, payload)).await;
+    let ended = Guarded::new(Arc::clone(account), limit, call(&workload.program, account, payload)).await;
     let number = invocation.number;
     let failure = match ended {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(text))) => Some((Outcome::Failed, text)),
-        Ok(Err(error)) => Some((Outcome::Failed, super::reason(&account, &error))),
+        Ok(Err(error)) => Some((Outcome::Failed, super::reason(account, &error))),
         Err(Cut::Timeout) => {
             let limit = component.spec.bireme.timeout;
             Some((Outcome::TimedOut, format!("it took longer than bireme.timeout={limit:?}")))
@@ -146,15 +150,15 @@ async fn handle(mut invocation: crate::component::Invocation, payload: Vec<u8>) 
         Err(Cut::Stopped) => Some((Outcome::Failed, "the component was stopped".to_owned())),
     };
     if let Some((outcome, text)) = failure {
-        invocation.outcome = outcome;
         component.log.note(&format!("bireme: message {number} failed: {text}"));
+        invocation.outcome = outcome;
     }
 }
 
 /// Calls the handler; the inner error is the guest's own.
-async fn call(account: &Arc<Account>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+async fn call(program: &Program, account: &Arc<Account>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
     let mut store = Guest::store(account, 0)?;
-    match &account.component.program {
+    match program {
         Program::RedisP2(pre) => {
             let instance = pre.instantiate_async(&mut store).await?;
             let result = instance.fermyon_spin_inbound_redis().call_handle_message(&mut store, &payload).await?;

@@ -4,34 +4,27 @@
 //! the first bytes; the answer has the same form. The connection of [`Request::Wait`] stays open until the workload
 //! ends; the one of [`Request::Attach`] goes on as a stream of frames after its answer.
 
+mod wire;
+
 use std::collections::BTreeMap;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::{
     ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
 };
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-};
 use serde::{Deserialize, Serialize};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 
-/// The most bytes of one message to a host.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(crate) use wire::receive_answer;
+pub use wire::{receive, send};
+
 /// The most bytes of an answer, and of one that is a list.
 const MAX_ANSWER: usize = 64 << 10;
 const MAX_LIST: usize = 4 << 20;
-/// How long the rest of a message may take once its length is there: it is in memory for so long.
-const BODY: Duration = Duration::from_secs(20);
-/// The most instances that a host lists, and bytes of what each works on.
+/// The most instances that a host lists: [`Request::Instances`].
 pub const MAX_INSTANCES: usize = 4096;
+/// The most bytes of [`Instance::work`].
 pub const MAX_WORK: usize = 256;
 /// The most bytes of a sentence of a host: why it refuses, or what a workload died of.
 const MAX_SENTENCE: usize = 8 << 10;
@@ -43,6 +36,7 @@ pub const DAMAGED: &str = "the compiled code is damaged";
 /// How a host process is started: its one argument after `serve`, as JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostConfig {
+    /// Whose components it runs.
     pub sandbox: SandboxId,
     /// Its own folder, where `host.sock` is made.
     pub dir: PathBuf,
@@ -70,54 +64,75 @@ pub enum Request {
     Brief,
     /// Answered with whether the workload was started; `None` when the host does not have it.
     Known {
+        /// Which workload.
         id: WorkloadId,
     },
     /// Makes a workload ready to start. Answered with [`Brief`].
     Load(Box<Load>),
+    /// Lets a loaded workload run. Answered with nothing; `Conflict` for one that was started before.
     Start {
+        /// Which workload.
         id: WorkloadId,
     },
+    /// SIGKILL cuts what is under way. A stop signal lets requests and messages finish, and ends a command. Answered with
+    /// nothing, at once; `Unsupported` for any other signal.
     Signal {
+        /// Which workload.
         id: WorkloadId,
+        /// As signal(7) numbers it.
         signal: i32,
     },
     /// Answered with [`bireme_core::Exit`] once the workload has ended.
     Wait {
+        /// Which workload.
         id: WorkloadId,
     },
     /// Answered with [`Usage`].
     Usage {
+        /// Which workload.
         id: WorkloadId,
     },
     /// Answered with a list of [`Instance`].
     Instances {
+        /// Which workload.
         id: WorkloadId,
     },
     /// Answered with [`bireme_core::InvocationStats`].
     Invocations {
+        /// Which workload.
         id: WorkloadId,
     },
     /// The names on networks changed, each by the ID of its network.
     Names {
+        /// By the IDs of networks.
         changes: BTreeMap<String, NamesChange>,
     },
     /// A workload finds names on these networks from now on.
     Networks {
+        /// Which workload.
         id: WorkloadId,
+        /// All that it is on now.
         networks: Vec<NamedNetwork>,
     },
+    /// Cuts a workload and forgets it. Answered with nothing once its instances are gone, or have not gone for some
+    /// seconds; the process ends after its last workload.
     Delete {
+        /// Which workload.
         id: WorkloadId,
     },
     /// What the workload is called from now on.
     Renamed {
+        /// Which workload.
         id: WorkloadId,
+        /// Without a leading slash.
         name: String,
     },
     /// After an empty answer the host writes attach frames until the workload ends. With `stdin` it takes what comes for
     /// standard input, if the workload has one.
     Attach {
+        /// Which workload.
         id: WorkloadId,
+        /// Whether the connection brings standard input.
         #[serde(default)]
         stdin: bool,
     },
@@ -141,14 +156,19 @@ impl Request {
 /// Everything a host needs to run one workload. The descriptors that come with it are listed in `fds`, in order.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Load {
+    /// What was asked for, resolved.
     pub spec: WorkloadSpec,
+    /// Of the compiled code that comes as [`FdUse::Code`].
     pub facts: Facts,
+    /// The namespace and addresses that it was given; `None` where it has none of its own.
     pub network: Option<NetworkPlace>,
     /// Host addresses this workload answers on; the socket is among the descriptors or held already.
     pub listeners: Vec<SocketAddr>,
     /// Where it finds names; the host was told those networks' names before.
     pub networks: Vec<NamedNetwork>,
+    /// What becomes of its output.
     pub log: Log,
+    /// What each descriptor is, in the order in which they come.
     pub fds: Vec<FdUse>,
 }
 
@@ -157,7 +177,9 @@ pub struct Load {
 pub struct Log {
     /// `None` writes no file.
     pub file: Option<String>,
+    /// Bytes after which the file is rotated; `None` never rotates. Docker: the log option `max-size`.
     pub max_size: Option<u64>,
+    /// Files that there may be with the one that is written; at least one. Docker: the log option `max-file`.
     pub max_files: u32,
 }
 
@@ -169,12 +191,15 @@ pub enum FdUse {
     Code,
     /// The empty file to which the end is written.
     Exit,
+    /// The folder in which the log is written and rotated.
     LogFolder,
     /// A listening TCP socket bound to this address.
     Listener(SocketAddr),
     /// A folder, preopened at this path.
     Folder {
+        /// Absolute path, as the guest has it.
         target: String,
+        /// Whether the guest may only read below it.
         read_only: bool,
     },
 }
@@ -222,8 +247,11 @@ impl Trigger {
 /// What `bireme-wasm-host compile` found out about a component. Also stored beside the compiled code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
+    /// What starts its instances.
     pub trigger: Trigger,
+    /// Names of interfaces with their versions, such as `wasi:http/types@0.2.3`; of a core module `module.name`.
     pub imports: Vec<String>,
+    /// The same of interfaces that it implements; of a core module plain names.
     pub exports: Vec<String>,
 }
 
@@ -231,13 +259,16 @@ pub struct Facts {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompileAnswer {
+    /// The code was written.
     Ready(Facts),
+    /// The component cannot run here, or not be compiled.
     Refused(Refusal),
 }
 
 /// A host as it describes itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostState {
+    /// All that are loaded, in any order.
     pub workloads: Vec<WorkloadState>,
     /// Addresses whose listening sockets it holds.
     pub listeners: Vec<SocketAddr>,
@@ -246,14 +277,18 @@ pub struct HostState {
 /// The same in numbers. The daemon keeps its own and believes neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brief {
+    /// How many are loaded.
     pub workloads: usize,
     /// Bytes that its workloads may have together, see [`crate::memory`].
     pub memory: u64,
 }
 
+/// One workload of a host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WorkloadState {
+    /// As the daemon has named it.
     pub id: WorkloadId,
+    /// Whether it was started; also true of one that has ended since.
     pub started: bool,
 }
 
@@ -275,7 +310,9 @@ pub struct Usage {
 /// One live instance.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Instance {
+    /// Counts up from 1 over the life of the workload.
     pub number: u64,
+    /// As [`Trigger::name`] has it.
     pub trigger: String,
     /// Milliseconds since it started.
     pub age: u64,
@@ -286,12 +323,16 @@ pub struct Instance {
 /// An error as it crosses the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
+    /// What the client is to make of it.
     pub kind: ErrorKind,
+    /// For the user: what is wrong and what to do.
     pub message: String,
+    /// The code that a failed start is recorded with, where it is not the usual one.
     pub exit_code: Option<i32>,
 }
 
 impl Refusal {
+    /// A refusal without an exit code of its own.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), exit_code: None }
     }
@@ -332,219 +373,9 @@ pub(crate) fn credible(exit: Exit, since: i64) -> Exit {
 /// What every answer is, as a host makes it. The daemon never builds the value: it takes many times the bytes it came in.
 pub type Answer = Result<serde_json::Value, Refusal>;
 
-/// Writes one message with `fds` attached.
-///
-/// # Errors
-/// Those of the socket; `InvalidInput` for a message or a list of descriptors that is too long.
-/// # Cancel safety
-/// Not cancel safe: a dropped future may leave half a message behind. Close the connection then.
-pub async fn send<T: Serialize>(stream: &UnixStream, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let body = serde_json::to_vec(message).map_err(io::Error::other)?;
-    if body.len() > MAX_MESSAGE || fds.len() > MAX_FDS {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
-    }
-    let mut bytes = u32::try_from(body.len()).map_err(io::Error::other)?.to_be_bytes().to_vec();
-    bytes.extend_from_slice(&body);
-    let mut sent = 0;
-    while sent < bytes.len() {
-        sent += stream
-            .async_io(Interest::WRITABLE, || {
-                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                if sent == 0 && !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
-                }
-                let flags = SendFlags::NOSIGNAL;
-                Ok(rustix::net::sendmsg(stream.as_fd(), &[IoSlice::new(&bytes[sent..])], &mut control, flags)?)
-            })
-            .await?;
-    }
-    Ok(())
-}
-
-/// Reads one message with the descriptors that came with it; `None` when the peer closed instead.
-///
-/// # Errors
-/// Those of the socket; `InvalidData` for anything that is not a message, and for more than [`MAX_FDS`] descriptors.
-/// # Cancel safety
-/// Not cancel safe: close the connection if the future is dropped.
-pub async fn receive<T: for<'de> Deserialize<'de>>(stream: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut fds = Vec::new();
-    let mut take = |bytes: &mut [u8]| -> io::Result<usize> {
-        let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut rest = [IoSliceMut::new(bytes)];
-        let got = rustix::net::recvmsg(stream.as_fd(), &mut rest, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(rights) = message {
-                fds.extend(rights);
-            }
-        }
-        // Each byte may bring as many as the kernel takes at once.
-        if fds.len() > MAX_FDS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors came with a message"));
-        }
-        Ok(got.bytes)
-    };
-    let Some(body) = message(stream, MAX_MESSAGE, &mut take).await? else { return Ok(None) };
-    Ok(Some((parse(&body)?, fds)))
-}
-
-/// Reads the answer to `request`; `None` when the host closed instead. Descriptors that come with it are the kernel's to
-/// close: they are not asked for, so they never become the daemon's.
-///
-/// # Errors
-/// As [`receive`]; also for more bytes than the answer to such a request may have.
-/// # Cancel safety
-/// Not cancel safe: close the connection if the future is dropped.
-pub(crate) async fn receive_answer<T: for<'de> Deserialize<'de>>(
-    stream: &UnixStream,
-    request: &Request,
-) -> io::Result<Option<Result<T, Refusal>>> {
-    let mut take = |bytes: &mut [u8]| -> io::Result<usize> { Ok(rustix::io::read(stream.as_fd(), bytes)?) };
-    let Some(body) = message(stream, request.most(), &mut take).await? else { return Ok(None) };
-    parse(&body).map(Some)
-}
-
-fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-}
-
-/// Reads the body of one message of at most `most` bytes by `take`, which reads what is there; `None` at end of file.
-async fn message(
-    stream: &UnixStream,
-    most: usize,
-    take: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
-) -> io::Result<Option<Vec<u8>>> {
-    let mut header = [0u8; 4];
-    if !fill(stream, &mut header, take).await? {
-        return Ok(None);
-    }
-    let length = u32::from_be_bytes(header) as usize;
-    if length > most {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
-    }
-    let mut body = vec![0u8; length];
-    let filled = tokio::time::timeout(BODY, fill(stream, &mut body, take)).await;
-    match filled.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "a message was begun and not ended"))?? {
-        true => Ok(Some(body)),
-        false => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// Reads exactly `bytes`, never more, so that what follows stays in the socket. False at end of file before the first.
-async fn fill(
-    stream: &UnixStream,
-    bytes: &mut [u8],
-    take: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
-) -> io::Result<bool> {
-    let mut filled = 0;
-    while filled < bytes.len() {
-        let n = stream.async_io(Interest::READABLE, || take(&mut bytes[filled..])).await?;
-        if n == 0 {
-            return if filled == 0 { Ok(false) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-        }
-        filled += n;
-    }
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
-
-    #[tokio::test]
-    async fn messages_and_descriptors_cross_and_the_rest_stays() {
-        let (a, b) = UnixStream::pair().unwrap();
-        let (reader, writer) = std::io::pipe().unwrap();
-        let long = "x".repeat(1 << 20);
-        let sender = tokio::spawn(async move {
-            send(&a, &long, &[writer.as_fd()]).await.unwrap();
-            drop(writer);
-            send(&a, &"second", &[]).await.unwrap();
-        });
-        let (text, fds) = receive::<String>(&b).await.unwrap().unwrap();
-        assert_eq!((text.len(), fds.len()), (1 << 20, 1));
-        std::io::Write::write_all(&mut std::fs::File::from(fds.into_iter().next().unwrap()), b"hello").unwrap();
-        let (text, fds) = receive::<String>(&b).await.unwrap().unwrap();
-        assert_eq!((text.as_str(), fds.len()), ("second", 0));
-        sender.await.unwrap();
-        let mut got = String::new();
-        { reader }.read_to_string(&mut got).unwrap();
-        assert_eq!(got, "hello");
-        assert!(receive::<String>(&b).await.unwrap().is_none());
-    }
-
-    fn open_files() -> usize {
-        std::fs::read_dir("/proc/self/fd").unwrap().count()
-    }
-
-    /// As [`send`] does it, a byte at a time, and with each as many descriptors as the kernel takes.
-    async fn send_with_descriptors_everywhere(stream: &UnixStream, body: &[u8]) -> io::Result<()> {
-        let (reader, _writer) = std::io::pipe().unwrap();
-        let fds = vec![reader.as_fd(); MAX_FDS];
-        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-        for byte in length.iter().chain(body) {
-            let attached = || {
-                let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-                let mut control = SendAncillaryBuffer::new(&mut space);
-                assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-                let bytes = [IoSlice::new(std::slice::from_ref(byte))];
-                Ok(rustix::net::sendmsg(stream.as_fd(), &bytes, &mut control, SendFlags::NOSIGNAL)?)
-            };
-            stream.async_io(Interest::WRITABLE, attached).await?;
-        }
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn descriptors_of_an_answer_never_become_the_daemons() {
-        let (a, b) = UnixStream::pair().unwrap();
-        let before = open_files();
-        let sent = async { send_with_descriptors_everywhere(&a, br#"{"Ok":[]}"#).await.unwrap() };
-        let received = async {
-            let answer = receive_answer::<Vec<u8>>(&b, &Request::Ping).await.unwrap().unwrap();
-            (answer.unwrap(), open_files())
-        };
-        let ((), (answer, during)) = tokio::join!(sent, received);
-        assert!(answer.is_empty());
-        // The other side's pipe, and nothing of what it sent.
-        assert!(during <= before + 2, "{before} were open and {during} are");
-    }
-
-    #[tokio::test]
-    async fn a_host_takes_no_more_descriptors_than_one_message_has() {
-        let (a, b) = UnixStream::pair().unwrap();
-        let sent = send_with_descriptors_everywhere(&a, br#"{"op":"ping"}"#);
-        let received = async {
-            let error = receive::<Request>(&b).await.err().unwrap();
-            drop(b);
-            error
-        };
-        let (_, error) = tokio::join!(sent, received);
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[tokio::test]
-    async fn answers_are_bounded_by_what_was_asked() {
-        let id = WorkloadId::from_bytes([7; 32]);
-        let long = format!("{{\"Ok\":{{\"x\":\"{}\"}}}}", "x".repeat(MAX_ANSWER));
-        for (request, fits) in
-            [(Request::Brief, false), (Request::Wait { id: id.clone() }, false), (Request::Instances { id }, true)]
-        {
-            let (a, b) = UnixStream::pair().unwrap();
-            let text = long.clone();
-            let sender = tokio::spawn(async move {
-                let raw = serde_json::value::RawValue::from_string(text).unwrap();
-                let _ = send(&a, &raw, &[]).await;
-            });
-            let answer = receive_answer::<serde::de::IgnoredAny>(&b, &request).await;
-            drop(b);
-            assert_eq!(answer.is_ok(), fits, "{request:?}");
-            sender.await.unwrap();
-        }
-    }
 
     #[test]
     fn what_a_host_says_is_one_line_and_its_times_are_possible() {

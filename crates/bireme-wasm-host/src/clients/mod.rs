@@ -4,6 +4,9 @@
 //! component in it, for what half-sent requests hold, and requests that wait with others sent behind them. So there are
 //! only so many, and those that no instance serves are closed first when memory runs short.
 
+mod share;
+pub(crate) mod socket;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -14,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::AbortHandle;
 
-use super::share::Share;
+use share::Share;
 
 static CONNECTIONS: Semaphore = Semaphore::const_new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);

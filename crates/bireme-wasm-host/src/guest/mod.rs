@@ -1,5 +1,7 @@
 //! The state of one instance: what the host functions it calls work on.
 
+mod open;
+
 use std::sync::Arc;
 
 use bireme_core::log_line::Stream;
@@ -14,8 +16,10 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use crate::account::{Account, Bounds};
 use crate::component::{Component, Folder, Input};
 use crate::host::http::Outgoing;
-use crate::host::open::Open;
+use crate::host::permit::permit;
 use crate::stock::Place;
+
+pub(crate) use open::Open;
 
 /// Most random bytes of one call.
 const MAX_RANDOM: u64 = 1 << 20;
@@ -169,6 +173,6 @@ fn wasi(account: &Arc<Account>, folders: &[Folder]) -> wasmtime::Result<(WasiCtx
         let perms = if folder.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
         builder.preopened_dir(&folder.path, &folder.target, perms)?;
     }
-    crate::host::sockets::permit(&mut builder, component, ());
+    permit(&mut builder, component, ());
     Ok((builder, places))
 }

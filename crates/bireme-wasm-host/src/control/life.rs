@@ -1,0 +1,159 @@
+//! Start, signals, the end and the deletion of a workload.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bireme_core::clock::now_nanos;
+use bireme_core::{ErrorKind, Exit, WorkloadId};
+use bireme_wasm::protocol::{self, Refusal, Trigger};
+
+use super::{Host, Loaded, refuse};
+use crate::component::Component;
+use crate::trigger::{command, redis};
+use crate::workload::{Phase, Workload};
+
+/// How long instances may take to be gone once they were cut.
+const INSIST: Duration = Duration::from_secs(2);
+/// How long the end of a workload waits for its log to be written.
+const WRITTEN: Duration = Duration::from_secs(60);
+
+impl Host {
+    pub(super) fn start(self: &Arc<Self>, id: &WorkloadId) -> Result<(), Refusal> {
+        let loaded = self.find(id)?;
+        let workload = &loaded.workload;
+        if !workload.run() {
+            let text = format!("component {} was started before", workload.component.name());
+            return Err(refuse(ErrorKind::Conflict, text));
+        }
+        match workload.component.trigger {
+            Trigger::HttpP2 | Trigger::HttpP3 => self.set_active(&loaded, true),
+            Trigger::CommandP1 | Trigger::CommandP2 | Trigger::CommandP3 => {
+                let host = Arc::clone(self);
+                let running = tokio::spawn(command::run(Arc::clone(workload)));
+                tokio::spawn(async move {
+                    let exit = running.await.unwrap_or_else(|error| command_broke(&loaded.workload.component, &error));
+                    host.end(&loaded, exit).await;
+                });
+            }
+            Trigger::RedisP2 | Trigger::RedisP3 => {
+                tokio::spawn(redis::listen(Arc::clone(workload)));
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL cuts; the stop signals let an HTTP or message component finish what it is at.
+    pub(super) fn signal(self: &Arc<Self>, id: &WorkloadId, signal: i32) -> Result<(), Refusal> {
+        const HUP: i32 = 1;
+        const INT: i32 = 2;
+        const QUIT: i32 = 3;
+        const KILL: i32 = 9;
+        const TERM: i32 = 15;
+        let loaded = self.find(id)?;
+        let workload = &loaded.workload;
+        let phase = workload.phase().borrow().clone();
+        match phase {
+            Phase::Loaded => return Err(refuse(ErrorKind::Conflict, "the component was not started yet")),
+            Phase::Ended(_) => return Err(refuse(ErrorKind::Conflict, "the component is not running")),
+            Phase::Running | Phase::Stopping => {}
+        }
+        let stops = [HUP, INT, QUIT, TERM].contains(&signal) || signal == workload.component.spec.stop_signal.0;
+        if signal != KILL && !stops {
+            let text = format!(
+                "a component has no handler for signal {signal}; it can be stopped (SIGTERM, SIGINT) and killed (SIGKILL)"
+            );
+            return Err(refuse(ErrorKind::Unsupported, text));
+        }
+        let host = Arc::clone(self);
+        let is_command = workload.component.trigger.name() == "command";
+        tokio::spawn(async move {
+            let workload = &loaded.workload;
+            host.set_active(&loaded, false);
+            if is_command {
+                // Ends by itself, with this code.
+                workload.cut(128 + signal);
+                if signal == KILL {
+                    host.insist(&loaded).await;
+                }
+                return;
+            }
+            if signal == KILL {
+                workload.cut(137);
+                host.insist(&loaded).await;
+                return;
+            }
+            // A kill may overtake a stop that still waits; the end is recorded once.
+            let overtaken = workload.cancelled();
+            tokio::select! {
+                () = workload.drain() => {}
+                () = overtaken.cancelled() => return,
+            }
+            host.end(&loaded, Exit { code: 0, oom_killed: false, finished_at: now_nanos(), error: None }).await;
+        });
+        Ok(())
+    }
+
+    /// Records the end of a workload that was cut: as soon as its instances are gone, and soon in any case. One that holds
+    /// its thread, in a call of the host that does not return, must not keep the workload from ending.
+    pub(super) async fn insist(&self, loaded: &Loaded) {
+        let workload = &loaded.workload;
+        if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
+            crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
+        }
+        self.end(loaded, Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: None }).await;
+    }
+
+    /// Records how a workload ended: in its log, its exit file, and to everyone who waits.
+    pub(super) async fn end(&self, loaded: &Loaded, exit: Exit) {
+        let exit = Exit { error: exit.error.as_deref().map(protocol::sentence), ..exit };
+        self.set_active(loaded, false);
+        // Whoever is attached and reads nothing keeps the writer for a while; the end does not wait longer than that.
+        let killed = loaded.workload.cancelled().is_cancelled();
+        let _ =
+            tokio::time::timeout(if killed { INSIST } else { WRITTEN }, loaded.workload.component.log.finish()).await;
+        if let Some(mut file) = loaded.exit.lock().take() {
+            // One write of a small record: readers see nothing or all of it.
+            if let Ok(text) = serde_json::to_vec(&exit)
+                && let Err(error) = file.write_all(&text).and_then(|()| file.sync_data())
+            {
+                crate::complain(&format!("cannot record the end of {}: {error}", loaded.workload.component.name()));
+            }
+        }
+        loaded.workload.end(exit);
+    }
+
+    pub(super) async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
+        let loaded = self.find(id)?;
+        self.set_active(&loaded, false);
+        loaded.workload.cut(137);
+        self.insist(&loaded).await;
+        self.close_sites(&loaded);
+        self.components.lock().remove(id);
+        Ok(())
+    }
+}
+
+/// Waits until the workload has ended.
+///
+/// # Cancel safety
+/// Dropping the future changes nothing.
+pub(super) async fn wait(workload: &Workload) -> Exit {
+    let mut phase = workload.phase();
+    loop {
+        if let Phase::Ended(exit) = &*phase.borrow_and_update() {
+            return exit.clone();
+        }
+        if phase.changed().await.is_err() {
+            return Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: None };
+        }
+    }
+}
+
+/// The end of a command whose task broke: a fault of this process, which must not leave the command running for ever.
+fn command_broke(component: &Component, error: &tokio::task::JoinError) -> Exit {
+    let text = format!("the host process failed while it ran {}: {error}", component.spec.name);
+    crate::complain(&text);
+    component.log.note(&format!("bireme: {text}"));
+    Exit { code: 134, oom_killed: false, finished_at: now_nanos(), error: Some(text) }
+}

@@ -1,0 +1,25 @@
+//! Requests from one component of this process to another, which need no socket.
+//!
+//! Components ask through these traits; the HTTP trigger, which stands above them, answers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use wasmtime_wasi_http::WasiBody;
+
+/// Where components of this process answer HTTP.
+pub(crate) trait Neighbours: Send + Sync {
+    /// Whoever answers at `address` of the sandbox's network.
+    fn inside(&self, address: SocketAddr) -> Option<Arc<dyn Neighbour>>;
+}
+
+/// A listening address of this process.
+pub(crate) trait Neighbour: Send + Sync {
+    /// Answers `request`, which has been through `depth` components of this process.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is what a client does that goes away.
+    fn answer(self: Arc<Self>, request: Request<WasiBody>, depth: u32) -> BoxFuture<'static, Response<WasiBody>>;
+}

@@ -1,0 +1,34 @@
+//! The compiled form of a component, as each kind of trigger instantiates it.
+
+use bireme_wasm::protocol::Trigger;
+use wasmtime::component::InstancePre;
+use wasmtime_wasi_http::handler::ProxyPre;
+
+use crate::guest::Guest;
+use crate::host::bindings::{redis_trigger, redis_trigger_async};
+
+/// A component with its imports linked and its export found, ready to be instantiated.
+pub(crate) enum Program {
+    Http(ProxyPre<Guest>),
+    CommandP2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
+    CommandP3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
+    CommandP1(wasmtime::InstancePre<Guest>),
+    RedisP2(redis_trigger::RedisTriggerPre<Guest>),
+    RedisP3(redis_trigger_async::RedisTriggerAsyncPre<Guest>),
+}
+
+impl Program {
+    /// # Errors
+    /// When the export that `trigger` needs is absent or has another type.
+    pub(crate) fn new(trigger: Trigger, pre: InstancePre<Guest>) -> wasmtime::Result<Self> {
+        Ok(match trigger {
+            Trigger::HttpP2 => Self::Http(ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre)?)),
+            Trigger::HttpP3 => Self::Http(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)?)),
+            Trigger::CommandP2 => Self::CommandP2(wasmtime_wasi::p2::bindings::CommandPre::new(pre)?),
+            Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),
+            Trigger::RedisP2 => Self::RedisP2(redis_trigger::RedisTriggerPre::new(pre)?),
+            Trigger::RedisP3 => Self::RedisP3(redis_trigger_async::RedisTriggerAsyncPre::new(pre)?),
+            Trigger::CommandP1 => wasmtime::bail!("a core module is not a component"),
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! One instance, from the request that it is made for to its end.
+
+use std::sync::Arc;
+
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use http::{Method, Request, Response};
+use wasmtime::{AsContextMut as _, Store};
+use wasmtime_wasi_http::handler::{Prepared, Proxy};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
+
+use super::answer::{End, Ended, Instance, failed, failure};
+use super::response_body::{Progress, begin_body};
+use crate::account::Account;
+use crate::guarded::{Cut, Guarded};
+use crate::guest::Guest;
+use crate::program::Program;
+use crate::trigger::{ENDED_FOR_MEMORY, reason};
+use crate::workload::{Invocation, Outcome, Workload};
+
+type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
+
+/// Has a fresh instance answer `request`, which is called `what`. `depth` counts the components it has been through before.
+pub(super) async fn serve(
+    invocation: Invocation,
+    what: Arc<str>,
+    request: Request<WasiBody>,
+    depth: u32,
+) -> Response<WasiBody> {
+    let component = &Arc::clone(&invocation.workload.component);
+    let head = request.method() == Method::HEAD;
+    let (sender, response) = oneshot::channel();
+    let instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
+    // The instance is polled here until it has answered, without a task of its own.
+    match select(response, instance).await {
+        Either::Left((Ok(Ok(response)), instance)) => {
+            begin_body(component, &what, head, response, Progress { instance: Some(instance), ended: None }).await
+        }
+        Either::Left((Ok(Err(error)), instance)) => {
+            tokio::spawn(async move { note_failure(&mut instance.await.invocation, &what, &error) });
+            failed(component)
+        }
+        // The sender was dropped without a word: the instance is ending, and tells why.
+        Either::Left((Err(_), instance)) => failure(component, instance.await.end),
+        Either::Right((mut ended, mut response)) => match response.try_recv() {
+            Ok(Some(Ok(response))) => {
+                begin_body(component, &what, head, response, Progress { instance: None, ended: Some(ended) }).await
+            }
+            // An instance that was cut off has logged why; the error is only that it did not answer.
+            Ok(Some(Err(error))) if matches!(ended.end, End::Done | End::Failed) => {
+                let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
+                note_failure(&mut ended.invocation, &what, &error);
+                failure(component, if busy { End::Busy } else { End::Failed })
+            }
+            _ => failure(component, ended.end),
+        },
+    }
+}
+
+fn note_failure(invocation: &mut Invocation, what: &str, error: &wasmtime::Error) {
+    invocation.outcome = Outcome::Failed;
+    invocation.account.component.log.note(&format!("bireme: {what} failed: {}", reason(&invocation.account, error)));
+}
+
+/// Runs one instance to its end.
+async fn run(
+    mut invocation: Invocation,
+    request: Request<WasiBody>,
+    what: Arc<str>,
+    answer: Answer,
+    depth: u32,
+) -> Ended {
+    let (workload, account) = (&invocation.workload, &invocation.account);
+    let component = &workload.component;
+    let limit = Some(component.spec.bireme.timeout);
+    let mut guarded = Guarded::new(
+        Arc::clone(account),
+        limit,
+        call(Arc::clone(workload), Arc::clone(account), request, answer, depth),
+    );
+    let ended = (&mut guarded).await;
+    let mut remains: Option<Box<dyn Send>> = None;
+    let (outcome, end) = match ended {
+        Ok(Ok(())) => (Outcome::Succeeded, End::Done),
+        Ok(Err((error, _))) if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() => {
+            component.note_full(&what);
+            (Outcome::Failed, End::Busy)
+        }
+        Ok(Err((error, store))) => {
+            component.log.note(&format!("bireme: {what} failed: {}", reason(account, &error)));
+            remains = Some(Box::new(store));
+            (Outcome::Failed, End::Failed)
+        }
+        Err(cut) => {
+            remains = Some(Box::new(guarded));
+            match cut {
+                Cut::Timeout => {
+                    let limit = component.spec.bireme.timeout;
+                    let text = format!("bireme: {what} was ended: it took longer than bireme.timeout={limit:?}");
+                    component.log.note(&text);
+                    (Outcome::TimedOut, End::TimedOut)
+                }
+                Cut::CpuTime => {
+                    let limit = component.spec.bireme.cpu_time.unwrap_or_default();
+                    component.log.note(&format!(
+                        "bireme: {what} was ended: it used more processor time than bireme.cpu-time={limit:?}"
+                    ));
+                    (Outcome::TimedOut, End::TimedOut)
+                }
+                Cut::Memory => {
+                    component.log.note(&format!("bireme: {what} failed: {}", ENDED_FOR_MEMORY));
+                    (Outcome::Failed, End::Failed)
+                }
+                Cut::Broken => (Outcome::Failed, End::Failed),
+                Cut::Stopped => {
+                    component.log.note(&format!("bireme: {what} was cut off: {} was stopped", component.name()));
+                    (Outcome::Failed, End::Stopped)
+                }
+            }
+        }
+    };
+    invocation.outcome = outcome;
+    Ended { end, invocation, _remains: remains }
+}
+
+/// Calls the handler and waits until the instance has nothing more to do. With an error comes the state of the instance,
+/// if there was one.
+async fn call(
+    workload: Arc<Workload>,
+    account: Arc<Account>,
+    request: Request<WasiBody>,
+    answer: Answer,
+    depth: u32,
+) -> Result<(), (wasmtime::Error, Option<Store<Guest>>)> {
+    let mut store = Guest::store(&account, depth).map_err(|error| (error, None))?;
+    let result = call_in(&mut store, &workload.program, request, answer).await;
+    result.map_err(|error| (error, Some(store)))
+}
+
+async fn call_in(
+    store: &mut Store<Guest>,
+    program: &Program,
+    request: Request<WasiBody>,
+    answer: Answer,
+) -> wasmtime::Result<()> {
+    let Program::Http(pre) = program else { wasmtime::bail!("not an HTTP component") };
+    let proxy: Proxy = pre.instantiate_async(&mut *store).await?;
+    let proxy = &proxy;
+    store
+        .run_concurrent(async |accessor| {
+            // The answer goes straight to whoever waits outside: while the guest is in a call that blocks it, nothing in
+            // here is polled.
+            let prepared = accessor.with(|mut store| {
+                Prepared::new(store.as_context_mut(), proxy, request, |guest| guest.http(), answer)
+            })?;
+            prepared.run(accessor, std::future::pending()).await?;
+            std::future::poll_fn(|cx| accessor.poll_no_interesting_tasks(cx)).await;
+            wasmtime::error::Ok(())
+        })
+        .await?
+}

@@ -1,0 +1,18 @@
+//! The HTTP trigger: one fresh instance per request, straight on the accepted sockets.
+//!
+//! ```text
+//!  listen (connections) -> plain_request -> route (whose request it is; spin_headers)
+//!                                              -> invoke (the instance) -> response_body
+//! ```
+
+mod answer;
+mod invoke;
+mod listen;
+mod plain_request;
+mod response_body;
+mod route;
+mod site;
+mod spin_headers;
+
+pub(crate) use listen::listen;
+pub(crate) use site::{Site, SiteAddress, Sites};

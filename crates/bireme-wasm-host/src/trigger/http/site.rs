@@ -1,0 +1,142 @@
+//! Where requests come in, and which components answer there.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bireme_core::{Route, RouteTable, WorkloadId};
+use http::header::HeaderValue;
+use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
+
+use crate::workload::Workload;
+
+/// One route of one component, with the headers that are the same for each of its requests.
+pub(super) struct ServedRoute {
+    pub(super) workload: Arc<Workload>,
+    pub(super) matched: HeaderValue,
+    pub(super) plain: HeaderValue,
+}
+
+impl ServedRoute {
+    fn new(workload: &Arc<Workload>, route: &Route) -> Self {
+        let text = route.to_string();
+        let plain = text.strip_suffix("/...").unwrap_or(&text);
+        let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
+        Self { workload: Arc::clone(workload), plain: value(plain), matched: value(&text) }
+    }
+}
+
+/// A listening address and the components that answer on it.
+pub(crate) struct Site {
+    /// Grows with each change of the table, so that connections look at the lock only then.
+    pub(super) generation: AtomicU64,
+    table: RwLock<Arc<RouteTable<ServedRoute>>>,
+    /// The table is made anew by the first request after a change: a thousand components that start one after the other
+    /// would otherwise each make it for all.
+    stale: AtomicBool,
+    members: RwLock<Vec<Member>>,
+    pub(super) closed: CancellationToken,
+}
+
+struct Member {
+    workload: Arc<Workload>,
+    active: bool,
+}
+
+impl Site {
+    pub(crate) fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(1),
+            table: RwLock::default(),
+            stale: AtomicBool::new(false),
+            members: RwLock::default(),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Adds a component that answers nothing yet.
+    ///
+    /// # Errors
+    /// The two routes that clash, with the name of the workload that has the first.
+    pub(crate) fn join(&self, workload: &Arc<Workload>) -> Result<(), (String, Route)> {
+        let mut members = self.members.write();
+        for member in members.iter() {
+            for route in &workload.component.spec.bireme.routes {
+                if member.workload.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
+                    return Err((member.workload.component.name().to_string(), route.clone()));
+                }
+            }
+        }
+        members.push(Member { workload: Arc::clone(workload), active: false });
+        Ok(())
+    }
+
+    /// Whether the requests that match `id`'s routes reach it from now on.
+    pub(crate) fn set_active(&self, id: &WorkloadId, active: bool) {
+        let mut members = self.members.write();
+        for member in members.iter_mut().filter(|member| member.workload.component.spec.id == *id) {
+            member.active = active;
+        }
+        self.changed();
+    }
+
+    /// Removes a component; true when it was the last.
+    pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
+        let mut members = self.members.write();
+        members.retain(|member| member.workload.component.spec.id != *id);
+        self.changed();
+        members.is_empty()
+    }
+
+    /// Stops listening; connections end after the request they are at.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Called with the members locked: whoever sees the new generation sees the new members.
+    fn changed(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    fn rebuild(&self) {
+        let members = self.members.read();
+        let mut table = self.table.write();
+        if !self.stale.load(Ordering::Acquire) {
+            // Another request did so while this one waited.
+            return;
+        }
+        let routes = members.iter().filter(|member| member.active).flat_map(|member| {
+            let workload = &member.workload;
+            workload.component.spec.bireme.routes.iter().map(|route| (route.clone(), ServedRoute::new(workload, route)))
+        });
+        // Clashes were refused by `join`.
+        if let Ok(new) = RouteTable::new(routes) {
+            *table = Arc::new(new);
+        }
+        self.stale.store(false, Ordering::Release);
+    }
+
+    pub(super) fn table(&self) -> (u64, Arc<RouteTable<ServedRoute>>) {
+        let generation = self.generation.load(Ordering::Acquire);
+        if self.stale.load(Ordering::Acquire) {
+            self.rebuild();
+        }
+        (generation, Arc::clone(&self.table.read()))
+    }
+}
+
+/// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SiteAddress {
+    /// A published port, handed over as a socket.
+    Published(SocketAddr),
+    /// An address of the component's own.
+    Inside(SocketAddr),
+}
+
+/// Every site of this process.
+#[derive(Default)]
+pub(crate) struct Sites(pub RwLock<HashMap<SiteAddress, Arc<Site>>>);

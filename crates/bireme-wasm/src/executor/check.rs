@@ -1,0 +1,85 @@
+//! What a component cannot have, or has no use for, of what a workload can be asked to be.
+
+use bireme_core::spec::Blkio;
+use bireme_core::{ErrorKind, ExecError, WorkloadSpec};
+
+use crate::protocol::Trigger;
+
+/// Whether labels and standard input fit what the component exports.
+///
+/// # Errors
+/// A sentence that says what to change.
+pub(super) fn fits(spec: &WorkloadSpec, trigger: Trigger) -> Result<(), ExecError> {
+    let invalid = |text: &str| Err(ExecError::new(ErrorKind::Invalid, text));
+    let name = trigger.name();
+    if name != "http" && spec.labels.contains_key("bireme.http.route") {
+        return invalid(&format!(
+            "label bireme.http.route does not fit: this component exports the {name} trigger, not http"
+        ));
+    }
+    if name != "command" && spec.open_stdin {
+        let text = "a component that answers requests has no standard input, only a command has: leave out \
+                    stdin_open (docker run without -i)";
+        return Err(ExecError::new(ErrorKind::Unsupported, text));
+    }
+    match (trigger, &spec.bireme.subscribe) {
+        (Trigger::RedisP2 | Trigger::RedisP3, None) if spec.bireme.requested.contains_key("bireme.redis.subscribe") => {
+            invalid(
+                "the image requests the channel of its label bireme.redis.subscribe: confirm it with \
+                 bireme.allow-requested=true (bireme run --allow-requested), or set bireme.redis.subscribe to \
+                 redis://host:port/CHANNEL",
+            )
+        }
+        (Trigger::RedisP2 | Trigger::RedisP3, None) => invalid(
+            "this component handles Redis messages, and no label says which: set bireme.redis.subscribe to \
+             redis://host:port/CHANNEL",
+        ),
+        (Trigger::RedisP2 | Trigger::RedisP3, Some(_)) | (_, None) => Ok(()),
+        (other, Some(_)) => invalid(&format!(
+            "label bireme.redis.subscribe does not fit: this component exports the {} trigger, not \
+             inbound-redis",
+            other.name()
+        )),
+    }
+}
+
+/// What of the limits has no effect on a component, a sentence each.
+pub(super) fn without_effect(spec: &WorkloadSpec) -> Vec<String> {
+    let limits = &spec.resources;
+    let without_effect = [
+        (limits.nano_cpus.is_some() || limits.cpu_quota.is_some(), "a limit of processor time per period"),
+        (limits.cpu_shares.is_some(), "CPU shares"),
+        (limits.cpuset.is_some() || limits.cpuset_mems.is_some(), "a set of processors"),
+        (limits.memory_reservation.is_some(), "a memory reservation"),
+        (limits.pids.is_some(), "a limit of processes"),
+        (limits.blkio != Blkio::default(), "a share of block devices"),
+    ];
+    let told = without_effect.iter().filter(|(set, _)| *set).map(|(_, what)| {
+        format!(
+            "{what} has no effect on a component: use the memory limit (of one instance), bireme.cpu-time and \
+             bireme.instances"
+        )
+    });
+    told.collect()
+}
+
+/// Refuses what can be asked of a container and what no component can have.
+pub(super) fn refuse_what_components_lack(spec: &WorkloadSpec) -> Result<(), ExecError> {
+    let refuse = |text: &str| Err(ExecError::new(ErrorKind::Unsupported, text));
+    if spec.tty {
+        return refuse("a component has no terminal: leave out tty (docker run without -t)");
+    }
+    if spec.security.privileged {
+        return refuse("a component cannot be privileged: grant what it needs with mounts and bireme.allow");
+    }
+    if !spec.security.cap_add.is_empty() {
+        return refuse("a component has no Linux capabilities: leave out cap_add");
+    }
+    if !spec.security.devices.is_empty() {
+        return refuse("a component cannot be given devices: leave out devices");
+    }
+    if !spec.security.sysctls.is_empty() {
+        return refuse("a component has no kernel settings of its own: leave out sysctls");
+    }
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! Hands a component over to its host, with all that it may use.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use bireme_core::spec::{NetworkMode, Protocol};
+use bireme_core::{ErrorKind, ExecError, Prepared, WorkloadSpec};
+use serde::de::IgnoredAny;
+
+use super::{MEMORY, WasmExecutor};
+use crate::compile::Compiled;
+use crate::host::Host;
+use crate::protocol::{FdUse, Load, Log, MAX_FDS, Request};
+use crate::roster::Roster;
+use crate::state::StateFolder;
+use crate::workload::release;
+use crate::{memory, mounts, user};
+
+/// Most user namespaces that are kept for the next workload with the same owners.
+const NAMESPACES: usize = 64;
+
+impl WasmExecutor {
+    pub(super) async fn create_in_turn(
+        &self,
+        work: &Prepared,
+        host: &Host,
+        compiled: &Compiled,
+        roster: &mut Roster,
+    ) -> Result<u32, ExecError> {
+        let id = &work.spec.id;
+        if let Err(error) = host.ensure(&self.options.host, &self.config(host, work), !roster.is_empty()).await {
+            if roster.is_empty() {
+                // What it wrote of itself is in the error.
+                host.clear(&self.kv_dir(host)).await;
+            }
+            return Err(error);
+        }
+        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.name() == "command");
+        let loaded = async {
+            let pid = host.pid().await?;
+            self.tables.follow(host, pid, &work.networks).await?;
+            host.limit_memory(roster.memory().saturating_add(memory));
+            self.load(work, host, compiled, pid).await?;
+            Ok(pid)
+        };
+        let loaded = loaded.await;
+        if loaded.is_ok() {
+            roster.add(id.clone(), memory);
+            // Without it the next daemon takes the most that the specification allows.
+            let _ = std::fs::write(work.run_dir.join(MEMORY), memory.to_string());
+        } else if !roster.has(id) {
+            // It may be loaded all the same.
+            release(host, id, &self.kv_dir(host), &self.tables, roster).await;
+        }
+        loaded
+    }
+
+    /// The namespace that makes the files of the workload's user the host's; `None` where there is nothing to map, or
+    /// the machine cannot.
+    async fn namespace_of(&self, spec: &WorkloadSpec, host: u32) -> Option<Arc<OwnedFd>> {
+        if spec.mounts.is_empty() || !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let owner = mounts::owner(&spec.user);
+        let key = (owner.0, owner.1, host);
+        let mut known = self.namespaces.lock().await;
+        if let Some(namespace) = known.get(&key) {
+            return Some(Arc::clone(namespace));
+        }
+        match mounts::user_namespace(&self.options.host, owner, host).await {
+            Ok(namespace) => {
+                let namespace = Arc::new(namespace);
+                if known.len() >= NAMESPACES {
+                    known.clear();
+                }
+                known.insert(key, Arc::clone(&namespace));
+                Some(namespace)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "components can write only to folders that everyone may write to");
+                None
+            }
+        }
+    }
+
+    /// Hands a component over to its host, the process `pid`.
+    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled, pid: u32) -> Result<(), ExecError> {
+        // An earlier daemon may have started it, with another secret.
+        let uid = user::of_process(pid).unwrap_or_else(|| self.uid_of(host));
+        let mut uses = Vec::new();
+        let mut owned: Vec<OwnedFd> = Vec::new();
+        let mut add = |fd: OwnedFd, what: FdUse| {
+            uses.push(what);
+            owned.push(fd);
+        };
+        let failed = |what: &str, path: &Path, error: std::io::Error| {
+            ExecError::new(ErrorKind::Internal, format!("cannot {what} {}", path.display())).caused_by(error)
+        };
+        add(
+            self.cache.open(compiled).map_err(|error| failed("open the compiled code in", self.cache.dir(), error))?,
+            FdUse::Code,
+        );
+        let exit = StateFolder::open(&work.state_dir).and_then(|folder| folder.new_exit());
+        add(exit.map_err(|error| failed("record an end in", &work.state_dir, error))?.into(), FdUse::Exit);
+        let mut log = Log { file: None, max_size: work.log.max_size, max_files: work.log.max_files };
+        if let Some(path) = &work.log.path {
+            let folder = lend_log(path, work.log.max_files, uid);
+            let folder = folder.map_err(|error| failed("open the log", path, error))?;
+            add(folder, FdUse::LogFolder);
+            log.file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        }
+        let namespace = self.namespace_of(&work.spec, uid).await;
+        for mount in &work.spec.mounts {
+            let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
+            let namespace = namespace.as_ref().map(|fd| fd.as_fd());
+            add(mounts::open(mount, namespace, uid, memory::of_instance(&work.spec))?, what);
+        }
+        let tcp = || work.listeners.iter().filter(|listener| listener.protocol() == Protocol::Tcp);
+        for listener in tcp() {
+            if let Some(socket) = &listener.socket {
+                let copy = socket.try_clone().map_err(|error| failed("share the socket of", Path::new(""), error))?;
+                add(copy, FdUse::Listener(listener.host));
+            }
+        }
+        let mut listeners: Vec<SocketAddr> = tcp().map(|listener| listener.host).collect();
+        if work.spec.namespaces.network == NetworkMode::Host {
+            // On the machine's own network the ports of the component are the machine's; the host may not bind low ones.
+            for port in work.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+                let address = SocketAddr::from(([0, 0, 0, 0], port.number));
+                let socket = std::net::TcpListener::bind(address).map_err(|error| {
+                    let text = format!("cannot listen on port {} of the machine", port.number);
+                    ExecError::new(ErrorKind::Conflict, text).caused_by(error)
+                })?;
+                add(socket.into(), FdUse::Listener(address));
+                listeners.push(address);
+            }
+        }
+        let load = Load {
+            spec: work.spec.clone(),
+            facts: compiled.facts.clone(),
+            network: work.network.clone(),
+            listeners,
+            networks: work.networks.clone(),
+            log,
+            fds: uses,
+        };
+        let fds: Vec<_> = owned.iter().map(|fd| fd.as_fd()).collect();
+        if fds.len() > MAX_FDS {
+            let text = format!("a component can have at most {} mounts and ports together", MAX_FDS - 3);
+            return Err(ExecError::new(ErrorKind::Invalid, text));
+        }
+        host.ask::<IgnoredAny>(&Request::Load(Box::new(load)), &fds).await.map(|_| ())
+    }
+}
+
+/// Opens the folder of a log file and lets the user `uid` write, rotate and remove the log files in it, and nothing else.
+fn lend_log(path: &Path, files: u32, uid: u32) -> std::io::Result<OwnedFd> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(std::io::ErrorKind::NotFound.into());
+    };
+    StateFolder::open(folder)?.lend(name, files, uid)
+}
