@@ -16,6 +16,7 @@ pub mod clock;
 pub mod env;
 pub mod error;
 pub mod executor;
+pub mod glob;
 pub mod id;
 pub mod labels;
 pub mod log_line;
