@@ -18,6 +18,7 @@ pub mod error;
 pub mod executor;
 pub mod glob;
 pub mod id;
+pub mod ignore;
 pub mod labels;
 pub mod log_line;
 pub mod nearest;
