@@ -23,6 +23,7 @@ pub mod labels;
 pub mod log_line;
 pub mod nearest;
 pub mod route;
+pub mod size;
 pub mod spec;
 
 pub use allow::{Allow, AllowList};

@@ -1,6 +1,7 @@
 //! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
 
 use bireme_core::glob::Pattern;
+use bireme_core::size;
 use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
 use serde_json::{Map, Value, json};
 
@@ -170,30 +171,10 @@ pub fn progress(progress: &Progress) -> Value {
 
 /// The bar that old clients print as it comes. Source: `JSONProgress.String` of moby, on 80 columns.
 fn bar(current: u64, total: Option<u64>) -> String {
-    let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size(current)) };
+    let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size::decimal(current as f64)) };
     let done = usize::try_from((current.min(total) * 50) / total).unwrap_or(50);
     let (full, empty) = ("=".repeat(done), " ".repeat(50 - done));
-    format!("[{full}>{empty}] {:>8}/{}", size(current), size(total))
-}
-
-/// Bytes in decimal units with four digits. Source: `HumanSize` of docker/go-units.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if value < 1000.0 || unit == "TB" {
-            let digits = match value {
-                v if v.fract() == 0.0 && v < 1000.0 => 0,
-                v if v >= 100.0 => 1,
-                v if v >= 10.0 => 2,
-                _ => 3,
-            };
-            let text = format!("{value:.digits$}");
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-            return format!("{text}{unit}");
-        }
-        value /= 1000.0;
-    }
-    unreachable!("the last unit takes every value")
+    format!("[{full}>{empty}] {:>8}/{}", size::decimal(current as f64), size::decimal(total as f64))
 }
 
 /// A line of a build.
