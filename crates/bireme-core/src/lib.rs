@@ -13,6 +13,7 @@
 
 pub mod allow;
 pub mod clock;
+pub mod duration;
 pub mod env;
 pub mod error;
 pub mod executor;
