@@ -13,6 +13,7 @@
 
 pub mod allow;
 pub mod clock;
+pub mod detach_keys;
 pub mod duration;
 pub mod env;
 pub mod error;

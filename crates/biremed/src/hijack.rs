@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use bireme_core::BoxFuture;
+use bireme_core::detach_keys::DetachKeys;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
@@ -120,7 +121,7 @@ pub async fn say(client: Client, text: &str, tty: bool) {
 }
 
 /// Carries bytes both ways between `client` and a workload until its output ends, the client is gone, or the client
-/// types `detach` (the sequence that leaves a terminal; empty for none).
+/// types `detach`.
 ///
 /// The end of the client's input shuts down the workload's write half and nothing else: output goes on.
 ///
@@ -130,7 +131,7 @@ pub async fn carry(
     client: Client,
     workload: std::os::unix::net::UnixStream,
     input: bool,
-    detach: Vec<u8>,
+    mut detach: DetachKeys,
     mut only: Only,
     before_close: impl Future<Output = ()>,
 ) {
@@ -144,7 +145,6 @@ pub async fn carry(
     };
     let (mut output, mut stdin) = workload.into_split();
     let upstream = async {
-        let mut keys = DetachKeys::new(detach);
         let mut buffer = BytesMut::from(&sent_ahead[..]);
         loop {
             if buffer.is_empty() && matches!(reader.read_buf(&mut buffer).await, Ok(0) | Err(_)) {
@@ -155,7 +155,7 @@ pub async fn carry(
                 // Docker reads and drops what a client without stdin sends; reading on also notices its leaving.
                 continue;
             }
-            let (pass, leave) = keys.pass(&chunk);
+            let (pass, leave) = detach.filter(&chunk);
             if stdin.write_all(&pass).await.is_err() {
                 // The workload closed its input. Its output still matters.
                 return Leave::Never;
@@ -266,72 +266,6 @@ enum Leave {
     Never,
 }
 
-/// Docker's default: ctrl-p, ctrl-q.
-pub const DEFAULT_DETACH: [u8; 2] = [16, 17];
-
-/// Reads `ctrl-a`, `ctrl-@` … and single characters, comma-separated.
-///
-/// Source: `term.ToBytes` of moby.
-pub fn parse_detach_keys(text: &str) -> Result<Vec<u8>, crate::convert::Refusal> {
-    let mut keys = Vec::new();
-    for part in text.split(',') {
-        let key = match part.as_bytes() {
-            [single] => *single,
-            _ => match part.strip_prefix("ctrl-").map(str::as_bytes) {
-                Some([letter @ b'a'..=b'z']) => letter - b'a' + 1,
-                Some([b'@']) => 0,
-                Some([b'[']) => 27,
-                Some([b'\\']) => 28,
-                Some([b']']) => 29,
-                Some([b'^']) => 30,
-                Some([b'_']) => 31,
-                _ => {
-                    return Err(crate::convert::Refusal::invalid(format!(
-                        "Invalid escape keys ({text}) provided: write them as ctrl-p,ctrl-q"
-                    )));
-                }
-            },
-        };
-        keys.push(key);
-    }
-    Ok(keys)
-}
-
-/// Looks for a sequence of keys in a stream and holds back what may be its beginning.
-struct DetachKeys {
-    keys: Vec<u8>,
-    matched: usize,
-}
-
-impl DetachKeys {
-    fn new(keys: Vec<u8>) -> Self {
-        Self { keys, matched: 0 }
-    }
-
-    /// What may pass on, and whether the sequence is complete.
-    fn pass(&mut self, chunk: &[u8]) -> (Vec<u8>, bool) {
-        if self.keys.is_empty() {
-            return (chunk.to_vec(), false);
-        }
-        let mut pass = Vec::with_capacity(chunk.len() + self.matched);
-        for &byte in chunk {
-            if byte != self.keys[self.matched] && self.matched > 0 {
-                pass.extend_from_slice(&self.keys[..self.matched]);
-                self.matched = 0;
-            }
-            if byte == self.keys[self.matched] {
-                self.matched += 1;
-                if self.matched == self.keys.len() {
-                    return (pass, true);
-                }
-            } else {
-                pass.push(byte);
-            }
-        }
-        (pass, false)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,21 +308,5 @@ mod tests {
         assert_eq!(keep(Only::formed(true, true, false, true), pieces), b"outerr");
         assert_eq!(keep(Only::formed(true, false, false, true), pieces), b"out");
         assert_eq!(keep(Only::formed(true, true, true, true), &[b"raw"]), b"raw");
-    }
-
-    #[test]
-    fn detach_keys_are_dockers() {
-        assert_eq!(parse_detach_keys("ctrl-p,ctrl-q").unwrap(), DEFAULT_DETACH);
-        assert_eq!(parse_detach_keys("ctrl-@,a,ctrl-]").unwrap(), [0, b'a', 29]);
-        assert!(parse_detach_keys("ctrl-pp").is_err());
-    }
-
-    #[test]
-    fn the_sequence_is_found_across_chunks_and_nothing_else_is_lost() {
-        let mut keys = DetachKeys::new(DEFAULT_DETACH.to_vec());
-        assert_eq!(keys.pass(b"ab\x10"), (b"ab".to_vec(), false));
-        assert_eq!(keys.pass(b"c"), (b"\x10c".to_vec(), false));
-        assert_eq!(keys.pass(b"\x10\x10"), (b"\x10".to_vec(), false));
-        assert_eq!(keys.pass(b"\x11x"), (b"".to_vec(), true));
     }
 }
