@@ -1,12 +1,12 @@
 //! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
 
+use bireme_core::error::chain;
 use bireme_core::glob::Pattern;
 use bireme_core::size;
 use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
 use serde_json::{Map, Value, json};
 
 use super::{Filters, Refusal, time};
-use crate::error::chain;
 use crate::version::ApiVersion;
 
 /// The filters of `GET /images/json`.

@@ -77,7 +77,6 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use bireme_api::models::ContainerSummary;
-    use bireme_core::duration;
     use bireme_core::spec::{Port, Protocol, Signal, WorkloadKind, WorkloadSpec};
     use bireme_core::{Labels, WorkloadId};
     use bireme_engine::request::{EndpointRequest, HealthCheck, LogRequest, RestartPolicy};

@@ -87,7 +87,7 @@ async fn run(session: AttachSession, how: Attach, keys: DetachKeys, raw: bool, m
         }
         Ok(None) => {}
         Err(error) => {
-            tracing::debug!(error = %crate::error::chain(&error), "attach ended before the workload began")
+            tracing::debug!(error = %bireme_core::error::chain(&error), "attach ended before the workload began")
         }
     }
 }

@@ -88,7 +88,7 @@ async fn start(
             // Told in the stream, as Docker does: its client then asks for the exit code.
             Err(error) => {
                 if !matches!(&error, EngineError::Exec(error) if error.exit_code().is_some()) {
-                    tracing::warn!(exec = id, error = %crate::error::chain(&error), "a session did not start");
+                    tracing::warn!(exec = id, error = %bireme_core::error::chain(&error), "a session did not start");
                 }
                 return hijack::say(client, &format!("{error}\r\n"), raw).await;
             }
