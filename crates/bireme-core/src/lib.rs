@@ -22,6 +22,7 @@ pub mod glob;
 pub mod id;
 pub mod ignore;
 pub mod labels;
+pub mod linux_names;
 pub mod log_line;
 pub mod nearest;
 pub mod route;

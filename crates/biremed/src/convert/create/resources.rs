@@ -1,6 +1,7 @@
 //! Limits: memory, processors, devices' rates, ulimits.
 
 use bireme_api::models::{HostConfig, ResourcesUlimits, ThrottleDevice};
+use bireme_core::linux_names;
 use bireme_core::spec::{Blkio, Resources, Ulimit};
 
 use super::text;
@@ -112,26 +113,10 @@ fn throttle(devices: Option<&[ThrottleDevice]>) -> Result<Vec<(String, u64)>, Re
 }
 
 fn ulimit(wire: ResourcesUlimits) -> Result<Ulimit, Refusal> {
-    const NAMES: [&str; 15] = [
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
     let name = wire.name.unwrap_or_default();
-    if !NAMES.contains(&name.as_str()) {
-        return Err(Refusal::invalid(format!("invalid ulimit type: {name}: use one of {}", NAMES.join(", "))));
+    let names = linux_names::docker_limits();
+    if !names.contains(&name.as_str()) {
+        return Err(Refusal::invalid(format!("invalid ulimit type: {name}: use one of {}", names.join(", "))));
     }
     // -1 is without limit: all bits set, as the kernel has it.
     let value = |value: Option<i64>| value.unwrap_or_default().cast_unsigned();

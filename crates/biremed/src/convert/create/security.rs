@@ -1,6 +1,7 @@
 //! What a workload may do beyond running: capabilities, devices, seccomp, what of `/proc` it sees.
 
 use bireme_api::models::{DeviceMapping, HostConfig};
+use bireme_core::linux_names;
 use bireme_core::spec::{Device, Seccomp, Security};
 use serde_json::Value;
 
@@ -69,59 +70,13 @@ fn security_option(option: &str, security: &mut Security) -> Result<(), Refusal>
     Ok(())
 }
 
-/// Every capability of Linux 6, without the prefix. Source: capabilities(7).
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
-
 fn capabilities(names: Vec<String>) -> Result<Vec<String>, Refusal> {
     names
         .into_iter()
         .map(|asked| {
-            let upper = asked.to_ascii_uppercase();
-            let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            if name == "ALL" || CAPABILITIES.contains(&name) {
-                Ok(name.to_owned())
+            let name = linux_names::plain_capability(&asked);
+            if name == "ALL" || linux_names::capability_number(&name).is_some() {
+                Ok(name)
             } else {
                 Err(Refusal::invalid(format!("invalid capability: unknown capability: \"CAP_{name}\"")))
             }
