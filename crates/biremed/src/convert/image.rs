@@ -98,14 +98,14 @@ fn config(config: &ImageConfig) -> Value {
         "Env": (!config.env.is_empty()).then_some(&config.env),
         "Cmd": config.cmd,
         "Image": "",
-        "Volumes": (!config.volumes.is_empty()).then_some(&config.volumes),
+        "Volumes": (!config.volumes.is_empty()).then(|| set(config.volumes.keys())),
         "WorkingDir": config.working_dir,
         "Entrypoint": config.entrypoint,
         "OnBuild": (!config.on_build.is_empty()).then_some(&config.on_build),
         "Labels": (!config.labels.is_empty()).then_some(&config.labels),
     });
     if !config.exposed_ports.is_empty() {
-        wire["ExposedPorts"] = json!(config.exposed_ports);
+        wire["ExposedPorts"] = set(config.exposed_ports.keys());
     }
     if let Some(signal) = &config.stop_signal {
         wire["StopSignal"] = json!(signal);
@@ -119,8 +119,30 @@ fn config(config: &ImageConfig) -> Value {
     wire
 }
 
+/// What is empty or zero is left out.
 fn healthcheck(health: &Healthcheck) -> Value {
-    serde_json::to_value(health).expect("plain data")
+    let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = health;
+    let mut wire = Map::new();
+    if !test.is_empty() {
+        wire.insert("Test".to_owned(), json!(test));
+    }
+    for (key, number) in [
+        ("Interval", interval),
+        ("Timeout", timeout),
+        ("StartPeriod", start_period),
+        ("StartInterval", start_interval),
+        ("Retries", retries),
+    ] {
+        if *number != 0 {
+            wire.insert(key.to_owned(), json!(number));
+        }
+    }
+    Value::Object(wire)
+}
+
+/// Docker's form of a set: an object whose values say nothing.
+fn set<'a>(keys: impl Iterator<Item = &'a String>) -> Value {
+    Value::Object(keys.map(|key| (key.clone(), json!({}))).collect())
 }
 
 /// `GET /images/{name}/history`: the newest step first.
@@ -227,6 +249,27 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn what_an_image_does_not_say_is_null_or_left_out() {
+        let said = ImageConfig {
+            volumes: [("/v".to_owned(), Default::default())].into(),
+            exposed_ports: [("80/tcp".to_owned(), Default::default())].into(),
+            healthcheck: Some(Healthcheck {
+                test: vec!["CMD".to_owned(), "true".to_owned()],
+                interval: 5,
+                retries: 3,
+                ..Healthcheck::default()
+            }),
+            ..ImageConfig::default()
+        };
+        let wire = config(&said);
+        assert_eq!((&wire["Volumes"], &wire["ExposedPorts"]), (&json!({ "/v": {} }), &json!({ "80/tcp": {} })));
+        assert_eq!(wire["Healthcheck"], json!({ "Test": ["CMD", "true"], "Interval": 5, "Retries": 3 }));
+        let wire = config(&ImageConfig { healthcheck: Some(Healthcheck::default()), ..ImageConfig::default() });
+        assert_eq!((&wire["Volumes"], wire.get("ExposedPorts")), (&Value::Null, None));
+        assert_eq!(wire["Healthcheck"], json!({}));
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub fn inspect(
     });
     if spec.kind == WorkloadKind::Component {
         // Docker has no word for it: where it may connect to, and what its image asks for that nobody granted.
-        let allowed = spec.bireme.allow.clone().unwrap_or_default();
+        let allowed = spec.bireme.allow.iter().flat_map(|list| &list.0).map(ToString::to_string).collect::<Vec<_>>();
         wire["Bireme"] = json!({ "Allow": allowed, "Requested": spec.bireme.requested });
     }
     wire
