@@ -43,7 +43,9 @@ enum Host {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("permission {text:?} {reason}")]
 pub struct AllowError {
+    /// The entry as it was written.
     pub text: String,
+    /// What is wrong with it, to follow the entry in a sentence.
     pub reason: &'static str,
 }
 

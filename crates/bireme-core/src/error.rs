@@ -57,6 +57,7 @@ impl ExecError {
         self
     }
 
+    /// What went wrong, from the point of view of whoever asked.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -66,6 +67,7 @@ impl ExecError {
         self.exit_code
     }
 
+    /// The message alone, as `Display` gives it: what was refused, why, and the next step.
     pub fn message(&self) -> &str {
         &self.message
     }

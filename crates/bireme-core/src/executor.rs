@@ -28,6 +28,7 @@ use crate::{BoxFuture, ExecError, SandboxId};
 
 /// Runs workloads of one kind. Must be able to find them again after the daemon restarts.
 pub trait Executor: Send + Sync {
+    /// The kind of workload it runs: of one executor always the same.
     fn kind(&self) -> WorkloadKind;
 
     /// Checks at create all that can be known before start, and does ahead what would otherwise slow it: unknown
@@ -136,6 +137,7 @@ pub enum NamesChange {
 /// A network whose names a workload resolves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedNetwork {
+    /// The network's ID, as [`Resolver::names_changed`] names it.
     pub id: String,
     /// Further names for this workload alone, and the names on the network that they stand for. Lower case.
     pub links: BTreeMap<String, String>,
@@ -156,12 +158,20 @@ pub trait Workload: Send + Sync {
     /// not running.
     fn pid(&self) -> Option<u32>;
 
+    /// Sends a signal: to init of a container; a component ends by what would end a process.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run.
     fn signal(&self, signal: Signal) -> BoxFuture<'_, Result<(), ExecError>>;
 
     /// Waits until it ends, however it ends; at once if it has ended. May be called by many at once.
     /// Dropping the future leaves the workload untouched.
     fn wait(&self) -> BoxFuture<'_, Result<Exit, ExecError>>;
 
+    /// What it uses now.
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run; `Unavailable` when its process does not answer.
     fn stats(&self) -> BoxFuture<'_, Result<Stats, ExecError>>;
 
     /// The processes of a container, the live instances of a component.
@@ -191,6 +201,7 @@ pub trait Workload: Send + Sync {
     fn as_exec(&self) -> Option<&dyn ExecInto> {
         None
     }
+    /// Standing still and going on.
     fn as_pause(&self) -> Option<&dyn Pause> {
         None
     }
@@ -204,6 +215,7 @@ pub trait Workload: Send + Sync {
     }
 }
 
+/// Standard streams of a workload, for clients.
 pub trait Attach: Send + Sync {
     /// Opens the standard streams.
     ///
@@ -218,6 +230,9 @@ pub trait Attach: Send + Sync {
     fn resize(&self, columns: u16, rows: u16) -> BoxFuture<'_, Result<(), ExecError>>;
 }
 
+/// Processes that are run in a workload beside its first.
+///
+/// Source: Docker Engine API, `ContainerExec`, `ExecStart`.
 pub trait ExecInto: Send + Sync {
     /// Runs one more process inside. `exec_id` is the caller's, unique per workload.
     fn exec<'a>(&'a self, exec_id: &'a str, spec: ExecSpec) -> BoxFuture<'a, Result<ExecStarted, ExecError>>;
@@ -226,14 +241,23 @@ pub trait ExecInto: Send + Sync {
     /// Waits for the process of `exec_id`; answers its exit code. The last few hundred that ended are remembered for as long
     /// as the workload runs.
     fn exec_wait<'a>(&'a self, exec_id: &'a str) -> BoxFuture<'a, Result<i32, ExecError>>;
+    /// Sets the size of the terminal of `exec_id`, in characters. `Conflict` without a tty.
     fn exec_resize<'a>(&'a self, exec_id: &'a str, columns: u16, rows: u16) -> BoxFuture<'a, Result<(), ExecError>>;
 }
 
+/// Workloads whose processes can stand still.
+///
+/// Source: Docker Engine API, `ContainerPause`; `cgroup.freeze` of cgroup-v2.
 pub trait Pause: Send + Sync {
+    /// Has all its processes stand still, until [`Self::resume`].
     fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+    /// Has them go on.
     fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>>;
 }
 
+/// Workloads whose limits may change while they run.
+///
+/// Source: Docker Engine API, `ContainerUpdate`.
 pub trait Limits: Send + Sync {
     /// Changes the limits of what runs from `from` to `to`, which [`Executor::check`] has passed. What is the same in both
     /// is not touched.
@@ -244,18 +268,23 @@ pub trait Limits: Send + Sync {
     fn limit<'a>(&'a self, from: &'a Resources, to: &'a Resources) -> BoxFuture<'a, Result<(), ExecError>>;
 }
 
+/// Workloads that make an instance for each request or message.
 pub trait Invocations: Send + Sync {
+    /// What became of its instances so far.
     fn invocations(&self) -> BoxFuture<'_, Result<InvocationStats, ExecError>>;
 }
 
 /// Everything an executor is handed to run one workload. Executors never pull, resolve names or choose addresses.
 pub struct Prepared {
+    /// What is to run.
     pub spec: WorkloadSpec,
+    /// What it is made of.
     pub program: Program,
     /// Kept across restarts of the machine; exists; belongs to this workload alone.
     pub state_dir: PathBuf,
     /// Emptied by a restart of the machine; exists; belongs to this workload alone. Sockets live here: keep names short.
     pub run_dir: PathBuf,
+    /// Where its output is written.
     pub log: LogTarget,
     /// `None` for the host's network.
     pub network: Option<NetworkPlace>,
@@ -271,13 +300,17 @@ pub struct Prepared {
 
 /// What [`Executor::reattach`] is told.
 pub struct Known<'a> {
+    /// As [`Prepared::spec`] was at create.
     pub spec: &'a WorkloadSpec,
+    /// As [`Prepared::state_dir`].
     pub state_dir: PathBuf,
+    /// As [`Prepared::run_dir`].
     pub run_dir: PathBuf,
     /// As [`Prepared::networks`].
     pub networks: Vec<NamedNetwork>,
 }
 
+/// What a workload is made of, as it lies on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Program {
@@ -287,10 +320,12 @@ pub enum Program {
         lower: Vec<PathBuf>,
         /// This workload's own changes, and overlayfs's work folder beside it (same filesystem). Both exist.
         upper: PathBuf,
+        /// The work folder of overlayfs: on the filesystem of `upper`, and nobody else's.
         work: PathBuf,
     },
     /// One WebAssembly component or core module.
     Component {
+        /// The file of the component, shared and never written to.
         path: PathBuf,
         /// `sha256:…` of the file's content: the key of the compilation cache.
         digest: String,
@@ -324,6 +359,7 @@ pub struct LogTarget {
 /// A network namespace that stands ready, and what is this workload's own in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkPlace {
+    /// The network place that the namespace is of.
     pub sandbox: SandboxId,
     /// A bind-mounted namespace file, to be joined with setns(2).
     pub netns: PathBuf,
@@ -337,12 +373,14 @@ pub struct NetworkPlace {
 pub struct Listener {
     /// As published on the host; the key under which a sandbox shares it.
     pub host: SocketAddr,
+    /// Where the workload listens, in its own words.
     pub container: Port,
     /// Bound and listening; `None` when the sandbox holds it already.
     pub socket: Option<OwnedFd>,
 }
 
 impl Listener {
+    /// What the published port speaks.
     pub fn protocol(&self) -> Protocol {
         self.container.protocol
     }
@@ -351,20 +389,28 @@ impl Listener {
 /// Names that resolve inside one workload's networks: services, containers, aliases. Lower case, no final dot.
 pub type Names = BTreeMap<String, Vec<IpAddr>>;
 
+/// A process to be run in a workload that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecSpec {
+    /// The program and its arguments; at least one.
     pub args: Vec<String>,
     /// Added to the workload's own.
     pub env: Vec<String>,
+    /// Absolute path inside; `None` is the working folder of the workload.
     pub cwd: Option<String>,
+    /// `user[:group]` by name or number; `None` is the workload's own.
     pub user: Option<String>,
+    /// Whether it gets a terminal.
     pub tty: bool,
+    /// Whether its standard input is connected; otherwise it reads end of file.
     pub stdin: bool,
+    /// Whether it has every capability, whatever the workload has.
     pub privileged: bool,
     /// Columns and rows to begin with.
     pub size: Option<(u16, u16)>,
 }
 
+/// A process that was started in a workload.
 pub struct ExecStarted {
     /// On the host.
     pub pid: u32,
@@ -377,40 +423,61 @@ pub struct ExecStarted {
 pub struct Stats {
     /// Processor time in nanoseconds.
     pub cpu_total: u64,
+    /// The part of it spent in the processes themselves, in nanoseconds.
     pub cpu_user: u64,
+    /// The part of it spent in the kernel, in nanoseconds.
     pub cpu_system: u64,
+    /// How many periods of the limit ended with its processor time used up.
     pub throttled_periods: u64,
+    /// How long it had to wait for that, in nanoseconds.
     pub throttled_time: u64,
     /// Bytes in use, page cache included.
     pub memory_usage: u64,
     /// Bytes of page cache that could be dropped.
     pub memory_inactive_file: u64,
+    /// The most bytes that were in use; 0 where the kernel does not tell.
     pub memory_peak: u64,
     /// Bytes; `None` is unlimited.
     pub memory_limit: Option<u64>,
+    /// Processes and threads; of a component, live instances.
     pub pids: u64,
+    /// The most of them there may be; `None` is unlimited.
     pub pids_limit: Option<u64>,
+    /// Bytes read from block devices.
     pub block_read: u64,
+    /// Bytes written to block devices.
     pub block_write: u64,
+    /// By the name of the interface inside.
     pub networks: BTreeMap<String, InterfaceStats>,
 }
 
+/// Counters of one network interface, as the workload sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceStats {
+    /// Bytes received.
     pub rx_bytes: u64,
+    /// Packets received.
     pub rx_packets: u64,
+    /// Packets that came damaged.
     pub rx_errors: u64,
+    /// Packets that came and found no room.
     pub rx_dropped: u64,
+    /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets sent.
     pub tx_packets: u64,
+    /// Packets that could not be sent.
     pub tx_errors: u64,
+    /// Packets that were to be sent and found no room.
     pub tx_dropped: u64,
 }
 
 /// As `docker top` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessTable {
+    /// The heads of the columns.
     pub titles: Vec<String>,
+    /// A row for each process, with a cell for each head.
     pub rows: Vec<Vec<String>>,
 }
 
@@ -419,14 +486,17 @@ pub struct ProcessTable {
 pub struct InvocationStats {
     /// `http`, `redis` or `command`.
     pub trigger: String,
+    /// Instances that were made.
     pub started: u64,
     /// Alive now.
     pub alive: u64,
     /// Waiting for a free place now.
     pub queued: u64,
+    /// Ended well.
     pub succeeded: u64,
     /// Ended in a trap or an error.
     pub failed: u64,
+    /// Ended because their time was up.
     pub timed_out: u64,
     /// Refused because the queue was full.
     pub rejected: u64,

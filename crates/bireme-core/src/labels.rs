@@ -55,15 +55,23 @@ pub const KEYS: &[(&str, &str, &str)] = &[
 pub struct Labels {
     /// At least one.
     pub routes: Vec<Route>,
+    /// `bireme.redis.subscribe`; `None` subscribes to nothing.
     pub subscribe: Option<Subscription>,
     /// `None` when the label is absent: everything for containers, nothing for components.
     pub allow: Option<AllowList>,
+    /// `bireme.timeout`: wall-clock time of one invocation.
     pub timeout: Duration,
+    /// `bireme.cpu-time`: processor time of one invocation; `None` is unlimited.
     pub cpu_time: Option<Duration>,
+    /// `bireme.instances`: how many may be alive at once.
     pub instances: u32,
+    /// `bireme.queue`: how many requests may wait for a free instance.
     pub queue: u32,
+    /// `bireme.kv`: by the names that the component opens them by.
     pub stores: BTreeMap<String, StoreBackend>,
+    /// `bireme.health`: the path that is probed by GET; `None` is not probed.
     pub health: Option<String>,
+    /// `bireme.class`; `None` where the label is absent.
     pub class: Option<Class>,
     /// Rights that the image asks for and that nobody granted, as key and value. A value may hold a password.
     #[serde(default)]
@@ -75,9 +83,11 @@ pub struct Labels {
 pub struct Subscription {
     /// As given, without the channel: `redis://[user:password@]host[:port]`. May hold a password: never log it.
     pub server: String,
+    /// The name of the channel.
     pub channel: String,
 }
 
+/// What keeps one key-value store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreBackend {
@@ -87,26 +97,49 @@ pub enum StoreBackend {
     Redis(String),
 }
 
+/// Which platform of an image that has both is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
+    /// The component.
     Wasm,
+    /// The Linux container.
     Linux,
+    /// Left to the engine.
     Auto,
 }
 
 /// Why a `bireme.*` label was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
+    /// A key that nobody knows.
     #[error("unknown label {key:?}{}", .nearest.map(|near| format!(": did you mean {near:?}?")).unwrap_or_default())]
-    Unknown { key: String, nearest: Option<&'static str> },
+    Unknown {
+        /// As it was written.
+        key: String,
+        /// A key that may have been meant.
+        nearest: Option<&'static str>,
+    },
+    /// A value that cannot be read.
     #[error("label {key}: {reason}")]
-    Malformed { key: &'static str, reason: String },
+    Malformed {
+        /// One of [`KEYS`].
+        key: &'static str,
+        /// What is wrong with its value.
+        reason: String,
+    },
+    /// A key that is known, and does nothing yet.
     #[error("label {key} is not offered yet: {instead}")]
-    NotOffered { key: &'static str, instead: &'static str },
+    NotOffered {
+        /// One of [`KEYS`].
+        key: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
 }
 
 impl LabelError {
+    /// `Invalid` or `Unsupported`.
     pub fn kind(&self) -> crate::ErrorKind {
         match self {
             Self::Unknown { .. } | Self::Malformed { .. } => crate::ErrorKind::Invalid,
