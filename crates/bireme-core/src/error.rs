@@ -57,6 +57,7 @@ impl ExecError {
         self
     }
 
+    /// What went wrong, from the point of view of whoever asked.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -66,6 +67,7 @@ impl ExecError {
         self.exit_code
     }
 
+    /// The message alone, as `Display` gives it: what was refused, why, and the next step.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -91,5 +93,40 @@ impl fmt::Debug for ExecError {
 impl StdError for ExecError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The text of an error with those of the causes below it, from the outermost inwards with `: ` between, for logs and for
+/// clients where the fault is ours. A cause whose text stands in what is written already is passed over.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_names_each_cause_once() {
+        let failed = |message: &str| ExecError::new(ErrorKind::Internal, message);
+        for (error, expected) in [
+            (failed("cannot start"), "cannot start"),
+            (failed("cannot start").caused_by(failed("no memory")), "cannot start: no memory"),
+            (failed("cannot start: no memory").caused_by(failed("no memory")), "cannot start: no memory"),
+            (failed("a").caused_by(failed("b").caused_by(failed("c"))), "a: b: c"),
+            (failed("a: b").caused_by(failed("b").caused_by(failed("c"))), "a: b: c"),
+        ] {
+            assert_eq!(chain(&error), expected);
+        }
     }
 }

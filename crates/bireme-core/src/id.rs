@@ -29,6 +29,7 @@ impl WorkloadId {
         Self(text)
     }
 
+    /// The 64 digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,6 +61,7 @@ impl SandboxId {
         }
     }
 
+    /// The name, as it stands in names of files.
     pub fn as_str(&self) -> &str {
         &self.0
     }

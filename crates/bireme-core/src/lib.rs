@@ -9,18 +9,28 @@
 //! - [`Labels`]: the `bireme.*` keys, parsed and checked in one place;
 //! - [`Route`] and [`Allow`]: which requests a component serves and where a workload may connect to, as pure decisions;
 //! - [`ErrorKind`]: the seven ways in which a request can fail, turned into HTTP status, ttrpc and exit codes elsewhere;
-//! - [`log_line`]: the one format of log files, written by runners and hosts and read by the engine.
+//! - [`log_line`]: the one format of log files, written by runners and hosts and read by the engine;
+//! - [`glob`], [`ignore`], [`size`], [`duration`], [`detach_keys`]: Docker's small languages, which daemon, engine and command
+//!   line have to read alike; [`linux_names`]: those of the kernel.
+
+#![warn(missing_docs)]
 
 pub mod allow;
 pub mod clock;
+pub mod detach_keys;
+pub mod duration;
 pub mod env;
 pub mod error;
 pub mod executor;
+pub mod glob;
 pub mod id;
+pub mod ignore;
 pub mod labels;
+pub mod linux_names;
 pub mod log_line;
 pub mod nearest;
 pub mod route;
+pub mod size;
 pub mod spec;
 
 pub use allow::{Allow, AllowList};

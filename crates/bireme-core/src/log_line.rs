@@ -17,7 +17,9 @@ pub const MAX_TEXT: usize = 16 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
+    /// Standard output, and all that a terminal shows.
     Stdout,
+    /// Standard error.
     Stderr,
 }
 
@@ -30,6 +32,7 @@ impl Stream {
         }
     }
 
+    /// `stdout` or `stderr`, as records have it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -41,7 +44,9 @@ impl Stream {
 /// One record, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
+    /// The output, with its line end where it had one.
     pub text: String,
+    /// Where it was written.
     pub stream: Stream,
     /// Nanoseconds since the Unix epoch.
     pub time: i64,
@@ -99,6 +104,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
+    /// For a stream of which nothing has come yet.
     pub fn new(stream: Stream) -> Self {
         Self { stream, pending: Vec::new() }
     }

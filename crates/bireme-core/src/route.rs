@@ -31,7 +31,9 @@ enum Segment {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("route {text:?} {reason}")]
 pub struct RouteError {
+    /// The route as it was written.
     pub text: String,
+    /// What is wrong with it, to follow the route in a sentence.
     pub reason: &'static str,
 }
 
@@ -203,6 +205,7 @@ impl From<Route> for String {
 /// What of a request's path a route left open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Captures<'r, 'p> {
+    /// By their names, in the order of the path.
     pub parameters: Vec<(&'r str, &'p str)>,
     /// For a subtree: the rest of the path, empty or with its leading slash.
     pub trailing: Option<&'p str>,
@@ -257,10 +260,12 @@ impl<T> RouteTable<T> {
             .find_map(|(route, value)| route.matches(host, path).map(|captures| (route, value, captures)))
     }
 
+    /// All routes with what they lead to, the most specific first.
     pub fn iter(&self) -> impl Iterator<Item = &(Route, T)> {
         self.entries.iter()
     }
 
+    /// Whether there is no route at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

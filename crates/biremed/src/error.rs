@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use axum::response::{IntoResponse, Response};
 use bireme_core::ErrorKind;
+use bireme_core::error::chain;
 use bireme_engine::EngineError;
 use bireme_image::ImageError;
 use bireme_net::NetError;
@@ -115,21 +116,6 @@ impl IntoResponse for ApiError {
         let body = format!("{}\n", serde_json::json!({ "message": self.message }));
         (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
     }
-}
-
-/// The text of an error with the causes below it, each once.
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let part = cause.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

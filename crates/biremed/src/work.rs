@@ -5,6 +5,7 @@
 //! dropped too.
 
 use axum::response::Response;
+use bireme_core::error::chain;
 use bireme_image::{ImageError, Progress};
 use futures::{Stream, StreamExt as _};
 use serde_json::Value;
@@ -12,7 +13,6 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::convert::image;
-use crate::error::chain;
 use crate::stream;
 
 /// Lines of a build that wait for its client. One holds 64 KiB at most, what a command prints at once.

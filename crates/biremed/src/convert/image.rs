@@ -1,10 +1,12 @@
 //! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
 
+use bireme_core::error::chain;
+use bireme_core::glob::Pattern;
+use bireme_core::size;
 use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
 use serde_json::{Map, Value, json};
 
 use super::{Filters, Refusal, time};
-use crate::error::chain;
 use crate::version::ApiVersion;
 
 /// The filters of `GET /images/json`.
@@ -50,40 +52,8 @@ pub fn references_left(image: &ImageSummary, filters: &Filters) -> Option<Vec<St
 /// Source: `reference.FamiliarMatch` of distribution.
 fn matches(pattern: &str, name: &str) -> bool {
     let untagged = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.familiar_name());
-    glob(pattern.as_bytes(), name.as_bytes()) || glob(pattern.as_bytes(), untagged.as_bytes())
-}
-
-/// `*` and `?` stand for anything but a slash, `[a-z]` and `[^a-z]` for one character. Source: Go's `path.Match`.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern, text) {
-        ([], text) => text.is_empty(),
-        ([b'*', rest @ ..], text) => {
-            glob(rest, text) || matches!(text, [first, more @ ..] if *first != b'/' && glob(pattern, more))
-        }
-        ([b'?', rest @ ..], [first, more @ ..]) => *first != b'/' && glob(rest, more),
-        ([b'[', rest @ ..], [first, more @ ..]) => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            let (set, negated) = match &rest[..end] {
-                [b'^', set @ ..] => (set, true),
-                set => (set, false),
-            };
-            let mut hit = false;
-            let mut at = 0;
-            while at < set.len() {
-                if set.get(at + 1) == Some(&b'-') && at + 2 < set.len() {
-                    hit |= (set[at]..=set[at + 2]).contains(first);
-                    at += 3;
-                } else {
-                    hit |= set[at] == *first;
-                    at += 1;
-                }
-            }
-            hit != negated && glob(&rest[end + 1..], more)
-        }
-        ([b'\\', wanted, rest @ ..], [first, more @ ..]) => wanted == first && glob(rest, more),
-        ([wanted, rest @ ..], [first, more @ ..]) => wanted == first && glob(rest, more),
-        (_, []) => false,
-    }
+    // What is no pattern fits nothing.
+    Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name) || pattern.matches(&untagged))
 }
 
 /// `GET /images/{name}/json`.
@@ -128,14 +98,14 @@ fn config(config: &ImageConfig) -> Value {
         "Env": (!config.env.is_empty()).then_some(&config.env),
         "Cmd": config.cmd,
         "Image": "",
-        "Volumes": (!config.volumes.is_empty()).then_some(&config.volumes),
+        "Volumes": (!config.volumes.is_empty()).then(|| set(config.volumes.keys())),
         "WorkingDir": config.working_dir,
         "Entrypoint": config.entrypoint,
         "OnBuild": (!config.on_build.is_empty()).then_some(&config.on_build),
         "Labels": (!config.labels.is_empty()).then_some(&config.labels),
     });
     if !config.exposed_ports.is_empty() {
-        wire["ExposedPorts"] = json!(config.exposed_ports);
+        wire["ExposedPorts"] = set(config.exposed_ports.keys());
     }
     if let Some(signal) = &config.stop_signal {
         wire["StopSignal"] = json!(signal);
@@ -149,8 +119,30 @@ fn config(config: &ImageConfig) -> Value {
     wire
 }
 
+/// What is empty or zero is left out.
 fn healthcheck(health: &Healthcheck) -> Value {
-    serde_json::to_value(health).expect("plain data")
+    let Healthcheck { test, interval, timeout, start_period, start_interval, retries } = health;
+    let mut wire = Map::new();
+    if !test.is_empty() {
+        wire.insert("Test".to_owned(), json!(test));
+    }
+    for (key, number) in [
+        ("Interval", interval),
+        ("Timeout", timeout),
+        ("StartPeriod", start_period),
+        ("StartInterval", start_interval),
+        ("Retries", retries),
+    ] {
+        if *number != 0 {
+            wire.insert(key.to_owned(), json!(number));
+        }
+    }
+    Value::Object(wire)
+}
+
+/// Docker's form of a set: an object whose values say nothing.
+fn set<'a>(keys: impl Iterator<Item = &'a String>) -> Value {
+    Value::Object(keys.map(|key| (key.clone(), json!({}))).collect())
 }
 
 /// `GET /images/{name}/history`: the newest step first.
@@ -201,30 +193,10 @@ pub fn progress(progress: &Progress) -> Value {
 
 /// The bar that old clients print as it comes. Source: `JSONProgress.String` of moby, on 80 columns.
 fn bar(current: u64, total: Option<u64>) -> String {
-    let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size(current)) };
+    let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size::decimal(current as f64)) };
     let done = usize::try_from((current.min(total) * 50) / total).unwrap_or(50);
     let (full, empty) = ("=".repeat(done), " ".repeat(50 - done));
-    format!("[{full}>{empty}] {:>8}/{}", size(current), size(total))
-}
-
-/// Bytes in decimal units with four digits. Source: `HumanSize` of docker/go-units.
-fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    for unit in ["B", "kB", "MB", "GB", "TB"] {
-        if value < 1000.0 || unit == "TB" {
-            let digits = match value {
-                v if v.fract() == 0.0 && v < 1000.0 => 0,
-                v if v >= 100.0 => 1,
-                v if v >= 10.0 => 2,
-                _ => 3,
-            };
-            let text = format!("{value:.digits$}");
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-            return format!("{text}{unit}");
-        }
-        value /= 1000.0;
-    }
-    unreachable!("the last unit takes every value")
+    format!("[{full}>{empty}] {:>8}/{}", size::decimal(current as f64), size::decimal(total as f64))
 }
 
 /// A line of a build.
@@ -264,19 +236,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_gos() {
-        for (pattern, text, expected) in [
-            ("busybox", "busybox", true),
+    fn a_pattern_fits_a_name_with_or_without_its_tag() {
+        for (pattern, name, expected) in [
+            ("busybox", "busybox:latest", true),
+            ("busybox:1", "busybox:2", false),
             ("busy*", "busybox:latest", true),
-            ("*", "a/b", false),
-            ("*/b", "a/b", true),
+            ("*", "a/b:1", false),
+            ("*/b", "a/b:1", true),
             ("busybox:[0-9]", "busybox:1", true),
             ("busybox:[^0-9]", "busybox:1", false),
-            ("b?sybox", "busybox", true),
+            ("[", "[", false),
         ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
-        assert!(matches("busybox", "busybox:latest") && !matches("busybox:1", "busybox:2"));
+    }
+
+    #[test]
+    fn what_an_image_does_not_say_is_null_or_left_out() {
+        let said = ImageConfig {
+            volumes: [("/v".to_owned(), Default::default())].into(),
+            exposed_ports: [("80/tcp".to_owned(), Default::default())].into(),
+            healthcheck: Some(Healthcheck {
+                test: vec!["CMD".to_owned(), "true".to_owned()],
+                interval: 5,
+                retries: 3,
+                ..Healthcheck::default()
+            }),
+            ..ImageConfig::default()
+        };
+        let wire = config(&said);
+        assert_eq!((&wire["Volumes"], &wire["ExposedPorts"]), (&json!({ "/v": {} }), &json!({ "80/tcp": {} })));
+        assert_eq!(wire["Healthcheck"], json!({ "Test": ["CMD", "true"], "Interval": 5, "Retries": 3 }));
+        let wire = config(&ImageConfig { healthcheck: Some(Healthcheck::default()), ..ImageConfig::default() });
+        assert_eq!((&wire["Volumes"], wire.get("ExposedPorts")), (&Value::Null, None));
+        assert_eq!(wire["Healthcheck"], json!({}));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `GET /containers/json`: a workload in one line.
 
+use bireme_core::duration;
 use bireme_engine::view::{State, Status, WorkloadView};
 use serde_json::{Value, json};
 
@@ -51,7 +52,7 @@ fn command(args: &[String]) -> String {
 /// Source: `State.String` of moby.
 fn status(container: &WorkloadView, now: i64) -> String {
     let state: &State = &container.state;
-    let since = |time: Option<i64>| time::human(now.saturating_sub(time.unwrap_or(now)) / 1_000_000_000);
+    let since = |time: Option<i64>| duration::human(now.saturating_sub(time.unwrap_or(now)) / 1_000_000_000);
     match state.status {
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),

@@ -192,7 +192,10 @@ pub fn tmpfs(target: &str, text: &str) -> Result<MountRequest, Refusal> {
     for option in text.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             Some(("size", value)) => {
-                size = Some(bytes(value).ok_or_else(|| refuse(format!("{option:?}: expected bytes, or such as 64m")))?);
+                size = Some(
+                    bireme_core::size::parse_binary(value)
+                        .map_err(|_| refuse(format!("{option:?}: expected bytes, or such as 64m")))?,
+                );
             }
             Some(("mode", value)) => {
                 let value =
@@ -207,18 +210,6 @@ pub fn tmpfs(target: &str, text: &str) -> Result<MountRequest, Refusal> {
         }
     }
     Ok(MountRequest { source: MountRequestSource::Tmpfs { size, mode, options }, target: clean, read_only })
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let scale: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1 << 10,
-        "m" | "mb" => 1 << 20,
-        "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(scale)
 }
 
 /// # Errors

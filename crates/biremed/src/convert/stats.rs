@@ -1,6 +1,7 @@
 //! `GET /containers/{id}/stats`, with the fields Docker's CLI computes its columns from.
 
 use bireme_core::Stats;
+use bireme_core::executor::InterfaceStats;
 use serde_json::{Map, Value, json};
 
 use super::time;
@@ -27,11 +28,8 @@ pub fn show(id: &str, name: &str, sample: &Sample, before: Option<&Sample>) -> V
     } else {
         json!([io("read", stats.block_read), io("write", stats.block_write)])
     };
-    let networks: Map<String, Value> = stats
-        .networks
-        .iter()
-        .map(|(interface, counters)| (interface.clone(), serde_json::to_value(counters).unwrap_or_default()))
-        .collect();
+    let networks: Map<String, Value> =
+        stats.networks.iter().map(|(interface, counters)| (interface.clone(), counted(counters))).collect();
     let mut pids = json!({ "current": stats.pids });
     if let Some(limit) = stats.pids_limit {
         pids["limit"] = json!(limit);
@@ -63,6 +61,21 @@ pub fn show(id: &str, name: &str, sample: &Sample, before: Option<&Sample>) -> V
         wire["networks"] = Value::Object(networks);
     }
     wire
+}
+
+fn counted(counters: &InterfaceStats) -> Value {
+    let InterfaceStats { rx_bytes, rx_packets, rx_errors, rx_dropped, tx_bytes, tx_packets, tx_errors, tx_dropped } =
+        counters;
+    json!({
+        "rx_bytes": rx_bytes,
+        "rx_packets": rx_packets,
+        "rx_errors": rx_errors,
+        "rx_dropped": rx_dropped,
+        "tx_bytes": tx_bytes,
+        "tx_packets": tx_packets,
+        "tx_errors": tx_errors,
+        "tx_dropped": tx_dropped,
+    })
 }
 
 /// The answer for a workload that does not run: zeros, as Docker gives.
@@ -110,7 +123,6 @@ fn cpu(sample: Option<&Sample>) -> Value {
 #[cfg(test)]
 mod tests {
     use bireme_api::models::ContainerStatsResponse;
-    use bireme_core::executor::InterfaceStats;
 
     use super::*;
 

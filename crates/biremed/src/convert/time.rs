@@ -65,28 +65,6 @@ fn whole_rfc3339(text: &str) -> Option<String> {
     Some(format!("{date}{time}{zone}"))
 }
 
-/// `5 seconds`, `About an hour`, `2 weeks`: how long ago or how long something is.
-///
-/// Source: `HumanDuration` of docker/go-units.
-pub fn human(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    // Go rounds hours half away from zero.
-    let hours = (seconds as f64 / 3600.0).round() as i64;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,25 +97,5 @@ mod tests {
         }
         assert!(parse("2023-11-1é").is_err() && parse("2023-11-14T").is_err() && parse("2023-11-14T22:1").is_err());
         assert!(parse("yesterday").is_err() && parse("1.x").is_err() && parse("9999999999999").is_err());
-    }
-
-    #[test]
-    fn spans_are_told_as_docker_tells_them() {
-        let told: Vec<String> =
-            [0, 1, 59, 60, 119, 120, 3599, 3600, 7200, 172_800, 1_209_600, 5_184_000].into_iter().map(human).collect();
-        insta::assert_snapshot!(told.join("\n"), @r"
-        Less than a second
-        1 second
-        59 seconds
-        About a minute
-        About a minute
-        2 minutes
-        59 minutes
-        About an hour
-        2 hours
-        2 days
-        2 weeks
-        2 months
-        ");
     }
 }

@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use base64::Engine as _;
+use bireme_core::error::chain;
 use bireme_engine::{ChangeKind, PathStat, Unpack};
 use bytes::BytesMut;
 use futures::StreamExt as _;
@@ -17,7 +18,7 @@ use tokio_util::io::{ReaderStream, SyncIoBridge};
 use super::{Answer, image_parts};
 use crate::app::App;
 use crate::convert::time;
-use crate::error::{ApiError, chain};
+use crate::error::ApiError;
 use crate::extract::Query;
 use crate::work;
 

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use bireme_core::BoxFuture;
+use bireme_core::detach_keys::DetachKeys;
 use bireme_engine::AttachSession;
 use bireme_engine::request::Attach;
 use futures::StreamExt as _;
@@ -25,12 +26,10 @@ pub(super) fn router() -> Router<App> {
         .route("/containers/{name}/attach/ws", get(web_socket))
 }
 
-/// The keys that leave a terminal, from the query or Docker's own.
-pub(super) fn detach_keys(keys: Option<&str>) -> Result<Vec<u8>, ApiError> {
-    match keys {
-        None => Ok(hijack::DEFAULT_DETACH.to_vec()),
-        Some(keys) => Ok(hijack::parse_detach_keys(keys)?),
-    }
+/// The keys that leave a terminal, as a client names them. Of none, Docker's own.
+pub(super) fn detach_keys(text: &str) -> Result<DetachKeys, ApiError> {
+    DetachKeys::parse(text)
+        .map_err(|_| ApiError::invalid(format!("Invalid escape keys ({text}) provided: write them as ctrl-p,ctrl-q")))
 }
 
 async fn attach(
@@ -41,7 +40,7 @@ async fn attach(
     query: Query,
 ) -> Answer {
     let how = asked(&query);
-    let keys = detach_keys(query.get("detachKeys"))?;
+    let keys = detach_keys(query.get("detachKeys").unwrap_or_default())?;
     let session = app.engine.attach(&name, how).await?;
     let tty = session.tty;
     Ok(Hijack::new(&headers, version, tty, serve(session, how, keys, tty)).into_response())
@@ -62,15 +61,15 @@ fn asked(query: &Query) -> Attach {
 fn serve(
     session: AttachSession,
     how: Attach,
-    keys: Vec<u8>,
+    keys: DetachKeys,
     raw: bool,
 ) -> impl FnOnce(Client) -> BoxFuture<'static, ()> + Send + 'static {
     move |client| Box::pin(run(session, how, keys, raw, client))
 }
 
-async fn run(session: AttachSession, how: Attach, keys: Vec<u8>, raw: bool, mut client: Client) {
+async fn run(session: AttachSession, how: Attach, keys: DetachKeys, raw: bool, mut client: Client) {
     let tty = session.tty;
-    let keys = if tty && how.stdin { keys } else { Vec::new() };
+    let keys = if tty && how.stdin { keys } else { DetachKeys::none() };
     if let Some(mut logged) = session.logged {
         while let Some(Ok(record)) = logged.next().await {
             if client.writer.write_all(&logs::piece(&record, raw, false, None)).await.is_err() {
@@ -88,7 +87,7 @@ async fn run(session: AttachSession, how: Attach, keys: Vec<u8>, raw: bool, mut 
         }
         Ok(None) => {}
         Err(error) => {
-            tracing::debug!(error = %crate::error::chain(&error), "attach ended before the workload began")
+            tracing::debug!(error = %bireme_core::error::chain(&error), "attach ended before the workload began")
         }
     }
 }
@@ -105,7 +104,7 @@ async fn web_socket(
     app.engine.inspect(&name)?;
     let accept = websocket::accept(&method, &headers)?;
     let how = asked(&query);
-    let keys = detach_keys(query.get("detachKeys"))?;
+    let keys = detach_keys(query.get("detachKeys").unwrap_or_default())?;
     let session = app.engine.attach(&name, how).await?;
     Ok(websocket::hijack(&accept, serve(session, how, keys, true)))
 }

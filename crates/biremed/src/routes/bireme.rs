@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{delete, get, post};
 use bireme_api::v1;
+use bireme_core::error::chain;
 use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels};
 use bireme_engine::EngineError;
 use bireme_engine::request::ContainerFilter;
@@ -16,7 +17,7 @@ use serde_json::json;
 use super::{Answer, ok};
 use crate::app::App;
 use crate::convert::{filters, time};
-use crate::error::{ApiError, chain};
+use crate::error::ApiError;
 use crate::extract::Query;
 use crate::{stream, work};
 

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bireme_api::models::{ExecConfig, ExecStartConfig};
 use bireme_core::ExecSpec;
+use bireme_core::detach_keys::DetachKeys;
 use bireme_engine::{EngineError, ExecAttach};
 use http::{HeaderMap, StatusCode};
 use serde_json::json;
@@ -42,9 +43,7 @@ async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Js
     if args.is_empty() {
         return Err(ApiError::invalid("No exec command specified"));
     }
-    if let Some(keys) = wire.detach_keys.or(detach_keys).as_deref().filter(|keys| !keys.is_empty()) {
-        hijack::parse_detach_keys(keys)?;
-    }
+    super::attach::detach_keys(wire.detach_keys.or(detach_keys).as_deref().unwrap_or_default())?;
     let spec = ExecSpec {
         args,
         env: wire.env.unwrap_or_default(),
@@ -89,14 +88,14 @@ async fn start(
             // Told in the stream, as Docker does: its client then asks for the exit code.
             Err(error) => {
                 if !matches!(&error, EngineError::Exec(error) if error.exit_code().is_some()) {
-                    tracing::warn!(exec = id, error = %crate::error::chain(&error), "a session did not start");
+                    tracing::warn!(exec = id, error = %bireme_core::error::chain(&error), "a session did not start");
                 }
                 return hijack::say(client, &format!("{error}\r\n"), raw).await;
             }
         };
         let Some(stream) = session.stream else { return };
         let input = known.attach.stdin;
-        let keys = if tty && input { hijack::DEFAULT_DETACH.to_vec() } else { Vec::new() };
+        let keys = if tty && input { DetachKeys::default() } else { DetachKeys::none() };
         let only = Only::formed(known.attach.stdout, known.attach.stderr, tty, raw);
         // The client asks for the exit code as soon as the stream ends: it must stand by then.
         let recorded = app.engine.exec_recorded(&id);

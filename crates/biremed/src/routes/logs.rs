@@ -53,7 +53,7 @@ async fn logs(State(app): State<App>, Path(name): Path<String>, version: ApiVers
     let pieces = records.map(move |record| match record {
         Ok(record) => piece(&record, tty, timestamps, details.as_deref()),
         Err(error) => {
-            let message = format!("Error grabbing logs: {}\n", crate::error::chain(&error));
+            let message = format!("Error grabbing logs: {}\n", bireme_core::error::chain(&error));
             // Stream 3 is Docker's for errors of the system.
             if tty { Bytes::from(message) } else { stream::frame(3, message.as_bytes()) }
         }
