@@ -98,7 +98,8 @@ pub fn run(run: &Run<'_>, scripts: &[Script]) -> Vec<Outcome> {
     done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).into_values().flatten().collect()
 }
 
-fn run_case(run: &Run<'_>, script: &Script, case: &Case) -> Outcome {
+/// Runs one case of `script`, and removes what it made.
+pub fn run_case(run: &Run<'_>, script: &Script, case: &Case) -> Outcome {
     let own = format!("x{}{}x", case.line, script.name.replace('-', ""));
     let mut attempt = Attempt {
         run,

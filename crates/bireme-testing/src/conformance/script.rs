@@ -24,12 +24,19 @@ pub struct Case {
     pub known: Option<String>,
     pub(crate) line: usize,
     pub(crate) steps: Vec<Step>,
+    /// Its lines below the first.
+    text: String,
 }
 
 impl Case {
-    /// Where it begins in its file.
+    /// The number, from 1, of the line with which it begins in its file.
     pub fn line(&self) -> usize {
         self.line
+    }
+
+    /// Whether `word` stands anywhere in its requests and commands: an image that is to be there before.
+    pub fn names(&self, word: &str) -> bool {
+        self.text.contains(word)
     }
 }
 
@@ -145,11 +152,14 @@ impl Script {
                 known: None,
                 line: at,
                 steps: Vec::new(),
+                text: String::new(),
             };
             self.cases.push(case);
             return Ok(());
         }
         let case = self.cases.last_mut().ok_or("a case begins with `= `")?;
+        case.text.push_str(line);
+        case.text.push('\n');
         if let Some(why) = line.strip_prefix("known: ") {
             case.known = Some(why.to_owned());
             return Ok(());
