@@ -149,12 +149,15 @@ impl Engine {
         });
     }
 
-    /// The daemon's process.
+    /// The process ID of the daemon.
+    ///
+    /// # Panics
+    /// Between [`Engine::crash`] and [`Engine::come_back`].
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
-    /// Kills the daemon as a crash would; what it runs goes on.
+    /// Kills the daemon as a crash would; what it runs goes on. Nothing where it does not run.
     pub fn crash(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().expect("the daemon can be killed");
@@ -162,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// Starts the daemon again after [`Engine::crash`].
+    /// Starts the daemon again after [`Engine::crash`], and waits until it answers.
     #[track_caller]
     pub fn come_back(&mut self) {
         assert!(self.daemon.is_none(), "crash it first");
@@ -191,7 +194,10 @@ impl Engine {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, however that is.
+    ///
+    /// # Panics
+    /// When it cannot be started.
     pub fn run(&self, command: Command) -> Output {
         Output::of(command)
     }
@@ -231,7 +237,10 @@ impl Engine {
         );
     }
 
-    /// Makes an image of platform `wasi/wasm` from a guest.
+    /// Makes the image `tag` of platform `wasi/wasm` from the guest `guest`.
+    ///
+    /// # Panics
+    /// When the build fails.
     #[track_caller]
     pub fn build_guest(&self, guest: &str, tag: &str) {
         let context = tempfile::tempdir().expect("a temporary folder can be made");

@@ -9,7 +9,9 @@ use serde_json::Value;
 pub struct Script {
     /// The file's name without its ending.
     pub name: String,
+    /// Its first line, for a head above its table.
     pub title: String,
+    /// In the order of the file.
     pub cases: Vec<Case>,
 }
 
@@ -112,8 +114,10 @@ pub(crate) enum Operator {
 }
 
 impl Script {
+    /// Reads a script from its file.
+    ///
     /// # Errors
-    /// A sentence with the line that cannot be understood.
+    /// A sentence with the path, and the line that cannot be understood.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
