@@ -285,9 +285,13 @@ impl Engine {
         if self.daemon.is_none() {
             return;
         }
-        for id in self.ids("/containers/json?all=1") {
-            self.discard(&format!("/containers/{id}?force=1&v=1"));
-        }
+        let engine = &*self;
+        // Side by side: one that does not end holds up no other.
+        std::thread::scope(|scope| {
+            for id in engine.ids("/containers/json?all=1") {
+                scope.spawn(move || engine.discard(&format!("/containers/{id}?force=1&v=1")));
+            }
+        });
         // `{"type":["custom"]}`: those that it did not make itself.
         for id in self.ids("/networks?filters=%7B%22type%22%3A%5B%22custom%22%5D%7D") {
             self.discard(&format!("/networks/{id}"));
