@@ -4,8 +4,10 @@
 
 mod circles;
 mod debian;
+mod nextest;
 mod steps;
 mod task_bench;
+mod task_check;
 mod task_compat;
 mod task_demo;
 mod task_deny;
@@ -46,6 +48,8 @@ enum Task {
     Whiskers(task_whiskers::Args),
     /// Start the example app and say where to look
     Demo(task_demo::Args),
+    /// Formatting, edges, clippy, unit and property tests: under a minute once everything was compiled, without root
+    Check,
     /// Everything that CI runs
     Test,
     /// Time the release build beside Docker's engine, podman and wasmtime
@@ -62,7 +66,7 @@ enum Task {
     Published(task_published::Args),
     /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
     Compat(task_compat::Args),
-    /// Check that the crates use each other as the workspace allows
+    /// Check that the crates use each other as ARCHITECTURE.md allows, and no files in a circle
     Deps,
     /// Check licences, sources and advisories of the dependencies
     Deny,
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         Task::Images => task_images::run(),
         Task::Whiskers(args) => task_whiskers::run(&args),
         Task::Demo(args) => task_demo::run(&args),
+        Task::Check => task_check::run(),
         Task::Test => task_test::run(),
         Task::Bench(args) => task_bench::run(&args),
         Task::Growth(args) => task_growth::run(&args),

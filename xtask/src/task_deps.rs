@@ -1,64 +1,34 @@
 //! `deps`: which crate of the workspace may use which, and that no files of one use each other in a circle. A new edge is a
-//! decision: it is made here, in the open.
+//! decision: it is made in the table of crates in ARCHITECTURE.md, which is read here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{circles, workspace};
 
-/// The normal and build dependencies that are allowed between our crates. Tests may use what they like.
-const MAY_USE: &[(&str, &[&str])] = &[
-    ("bireme-core", &[]),
-    ("bireme-sys", &[]),
-    ("bireme-image", &["bireme-core"]),
-    ("bireme-net", &["bireme-core", "bireme-sys"]),
-    ("bireme-linux", &["bireme-core", "bireme-sys"]),
-    ("bireme-runner", &["bireme-core", "bireme-linux", "bireme-sys"]),
-    ("bireme-wasm", &["bireme-core", "bireme-sys"]),
-    ("bireme-wasm-host", &["bireme-core", "bireme-sys", "bireme-wasm"]),
-    ("bireme-engine", &["bireme-core", "bireme-image", "bireme-net", "bireme-sys"]),
-    ("bireme-api", &["bireme-core"]),
-    ("bireme-compose", &["bireme-api", "bireme-core"]),
-    (
-        "biremed",
-        &[
-            "bireme-api",
-            "bireme-core",
-            "bireme-engine",
-            "bireme-image",
-            "bireme-linux",
-            "bireme-net",
-            "bireme-sys",
-            "bireme-wasm",
-        ],
-    ),
-    ("bireme", &["bireme-api", "bireme-compose", "bireme-core"]),
-    // Not part of the product: they may know more.
-    ("bireme-benches", &["bireme-testing"]),
-    ("bireme-testing", &["bireme-api", "bireme-core", "bireme-sys"]),
-    ("bireme-tests", &["bireme-api", "bireme-core", "bireme-sys", "bireme-testing"]),
-    ("whiskers-bots", &["bireme-api"]),
-    ("xtask", &["bireme-core", "bireme-testing"]),
-];
+/// The page with the table, and how the head of that begins.
+const PAGE: &str = "ARCHITECTURE.md";
+const HEAD: &str = "| crate | ";
 
-/// Crates with circles that are still to be opened.
-const WITH_CIRCLES: &[&str] = &["bireme-image", "bireme-wasm-host"];
+/// By the name of each crate, those of ours that it may use: normal and build dependencies. Tests may use what they like.
+type MayUse = BTreeMap<String, BTreeSet<String>>;
 
 pub(crate) fn run() -> Result<()> {
+    let may_use =
+        read(&workspace::read(&workspace::root().join(PAGE))?).with_context(|| format!("cannot read {PAGE}"))?;
     let metadata = workspace::output(&mut workspace::cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
-    let wrong = check(&serde_json::from_str(&metadata)?);
+    let wrong = check(&may_use, &serde_json::from_str(&metadata)?);
     if !wrong.is_empty() {
-        bail!("crates do not use each other as the workspace allows:\n  {}", wrong.join("\n  "));
+        bail!("crates do not use each other as the table of {PAGE} allows:\n  {}", wrong.join("\n  "));
     }
     let mut wrong = Vec::new();
-    for (name, _) in MAY_USE {
+    for name in may_use.keys() {
         let source = workspace::root().join("crates").join(name).join("src");
-        if !source.is_dir() || WITH_CIRCLES.contains(name) {
-            continue;
+        if source.is_dir() {
+            wrong.extend(circles::of(&source)?.iter().map(|circle| format!("{name}: {}", circle.join(", "))));
         }
-        wrong.extend(circles::of(&source)?.iter().map(|circle| format!("{name}: {}", circle.join(", "))));
     }
     if !wrong.is_empty() {
         bail!("files use each other in a circle:\n  {}", wrong.join("\n  "));
@@ -67,14 +37,45 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
+/// The table: a row for each crate, whose name is the first cell and whose last names what it may use, `bireme-` left out.
+fn read(page: &str) -> Result<MayUse> {
+    let rows = page.lines().skip_while(|line| !line.starts_with(HEAD)).skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<(&str, &str)> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            match cells[..] {
+                [name, .., used] => Ok((name.trim_matches('`'), used)),
+                _ => bail!("a row without columns: {row}"),
+            }
+        })
+        .collect::<Result<_>>()?;
+    if rows.is_empty() {
+        bail!("no table begins with {HEAD:?}");
+    }
+    let whole = |short: &str| {
+        let names = || rows.iter().map(|(name, _)| *name);
+        let found = names().find(|name| name.strip_prefix("bireme-") == Some(short));
+        found.or_else(|| names().find(|name| *name == short)).map(str::to_owned)
+    };
+    rows.iter()
+        .map(|(name, used)| {
+            let used = used.split(", ").filter(|used| *used != "nothing");
+            let used = used.map(|used| whole(used).with_context(|| format!("{name} may use {used}, which has no row")));
+            Ok(((*name).to_owned(), used.collect::<Result<_>>()?))
+        })
+        .collect()
+}
+
 /// What is wrong, a sentence each.
-fn check(metadata: &Value) -> Vec<String> {
+fn check(may_use: &MayUse, metadata: &Value) -> Vec<String> {
     let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let ours: BTreeMap<&str, &Value> = packages.iter().filter_map(|p| Some((p["name"].as_str()?, p))).collect();
-    let mut wrong = Vec::new();
+    let gone = may_use.keys().filter(|name| !ours.contains_key(name.as_str()));
+    let mut wrong: Vec<String> =
+        gone.map(|name| format!("{name} has a row, but is no crate of the workspace")).collect();
     for (name, package) in &ours {
-        let Some((_, allowed)) = MAY_USE.iter().find(|(known, _)| known == name) else {
-            wrong.push(format!("{name} is not in the table of task_deps.rs: decide what it may use"));
+        let Some(allowed) = may_use.get(*name) else {
+            wrong.push(format!("{name} has no row: decide what it may use"));
             continue;
         };
         let uses: BTreeSet<&str> = package["dependencies"]
@@ -85,7 +86,8 @@ fn check(metadata: &Value) -> Vec<String> {
             .filter_map(|dependency| dependency["name"].as_str())
             .filter(|used| ours.contains_key(used))
             .collect();
-        for used in uses.iter().filter(|used| !allowed.contains(used)) {
+        for used in uses.iter().filter(|used| !allowed.contains(**used)) {
+            let allowed: Vec<&str> = allowed.iter().map(String::as_str).collect();
             wrong.push(format!("{name} uses {used}, but may use only: {}", allowed.join(", ")));
         }
     }
@@ -94,21 +96,41 @@ fn check(metadata: &Value) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
     use serde_json::json;
 
-    use super::check;
+    use super::*;
+
+    const TABLE: &str = "Text.\n\n| crate | what it is for | may use (of ours) |\n|---|---|---|\n\
+        | `bireme-core` | words | nothing |\n| `bireme-image` | images | core |\n| `bireme` | commands | core, image |\n\n\
+        | word | meaning |\n|---|---|\n| other | table |\n";
 
     #[test]
-    fn an_edge_that_is_not_in_the_table_is_named() {
-        let package = |name: &str, used: &str, kind: Option<&str>| {
-            json!({ "packages": [
-                { "name": "bireme-image", "dependencies": [] },
-                { "name": name, "dependencies": [{ "name": used, "kind": kind }] },
-            ] })
+    fn the_table_is_read() {
+        let table = read(TABLE).unwrap();
+        let used = |name: &str| table[name].iter().map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(table.len(), 3);
+        assert_eq!(used("bireme"), ["bireme-core", "bireme-image"]);
+        assert!(used("bireme-core").is_empty());
+        assert!(read("no table").is_err());
+        assert!(read(&TABLE.replace("core, image", "core, imagination")).is_err());
+    }
+
+    #[test]
+    fn an_edge_that_is_not_in_the_table_is_named_and_so_are_names_of_one_side_alone() {
+        let table = read(TABLE).unwrap();
+        let wrong = |name: &str, used: &str, kind: Option<&str>| {
+            let packages = ["bireme-core", "bireme-image", "bireme"].into_iter().filter(|other| *other != name);
+            let mut packages: Vec<Value> = packages.map(|other| json!({ "name": other, "dependencies": [] })).collect();
+            packages.push(json!({ "name": name, "dependencies": [{ "name": used, "kind": kind }] }));
+            check(&table, &json!({ "packages": packages }))
         };
-        assert!(check(&package("bireme-core", "bireme-image", Some("dev"))).is_empty());
-        assert!(check(&package("bireme-core", "serde", None)).is_empty());
-        assert_eq!(check(&package("bireme-core", "bireme-image", None)).len(), 1);
-        assert_eq!(check(&package("newcomer", "serde", None)).len(), 1);
+        assert!(wrong("bireme-core", "bireme-image", Some("dev")).is_empty());
+        assert!(wrong("bireme-core", "serde", None).is_empty());
+        assert!(wrong("bireme", "bireme-image", None).is_empty());
+        assert_eq!(wrong("bireme-core", "bireme-image", None).len(), 1);
+        assert_eq!(wrong("newcomer", "serde", None), ["newcomer has no row: decide what it may use"]);
+        assert_eq!(check(&table, &json!({ "packages": [] })).len(), 3);
     }
 }

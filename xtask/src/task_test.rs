@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::steps::Steps;
 use crate::{
-    task_deny, task_deps, task_docs, task_guests, task_images, task_published, task_setup, task_vm, task_whiskers,
-    workspace,
+    nextest, task_deny, task_deps, task_docs, task_guests, task_images, task_published, task_setup, task_vm,
+    task_whiskers, workspace,
 };
 
 pub(crate) fn run() -> Result<()> {
@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
 /// Answers the summary of the test runner.
 fn all(steps: &mut Steps) -> Result<String> {
     steps.step("Debian packages", task_setup::packages)?;
-    steps.step("formatting", || workspace::run(&mut workspace::cargo(&["fmt", "--all", "--check"])))?;
+    steps.step("formatting", formatting)?;
     steps.step("edges between crates", task_deps::run)?;
     // What is fetched and built for WebAssembly does not wait for the workspace, nor the workspace for it.
     steps.step("build, guests, images", || {
@@ -39,17 +39,7 @@ fn all(steps: &mut Steps) -> Result<String> {
         })
     })?;
     steps.step("generated pages", || task_docs::run(&task_docs::Args { check: true }))?;
-    steps.step("clippy", || {
-        workspace::run(&mut workspace::cargo(&[
-            "clippy",
-            "--locked",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]))
-    })?;
+    steps.step("clippy", clippy)?;
     steps.step("licences and sources", task_deny::run)?;
     steps.step("demo, checked, and in a browser", || {
         // A process of its own, so that what it leaves running would be seen.
@@ -77,7 +67,7 @@ fn all(steps: &mut Steps) -> Result<String> {
         match task_vm::run(&args) {
             // An emulated machine is slow enough to show a race that no other does: told, and tried once more where it
             // would hold up a landing, as the tests on this machine are.
-            Err(error) if std::env::var_os("CI").is_some() => {
+            Err(error) if is_ci() => {
                 eprintln!("x: FLAKY, unless it fails again: {error:#}");
                 task_vm::run(&args)
             }
@@ -85,19 +75,35 @@ fn all(steps: &mut Steps) -> Result<String> {
         }
     })?;
     steps.step("tests of others", || task_published::run(&task_published::Args::default()))?;
-    steps.step("tests", tests)
+    let summary = steps.step("tests", tests)?;
+    if nextest::is_there() && is_ci() {
+        steps.step("flaky tests, alone", nextest::try_flaky_again)?;
+    }
+    Ok(summary)
+}
+
+pub(crate) fn formatting() -> Result<()> {
+    workspace::run(&mut workspace::cargo(&["fmt", "--all", "--check"]))
+}
+
+pub(crate) fn clippy() -> Result<()> {
+    let warnings = ["--", "-D", "warnings"];
+    workspace::run(workspace::cargo(&["clippy", "--locked", "--workspace", "--all-targets"]).args(warnings))
+}
+
+/// Whether a landing waits for this: what fails is then tried once more.
+fn is_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }
 
 /// Runs every test of the workspace; answers the summary of the runner.
 fn tests() -> Result<String> {
-    let nextest = workspace::has("cargo-nextest");
-    let profile = if std::env::var_os("CI").is_some() { "ci" } else { "default" };
-    let arguments: &[&str] = if nextest {
-        &["nextest", "run", "--profile", profile, "--locked", "--workspace", "--no-fail-fast"]
+    let nextest = nextest::is_there();
+    let mut command = if nextest {
+        nextest::command(if is_ci() { nextest::CI } else { "default" }, &[])
     } else {
-        &["test", "--locked", "--workspace", "--no-fail-fast"]
+        workspace::cargo(&["test", "--locked", "--workspace", "--no-fail-fast"])
     };
-    let mut command = workspace::cargo(arguments);
     // The golden Compose files are compared with what the real Compose makes of them today, not only with what is kept.
     command.env("BIREME_COMPOSE_ORACLE", task_setup::compose_plugin());
     // nextest reports on standard error, cargo test on standard output.

@@ -8,39 +8,49 @@ use std::time::Duration;
 /// One HTTP answer, read whole.
 #[derive(Debug)]
 pub struct Answer {
+    /// The code of the first line, such as 200.
     pub status: u16,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Without its chunks' framing.
     pub body: Vec<u8>,
 }
 
 impl Answer {
+    /// The body as text; what is no UTF-8 is replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The value of the first header called `name`, which is given in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// The body as JSON.
+    ///
     /// # Panics
-    /// When the body is not JSON.
+    /// When it is none.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 }
 
-/// Asks over TCP; `headers` end with `\r\n` each.
+/// Asks over TCP at a port of 127.0.0.1, and waits until the other side closes; `headers` end with `\r\n` each.
 ///
 /// # Errors
-/// When nobody answers, or no HTTP.
+/// When nobody answers, no HTTP, or nothing for as long as [`crate::PATIENCE`].
 pub fn tcp(port: u16, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(crate::PATIENCE))?;
     exchange(stream, method, path, headers, body)
 }
 
+/// Asks over a Unix socket; as [`tcp`], but that a silence of a minute is waited out.
+///
+/// # Errors
+/// As [`tcp`].
 pub fn unix(socket: &Path, method: &str, path: &str, headers: &str, body: &[u8]) -> std::io::Result<Answer> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;

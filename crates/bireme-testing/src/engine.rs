@@ -16,13 +16,18 @@ pub struct Engine {
     folder: TempDir,
     daemon: Option<Child>,
     flags: Vec<String>,
-    /// Its data root is a mount of its own.
-    small_disk: bool,
+    /// The data root is a mount of its own, which goes with the engine.
+    mounted: bool,
 }
 
+/// What the data root of an engine in memory may hold: far more than the test images need.
+const IN_MEMORY: u64 = 512 << 20;
+
 impl Engine {
+    /// With its data root on the disk.
+    ///
     /// # Panics
-    /// When it does not come up, with its log.
+    /// When it does not come up, with its log; the other constructors likewise.
     #[track_caller]
     pub fn start() -> Self {
         Self::with_flags(&[])
@@ -31,18 +36,23 @@ impl Engine {
     /// With further flags of `biremed`.
     #[track_caller]
     pub fn with_flags(flags: &[&str]) -> Self {
-        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut engine = Self { folder, daemon: None, flags, small_disk: false };
+        let mut engine = Self::new();
+        engine.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         engine.launch();
         engine
     }
 
-    /// With a data root that holds `bytes` and no more.
+    /// With its data root in memory: nothing waits for a disk, so that it is up, and has an image, in half the time. For
+    /// tests of one short case each, which are not about what a crash leaves on the disk.
+    #[track_caller]
+    pub fn in_memory() -> Self {
+        Self::on_small_disk(IN_MEMORY)
+    }
+
+    /// With a data root that holds `bytes` and no more: a tmpfs, for which the test must run as root.
     #[track_caller]
     pub fn on_small_disk(bytes: u64) -> Self {
-        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
-        let mut engine = Self { folder, daemon: None, flags: Vec::new(), small_disk: true };
+        let mut engine = Self::new();
         std::fs::create_dir(engine.data_root()).expect("a folder can be made");
         let options = std::ffi::CString::new(format!("size={bytes}")).expect("no zero byte");
         rustix::mount::mount(
@@ -53,32 +63,41 @@ impl Engine {
             options.as_c_str(),
         )
         .expect("tests run as root and may mount");
+        engine.mounted = true;
         engine.launch();
         engine
     }
 
-    /// With what another engine left in `data_root`, which is moved to its own.
+    /// With what another engine left in `data_root`, which becomes its own by a link.
     #[track_caller]
     pub fn on(data_root: &Path) -> Self {
-        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
-        let mut engine = Self { folder, daemon: None, flags: Vec::new(), small_disk: false };
+        let mut engine = Self::new();
         std::os::unix::fs::symlink(data_root, engine.data_root()).expect("a link can be made");
         engine.launch();
         engine
+    }
+
+    /// One that is not started yet.
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("bm").tempdir().expect("a temporary folder can be made");
+        Self { folder, daemon: None, flags: Vec::new(), mounted: false }
     }
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
+    /// `--data-root` of the daemon: what it remembers, images, containers.
     pub fn data_root(&self) -> PathBuf {
         self.path("data")
     }
 
+    /// `--exec-root` of the daemon: sockets and namespace files.
     pub fn exec_root(&self) -> PathBuf {
         self.path("run")
     }
 
+    /// Where the daemon listens.
     pub fn socket(&self) -> PathBuf {
         self.path("s")
     }
@@ -88,6 +107,7 @@ impl Engine {
         format!("unix://{}", self.socket().display())
     }
 
+    /// What the daemon has logged so far; empty where it cannot be read.
     pub fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -129,12 +149,15 @@ impl Engine {
         });
     }
 
-    /// The daemon's process.
+    /// The process ID of the daemon.
+    ///
+    /// # Panics
+    /// Between [`Engine::crash`] and [`Engine::come_back`].
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
-    /// Kills the daemon as a crash would; what it runs goes on.
+    /// Kills the daemon as a crash would; what it runs goes on. Nothing where it does not run.
     pub fn crash(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.kill().expect("the daemon can be killed");
@@ -142,7 +165,7 @@ impl Engine {
         }
     }
 
-    /// Starts the daemon again after [`Engine::crash`].
+    /// Starts the daemon again after [`Engine::crash`], and waits until it answers.
     #[track_caller]
     pub fn come_back(&mut self) {
         assert!(self.daemon.is_none(), "crash it first");
@@ -171,12 +194,18 @@ impl Engine {
         command
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, however that is.
+    ///
+    /// # Panics
+    /// When it cannot be started.
     pub fn run(&self, command: Command) -> Output {
         Output::of(command)
     }
 
-    /// One request by hand.
+    /// One request by hand; a `body` is sent as JSON.
+    ///
+    /// # Panics
+    /// When nobody answers, with the daemon's log.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let headers = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
@@ -184,13 +213,34 @@ impl Engine {
             .unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.daemon_log()))
     }
 
-    /// Loads a test image from its archive.
+    /// Loads a test image from its archive, as `docker load` does. By hand: every test does it, and a client costs more
+    /// than the loading.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
     #[track_caller]
     pub fn load(&self, name: &str) {
-        self.docker(["load", "-q", "-i", image(name).to_str().expect("plain paths")]).stdout();
+        let archive = std::fs::read(image(name)).expect("the archive of an image can be read");
+        let answer = client::unix(
+            &self.socket(),
+            "POST",
+            "/images/load?quiet=1",
+            "Content-Type: application/x-tar\r\n",
+            &archive,
+        )
+        .unwrap_or_else(|error| panic!("{name} cannot be loaded: {error}\n{}", self.daemon_log()));
+        let text = answer.text();
+        assert!(
+            answer.status == 200 && text.contains("Loaded image"),
+            "{name} is not loaded: {} {text}",
+            answer.status
+        );
     }
 
-    /// Makes an image of platform `wasi/wasm` from a guest.
+    /// Makes the image `tag` of platform `wasi/wasm` from the guest `guest`.
+    ///
+    /// # Panics
+    /// When the build fails.
     #[track_caller]
     pub fn build_guest(&self, guest: &str, tag: &str) {
         let context = tempfile::tempdir().expect("a temporary folder can be made");
@@ -235,23 +285,37 @@ impl Engine {
         if self.daemon.is_none() {
             return;
         }
-        let all = self.docker(["ps", "-aq"]);
-        let ids: Vec<&str> = all.raw_stdout().split_whitespace().collect();
-        if !ids.is_empty() {
-            self.docker(["rm", "-f", "-v"].into_iter().chain(ids));
-        }
-        let networks = self.docker(["network", "ls", "-q", "--filter", "type=custom"]);
-        for id in networks.raw_stdout().split_whitespace() {
-            self.docker(["network", "rm", id]);
+        let engine = &*self;
+        // Side by side: one that does not end holds up no other.
+        std::thread::scope(|scope| {
+            for id in engine.ids("/containers/json?all=1") {
+                scope.spawn(move || engine.discard(&format!("/containers/{id}?force=1&v=1")));
+            }
+        });
+        // `{"type":["custom"]}`: those that it did not make itself.
+        for id in self.ids("/networks?filters=%7B%22type%22%3A%5B%22custom%22%5D%7D") {
+            self.discard(&format!("/networks/{id}"));
         }
         if let Some(mut daemon) = self.daemon.take() {
             let _ =
                 rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM);
             let _ = daemon.wait();
         }
-        if std::mem::take(&mut self.small_disk) {
+        if std::mem::take(&mut self.mounted) {
             let _ = rustix::mount::unmount(self.data_root(), rustix::mount::UnmountFlags::DETACH);
         }
+    }
+
+    /// The IDs in a list; none where the daemon does not answer.
+    fn ids(&self, path: &str) -> Vec<String> {
+        let list = client::unix(&self.socket(), "GET", path, "", b"").map(|answer| answer.body).unwrap_or_default();
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&list).unwrap_or_default();
+        list.iter().filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect()
+    }
+
+    /// Removes something if it is there and may be removed; what then remains is found by [`Engine::finish`].
+    fn discard(&self, path: &str) {
+        let _ = client::unix(&self.socket(), "DELETE", path, "", b"");
     }
 
     /// The engine's folder, for tests that put files beside it.

@@ -10,6 +10,8 @@
 //! The binaries must be built (`./x test` does) and stand beside the tests' own; images come from `target/images`, guests
 //! from `target/guests`.
 
+#![warn(missing_docs)]
+
 pub mod client;
 pub mod conformance;
 mod engine;
@@ -29,27 +31,36 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The folder of the workspace.
+/// The root of the repository, where this crate was compiled.
 pub fn workspace() -> PathBuf {
     let crates = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     crates.ancestors().nth(2).expect("this crate stands in crates/").to_owned()
 }
 
-/// Where the built binaries are: beside the tests' own folder.
+/// The folder of the built binaries: the nearest one above that of the running test in which there is a `biremed`.
+///
+/// # Panics
+/// When there is none: what a test of another package stands on, cargo does not build for it.
 pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     let folder = test.ancestors().find(|folder| folder.join("biremed").is_file());
     folder.expect("biremed must be built first: run `./x test`, or `cargo build --workspace --bins`").to_owned()
 }
 
-/// The archive of a test image, as `./x images` makes it.
+/// The archive of the test image `name`, as `./x images` makes it.
+///
+/// # Panics
+/// When it was not made yet.
 pub fn image(name: &str) -> PathBuf {
     let path = workspace().join("target/images").join(format!("{name}.tar"));
     assert!(path.is_file(), "{} is missing: run `./x images`", path.display());
     path
 }
 
-/// A test guest, as `./x guests` builds it.
+/// The component of the test guest `name`, as `./x guests` builds it.
+///
+/// # Panics
+/// When it was not built yet.
 pub fn guest(name: &str) -> PathBuf {
     let path = workspace().join("target/guests").join(format!("{name}.wasm"));
     assert!(path.is_file(), "{} is missing: run `./x guests`", path.display());
@@ -71,7 +82,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// A TCP port of 127.0.0.1 that is free at this moment.
+/// A TCP port of 127.0.0.1 that is free at this moment; another process may take it in the next.
 pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("a bound socket has an address").port()

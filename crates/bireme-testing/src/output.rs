@@ -3,7 +3,9 @@
 /// The end of one client command.
 #[derive(Debug)]
 pub struct Output {
+    /// The program and its arguments, for messages.
     pub command: String,
+    /// The exit code; 128 and the number of the signal that ended it, as shells have it.
     pub code: i32,
     out: String,
     err: String,
@@ -35,11 +37,15 @@ impl Output {
         &self.out
     }
 
+    /// Standard error whatever the exit code.
     pub fn stderr(&self) -> &str {
         &self.err
     }
 
     /// Asserts that it failed with `code` and said `words` on standard error or output.
+    ///
+    /// # Panics
+    /// When it did not, with all that it printed.
     #[track_caller]
     pub fn fails(&self, code: i32, words: &str) {
         assert_eq!(self.code, code, "{self}");

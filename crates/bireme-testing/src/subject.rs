@@ -16,8 +16,10 @@ const RECORD: &str = "BIREME_TEST_RECORD";
 
 /// An engine with Docker's API, whoever made it.
 pub enum Subject {
+    /// A private `biremed`.
     Ours(Engine),
-    /// Shared by all tests that run on it, so that each must keep to names of its own.
+    /// The one that `./x oracle` has started, and a folder for the test's files. Shared by all tests that run on it, so that
+    /// each must keep to names of its own.
     Docker(TempDir),
 }
 
@@ -32,6 +34,7 @@ impl Subject {
         }
     }
 
+    /// Whether it is Docker's engine.
     pub fn is_docker(&self) -> bool {
         matches!(self, Self::Docker(_))
     }
@@ -54,6 +57,7 @@ impl Subject {
         }
     }
 
+    /// Where it listens.
     pub fn socket(&self) -> PathBuf {
         match self {
             Self::Ours(engine) => engine.socket(),
@@ -92,23 +96,33 @@ impl Subject {
         }
     }
 
-    /// Runs a command to its end.
+    /// Runs a command to its end, however that is.
+    ///
+    /// # Panics
+    /// When it cannot be started.
     pub fn run(&self, command: Command) -> Output {
         Output::of(command)
     }
 
+    /// Runs the `docker` command line against this engine.
     #[track_caller]
     pub fn docker(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
         self.run(self.command("docker", args))
     }
 
-    /// One request by hand.
+    /// One request by hand, without a body.
+    ///
+    /// # Panics
+    /// When nobody answers.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str) -> Answer {
         client::unix(&self.socket(), method, path, "", b"").unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
-    /// Ends an engine of ours, which must leave nothing behind.
+    /// Ends an engine of ours, which must leave nothing behind; Docker's goes on.
+    ///
+    /// # Panics
+    /// As [`Engine::finish`].
     #[track_caller]
     pub fn finish(self) {
         if let Self::Ours(engine) = self {

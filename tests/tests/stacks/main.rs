@@ -15,56 +15,25 @@ mod state;
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use bireme_testing::{Output, Subject, free_port, workspace};
+use libtest_mimic::{Arguments, Trial};
 
 use state::Witness;
 
-/// A test for each stack, so that they run side by side, and one that no folder is without a test.
-macro_rules! stacks {
-    ($($name:ident)*) => {
-        $(#[test]
-        fn $name() {
-            check(stringify!($name));
-        })*
-
-        #[test]
-        fn every_stack_has_a_test() {
-            let mut folders: Vec<String> = std::fs::read_dir(folder())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            folders.sort();
-            assert_eq!(folders, [$(stringify!($name)),*], "one test a folder, in the order of their names");
-        }
-    };
-}
-
-stacks! {
-    application
-    build
-    build_run
-    events
-    exec_cp
-    extends
-    failing
-    health
-    interpolation
-    logging
-    mixed
-    networks
-    options
-    pausing
-    profiles
-    pull_policies
-    recreate
-    restarts
-    run
-    scale
-    secrets
-    signals
-    volumes
+/// A test for each stack, so that they run side by side and each by its name.
+fn main() -> ExitCode {
+    let mut names: Vec<String> =
+        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let trials = names.into_iter().map(|name| {
+        Trial::test(name.clone(), move || {
+            check(&name);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
 /// Stacks that ours does not bring to the same end yet, and why. One that does must leave this list.
@@ -74,15 +43,15 @@ fn folder() -> PathBuf {
     workspace().join("tests/compose")
 }
 
-struct Stack {
-    name: &'static str,
+struct Stack<'a> {
+    name: &'a str,
     /// Where its own copy of the files is.
     folder: PathBuf,
     ports: [u16; 2],
     subject: Subject,
 }
 
-fn check(name: &'static str) {
+fn check(name: &str) {
     let source = folder().join(name);
     let steps = std::fs::read_to_string(source.join("steps")).unwrap();
     let subject = Subject::start();
@@ -102,7 +71,7 @@ fn check(name: &'static str) {
     stack.subject.finish();
 }
 
-impl Stack {
+impl Stack<'_> {
     fn play(&self, steps: &str) -> String {
         self.offer_words();
         let mut told = String::new();
@@ -207,7 +176,7 @@ fn without_ids(text: &str) -> String {
     plain + rest
 }
 
-fn compare(stack: &Stack, expected: &Path, told: &str) {
+fn compare(stack: &Stack<'_>, expected: &Path, told: &str) {
     // A stack that Docker's engine cannot run has what it expects from ours, read by a person.
     let ours_alone = std::fs::read_to_string(stack.folder.join("steps")).unwrap().contains("\nguest ");
     if stack.subject.records() || (ours_alone && Subject::is_recorded()) {

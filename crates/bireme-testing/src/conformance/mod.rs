@@ -31,8 +31,9 @@ const AT_ONCE: usize = 4;
 
 /// Which engine, and what its answers are compared with.
 pub struct Run<'a> {
+    /// Where the engine listens.
     pub socket: &'a Path,
-    /// Where the reference engine's answers are kept.
+    /// The folder in which the reference engine's answers are kept, a JSON file each.
     pub shapes: &'a Path,
     /// This is the reference engine: its answers are kept, not compared.
     pub reference: bool,
@@ -41,9 +42,11 @@ pub struct Run<'a> {
 /// What became of one case.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// The name of the case's script.
     pub script: String,
+    /// The case itself.
     pub case: Case,
-    /// Why it does not pass.
+    /// Why it does not pass, with the lines that failed; none when it passes.
     pub failure: Option<String>,
     /// Differences that the script knows of, with their reasons.
     pub differs: Vec<String>,
@@ -98,7 +101,8 @@ pub fn run(run: &Run<'_>, scripts: &[Script]) -> Vec<Outcome> {
     done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).into_values().flatten().collect()
 }
 
-fn run_case(run: &Run<'_>, script: &Script, case: &Case) -> Outcome {
+/// Runs one case of `script`, and removes what it made.
+pub fn run_case(run: &Run<'_>, script: &Script, case: &Case) -> Outcome {
     let own = format!("x{}{}x", case.line, script.name.replace('-', ""));
     let mut attempt = Attempt {
         run,

@@ -9,7 +9,9 @@ use serde_json::Value;
 pub struct Script {
     /// The file's name without its ending.
     pub name: String,
+    /// Its first line, for a head above its table.
     pub title: String,
+    /// In the order of the file.
     pub cases: Vec<Case>,
 }
 
@@ -24,12 +26,19 @@ pub struct Case {
     pub known: Option<String>,
     pub(crate) line: usize,
     pub(crate) steps: Vec<Step>,
+    /// Its lines below the first.
+    text: String,
 }
 
 impl Case {
-    /// Where it begins in its file.
+    /// The number, from 1, of the line with which it begins in its file.
     pub fn line(&self) -> usize {
         self.line
+    }
+
+    /// Whether `word` stands anywhere in its requests and commands: an image that is to be there before.
+    pub fn names(&self, word: &str) -> bool {
+        self.text.contains(word)
     }
 }
 
@@ -105,8 +114,10 @@ pub(crate) enum Operator {
 }
 
 impl Script {
+    /// Reads a script from its file.
+    ///
     /// # Errors
-    /// A sentence with the line that cannot be understood.
+    /// A sentence with the path, and the line that cannot be understood.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
         let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -145,11 +156,14 @@ impl Script {
                 known: None,
                 line: at,
                 steps: Vec::new(),
+                text: String::new(),
             };
             self.cases.push(case);
             return Ok(());
         }
         let case = self.cases.last_mut().ok_or("a case begins with `= `")?;
+        case.text.push_str(line);
+        case.text.push('\n');
         if let Some(why) = line.strip_prefix("known: ") {
             case.known = Some(why.to_owned());
             return Ok(());
