@@ -268,7 +268,7 @@ impl Rig {
         if form.volume {
             request.volumes = vec!["/data".to_owned()];
         }
-        let made = engine.create(request).await?;
+        let made = Box::pin(engine.create(request)).await?;
         if form.stubborn {
             self.machine.world().stubborn.insert(made.id);
         }

@@ -17,6 +17,7 @@ pub struct FakeNet {
 }
 
 impl FakeNet {
+    /// The networks of `machine`; all that are made of it see the same.
     pub fn new(machine: &Machine) -> Self {
         Self { machine: machine.clone() }
     }
