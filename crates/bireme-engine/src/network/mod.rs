@@ -3,7 +3,8 @@
 //! ```text
 //! spec       what is asked of a network, and what stands behind it (pure)
 //! registry   made, found, removed
-//! endpoint   a workload is put on its networks and taken off: sandbox, addresses
+//! endpoint   a workload is put on its networks as it starts, and taken off as it ends: sandbox, addresses
+//! connect    it is put on one more, or taken off one, in between
 //! address    the addresses of endpoints (pure)
 //! names      who is found under which name, and who is told
 //! ports      published ports: sockets that are handed over, or forwards
@@ -14,6 +15,7 @@
 //! components of an app), an address on each network, published ports.
 
 mod address;
+mod connect;
 mod endpoint;
 mod etc_files;
 mod names;
