@@ -9,8 +9,10 @@ use crate::steps::Steps;
 use crate::{nextest, task_deps, task_test, workspace};
 
 /// What has such tests: the crates themselves, and of their folders `tests` the files that start nothing.
-const TARGETS: [&str; 12] =
-    ["--lib", "--bins", "--test", "golden", "--test", "plan", "--test", "robust", "--test", "schema", "--test", "help"];
+const TARGETS: [&str; 16] = [
+    "--lib", "--bins", "--test", "golden", "--test", "plan", "--test", "request", "--test", "robust", "--test",
+    "schema", "--test", "help", "--test", "lives",
+];
 
 /// Where Linux has a file system in memory for everybody.
 const MEMORY: &str = "/dev/shm";
