@@ -168,21 +168,29 @@ mod tests {
     }
 
     #[test]
-    fn every_pair_has_an_answer_and_removal_always_ends() {
-        for status in ALL {
-            for ask in [
-                Operation::Start,
-                Operation::Stop,
-                Operation::Kill,
-                Operation::Pause,
-                Operation::Unpause,
-                Operation::Use,
-            ] {
-                let _ = may(status, ask);
+    fn what_may_be_done_in_each_state() {
+        let operations = [
+            Operation::Start,
+            Operation::Stop,
+            Operation::Kill,
+            Operation::Pause,
+            Operation::Unpause,
+            Operation::Use,
+            Operation::Remove { force: false },
+            Operation::Remove { force: true },
+        ];
+        let mut table = String::new();
+        for ask in operations {
+            table.push_str(&format!("{ask:?}\n"));
+            for status in ALL {
+                table.push_str(&format!("  {:<11}{:?}\n", status.as_str(), may(status, ask)));
             }
-            let removal = may(status, Operation::Remove { force: true });
-            assert_eq!(removal == Verdict::Go, status != Status::Removing, "{status:?}");
         }
+        insta::assert_snapshot!(table);
+    }
+
+    #[test]
+    fn what_cannot_happen_is_refused() {
         assert!(after(Status::Removing, Transition::Started).is_err());
         assert!(after(Status::Running, Transition::Started).is_err());
         assert!(after(Status::Exited, Transition::Ended).is_err());

@@ -1,6 +1,7 @@
 //! Options of log drivers: what is asked for, what it becomes, and where the log of a workload goes. Pure.
 
 use bireme_core::executor::LogTarget;
+use bireme_core::size;
 
 use crate::refusal::{LogFault, RequestRefusal};
 use crate::request::LogRequest;
@@ -16,18 +17,11 @@ pub(crate) fn target(config: &Config) -> LogTarget {
     }
 }
 
-/// Reads `10m`, `1g`, `500k`, `1024`, in powers of 1024 as Docker does.
+/// Bytes of `10m`, `1g`, `500k`, `1024`, in powers of 1000; nothing for no size at all.
+///
+/// Source: `FromHumanSize` of go-units, which Docker's drivers `json-file` and `local` read it by.
 fn parse_size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-    let shift = match &lower[digits..] {
-        "" | "b" => 0,
-        "k" | "kb" => 10,
-        "m" | "mb" => 20,
-        "g" | "gb" => 30,
-        _ => return None,
-    };
-    lower[..digits].parse::<u64>().ok().filter(|n| *n > 0)?.checked_shl(shift)
+    size::parse_decimal(text).ok().filter(|bytes| *bytes > 0)
 }
 
 /// What a workload that asks for `asked` gets, where `default` is that of all who ask for nothing.
@@ -56,4 +50,21 @@ pub(crate) fn effective(asked: &LogRequest, default: &LogRequest) -> Result<LogR
         fits.map_err(RequestRefusal::from)?;
     }
     Ok(LogRequest { driver, options: log.options })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_docker_reads_them() {
+        for (text, bytes) in
+            [("10m", Some(10_000_000)), ("1k", Some(1000)), ("1024", Some(1024)), ("2GB", Some(2_000_000_000))]
+        {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+        for text in ["", "0", "m", "-1m", "99999999999999999999g", "large"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
 }

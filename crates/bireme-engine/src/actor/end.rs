@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bireme_core::ErrorKind;
 use bireme_core::clock::now_nanos;
+use bireme_core::error::chain;
 use bireme_core::spec::{Exit, Signal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -154,7 +155,7 @@ impl WorkloadActor {
                 self.happened(Transition::RemovalFailed);
                 self.remember_or_log().await;
                 // Whoever waits for its removal would wait for ever. Source: moby's `SetRemovalError`.
-                self.handle.stays(&format!("container {} could not be removed: {}", self.handle.id(), told(&error)));
+                self.handle.stays(&format!("container {} could not be removed: {}", self.handle.id(), chain(&error)));
                 Err(error)
             }
         }
@@ -175,12 +176,6 @@ pub(crate) fn hangs(handle: &Handle, then: Then) -> EngineError {
 /// Before an automatic removal that failed so often before is tried again. Pure.
 pub(super) fn removal_pause(failed: u32) -> Duration {
     Duration::from_secs(5 << failed.min(6))
-}
-
-/// An error with its causes.
-pub(super) fn told(error: &EngineError) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// The end of what runs; pending for ever while nothing does.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bireme_core::linux_names::plain_capability;
 use bireme_core::spec::{NetworkMode, WorkloadSpec};
 use bireme_core::{Listener, NamedNetwork, NetworkPlace, SandboxId, WorkloadId};
 use bireme_net::NetworkId;
@@ -401,9 +402,7 @@ fn not_given_back(owner: &str, what: &str, error: &(dyn std::error::Error + 'sta
 
 /// Whether it has `CAP_NET_ADMIN`, and may thus give itself addresses and pass on packets of others.
 pub(super) fn administers_network(spec: &WorkloadSpec) -> bool {
-    let has = |list: &[String], wanted: &str| {
-        list.iter().any(|name| name.to_ascii_uppercase().trim_start_matches("CAP_") == wanted)
-    };
+    let has = |list: &[String], wanted: &str| list.iter().any(|name| plain_capability(name) == wanted);
     let security = &spec.security;
     security.privileged
         || has(&security.cap_add, "NET_ADMIN")
