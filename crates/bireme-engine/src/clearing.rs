@@ -109,8 +109,10 @@ mod tests {
         clearing.lock().folders.extend([grows.clone()].into_iter().chain(folders.clone()));
         clearing.lock().works = true;
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let folder = std::fs::File::open(&grows).unwrap();
+            // Before anybody clears it away.
+            let folder = std::fs::File::open(&grows).unwrap();
+            let stop = &stop;
+            scope.spawn(move || {
                 for number in 0.. {
                     if stop.load(std::sync::atomic::Ordering::Relaxed) {
                         return;
