@@ -192,7 +192,11 @@ pub(crate) fn append_one<W: Write>(
             add(archive, &mut header, as_name, &[], file.take(size).chain(io::repeat(0)).take(size))
         }
         FileType::Symlink => {
-            let target = fs::readlinkat(parent, base, Vec::new())?;
+            let target = match fs::readlinkat(parent, base, Vec::new()) {
+                // It vanished, or something else has taken its place since it was looked at.
+                Err(rustix::io::Errno::NOENT | rustix::io::Errno::INVAL) => return Ok(()),
+                other => other?,
+            };
             add(archive, &mut header(stat, EntryType::Symlink), as_name, target.to_bytes(), io::empty())
         }
         FileType::Fifo => add(archive, &mut header(stat, EntryType::Fifo), as_name, &[], io::empty()),

@@ -222,6 +222,25 @@ fn what_is_mounted_is_never_emptied_by_a_replacement() {
 }
 
 #[test]
+fn a_link_that_went_or_became_a_file_is_left_out() {
+    let (temp, root) = folder();
+    let etc = temp.path().join("root/etc");
+    symlink("nowhere", etc.join("link")).unwrap();
+    let parent = in_root(&root, "/etc", OFlags::DIRECTORY | OFlags::RDONLY).unwrap();
+    let seen = fs::statat(&parent, "link", AtFlags::SYMLINK_NOFOLLOW).unwrap();
+    let pack = || {
+        let mut archive = tar::Builder::new(Vec::new());
+        append_one(&mut archive, parent.as_fd(), OsStr::new("link"), Path::new("link"), &seen).unwrap();
+        names_of(&archive.into_inner().unwrap())
+    };
+    assert_eq!(pack(), ["link"]);
+    std::fs::remove_file(etc.join("link")).unwrap();
+    assert_eq!(pack(), Vec::<String>::new(), "it went");
+    std::fs::write(etc.join("link"), "x").unwrap();
+    assert_eq!(pack(), Vec::<String>::new(), "it is a file now");
+}
+
+#[test]
 fn a_device_that_took_a_files_place_is_not_opened() {
     let (temp, root) = folder();
     let path = temp.path().join("root/etc/f");
