@@ -26,8 +26,11 @@ use crate::services::Services;
 /// What became of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
+    /// The image has it, and it is another file now, or has other content, attributes or entries.
     Modified,
+    /// The image has nothing there.
     Added,
+    /// The image has it, and the container has nothing there.
     Deleted,
 }
 
@@ -36,6 +39,7 @@ pub enum ChangeKind {
 pub struct Change {
     /// From the container's root, with a leading slash. Names in it are bytes, and need be no text.
     pub path: PathBuf,
+    /// Compared with the image.
     pub kind: ChangeKind,
 }
 
@@ -98,8 +102,10 @@ pub(crate) async fn export(
     .await
 }
 
+/// Whether [`export`] would begin.
+///
 /// # Errors
-/// As [`export`] begins with.
+/// Those that [`export`] begins with.
 pub(crate) fn can_export(registry: &Registry, name: &str) -> Result<(), EngineError> {
     folders_of(registry, name).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Images of containers.
+//! An image is made of a container, which stands still meanwhile, and goes on whoever gives up.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -21,13 +21,17 @@ pub struct CommitRequest {
     pub container: String,
     /// Keep it still while its files are read.
     pub pause: bool,
-    /// What the image shall start with, and what it has where that is silent.
+    /// What the image shall start with.
     pub config: ImageConfig,
+    /// What it has where `config` is silent: of the container.
     pub defaults: ImageConfig,
     /// Instructions as in a Dockerfile, on top of `config`.
     pub changes: Vec<String>,
+    /// Kept in the image's configuration.
     pub author: Option<String>,
+    /// Kept in the image's history.
     pub comment: Option<String>,
+    /// `None`: it is known by its ID alone.
     pub name: Option<Reference>,
 }
 

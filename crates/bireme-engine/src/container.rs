@@ -1,6 +1,6 @@
-//! What the engine holds of one workload, shared between its owner task and whoever looks at it.
+//! What the engine holds of one workload, shared between its actor and whoever looks at it.
 //!
-//! Only the owner task (`actor.rs`) changes anything of consequence; everyone else reads snapshots and sends commands.
+//! Only the actor (`actor/`) changes anything of consequence; everyone else reads snapshots and sends commands.
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;

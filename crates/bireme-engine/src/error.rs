@@ -6,22 +6,29 @@ use bireme_core::{ErrorKind, ExecError, LabelError};
 
 use crate::refusal::{ContainerRefusal, FilesRefusal, NetworkRefusal, RequestRefusal, VolumeRefusal};
 
-/// A refused or failed request.
+/// A refused or failed request. Fields that a comment does not name are in the variant's sentence.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the sentence of each variant names its fields")]
 pub enum EngineError {
-    /// `what` is Docker's noun: `container`, `network`, `volume`, `exec instance`.
+    /// There is none of this name or ID. `what` is Docker's noun: `container`, `network`, `volume`, `exec instance`.
     #[error("No such {what}: {name}")]
     NoSuch { what: &'static str, name: String },
+    /// `name` is the beginning of several IDs. `what` as in [`Self::NoSuch`].
     #[error("multiple {what}s match the ID prefix {name:?}: give more digits")]
     Ambiguous { what: &'static str, name: String },
+    /// Refused for what a workload is, or is doing.
     #[error(transparent)]
     Container(#[from] ContainerRefusal),
+    /// Refused for a file that is copied.
     #[error(transparent)]
     Files(#[from] FilesRefusal),
+    /// Refused for a network, or a workload's place on one.
     #[error(transparent)]
     Network(#[from] NetworkRefusal),
+    /// Refused for a volume.
     #[error(transparent)]
     Volume(#[from] VolumeRefusal),
+    /// Refused for what the request says itself.
     #[error(transparent)]
     Request(#[from] RequestRefusal),
     /// Nothing to be done: it is in the wanted state already. Docker answers 304.
@@ -39,23 +46,31 @@ pub enum EngineError {
         "{} has schema version {version}, this biremed knows {known}: start the newer biremed, or use another --data-root",
         path.display()
     )]
+    /// A newer engine wrote the database at `path`.
     NewerSchema { path: PathBuf, version: i64, known: i64 },
+    /// A label of the request or the image cannot be read.
     #[error(transparent)]
     Label(#[from] LabelError),
+    /// Refused or failed in the image store.
     #[error(transparent)]
     Image(#[from] bireme_image::ImageError),
+    /// Refused or failed in the kernel's networks.
     #[error(transparent)]
     Net(#[from] bireme_net::NetError),
+    /// Refused or failed in an executor.
     #[error(transparent)]
     Exec(#[from] ExecError),
+    /// The state store failed at `what`.
     #[error("cannot remember {what}")]
     Memory {
         what: String,
         #[source]
         source: rusqlite::Error,
     },
+    /// The state store's database cannot be opened or used.
     #[error(transparent)]
     Database(#[from] bireme_image::database::DatabaseError),
+    /// A file or folder of the host failed, of which `path` tells.
     #[error("cannot use {}", path.display())]
     File {
         path: PathBuf,
@@ -68,6 +83,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// What kind of failure this is for whoever asked; what is passed on from below keeps its own.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoSuch { .. } => ErrorKind::NotFound,

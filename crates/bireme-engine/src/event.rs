@@ -14,12 +14,17 @@ const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 8 << 20;
 
 /// Something that happened to a workload, image, network or volume.
+///
+/// Source: Docker Engine API, `SystemEvents`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Docker's `Type`: `container`, `image`, `network`, `volume`.
     pub kind: &'static str,
+    /// Docker's `Action`, such as `start` or `exec_create: sh -c true`.
     pub action: String,
+    /// Docker's `Actor.ID`: ID of a workload, image or network, name of a volume.
     pub id: String,
+    /// Docker's `Actor.Attributes`; of a workload also its name, image and labels.
     pub attributes: BTreeMap<String, String>,
     /// Nanoseconds since the Unix epoch.
     pub time: i64,

@@ -21,29 +21,40 @@ use crate::{EngineError, names};
 /// Which streams the client asked for at create; echoed by inspect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExecAttach {
+    /// Standard input.
     pub stdin: bool,
+    /// Standard output.
     pub stdout: bool,
+    /// Standard error.
     pub stderr: bool,
 }
 
 /// One session, for inspect.
+///
+/// Source: Docker Engine API, `ExecInspect`.
 #[derive(Clone, Debug)]
 pub struct ExecView {
+    /// 64 hexadecimal digits.
     pub id: String,
+    /// Whole ID of the workload.
     pub container_id: String,
+    /// It was started and has not ended.
     pub running: bool,
     /// `None` until it ended.
     pub exit_code: Option<i32>,
     /// On the host; `None` until it started.
     pub pid: Option<u32>,
+    /// What it runs.
     pub spec: ExecSpec,
+    /// As asked for at create.
     pub attach: ExecAttach,
 }
 
 /// A session that was just started.
 pub struct ExecSession {
+    /// The stream is raw bytes; otherwise Docker's frames.
     pub tty: bool,
-    /// `None` when started detached.
+    /// Reading gives output, writing is standard input, shutting down the write half ends it. `None` when started detached.
     pub stream: Option<UnixStream>,
 }
 
@@ -270,7 +281,7 @@ impl Execs {
     }
 
     /// Waits until the session's end is recorded, so that whoever inspects it then sees the exit code.
-    /// Answers at once for a session that is unknown or did not start.
+    /// Answers at once for a session that is unknown or could not be started, and when one is forgotten.
     pub(crate) fn recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
         let mut ended = match self.sessions().get(exec_id) {
             Some(entry) => entry.ended.subscribe(),

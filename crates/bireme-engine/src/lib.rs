@@ -1,7 +1,7 @@
 //! The brain: what exists, what may follow what, and what is remembered.
 //!
 //! ```text
-//!  biremed's handlers ──> Engine ──┬─ one owner task per workload ──> Executor / Workload (bireme-core)
+//!  biremed's handlers ──> Engine ──┬─ one actor (task) per workload ─> Executor / Workload (bireme-core)
 //!                                  ├─ Networks ─────────────────────> bireme-net
 //!                                  ├─ Volumes, images ──────────────> folders, bireme-image
 //!                                  └─ StateStore (SQLite) and Events
@@ -10,7 +10,10 @@
 //! Requests come in as the plain types of [`request`], answers go out as those of [`view`]; neither is ever sent to a
 //! client as it stands. The engine never learns which kind a workload is beyond choosing its executor once, at create.
 //! Decisions are pure and live in their own modules: [`lifecycle`] (what may follow what), [`restart`] (policies and
-//! back-off), [`update`] (limits that change), `resolve` (request and image to specification).
+//! back-off), [`update`] (limits that change), `resolve` (request and image to specification). What is not done is a type
+//! of [`refusal`], with its sentence.
+
+#![warn(missing_docs)]
 
 mod actor;
 mod archive;

@@ -1,4 +1,4 @@
-//! What may follow what in the life of one workload. Plain and synchronous; the owner task does the I/O around it.
+//! What may follow what in the life of one workload. Plain and synchronous; its actor does the I/O around it.
 //!
 //! ```text
 //!              start                    end, no restart
@@ -20,12 +20,19 @@ use crate::view::Status;
 /// What somebody wants to do with a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
+    /// Have it run.
     Start,
+    /// End it with its stop signal, and with SIGKILL when that does not do.
     Stop,
+    /// Send it a signal.
     Kill,
+    /// Freeze its processes.
     Pause,
+    /// Let them go on.
     Unpause,
+    /// Forget it, with its record, folders and name.
     Remove {
+        /// End it first if it runs.
         force: bool,
     },
     /// A further process inside, its statistics, its terminal: whatever needs it to run.
@@ -35,24 +42,32 @@ pub enum Operation {
 /// Whether it may be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// It may be done.
     Go,
-    /// It is in the wanted state already.
+    /// There is nothing to do: it is in the wanted state.
     Already,
+    /// It may not be done, and why.
     Refused(Because),
 }
 
 /// What was seen to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
+    /// It runs.
     Started,
     /// The start failed; nothing runs.
     StartFailed,
     /// It ended and will be started again when the back-off is over.
     EndedToRestart,
+    /// It ended, or gave its back-off up, and is not started again.
     Ended,
+    /// Its processes are frozen.
     Paused,
+    /// Its processes go on.
     Unpaused,
+    /// From here on it can only be removed.
     RemovalBegan,
+    /// Something of it could not be cleared away.
     RemovalFailed,
 }
 

@@ -1,4 +1,4 @@
-//! Names for workloads that were given none: a quality and something that floats.
+//! Names for workloads that were given none: a quality and something that floats. Also random IDs.
 
 const QUALITIES: &[&str] = &[
     "agile", "amber", "bold", "brave", "bright", "calm", "clear", "cosy", "crisp", "daring", "deft", "eager", "early",

@@ -1,4 +1,4 @@
-//! What the engine and its actors are made of.
+//! What the engine and its actors are made of: the services, and networks, volumes and exec sessions on them.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The end of a workload: its record, its folders, its names.
+//! Removes a workload for good: its record, its folders, its names, and its own volumes where that is asked for.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! A second copy of what is remembered, a small file for each thing, from which a lost database is made anew.
 //!
 //! ```text
-//! <data_root>/records/workloads/<id>.fixed     view::Fixed
-//! <data_root>/records/workloads/<id>.moving    the name and container::Moving
+//! <data_root>/records/workloads/<id>.fixed     view::Config
+//! <data_root>/records/workloads/<id>.moving    the name and container::MutableState
 //! <data_root>/records/networks/<id>            view::Network
 //! <data_root>/records/volumes/<name>           view::Volume
 //! ```

@@ -1,4 +1,5 @@
-//! What everything of the engine stands on. Nothing in here calls up.
+//! What everything of the engine stands on: registry, state store, events, tasks, claims, and the options with the
+//! executors, images and networks of the machine. Nothing in here calls up.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +21,15 @@ use crate::tasks::Tasks;
 
 /// What an engine is made of.
 pub struct EngineOptions {
+    /// Absolute path of what outlives the machine's restart: the database, workloads' folders, volumes.
     pub data_root: PathBuf,
+    /// Absolute path of what a restart of the machine may empty: sockets. Short, as their paths have at most 108 bytes.
     pub exec_root: PathBuf,
     /// Marks everything of this engine on the machine: eight hexadecimal digits.
     pub instance: String,
+    /// Where images are, and come from.
     pub images: ImageStore,
+    /// Makes networks, endpoints and forwards on the machine.
     pub net: Arc<dyn Net>,
     /// One per kind.
     pub executors: Vec<Arc<dyn Executor>>,

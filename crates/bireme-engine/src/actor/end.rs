@@ -1,4 +1,5 @@
-//! A run ends, by itself or by force: what it had is given back, its end is told once, and what follows is decided.
+//! A run ends, by itself or by force: what it had is given back, its end is told once, and what follows is decided: a
+//! restart, its removal, or nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,10 @@
-//! The owner task of one workload: the only place where its state changes.
+//! The actor of one workload, a task of its own: the only place where its state changes.
+//!
+//! ```text
+//! start    a run begins, on request or by its restart policy
+//! end      it ends, by itself or by removal, and what follows is decided
+//! change   pauses, limits, health, in between
+//! ```
 //!
 //! It takes one command at a time, sees the end of what runs, and the end of a back-off. Whatever it decides, it asks
 //! `lifecycle` and `restart` first, does the I/O, remembers the outcome, and only then tells the world.

@@ -1,4 +1,4 @@
-//! Archives become files of a tree. Whatever an archive names is resolved inside the root, component by component.
+//! Tar archives become files of a tree. Whatever an archive names is resolved inside the root, component by component.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};

@@ -3,6 +3,13 @@
 //! A running container's tree is reached through its init's root, a stopped one's through an overlay mount that is
 //! attached nowhere. Every path is resolved by the kernel inside that root (`openat2`), component by component for what
 //! an archive names, so that no link of the container or of the archive leads out of it.
+//!
+//! ```text
+//! tree      where a path of a workload leads: its own tree, or what it has mounted there
+//! path      paths inside a root
+//! pack      files to archive
+//! extract   archive to files
+//! ```
 
 mod extract;
 mod pack;

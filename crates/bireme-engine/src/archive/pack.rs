@@ -1,4 +1,4 @@
-//! Trees of files become archives.
+//! Trees of files become tar archives, with their extended attributes, and with a file of several names once.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

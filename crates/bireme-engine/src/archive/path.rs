@@ -13,6 +13,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
 /// What stands at a path, without following a final link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathStat {
+    /// The last part of the path that was asked for; `/` of the root.
     pub name: String,
     /// Bytes.
     pub size: u64,

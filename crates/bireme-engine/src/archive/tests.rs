@@ -1,3 +1,5 @@
+//! Files into archives and back, and what neither a container nor an archive may reach.
+
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::symlink;

@@ -1,4 +1,6 @@
-//! Requests that are no more than commands to actors.
+//! What is asked of one workload that is there: commands to its actor, signals, and what waits for an outcome.
+//!
+//! A workload is named by name, ID, or the beginning of an ID.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +22,14 @@ use crate::view::{Ended, Status, WorkloadView};
 use crate::{EngineError, purge, resolve};
 
 impl Engine {
+    /// Has a workload run; answers when it does.
+    ///
     /// # Errors
-    /// `NotModified` when it runs already; what the executor or network refuse otherwise.
+    /// `NotFound`; `NotModified` when it runs already; what the executor or network refuse otherwise.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerStart`.
     pub async fn start(&self, name: &str) -> Result<(), EngineError> {
         self.registry().find(name)?.command(Command::Start).await
     }
@@ -29,9 +37,11 @@ impl Engine {
     /// Sends the stop signal, waits, then kills.
     ///
     /// # Errors
-    /// `NotModified` when it does not run.
+    /// `NotFound`; `NotModified` when it does not run; `Conflict` when it was killed and does not end.
     /// # Cancel safety
     /// Once begun it is completed, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerStop`.
     pub async fn stop(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         handle.require(Operation::Stop)?;
@@ -107,6 +117,14 @@ impl Engine {
         }
     }
 
+    /// Stops a workload, where it runs, and starts it.
+    ///
+    /// # Errors
+    /// Those of [`Engine::stop`] and [`Engine::start`], but for `NotModified`.
+    /// # Cancel safety
+    /// A dropped future may leave it stopped: of the two, the one that was begun is completed, and the other is not begun.
+    ///
+    /// Source: Docker Engine API, `ContainerRestart`.
     pub async fn restart(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let id = self.registry().find(name)?.id().to_owned();
         match self.stop(&id, how).await {
@@ -122,8 +140,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends a signal. SIGKILL and its stop signal end it for good: its restart policy is passed over. With SIGKILL the answer
+    /// comes when it has ended, or after ten seconds.
+    ///
     /// # Errors
-    /// `Conflict` in Docker's words when it does not run.
+    /// `NotFound`; `Conflict` in Docker's words when it does not run.
+    /// # Cancel safety
+    /// A signal that was sent is not taken back; a dropped future may have passed over the restart policy without sending it.
+    ///
+    /// Source: Docker Engine API, `ContainerKill`.
     pub async fn kill(&self, name: &str, signal: Signal) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         if !handle.view().state.status.is_alive() {
@@ -149,18 +174,38 @@ impl Engine {
         Ok(())
     }
 
+    /// Freezes the processes of a workload that runs.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run or is paused already; `Unsupported` for kinds that cannot be paused.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerPause`.
     pub async fn pause(&self, name: &str) -> Result<(), EngineError> {
         self.registry().find(name)?.command(Command::Pause).await
     }
 
+    /// Lets a paused workload go on.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it is not paused.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerUnpause`.
     pub async fn unpause(&self, name: &str) -> Result<(), EngineError> {
         self.registry().find(name)?.command(Command::Unpause).await
     }
 
+    /// Gives a workload another name, under which others on its networks find it from now on.
+    ///
     /// # Errors
-    /// `Conflict` in Docker's words for a name in use.
+    /// `NotFound`; `Conflict` in Docker's words for a name in use; `Invalid` for one that is none, or that it has.
     /// # Cancel safety
     /// Once begun it is completed, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerRename`.
     pub async fn rename(&self, name: &str, to: &str) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         let to = to.strip_prefix('/').unwrap_or(to).to_owned();
@@ -183,15 +228,29 @@ impl Engine {
             .await
     }
 
-    /// Changes limits and the restart policy: of what runs at once, otherwise from the next start on. Answers warnings.
+    /// Changes limits and the restart policy: of what runs at once, otherwise from the next start on. Answers warnings, in
+    /// sentences for the client.
     ///
     /// # Errors
-    /// `Conflict` in Docker's words for what contradicts itself or what the kernel refuses; nothing has changed then.
-    /// `Unsupported` for limits of a workload that runs and whose kind takes them at its start alone.
+    /// `NotFound`; `Conflict` in Docker's words for what contradicts itself or what the kernel refuses; nothing has changed
+    /// then. `Unsupported` for limits of a workload that runs and whose kind takes them at its start alone.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerUpdate`.
     pub async fn update(&self, name: &str, change: Update) -> Result<Vec<String>, EngineError> {
         self.registry().find(name)?.command(|reply| Command::Update { change: Box::new(change), reply }).await
     }
 
+    /// Removes a workload with its record, folders and name; with `force` also one that runs, or whose record cannot be read.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when its state does not allow it, or when it was killed and does not end. What cannot be cleared
+    /// away leaves it dead.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `ContainerDelete`.
     pub async fn remove(&self, name: &str, how: RemoveRequest) -> Result<(), EngineError> {
         let handle = match self.registry().look_up(name)? {
             Found::Known(handle) => handle,
@@ -210,7 +269,14 @@ impl Engine {
         handle.command(|reply| Command::Remove { how, reply }).await
     }
 
-    /// Resolves the name at once; the future answers when the condition holds. Dropping it leaves the workload untouched.
+    /// Resolves the name at once; the future answers when the condition holds.
+    ///
+    /// # Errors
+    /// `NotFound`; of the future, `Stopping` when the engine ends first.
+    /// # Cancel safety
+    /// Dropping the future leaves the workload untouched.
+    ///
+    /// Source: Docker Engine API, `ContainerWait`.
     pub fn wait(
         &self,
         name: &str,
@@ -238,6 +304,12 @@ impl Engine {
         }))
     }
 
+    /// Sets the size of a workload's terminal, in characters. One that has no terminal is left as it is.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run; `Unsupported` for kinds without terminals.
+    ///
+    /// Source: Docker Engine API, `ContainerResize`.
     pub async fn resize(&self, name: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         let workload = self.running(&handle)?;
@@ -253,6 +325,12 @@ impl Engine {
     }
 
     /// Attaches a client, also to a workload that does not run yet.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it is paused, being removed or dead. The session's stream answers `Unsupported` for kinds
+    /// without standard streams.
+    ///
+    /// Source: Docker Engine API, `ContainerAttach`.
     pub async fn attach(&self, name: &str, how: Attach) -> Result<AttachSession, EngineError> {
         let handle = self.registry().find(name)?;
         let status = handle.view().state.status;
@@ -288,6 +366,8 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for an `only` that is not there, `Conflict` for one that is in use.
+    /// # Cancel safety
+    /// A dropped future leaves those that were not come to yet.
     pub async fn prune_stores(&self, only: Option<&str>) -> Result<Vec<StoreFolder>, EngineError> {
         let mut removed = Vec::new();
         let (mut seen, mut used) = (false, false);
@@ -318,8 +398,10 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` when there is no such link; `Invalid` in Docker's words for the name of a workload.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
     ///
-    /// Source: Docker's `ContainerDelete` with `link`.
+    /// Source: Docker Engine API, `ContainerDelete` with `link`.
     pub async fn unlink(&self, name: &str) -> Result<(), EngineError> {
         self.registry().find(name)?;
         let Some((parent, alias)) = name.strip_prefix('/').unwrap_or(name).split_once('/') else {
@@ -330,6 +412,14 @@ impl Engine {
     }
 
     /// Puts a workload on one more network; at once if it runs, otherwise at its next start.
+    ///
+    /// # Errors
+    /// `NotFound` for either; `Denied` when it is on the network already, or has no namespace of its own to be put on one;
+    /// `Invalid` for addresses that are none of the network's.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `NetworkConnect`.
     pub async fn connect(&self, network: &str, workload: &str, request: EndpointRequest) -> Result<(), EngineError> {
         let network = self.parts.networks.get(network)?;
         let handle = self.registry().find(workload)?;
@@ -338,6 +428,13 @@ impl Engine {
     }
 
     /// Takes a workload off a network. `force` also forgets a workload that is gone.
+    ///
+    /// # Errors
+    /// `NotFound` for either; `Denied` when it is not on the network; `Conflict` when its published ports are served there alone.
+    /// # Cancel safety
+    /// Once the actor has the command it is carried out, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `NetworkDisconnect`.
     pub async fn disconnect(&self, network: &str, workload: &str, force: bool) -> Result<(), EngineError> {
         let network = self.parts.networks.get(network)?;
         let handle = match self.registry().find(workload) {

@@ -29,7 +29,9 @@ use crate::{EngineError, bounds, health, link, log_options};
 /// A workload that was just created.
 #[derive(Clone, Debug)]
 pub struct Created {
+    /// 64 hexadecimal digits.
     pub id: WorkloadId,
+    /// What was asked for and has no effect, in sentences for the client.
     pub warnings: Vec<String>,
 }
 
@@ -76,6 +78,8 @@ impl Engine {
     ///
     /// # Cancel safety
     /// Dropping the future unmakes in the background what was made.
+    ///
+    /// Source: Docker Engine API, `ContainerCreate`.
     pub async fn create(&self, request: CreateRequest) -> Result<Created, EngineError> {
         let id = WorkloadId::from_bytes(rand::random());
         let name = match &request.name {

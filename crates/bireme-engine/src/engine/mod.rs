@@ -3,6 +3,7 @@
 //! ```text
 //! create     a workload is made                      recovery   what an earlier engine left is found again
 //! control    commands to actors                      query      what there is, and how it is
+//! resources  networks, volumes, exec sessions, files, images: passed on to their types
 //! ```
 
 mod control;
@@ -53,6 +54,9 @@ impl Engine {
     /// # Errors
     /// When the database, the folders or the networks cannot be used. A single workload that cannot be found again is
     /// recorded as ended, never an error.
+    ///
+    /// # Cancel safety
+    /// None: actors that were started already keep the database. Await it to its end.
     pub async fn open(options: EngineOptions) -> Result<Self, EngineError> {
         let cleared_by = Instant::now() + CLEARED_AT_START;
         for folder in ["containers", "volumes"] {
@@ -106,6 +110,9 @@ impl Engine {
     }
 
     /// Ends the engine's own tasks. Workloads go on running and are found again by the next engine.
+    ///
+    /// # Cancel safety
+    /// Tasks are told to end at the first poll; a dropped future does not wait for them, and leaves the networks as they are.
     pub async fn close(&self) {
         let services = self.services();
         // Watchers of workloads wait for ends that may never come: they are dropped with the runtime.
@@ -128,14 +135,17 @@ impl Engine {
         tasks.spawn_own(owner.run(commands, tasks.cancel()));
     }
 
+    /// The images that workloads are made from.
     pub fn images(&self) -> &ImageStore {
         self.services().images()
     }
 
+    /// What marks everything of this engine on the machine: eight hexadecimal digits.
     pub fn instance(&self) -> &str {
         &self.services().options.instance
     }
 
+    /// Absolute path of the folder that everything remembered is in.
     pub fn data_root(&self) -> &Path {
         self.services().data_root()
     }

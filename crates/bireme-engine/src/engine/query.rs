@@ -1,4 +1,4 @@
-//! What there is and how it is, for clients that look.
+//! What there is and how it is, for clients that look. No workload is changed here, so any future may be dropped.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -18,11 +18,22 @@ use crate::view::{Link, Status, WorkloadView};
 use crate::{EngineError, log_details, size};
 
 impl Engine {
+    /// A workload as it is at this moment, by name, ID, or the beginning of an ID.
+    ///
+    /// # Errors
+    /// `NotFound` in Docker's words; `Invalid` when several match; `Conflict` when its record cannot be read.
+    ///
+    /// Source: Docker Engine API, `ContainerInspect`.
     pub fn inspect(&self, name: &str) -> Result<WorkloadView, EngineError> {
         self.registry().find(name).map(|handle| WorkloadView::clone(&handle.view()))
     }
 
-    /// Newest first.
+    /// Workloads that `filter` lets through, the newest first.
+    ///
+    /// # Errors
+    /// `NotFound` for what `before` and `since` name; `Invalid` for a name that is no regular expression.
+    ///
+    /// Source: Docker Engine API, `ContainerList`.
     pub fn list(&self, filter: &ContainerFilter) -> Result<Vec<WorkloadView>, EngineError> {
         let created =
             |name: &Option<String>| name.as_ref().map(|name| self.inspect(name).map(|c| c.config.created)).transpose();
@@ -54,8 +65,12 @@ impl Engine {
         Ok(found)
     }
 
+    /// Records of a workload's log. Reading ends when the stream is dropped.
+    ///
     /// # Errors
-    /// `Unsupported` when its log driver keeps nothing.
+    /// `NotFound`; `Unsupported` when its log driver keeps nothing.
+    ///
+    /// Source: Docker Engine API, `ContainerLogs`.
     pub async fn logs(&self, name: &str, query: LogQuery) -> Result<LogStream, EngineError> {
         let handle = self.registry().find(name)?;
         let Some(path) = handle.config.log_path.clone() else {
@@ -67,16 +82,28 @@ impl Engine {
     /// What stands before each line of its log where details are wanted: empty, or `key=value,key=value`.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Invalid` for options that cannot be read.
     pub fn log_details(&self, name: &str) -> Result<String, EngineError> {
         log_details::of(&self.registry().find(name)?.view())
     }
 
+    /// What a workload that runs uses now.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run; what its executor answers.
+    ///
+    /// Source: Docker Engine API, `ContainerStats`.
     pub async fn stats(&self, name: &str) -> Result<Stats, EngineError> {
         let handle = self.registry().find(name)?;
         Ok(self.running(&handle)?.stats().await?)
     }
 
+    /// The processes of a workload that runs, as `ps` shows them with the options `ps_args`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run; what its executor answers.
+    ///
+    /// Source: Docker Engine API, `ContainerTop`.
     pub async fn processes(&self, name: &str, ps_args: &str) -> Result<ProcessTable, EngineError> {
         let handle = self.registry().find(name)?;
         let table = self.running(&handle)?.processes(ps_args).await?;
@@ -84,7 +111,10 @@ impl Engine {
         Ok(table)
     }
 
-    /// `None` for kinds that start no instances.
+    /// What the instances of a component that runs have done; `None` for kinds that start no instances.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run; what its executor answers.
     pub async fn invocations(&self, name: &str) -> Result<Option<InvocationStats>, EngineError> {
         let handle = self.registry().find(name)?;
         let workload = self.running(&handle)?;
@@ -119,7 +149,7 @@ impl Engine {
         users
     }
 
-    /// What workloads stored beside their volumes and outlives them.
+    /// Key-value stores that components wrote beside their volumes, and that outlive them.
     pub async fn stores(&self) -> Vec<StoreFolder> {
         let mut found = Vec::new();
         for executor in &self.services().options.executors {
@@ -128,11 +158,14 @@ impl Engine {
         found
     }
 
+    /// Tells whoever listens of something that happened outside the engine, such as a pull.
     pub fn emit(&self, event: Event) {
         self.services().events.emit(event);
     }
 
-    /// Events kept since `since`, then live ones until `until`.
+    /// Events kept since `since`, then live ones until `until`. A listener that is too slow misses some.
+    ///
+    /// Source: Docker Engine API, `SystemEvents`.
     pub fn events(&self, query: EventQuery) -> impl Stream<Item = Event> + Send + Unpin + 'static {
         self.services().events.listen(query)
     }

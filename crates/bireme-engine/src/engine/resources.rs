@@ -1,4 +1,5 @@
-//! Requests for networks, volumes, exec sessions, files and images, which types of their own answer.
+//! Requests for networks, volumes, exec sessions, files and images: passed on to what answers them, so that clients of the
+//! engine see one type.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -19,13 +20,17 @@ impl Engine {
     /// Makes a network.
     ///
     /// # Errors
-    /// `Conflict` when the name or the subnet is taken, `Invalid` for bad addresses, `Unsupported` for other drivers.
+    /// `Conflict` when the name is taken or no subnet is free, `Denied` for a subnet in use or a predefined name, `Invalid`
+    /// for bad addresses, `NotFound` for other drivers, `Unsupported` for other gateway modes.
     /// # Cancel safety
     /// Once begun it is completed, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `NetworkCreate`.
     pub async fn create_network(&self, request: CreateNetwork) -> Result<Network, EngineError> {
         self.parts.networks.create(request).await
     }
 
+    /// All networks, the predefined ones included.
     pub fn networks(&self) -> Vec<Network> {
         self.parts.networks.all()
     }
@@ -43,15 +48,26 @@ impl Engine {
         self.parts.networks.members(id)
     }
 
+    /// Removes a network, by name, ID, or the beginning of an ID.
+    ///
     /// # Errors
-    /// `Denied` for the predefined ones and for networks with workloads on them.
+    /// `NotFound`; `Denied` for the predefined ones and for networks with workloads on them.
     /// # Cancel safety
     /// Once begun it is completed, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `NetworkDelete`.
     pub async fn remove_network(&self, name: &str) -> Result<(), EngineError> {
         self.parts.networks.remove(name).await
     }
 
-    /// Removes those of the `wanted` networks that no workload is on, running or not.
+    /// Removes those of the `wanted` networks that no workload is on, running or not. Answers their names.
+    ///
+    /// # Errors
+    /// `Conflict` that names each that stays, after all others were removed.
+    /// # Cancel safety
+    /// A dropped future leaves those that were not come to yet.
+    ///
+    /// Source: Docker Engine API, `NetworkPrune`.
     pub async fn prune_networks(&self, wanted: impl Fn(&Network) -> bool) -> Result<Vec<String>, EngineError> {
         self.parts.networks.prune(wanted).await
     }
@@ -59,18 +75,27 @@ impl Engine {
     /// Makes a volume; the same name again answers the one that exists.
     ///
     /// # Errors
-    /// `Invalid` for a bad name, `Unsupported` for drivers and options we do not have, `Conflict` when it exists with
-    /// another driver or other options.
+    /// `Invalid` for a bad name or bad options, `NotFound` for drivers and `Unsupported` for options that are not offered,
+    /// `Conflict` when it exists with another driver or other options.
+    /// # Cancel safety
+    /// Once begun it is completed, also when the future is dropped.
+    ///
+    /// Source: Docker Engine API, `VolumeCreate`.
     pub async fn create_volume(&self, request: CreateVolume) -> Result<Volume, EngineError> {
         self.parts.volumes.create(request).await
     }
 
+    /// All volumes whose records can be read.
     pub fn volumes(&self) -> Vec<Volume> {
         self.parts.volumes.all()
     }
 
+    /// A volume by its name.
+    ///
     /// # Errors
     /// `NotFound` in Docker's words.
+    ///
+    /// Source: Docker Engine API, `VolumeInspect`.
     pub fn volume(&self, name: &str) -> Result<Volume, EngineError> {
         self.parts.volumes.get(name)
     }
@@ -80,8 +105,14 @@ impl Engine {
         self.parts.volumes.users(name)
     }
 
+    /// Removes a volume with what is stored in it; with `force` also one whose record cannot be read.
+    ///
     /// # Errors
-    /// `NotFound`, unless `force`; `Conflict` while a workload mounts it.
+    /// `NotFound`, unless `force`; `Conflict` while a workload mounts it, or something else is mounted in it.
+    /// # Cancel safety
+    /// A dropped future may leave it set aside and still listed: see it to its end.
+    ///
+    /// Source: Docker Engine API, `VolumeDelete`.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
         self.parts.volumes.remove(name, force).await
     }
@@ -91,6 +122,10 @@ impl Engine {
     ///
     /// # Errors
     /// `Conflict` that names each that stays, after all others were removed.
+    /// # Cancel safety
+    /// As [`Engine::remove_volume`], and those that were not come to yet stay.
+    ///
+    /// Source: Docker Engine API, `VolumePrune`.
     pub async fn prune_volumes(
         &self,
         all: bool,
@@ -99,15 +134,18 @@ impl Engine {
         self.parts.volumes.prune(all, wanted).await
     }
 
-    /// Bytes in the files of a volume.
+    /// Bytes in the files of a volume; what cannot be read does not count.
     pub async fn volume_size(&self, volume: &Volume) -> u64 {
         self.parts.volumes.size(volume).await
     }
 
-    /// Prepares a session; nothing runs yet.
+    /// Prepares a session; nothing runs yet. Answers its ID, 64 hexadecimal digits.
     ///
     /// # Errors
-    /// `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join.
+    /// `NotFound`; `Conflict` when the workload does not run, `Unsupported` when its kind has no processes to join, `Invalid`
+    /// without a command.
+    ///
+    /// Source: Docker Engine API, `ContainerExec`.
     pub async fn exec_create(&self, name: &str, spec: ExecSpec, attach: ExecAttach) -> Result<String, EngineError> {
         self.parts.execs.create(name, spec, attach).await
     }
@@ -120,11 +158,15 @@ impl Engine {
         self.parts.execs.ready(exec_id)
     }
 
-    /// Starts a session once.
+    /// Starts a session once. `size` is columns and rows of its terminal.
     ///
     /// # Errors
-    /// `Conflict` when it was started before or its workload does not run; what the executor answers otherwise, with exit
-    /// code 126 recorded.
+    /// `NotFound` for an unknown session; `Conflict` when it was started before or its workload does not run; what the executor
+    /// answers otherwise, with exit code 126 recorded.
+    /// # Cancel safety
+    /// None: dropped before the executor has answered, it leaves the session as one that runs and whose end nobody records.
+    ///
+    /// Source: Docker Engine API, `ExecStart`.
     pub async fn exec_start(
         &self,
         exec_id: &str,
@@ -134,32 +176,50 @@ impl Engine {
         self.parts.execs.start(exec_id, detach, size).await
     }
 
+    /// A session as it is at this moment.
+    ///
     /// # Errors
     /// `NotFound` for an unknown or forgotten session.
+    ///
+    /// Source: Docker Engine API, `ExecInspect`.
     pub fn exec_inspect(&self, exec_id: &str) -> Result<ExecView, EngineError> {
         self.parts.execs.inspect(exec_id)
     }
 
     /// Waits until the session's end is recorded, so that whoever inspects it then sees the exit code.
-    /// Answers at once for a session that is unknown or did not start.
+    /// Answers at once for a session that is unknown or could not be started, and when one is forgotten.
     pub fn exec_recorded(&self, exec_id: &str) -> BoxFuture<'static, ()> {
         self.parts.execs.recorded(exec_id)
     }
 
-    /// Sets the terminal size of a running session, in characters.
+    /// Sets the terminal size of a running session, in characters. One that is about to begin is waited for.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown session; `Conflict` when its workload does not run; what the executor answers.
+    ///
+    /// Source: Docker Engine API, `ExecResize`.
     pub async fn exec_resize(&self, exec_id: &str, columns: u16, rows: u16) -> Result<(), EngineError> {
         self.parts.execs.resize(exec_id, columns, rows).await
     }
 
-    /// What stands at `path`.
+    /// What stands at `path`, from the workload's root.
     ///
     /// # Errors
     /// `NotFound` for the workload or the path; `Unsupported` for kinds without a file tree.
+    ///
+    /// Source: Docker Engine API, `ContainerArchiveInfo`.
     pub async fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, EngineError> {
         archive::stat_path(&self.parts, name, path).await
     }
 
-    /// Writes what stands at `path` to `out` as an archive whose entries begin with its base name.
+    /// Writes what stands at `path` to `out` as a tar archive whose entries begin with its base name.
+    ///
+    /// # Errors
+    /// As [`Engine::stat_path`]; an `Internal` one may come when part of the archive is written.
+    /// # Cancel safety
+    /// A dropped future does not end the writing: an error of `out` does.
+    ///
+    /// Source: Docker Engine API, `ContainerArchive`.
     pub async fn read_archive(
         &self,
         name: &str,
@@ -169,10 +229,15 @@ impl Engine {
         archive::read_archive(&self.parts, name, path, out).await
     }
 
-    /// Unpacks an archive into the folder at `path`. Owners are those of the archive.
+    /// Unpacks a tar archive, which may be compressed, into the folder at `path`. Owners are those of the archive.
     ///
     /// # Errors
-    /// `NotFound` when `path` is no folder; `Invalid` for an archive that is damaged or names paths outside.
+    /// `NotFound` for the workload or the path; `Invalid` when `path` is no folder, and for an archive that is damaged or names
+    /// paths outside; `Denied` for what is mounted read-only; `Unsupported` for kinds without a file tree.
+    /// # Cancel safety
+    /// Dropping the future ends the unpacking, unless volumes had to be mounted for it. What was unpacked stays.
+    ///
+    /// Source: Docker Engine API, `PutContainerArchive`.
     pub async fn write_archive(
         &self,
         name: &str,
@@ -187,20 +252,28 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound` for the container; `Unsupported` for a component.
+    ///
+    /// Source: Docker Engine API, `ContainerChanges`.
     pub async fn changes(&self, name: &str) -> Result<Vec<Change>, EngineError> {
         changes::changes(self.registry(), name).await
     }
 
-    /// Writes all files of a container to `out`, without those of its volumes and mounts.
+    /// Writes all files of a container to `out` as a tar archive, without those of its volumes and mounts.
     ///
     /// # Errors
-    /// As [`Engine::changes`].
+    /// As [`Engine::changes`]; an `Internal` one may come when part of the archive is written.
+    /// # Cancel safety
+    /// A dropped future does not end the writing: an error of `out` does.
+    ///
+    /// Source: Docker Engine API, `ContainerExport`.
     pub async fn export(&self, name: &str, out: impl Write + Send + 'static) -> Result<(), EngineError> {
         changes::export(self.services(), name, out).await
     }
 
+    /// Whether [`Engine::export`] would begin, for whoever has to answer before the first byte.
+    ///
     /// # Errors
-    /// As [`Engine::export`] begins with.
+    /// Those that [`Engine::export`] begins with.
     pub fn can_export(&self, name: &str) -> Result<(), EngineError> {
         changes::can_export(self.registry(), name)
     }

@@ -1,4 +1,4 @@
-//! One file of a log, read piece by piece: records whose line is whole, and nothing of what is none.
+//! One file of a log, read piece by piece: the records of whole lines; a line that is no record is passed over.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};

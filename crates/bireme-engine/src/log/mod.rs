@@ -6,6 +6,12 @@
 //! That process may have been taken over: a component's host may put into the folder whatever it likes. So what is read
 //! is a regular file of one name, found below the folder and not through a link, and what is no record is bounded. Files
 //! are read on threads that may block, some megabytes at a time, and a reader whose client left stops.
+//!
+//! ```text
+//! place     the files of one log, live and rotated
+//! file      one of them, read piece by piece
+//! watcher   when to look again
+//! ```
 
 mod file;
 mod place;

@@ -1,4 +1,4 @@
-//! The files of one log: the live one, and those that were rotated away.
+//! The files of one log: the live one, and those that were rotated away, found below its folder and through no link.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self};

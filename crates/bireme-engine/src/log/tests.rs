@@ -1,3 +1,5 @@
+//! Logs read from their last records on and from a time on, and files that are no log or hold what is no record.
+
 use std::path::Path;
 
 use bireme_core::log_line::{self, Stream as Output};

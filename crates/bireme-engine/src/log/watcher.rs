@@ -1,4 +1,4 @@
-//! When a log is looked at again: as the kernel tells of it, or now and then where it cannot.
+//! When a log is looked at again: as inotify tells of it, or now and then where the kernel has no watch left.
 
 use std::io::{self};
 use std::os::fd::OwnedFd;

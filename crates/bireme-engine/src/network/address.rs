@@ -1,4 +1,4 @@
-//! The addresses of endpoints. Pure.
+//! Which addresses an endpoint has, of which kind, and how a MAC address is read. Pure.
 
 use std::net::IpAddr;
 

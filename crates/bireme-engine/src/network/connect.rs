@@ -1,4 +1,4 @@
-//! A workload is put on one more network, or taken off one, whether it runs or not.
+//! A workload is put on one more network, or taken off one, on request: at once where it runs, otherwise for its next start.
 
 use std::sync::Arc;
 

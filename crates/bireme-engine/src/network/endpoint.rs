@@ -1,4 +1,4 @@
-//! Workloads are put on networks and taken off.
+//! A workload is put on its networks as it starts, and taken off as it ends: its sandbox, its addresses, its way out.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

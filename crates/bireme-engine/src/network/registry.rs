@@ -1,4 +1,4 @@
-//! Networks are made, found and removed.
+//! Networks are made, found, pruned and removed; those that always exist are made at start.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bireme_core::ErrorKind;
 
-/// Why files are not copied from or to a workload.
+/// Why files are not copied from or to a workload. `path` and `container` are as the client wrote them.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesRefusal {
     #[error("mounted volume is marked read-only")]
@@ -27,6 +27,8 @@ pub enum FilesRefusal {
         "{what} {} within {seconds} s: see whether the file system is there that it lies on, and try again",
         if *asked { "does not answer" } else { "cannot be looked at, as too much else does not answer" }
     )]
+    /// A file system did not answer within `seconds`: `what` was looked at, or was not, as not `asked`, where too many such
+    /// looks are under way.
     Silent { what: String, asked: bool, seconds: u64 },
 }
 

@@ -9,7 +9,8 @@ use bireme_net::NetError;
 use bireme_net::addresses::AddressError;
 use ipnet::IpNet;
 
-/// Why something is not done with a network, or with a workload on one. `network` is the network's name.
+/// Why something is not done with a network, or with a workload on one. `network` is the network's name; `name` and `id` are
+/// those of the workload, where they are not said to be the network's.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkRefusal {
     #[error("network {network} not found")]
@@ -81,6 +82,7 @@ pub enum NetworkRefusal {
     AlreadyConnected { name: String, network: String },
     #[error("container {id} is not connected to network {network}")]
     NotConnected { id: String, network: String },
+    /// The ID that a record has is none.
     #[error("{0}")]
     Id(InvalidId),
 
@@ -88,6 +90,7 @@ pub enum NetworkRefusal {
         "driver failed programming external connectivity on endpoint {name}: failed to bind host port for {host}: {why}"
     )]
     Bind { name: String, host: SocketAddr, why: BindFailure },
+    /// The first port of a range is beyond the last.
     #[error("an empty range of host ports")]
     NoPorts,
     #[error("{name} publishes a port and is on no network that has a way out")]
@@ -138,7 +141,7 @@ impl NetworkRefusal {
     }
 }
 
-/// What of a network's addresses and options makes no network.
+/// What of a network's addresses and options makes no network. `key` is the option's name, `text` what stands there.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkFault {
     #[error("{text:?} is not an address range such as 10.5.0.0/24")]
@@ -153,6 +156,7 @@ pub enum NetworkFault {
     GatewayOutside { gateway: IpAddr },
     #[error("auxiliary address {text:?} is not an address")]
     Auxiliary { text: String },
+    /// Its range or a reserved address is not within its subnet.
     #[error("{0}")]
     Addresses(AddressError),
     #[error("more than one subnet of one family is not offered")]
@@ -167,6 +171,7 @@ pub enum NetworkFault {
         "{key} {text:?} is not an address of this host such as 127.0.0.1: make the network anew with one, or without for every address"
     )]
     HostAddress { key: &'static str, text: String },
+    /// The ID that its record has is none.
     #[error("{0}")]
     Id(InvalidId),
 }
@@ -180,6 +185,7 @@ pub enum BindFailure {
         "port is already allocated to a component of another app: those of one app (a Compose project) share ports by their routes; publish another port, or give both the same label com.docker.compose.project"
     )]
     OfAnotherApp,
+    /// The kernel's word for it.
     #[error("{0}")]
     Io(io::Error),
 }

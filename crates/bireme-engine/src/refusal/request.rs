@@ -7,16 +7,18 @@ use bireme_image::Platform;
 
 use crate::EngineError;
 
-/// Why a request is refused before anything is done about it.
+/// Why a request is refused before anything is done about it. `text` is what the request or the image says.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestRefusal {
     /// What it refers to cannot be had. Not "not found": Docker's client takes that for a missing image, and pulls it.
     #[error("{0}")]
     Reference(Box<EngineError>),
+    /// The platform is not of the form `os/arch[/variant]`, or of none that images are made for.
     #[error("{0}")]
     Platform(bireme_image::PlatformError),
     #[error("this engine has no executor for {platform}: it was started without one")]
     NoExecutor { platform: Platform },
+    /// A build would run a command in an image of a component.
     #[error("commands are run in Linux images: RUN in a stage of one, and COPY --from it")]
     CommandInComponent,
     #[error(
@@ -51,13 +53,14 @@ pub enum RequestRefusal {
     TargetRelative { target: String },
     #[error("invalid mount target {target:?}: it must not contain '..'")]
     TargetAbove { target: String },
-    /// There are too many of a kind.
+    /// There are too many of a kind: `count`, where `limit` are taken. `image` is `None` for what is the request's.
     #[error("{}", too_many(*what, image.as_deref(), *count, *limit))]
     TooMany { what: Countable, image: Option<String>, count: usize, limit: usize },
     #[error("invalid filter 'name={text}': it is no regular expression")]
     NameFilter { text: String, source: regex::Error },
     #[error("logger: no log driver named '{driver}' is registered: json-file, local and none are offered")]
     NoLogDriver { driver: String },
+    /// See [`LogFault`].
     #[error("{0}")]
     LogOption(#[from] LogFault),
 }
@@ -81,11 +84,15 @@ impl RequestRefusal {
 pub enum Countable {
     /// Environment variables.
     Variables,
+    /// Labels.
     Labels,
     /// Exposed ports of an image or a request.
     Exposed,
+    /// Published ports.
     Published,
+    /// Volumes that an image or a request declares.
     Volumes,
+    /// Mounts of a request.
     Mounts,
     /// Mounts of other workloads (`--volumes-from`).
     Inherited,

@@ -1,4 +1,4 @@
-//! How many changes a database had, to know one that was put back.
+//! How many changes a database had, in it and in a file beside it: a database that counts fewer was put back.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

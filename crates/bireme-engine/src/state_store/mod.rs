@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <data_root>/engine.db
-//!   workloads(id, name, fixed, moving)   fixed: view::Fixed, written once; moving: Moving, written at each change
+//!   workloads(id, name, fixed, moving)   fixed: view::Config; moving: container::MutableState, at each change
 //!   networks(id, name, record)           view::Network
 //!   volumes(name, record)                view::Volume
 //!   generation(number)                   how many changes were synced
@@ -16,6 +16,14 @@
 //! Written in WAL mode. What names data (volumes, networks, workloads that stay) is on the disk before it is answered;
 //! other changes are not synced: a killed engine loses nothing, a machine that loses power may lose the last moments but
 //! never opens a torn database. Decision 0004 argues the choice, decision 0012 what happens when the database is lost.
+//!
+//! ```text
+//! schema       tables and their version; whether a database can be read at all
+//! row          what stands in a row, sealed with a sum, and what is left of a damaged one
+//! reconcile    at start: database and copies of records take from each other what they lack
+//! generation   whether an older database was put back
+//! moved        paths in records, where the data root was moved
+//! ```
 
 mod generation;
 mod moved;

@@ -1,4 +1,4 @@
-//! Records of an engine whose data root was moved.
+//! Records of an engine whose data root was moved or copied: paths in them are put below the new one.
 
 use std::path::Path;
 

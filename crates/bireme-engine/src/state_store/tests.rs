@@ -1,3 +1,5 @@
+//! What is remembered across openings, and what of it survives a database that is lost, old or damaged.
+
 use std::collections::BTreeMap;
 
 use super::row::*;
