@@ -132,7 +132,8 @@ async fn restart(State(app): State<App>, Path(name): Path<String>, query: Query)
 }
 
 async fn kill(State(app): State<App>, Path(name): Path<String>, query: Query) -> Answer {
-    app.engine.kill(&name, signal(&query)?.unwrap_or(Signal::KILL)).await?;
+    let signal = signal(&query)?.unwrap_or(Signal::KILL);
+    app.change(|engine| async move { engine.kill(&name, signal).await }).await?;
     done()
 }
 

@@ -74,7 +74,7 @@ async fn start(
     let size = console_size(wire.console_size.as_deref())?;
     let known = app.engine.exec_ready(&id)?;
     if detach {
-        app.engine.exec_start(&id, detach, size).await?;
+        app.change(|engine| async move { engine.exec_start(&id, detach, size).await.map(drop) }).await?;
         return Ok(Response::new(Body::empty()));
     }
     let tty = known.spec.tty;
