@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         every_endpoint_and_flag_has_a_case();
         Ok(())
     })];
+    trials.push(Trial::test("all_scripts_together", all_together));
     for script in conformance::scripts().unwrap() {
         let script = Arc::new(script);
         for at in 0..script.cases.len() {
@@ -31,6 +32,24 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// All cases of all scripts on one engine, several at a time, so that each meets what the others made: a filter that is
+/// ignored, or a prune that takes too much, shows itself here.
+fn all_together() -> Result<(), Failed> {
+    let engine = Engine::start();
+    for image in ["busybox", "alpine"] {
+        engine.load(image);
+    }
+    let shapes = conformance::folder().join("shapes");
+    let run = conformance::Run { socket: &engine.socket(), shapes: &shapes, reference: false };
+    let outcomes = conformance::run(&run, &conformance::scripts()?);
+    let complaints: Vec<String> = outcomes.iter().filter_map(conformance::Outcome::complaint).collect();
+    if !complaints.is_empty() {
+        return Err(format!("{} of {} cases:\n{}", complaints.len(), outcomes.len(), complaints.join("\n")).into());
+    }
+    engine.finish();
+    Ok(())
 }
 
 fn run(script: &Script, case: &Case) -> Result<(), Failed> {

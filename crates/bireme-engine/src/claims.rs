@@ -21,14 +21,12 @@ impl Claims {
         self.0.lock().entry(id.as_str().to_owned()).or_default().image = image;
     }
 
-    /// Has a volume count as used.
-    pub(crate) fn add_volume(&self, id: &WorkloadId, name: &str) {
-        self.0.lock().entry(id.as_str().to_owned()).or_default().volumes.insert(name.to_owned());
-    }
-
-    /// Whether a create is under way: it has come to no end, and nobody gave it up.
-    pub(crate) fn has(&self, id: &WorkloadId) -> bool {
-        self.0.lock().contains_key(id.as_str())
+    /// Has a volume count as used. False where the create is not under way: it has come to its end, or was given up.
+    pub(crate) fn add_volume(&self, id: &WorkloadId, name: &str) -> bool {
+        let mut claims = self.0.lock();
+        let Some(claim) = claims.get_mut(id.as_str()) else { return false };
+        claim.volumes.insert(name.to_owned());
+        true
     }
 
     /// A create has come to its end.

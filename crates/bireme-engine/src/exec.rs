@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bireme_core::detach_keys::DetachKeys;
 use bireme_core::executor::Power;
 use bireme_core::{BoxFuture, ExecSpec};
 use parking_lot::{Mutex, MutexGuard};
@@ -18,8 +19,8 @@ use crate::services::Services;
 use crate::view::Status;
 use crate::{EngineError, names};
 
-/// Which streams the client asked for at create; echoed by inspect.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Which streams the client asked for at create, echoed by inspect, and the keys by which it leaves a terminal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecAttach {
     /// Standard input.
     pub stdin: bool,
@@ -27,6 +28,8 @@ pub struct ExecAttach {
     pub stdout: bool,
     /// Standard error.
     pub stderr: bool,
+    /// Of a session with a terminal.
+    pub detach_keys: DetachKeys,
 }
 
 /// One session, for inspect.

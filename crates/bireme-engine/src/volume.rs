@@ -147,10 +147,9 @@ impl Volumes {
         let _making = self.making.lock().await;
         if let Some(id) = &of {
             // Its create was given up meanwhile, and what there was of it is removed already.
-            if !self.services.claims.has(id) {
+            if !self.services.claims.add_volume(id, &name) {
                 return Err(ContainerRefusal::ClientLeft { name }.into());
             }
-            self.services.claims.add_volume(id, &name);
         }
         if let Some(existing) = self.list().get(&name) {
             return Ok((existing.clone(), false));
@@ -173,7 +172,10 @@ impl Volumes {
             labels,
             anonymous,
         };
+        // Listed first: where the engine ends before the record is known to stand, whoever clears up finds it.
+        self.list().insert(name.clone(), volume.clone());
         if let Err(error) = self.services.store.put_volume(&volume).await {
+            self.list().remove(&name);
             if new {
                 // Empty, or it stays.
                 let _ = std::fs::remove_dir(&volume.mountpoint);
@@ -181,7 +183,6 @@ impl Volumes {
             }
             return Err(error);
         }
-        self.list().insert(name, volume.clone());
         self.emit_volume("create", &volume);
         Ok((volume, new))
     }
@@ -192,7 +193,9 @@ impl Volumes {
             return;
         }
         let _making = self.making.lock().await;
-        names.iter().for_each(|name| self.services.claims.add_volume(id, name));
+        names.iter().for_each(|name| {
+            self.services.claims.add_volume(id, name);
+        });
     }
 
     /// Copies what the image has at the mount's place into a volume that is still empty.

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     let mut names: Vec<String> =
         std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
+    assert!(names.len() >= 23, "stacks are missing: {names:?}");
     let trials = names.into_iter().map(|name| {
         Trial::test(name.clone(), move || {
             check(&name);

@@ -18,15 +18,30 @@ pub mod volume;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
+use serde_json::Value;
 
-/// A field's value, or its default where it is `null` or not what we would read.
+/// A field's value, or its default where it is `null` or not what we would read. Of a list or map, those members that are.
 fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned + Default,
 {
     let value = serde_json::Value::deserialize(deserializer)?;
-    Ok(T::deserialize(value).unwrap_or_default())
+    Ok(T::deserialize(&value).unwrap_or_else(|_| T::deserialize(readable::<T>(value)).unwrap_or_default()))
+}
+
+/// What of a list or map could be read as a `T` with that member alone; anything else as it is.
+fn readable<T: DeserializeOwned>(value: Value) -> Value {
+    match value {
+        Value::Array(all) => Value::Array(
+            all.into_iter().filter(|one| T::deserialize(Value::Array(vec![one.clone()])).is_ok()).collect(),
+        ),
+        Value::Object(all) => {
+            let alone = |key: &String, one: &Value| Value::Object([(key.clone(), one.clone())].into_iter().collect());
+            Value::Object(all.into_iter().filter(|(key, one)| T::deserialize(alone(key, one)).is_ok()).collect())
+        }
+        other => other,
+    }
 }
 
 /// Declares answers: every field is public, may be absent, and is read by [`lenient`].
@@ -92,6 +107,15 @@ mod tests {
         check(
             r#"{"SpaceReclaimed":-1,"ImagesDeleted":[{"Deleted":null}]}"#,
             Pruned { images_deleted: vec![image::Removed::default()], ..Pruned::default() },
+        );
+    }
+
+    #[test]
+    fn an_odd_member_costs_no_other() {
+        let labels = std::collections::BTreeMap::from([("a".to_owned(), "b".to_owned())]);
+        check(
+            r#"{"Labels":{"a":"b","n":1,"none":null},"Names":["/one",2,null]}"#,
+            ContainerSummary { labels, names: vec!["/one".to_owned()], ..ContainerSummary::default() },
         );
     }
 

@@ -88,20 +88,14 @@ pub trait Executor: Send + Sync {
     fn offers_exec(&self) -> bool;
 
     /// Whether a workload needs a command, of its image or of whoever creates it. Otherwise its program alone will do.
-    fn needs_command(&self) -> bool {
-        true
-    }
+    fn needs_command(&self) -> bool;
 
     /// Whether a mount may be the root of a workload's file tree: where it has none of its own.
-    fn mounts_at_root(&self) -> bool {
-        false
-    }
+    fn mounts_at_root(&self) -> bool;
 
     /// Whether what [`Self::create`] began goes on to its end when nobody waits for it: whoever gives up waits for the end
     /// elsewhere, and deletes what came of it. Otherwise dropping the future undoes it.
-    fn completes_create(&self) -> bool {
-        false
-    }
+    fn completes_create(&self) -> bool;
 
     /// The settings of Bireme among the labels of `image` and of `request`, who creates the workload. Pure.
     ///
@@ -111,11 +105,7 @@ pub trait Executor: Send + Sync {
         &self,
         image: &BTreeMap<String, String>,
         request: &BTreeMap<String, String>,
-    ) -> Result<Labels, LabelError> {
-        let mut all = image.clone();
-        all.extend(request.clone());
-        Labels::parse(&all)
-    }
+    ) -> Result<Labels, LabelError>;
 
     /// Why the workload called `name` lacks a power, and what to do instead: a refusal of kind `Unsupported`.
     fn lacks(&self, name: &str, power: Power) -> ExecError {

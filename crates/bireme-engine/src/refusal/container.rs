@@ -94,7 +94,28 @@ impl ContainerRefusal {
             }
             Self::NoLog { .. } => ErrorKind::Unsupported,
             Self::CopiesHang { .. } => ErrorKind::Unavailable,
-            _ => ErrorKind::Conflict,
+            Self::NameTaken { .. }
+            | Self::State { .. }
+            | Self::Removal { .. }
+            | Self::KillOfNone { .. }
+            | Self::ExecWhilePaused { .. }
+            | Self::AttachWhilePaused { .. }
+            | Self::AttachWhileRemoved { .. }
+            | Self::CopyWhileRemoved { .. }
+            | Self::CommitWhileRemoved { .. }
+            | Self::Update { .. }
+            | Self::Hurried { .. }
+            | Self::Changing { .. }
+            | Self::CopiedInto { .. }
+            | Self::Hangs { .. }
+            | Self::ClientLeft { .. }
+            | Self::Unreadable { .. }
+            | Self::ExecHasRun { .. }
+            | Self::RouteTaken { .. }
+            | Self::StoresInUse { .. }
+            | Self::LinkToStopped { .. }
+            | Self::JoinOfStopped { .. }
+            | Self::JoinOfHost { .. } => ErrorKind::Conflict,
         }
     }
 
@@ -135,7 +156,15 @@ pub enum Because {
 impl Because {
     /// Docker begins these sentences with a capital letter.
     fn shouts(self) -> bool {
-        matches!(self, Self::AlreadyPaused | Self::NotPaused | Self::UseWhilePaused | Self::UseWhileRestarting)
+        matches!(
+            self,
+            Self::AlreadyPaused
+                | Self::NotPaused
+                | Self::StartWhilePaused
+                | Self::UseWhilePaused
+                | Self::UseWhileRestarting
+                | Self::RemovalWhilePaused
+        )
     }
 }
 

@@ -70,7 +70,26 @@ impl RequestRefusal {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoExecutor { .. } | Self::CommandInComponent | Self::NoLogDriver { .. } => ErrorKind::Unsupported,
-            _ => ErrorKind::Invalid,
+            Self::Reference(_)
+            | Self::Platform(_)
+            | Self::ComponentInLinuxImage { .. }
+            | Self::NoCommand
+            | Self::NoExecCommand
+            | Self::WorkingDir { .. }
+            | Self::StopSignal { .. }
+            | Self::NoHostGateway { .. }
+            | Self::ExtraHost { .. }
+            | Self::PublishWithoutNetwork
+            | Self::MountAtRoot
+            | Self::MountTwice { .. }
+            | Self::BindRelative { .. }
+            | Self::BindMissing { .. }
+            | Self::Subpath
+            | Self::TargetRelative { .. }
+            | Self::TargetAbove { .. }
+            | Self::TooMany { .. }
+            | Self::NameFilter { .. }
+            | Self::LogOption(_) => ErrorKind::Invalid,
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) fn apply<'n>(
         return set_opaque(context, parent, path).map(|()| None);
     }
     let target = &name.as_bytes()[".wh.".len()..];
-    // `.wh..wh.plnk` and the like are notes of AUFS to itcontext.
+    // `.wh..wh.plnk` and the like are notes of AUFS to itself.
     if target.starts_with(b".wh.") {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ mod reattach;
 mod top;
 mod workload;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -17,7 +17,8 @@ use std::sync::{Arc, Weak};
 use bireme_core::executor::Known;
 use bireme_core::spec::{NetworkMode, WorkloadKind};
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, Prepared, Program, SandboxId, Workload, WorkloadId, WorkloadSpec,
+    BoxFuture, ErrorKind, ExecError, Executor, LabelError, Labels, Prepared, Program, SandboxId, Workload, WorkloadId,
+    WorkloadSpec,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -125,6 +126,28 @@ impl Executor for LinuxExecutor {
 
     fn offers_exec(&self) -> bool {
         true
+    }
+
+    fn needs_command(&self) -> bool {
+        true
+    }
+
+    fn mounts_at_root(&self) -> bool {
+        false
+    }
+
+    fn completes_create(&self) -> bool {
+        false
+    }
+
+    fn labels(
+        &self,
+        image: &BTreeMap<String, String>,
+        request: &BTreeMap<String, String>,
+    ) -> Result<Labels, LabelError> {
+        let mut all = image.clone();
+        all.extend(request.clone());
+        Labels::parse(&all)
     }
 
     fn prewarm(&self) {

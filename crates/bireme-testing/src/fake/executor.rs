@@ -1,10 +1,12 @@
 //! An executor whose workloads are entries of a [`Machine`].
 
+use std::collections::BTreeMap;
+
 use bireme_core::executor::Known;
 use bireme_core::spec::Signal;
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, Exit, Pause, Prepared, ProcessTable, Program, SandboxId, Stats,
-    Workload, WorkloadId, WorkloadKind, WorkloadSpec,
+    BoxFuture, ErrorKind, ExecError, Executor, Exit, LabelError, Labels, Pause, Prepared, ProcessTable, Program,
+    SandboxId, Stats, Workload, WorkloadId, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::watch;
 
@@ -52,6 +54,22 @@ impl Executor for FakeExecutor {
 
     fn offers_exec(&self) -> bool {
         false
+    }
+
+    fn needs_command(&self) -> bool {
+        true
+    }
+
+    fn mounts_at_root(&self) -> bool {
+        false
+    }
+
+    fn labels(
+        &self,
+        image: &BTreeMap<String, String>,
+        request: &BTreeMap<String, String>,
+    ) -> Result<Labels, LabelError> {
+        Labels::of_component(image, request)
     }
 
     fn completes_create(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -45,12 +46,14 @@ impl LookedUp {
         }
     }
 
-    /// The names that `address` still has, and whether a network of the component's gave it, by `view`, the names of its
-    /// networks now. One that a network gave it goes when the network takes it away: the address may be another
+    /// The names that `address` still has, and whether a network of the component's gave it, by `view`, which answers the
+    /// names of its networks now: asked once what is known is locked, so that none older is held against what was
+    /// remembered since. One that a network gave it goes when the network takes it away: the address may be another
     /// workload's by then.
-    pub(crate) fn names(&self, view: &View, address: IpAddr) -> Vec<(String, bool)> {
+    pub(crate) fn names(&self, view: impl FnOnce() -> Arc<View>, address: IpAddr) -> Vec<(String, bool)> {
         let mut known = self.0.lock();
         let Some(names) = known.get_mut(&address) else { return Vec::new() };
+        let view = view();
         names.retain(|known| match (view.get(&known.name), known.answered) {
             (Some(addresses), _) => addresses.contains(&address),
             (None, Some(answered)) => answered.elapsed() < KNOWN_FOR,

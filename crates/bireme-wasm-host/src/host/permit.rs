@@ -34,7 +34,7 @@ pub(crate) fn permit<T: Send + Sync + 'static>(builder: &mut WasiCtxBuilder, com
 
 fn permits(component: &Component, scheme: &str, address: std::net::SocketAddr, purpose: SocketAddrUse) -> bool {
     let ip = address.ip().to_canonical();
-    let names = component.looked_up.names(&component.names(), ip);
+    let names = component.looked_up.names(|| component.names(), ip);
     let looked_up = names.iter().map(|(name, own)| (name.as_str(), *own));
     let permitted = component.allow.permits_address(scheme, ip, address.port(), looked_up);
     // Datagrams that nobody asked for are dropped without a word.

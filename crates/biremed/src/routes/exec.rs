@@ -43,7 +43,7 @@ async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Js
     if args.is_empty() {
         return Err(ApiError::invalid("No exec command specified"));
     }
-    super::attach::detach_keys(wire.detach_keys.or(detach_keys).as_deref().unwrap_or_default())?;
+    let detach_keys = super::attach::detach_keys(wire.detach_keys.or(detach_keys).as_deref().unwrap_or_default())?;
     let spec = ExecSpec {
         args,
         env: wire.env.unwrap_or_default(),
@@ -58,6 +58,7 @@ async fn create(State(app): State<App>, Path(name): Path<String>, Json(wire): Js
         stdin: spec.stdin,
         stdout: wire.attach_stdout == Some(true),
         stderr: wire.attach_stderr == Some(true),
+        detach_keys,
     };
     let id = app.engine.exec_create(&name, spec, attach).await?;
     Ok(super::json(StatusCode::CREATED, &json!({ "Id": id })))
@@ -95,7 +96,7 @@ async fn start(
         };
         let Some(stream) = session.stream else { return };
         let input = known.attach.stdin;
-        let keys = if tty && input { DetachKeys::default() } else { DetachKeys::none() };
+        let keys = if tty && input { known.attach.detach_keys } else { DetachKeys::none() };
         let only = Only::formed(known.attach.stdout, known.attach.stderr, tty, raw);
         // The client asks for the exit code as soon as the stream ends: it must stand by then.
         let recorded = app.engine.exec_recorded(&id);
