@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) machine: Machine,
     pub(crate) listens: bool,
     root: tempfile::TempDir,
+    /// All was taken down, by the engine that had done the last step.
+    is_down: bool,
 }
 
 /// In memory where there is such a folder: each change is synced.
@@ -50,7 +52,7 @@ pub(crate) fn network(number: usize) -> String {
 
 impl Rig {
     pub(crate) fn new(listens: bool) -> Self {
-        let rig = Self { machine: Machine::default(), listens, root: folder() };
+        let rig = Self { machine: Machine::default(), listens, root: folder(), is_down: false };
         std::fs::create_dir(rig.layer()).unwrap();
         runtime().block_on(async {
             let engine = rig.open().await;
@@ -135,39 +137,44 @@ impl Rig {
             }
             tokio::time::sleep(SETTLED).await;
             check::events(&engine, &known);
+            // What a failed call should have given back, the next engine does.
             if self.machine.world().unreleased.is_empty() {
-                check::machine(self, &engine);
+                self.take_down(&engine).await;
+                self.is_down = true;
             }
             steps.len()
         })
     }
 
-    /// The last engine: takes everything down, and finds nothing left.
+    /// A last engine, which finds nothing left, and takes down what an earlier one could not.
     pub(crate) fn end(&mut self) {
         self.machine.revive();
         runtime().block_on(async {
             let engine = self.open().await;
-            tokio::time::sleep(SETTLED).await;
-            check::machine(self, &engine);
-            for view in views(&engine) {
-                engine.remove(view.id(), RemoveRequest { force: true, volumes: true }).await.unwrap();
+            if !self.is_down {
+                tokio::time::sleep(SETTLED).await;
+                self.take_down(&engine).await;
             }
-            // What is left of names and addresses is all there was: a network has five, and the sixth is refused.
-            let all = Form { network: Network::All, ..Form::default() };
-            for slot in 0..=ADDRESSES {
-                self.create(&engine, slot, &all).await.unwrap();
-                let started = engine.start(&format!("c{slot}")).await;
-                assert_eq!(started.is_ok(), slot < ADDRESSES, "{slot}: {started:?}");
-            }
-            for view in views(&engine) {
-                engine.remove(view.id(), RemoveRequest { force: true, volumes: true }).await.unwrap();
-            }
-            check::nothing_left(self, &engine).await;
             engine.close().await;
             let world = self.machine.world();
             assert!(world.networks.is_empty(), "networks stay on the machine");
             assert_eq!(world.breaches, Vec::<String>::new());
         });
+    }
+
+    /// What there is is what the engine says; once all is removed, nothing is left of it, and nothing is taken.
+    async fn take_down(&self, engine: &Engine) {
+        check::machine(self, engine);
+        remove_all(engine).await;
+        // What is left of names and addresses is all there was: a network has five, and the sixth is refused.
+        let all = Form { network: Network::All, ..Form::default() };
+        for slot in 0..=ADDRESSES {
+            self.create(engine, slot, &all).await.unwrap();
+            let started = engine.start(&format!("c{slot}")).await;
+            assert_eq!(started.is_ok(), slot < ADDRESSES, "{slot}: {started:?}");
+        }
+        remove_all(engine).await;
+        check::nothing_left(self, engine).await;
     }
 
     /// Does what is asked, of a workload that is there.
@@ -292,6 +299,12 @@ fn image() -> Image {
         diff_ids: Vec::new(),
         artifact_type: None,
         last_tagged: None,
+    }
+}
+
+async fn remove_all(engine: &Engine) {
+    for view in views(engine) {
+        engine.remove(view.id(), RemoveRequest { force: true, volumes: true }).await.unwrap();
     }
 }
 
