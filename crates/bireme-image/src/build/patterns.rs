@@ -1,152 +1,13 @@
-//! Wildcards of COPY and ADD, and `.dockerignore`.
-//!
-//! Source: Go's `path/filepath.Match`; github.com/moby/patternmatcher.
+//! `.dockerignore`. Source: github.com/moby/patternmatcher.
 
 use std::io;
 
-use crate::wanted::Wanted;
+use bireme_core::glob::Pattern;
 
-/// Bytes of a pattern, those of the longest path.
-const LONGEST: usize = 4096;
+use crate::wanted::Wanted;
 
 /// Patterns of one `.dockerignore`.
 const RULES: usize = 10_000;
-
-/// One pattern, taken apart.
-#[derive(Debug)]
-pub(super) struct Pattern {
-    tokens: Vec<Token>,
-}
-
-#[derive(Debug)]
-enum Token {
-    Letter(char),
-    /// `?`
-    One,
-    /// `*`
-    Many,
-    /// `**`
-    Deep,
-    /// `**/`: any folders, also none.
-    Folders,
-    /// `[a-z]`, `[^a-z]`
-    Class {
-        not: bool,
-        ranges: Vec<(char, char)>,
-    },
-}
-
-impl Pattern {
-    /// `deep` gives `**` its meaning; else it is two `*`.
-    pub(super) fn new(text: &str, deep: bool) -> Result<Self, String> {
-        if text.len() > LONGEST {
-            let start: String = text.chars().take(40).collect();
-            return Err(format!(
-                "the pattern \"{start}…\" has more than {LONGEST} bytes, and so has no path that fits it"
-            ));
-        }
-        let mut tokens = Vec::new();
-        let mut letters = text.chars().peekable();
-        let bad = || format!("\"{text}\" is a malformed pattern");
-        while let Some(letter) = letters.next() {
-            tokens.push(match letter {
-                '*' if deep && letters.next_if_eq(&'*').is_some() => {
-                    if letters.next_if_eq(&'/').is_some() {
-                        Token::Folders
-                    } else {
-                        Token::Deep
-                    }
-                }
-                '*' => Token::Many,
-                '?' => Token::One,
-                '\\' => Token::Letter(letters.next().ok_or_else(bad)?),
-                '[' => {
-                    let not = letters.next_if_eq(&'^').is_some();
-                    let mut ranges = Vec::new();
-                    loop {
-                        let mut one = || match letters.next() {
-                            Some('\\') => letters.next(),
-                            other => other,
-                        };
-                        let low = one().ok_or_else(bad)?;
-                        if low == ']' && !ranges.is_empty() {
-                            break;
-                        }
-                        let high = if letters.next_if_eq(&'-').is_some() {
-                            match letters.next() {
-                                Some('\\') => letters.next().ok_or_else(bad)?,
-                                Some(']') | None => return Err(bad()),
-                                Some(high) => high,
-                            }
-                        } else {
-                            low
-                        };
-                        ranges.push((low, high));
-                    }
-                    Token::Class { not, ranges }
-                }
-                other => Token::Letter(other),
-            });
-        }
-        Ok(Self { tokens })
-    }
-
-    /// Whether the whole of `path` matches. Linear in the product of the lengths, whatever the pattern.
-    pub(super) fn matches(&self, path: &str) -> bool {
-        let letters: Vec<char> = path.chars().collect();
-        // reached[n]: the tokens so far match the first n letters.
-        let mut reached = vec![false; letters.len() + 1];
-        reached[0] = true;
-        for token in &self.tokens {
-            let mut next = vec![false; letters.len() + 1];
-            match token {
-                Token::Many | Token::Deep => {
-                    let deep = matches!(token, Token::Deep);
-                    let mut open = false;
-                    for at in 0..=letters.len() {
-                        open |= reached[at];
-                        next[at] = open;
-                        if at < letters.len() && letters[at] == '/' && !deep {
-                            open = false;
-                        }
-                    }
-                }
-                Token::Folders => {
-                    let mut open = false;
-                    for at in 0..=letters.len() {
-                        next[at] = reached[at] || (open && letters[at - 1] == '/');
-                        open |= reached[at];
-                    }
-                }
-                single => {
-                    for (at, letter) in letters.iter().enumerate() {
-                        next[at + 1] = reached[at] && single.takes(*letter);
-                    }
-                }
-            }
-            reached = next;
-        }
-        reached[letters.len()]
-    }
-}
-
-impl Token {
-    fn takes(&self, letter: char) -> bool {
-        match self {
-            Self::Letter(own) => *own == letter,
-            Self::One => letter != '/',
-            Self::Class { not, ranges } => {
-                letter != '/' && ranges.iter().any(|(low, high)| (*low..=*high).contains(&letter)) != *not
-            }
-            Self::Many | Self::Deep | Self::Folders => false,
-        }
-    }
-}
-
-/// Whether a path of COPY is a pattern at all.
-pub(super) fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '['])
-}
 
 /// What of a context is not to be seen.
 #[derive(Debug, Default)]
@@ -184,7 +45,7 @@ impl Ignore {
             if clean.is_empty() {
                 continue;
             }
-            all.rules.push((Pattern::new(&clean.join("/"), true)?, back));
+            all.rules.push((Pattern::deep(&clean.join("/")).map_err(|error| error.to_string())?, back));
             all.check()?;
         }
         Ok(all)
@@ -223,28 +84,7 @@ impl Ignore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn matches_as_go_does() {
-        for (pattern, path, fits) in [
-            ("*.txt", "a.txt", true),
-            ("*.txt", "b/a.txt", false),
-            ("a?c", "abc", true),
-            ("a?c", "a/c", false),
-            ("[a-c]x", "bx", true),
-            ("[^a-c]x", "bx", false),
-            ("\\*", "*", true),
-            ("**/x", "x", true),
-            ("**/x", "ax", false),
-            ("**/x", "a/b/x", true),
-            ("a/**", "a/b/c", true),
-            ("**", "a/b", true),
-        ] {
-            assert_eq!(Pattern::new(pattern, true).unwrap().matches(path), fits, "{pattern} {path}");
-        }
-        assert!(Pattern::new("[a", true).is_err());
-    }
+    use bireme_core::glob::LONGEST;
 
     #[test]
     fn the_last_rule_decides() {
@@ -277,14 +117,5 @@ mod tests {
         assert!(!most.hides("b/c", &gone).unwrap());
         gone.give_up();
         assert!(most.hides("b/c", &gone).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(pattern in "[*?\\[\\]a/\\\\^-]{0,20}", path in "[a/b*]{0,30}") {
-            if let Ok(pattern) = Pattern::new(&pattern, true) {
-                let _ = pattern.matches(&path);
-            }
-        }
     }
 }

@@ -13,10 +13,11 @@ use std::ffi::OsString;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
 
+use bireme_core::glob::{Pattern, is_pattern};
 use rustix::fs::FileType;
 use tempfile::TempDir;
 
-use super::patterns::{Ignore, Pattern, is_pattern};
+use super::patterns::Ignore;
 use crate::error::{ImageError, StoreContext as _};
 use crate::made::NewLayer;
 use crate::store::Inner;
@@ -233,9 +234,9 @@ impl Job<'_> {
         }
         let parts: Vec<Pattern> = text
             .split('/')
-            .map(|part| Pattern::new(part, false))
+            .map(Pattern::new)
             .collect::<Result<_, _>>()
-            .map_err(|reason| self.fault(reason))?;
+            .map_err(|error| self.fault(error.to_string()))?;
         let mut places = vec![PathBuf::from("/")];
         for part in &parts {
             let (mut next, mut held) = (Vec::new(), 0);
