@@ -1,30 +1,11 @@
 //! Times and ids as Docker prints and reads them.
 
+use bireme_core::duration;
 use chrono::{DateTime, Utc};
-
-/// How long, roughly. Source: `units.HumanDuration` of docker/go-units.
-pub fn human_duration(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    // Hours are rounded; everything else is cut off.
-    let hours = (seconds as f64 / 3600.0).round() as i64;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
 
 /// `3 minutes ago`, from seconds since 1970.
 pub fn ago(created: i64) -> String {
-    format!("{} ago", human_duration(Utc::now().timestamp() - created))
+    format!("{} ago", duration::human(Utc::now().timestamp() - created))
 }
 
 /// Twelve digits of an id, without its algorithm.
@@ -98,25 +79,6 @@ pub fn parse_nanos(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_rough() {
-        for (seconds, expected) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (86_400 * 3, "3 days"),
-            (86_400 * 21, "3 weeks"),
-            (86_400 * 90, "3 months"),
-            (86_400 * 800, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), expected);
-        }
-    }
 
     #[test]
     fn moments_are_read() {
