@@ -7,6 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bireme_core::ErrorKind;
+use bireme_core::error::chain;
 use bireme_core::spec::{NamespaceMode, NetworkMode};
 use bireme_linux::cgroup::Cgroup;
 use bireme_linux::protocol::{Failure, RunnerConfig};
@@ -164,16 +165,7 @@ impl Container {
 
 /// libcontainer's errors name the step, not the cause; what the processes it made had to say was logged by them.
 fn explain(config: &RunnerConfig, error: &dyn std::error::Error) -> Failure {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
+    let mut text = chain(error);
     let logged = fs::read_to_string(bireme_linux::protocol::log_file(&config.run_dir)).unwrap_or_default();
     if let Some(first) = logged.lines().find(|line| line.starts_with("error ")) {
         text.push_str(": ");

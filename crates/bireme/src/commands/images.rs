@@ -2,10 +2,10 @@
 
 use bireme_api::answers::Pruned;
 use bireme_api::answers::image::{ImageSummary, Removed};
+use bireme_core::error::chain;
 use bireme_core::size;
 use serde_json::json;
 
-use super::each::chain;
 use crate::cli::{ImagePruneArgs, ImagesArgs, RmiArgs, TagArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
