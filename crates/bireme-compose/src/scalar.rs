@@ -2,31 +2,18 @@
 
 use std::time::Duration;
 
-/// Bytes: `1073741824`, `64m`, `1.5gb`, `50M`, `10 KiB`; units are powers of 1024, `-1` is allowed.
+use bireme_core::size::{self, SizeError};
+
+/// The most bytes: beyond 2^53 a JSON number no longer counts single ones, and no machine has that much.
+const MOST_BYTES: i64 = 9_000_000_000_000_000;
+
+/// Bytes as in [`size::parse_limit`], with a sentence that names the text.
 pub(crate) fn parse_bytes(text: &str) -> Result<i64, String> {
-    let refuse = || format!("{text:?} is not a size such as 512m, 1.5g or 1073741824");
-    let trimmed = text.trim();
-    if trimmed == "-1" {
-        return Ok(-1);
+    match size::parse_limit(text) {
+        Ok(bytes) if bytes <= MOST_BYTES => Ok(bytes),
+        Ok(_) | Err(SizeError::TooLarge) => Err(format!("{text:?} is more than any machine has")),
+        Err(SizeError::Malformed) => Err(format!("{text:?} is not a size such as 512m, 1.5g or 1073741824")),
     }
-    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let number: f64 = trimmed[..split].parse().map_err(|_| refuse())?;
-    let scale: f64 = match trimmed[split..].trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" | "kib" => 1024.0,
-        "m" | "mb" | "mib" => 1024f64.powi(2),
-        "g" | "gb" | "gib" => 1024f64.powi(3),
-        "t" | "tb" | "tib" => 1024f64.powi(4),
-        "p" | "pb" | "pib" => 1024f64.powi(5),
-        _ => return Err(refuse()),
-    };
-    let bytes = number * scale;
-    // Beyond 2^53 a float no longer counts single bytes, and no machine has that much.
-    if !bytes.is_finite() || bytes > 9e15 {
-        return Err(format!("{text:?} is more than any machine has"));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "bounded just above")]
-    Ok(bytes as i64)
 }
 
 /// A duration as Go writes it; zero is allowed, a negative one is not.

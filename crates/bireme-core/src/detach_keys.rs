@@ -134,7 +134,9 @@ mod tests {
     fn the_sequence_is_found_across_pieces_and_nothing_else_is_lost() {
         check(DetachKeys::default(), &[b"ab\x10", b"c"], b"ab\x10c", false);
         check(DetachKeys::default(), &[b"a\x10", b"\x11b"], b"a", true);
+        check(DetachKeys::default(), &[b"a\x10b"], b"a\x10b", false);
         check(DetachKeys::default(), &[b"\x10\x10\x11"], b"\x10", true);
+        check(DetachKeys::parse("").unwrap(), &[b"\x10\x11"], b"", true);
         check(DetachKeys::parse("ctrl-a,d").unwrap(), &[b"\x01", b"d"], b"", true);
         check(DetachKeys::parse("a,a,b").unwrap(), &[b"aa", b"ab"], b"a", true);
         check(DetachKeys::none(), &[b"\x10\x11"], b"\x10\x11", false);

@@ -228,6 +228,8 @@ mod tests {
             ("*", "abc", true),
             ("*", "a/b", false),
             ("*c", "abc", true),
+            ("*.txt", "a.txt", true),
+            ("*.txt", "b/a.txt", false),
             ("a*", "a", true),
             ("*/b", "a/b", true),
             ("a*/b", "a/c/b", false),
@@ -239,6 +241,9 @@ mod tests {
             ("a**c", "a/c", false),
             ("a?b", "a☺b", true),
             ("a?b", "a/b", false),
+            ("[a-c]x", "bx", true),
+            ("[^a-c]x", "bx", false),
+            ("\\*", "*", true),
             ("ab[b-d]", "abc", true),
             ("ab[^b-d]", "abc", false),
             ("busybox:[^0-9]", "busybox:1", false),
@@ -253,7 +258,7 @@ mod tests {
         ] {
             assert_eq!(Pattern::new(pattern).unwrap().matches(path), fits, "{pattern} on {path}");
         }
-        for malformed in ["[", "[^", "[^bc", "a[", "[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[\\"] {
+        for malformed in ["[", "[a", "[^", "[^bc", "a[", "[]a]", "[-]", "[x-]", "[-x]", "[a-b-c]", "\\", "a\\", "[\\"] {
             let refused = Pattern::new(malformed).unwrap_err();
             assert_eq!(refused.to_string(), format!("\"{malformed}\" is a malformed pattern"));
         }

@@ -430,18 +430,3 @@ impl<T, E: Into<io::Error>> StoreContext<T> for Result<T, E> {
         self.map_err(|error| ImageError::store(attempt, path, error.into()))
     }
 }
-
-/// The text of an error with the causes below it, each once.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let part = cause.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        next = cause.source();
-    }
-    text
-}

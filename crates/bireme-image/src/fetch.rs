@@ -1,10 +1,11 @@
 //! Fetching what stands at an address that a user names: sources of ADD, contexts of builds, archives to import.
 
+use bireme_core::error::chain;
 use futures::TryStreamExt as _;
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
 use crate::registry::{CONNECT, SILENCE};
 
 /// Opens what stands at an address, `http://` where it names no scheme.

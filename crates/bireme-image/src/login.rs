@@ -1,11 +1,12 @@
 //! Asking registries what is not about one image: whether they take somebody's credentials, and what they find.
 
+use bireme_core::error::chain;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::{Challenge, RegistryAuth, ask_for_token, token};
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
 use crate::model::{First, null_default};
 use crate::registry::{CONNECT, DOCUMENT_TIME, HUB, SILENCE, is_plain};
 use crate::store::ImageStore;

@@ -59,7 +59,7 @@ impl ImageStore {
             layer(&inner, wanted, |out| {
                 changes(out).map_err(|source| match source.kind() {
                     // What is wrong with it is told, not where it was found.
-                    io::ErrorKind::InvalidData => ImageError::Sent { reason: crate::error::chain(&source) },
+                    io::ErrorKind::InvalidData => ImageError::Sent { reason: bireme_core::error::chain(&source) },
                     _ => ImageError::Pack { source },
                 })
             })

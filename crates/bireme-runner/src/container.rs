@@ -7,6 +7,8 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bireme_core::ErrorKind;
+use bireme_core::error::chain;
+use bireme_core::linux_names::{capability_number, limit_number};
 use bireme_core::spec::{NamespaceMode, NetworkMode};
 use bireme_linux::cgroup::Cgroup;
 use bireme_linux::protocol::{Failure, RunnerConfig};
@@ -15,6 +17,7 @@ use bireme_linux::users::{self, User};
 use libcontainer::container::Container as Inner;
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::resource::{Resource, getrlimit};
 use rustix::pipe::PipeFlags;
 use rustix::process::PidfdFlags;
 
@@ -164,16 +167,7 @@ impl Container {
 
 /// libcontainer's errors name the step, not the cause; what the processes it made had to say was logged by them.
 fn explain(config: &RunnerConfig, error: &dyn std::error::Error) -> Failure {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        source = cause.source();
-    }
+    let mut text = chain(error);
     let logged = fs::read_to_string(bireme_linux::protocol::log_file(&config.run_dir)).unwrap_or_default();
     if let Some(first) = logged.lines().find(|line| line.starts_with("error ")) {
         text.push_str(": ");
@@ -186,9 +180,13 @@ fn explain(config: &RunnerConfig, error: &dyn std::error::Error) -> Failure {
 
 /// The limits that only a power this process may lack could raise.
 fn check_limits(config: &RunnerConfig) -> Result<(), Failure> {
+    let raises = capability_number("SYS_RESOURCE").is_some_and(|number| own_capabilities() >> number & 1 == 1);
+    if raises {
+        return Ok(());
+    }
     for limit in &config.spec.resources.ulimits {
-        let (Some(kind), true) = (resource(&limit.name), own_capabilities() >> 24 & 1 == 0) else { continue };
-        let (_, hard) = nix::sys::resource::getrlimit(kind).map_err(|error| failed("cannot read limits", error))?;
+        let Some(kind) = resource(&limit.name) else { continue };
+        let (_, hard) = getrlimit(kind).map_err(|error| failed("cannot read limits", error))?;
         if limit.hard > hard {
             let message = format!(
                 "ulimit {}={} is above this engine's own hard limit {hard}; raising it needs CAP_SYS_RESOURCE",
@@ -200,27 +198,28 @@ fn check_limits(config: &RunnerConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) fn resource(name: &str) -> Option<nix::sys::resource::Resource> {
-    use nix::sys::resource::Resource as R;
-    Some(match name {
-        "as" => R::RLIMIT_AS,
-        "core" => R::RLIMIT_CORE,
-        "cpu" => R::RLIMIT_CPU,
-        "data" => R::RLIMIT_DATA,
-        "fsize" => R::RLIMIT_FSIZE,
-        "locks" => R::RLIMIT_LOCKS,
-        "memlock" => R::RLIMIT_MEMLOCK,
-        "msgqueue" => R::RLIMIT_MSGQUEUE,
-        "nice" => R::RLIMIT_NICE,
-        "nofile" => R::RLIMIT_NOFILE,
-        "nproc" => R::RLIMIT_NPROC,
-        "rss" => R::RLIMIT_RSS,
-        "rtprio" => R::RLIMIT_RTPRIO,
-        "rttime" => R::RLIMIT_RTTIME,
-        "sigpending" => R::RLIMIT_SIGPENDING,
-        "stack" => R::RLIMIT_STACK,
-        _ => return None,
-    })
+/// The limit of a name, in the library's words.
+pub(crate) fn resource(name: &str) -> Option<Resource> {
+    /// In the order of [`bireme_core::linux_names::LIMITS`].
+    const RESOURCES: [Resource; 16] = [
+        Resource::RLIMIT_CPU,
+        Resource::RLIMIT_FSIZE,
+        Resource::RLIMIT_DATA,
+        Resource::RLIMIT_STACK,
+        Resource::RLIMIT_CORE,
+        Resource::RLIMIT_RSS,
+        Resource::RLIMIT_NPROC,
+        Resource::RLIMIT_NOFILE,
+        Resource::RLIMIT_MEMLOCK,
+        Resource::RLIMIT_AS,
+        Resource::RLIMIT_LOCKS,
+        Resource::RLIMIT_SIGPENDING,
+        Resource::RLIMIT_MSGQUEUE,
+        Resource::RLIMIT_NICE,
+        Resource::RLIMIT_RTPRIO,
+        Resource::RLIMIT_RTTIME,
+    ];
+    limit_number(name).and_then(|number| RESOURCES.get(number as usize).copied())
 }
 
 /// The permitted set of this process.
@@ -256,5 +255,21 @@ pub(crate) fn remove_files(run_dir: &Path) {
     for mounted in [run_dir.join("rootfs"), spec::shared_memory(run_dir)] {
         let _ = rustix::mount::unmount(&mounted, rustix::mount::UnmountFlags::DETACH);
         let _ = fs::remove_dir(&mounted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bireme_core::linux_names::LIMITS;
+
+    use super::*;
+
+    #[test]
+    fn each_limit_is_the_kernels_of_its_name() {
+        for name in LIMITS {
+            let found = resource(name).unwrap();
+            assert_eq!(format!("{found:?}"), format!("RLIMIT_{}", name.to_ascii_uppercase()));
+        }
+        assert_eq!(resource("files"), None);
     }
 }

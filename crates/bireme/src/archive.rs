@@ -6,13 +6,13 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bireme_core::ignore::Ignore;
 use bytes::Bytes;
 use futures::Stream;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::dockerignore::Ignore;
 use crate::error::Failure;
 
 /// What `build` sends: a folder, and a Dockerfile that may lie outside it.
@@ -30,7 +30,7 @@ impl BuildContext {
     /// Looks at the folder and reads what is to be left out.
     ///
     /// # Errors
-    /// A folder or Dockerfile that is not there.
+    /// A folder or Dockerfile that is not there; patterns that cannot be read.
     pub fn open(folder: &Path, dockerfile: Option<&str>, inline: Option<&str>) -> anyhow::Result<Self> {
         let named = folder;
         let folder = folder.canonicalize().ok().filter(|folder| folder.is_dir()).ok_or_else(|| {
@@ -103,7 +103,7 @@ impl BuildContext {
             };
             let kind = entry.file_type()?;
             let needed = path == self.dockerfile || path == ".dockerignore";
-            let left_out = !needed && self.ignore.leaves_out(&path);
+            let left_out = !needed && self.ignore.hides(&path);
             let holds_dockerfile = self.dockerfile.starts_with(&format!("{path}/"));
             if left_out && !(kind.is_dir() && (self.ignore.has_exceptions() || holds_dockerfile)) {
                 continue;
@@ -131,7 +131,7 @@ fn read_ignore(folder: &Path, dockerfile: Option<&Path>) -> anyhow::Result<Ignor
     });
     for path in own.into_iter().chain([folder.join(".dockerignore")]) {
         match std::fs::read_to_string(&path) {
-            Ok(text) => return Ok(Ignore::parse(&text)),
+            Ok(text) => return Ignore::parse(&text).with_context(|| path.display().to_string()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
@@ -483,5 +483,14 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, [".dockerignore", "Dockerfile", "b", "sub/keep"]);
+    }
+
+    #[test]
+    fn a_context_whose_patterns_cannot_be_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("Dockerfile"), "FROM scratch").unwrap();
+        std::fs::write(folder.path().join(".dockerignore"), "ok\n[a\n").unwrap();
+        let refused = format!("{:#}", BuildContext::open(folder.path(), None, None).unwrap_err());
+        assert!(refused.ends_with("/.dockerignore: \"[a\" is a malformed pattern"), "{refused}");
     }
 }

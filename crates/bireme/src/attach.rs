@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bireme_api::{Client, ClientError, Hijacked};
+use bireme_core::detach_keys::DetachKeys;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::context::Context;
 use crate::printer::Printer;
-use crate::terminal::{DetachKeys, RawMode, size};
+use crate::terminal::{RawMode, size};
 
 /// How a session came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +34,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Reads `--detach-keys`.
+    /// Reads `--detach-keys`; without it, or where it is empty, they are Docker's.
     pub fn new(stdin: bool, tty: bool, keys: Option<&str>) -> anyhow::Result<Self> {
-        let keys = match keys {
-            Some(keys) => DetachKeys::parse(keys).map_err(|error| anyhow::anyhow!("--detach-keys: {error}"))?,
-            None => DetachKeys::standard(),
-        };
+        let keys = DetachKeys::parse(keys.unwrap_or_default()).context("--detach-keys")?;
         Ok(Self { stdin, tty, keys })
     }
 

@@ -13,7 +13,6 @@ pub mod commands;
 pub mod context;
 pub mod copy;
 pub mod daemon;
-pub mod dockerignore;
 pub mod error;
 pub mod listing;
 pub mod printer;

@@ -1,84 +1,11 @@
-//! Sizes, times and ids as Docker prints and reads them.
+//! Times and ids as Docker prints and reads them.
 
+use bireme_core::duration;
 use chrono::{DateTime, Utc};
-
-/// How long, roughly. Source: `units.HumanDuration` of docker/go-units.
-pub fn human_duration(seconds: i64) -> String {
-    let minutes = seconds / 60;
-    // Hours are rounded; everything else is cut off.
-    let hours = (seconds as f64 / 3600.0).round() as i64;
-    match () {
-        () if seconds < 1 => "Less than a second".to_owned(),
-        () if seconds == 1 => "1 second".to_owned(),
-        () if seconds < 60 => format!("{seconds} seconds"),
-        () if minutes == 1 => "About a minute".to_owned(),
-        () if minutes < 60 => format!("{minutes} minutes"),
-        () if hours == 1 => "About an hour".to_owned(),
-        () if hours < 48 => format!("{hours} hours"),
-        () if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        () if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        () => format!("{} years", hours / 24 / 365),
-    }
-}
 
 /// `3 minutes ago`, from seconds since 1970.
 pub fn ago(created: i64) -> String {
-    format!("{} ago", human_duration(Utc::now().timestamp() - created))
-}
-
-/// `%.Ng` with a unit, as Go writes it.
-fn with_unit(mut size: f64, base: f64, units: &[&str], digits: usize) -> String {
-    let mut at = 0;
-    while size >= base && at + 1 < units.len() {
-        size /= base;
-        at += 1;
-    }
-    format!("{}{}", significant(size, digits), units[at])
-}
-
-/// A number with at most `digits` significant digits and no trailing zeros.
-fn significant(value: f64, digits: usize) -> String {
-    let whole = if value >= 1.0 { value.log10().floor() as usize + 1 } else { 1 };
-    let text = format!("{value:.*}", digits.saturating_sub(whole));
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
-}
-
-/// Powers of 1000: `5.57MB`. Source: `units.HumanSizeWithPrecision(size, 3)`.
-pub fn human_size(size: f64) -> String {
-    with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 3)
-}
-
-/// The same with a digit more: `5.573MB`, where Docker sums up. Source: `units.HumanSize`.
-pub fn human_total(size: f64) -> String {
-    with_unit(size, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 4)
-}
-
-/// Powers of 1024: `1.934GiB`. Source: `units.BytesSize`.
-pub fn bytes_size(size: f64) -> String {
-    with_unit(size, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"], 4)
-}
-
-/// Reads `512m`, `1.5GiB`, `64k`, `1024`: powers of 1024. Source: `units.RAMInBytes`.
-pub fn parse_bytes(text: &str) -> Result<i64, String> {
-    let refuse = || format!("{text:?} is not a size such as 512m or 1.5g");
-    if text == "-1" {
-        return Ok(-1);
-    }
-    let trimmed = text.trim();
-    let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
-    let number: f64 = trimmed[..digits].parse().map_err(|_| refuse())?;
-    let unit = trimmed[digits..].trim().to_ascii_lowercase();
-    let power = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit) {
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(refuse()),
-    };
-    Ok((number * 1024f64.powi(power)) as i64)
+    format!("{} ago", duration::human(Utc::now().timestamp() - created))
 }
 
 /// Twelve digits of an id, without its algorithm.
@@ -152,39 +79,6 @@ pub fn parse_nanos(text: &str) -> Result<i64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_gos() {
-        assert_eq!(human_size(0.0), "0B");
-        assert_eq!(human_size(5_570_000.0), "5.57MB");
-        assert_eq!(human_size(1000.0), "1kB");
-        assert_eq!(human_size(123_400_000.0), "123MB");
-        assert_eq!(bytes_size(2_076_180_480.0), "1.934GiB");
-        assert_eq!(bytes_size(512.0 * 1024.0 * 1024.0), "512MiB");
-        assert_eq!(parse_bytes("512m"), Ok(512 << 20));
-        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
-        assert_eq!(parse_bytes("64KB"), Ok(64 << 10));
-        assert!(parse_bytes("12x").is_err() && parse_bytes("").is_err());
-    }
-
-    #[test]
-    fn durations_are_rough() {
-        for (seconds, expected) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (86_400 * 3, "3 days"),
-            (86_400 * 21, "3 weeks"),
-            (86_400 * 90, "3 months"),
-            (86_400 * 800, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), expected);
-        }
-    }
 
     #[test]
     fn moments_are_read() {

@@ -22,7 +22,7 @@ mod variables;
 pub use down::down;
 pub use error::PlanError;
 pub use images::images;
-pub use observed::{ContainerState, Health, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
+pub use observed::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
 pub use one_off::one_off;
 pub use options::{BuildPolicy, DownOptions, PullPolicy, RemoveImages, UpOptions};
 pub use step::{ContainerRef, Plan, Planned, Removal, Step};

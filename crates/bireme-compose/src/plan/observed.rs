@@ -55,14 +55,10 @@ pub struct ObservedContainer {
     pub image_id: String,
     /// Its status as the engine tells it.
     pub state: ContainerState,
-    /// Of its health check.
-    pub health: Health,
     /// Made by `run`.
     pub one_off: bool,
     /// Names of the networks it is on.
     pub networks: BTreeSet<String>,
-    /// Its exit code, when it has exited.
-    pub exit_code: Option<i64>,
     /// When it was started last, in nanoseconds since 1970; only where namespaces are shared.
     pub started_at: Option<i64>,
     /// Ids or names of the containers whose namespaces it shares.
@@ -124,18 +120,4 @@ impl ContainerState {
     pub(super) fn is_up(self) -> bool {
         matches!(self, Self::Running | Self::Restarting)
     }
-}
-
-/// What its health check has found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// It has no health check.
-    #[default]
-    None,
-    /// No result counts yet.
-    Starting,
-    /// The last probe passed.
-    Healthy,
-    /// Too many probes in a row have failed.
-    Unhealthy,
 }

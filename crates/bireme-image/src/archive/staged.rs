@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 
+use bireme_core::error::chain;
 use tempfile::TempPath;
 
 use crate::blob::Ingest;
 use crate::digest::Digest;
-use crate::error::{ImageError, StoreContext as _, chain};
+use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
 use crate::store::Inner;
 use crate::tar_bounds::Bounded;

@@ -3,12 +3,12 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use bireme_core::ignore::Ignore;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
 use super::dockerfile::Dockerfile;
-use super::patterns::Ignore;
 use crate::blocking::blocking;
 use crate::error::{ImageError, StoreContext as _};
 use crate::store::ImageStore;
@@ -101,6 +101,6 @@ pub(super) fn read_texts(context: &Path, name: &str) -> Result<(Dockerfile, Igno
         None => read(".dockerignore")?,
     };
     let ignore = Ignore::parse(&ignore.unwrap_or_default())
-        .map_err(|reason| ImageError::BuildRequest { reason: format!(".dockerignore: {reason}") })?;
+        .map_err(|error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") })?;
     Ok((Dockerfile::parse(&text)?, ignore))
 }

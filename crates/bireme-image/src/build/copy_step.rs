@@ -3,6 +3,7 @@
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use bireme_core::ignore::Ignore;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -10,7 +11,6 @@ use super::cache;
 use super::context::aside;
 use super::copy::{self, CopyRequest};
 use super::dockerfile::{Dockerfile, Instruction};
-use super::patterns::Ignore;
 use super::stage::Stage;
 use super::state::Build;
 use super::target::position;
@@ -74,7 +74,7 @@ impl Build<'_> {
             chown,
             chmod,
             context,
-            exclude: Ignore::of(&excluded).map_err(|reason| at.fault(format!("invalid --exclude: {reason}")))?,
+            exclude: Ignore::of(&excluded).map_err(|error| at.fault(format!("invalid --exclude: {error}")))?,
         };
         let below = self.folders(&stage.layers);
         let inner = self.store.inner.clone();

@@ -18,7 +18,6 @@ mod copy_step;
 mod dockerfile;
 mod finish;
 mod onbuild;
-mod patterns;
 mod remote;
 mod request;
 pub mod run;

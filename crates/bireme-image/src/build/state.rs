@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use bireme_core::ignore::Ignore;
+
 use super::cache::Cache;
 use super::context::Context;
 use super::dockerfile::Instruction;
-use super::patterns::Ignore;
 use super::request::BuildRequest;
 use super::stage::Stage;
 use super::words;

@@ -2,12 +2,13 @@
 //!
 //! Source: OCI distribution specification, "Error Codes".
 
+use bireme_core::error::chain;
 use reqwest::Response;
 use serde::Deserialize;
 
 use super::{CONNECT, Remote};
 use crate::auth::RegistryAuth;
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
 use crate::model::DOCUMENT_LIMIT;
 
 /// Bytes of an answer that tells of a failure.

@@ -14,11 +14,12 @@ mod send;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bireme_core::error::chain;
 use parking_lot::Mutex;
 use reqwest::{Method, RequestBuilder, Url};
 
 use crate::auth::RegistryAuth;
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
 use crate::reference::Reference;
 use crate::settings::RegistrySettings;
 

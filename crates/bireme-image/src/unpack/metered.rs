@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
+use bireme_core::error::chain;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
-use crate::error::{ImageError, chain};
+use crate::error::ImageError;
 
 /// Counts and hashes a stream, and breaks it off beyond a limit.
 pub(super) struct Metered<R> {

@@ -25,11 +25,12 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::rc::Rc;
 
+use bireme_core::error::chain;
 use rustix::fs::{self, Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
-use crate::error::{ImageError, StoreContext as _, chain};
+use crate::error::{ImageError, StoreContext as _};
 use crate::tar_bounds::Bounded;
 use crate::wanted::Wanted;
 use context::Context;

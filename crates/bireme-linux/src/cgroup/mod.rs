@@ -67,6 +67,7 @@ fn machine() -> impl Iterator<Item = u32> {
 /// The cgroups of processes that are in one with a name that is `meant`, or below it. Blocking.
 ///
 /// Source: cgroups(7), `/proc/PID/cgroup`.
+#[cfg(feature = "executor")]
 pub(crate) fn called(meant: impl Fn(&str) -> bool) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for pid in machine() {

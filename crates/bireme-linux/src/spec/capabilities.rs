@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bireme_core::ErrorKind;
+use bireme_core::linux_names::{CAPABILITIES, capability_number, plain_capability};
 use bireme_core::spec::Security;
 
 use super::invalid;
@@ -26,65 +27,18 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// Every capability by its number. Source: capabilities(7).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
 /// The capabilities a container has, without their `CAP_` prefix. `available` is the set of whoever starts it, as in
 /// `/proc/self/status`.
 ///
 /// # Errors
 /// `Invalid` for a name that is none, `Denied` for one that is not available here.
 pub fn capabilities(security: &Security, available: u64) -> Result<BTreeSet<String>, Failure> {
-    let known = |name: &str| CAPABILITIES.iter().position(|capability| *capability == name);
-    let have = |name: &str| known(name).is_some_and(|number| available >> number & 1 == 1);
+    let have = |name: &str| capability_number(name).is_some_and(|number| available >> number & 1 == 1);
     let all = || CAPABILITIES.iter().filter(|name| have(name)).map(|name| (*name).to_owned());
-    let plain = |name: &String| name.to_ascii_uppercase().trim_start_matches("CAP_").to_owned();
-    let (add, drop): (Vec<String>, Vec<String>) =
-        (security.cap_add.iter().map(plain).collect(), security.cap_drop.iter().map(plain).collect());
+    let plain = |names: &[String]| names.iter().map(|name| plain_capability(name)).collect::<Vec<_>>();
+    let (add, drop) = (plain(&security.cap_add), plain(&security.cap_drop));
     for name in add.iter().chain(&drop) {
-        if name != "ALL" && known(name).is_none() {
+        if name != "ALL" && capability_number(name).is_none() {
             return Err(invalid(format!("unknown capability {name:?}: see capabilities(7) for their names")));
         }
     }
@@ -138,5 +92,6 @@ mod tests {
         check_caps(&["CAP_SYS_TIME"], &[], u64::MAX, Some((&["SYS_TIME"], &[])));
         check_caps(&["SYS_RESOURCE"], &[], !(1 << 24), None);
         check_caps(&["NONSENSE"], &[], u64::MAX, None);
+        check_caps(&["CAP_CAP_SYS_TIME"], &[], u64::MAX, None);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bireme_core::WorkloadSpec;
+use bireme_core::linux_names::{docker_limits, limit_number};
 use bireme_core::spec::{MountSource, NamespaceMode, NetworkMode, Resources};
 
 use super::capabilities::capabilities;
@@ -11,25 +12,6 @@ use super::{devices, invalid, seccomp};
 use crate::cgroup::Layout;
 use crate::limits;
 use crate::protocol::Failure;
-
-const ULIMITS: [&str; 16] = [
-    "as",
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
 
 /// Checks all of `spec` that can be known without its root filesystem.
 ///
@@ -85,8 +67,8 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), Failure> {
         )));
     }
     for limit in &spec.resources.ulimits {
-        if !ULIMITS.contains(&limit.name.as_str()) {
-            return Err(invalid(format!("unknown ulimit {:?}: use one of {}", limit.name, ULIMITS.join(", "))));
+        if limit_number(&limit.name).is_none() {
+            return Err(invalid(format!("unknown ulimit {:?}: use one of {}", limit.name, docker_limits().join(", "))));
         }
         if limit.soft > limit.hard {
             return Err(invalid(format!(

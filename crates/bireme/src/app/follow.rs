@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bireme_api::answers::container::Container;
+use bireme_api::answers::container::{Container, State};
 use bireme_api::{Client, ClientError, Hijacked};
 use futures::StreamExt;
 use tokio::io::AsyncReadExt as _;
@@ -123,8 +123,9 @@ pub async fn attach(client: &Client, id: &str) -> Result<Hijacked, ClientError> 
     call.query("stream", 1).query("stdout", 1).query("stderr", 1).upgrade().await
 }
 
-/// Follows one container through its restarts until it stays ended, and answers its exit code. `output` is what it
-/// writes in the run it is in; without it, and for what follows, its log is read.
+/// Follows one container through its restarts until it stays ended, and answers its exit code; `None` when that is not
+/// known, as of one that is removed meanwhile. `output` is what it writes in the run it is in; without it, and for what
+/// follows, its log is read.
 pub async fn follow(
     context: &Context,
     id: &str,
@@ -132,13 +133,13 @@ pub async fn follow(
     mut since: Since,
     timestamps: bool,
     output: Option<Hijacked>,
-) -> anyhow::Result<i64> {
+) -> anyhow::Result<Option<i64>> {
     let mut output = output.filter(|_| !timestamps);
     loop {
         let container: Container = match context.client.get(format!("/containers/{id}/json")).read().await {
             Ok(container) => container,
             // Removed while we followed: it has nothing more to say.
-            Err(error) if error.is_not_found() => return Ok(0),
+            Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let started = container.state.started_at;
@@ -174,7 +175,11 @@ pub async fn follow(
                 call.query_some("since", ended.as_deref().and_then(|ended| crate::units::parse_moment(ended).ok()))
             }
         };
-        let mut stream = call.stream().await?;
+        let mut stream = match call.stream().await {
+            Ok(stream) => stream,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         while let Some(chunk) = stream.next().await {
             lines.feed(&chunk?)?;
         }
@@ -186,9 +191,10 @@ pub async fn follow(
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Settled {
-    /// It stays ended, with this exit code.
-    Ended(i64),
+    /// It stays ended, with this exit code; `None` where the engine has none, or the container no more.
+    Ended(Option<i64>),
     /// It was started again; the run that was followed ended then.
     Again(String),
 }
@@ -197,31 +203,66 @@ enum Settled {
 async fn settle(client: &Client, id: &str, started: &str) -> anyhow::Result<Settled> {
     let mut ended = None;
     loop {
-        let container: Container = match client.get(format!("/containers/{id}/json")).read().await {
-            Ok(container) => container,
-            Err(error) if error.is_not_found() => return Ok(Settled::Ended(0)),
+        let found = match client.get(format!("/containers/{id}/json")).read::<Container>().await {
+            Ok(container) => Some(container.state),
+            Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.into()),
         };
-        let state = container.state;
-        let again = !state.started_at.is_empty() && state.started_at != started;
-        let status = state.status.as_str();
-        // The first end that is seen is that of the run that was followed.
-        if again || status == "restarting" {
-            ended.get_or_insert(state.finished_at);
+        match settled(found, started, &mut ended) {
+            Some(settled) => return Ok(settled),
+            None => tokio::time::sleep(Duration::from_millis(100)).await,
         }
-        match status {
-            "exited" | "dead" | "created" => {
-                return Ok(Settled::Ended(state.exit_code.unwrap_or(0)));
-            }
-            _ if again && state.running => return Ok(Settled::Again(ended.unwrap_or_default())),
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+    }
+}
+
+/// What has become of a container by its state, which is `None` when it is removed; `None` while that is open. `ended` is
+/// when the run ended that was followed, once that is seen.
+fn settled(state: Option<State>, started: &str, ended: &mut Option<String>) -> Option<Settled> {
+    let Some(state) = state else { return Some(Settled::Ended(None)) };
+    let again = !state.started_at.is_empty() && state.started_at != started;
+    let status = state.status.as_str();
+    // The first end that is seen is that of the run that was followed.
+    if again || status == "restarting" {
+        ended.get_or_insert(state.finished_at);
+    }
+    match status {
+        "exited" | "dead" | "created" => Some(Settled::Ended(state.exit_code)),
+        _ if again && state.running => Some(Settled::Again(ended.take().unwrap_or_default())),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_is_known_or_not_and_never_made_up() {
+        let state = |status: &str, started: &str, exit_code| State {
+            status: status.to_owned(),
+            running: status == "running",
+            started_at: started.to_owned(),
+            finished_at: "end".to_owned(),
+            exit_code,
+            ..State::default()
+        };
+        for (found, expected) in [
+            (None, Some(Settled::Ended(None))),
+            (Some(state("exited", "first", Some(3))), Some(Settled::Ended(Some(3)))),
+            (Some(state("exited", "first", Some(0))), Some(Settled::Ended(Some(0)))),
+            (Some(state("exited", "first", None)), Some(Settled::Ended(None))),
+            (Some(state("dead", "first", None)), Some(Settled::Ended(None))),
+            (Some(state("running", "first", Some(0))), None),
+            (Some(state("restarting", "first", Some(1))), None),
+            (Some(state("removing", "first", Some(1))), None),
+            (Some(state("running", "second", Some(1))), Some(Settled::Again("end".to_owned()))),
+        ] {
+            assert_eq!(settled(found.clone(), "first", &mut None), expected, "{found:?}");
+        }
+        let mut ended = Some("before".to_owned());
+        let again = settled(Some(state("running", "second", Some(1))), "first", &mut ended);
+        assert_eq!(again, Some(Settled::Again("before".to_owned())));
+    }
 
     #[test]
     fn lines_are_whole_and_prefixed() {

@@ -383,13 +383,13 @@ pub struct ExportArgs {
 #[derive(Clone, Debug, Args)]
 pub struct UpdateArgs {
     /// Memory limit
-    #[arg(short = 'm', long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    #[arg(short = 'm', long, value_name = "BYTES", value_parser = bireme_core::size::parse_limit)]
     pub memory: Option<i64>,
     /// Memory and swap together; -1 for no limit of swap
-    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", value_parser = bireme_core::size::parse_limit, allow_hyphen_values = true)]
     pub memory_swap: Option<i64>,
     /// Memory kept under pressure
-    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bireme_core::size::parse_limit)]
     pub memory_reservation: Option<i64>,
     /// Processors, such as 1.5
     #[arg(long, value_name = "N")]

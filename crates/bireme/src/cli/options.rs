@@ -159,13 +159,13 @@ pub struct ContainerOptions {
     pub dns_option: Vec<String>,
 
     /// Memory limit; of one instance for a component
-    #[arg(short = 'm', long, value_name = "BYTES", help_heading = "Limits", value_parser = crate::units::parse_bytes)]
+    #[arg(short = 'm', long, value_name = "BYTES", help_heading = "Limits", value_parser = bireme_core::size::parse_limit)]
     pub memory: Option<i64>,
     /// Memory and swap together; -1 for no limit of swap
-    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = crate::units::parse_bytes, allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = bireme_core::size::parse_limit, allow_hyphen_values = true)]
     pub memory_swap: Option<i64>,
     /// Memory kept under pressure
-    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = crate::units::parse_bytes)]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = bireme_core::size::parse_limit)]
     pub memory_reservation: Option<i64>,
     /// Inclination to swap, 0 to 100
     #[arg(long, value_name = "N", help_heading = "Limits", allow_hyphen_values = true)]
@@ -198,7 +198,7 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
     pub ulimit: Vec<String>,
     /// Size of /dev/shm
-    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = crate::units::parse_bytes)]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits", value_parser = bireme_core::size::parse_limit)]
     pub shm_size: Option<i64>,
     /// Never kill it for want of memory
     #[arg(long, help_heading = "Limits")]

@@ -108,7 +108,7 @@ pub struct BuilderPruneArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
     /// Keep so much of them
-    #[arg(long, value_name = "BYTES", value_parser = crate::units::parse_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = bireme_core::size::parse_limit)]
     pub keep_storage: Option<i64>,
 }
 

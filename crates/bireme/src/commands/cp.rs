@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use bireme_api::answers::container::PathStat;
+use bireme_core::size;
 use futures::TryStreamExt;
 use tokio_util::io::ReaderStream;
 
@@ -322,7 +323,7 @@ fn refusal(refused: copy::Refused, source: &str, target: &str) -> Failure {
 fn say_copied(context: &Context, args: &CpArgs, bytes: u64) -> Outcome {
     if !args.quiet && std::io::stdout().is_terminal() {
         #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-        let size = crate::units::human_size(bytes as f64);
+        let size = size::decimal_short(bytes as f64);
         context.printer.note(format!("Successfully copied {size} to {}", args.target))?;
     }
     Ok(0)

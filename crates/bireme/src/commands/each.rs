@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use bireme_api::ClientError;
+use bireme_core::error::chain;
 use futures::StreamExt;
 
 use crate::context::Context;
@@ -27,15 +28,4 @@ where
         }
     }
     if failures.is_empty() { Ok(0) } else { Err(Failure::new(failures.join("\n")).into()) }
-}
-
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

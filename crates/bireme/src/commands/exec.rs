@@ -80,7 +80,7 @@ fn decide(said: Result<ExecSession, ClientError>, unclear: Duration) -> Verdict 
             return Verdict::Unknown("the engine does not know the session any more".to_owned());
         }
         // It may be about to start again.
-        Err(error) => super::each::chain(&error),
+        Err(error) => bireme_core::error::chain(&error),
     };
     if unclear < PATIENCE { Verdict::Unclear } else { Verdict::Unknown(reason) }
 }

@@ -1,6 +1,7 @@
 //! `bireme history`.
 
 use bireme_api::answers::image::HistoryStep;
+use bireme_core::size;
 
 use crate::cli::HistoryArgs;
 use crate::context::Context;
@@ -43,6 +44,6 @@ fn row(step: &HistoryStep, whole: bool) -> Row {
         .with("CreatedSince", if created <= 0 { "N/A".to_owned() } else { units::ago(created) })
         .with("CreatedAt", units::local_time(created))
         .with("CreatedBy", shortened)
-        .with("Size", units::human_size(step.size as f64))
+        .with("Size", size::decimal_short(step.size as f64))
         .with("Comment", step.comment.as_str())
 }

@@ -2,9 +2,10 @@
 
 use bireme_api::answers::Pruned;
 use bireme_api::answers::image::{ImageSummary, Removed};
+use bireme_core::error::chain;
+use bireme_core::size;
 use serde_json::json;
 
-use super::each::chain;
 use crate::cli::{ImagePruneArgs, ImagesArgs, RmiArgs, TagArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -80,7 +81,7 @@ fn rows(image: &ImageSummary, args: &ImagesArgs) -> Vec<Row> {
                 .with("ID", if args.no_trunc { id.clone() } else { units::short_id(id) })
                 .with("CreatedSince", if created <= 0 { "N/A".to_owned() } else { units::ago(created) })
                 .with("CreatedAt", units::local_time(created))
-                .with("Size", units::human_size(image.size as f64))
+                .with("Size", size::decimal_short(image.size as f64))
                 .with_labels(&image.labels)
         })
         .collect()

@@ -5,12 +5,13 @@ use std::io::{BufRead, IsTerminal};
 use bireme_api::answers::Pruned;
 use bireme_api::answers::image::Removed;
 use bireme_api::v1::PrunedStores;
+use bireme_core::size;
 use serde_json::{Value, json};
 
 use crate::cli::{BuilderPruneArgs, PruneArgs, StorePruneArgs, SystemPruneArgs, VolumePruneArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
-use crate::{listing, units};
+use crate::listing;
 
 /// Asks before removing, unless forced.
 pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Result<bool> {
@@ -30,7 +31,7 @@ pub(super) fn confirm(context: &Context, force: bool, what: &str) -> anyhow::Res
 
 /// The last line of every prune.
 pub(super) fn reclaimed(context: &Context, bytes: u64) -> Outcome {
-    context.printer.line(format!("Total reclaimed space: {}", units::human_total(bytes as f64)))?;
+    context.printer.line(format!("Total reclaimed space: {}", size::decimal(bytes as f64)))?;
     Ok(0)
 }
 

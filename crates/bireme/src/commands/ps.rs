@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bireme_api::answers::container::{ContainerSummary, Port};
+use bireme_core::size;
 
 use crate::app;
 use crate::cli::PsArgs;
@@ -89,10 +90,10 @@ fn row(container: &ContainerSummary, no_trunc: bool) -> Row {
         .collect();
     let local = container.mounts.iter().filter(|mount| mount.driver == "local").count();
     let networks: Vec<&str> = container.network_settings.networks.keys().map(String::as_str).collect();
-    let written = units::human_size(container.size_rw as f64);
+    let written = size::decimal_short(container.size_rw as f64);
     let size = match container.size_root_fs {
         0 => written,
-        whole => format!("{written} (virtual {})", units::human_size(whole as f64)),
+        whole => format!("{written} (virtual {})", size::decimal_short(whole as f64)),
     };
     Row::default()
         .with("ID", if no_trunc { id.clone() } else { units::short_id(id) })

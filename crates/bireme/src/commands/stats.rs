@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bireme_api::answers::container::ContainerSummary;
 use bireme_api::answers::stats::{CpuStats, MemoryStats, Stats};
+use bireme_core::size;
 use futures::future::join_all;
 
 use crate::cli::StatsArgs;
@@ -99,10 +100,10 @@ fn row(name: &str, sample: &Stats, no_trunc: bool) -> Row {
         .with("ID", if no_trunc { id.to_owned() } else { units::short_id(id) })
         .with("Name", sample.name.trim_start_matches('/'))
         .with("CPUPerc", format!("{:.2}%", processor(&sample.precpu_stats, &sample.cpu_stats)))
-        .with("MemUsage", format!("{} / {}", units::bytes_size(used), units::bytes_size(limit)))
+        .with("MemUsage", format!("{} / {}", size::binary(used), size::binary(limit)))
         .with("MemPerc", format!("{share:.2}%"))
-        .with("NetIO", format!("{} / {}", units::human_size(received), units::human_size(sent)))
-        .with("BlockIO", format!("{} / {}", units::human_size(read), units::human_size(written)))
+        .with("NetIO", format!("{} / {}", size::decimal_short(received), size::decimal_short(sent)))
+        .with("BlockIO", format!("{} / {}", size::decimal_short(read), size::decimal_short(written)))
         .with("PIDs", sample.pids_stats.current.to_string())
 }
 

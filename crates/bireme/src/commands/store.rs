@@ -1,6 +1,7 @@
 //! `bireme store`: the key-value stores that components leave behind.
 
 use bireme_api::v1::Store;
+use bireme_core::size;
 
 use super::each::each;
 use crate::cli::{StoreCommand, StoreLsArgs};
@@ -33,7 +34,7 @@ async fn ls(context: &Context, args: &StoreLsArgs) -> Outcome {
             let changed = units::seconds(&store.changed).map(units::ago).unwrap_or_default();
             Row::default()
                 .with("Name", store.name)
-                .with("Size", units::human_size(store.size as f64))
+                .with("Size", size::decimal_short(store.size as f64))
                 .with("Changed", changed)
                 .with("InUse", if store.in_use { "yes" } else { "no" })
         })

@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use anyhow::Context as _;
 use bireme_api::answers::system::{Event, Info};
 use bireme_api::v1::{Verified, VerifyLine};
+use bireme_core::size;
 use futures::StreamExt;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ fn described(info: &Info) -> String {
         known(&info.operating_system),
         known(&info.architecture),
         known(&info.ncpu),
-        crate::units::bytes_size(info.mem_total as f64),
+        size::binary(info.mem_total as f64),
     )
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn verify(context: &Context) -> Outcome {
             VerifyLine::Failed { error } => return Err(Failure::new(error).into()),
             VerifyLine::Verified(Verified { checked, size, damaged_count }) => {
                 #[expect(clippy::cast_precision_loss, reason = "a size for people, with three digits")]
-                let size = crate::units::bytes_size(size as f64);
+                let size = size::binary(size as f64);
                 let words = match damaged_count {
                     0 => "nothing is damaged".to_owned(),
                     count => format!("{count} damaged"),

@@ -126,7 +126,7 @@ async fn attached(
     let stop = executor.stop.clone();
     let abort = args.abort_on_container_exit || args.exit_code_from.is_some();
     let mut stopped_by_user = false;
-    let mut code = 0u8;
+    let mut first_ended: Option<(String, Option<i64>)> = None;
     let mut brought = false;
     {
         let mut work = Box::pin(async {
@@ -147,14 +147,12 @@ async fn attached(
                 Some(ended) = follow_set.next(), if !follow_set.is_empty() => {
                     let (member, exit) = ended?;
                     // A container replaced by this very run has not ended by itself.
-                    if brought || exit != 0 || abort {
-                        context.printer.note(format!("{} exited with code {exit}", member.name))?;
+                    if brought || exit.is_some_and(|code| code != 0) || abort {
+                        let code = exit.map_or_else(|| "unknown".to_owned(), |code| code.to_string());
+                        context.printer.note(format!("{} exited with code {code}", member.name))?;
                     }
                     if abort && brought {
-                        code = match &args.exit_code_from {
-                            Some(service) if *service != member.service => 0,
-                            _ => crate::attach::exit_code(exit),
-                        };
+                        first_ended = Some((member.service, exit));
                         context.printer.note("Aborting on container exit...")?;
                         break;
                     }
@@ -199,11 +197,33 @@ async fn attached(
             }
         }
     }
-    if let Some(service) = &args.exit_code_from {
-        let exit = observe::exit_code(context, &project.name, service).await?;
-        code = exit.map_or(code, crate::attach::exit_code);
+    if stopped_by_user {
+        return Ok(130);
     }
-    Ok(if stopped_by_user { 130 } else { code })
+    let first_ended = first_ended.as_ref().map(|(service, code)| (service.as_str(), *code));
+    match &args.exit_code_from {
+        Some(service) => {
+            let observed = observe::exit_code(context, &project.name, service).await?;
+            exit_code_from(service, first_ended, observed)
+        }
+        None => Ok(first_ended.and_then(|(_, code)| code).map_or(0, crate::attach::exit_code)),
+    }
+}
+
+/// How `up` ends on behalf of one service: `observed` is its exit code when all has been stopped, `first_ended` which
+/// service ended first and how.
+///
+/// # Errors
+/// When no exit code of the service is known, as where its container was removed.
+fn exit_code_from(service: &str, first_ended: Option<(&str, Option<i64>)>, observed: Option<i64>) -> Outcome {
+    let own = first_ended.filter(|(ended, _)| *ended == service).and_then(|(_, code)| code);
+    match observed.or(own) {
+        Some(code) => Ok(crate::attach::exit_code(code)),
+        None => Err(Failure::new(format!(
+            "--exit-code-from: no exit code of service {service:?} is known; its container may have been removed"
+        ))
+        .into()),
+    }
 }
 
 async fn interrupted(interrupt: &mut Signal, terminate: &mut Signal) -> Option<()> {
@@ -244,7 +264,7 @@ async fn kill_all(context: &Context, project: &Project) -> anyhow::Result<()> {
     Ok(())
 }
 
-type Ended = futures::future::LocalBoxFuture<'static, anyhow::Result<(Member, i64)>>;
+type Ended = futures::future::LocalBoxFuture<'static, anyhow::Result<(Member, Option<i64>)>>;
 
 /// The containers being followed.
 struct Follow {
@@ -288,7 +308,32 @@ impl Follow {
         self.running.is_empty()
     }
 
-    async fn next(&mut self) -> Option<anyhow::Result<(Member, i64)>> {
+    async fn next(&mut self) -> Option<anyhow::Result<(Member, Option<i64>)>> {
         self.running.next().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_code_of_a_service_is_never_made_up() {
+        for (first_ended, observed, expected) in [
+            (Some(("app", Some(3))), Some(3), Some(3)),
+            (Some(("app", Some(3))), None, Some(3)),
+            (Some(("app", None)), Some(3), Some(3)),
+            (Some(("app", Some(0))), None, Some(0)),
+            (Some(("app", None)), None, None),
+            // Another ended first, and this one was stopped.
+            (Some(("db", Some(1))), Some(137), Some(137)),
+            (Some(("db", Some(1))), None, None),
+            (Some(("db", None)), None, None),
+            (None, Some(256 + 2), Some(2)),
+            (None, None, None),
+        ] {
+            let answer = exit_code_from("app", first_ended, observed);
+            assert_eq!(answer.ok(), expected, "{first_ended:?} {observed:?}");
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use bireme_api::ClientError;
 use bireme_api::answers::container::Updated;
+use bireme_core::error::chain;
 use serde_json::{Value, json};
 
-use super::each::chain;
 use crate::cli::UpdateArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};

@@ -4,6 +4,7 @@ use bireme_api::answers::container::ContainerSummary;
 use bireme_api::answers::image::ImageSummary;
 use bireme_api::answers::system::{BuildCache, DiskUsage};
 use bireme_api::answers::volume::Volume;
+use bireme_core::size;
 
 use crate::cli::DfArgs;
 use crate::context::Context;
@@ -56,12 +57,12 @@ fn is_up(container: &ContainerSummary) -> bool {
 /// Source: docker/cli, `command/formatter/disk_usage.go`.
 fn summary(usage: &DiskUsage) -> Vec<Row> {
     let row = |kind: &str, total: usize, active: usize, size: f64, reclaimable: f64, share: bool| {
-        let text = units::human_total(reclaimable);
+        let text = size::decimal(reclaimable);
         Row::default()
             .with("Type", kind)
             .with("TotalCount", total.to_string())
             .with("Active", active.to_string())
-            .with("Size", units::human_total(size))
+            .with("Size", size::decimal(size))
             .with(
                 "Reclaimable",
                 if share && size > 0.0 {
@@ -116,9 +117,9 @@ fn verbose(usage: &DiskUsage) -> String {
             tag.to_owned(),
             units::short_id(&image.id),
             if image.created <= 0 { "N/A".to_owned() } else { units::ago(image.created) },
-            units::human_size(size),
-            units::human_size(shared),
-            units::human_total(size - shared),
+            size::decimal_short(size),
+            size::decimal_short(shared),
+            size::decimal(size - shared),
             image.containers.max(0).to_string(),
         ]
     });
@@ -133,7 +134,7 @@ fn verbose(usage: &DiskUsage) -> String {
             container.image.clone(),
             format!("\"{}\"", units::ellipsis(&container.command, 20)),
             count(&container.mounts, |mount| mount.kind == "volume").to_string(),
-            units::human_size(bytes(container.size_rw)),
+            size::decimal_short(bytes(container.size_rw)),
             units::ago(container.created),
             container.status.clone(),
             container.bare_names().next().unwrap_or_default().to_owned(),
@@ -146,7 +147,7 @@ fn verbose(usage: &DiskUsage) -> String {
     );
     let volumes = usage.volumes.iter().map(|volume| {
         let data = &volume.usage_data;
-        vec![volume.name.clone(), data.ref_count.max(0).to_string(), units::human_size(bytes(data.size))]
+        vec![volume.name.clone(), data.ref_count.max(0).to_string(), size::decimal_short(bytes(data.size))]
     });
     section("Local Volumes space usage:", &["VOLUME NAME", "LINKS", "SIZE"], volumes.collect());
     let caches = sum(&usage.build_cache, |cache| bytes(cache.size));
@@ -154,13 +155,13 @@ fn verbose(usage: &DiskUsage) -> String {
         vec![
             units::short_id(&cache.id),
             cache.kind.clone(),
-            units::human_size(bytes(cache.size)),
+            size::decimal_short(bytes(cache.size)),
             cache.usage_count.to_string(),
             cache.shared.to_string(),
         ]
     });
     section(
-        &format!("Build cache usage: {}", units::human_size(caches)),
+        &format!("Build cache usage: {}", size::decimal_short(caches)),
         &["CACHE ID", "CACHE TYPE", "SIZE", "USAGE", "SHARED"],
         rows.collect(),
     );

@@ -85,7 +85,8 @@ pub(super) fn mount(flag: &str) -> anyhow::Result<Mount> {
                 driver(&mut volume).options.get_or_insert_with(HashMap::new).insert(key, value);
             }
             "tmpfs-size" => {
-                let size = crate::units::parse_bytes(value).map_err(|error| anyhow::anyhow!("--mount: {error}"))?;
+                let size =
+                    bireme_core::size::parse_limit(value).with_context(|| format!("--mount: tmpfs-size={value}"))?;
                 tmpfs.get_or_insert_default().size_bytes = Some(size);
             }
             "tmpfs-mode" => {

@@ -6,10 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bireme_api::v1::Workload;
+use bireme_core::size;
 use serde_json::{Value, json};
 
 use crate::listing::align;
-use crate::units;
 
 /// Percentiles are taken over this much of the past.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -257,7 +257,7 @@ pub fn rate(rate: f64) -> String {
 
 /// Whole units and one letter: `64M`.
 pub fn memory(bytes: u64) -> String {
-    units::bytes_size(bytes as f64).replace("iB", "")
+    size::binary(bytes as f64).replace("iB", "")
 }
 
 /// The rows as one plain table, for pipes and `--no-stream`.
@@ -284,7 +284,7 @@ pub fn plain(rows: &[Row]) -> String {
             of(&|calls| plain(calls.p50)),
             of(&|calls| plain(calls.p99)),
             format!("{:.1}", row.cpu),
-            units::bytes_size(row.memory as f64),
+            size::binary(row.memory as f64),
             of(&|calls| calls.failed.to_string()),
         ]);
     }

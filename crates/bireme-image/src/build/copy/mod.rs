@@ -13,10 +13,11 @@ use std::ffi::OsString;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
 
+use bireme_core::glob::{Pattern, is_pattern};
+use bireme_core::ignore::Ignore;
 use rustix::fs::FileType;
 use tempfile::TempDir;
 
-use super::patterns::{Ignore, Pattern, is_pattern};
 use crate::error::{ImageError, StoreContext as _};
 use crate::made::NewLayer;
 use crate::store::Inner;
@@ -134,7 +135,7 @@ impl Job<'_> {
     }
 
     fn hides(&self, rules: &Ignore, path: &Path) -> Result<bool, ImageError> {
-        rules.hides(&path.to_string_lossy(), self.wanted).map_err(self.failed(path))
+        hides(rules, path, self.wanted).map_err(self.failed(path))
     }
 
     fn run(&self, source: View, below: &View) -> Result<Copied, ImageError> {
@@ -233,9 +234,9 @@ impl Job<'_> {
         }
         let parts: Vec<Pattern> = text
             .split('/')
-            .map(|part| Pattern::new(part, false))
+            .map(Pattern::new)
             .collect::<Result<_, _>>()
-            .map_err(|reason| self.fault(reason))?;
+            .map_err(|error| self.fault(error.to_string()))?;
         let mut places = vec![PathBuf::from("/")];
         for part in &parts {
             let (mut next, mut held) = (Vec::new(), 0);
@@ -418,6 +419,14 @@ impl Job<'_> {
     }
 }
 
+/// Whether `path`, relative to the folder that is copied from, is hidden.
+///
+/// # Errors
+/// When nobody waits for the answer any more.
+fn hides(rules: &Ignore, path: &Path, wanted: &Wanted) -> io::Result<bool> {
+    rules.try_hides(&path.to_string_lossy(), || wanted.check())
+}
+
 /// A relative path without `.`, and without leaving the tree by `..`.
 fn clean(path: &str) -> PathBuf {
     let mut clean = PathBuf::new();
@@ -431,4 +440,18 @@ fn clean(path: &str) -> PathBuf {
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hiding_ends_with_whoever_waits() {
+        let rules = Ignore::parse("a\n".repeat(bireme_core::ignore::RULES).as_str()).unwrap();
+        let wanted = Wanted::default();
+        assert!(!hides(&rules, Path::new("b/c"), &wanted).unwrap());
+        wanted.give_up();
+        assert!(hides(&rules, Path::new("b/c"), &wanted).is_err());
+    }
 }
