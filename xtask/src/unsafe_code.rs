@@ -20,7 +20,8 @@ pub(crate) fn check(root: &Path, page: &str, crates: &[(String, &Path)]) -> Resu
     for (_, folder) in crates.iter().filter(|(name, _)| name != HOME) {
         read(root, folder, &mut found)?;
     }
-    let missing = found.difference(&reasoned).map(|file| format!("{file} has no row: move it to {HOME}, or say why not"));
+    let missing =
+        found.difference(&reasoned).map(|file| format!("{file} has no row: move it to {HOME}, or say why not"));
     let stale = reasoned.difference(&found).map(|file| format!("{file} has a row, but no `unsafe`"));
     Ok(missing.chain(stale).collect())
 }
@@ -138,7 +139,9 @@ mod tests {
         let folders = ["a", "bireme-sys"].map(|name| (name.to_owned(), root.path().join("crates").join(name)));
         let crates: Vec<(String, &Path)> = folders.iter().map(|(name, path)| (name.clone(), path.as_path())).collect();
         let wrong = |rows: &str| {
-            let page = format!("Text.\n\n| `unsafe` in | why |\n|---|---|\n{rows}\n| word | meaning |\n|---|---|\n| other | table |\n");
+            let page = format!(
+                "Text.\n\n| `unsafe` in | why |\n|---|---|\n{rows}\n| word | meaning |\n|---|---|\n| other | table |\n"
+            );
             check(root.path(), &page, &crates).unwrap()
         };
         assert!(wrong("| `crates/a/src/deep/mod.rs` | a reason |\n| `crates/a/tests/a.rs` | another |\n").is_empty());
