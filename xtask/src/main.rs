@@ -23,6 +23,7 @@ mod task_soak;
 mod task_test;
 mod task_vm;
 mod task_whiskers;
+mod unsafe_code;
 mod workspace;
 
 use std::process::ExitCode;
@@ -66,7 +67,7 @@ enum Task {
     Published(task_published::Args),
     /// Run the API's request scripts against Docker's own engine and ours, and write docs/compatibility.md
     Compat(task_compat::Args),
-    /// Check that the crates use each other as ARCHITECTURE.md allows, and no files in a circle
+    /// Check that the crates use each other as ARCHITECTURE.md allows, that no files do in a circle, and where `unsafe` stands
     Deps,
     /// Check licences, sources and advisories of the dependencies
     Deny,

@@ -1,12 +1,14 @@
-//! `deps`: which crate of the workspace may use which, and that no files of one use each other in a circle. A new edge is a
-//! decision: it is made in the table of crates in ARCHITECTURE.md, which is read here.
+//! `deps`: which crate of the workspace may use which, that no files of one use each other in a circle, and where `unsafe`
+//! stands. A new edge is a decision, as is `unsafe` that does not go where it is at home: they are made in the tables of
+//! ARCHITECTURE.md, which are read here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{circles, workspace};
+use crate::{circles, unsafe_code, workspace};
 
 /// The page with the table, and how the head of that begins.
 const PAGE: &str = "ARCHITECTURE.md";
@@ -16,10 +18,11 @@ const HEAD: &str = "| crate | ";
 type MayUse = BTreeMap<String, BTreeSet<String>>;
 
 pub(crate) fn run() -> Result<()> {
-    let may_use =
-        read(&workspace::read(&workspace::root().join(PAGE))?).with_context(|| format!("cannot read {PAGE}"))?;
+    let page = workspace::read(&workspace::root().join(PAGE))?;
+    let may_use = read(&page).with_context(|| format!("cannot read {PAGE}"))?;
     let metadata = workspace::output(&mut workspace::cargo(&["metadata", "--format-version=1", "--no-deps"]))?;
-    let wrong = check(&may_use, &serde_json::from_str(&metadata)?);
+    let metadata: Value = serde_json::from_str(&metadata)?;
+    let wrong = check(&may_use, &metadata);
     if !wrong.is_empty() {
         bail!("crates do not use each other as the table of {PAGE} allows:\n  {}", wrong.join("\n  "));
     }
@@ -33,7 +36,12 @@ pub(crate) fn run() -> Result<()> {
     if !wrong.is_empty() {
         bail!("files use each other in a circle:\n  {}", wrong.join("\n  "));
     }
-    println!("the crates and their files use each other as the workspace allows");
+    let wrong = unsafe_code::check(&workspace::root(), &page, &folders(&metadata))
+        .with_context(|| format!("cannot compare the files with {PAGE}"))?;
+    if !wrong.is_empty() {
+        bail!("`unsafe` does not stand where the table of {PAGE} gives a reason for it:\n  {}", wrong.join("\n  "));
+    }
+    println!("the crates and their files use each other as the workspace allows, and `unsafe` stands where it may");
     Ok(())
 }
 
@@ -62,6 +70,18 @@ fn read(page: &str) -> Result<MayUse> {
             let used = used.split(", ").filter(|used| *used != "nothing");
             let used = used.map(|used| whole(used).with_context(|| format!("{name} may use {used}, which has no row")));
             Ok(((*name).to_owned(), used.collect::<Result<_>>()?))
+        })
+        .collect()
+}
+
+/// The crates of the workspace, each with its folder.
+fn folders(metadata: &Value) -> Vec<(String, &Path)> {
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    packages
+        .iter()
+        .filter_map(|package| {
+            let manifest = Path::new(package["manifest_path"].as_str()?);
+            Some((package["name"].as_str()?.to_owned(), manifest.parent()?))
         })
         .collect()
 }

@@ -23,6 +23,7 @@ use bireme_core::{ErrorKind, WorkloadSpec};
 use bireme_linux::cgroup::Cgroup;
 use bireme_linux::protocol::{Failure, RunnerConfig};
 use bireme_linux::{spec, users};
+use bireme_sys::process::{self, Fork};
 use libcontainer::syscall::syscall::create_syscall;
 use nix::sched::CloneFlags;
 use nix::unistd::Pid;
@@ -89,11 +90,11 @@ pub(crate) fn begin(config: &RunnerConfig, container: &Container, exec: &ExecSpe
         (streams, Some(ends))
     };
     let joining = Joining { config, container, exec, init, status: Rc::new(theirs), ends };
-    match raw::fork().map_err(|error| unavailable("cannot start a process", error))? {
-        raw::Fork::Child => joining.helper(),
-        raw::Fork::Parent(helper) => {
+    match process::fork().map_err(|error| unavailable("cannot start a process", error))? {
+        Fork::Child => joining.helper(),
+        Fork::Parent(helper) => {
             rustix::io::ioctl_fionbio(&socket, true).map_err(|error| unavailable("cannot set up a socket", error))?;
-            Ok(Pending { socket, helper, pid: None, streams, failure: None, tty: exec.tty })
+            Ok(Pending { socket, helper: Pid::from_raw(helper), pid: None, streams, failure: None, tty: exec.tty })
         }
     }
 }
@@ -202,7 +203,7 @@ impl Joining<'_> {
         let payload = self.become_user()?;
         let refused = "cannot start a process in the container, which its seccomp profile or its limits may forbid";
         match raw::fork().map_err(|error| unavailable(refused, error))? {
-            raw::Fork::Child => {
+            Fork::Child => {
                 let failure = match self.begin_session() {
                     Err(error) => {
                         let failure = unavailable("cannot begin a session", error);
@@ -213,7 +214,7 @@ impl Joining<'_> {
                 };
                 std::process::exit(failure.exit_code.unwrap_or(126))
             }
-            raw::Fork::Parent(pid) => {
+            Fork::Parent(pid) => {
                 self.send(format!("{}{pid}", PID as char).as_bytes());
                 Ok(())
             }

@@ -22,8 +22,6 @@ use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde_json::Value;
 
-use crate::raw;
-
 /// Which `compile` made a kept program; another number where the same profile has to become another program.
 const COMPILER: u8 = 2;
 /// One instruction of a classic BPF program, in bytes.
@@ -71,7 +69,7 @@ impl Filter {
     /// # Errors
     /// `Denied` without both `CAP_SYS_ADMIN` and the bit that gives up new privileges.
     pub(crate) fn load(&self) -> io::Result<()> {
-        raw::load_filter(&self.program, self.flags)
+        bireme_sys::seccomp::load(&self.program, self.flags)
     }
 }
 

@@ -44,7 +44,11 @@ pub(crate) fn from_read_only_mounts() -> anyhow::Result<()> {
                 home.to_str().and_then(|number| number.parse().ok()).context("the number of a descriptor")?;
             // By its name, as what is open now is open through the mounts of this namespace.
             let folder = std::env::current_dir().context("cannot tell the working directory")?;
-            let home = crate::raw::inherited(home);
+            // Opened anew, and given up under the number that it was left open under.
+            let inherited = home;
+            let home = File::open(format!("/proc/self/fd/{inherited}"))
+                .context("cannot open the mount namespace of the daemon")?;
+            nix::unistd::close(inherited)?;
             rustix::thread::move_into_link_name_space(home.as_fd(), Some(LinkNameSpaceType::Mount))
                 .context("cannot go back into the mount namespace of the daemon")?;
             rustix::process::chdir(&folder).context("cannot go back into the run folder")

@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 use bireme_core::ErrorKind;
 use bireme_linux::protocol::Failure;
+use bireme_sys::process::{self, Fork};
+use bireme_sys::signals;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -46,8 +48,8 @@ impl Payload {
             // Before there is a program that anyone could mean: a signal that process 1 neither blocks nor handles is lost.
             let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
             match raw::fork() {
-                Ok(raw::Fork::Child) => {}
-                Ok(raw::Fork::Parent(child)) => be_init(child),
+                Ok(Fork::Child) => {}
+                Ok(Fork::Parent(child)) => be_init(Pid::from_raw(child)),
                 Err(error) => {
                     return Failure::new(ErrorKind::Unavailable, format!("cannot start the program: {error}"));
                 }
@@ -56,7 +58,7 @@ impl Payload {
             // Still blocked: SIGTTOU, which this would earn otherwise.
             let _ = rustix::termios::tcsetpgrp(rustix::stdio::stdin(), rustix::process::getpid());
         }
-        raw::default_signals();
+        signals::reset_all();
         let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
         execute(&args, &env)
     }
@@ -124,16 +126,15 @@ fn be_init(child: Pid) -> ! {
         let _ = nix::unistd::close(fd);
     }
     let _ = rustix::thread::set_name(c"docker-init");
-    let all = SigSet::all();
     loop {
         while let Ok(Some((pid, code))) = next_ended() {
             if pid == child {
                 std::process::exit(code);
             }
         }
-        match raw::next_signal(&all) {
+        match signals::wait_for_any() {
             Ok(libc::SIGCHLD) | Err(_) => {}
-            Ok(number) => drop(raw::kill(child, number)),
+            Ok(number) => drop(process::kill(child.as_raw(), number)),
         }
     }
 }

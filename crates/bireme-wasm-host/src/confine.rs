@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bireme_sys::process::{self, Fork};
 use bireme_wasm::protocol::HostConfig;
 use bireme_wasm::{HOST_UID, cgroup};
 
@@ -56,15 +57,12 @@ fn enter_cgroup(name: &Path) -> anyhow::Result<()> {
 
 /// Goes on as the first process of a new namespace of process IDs: what is outside it can be neither named nor signalled.
 /// The process that was started ends here.
-#[expect(unsafe_code, reason = "only a new process is inside a new namespace of process IDs")]
 fn leave_other_processes() -> anyhow::Result<()> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWPID).context("cannot make a namespace of processes")?;
-    // SAFETY: no thread was started yet, so the new process finds no lock held by a thread that it has not.
-    match unsafe { nix::unistd::fork() }.context("cannot start the first process of a namespace")? {
-        nix::unistd::ForkResult::Child => Ok(()),
+    match process::fork().context("cannot start the first process of a namespace")? {
+        Fork::Child => Ok(()),
         // Nothing is written at exit that the new process would write again.
-        // SAFETY: ends the process; whatever it holds, the kernel takes back.
-        nix::unistd::ForkResult::Parent { .. } => unsafe { libc::_exit(0) },
+        Fork::Parent(_) => process::exit_at_once(0),
     }
 }
 

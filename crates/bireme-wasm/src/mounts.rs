@@ -5,12 +5,13 @@
 //! to mount. Files of the user that the workload runs as (root, if it names none) appear on it as the host's own, and
 //! what it makes is stored as that user's: the host process stays nobody, and volumes look as a container leaves them.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use bireme_core::spec::{Mount, MountSource};
 use bireme_core::{ErrorKind, ExecError};
+use bireme_sys::mounts::set_attributes;
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
@@ -88,30 +89,31 @@ pub(crate) fn open(
             open(&Mount { source, ..mount.clone() }, namespace, host, memory)
         }
         MountSource::Bind { path, recursive, .. } => {
-            let refuse = |error: rustix::io::Errno| {
-                let kind = if error == rustix::io::Errno::NOENT { ErrorKind::NotFound } else { ErrorKind::Internal };
+            let refuse = |error: std::io::Error| {
+                let absent = error.kind() == std::io::ErrorKind::NotFound;
+                let kind = if absent { ErrorKind::NotFound } else { ErrorKind::Internal };
                 let text = format!("cannot mount {} at {}", path.display(), mount.target);
-                ExecError::new(kind, text).caused_by(std::io::Error::from(error))
+                ExecError::new(kind, text).caused_by(error)
             };
-            let stat = rustix::fs::stat(path).map_err(refuse)?;
+            let stat = rustix::fs::stat(path).map_err(|error| refuse(error.into()))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 return Err(a_file(path, &mount.target));
             }
             if !rustix::process::geteuid().is_root() {
                 use rustix::fs::{Mode, OFlags};
                 return rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(refuse);
+                    .map_err(|error| refuse(error.into()));
             }
             let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             flags.set(OpenTreeFlags::AT_RECURSIVE, *recursive);
-            let tree = rustix::mount::open_tree(CWD, path, flags).map_err(refuse)?;
+            let tree = rustix::mount::open_tree(CWD, path, flags).map_err(|error| refuse(error.into()))?;
             if !mount.read_only {
                 bounded_in_memory(&tree, &mount.target, memory)?;
             }
             let read_only = if mount.read_only { libc::MOUNT_ATTR_RDONLY } else { 0 };
-            set_attributes(&tree, NO_DEVICES | read_only, None, *recursive).map_err(refuse)?;
+            set_attributes(tree.as_fd(), NO_DEVICES | read_only, None, *recursive).map_err(refuse)?;
             if let Some(namespace) = namespace
-                && let Err(error) = set_attributes(&tree, libc::MOUNT_ATTR_IDMAP, Some(namespace), *recursive)
+                && let Err(error) = set_attributes(tree.as_fd(), 0, Some(namespace), *recursive)
             {
                 // Not every file system can; then the plain rights of others count.
                 tracing::debug!(source = %path.display(), %error, "owners cannot be mapped on this file system");
@@ -175,37 +177,6 @@ fn tmpfs(size: u64, mode: Option<u32>, read_only: bool, host: u32) -> rustix::io
         MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-/// Sets attributes on the mounts of a detached tree.
-#[expect(unsafe_code, reason = "mount_setattr(2) has no safe wrapper in the libraries at hand")]
-fn set_attributes(
-    tree: &OwnedFd,
-    set: u64,
-    namespace: Option<BorrowedFd<'_>>,
-    recursive: bool,
-) -> rustix::io::Result<()> {
-    use std::os::fd::AsRawFd as _;
-    let userns_fd = namespace.map_or(0, |namespace| u64::from(namespace.as_raw_fd().unsigned_abs()));
-    let attributes = libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the descriptors are open, the path is an empty C string, and the pointer and size describe `attributes`,
-    // which the kernel only reads.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(rustix::io::Errno::IO))
-    }
 }
 
 #[cfg(test)]

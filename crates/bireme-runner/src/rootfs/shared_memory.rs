@@ -7,12 +7,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use bireme_sys::fds;
+use bireme_sys::process::{self, Fork};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use rustix::process::WaitOptions;
 
 use super::tree::{self, MS_PRIVATE};
-use crate::raw;
 
 /// Mounts the `/dev/shm` of process `pid` at `at`.
 ///
@@ -20,19 +20,19 @@ use crate::raw;
 /// put a link in its place. So a process of its own goes there, and sends the copy back.
 pub(super) fn mount(pid: u32, at: &Path) -> io::Result<()> {
     let (ours, theirs) = UnixStream::pair()?;
-    let tree = match raw::fork()? {
-        raw::Fork::Child => {
+    let tree = match process::fork()? {
+        Fork::Child => {
             let told = match copy_of(pid) {
                 Ok(tree) => fds::send(&theirs, &[0; 4], &[tree.as_fd()]),
                 Err(error) => fds::send(&theirs, &error.raw_os_error().unwrap_or(libc::EIO).to_ne_bytes(), &[]),
             };
             std::process::exit(told.is_err().into())
         }
-        raw::Fork::Parent(helper) => {
+        Fork::Parent(helper) => {
             drop(theirs);
             let mut error = [0; 4];
             let received = fds::recv(&ours, &mut error);
-            let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(helper.as_raw()), WaitOptions::empty());
+            let _ = rustix::process::waitpid(rustix::process::Pid::from_raw(helper), WaitOptions::empty());
             match received? {
                 (4, mut trees) if trees.len() == 1 => trees.remove(0),
                 (4, _) => return Err(io::Error::from_raw_os_error(i32::from_ne_bytes(error))),

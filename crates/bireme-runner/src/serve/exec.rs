@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 use bireme_core::ErrorKind;
 use bireme_core::executor::ExecSpec;
 use bireme_linux::protocol::{Failure, Reply};
+use bireme_sys::process;
 use nix::unistd::Pid;
 
 use super::client::Role;
 use super::process::Process;
 use super::{Server, Start};
+use crate::exec;
 use crate::stat::{self, Stat};
 use crate::streams::Streams;
-use crate::{exec, raw};
 
 /// How long an exec may take until its program is executed. It may have been stopped by another process of its user.
 const JOINING: Duration = Duration::from_secs(45);
@@ -74,7 +75,7 @@ impl Server<'_> {
             let (helper, known) = (pending.helper, pending.pid);
             let end = |pid: Pid, number| {
                 if !self.unclaimed.contains_key(&pid) {
-                    let _ = raw::kill(pid, number);
+                    let _ = process::kill(pid.as_raw(), number);
                 }
             };
             // It may have had no time to say whom it made, and makes nobody any more.
@@ -163,7 +164,7 @@ impl Server<'_> {
         let Some(process) = self.processes.get(&key) else { return };
         let leader = process.pid;
         if process.code.is_none() {
-            let _ = raw::kill(leader, libc::SIGKILL);
+            let _ = process::kill(leader.as_raw(), libc::SIGKILL);
         }
         for _ in 0..8 {
             let members: Vec<i32> = self
@@ -179,7 +180,7 @@ impl Server<'_> {
                 return;
             }
             for pid in members {
-                let _ = raw::kill(Pid::from_raw(pid), libc::SIGKILL);
+                let _ = process::kill(pid, libc::SIGKILL);
             }
         }
     }

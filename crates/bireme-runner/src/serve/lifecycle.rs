@@ -10,7 +10,7 @@ use super::client::Role;
 use super::process::INIT;
 use super::{Server, Start};
 use crate::streams::Streams;
-use crate::{container, journal, payload, raw};
+use crate::{container, journal, payload};
 
 impl Server<'_> {
     /// Lets init execute the payload; the client is answered when it has.
@@ -64,7 +64,7 @@ impl Server<'_> {
         if !(1..=64).contains(&number) {
             return Err(Failure::new(ErrorKind::Invalid, format!("there is no signal {number}")));
         }
-        raw::kill(self.container.pid, number)
+        bireme_sys::process::kill(self.container.pid.as_raw(), number)
             .map_err(|error| Failure::new(ErrorKind::Internal, format!("cannot send signal {number}: {error}")))?;
         if number == libc::SIGKILL {
             // cgroup v1 delivers it only once thawed, and init ends after all others, which may be frozen by themselves.
