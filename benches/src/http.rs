@@ -122,7 +122,8 @@ fn processor_time(pid: u32) -> f64 {
     (fields[11] + fields[12]) as f64 / 100.0
 }
 
-fn host_of(engine: &Engine) -> u32 {
+/// The process in which the components of an engine with one app run.
+pub(crate) fn host_of(engine: &Engine) -> u32 {
     let run = engine.exec_root();
     let hosts = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bireme_testing::Engine;
 
+use crate::http::host_of;
 use crate::sample::{figure, print_table};
 
 pub(crate) fn run() {
@@ -26,7 +27,8 @@ pub(crate) fn run() {
         (all.iter().map(|one| one.0).sum::<f64>() / count, all.iter().map(|one| one.1).sum::<f64>() / count)
     };
     let runners = average(&children(engine.pid(), "bireme-runner"));
-    let host = average(&children(engine.pid(), "bireme-wasm-host"));
+    // No child of the daemon: it is the first process of a namespace of its own.
+    let host = resident(host_of(&engine));
     let now = resident(engine.pid());
     let row = |name: &str, of: (f64, f64)| vec![name.to_owned(), figure(of.0), figure(of.1)];
     print_table(

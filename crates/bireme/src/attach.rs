@@ -22,6 +22,39 @@ pub enum Ended {
     Detached,
 }
 
+/// Which streams of a container a client asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
+    /// What is written goes to standard input.
+    pub stdin: bool,
+    /// Standard output is read.
+    pub stdout: bool,
+    /// Standard error is read.
+    pub stderr: bool,
+}
+
+impl Streams {
+    /// All that is written, and standard input where it is wanted.
+    pub fn with_input(stdin: bool) -> Self {
+        Self { stdin, stdout: true, stderr: true }
+    }
+}
+
+/// Attaches to the container `id`, from now on. `keys` are those that detach, as the user wrote them.
+///
+/// # Errors
+/// What the engine refuses, and a connection that it does not hand over.
+pub async fn connect(
+    client: &Client,
+    id: &str,
+    streams: Streams,
+    keys: Option<&str>,
+) -> Result<Hijacked, ClientError> {
+    let call = client.post(format!("/containers/{id}/attach")).query("stream", 1);
+    let call = call.query("stdin", u8::from(streams.stdin)).query("stdout", u8::from(streams.stdout));
+    call.query("stderr", u8::from(streams.stderr)).query_some("detachKeys", keys).upgrade().await
+}
+
 /// What a session connects.
 #[derive(Clone, Debug)]
 pub struct Session {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bireme_api::answers::container::{Container, State};
-use bireme_api::{Client, ClientError, Hijacked};
+use bireme_api::{Client, Hijacked};
 use futures::StreamExt;
 use tokio::io::AsyncReadExt as _;
 
@@ -115,12 +115,6 @@ pub enum Since {
     /// Everything after the end of an earlier run; everything when there was none. The start of a run will not do: its
     /// first lines may be older than the moment the engine noted.
     After(Option<String>),
-}
-
-/// A container's output as it is written, from now on.
-pub async fn attach(client: &Client, id: &str) -> Result<Hijacked, ClientError> {
-    let call = client.post(format!("/containers/{id}/attach"));
-    call.query("stream", 1).query("stdout", 1).query("stderr", 1).upgrade().await
 }
 
 /// Follows one container through its restarts until it stays ended, and answers its exit code; `None` when that is not

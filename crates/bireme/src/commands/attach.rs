@@ -2,7 +2,7 @@
 
 use bireme_api::answers::container::Container;
 
-use crate::attach::{self, Ended, Session, Target};
+use crate::attach::{self, Ended, Session, Streams, Target};
 use crate::cli::AttachArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -24,16 +24,8 @@ pub(super) async fn attach(context: &Context, args: &AttachArgs) -> Outcome {
     super::run::check_terminal(tty && stdin)?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
     let exit = attach::begin_wait(&context.client, &id, "not-running").await?;
-    let connection = context
-        .client
-        .post(format!("/containers/{id}/attach"))
-        .query("stream", 1)
-        .query("stdin", u8::from(stdin))
-        .query("stdout", 1)
-        .query("stderr", 1)
-        .query_some("detachKeys", args.detach_keys.as_deref())
-        .upgrade()
-        .await?;
+    let streams = Streams::with_input(stdin);
+    let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
     match attach::converse(context, session, connection, Target::Container(id), args.sig_proxy).await? {
         Ended::Detached => Ok(0),
         Ended::Output => exit.await,

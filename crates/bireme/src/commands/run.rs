@@ -9,7 +9,7 @@ use bireme_api::answers::progress::Message;
 use bytes::Bytes;
 
 use crate::archive;
-use crate::attach::{self, Ended, Session, Target};
+use crate::attach::{self, Ended, Session, Streams, Target};
 use crate::cli::{ContainerOptions, CreateArgs, RunArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -44,16 +44,8 @@ async fn start(context: &Context, args: &RunArgs, id: &str) -> Outcome {
     let wants = |stream: &str| options.attach.iter().any(|named| named.eq_ignore_ascii_case(stream));
     let stdin = if all { options.interactive } else { wants("stdin") };
     let session = Session::new(stdin, options.tty, args.detach_keys.as_deref())?;
-    let connection = context
-        .client
-        .post(format!("/containers/{id}/attach"))
-        .query("stream", 1)
-        .query("stdin", u8::from(stdin))
-        .query("stdout", u8::from(all || wants("stdout")))
-        .query("stderr", u8::from(all || wants("stderr")))
-        .query_some("detachKeys", args.detach_keys.as_deref())
-        .upgrade()
-        .await?;
+    let streams = Streams { stdin, stdout: all || wants("stdout"), stderr: all || wants("stderr") };
+    let connection = attach::connect(&context.client, id, streams, args.detach_keys.as_deref()).await?;
     // The wait is registered before the start: however quickly the workload ends, its exit code is not missed.
     let condition = if options.rm { "removed" } else { "next-exit" };
     let exit = attach::begin_wait(&context.client, id, condition).await?;

@@ -4,7 +4,7 @@ use bireme_api::answers::container::Container;
 
 use super::each::each;
 use crate::app;
-use crate::attach::{self, Ended, Session, Target};
+use crate::attach::{self, Ended, Session, Streams, Target};
 use crate::cli::StartArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -28,16 +28,8 @@ async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
     let stdin = args.interactive && container.config.open_stdin;
     super::run::check_terminal(tty && stdin)?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
-    let connection = context
-        .client
-        .post(format!("/containers/{id}/attach"))
-        .query("stream", 1)
-        .query("stdin", u8::from(stdin))
-        .query("stdout", 1)
-        .query("stderr", 1)
-        .query_some("detachKeys", args.detach_keys.as_deref())
-        .upgrade()
-        .await?;
+    let streams = Streams::with_input(stdin);
+    let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
     let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
     let exit = attach::begin_wait(&context.client, &id, condition).await?;
     context.client.post(format!("/containers/{id}/start")).done().await?;

@@ -14,6 +14,7 @@ use crate::app::execute::Executor;
 use crate::app::execute::Started;
 use crate::app::follow::{self, Prefix, Since};
 use crate::app::{self, Member, observe};
+use crate::attach::{self, Streams};
 use crate::cli::UpArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -119,7 +120,7 @@ async fn attached(
     let mut follow_set = Follow::new(context, args, &wanted);
     for member in app::members(context, project, &[]).await? {
         if member.running && wanted.services.contains_key(&member.service) {
-            let output = follow::attach(&context.client, &member.id).await.ok();
+            let output = attach::connect(&context.client, &member.id, Streams::with_input(false), None).await.ok();
             follow_set.add(member, Since::Now, output);
         }
     }

@@ -14,6 +14,7 @@ use indicatif::MultiProgress;
 use tokio_util::sync::CancellationToken;
 
 use super::Member;
+use crate::attach::{self, Streams};
 use crate::commands::pull;
 use crate::context::Context;
 use crate::registry;
@@ -169,7 +170,7 @@ impl<'a> Executor<'a> {
                 let before = self.ended_before(container.reference()).await?;
                 // Attached before the start, so that nothing is missed; and unlike a log it is handed on as it is.
                 let output = match &self.started {
-                    Some(_) => Some(super::follow::attach(&self.context.client, container.reference()).await?),
+                    Some(_) => Some(attach::connect(&self.context.client, container.reference(), Streams::with_input(false), None).await?),
                     None => None,
                 };
                 client
