@@ -44,12 +44,7 @@ impl Streams {
 ///
 /// # Errors
 /// What the engine refuses, and a connection that it does not hand over.
-pub async fn connect(
-    client: &Client,
-    id: &str,
-    streams: Streams,
-    keys: Option<&str>,
-) -> Result<Hijacked, ClientError> {
+pub async fn connect(client: &Client, id: &str, streams: Streams, keys: Option<&str>) -> Result<Hijacked, ClientError> {
     let call = client.post(format!("/containers/{id}/attach")).query("stream", 1);
     let call = call.query("stdin", u8::from(streams.stdin)).query("stdout", u8::from(streams.stdout));
     call.query("stderr", u8::from(streams.stderr)).query_some("detachKeys", keys).upgrade().await

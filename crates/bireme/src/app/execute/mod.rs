@@ -170,7 +170,10 @@ impl<'a> Executor<'a> {
                 let before = self.ended_before(container.reference()).await?;
                 // Attached before the start, so that nothing is missed; and unlike a log it is handed on as it is.
                 let output = match &self.started {
-                    Some(_) => Some(attach::connect(&self.context.client, container.reference(), Streams::with_input(false), None).await?),
+                    Some(_) => Some(
+                        attach::connect(&self.context.client, container.reference(), Streams::with_input(false), None)
+                            .await?,
+                    ),
                     None => None,
                 };
                 client
