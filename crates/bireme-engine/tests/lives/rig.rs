@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) machine: Machine,
     pub(crate) listens: bool,
     root: tempfile::TempDir,
+    /// A fault was planned for a call that never came.
+    pub(crate) unreached: bool,
     /// All was taken down, by the engine that had done the last step.
     is_down: bool,
 }
@@ -52,7 +54,7 @@ pub(crate) fn network(number: usize) -> String {
 
 impl Rig {
     pub(crate) fn new(listens: bool) -> Self {
-        let rig = Self { machine: Machine::default(), listens, root: folder(), is_down: false };
+        let rig = Self { machine: Machine::default(), listens, root: folder(), unreached: false, is_down: false };
         std::fs::create_dir(rig.layer()).unwrap();
         runtime().block_on(async {
             let engine = rig.open().await;
@@ -130,7 +132,7 @@ impl Rig {
                         follows().await;
                     } => false,
                 };
-                self.machine.unplan();
+                self.unreached |= self.machine.unplan();
                 if died || matches!(step.op, Op::Close) {
                     return number + 1;
                 }
