@@ -112,7 +112,7 @@ impl Contender {
 }
 
 /// Seconds of processor time that a process has used, in its own code and in the kernel.
-fn processor_time(pid: u32) -> f64 {
+pub(crate) fn processor_time(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields: Vec<u64> = stat
         .rsplit_once(')')

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bireme_testing::Engine;
 
-use crate::http::host_of;
+use crate::http::{host_of, processor_time};
 use crate::sample::{figure, print_table};
 
 pub(crate) fn run() {
@@ -18,9 +18,9 @@ pub(crate) fn run() {
     }
     engine.bireme(["run", "-d", "--name", "hello", "hello"]).stdout();
     std::thread::sleep(Duration::from_secs(2));
-    let before = processor_ticks(engine.pid());
+    let before = processor_time(engine.pid());
     std::thread::sleep(Duration::from_secs(10));
-    let ticks = processor_ticks(engine.pid()) - before;
+    let seconds = processor_time(engine.pid()) - before;
     let average = |pids: &[u32]| {
         let all: Vec<(f64, f64)> = pids.iter().map(|pid| resident(*pid)).collect();
         let count = all.len().max(1) as f64;
@@ -44,7 +44,7 @@ pub(crate) fn run() {
     print_table(
         "Processor time of `biremed` at rest, ten containers and a component running, 10 s",
         &["what", "% of a core"],
-        &[vec!["`biremed`".to_owned(), figure(ticks as f64 / 10.0)]],
+        &[vec!["`biremed`".to_owned(), figure(seconds * 10.0)]],
     );
     engine.finish();
 }
@@ -57,12 +57,6 @@ fn resident(pid: u32) -> (f64, f64) {
         line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
     };
     (field("Rss:"), field("Private_Dirty:"))
-}
-
-fn processor_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let rest = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
-    rest.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
 }
 
 /// The processes below `pid` whose command line names `program`.

@@ -304,7 +304,8 @@ impl Engine {
             labels: need.labels,
         };
         let (volume, new) = self.parts.volumes.make(request, anonymous, Some(id)).await?;
-        if new {
+        // Those of its own are known already.
+        if new && !anonymous {
             made.volumes.push(volume.name.clone());
         }
         // What stands at the mount's place belongs into the part that is mounted, which is to be there already.
