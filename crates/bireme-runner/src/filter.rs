@@ -261,7 +261,7 @@ impl TemporaryCaps {
     ///
     /// # Errors
     /// Those of capset(2) and prctl(2): a profile may forbid them.
-    pub(crate) fn give_back(self) -> io::Result<()> {
+    pub(crate) fn release(self) -> io::Result<()> {
         if self.0.is_empty() {
             return Ok(());
         }

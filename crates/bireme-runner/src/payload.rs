@@ -213,7 +213,7 @@ impl Executor for Payload {
             if let Err(error) = filter.load() {
                 return fail(&format!("cannot load the seccomp profile: {error}"));
             }
-            if let Some(Err(error)) = lent.map(TemporaryCaps::give_back) {
+            if let Some(Err(error)) = lent.map(TemporaryCaps::release) {
                 return fail(&format!("cannot drop capabilities, which the seccomp profile may forbid: {error}"));
             }
         }

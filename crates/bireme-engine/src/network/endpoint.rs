@@ -219,7 +219,7 @@ impl Networks {
                 network: bridge.spec.id.clone(),
                 addresses: all_addresses_of(endpoint),
                 mac: endpoint.request.mac.as_deref().map(parse_mac).transpose()?,
-                default_route: wants_way_out(sandbox, bridge),
+                default_route: wants_default_route(sandbox, bridge),
                 routes: administers_network(&handle.config.spec),
                 name: reverse_name(name, endpoint),
                 owner: handle.id().to_owned(),
@@ -409,7 +409,7 @@ pub(super) fn administers_network(spec: &WorkloadSpec) -> bool {
         || (has(&security.cap_add, "ALL") && !has(&security.cap_drop, "NET_ADMIN"))
 }
 
-pub(super) fn wants_way_out(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
+pub(super) fn wants_default_route(sandbox: &mut Sandbox, bridge: &Bridge) -> bool {
     if bridge.spec.internal {
         return false;
     }

@@ -33,7 +33,7 @@ use bireme_net::{NetworkId, NetworkSpec};
 use parking_lot::{Mutex, MutexGuard};
 
 use self::address::{addresses_of, all_addresses_of, parse_mac};
-use self::endpoint::{administers_network, wants_way_out};
+use self::endpoint::{administers_network, wants_default_route};
 use self::names::{Naming, reverse_name};
 pub(crate) use self::names::{finds_names, named_networks};
 use self::ports::SharedPort;
@@ -226,7 +226,7 @@ impl Networks {
                 continue;
             }
             bridge.take_addresses(endpoint);
-            let default_route = wants_way_out(&mut sandbox, bridge);
+            let default_route = wants_default_route(&mut sandbox, bridge);
             kept.push(bireme_net::Endpoint {
                 sandbox: place.sandbox.clone(),
                 network: bridge.spec.id.clone(),

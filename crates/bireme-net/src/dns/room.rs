@@ -109,15 +109,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.room.taken.lock();
         taken.all -= 1;
-        give_back(&mut taken.askers, &self.of);
+        release(&mut taken.askers, &self.of);
         if let Some(network) = &self.network {
-            give_back(&mut taken.networks, network);
+            release(&mut taken.networks, network);
         }
     }
 }
 
 /// Nobody is remembered who has none.
-fn give_back<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, of: &K) {
+fn release<K: Eq + std::hash::Hash>(counts: &mut HashMap<K, usize>, of: &K) {
     if let Some(count) = counts.get_mut(of) {
         *count -= 1;
         if *count == 0 {
