@@ -1,0 +1,1 @@
+//! BuildKit's protocol, as its clients speak it to Docker's engine.
