@@ -57,6 +57,7 @@ mod services;
 mod size;
 mod standing;
 mod state_store;
+mod stubs;
 mod tasks;
 #[cfg(test)]
 mod testing;
@@ -69,7 +70,7 @@ mod xattr;
 
 pub use archive::{PathStat, Unpack};
 pub use attach::AttachSession;
-pub use build::build;
+pub use build::{build, solve};
 pub use changes::{Change, ChangeKind};
 pub use commit::CommitRequest;
 pub use engine::{Created, Engine};

@@ -168,6 +168,11 @@ impl Engine {
         let dirs = self.services().dirs(&id);
         let program = self.program(&image, unfinished, &spec.args, &dirs).await?;
         spec.mounts = resolved.mounts.mounts;
+        for (number, mount) in spec.mounts.iter_mut().enumerate() {
+            if let MountSource::Layers { scratch, .. } = &mut mount.source {
+                *scratch = dirs.state.join("mounts").join(number.to_string());
+            }
+        }
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
         tokio::select! {
@@ -240,6 +245,7 @@ impl Engine {
         made.recorded = true;
         self.services().store.insert_workload(id.as_str(), name, &config, &mutable, sync).await?;
         let (handle, commands) = Handle::new(Arc::new(config), name, &mutable, executor, None);
+        handle.set_secret_env(request.secret_env);
         self.registry().add(handle.clone());
         self.spawn_actor(
             WorkloadActor::new(Arc::clone(&self.parts), handle.clone(), name.to_owned(), mutable),

@@ -17,6 +17,11 @@ use crate::view::{Network, NetworkMember, Volume};
 use crate::{EngineError, archive, changes, commit};
 
 impl Engine {
+    /// Where what the commands of builds are lent is put, for as long as they run.
+    pub(crate) fn secrets_folder(&self) -> std::path::PathBuf {
+        self.services().options.exec_root.join(super::SECRETS)
+    }
+
     /// Makes a network.
     ///
     /// # Errors

@@ -200,11 +200,13 @@ fn bar(current: u64, total: Option<u64>) -> String {
 }
 
 /// A line of a build.
-pub fn build_event(event: &BuildEvent) -> Value {
+pub fn build_event(event: &BuildEvent) -> Option<Value> {
     match event {
-        BuildEvent::Stream(text) => json!({ "stream": text }),
-        BuildEvent::Progress(line) => progress(line),
-        BuildEvent::Built(id) => json!({ "aux": { "ID": id.to_string() } }),
+        BuildEvent::Stream(text) => Some(json!({ "stream": text })),
+        BuildEvent::Progress(line) => Some(progress(line)),
+        BuildEvent::Built(id) => Some(json!({ "aux": { "ID": id.to_string() } })),
+        // Of builds that clients of BuildKit's protocol see.
+        BuildEvent::Dockerfile { .. } | BuildEvent::Warning(_) | BuildEvent::Step { .. } => None,
     }
 }
 
