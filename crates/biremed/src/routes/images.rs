@@ -8,20 +8,19 @@ use axum::routing::{get, post};
 use bireme_core::ErrorKind;
 use bireme_core::clock::now_nanos;
 use bireme_core::error::chain;
-use bireme_engine::Preparation;
+use bireme_engine::{Preparation, PreparationStep};
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Progress, Pushed, Reference, Removed};
 use futures::StreamExt as _;
-use parking_lot::Mutex;
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::image_parts::{emit, platform, reader};
-use super::{Answer, commit, ok};
+use super::{Answer, bireme, commit, ok};
 use crate::app::App;
-use crate::convert::{Filters, filters, image};
-use super::program;
+use crate::convert::{Filters, component, filters, image};
 use crate::error::ApiError;
 use crate::extract::{Query, registry_auth};
 use crate::stream;
@@ -181,7 +180,11 @@ async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
             let id = image.id.to_string();
             emit(&app, "load", &id, &id);
         }
-        let tell = |step: Preparation| if !quiet { report.preparation(&step) };
+        let tell = |step: Preparation| {
+            if !quiet || matches!(step.step, PreparationStep::Refused(_)) {
+                report.preparation(&step);
+            }
+        };
         let preparing = loaded.iter().map(|image| app.engine.prepare_image(&image.id, &tell));
         futures::future::join_all(preparing).await;
         Ok(())
@@ -234,8 +237,8 @@ async fn of_one(State(app): State<App>, Path(rest): Path<String>, version: ApiVe
     if let Some(name) = rest.strip_suffix("/json") {
         let found = app.images.resolve(name, platform(&query)?.as_ref()).await?;
         let mut told = image::inspect(&found, version);
-        if let Some(component) = program::of_image(&app, &found).await {
-            told[program::KEY] = component;
+        if let Some(component) = bireme::component_of(&app, &found).await {
+            told[component::KEY] = json!(component);
         }
         return ok(&told);
     }
