@@ -6,7 +6,8 @@
 //! - [`Dockerfile::parse`] reads a file; every instruction in it is well-formed then.
 //! - [`read`] has a reading for each instruction: flags, mounts, pairs, ports.
 //! - [`Expander`] expands the words in which variables may stand.
-//! - [`graph`] says which stages a target needs.
+//! - [`graph`] says which stages a target needs, [`scope`] which arguments hold before the first FROM.
+//! - [`lint`] warns of what is better written otherwise.
 //!
 //! Source: docs.docker.com/reference/dockerfile; github.com/moby/buildkit, `frontend/dockerfile`.
 #![warn(missing_docs)]
@@ -20,7 +21,9 @@ pub mod graph;
 mod heredoc;
 mod instruction;
 mod keyword;
+pub mod lint;
 pub mod read;
+pub mod scope;
 mod suggest;
 mod words;
 

@@ -129,6 +129,12 @@ pub(crate) fn mounted_from(at: &Instruction) -> Result<Vec<String>, ParseError> 
     Ok(names)
 }
 
+/// The words of a mount in which variables may stand.
+pub(crate) fn mount_words(value: &str) -> Vec<String> {
+    let fields = super::csv::fields(value).unwrap_or_default();
+    fields.iter().filter_map(|field| field.split_once('=')).map(|(_, word)| word.to_owned()).collect()
+}
+
 fn fields(at: &Instruction, value: &str) -> Result<Vec<String>, ParseError> {
     super::csv::fields(value).map_err(|reason| at.fault(format!("failed to parse csv mounts: {reason}")))
 }
