@@ -142,7 +142,7 @@ impl Rules<'_> {
             if self.state.arguments.contains(name) || NO_ENVIRONMENT.contains(&name.as_str()) {
                 continue;
             }
-            let names = env.into_iter().flat_map(Variables::names);
+            let names = env.into_iter().flat_map(Variables::names).filter(|name| !name.is_empty());
             let mut detail = format!("Usage of undefined variable '${name}'");
             if let Some(near) = suggest::nearest(name, names, true) {
                 detail = format!("{detail} (did you mean ${near}?)");
