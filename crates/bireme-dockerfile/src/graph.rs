@@ -217,3 +217,7 @@ fn copies(edges: &[Edge]) -> Vec<(usize, usize)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

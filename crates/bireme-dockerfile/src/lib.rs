@@ -8,6 +8,7 @@
 //! - [`Expander`] expands the words in which variables may stand.
 //! - [`graph`] says which stages a target needs, [`scope`] which arguments hold before the first FROM.
 //! - [`lint`] warns of what is better written otherwise.
+//! - [`subrequest`] answers what is asked of a front end that is not to build.
 //!
 //! Source: docs.docker.com/reference/dockerfile; github.com/moby/buildkit, `frontend/dockerfile`.
 #![warn(missing_docs)]
@@ -17,6 +18,7 @@ mod comment;
 mod directives;
 mod dockerfile;
 mod error;
+mod excerpt;
 pub mod graph;
 mod heredoc;
 mod instruction;
@@ -24,12 +26,14 @@ mod keyword;
 pub mod lint;
 pub mod read;
 pub mod scope;
+pub mod subrequest;
 mod suggest;
 mod words;
 
 pub use directives::{CheckOptions, Directives, detect_syntax};
 pub use dockerfile::{Dockerfile, From, Stage};
 pub use error::{Lines, ParseError};
+pub use excerpt::excerpt;
 pub use heredoc::Heredoc;
 pub use instruction::{Flag, Instruction};
 pub use keyword::Keyword;
