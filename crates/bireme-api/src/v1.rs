@@ -7,8 +7,11 @@
 //! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
 //! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
 //! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
+//! | `POST /bireme/v1/images/prepare?image=NAME` | compiles what a workload of the image would wait for; the lines of a pull about it, none where it is ready |
 //! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`] |
 //! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |
+//!
+//! `GET /images/NAME/json` has one more key for images of components, `Bireme`: a [`Component`].
 //!
 //! A field that an older engine does not know has its default.
 //!
@@ -71,6 +74,36 @@ pub struct Invocations {
     pub latency: Vec<(u64, u64)>,
     /// Bytes of the largest linear memory any instance had.
     pub memory_peak: u64,
+}
+
+/// What the component in an image offers and asks for, read from it before anything of it is compiled or run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Component {
+    /// What starts its instances: `http`, `redis` or `command`; `None` where nothing would.
+    pub trigger: Option<String>,
+    /// Full names, such as `wasi:http/incoming-handler@0.2.6`, in the order of the file.
+    pub exports: Vec<String>,
+    /// As `exports`.
+    pub imports: Vec<String>,
+    /// What it may ask for when it runs, and by what that is granted.
+    pub permissions: Vec<Permission>,
+    /// Why no workload can be made of it here; `None` where its names are no reason.
+    pub refused: Option<String>,
+}
+
+/// One kind of thing outside itself that a component may use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Permission {
+    /// `http`, `sockets`, `redis`, `key-value`, `messages` or `files`.
+    pub name: String,
+    /// Its imports or exports that say so.
+    pub interfaces: Vec<String>,
+    /// The label by which whoever runs it grants that; `None` for files, which come by mounts.
+    pub label: Option<String>,
+    /// What the image's own label of that key says: a request.
+    pub requested: Option<String>,
 }
 
 /// The embedded key-value stores of one app or lone component. They outlive it, as volumes do.

@@ -26,6 +26,8 @@ struct Rule {
     pattern: Pattern,
     /// It takes back what was left out.
     keeps: bool,
+    /// As it was written, cleaned.
+    text: String,
 }
 
 /// Why patterns cannot be read.
@@ -83,7 +85,7 @@ impl Ignore {
         if clean.is_empty() {
             return Ok(());
         }
-        self.rules.push(Rule { pattern: Pattern::deep(&clean)?, keeps });
+        self.rules.push(Rule { pattern: Pattern::deep(&clean)?, keeps, text: clean });
         if self.rules.len() > RULES { Err(IgnoreError::TooMany) } else { Ok(()) }
     }
 
@@ -108,6 +110,12 @@ impl Ignore {
             }
         }
         Ok(hidden)
+    }
+
+    /// The patterns as a file would have them, one a line.
+    pub fn patterns(&self) -> Vec<String> {
+        let written = |rule: &Rule| format!("{}{}", if rule.keeps { "!" } else { "" }, rule.text);
+        self.rules.iter().map(written).collect()
     }
 
     /// Whether something in a folder that is left out may be kept all the same.

@@ -121,6 +121,15 @@ pub enum MountSource {
         /// Below that folder, without a leading slash.
         subpath: PathBuf,
     },
+    /// What stands at `subpath` in the layers of an image, seen as one tree. Nothing that is written there reaches the layers.
+    Layers {
+        /// The folders of the layers, lowest first, absolute; at least one.
+        lower: Vec<PathBuf>,
+        /// Where what is written goes: a folder of this workload, made when it is not there.
+        scratch: PathBuf,
+        /// Below the root of the tree, without a leading slash; empty is all of it. Links lead no further than its root.
+        subpath: PathBuf,
+    },
     /// Memory.
     Tmpfs {
         /// Bytes; `None` for half of the machine's memory.

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::Resources;
 use bireme_core::{BoxFuture, Executor, Power, Workload};
+use bireme_image::Hidden;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedMutexGuard, Semaphore, mpsc, oneshot, watch};
@@ -105,6 +106,8 @@ pub(crate) struct Handle {
     tree: Arc<tokio::sync::Mutex<()>>,
     /// For copies from and to it.
     copies: Arc<Semaphore>,
+    /// See [`crate::request::CreateRequest::secret_env`].
+    secret_env: OnceLock<Hidden<Vec<String>>>,
 }
 
 /// Copies from and to one workload at once, those that hang among them.
@@ -147,8 +150,19 @@ impl Handle {
             hurried: watch::Sender::new(0),
             tree: Arc::default(),
             copies: Arc::new(Semaphore::new(COPIES)),
+            secret_env: OnceLock::new(),
         };
         (Arc::new(handle), receiver)
+    }
+
+    /// Gives it variables that are remembered nowhere. Once, before it is started.
+    pub(crate) fn set_secret_env(&self, env: Hidden<Vec<String>>) {
+        let _ = self.secret_env.set(env);
+    }
+
+    /// Variables that are remembered nowhere.
+    pub(crate) fn secret_env(&self) -> Vec<String> {
+        self.secret_env.get().map(|env| env.0.clone()).unwrap_or_default()
     }
 
     pub(crate) fn id(&self) -> &str {

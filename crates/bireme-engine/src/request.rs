@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bireme_core::spec::{Dns, Port, Propagation, Resources, Security, Signal};
-use bireme_image::Image;
+use bireme_image::{Hidden, Image};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,8 @@ pub struct CreateRequest {
     pub command: Option<Vec<String>>,
     /// `NAME=value`; a bare `NAME` removes the image's.
     pub env: Vec<String>,
+    /// `NAME=value`, beside those: in no record, list or log, and gone with this engine.
+    pub secret_env: Hidden<Vec<String>>,
     /// `user[:group]`, by name or number.
     pub user: Option<String>,
     /// Absolute path in the workload.
@@ -154,6 +156,13 @@ pub enum MountRequestSource {
         options: BTreeMap<String, String>,
         /// Of the volume, when it is made.
         labels: BTreeMap<String, String>,
+    },
+    /// The layers of an image, or a file or folder in them. What is written there is gone when it is removed.
+    Layers {
+        /// Their folders, lowest first. They must stay as long as the workload does.
+        lower: Vec<PathBuf>,
+        /// Below the root of their tree; empty is all of it.
+        subpath: PathBuf,
     },
     /// Files in memory, gone when it ends.
     Tmpfs {

@@ -186,6 +186,12 @@ pub(crate) fn mounts(
                 let source = MountSource::Bind { path: path.clone(), propagation: *propagation, recursive: *recursive };
                 resolved.mounts.push(Mount { source, target, read_only: mount.read_only });
             }
+            MountRequestSource::Layers { lower, subpath } => {
+                // Where it is written is known with the workload's folders.
+                let (lower, scratch, subpath) = (lower.clone(), PathBuf::new(), subpath.clone());
+                let source = MountSource::Layers { lower, scratch, subpath };
+                resolved.mounts.push(Mount { source, target, read_only: mount.read_only });
+            }
             MountRequestSource::Tmpfs { size, mode, options } => {
                 resolved.points.push(point(MountKind::Tmpfs, PathBuf::new(), ""));
                 let source = MountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() };

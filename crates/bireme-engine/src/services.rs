@@ -14,6 +14,7 @@ use crate::clearing::Clearing;
 use crate::container::Handle;
 use crate::dirs::Dirs;
 use crate::event::Events;
+use crate::preparing::Preparing;
 use crate::registry::Registry;
 use crate::request::LogRequest;
 use crate::state_store::StateStore;
@@ -46,6 +47,7 @@ pub(crate) struct Services {
     pub(crate) claims: Claims,
     pub(crate) tasks: Tasks,
     pub(crate) clearing: Clearing,
+    pub(crate) preparing: Preparing,
 }
 
 impl Services {
@@ -58,6 +60,7 @@ impl Services {
             claims: Claims::default(),
             tasks: Tasks::default(),
             clearing: Clearing::default(),
+            preparing: Preparing::default(),
         }
     }
 

@@ -185,6 +185,9 @@ pub struct Endpoint {
     pub endpoint_id: String,
     /// What was asked for.
     pub request: EndpointRequest,
+    /// Addresses that are taken where nothing else was asked for and they are free: of the workload that it replaces.
+    #[serde(default)]
+    pub preferred: Vec<IpAddr>,
     /// Address, and length of the network's prefix.
     pub ipv4: Option<(IpAddr, u8)>,
     /// Where the network leads outside, by IPv4.

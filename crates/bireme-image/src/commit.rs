@@ -95,7 +95,7 @@ impl ImageStore {
             None => (ConfigFile::empty(commit.platform.unwrap_or_else(Platform::host)), Vec::new()),
         };
         file.config = commit.config;
-        let mut stage = Stage::new(file, layers, '\\');
+        let mut stage = Stage::new(file, layers);
         stage.change(&commit.changes)?;
         stage.config.config.fill(commit.defaults);
 

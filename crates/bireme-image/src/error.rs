@@ -219,13 +219,8 @@ pub enum ImageError {
         name: String,
     },
     /// A Dockerfile or build request that is wrong.
-    #[error("dockerfile parse error on line {line}: {reason}")]
-    Dockerfile {
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Dockerfile(#[from] bireme_dockerfile::ParseError),
     /// An instruction or flag that this builder does not do.
     #[error("line {line}: {instruction} is not offered by this builder: {reason}")]
     Instruction {
@@ -394,7 +389,7 @@ impl ImageError {
             | Self::BadLayer { .. }
             | Self::BadArchive { .. }
             | Self::NoComponent { .. }
-            | Self::Dockerfile { .. }
+            | Self::Dockerfile(_)
             | Self::Run { .. }
             | Self::RunRefused { .. }
             | Self::Copy { .. }

@@ -24,6 +24,7 @@ mod durable;
 mod error;
 pub mod events;
 mod fetch;
+mod folders;
 mod generation;
 mod guard;
 mod layers;
@@ -47,17 +48,25 @@ mod view;
 mod wanted;
 
 pub use archive::Loaded;
-pub use build::run::{CachedLayer, Changes, RunStep, RunSteps};
-pub use build::{BuildContext, BuildRequest, KeepContainers};
+pub use build::run::{
+    Access, Changes, Hidden, Keep, OnRunOutput, RunOutput, RunStep, RunSteps, StepMount, StepMountSource, StepNetwork,
+    Stub,
+};
+pub use build::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, SECRET_LIMIT};
+pub use build::{
+    Allowed, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CachePolicy, KeepContainers,
+    LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition,
+};
 pub use commit::Commit;
 pub use component::is_wasm;
 pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;
-pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress};
+pub use events::{BuildEvent, OnBuildEvent, OnProgress, Progress, StepEvent, StepId, Warning};
 pub use fetch::fetch;
+pub use folders::{FillFolder, HeldFolder, Sharing};
 pub use login::Found as FoundImage;
-pub use model::{Healthcheck, History, Image, ImageConfig, ImageSummary};
+pub use model::{CacheKind, CacheRecord, Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::{Platform, PlatformError};
 pub use pull::{Pulled, RegistryAuth};
 pub use push::Pushed;

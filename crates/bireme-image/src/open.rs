@@ -43,6 +43,9 @@ impl ImageStore {
             let lost = generation::was_rolled_back(&inner)? || found != Found::Whole;
             sweep::keep_what_a_lost_database_knew(&inner, lost)?;
             sweep::sweep(&inner)?;
+            if let Err(error) = inner.sweep_folders() {
+                tracing::warn!(error = &error as &dyn std::error::Error, "folders of builds cannot be looked through");
+            }
             if let Err(error) = inner.db.back_up() {
                 tracing::warn!(error = &error as &dyn std::error::Error, "no copy of the image database could be made");
             }

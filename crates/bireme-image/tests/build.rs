@@ -28,7 +28,7 @@ async fn a_base_without_a_path_has_dockers() {
     let dockerfile = "FROM scratch AS one\nENV PATH=/only\nFROM one\nENV B=2\n";
     let (image, _) = build(&place, &[("Dockerfile", dockerfile)], no_change).await.unwrap();
     assert_eq!(image.config.env, ["PATH=/only", "B=2"]);
-    let wasm = |request: &mut BuildRequest| request.platform = Some(Platform::wasm());
+    let wasm = |request: &mut BuildRequest| request.platforms = vec![Platform::wasm()];
     let (image, _) = build(&place, &[("Dockerfile", "FROM scratch\nENV B=2\n")], wasm).await.unwrap();
     assert_eq!(image.config.env, ["B=2"]);
 }
@@ -45,7 +45,7 @@ async fn an_image_without_a_platform_is_known_by_its_program() {
         assert!(image.config.env.is_empty(), "{:?}", image.config.env);
         assert!(log.contains("app.wasm is a WebAssembly component: the platform of the image is wasi/wasm\n"), "{log}");
         // Who says what it is for is believed; what is no component is none, whatever its name.
-        let linux = |request: &mut BuildRequest| request.platform = Some(Platform::host());
+        let linux = |request: &mut BuildRequest| request.platforms = vec![Platform::host()];
         assert_eq!(build(&place, &files, linux).await.unwrap().0.kind(), WorkloadKind::Container);
         let files = [files[0], ("app.wasm", "#!/bin/sh")];
         assert_eq!(build(&place, &files, no_change).await.unwrap().0.kind(), WorkloadKind::Container);
@@ -237,7 +237,7 @@ async fn builds_a_wasm_image_from_an_archive_of_the_client() {
     ]);
     let mut request = BuildRequest::new(BuildContext::Archive(Box::new(std::io::Cursor::new(gzip(&tar)))));
     request.dockerfile = "sub/My.dockerfile".to_owned();
-    request.platform = Some("wasi/wasm".parse().unwrap());
+    request.platforms = vec!["wasi/wasm".parse().unwrap()];
     request.tags = vec![Reference::parse("hello").unwrap()];
     let id = place.store.build(request, &|_| {}).await.unwrap();
     let image = place.store.resolve("hello", None).await.unwrap();

@@ -9,7 +9,8 @@
 //!         └── bireme-wasm-host compile ──> <data_root>/wasm/cache/<key>.cwasm   (one short process per check)
 //! ```
 //!
-//! Nothing here links the Wasm engine: untrusted code is compiled and run only in processes of `bireme-wasm-host`. The
+//! Nothing here links the Wasm engine: untrusted code is compiled and run only in processes of `bireme-wasm-host`. What a
+//! component imports and exports is read here ([`interface`]), of bounded sections and by names alone. The
 //! words the two speak are [`protocol`]; both sides come from one build.
 //!
 //! Layout below the two roots:
@@ -31,6 +32,7 @@ mod compile;
 mod complaints;
 mod executor;
 mod host;
+pub mod interface;
 mod lacks;
 pub mod memory;
 mod mounts;

@@ -88,6 +88,13 @@ pub(crate) fn open(
             let source = MountSource::Bind { path, propagation: Default::default(), recursive: true };
             open(&Mount { source, ..mount.clone() }, namespace, host, memory)
         }
+        MountSource::Layers { .. } => Err(ExecError::new(
+            ErrorKind::Unsupported,
+            format!(
+                "the files of an image cannot be mounted at {}: a component takes folders and volumes",
+                mount.target
+            ),
+        )),
         MountSource::Bind { path, recursive, .. } => {
             let refuse = |error: std::io::Error| {
                 let absent = error.kind() == std::io::ErrorKind::NotFound;

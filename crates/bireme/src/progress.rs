@@ -54,8 +54,23 @@ impl Bars {
             .clone()
     }
 
+    /// Prints something else while bars are on the terminal.
+    pub fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.multi.suspend(print)
+    }
+
+    /// Leaves all bars as they are.
+    pub fn leave(&self) {
+        for bar in self.bars.values().filter(|bar| !bar.is_finished()) {
+            bar.abandon();
+        }
+    }
+
     /// Shows one message of a pull.
-    fn show(&mut self, message: &Message) -> std::io::Result<()> {
+    ///
+    /// # Errors
+    /// Those of standard error.
+    pub fn show(&mut self, message: &Message) -> std::io::Result<()> {
         if self.quiet {
             return Ok(());
         }
@@ -75,9 +90,17 @@ impl Bars {
             };
         }
         if !self.terminal {
-            let passing =
-                ["Downloading", "Extracting", "Waiting", "Verifying Checksum", "Preparing", "Packing", "Pushing"];
-            let settled = !passing.contains(&status);
+            let passing = [
+                "Downloading",
+                "Extracting",
+                "Waiting",
+                "Verifying Checksum",
+                "Preparing",
+                "Packing",
+                "Pushing",
+                "Loading layer",
+            ];
+            let settled = !passing.contains(&status) && message.progress_detail.units.is_none();
             if settled && self.said.get(id).is_none_or(|said| said != status) {
                 self.said.insert(id.to_owned(), status.to_owned());
                 self.printer.note(format!("{}{id}: {status}", self.prefix))?;
@@ -94,8 +117,15 @@ impl Bars {
             }
             _ => bar.set_style(waiting()),
         }
-        bar.set_message(status.to_owned());
-        if matches!(status, "Pull complete" | "Already exists" | "Loaded" | "Pushed" | "Layer already exists") {
+        // Other than bytes are counted in words.
+        match (&detail.units, &message.progress) {
+            (Some(_), Some(progress)) => bar.set_message(format!("{status} {progress}")),
+            _ => bar.set_message(status.to_owned()),
+        }
+        if matches!(
+            status,
+            "Pull complete" | "Already exists" | "Loaded" | "Pushed" | "Layer already exists" | "Compiled"
+        ) {
             bar.abandon();
         }
         Ok(())
@@ -118,11 +148,7 @@ impl Bars {
             }
             self.show(&message)?;
         }
-        for bar in self.bars.values() {
-            if !bar.is_finished() {
-                bar.abandon();
-            }
-        }
+        self.leave();
         failed.map_or(Ok(()), Err)
     }
 }

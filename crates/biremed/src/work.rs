@@ -6,6 +6,7 @@
 
 use axum::response::Response;
 use bireme_core::error::chain;
+use bireme_engine::{Preparation, PreparationStep};
 use bireme_image::{ImageError, Progress};
 use futures::{Stream, StreamExt as _};
 use serde_json::Value;
@@ -69,6 +70,15 @@ impl Report {
     pub fn passing(&self, line: Value) {
         if self.0.max_capacity() - self.0.capacity() < WAITING {
             let _ = self.0.try_send(line);
+        }
+    }
+
+    /// Leaves how far the compilation of a component is.
+    pub fn preparation(&self, preparation: &Preparation) {
+        let line = image::preparation(preparation);
+        match preparation.step {
+            PreparationStep::Going(_) => self.passing(line),
+            _ => self.line(line),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::answers;
+use crate::v1::Component;
 
 answers! {
     /// One entry of the list of images.
@@ -35,6 +36,8 @@ answers! {
     pub struct Image {
         /// As [`ImageSummary::id`].
         id: String,
+        /// Of an image of a component, from Bireme's own engine.
+        bireme: Option<Component>,
     }
 
     /// One step of an image's history.

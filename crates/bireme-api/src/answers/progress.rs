@@ -18,6 +18,8 @@ answers! {
         id: Option<String>,
         /// How far it is.
         progress_detail: ProgressDetail,
+        /// The same in words, for whoever prints it as it is.
+        progress: Option<String>,
         /// The failure in the words of older engines.
         error: Option<String>,
         /// The failure.
@@ -33,6 +35,8 @@ answers! {
         current: Option<u64>,
         /// Bytes in all; `None` when it is not known.
         total: Option<u64>,
+        /// What is counted; `None` for bytes.
+        units: Option<String>,
     }
 
     /// Why a request failed after the head of its answer.

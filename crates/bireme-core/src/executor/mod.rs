@@ -17,6 +17,7 @@
 
 mod power;
 mod prepared;
+mod programs;
 mod stats;
 mod workload;
 
@@ -28,6 +29,7 @@ pub use self::power::Power;
 pub use self::prepared::{
     Known, LayerFolders, Listener, LogTarget, NamedNetwork, Names, NetworkPlace, Prepared, Program,
 };
+pub use self::programs::{Interface, Programs};
 pub use self::stats::{InterfaceStats, InvocationStats, ProcessTable, Stats};
 pub use self::workload::{Attach, ExecInto, ExecSpec, ExecStarted, Invocations, Limits, Pause, Workload};
 use crate::{BoxFuture, ErrorKind, ExecError, LabelError, Labels, SandboxId, WorkloadKind, WorkloadSpec};
@@ -141,6 +143,11 @@ pub trait Executor: Send + Sync {
     /// Takes away what only served this engine and is empty. Called when the engine ends with nothing running; nothing is
     /// created after it.
     fn close(&self) {}
+
+    /// It reads and prepares programs before there is a workload: only components.
+    fn as_programs(&self) -> Option<&dyn Programs> {
+        None
+    }
 
     /// Its workloads resolve names by tables that it is told of, and not by the engine's DNS: only components.
     fn as_resolver(&self) -> Option<&dyn Resolver> {

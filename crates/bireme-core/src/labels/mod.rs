@@ -4,6 +4,7 @@
 //! parsed once, at create; an unknown or malformed key is refused there, never ignored.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ),
     ("bireme.kv", "key-value stores: `default`, or `NAME=redis://…`, comma-separated", "`default` (embedded)"),
     ("bireme.health", "path of an HTTP component probed by GET with the timing of Docker's health check", "none"),
-    ("bireme.class", "when one image has both platforms: `wasm`, `linux` or `auto`", "`linux` when it has one"),
+    (
+        "bireme.class",
+        "when one image has both platforms: `wasm`, `linux`, or `auto` for the lightest that runs here. Whoever asks for a \
+         platform gets that",
+        "that of the image; else `linux` when it has one",
+    ),
 ];
 
 /// The `bireme.*` labels of one workload, parsed.
@@ -105,8 +111,32 @@ pub enum Class {
     Wasm,
     /// The Linux container.
     Linux,
-    /// Left to the engine.
+    /// The component, where there is one that runs here; else the Linux container.
     Auto,
+}
+
+impl FromStr for Class {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "wasm" => Ok(Self::Wasm),
+            "linux" => Ok(Self::Linux),
+            "auto" => Ok(Self::Auto),
+            other => Err(format!("{other:?} is not one of wasm, linux, auto")),
+        }
+    }
+}
+
+impl Class {
+    /// What `labels` say, read before an image is chosen and so before all other labels.
+    ///
+    /// # Errors
+    /// `Malformed` for another value than the three.
+    pub fn of(labels: &BTreeMap<String, String>) -> Result<Option<Self>, LabelError> {
+        let class = labels.get(CLASS).map(|value| value.trim().parse());
+        class.transpose().map_err(|reason| LabelError::Malformed { key: CLASS, reason })
+    }
 }
 
 /// Why a `bireme.*` label was refused.
@@ -166,6 +196,8 @@ impl Default for Labels {
     }
 }
 
+/// Chooses among the platforms of an image.
+const CLASS: &str = "bireme.class";
 /// Grants the image's requests; only where whoever runs it says so.
 const CONFIRM: &str = "bireme.allow-requested";
 /// The keys that let a component reach something.
@@ -313,14 +345,7 @@ impl Labels {
                 }
                 self.health = Some(value.to_owned());
             }
-            "bireme.class" => {
-                self.class = Some(match value {
-                    "wasm" => Class::Wasm,
-                    "linux" => Class::Linux,
-                    "auto" => Class::Auto,
-                    other => return Err(malformed(format!("{other:?} is not one of wasm, linux, auto"))),
-                });
-            }
+            CLASS => self.class = Some(value.parse().map_err(malformed)?),
             _ => unreachable!("every key of KEYS is set above"),
         }
         Ok(())

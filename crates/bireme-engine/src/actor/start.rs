@@ -73,9 +73,10 @@ impl WorkloadActor {
         dirs.make().await?;
         self.parts.volumes.mount(&self.handle).await?;
         let spec = self.spec();
+        let env = [placed.env, spec.env, self.handle.secret_env()].concat();
         let prepared = Prepared {
             // It may have been renamed since it was created.
-            spec: WorkloadSpec { name: self.name.clone(), env: [placed.env, spec.env].concat(), ..spec },
+            spec: WorkloadSpec { name: self.name.clone(), env, ..spec },
             program: self.handle.config.program.clone(),
             state_dir: dirs.state.clone(),
             run_dir: dirs.run.clone(),

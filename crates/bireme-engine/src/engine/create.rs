@@ -11,20 +11,21 @@ use bireme_core::clock::now_nanos;
 use bireme_core::executor::Power;
 use bireme_core::spec::{MountSource, NamespaceMode, Namespaces, NetworkMode, WorkloadKind};
 use bireme_core::{Executor, Program, WorkloadId};
-use bireme_image::{Image, Platform};
+use bireme_image::Image;
 use bireme_sys::removal;
 
 use super::Engine;
 use crate::actor::WorkloadActor;
 use crate::container::{Handle, MutableState};
 use crate::dirs::{Dirs, make_dir};
+use crate::network::keep_addresses;
 use crate::refusal::{ContainerRefusal, Countable, RequestRefusal};
 use crate::registry::NameReservation;
 use crate::request::{CreateRequest, CreateVolume, ModeRequest, NetworkModeRequest};
 use crate::resolve::{self, Identity, VolumeNeed};
 use crate::state_store::Sync;
 use crate::view::{Config, MountKind, MountPoint, State, Status};
-use crate::{EngineError, bounds, health, link, log_options};
+use crate::{EngineError, bounds, health, link, log_options, platform};
 
 /// A workload that was just created.
 #[derive(Clone, Debug)]
@@ -119,7 +120,11 @@ impl Engine {
         let of_build = request.unfinished.as_ref().is_some_and(|unfinished| !unfinished.keep);
         let (image, unfinished) = match request.unfinished.take() {
             Some(unfinished) => (unfinished.image, Some(unfinished.layers)),
-            None => (self.image_for(&request).await?, None),
+            None => {
+                let asked = request.platform.as_deref();
+                let image = platform::image_for(self.services(), &request.image, asked, &request.labels);
+                (Box::pin(image).await?, None)
+            }
         };
         let claim = || self.services().claims.add_image(&id, image.id.to_string());
         match unfinished {
@@ -135,10 +140,11 @@ impl Engine {
         // Most clients start at once what they create.
         executor.prewarm();
         let namespaces = self.namespaces(&request)?;
-        let endpoints = match namespaces.network {
+        let mut endpoints = match namespaces.network {
             NetworkMode::Attached => self.parts.networks.wanted_endpoints(&request.networks)?,
             _ => Vec::new(),
         };
+        keep_addresses(self.registry(), &request.labels, &mut endpoints);
         if let NetworkMode::Workload(other) = &namespaces.network {
             let other = self.registry().with_id(other)?;
             request.hostname = Some(other.config.spec.hostname.clone());
@@ -168,6 +174,11 @@ impl Engine {
         let dirs = self.services().dirs(&id);
         let program = self.program(&image, unfinished, &spec.args, &dirs).await?;
         spec.mounts = resolved.mounts.mounts;
+        for (number, mount) in spec.mounts.iter_mut().enumerate() {
+            if let MountSource::Layers { scratch, .. } = &mut mount.source {
+                *scratch = dirs.state.join("mounts").join(number.to_string());
+            }
+        }
         let mut points = resolved.mounts.points;
         // The check comes before anything is made that a refusal would have to unmake.
         tokio::select! {
@@ -240,6 +251,7 @@ impl Engine {
         made.recorded = true;
         self.services().store.insert_workload(id.as_str(), name, &config, &mutable, sync).await?;
         let (handle, commands) = Handle::new(Arc::new(config), name, &mutable, executor, None);
+        handle.set_secret_env(request.secret_env);
         self.registry().add(handle.clone());
         self.spawn_actor(
             WorkloadActor::new(Arc::clone(&self.parts), handle.clone(), name.to_owned(), mutable),
@@ -247,14 +259,6 @@ impl Engine {
         );
         handle.emit(&self.services().events, "create", []);
         Ok(Created { id, warnings })
-    }
-
-    async fn image_for(&self, request: &CreateRequest) -> Result<Image, EngineError> {
-        let asked = request.platform.as_deref().filter(|platform| !platform.is_empty());
-        let by_class = || (request.labels.get("bireme.class")? == "wasm").then_some("wasi/wasm");
-        let platform = asked.or_else(by_class).map(str::parse::<Platform>).transpose();
-        let platform = platform.map_err(RequestRefusal::Platform)?;
-        Ok(self.images().resolve(&request.image, platform.as_ref()).await?)
     }
 
     async fn program(

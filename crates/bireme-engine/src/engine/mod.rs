@@ -45,6 +45,9 @@ const CLEARED_AT_START: Duration = Duration::from_secs(5);
 /// Notes on creates that are under way: the volumes of each that are its own.
 const CREATING: &str = "creating";
 
+/// Below the exec root: what the commands of builds are lent, and nobody else may read.
+pub(crate) const SECRETS: &str = "secrets";
+
 /// How often a whole copy of the database is written.
 const BACKUP_EVERY: Duration = Duration::from_secs(3600);
 
@@ -78,6 +81,12 @@ impl Engine {
         }
         close_dir(&options.data_root.join(CREATING))?;
         close_dir(&options.exec_root.join("c"))?;
+        // What an earlier engine lent to the commands of its builds: they have ended with it.
+        let secrets = options.exec_root.join(SECRETS);
+        close_dir(&secrets)?;
+        for left in entries(&secrets) {
+            std::fs::remove_file(&left).map_err(|source| EngineError::File { path: left, source })?;
+        }
         let store = StateStore::open(&options.data_root)?;
         let known = store.volumes()?;
         let services = Arc::new(Services::new(options, store));

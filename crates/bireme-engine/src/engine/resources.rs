@@ -4,19 +4,26 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use bireme_core::executor::Interface;
 use bireme_core::{BoxFuture, ExecSpec};
-use bireme_image::ImageId;
+use bireme_image::{Image, ImageId};
 
 use super::Engine;
 use crate::archive::{PathStat, Unpack};
 use crate::changes::Change;
 use crate::commit::CommitRequest;
 use crate::exec::{ExecAttach, ExecSession, ExecView};
+use crate::preparing::OnPreparation;
 use crate::request::{CreateNetwork, CreateVolume};
 use crate::view::{Network, NetworkMember, Volume};
-use crate::{EngineError, archive, changes, commit};
+use crate::{EngineError, archive, changes, commit, programs};
 
 impl Engine {
+    /// Where what the commands of builds are lent is put, for as long as they run.
+    pub(crate) fn secrets_folder(&self) -> std::path::PathBuf {
+        self.services().options.exec_root.join(super::SECRETS)
+    }
+
     /// Makes a network.
     ///
     /// # Errors
@@ -288,6 +295,32 @@ impl Engine {
     /// Source: Docker Engine API, `ImageCommit`.
     pub async fn commit(&self, request: CommitRequest) -> Result<ImageId, EngineError> {
         commit::commit(self.services(), request).await
+    }
+
+    /// Does ahead what the first create of a workload of the image would wait for: a component is compiled. To be called
+    /// when an image was stored, by whatever way. `tell` hears how far that is, and of nothing where there is nothing to
+    /// do; what is refused is told, too, and no failure of whoever brought the image. Returns when it has ended, or has
+    /// taken five minutes.
+    ///
+    /// # Cancel safety
+    /// Once begun it goes on when the future is dropped, and ends with the engine.
+    pub async fn prepare_image(&self, image: &ImageId, tell: OnPreparation<'_>) {
+        programs::prepare(self.services(), image, tell).await;
+    }
+
+    /// Begins what [`Engine::prepare_image`] does, for whoever does not wait.
+    pub fn prepare_image_later(&self, image: &ImageId) {
+        let (engine, image) = (self.clone(), image.clone());
+        self.services().tasks.spawn(async move { engine.prepare_image(&image, &|_| ()).await });
+    }
+
+    /// What the program of an image imports and exports; `None` for an image of another kind than components, and for one
+    /// that names no program.
+    ///
+    /// # Errors
+    /// `Invalid` when the program is none; what [`bireme_image::ImageStore::component`] refuses.
+    pub async fn interface(&self, image: &Image) -> Result<Option<Interface>, EngineError> {
+        programs::interface(self.services(), image).await
     }
 
     /// The layers below a container's own files, and the folder of those.

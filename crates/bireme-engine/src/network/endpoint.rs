@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::address::{addresses_of, all_addresses_of, is_link_local, parse_mac};
 use super::etc_files::etc_files;
 use super::names::{finds_names, named_networks, names_on_network, reverse_name};
+use super::replaced::first_free;
 use super::{Bridge, Networks, Sandbox};
 use crate::container::{Handle, MutableState};
 use crate::refusal::{ContainerRefusal, NetworkRefusal, RequestRefusal};
@@ -196,7 +197,8 @@ impl Networks {
                 .ok_or_else(|| NetworkRefusal::NotFound { network: endpoint.network_name.clone() })?;
             let taken = match endpoint.request.ipv4 {
                 Some(address) => bridge.pool.take(address),
-                None => bridge.pool.take_next(),
+                None => first_free(&endpoint.preferred, |address| bridge.pool.take(address))
+                    .map_or_else(|| bridge.pool.take_next(), Ok),
             };
             let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
             let address = taken.map_err(exhausted)?;
@@ -208,7 +210,8 @@ impl Networks {
             if let Some(pool6) = &mut bridge.pool6 {
                 let taken = match endpoint.request.ipv6 {
                     Some(address) => pool6.take(address),
-                    None => pool6.take_next(),
+                    None => first_free(&endpoint.preferred, |address| pool6.take(address))
+                        .map_or_else(|| pool6.take_next(), Ok),
                 };
                 let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
                 let address = taken.map_err(exhausted)?;
@@ -422,6 +425,7 @@ pub(super) fn endpoint(network: &Network, request: EndpointRequest) -> Endpoint 
         network_name: network.name.clone(),
         endpoint_id: String::new(),
         request,
+        preferred: Vec::new(),
         ipv4: None,
         gateway: None,
         ipv6: None,

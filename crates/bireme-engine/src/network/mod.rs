@@ -4,6 +4,7 @@
 //! spec       what is asked of a network, and what stands behind it (pure)
 //! registry   made, found, removed
 //! endpoint   a workload is put on its networks as it starts, and taken off as it ends: sandbox, addresses
+//! replaced   whose addresses one keeps that takes the place of another
 //! connect    it is put on one more, or taken off one, in between
 //! address    the addresses of endpoints (pure)
 //! names      who is found under which name, and who is told
@@ -21,6 +22,7 @@ mod etc_files;
 mod names;
 mod ports;
 mod registry;
+mod replaced;
 mod spec;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -37,6 +39,7 @@ use self::endpoint::{administers_network, wants_default_route};
 use self::names::{Naming, reverse_name};
 pub(crate) use self::names::{finds_names, named_networks};
 use self::ports::SharedPort;
+pub(crate) use self::replaced::keep_addresses;
 use self::spec::bridge;
 pub(crate) use self::spec::{as_far_as_it_goes, is_predefined};
 use crate::EngineError;

@@ -23,7 +23,7 @@ use crate::reference::Reference;
 use crate::store::ImageStore;
 use crate::wanted::while_wanted;
 use staged::Staged;
-use write::write_archive;
+pub(crate) use write::write_archive;
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

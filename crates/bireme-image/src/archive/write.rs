@@ -14,7 +14,7 @@ use crate::record::Record;
 use crate::reference::Reference;
 use crate::store::Inner;
 
-pub(super) fn write_archive(
+pub(crate) fn write_archive(
     inner: &Inner,
     images: &[(Record, Option<Reference>)],
     out: impl io::Write,

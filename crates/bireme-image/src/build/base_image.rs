@@ -1,63 +1,251 @@
-//! FROM: a stored or pulled image, an earlier stage, or nothing.
+//! FROM: a stored or pulled image, an earlier stage, a named context, or nothing.
 
-use super::dockerfile::{Dockerfile, Instruction, StageText};
-use super::stage::Stage;
-use super::state::Build;
-use super::target::position;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bireme_core::ignore::Ignore;
+use bireme_dockerfile::Instruction;
+
+use super::context::files_at;
+use super::copy::{self, CopyRequest};
+use super::graph::Graph;
+use super::request::NamedContext;
+use super::source::MAIN_CONTEXT;
+use super::stage::{Stage, fault};
+use super::step::Step;
 use crate::digest::ImageId;
 use crate::error::ImageError;
-use crate::events::BuildEvent;
+use crate::events::StepId;
+use crate::guard::GcGuard;
 use crate::model::ConfigFile;
 use crate::platform::Platform;
 use crate::reference::Reference;
+use crate::wanted::while_wanted;
 
-impl Build<'_> {
-    pub(super) async fn from(&mut self, dockerfile: &Dockerfile, text: &StageText) -> Result<Stage, ImageError> {
-        let from = &text.from;
-        let mut platform = self.request.platform.clone();
-        for (name, value) in &from.flags {
-            match (name.as_str(), value) {
-                ("platform", Some(value)) => {
-                    let value = self.global_word(from, dockerfile.escape, value)?;
-                    platform = Some(value.parse().map_err(|error| from.fault(format!("{error}")))?);
-                }
-                _ => return Err(from.fault(format!("unknown flag: --{name}"))),
-            }
+/// Files that COPY or a mount takes from elsewhere than the main context.
+pub(super) struct Elsewhere {
+    /// Lowest first.
+    pub(super) folders: Vec<PathBuf>,
+    pub(super) step: Option<StepId>,
+    /// Nothing that lies there belongs to anybody: they are files of the client.
+    pub(super) of_client: bool,
+    /// What keeps the folders there.
+    pub(super) keep: Vec<Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+impl<'a> Graph<'a> {
+    /// The state that a stage begins with; and for an image, what it is called in full.
+    pub(super) async fn from(&'a self, at: usize) -> Result<(Stage, Option<String>), ImageError> {
+        let style = self.shared.request.style;
+        let from = &self.dockerfile.stages[at].from;
+        let instruction = &from.instruction;
+        let mut platform = self.platform.clone();
+        if let Some(value) = &from.platform {
+            let value = self.global_word(instruction, value)?;
+            platform = Some(value.parse().map_err(|error| fault(instruction, format!("{error}")))?);
         }
-        let base = from.rest.split_whitespace().next().unwrap_or_default();
-        let base = self.global_word(from, dockerfile.escape, base)?;
+        let base = self.global_word(instruction, &from.image)?;
         if base.is_empty() {
-            return Err(from.fault(format!("base name ({}) should not be blank", from.rest)));
+            return Err(fault(instruction, format!("base name ({}) should not be blank", from.image)));
+        }
+        if let Some(named) = self.named(&base) {
+            return self.on_named(instruction, &base, named, platform).await;
         }
         if base == "scratch" {
             let assumed = platform.is_none();
             let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
-            let mut stage = Stage::new(config, Vec::new(), dockerfile.escape).with_path();
+            let mut stage = Stage::new(config, Vec::new()).with_style(style).with_path();
             stage.assumed = assumed;
-            return Ok(stage);
+            return Ok((stage, None));
         }
-        if let Some(at) = position(dockerfile, &base, self.stages.len()) {
-            let Some(earlier) = &self.stages[at] else {
-                return Err(from.fault(format!("the stage {base} was not built")));
-            };
-            let mut stage = Stage::new(earlier.config.clone(), earlier.layers.clone(), dockerfile.escape);
+        if let Some(earlier) = self.position(&base, at) {
+            let earlier = self.stage(earlier).await?;
+            let mut stage = earlier.on();
             stage.assumed = earlier.assumed && platform.is_none();
-            return Ok(stage);
+            return Ok((stage, None));
         }
-        let image = self.image(from, &base, platform.as_ref()).await?;
-        let record = self.hold(&image)?;
+        self.on_image(instruction, &base, platform.as_ref()).await
+    }
+
+    async fn on_image(
+        &'a self,
+        at: &Instruction,
+        base: &str,
+        platform: Option<&Platform>,
+    ) -> Result<(Stage, Option<String>), ImageError> {
+        let style = self.shared.request.style;
+        let full = Reference::parse(base).map_or_else(|_| base.to_owned(), |reference| reference.to_string());
+        let lines = Some(at.lines.first..=at.lines.last);
+        let step = Step::begin(self.shared, format!("[internal] load metadata for {full}"), Vec::new(), lines);
+        let found = self.image(at, base, platform, &step).await;
+        let image = step.ended_by(found)?;
+        let record = self.shared.hold(&image)?;
         if record.artifact_type.is_some() {
-            return Err(from.fault(format!("{base} is a Wasm artifact, which has no root filesystem to build on; COPY its file into an image FROM scratch")));
+            return Err(fault(
+                at,
+                format!(
+                    "{base} is a Wasm artifact, which has no root filesystem to build on; COPY its file into an image FROM scratch"
+                ),
+            ));
         }
         let mut config = record.config_file()?;
         config.created = None;
         config.comment = None;
         let own = config.config.env.len();
-        let mut stage = Stage::new(config, record.layers, dockerfile.escape).with_path();
-        if stage.config.config.env.len() == own {
-            stage.base = Some((image, stage.digest()?));
+        let mut made = Stage::new(config, record.layers).with_style(style).with_path();
+        if made.config.config.env.len() == own {
+            made.base = Some((image, made.digest()?));
         }
-        Ok(stage)
+        Ok((made, Some(full)))
+    }
+
+    /// What a name stands for beside stages and images.
+    pub(super) fn named(&self, name: &str) -> Option<&'a NamedContext> {
+        let named = &self.shared.request.named;
+        let lower = name.to_ascii_lowercase();
+        let full = Reference::parse(name).ok().map(|reference| reference.familiar());
+        let plain = full.as_deref().and_then(|full| full.strip_suffix(":latest"));
+        named
+            .iter()
+            .find(|(key, _)| **key == lower || Some(key.as_str()) == full.as_deref() || Some(key.as_str()) == plain)
+            .map(|(_, context)| context)
+    }
+
+    async fn on_named(
+        &'a self,
+        at: &Instruction,
+        name: &str,
+        context: &NamedContext,
+        platform: Option<Platform>,
+    ) -> Result<(Stage, Option<String>), ImageError> {
+        let style = self.shared.request.style;
+        match context {
+            NamedContext::Image(image) => self.on_image(at, image, platform.as_ref()).await,
+            NamedContext::Built(output) => {
+                let built = output.stage(platform.as_ref()).or_else(|| output.stage(None));
+                let built = built.ok_or_else(|| fault(at, format!("the context {name} was built to nothing")))?;
+                self.shared.claims.lock().extend(output.claims());
+                Ok((built.on().with_style(style), None))
+            }
+            NamedContext::Files | NamedContext::Address(_) => {
+                let from = self.elsewhere(at, name).await?;
+                let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
+                let mut stage = Stage::new(config, Vec::new()).with_style(style).with_path();
+                let order = CopyRequest {
+                    keyword: "FROM".to_owned(),
+                    line: at.lines.first,
+                    sources: vec!["/".to_owned()],
+                    target: "/".to_owned(),
+                    working_dir: String::new(),
+                    chown: None,
+                    chmod: None,
+                    context: true,
+                    unpack: false,
+                    parents: false,
+                    exclude: Ignore::default(),
+                };
+                let inner = self.shared.store.inner.clone();
+                let folders = from.folders.clone();
+                let copied = while_wanted("copy a context into a layer", move |wanted| {
+                    copy::copy(&inner, wanted, order, folders, Vec::new())
+                })
+                .await?;
+                let mut claim = GcGuard::new(&self.shared.store.inner);
+                let layer = self.shared.store.import(copied.layer, &mut claim).await?;
+                self.shared.claims.lock().push(claim);
+                stage.push(layer);
+                stage.note_as(format!("FROM {name}"), true);
+                stage.last = from.step;
+                Ok((stage, None))
+            }
+        }
+    }
+
+    /// Which of the stages before `before` has that name.
+    pub(super) fn position(&self, name: &str, before: usize) -> Option<usize> {
+        let lower = name.to_lowercase();
+        self.dockerfile.stages[..before].iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()))
+    }
+
+    /// The files that COPY --from or a mount names: a named context, an earlier stage, or an image.
+    pub(super) async fn other(&'a self, at: &Instruction, stage: usize, name: &str) -> Result<Elsewhere, ImageError> {
+        if self.named(name).is_some() {
+            return self.elsewhere(at, name).await;
+        }
+        let by_number = name.parse::<usize>().ok();
+        if by_number.is_some_and(|number| number >= stage) {
+            return Err(fault(at, format!("invalid from flag value {name}: it names no earlier stage")));
+        }
+        if let Some(earlier) = self.position(name, stage).or(by_number) {
+            let earlier = self.stage(earlier).await?;
+            let folders = self.shared.folders(&earlier.layers);
+            return Ok(Elsewhere { folders, step: earlier.last.clone(), of_client: false, keep: Vec::new() });
+        }
+        if name.eq_ignore_ascii_case("scratch") {
+            return Err(fault(at, format!("{} --from=scratch has nothing to copy", at.keyword)));
+        }
+        let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string());
+        let lines = Some(at.lines.first..=at.lines.last);
+        let step = Step::begin(self.shared, format!("FROM {full}"), Vec::new(), lines);
+        let found = async {
+            let id = self.image(at, name, self.platform.as_ref(), &step).await?;
+            self.shared.hold(&id)?;
+            self.shared.store.layers(&id).await
+        };
+        match found.await {
+            Ok(folders) => Ok(Elsewhere { folders, step: Some(step.end(true)), of_client: false, keep: Vec::new() }),
+            Err(error) => {
+                step.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The files of a named context.
+    async fn elsewhere(&'a self, at: &Instruction, name: &str) -> Result<Elsewhere, ImageError> {
+        let nothing = || fault(at, format!("the context {name} was built to nothing"));
+        match self.named(name) {
+            Some(NamedContext::Files) => {
+                let name = name.to_ascii_lowercase();
+                if name == MAIN_CONTEXT {
+                    return Err(fault(at, format!("no other context can be called {MAIN_CONTEXT}")));
+                }
+                let context = self.shared.context(&name).await?;
+                let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(context.files.clone());
+                let folders = vec![context.files.path().to_owned()];
+                Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![keep] })
+            }
+            Some(NamedContext::Address(address)) => {
+                let step = Step::begin(self.shared, format!("[context {name}] {address}"), Vec::new(), None);
+                let token = self.shared.sources.secret("GIT_AUTH_TOKEN").await?;
+                match files_at(self.shared.store, address, token).await {
+                    Ok(files) => {
+                        let folders = vec![files.path().to_owned()];
+                        let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(files);
+                        Ok(Elsewhere { folders, step: Some(step.end(false)), of_client: true, keep: vec![keep] })
+                    }
+                    Err(error) => {
+                        step.fail(&error);
+                        Err(error)
+                    }
+                }
+            }
+            Some(NamedContext::Built(output)) => {
+                let stage = output.stage(self.platform.as_ref()).or_else(|| output.stage(None)).ok_or_else(nothing)?;
+                self.shared.claims.lock().extend(output.claims());
+                let folders = output.folders(stage);
+                Ok(Elsewhere { folders, step: None, of_client: false, keep: vec![Arc::clone(output) as _] })
+            }
+            Some(NamedContext::Image(image)) => {
+                let step = Step::begin(self.shared, format!("[context {name}] {image}"), Vec::new(), None);
+                let id = self.image(at, image, self.platform.as_ref(), &step).await;
+                let id = step.ended_by(id)?;
+                self.shared.hold(&id)?;
+                let folders = self.shared.store.layers(&id).await?;
+                Ok(Elsewhere { folders, step: None, of_client: false, keep: Vec::new() })
+            }
+            None => Err(nothing()),
+        }
     }
 
     /// A stored image, pulled if it is not there or a newer one is asked for.
@@ -66,23 +254,26 @@ impl Build<'_> {
         at: &Instruction,
         name: &str,
         platform: Option<&Platform>,
+        step: &Step<'_>,
     ) -> Result<ImageId, ImageError> {
-        if !self.request.pull {
-            match self.store.inner.find(name, platform) {
+        let (store, request) = (self.shared.store, self.shared.request);
+        if !request.pull {
+            match store.inner.find(name, platform) {
                 Ok(id) => return Ok(id),
                 Err(ImageError::NotFound { .. } | ImageError::NoPlatform { .. }) => {}
                 Err(ImageError::Reference(error)) => {
-                    return Err(at.fault(format!("failed to parse stage name \"{name}\": {error}")));
+                    return Err(fault(at, format!("failed to parse stage name \"{name}\": {error}")));
                 }
                 Err(other) => return Err(other),
             }
         }
         let reference = Reference::parse(name)
-            .map_err(|error| at.fault(format!("failed to parse stage name \"{name}\": {error}")))?;
-        let auth = self.request.auth.get(reference.registry()).cloned();
-        let log = self.log;
-        let pulled =
-            Box::pin(self.store.pull(&reference, platform, auth, &move |line| log(BuildEvent::Progress(line)))).await?;
+            .map_err(|error| fault(at, format!("failed to parse stage name \"{name}\": {error}")))?;
+        let auth = match request.auth.get(reference.registry()) {
+            Some(auth) => Some(auth.clone()),
+            None => self.shared.sources.credentials(reference.registry()).await?,
+        };
+        let pulled = Box::pin(store.pull(&reference, platform, auth, &|line| step.progress(line))).await?;
         Ok(pulled.id)
     }
 }

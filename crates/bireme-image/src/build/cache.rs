@@ -1,18 +1,23 @@
 //! What earlier builds did and need not be done again.
 //!
-//! A step is known by a digest of the whole state it leads to, so that the same state is found however it was reached.
-//! One that makes a layer is known by the state before it and what it is made of: a command by its words and arguments,
-//! for what it makes cannot be foretold; files by their content, for their times do not matter.
+//! A step is known by what determines what it makes: a command by its words and arguments, and by the layers and the
+//! settings that it finds, for what it makes cannot be foretold; files by their content, for their times do not matter.
+//! Where it stands in a Dockerfile does not matter, nor what the image says of itself besides.
 
+use std::sync::Arc;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::request::BuildRequest;
+use super::shared::Shared;
+use super::stage::Stage;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
-use crate::model::{CachedLayer, ConfigFile};
+use crate::layers;
+use crate::model::{CacheKind, CacheRecord, ConfigFile};
 use crate::record::Layer;
 use crate::store::{ImageStore, Inner};
-
-use super::request::BuildRequest;
-use super::stage::Stage;
 
 /// What Docker says of a step that was not carried out again.
 pub(super) const USING: &str = " ---> Using cache\n";
@@ -37,7 +42,7 @@ impl Cache {
         let mut images = Vec::new();
         for name in &request.cache_from {
             // As in Docker, an image that is not here is no help and no error.
-            let Ok(id) = store.inner.find(name, request.platform.as_ref()) else { continue };
+            let Ok(id) = store.inner.find(name, request.platforms.first()) else { continue };
             let record = store.inner.record(&id)?;
             if record.artifact_type.is_none() {
                 images.push((record.config_file()?, record.layers));
@@ -55,21 +60,19 @@ impl Cache {
             Self::Images(images) => images.iter().any(|(image, _)| begins_with(image, stage)),
         };
         if !known {
-            inner.db.set_step(&key, None)?;
+            inner.db.set_step(&key, None, "")?;
         }
         Ok(known)
     }
 
-    /// What a step made when it was carried out on this state before: `Some(None)` when it changed nothing.
-    pub(super) fn made(
+    fn find(
         &self,
         inner: &Inner,
         stage: &Stage,
         key: &Digest,
         created_by: &str,
-        claim: &mut GcGuard,
     ) -> Result<Option<Option<Layer>>, ImageError> {
-        let found = match self {
+        Ok(match self {
             Self::Nowhere => None,
             Self::Own => inner.db.step(key)?,
             Self::Images(images) => {
@@ -80,15 +83,7 @@ impl Cache {
                     same.then_some(layer)
                 })
             }
-        };
-        if let Some(Some(layer)) = &found {
-            claim.both(layer);
-            // Pinned first, then looked for: it may have been cleared away meanwhile.
-            if !inner.blob_path(&layer.blob.digest).is_file() {
-                return Ok(None);
-            }
-        }
-        Ok(found)
+        })
     }
 }
 
@@ -104,39 +99,109 @@ fn begins_with(image: &ConfigFile, stage: &Stage) -> bool {
     same_steps && image.rootfs.diff_ids.starts_with(&so_far.rootfs.diff_ids)
 }
 
+/// A step that is about to be carried out by this build alone.
+pub(super) struct Turn<'a> {
+    shared: &'a Shared<'a>,
+    key: Digest,
+    _alone: OwnedMutexGuard<()>,
+}
+
+/// What is to be done about a step.
+pub(super) enum Known<'a> {
+    /// Nothing: this is what it makes, `None` if that is nothing.
+    Made(Option<Layer>),
+    /// To carry it out.
+    Unknown(Turn<'a>),
+}
+
+impl<'a> Shared<'a> {
+    /// What a step makes that was carried out before. Another build that is at the same step is waited for.
+    pub(super) async fn known(&'a self, stage: &Stage, key: Digest, created_by: &str) -> Result<Known<'a>, ImageError> {
+        let inner = &self.store.inner;
+        let alone = turn(inner, &key).await;
+        // What this very build did is done, whatever else it takes from nowhere.
+        let found = match self.done(&key) {
+            Some(done) => Some(done),
+            None if stage.no_cache => None,
+            None => self.cache.find(inner, stage, &key, created_by)?,
+        };
+        let Some(found) = found else { return Ok(Known::Unknown(Turn { shared: self, key, _alone: alone })) };
+        if let Some(layer) = &found {
+            self.claim(layer);
+            // Pinned first, then looked for: it may have been cleared away meanwhile.
+            if !inner.blob_path(&layer.blob.digest).is_file() {
+                return Ok(Known::Unknown(Turn { shared: self, key, _alone: alone }));
+            }
+            layers::unpacked(inner, layer).await?;
+        }
+        Ok(Known::Made(found))
+    }
+}
+
+impl Turn<'_> {
+    /// Notes what it made.
+    pub(super) fn done(self, layer: Option<&Layer>, description: &str) -> Result<(), ImageError> {
+        let inner = &self.shared.store.inner;
+        inner.db.set_step(&self.key, layer, description)?;
+        self.shared.set_done(&self.key, layer);
+        Ok(())
+    }
+}
+
+async fn turn(inner: &Inner, key: &Digest) -> OwnedMutexGuard<()> {
+    let lock = {
+        let mut turns = inner.turns.lock();
+        turns.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(turns.entry(key.clone()).or_default())
+    };
+    lock.lock_owned().await
+}
+
 impl ImageStore {
-    /// The layers that the cache of builds keeps, the longest unused first.
+    /// What the cache of builds holds: layers, the longest unused first, then folders.
     ///
     /// # Errors
     /// `Database`.
-    pub async fn build_cache(&self) -> Result<Vec<CachedLayer>, ImageError> {
-        self.inner.db.cached()
+    pub async fn build_cache(&self) -> Result<Vec<CacheRecord>, ImageError> {
+        let mut records = self.inner.db.cached()?;
+        records.extend(self.kept_folders().await?);
+        Ok(records)
     }
 
-    /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch; with `chosen`, those alone
-    /// whose layer it chooses. Answers what was cleared away; layers that images have stay, as theirs.
+    /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch, and removes folders that
+    /// nobody has; with `chosen`, those alone that it chooses. Answers what was cleared away; layers that images have stay,
+    /// as theirs.
     ///
     /// # Errors
     /// `Database`; what was forgotten by then stays so.
     /// # Cancel safety
-    /// It waits for nothing, and is done with the first poll; files are deleted afterwards.
+    /// Dropped, it leaves what it has not come to; files are deleted afterwards.
     pub async fn clear_build_cache(
         &self,
         until: Option<i64>,
-        chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)>,
-    ) -> Result<Vec<CachedLayer>, ImageError> {
+        chosen: Option<&(dyn Fn(&CacheRecord) -> bool + Sync)>,
+    ) -> Result<Vec<CacheRecord>, ImageError> {
         let mut claim = GcGuard::new(&self.inner);
-        let old = |layer: &CachedLayer| until.is_none_or(|until| layer.last_used < until);
-        let mut cleared = self.inner.db.cached()?;
-        cleared.retain(|layer| old(layer) && chosen.is_none_or(|chosen| chosen(layer)));
+        let mut records = self.build_cache().await?;
+        let old = |record: &CacheRecord| until.is_none_or(|until| record.last_used < until);
+        records.retain(|record| old(record) && chosen.is_none_or(|chosen| chosen(record)));
         if chosen.is_none() {
             self.inner.db.forget_steps(until)?;
         }
-        for layer in &cleared {
-            self.inner.db.forget_steps_of(&layer.id)?;
+        let mut cleared = Vec::new();
+        for record in records {
+            if record.kind != CacheKind::Layer {
+                if self.remove_folder(&record.id).await? {
+                    cleared.push(record);
+                }
+                continue;
+            }
+            let Ok(diff_id) = format!("sha256:{}", record.id).parse::<Digest>() else { continue };
+            self.inner.db.forget_steps_of(&diff_id)?;
             // Dropping the claim deletes what nothing else needs.
-            claim.blob(&layer.id);
-            claim.layer(&layer.id);
+            claim.blob(&diff_id);
+            claim.layer(&diff_id);
+            cleared.push(record);
         }
         Ok(cleared)
     }

@@ -1,15 +1,20 @@
-//! The files that COPY and ADD may take, and the texts of the build among them.
+//! Contexts that the engine has whole: a folder, an archive that was sent, or what stands at an address.
 
+use std::any::Any;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bireme_core::ignore::Ignore;
+use bireme_core::BoxFuture;
 use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
-use super::dockerfile::Dockerfile;
+use super::git;
+use super::remote::{self, Remote};
+use super::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT};
 use crate::blocking::blocking;
+use crate::build::BuildContext;
 use crate::error::{ImageError, StoreContext as _};
 use crate::store::ImageStore;
 use crate::unpack::{Options, open_sent, unpack};
@@ -17,32 +22,137 @@ use crate::view::View;
 use crate::wanted::while_wanted;
 
 /// Largest Dockerfile or `.dockerignore` that is read, in bytes.
-pub(super) const TEXT_LIMIT: u64 = 1 << 20;
+pub const TEXT_LIMIT: u64 = 1 << 20;
 
-/// Where the files of the context are.
-pub(super) enum Context {
-    Folder(PathBuf),
-    /// Deleted with the build.
-    Unpacked(TempDir),
+/// What a build is made from where its main context is here whole.
+pub struct LocalSources {
+    files: Files,
+    dockerfile: String,
+    /// The text of the Dockerfile, where it does not lie in the context.
+    text: Option<Vec<u8>>,
+    /// Who has all else.
+    client: Option<Arc<dyn BuildSources>>,
 }
 
-impl Context {
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            Self::Folder(path) => path,
-            Self::Unpacked(folder) => folder.path(),
-        }
+impl LocalSources {
+    /// Opens a context. `dockerfile` is the path of the Dockerfile in it, `client` whoever has secrets, agents and further
+    /// contexts.
+    ///
+    /// # Errors
+    /// `Fetch`, `BuildRequest` for what cannot be fetched; what unpacking refuses.
+    /// # Cancel safety
+    /// Dropping the future deletes what had arrived.
+    pub async fn open(
+        store: &ImageStore,
+        context: BuildContext,
+        dockerfile: &str,
+        client: Option<Arc<dyn BuildSources>>,
+    ) -> Result<Self, ImageError> {
+        let mut dockerfile = dockerfile.to_owned();
+        let files = match context {
+            BuildContext::Folder(path) => Files::new(path, Arc::new(())),
+            BuildContext::Archive(archive) => unpacked(store, archive).await?,
+            BuildContext::Address(address) => {
+                let token = match &client {
+                    Some(client) => client.secret(GIT_TOKEN).await?,
+                    None => None,
+                };
+                match fetched(store, &address, token).await? {
+                    Fetched::Files(files) => files,
+                    Fetched::Dockerfile(text) => {
+                        "Dockerfile".clone_into(&mut dockerfile);
+                        of_dockerfile(store, text).await?
+                    }
+                }
+            }
+        };
+        Ok(Self { files, dockerfile, text: None, client })
+    }
+
+    /// The same context with another Dockerfile, which does not lie in it.
+    #[must_use]
+    pub fn with_dockerfile(mut self, text: Vec<u8>) -> Self {
+        self.text = Some(text);
+        self
+    }
+}
+
+/// The secret that servers of git repositories are shown. Source: docs.docker.com/build/building/secrets, "Git authentication".
+const GIT_TOKEN: &str = "GIT_AUTH_TOKEN";
+
+enum Fetched {
+    Files(Files),
+    Dockerfile(Vec<u8>),
+}
+
+async fn fetched(store: &ImageStore, address: &str, token: Option<Vec<u8>>) -> Result<Fetched, ImageError> {
+    let refused =
+        |reason| ImageError::BuildRequest { reason: format!("the context {address} cannot be fetched: {reason}") };
+    if let Some(source) = git::parse(address).map_err(refused)? {
+        let token = token.and_then(|token| String::from_utf8(token).ok());
+        let checkout = git::fetch(store, &source, false, token.as_deref()).await?;
+        return Ok(Fetched::Files(Files::new(checkout.path(), Arc::new(checkout))));
+    }
+    match remote::open(address).await? {
+        Remote::Archive(archive) => Ok(Fetched::Files(unpacked(store, archive).await?)),
+        Remote::Dockerfile(text) => Ok(Fetched::Dockerfile(text)),
+    }
+}
+
+/// The files at an address, which a named context stands for.
+pub(super) async fn files_at(store: &ImageStore, address: &str, token: Option<Vec<u8>>) -> Result<Files, ImageError> {
+    match fetched(store, address, token).await? {
+        Fetched::Files(files) => Ok(files),
+        Fetched::Dockerfile(text) => of_dockerfile(store, text).await,
+    }
+}
+
+impl BuildSources for LocalSources {
+    fn definition(&self) -> BoxFuture<'_, Result<Definition, ImageError>> {
+        Box::pin(async move {
+            let (folder, name) = (self.files.path().to_owned(), self.dockerfile.clone());
+            let text = self.text.clone();
+            blocking("read the Dockerfile", move || read_definition(&folder, &name, text)).await
+        })
+    }
+
+    fn files<'a>(&'a self, name: &'a str, filter: &'a FileFilter) -> BoxFuture<'a, Result<Files, ImageError>> {
+        Box::pin(async move {
+            match &self.client {
+                _ if name == MAIN_CONTEXT => Ok(self.files.clone()),
+                Some(client) => client.files(name, filter).await,
+                None => Err(ImageError::BuildRequest { reason: format!("there is no context called {name}") }),
+            }
+        })
+    }
+
+    fn secret<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, ImageError>> {
+        Box::pin(async move {
+            match &self.client {
+                Some(client) => client.secret(id).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn ssh<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<AgentSocket>, ImageError>> {
+        Box::pin(async move {
+            match &self.client {
+                Some(client) => client.ssh(id).await,
+                None => Ok(None),
+            }
+        })
     }
 }
 
 /// A context that is nothing but a Dockerfile.
-pub(super) async fn of_dockerfile(store: &ImageStore, dockerfile: Vec<u8>) -> Result<Context, ImageError> {
+async fn of_dockerfile(store: &ImageStore, dockerfile: Vec<u8>) -> Result<Files, ImageError> {
     let ingest = store.inner.ingest();
     blocking("write a Dockerfile", move || {
         let folder = aside(&ingest, "context-")?;
         let path = folder.path().join("Dockerfile");
         std::fs::write(&path, dockerfile).during("write", &path)?;
-        Ok(Context::Unpacked(folder))
+        Ok(kept(folder))
     })
     .await
 }
@@ -51,7 +161,7 @@ pub(super) async fn of_dockerfile(store: &ImageStore, dockerfile: Vec<u8>) -> Re
 pub(super) async fn unpacked(
     store: &ImageStore,
     archive: Box<dyn AsyncRead + Send + Unpin>,
-) -> Result<Context, ImageError> {
+) -> Result<Files, ImageError> {
     let inner = store.inner.clone();
     while_wanted("unpack the build context", move |wanted| {
         let folder = aside(&inner.ingest(), "context-")?;
@@ -65,9 +175,15 @@ pub(super) async fn unpacked(
             max_entries: limits.entries,
         };
         unpack(archive, wanted, folder.path(), &options)?;
-        Ok(Context::Unpacked(folder))
+        Ok(kept(folder))
     })
     .await
+}
+
+fn kept(folder: TempDir) -> Files {
+    let path = folder.path().to_owned();
+    let keep: Arc<dyn Any + Send + Sync> = Arc::new(folder);
+    Files::new(path, keep)
 }
 
 /// A new folder for what is being made.
@@ -75,32 +191,37 @@ pub(super) fn aside(ingest: &Path, prefix: &str) -> Result<TempDir, ImageError> 
     tempfile::Builder::new().prefix(prefix).tempdir_in(ingest).during("create a folder in", ingest)
 }
 
-/// Reads the Dockerfile and the list of what is hidden.
-pub(super) fn read_texts(context: &Path, name: &str) -> Result<(Dockerfile, Ignore), ImageError> {
+/// Reads the Dockerfile and the list of what is hidden from a folder with files. Blocking.
+///
+/// # Errors
+/// `NoDockerfile`, `EmptyDockerfile`, `TooLarge`; what cannot be read.
+pub fn read_definition(context: &Path, name: &str, text: Option<Vec<u8>>) -> Result<Definition, ImageError> {
     let view = View::new(vec![context.to_owned()])?;
-    let read = |name: &str| -> Result<Option<String>, ImageError> {
-        let Ok(file) = view.open_file(&Path::new("/").join(name)) else { return Ok(None) };
-        let mut text = String::new();
+    let read = |name: &str| -> Result<Option<Vec<u8>>, ImageError> {
+        let Ok(file) = view.open_file(&PathBuf::from("/").join(name)) else { return Ok(None) };
+        let mut text = Vec::new();
         file.take(TEXT_LIMIT + 1)
-            .read_to_string(&mut text)
+            .read_to_end(&mut text)
             .map_err(|error| ImageError::BuildRequest { reason: format!("{name} cannot be read: {error}") })?;
         if text.len() as u64 > TEXT_LIMIT {
             return Err(ImageError::TooLarge { what: name.to_owned(), limit: TEXT_LIMIT });
         }
         Ok(Some(text))
     };
-    let Some(text) = read(name)? else {
+    let given = text.is_some();
+    let Some(text) = (match text {
+        Some(text) => Some(text),
+        None => read(name)?,
+    }) else {
         return Err(ImageError::NoDockerfile { name: name.to_owned() });
     };
-    if text.trim().is_empty() {
+    if text.trim_ascii().is_empty() {
         return Err(ImageError::EmptyDockerfile { name: name.to_owned() });
     }
-    let own = format!("{name}.dockerignore");
-    let ignore = match read(&own)? {
+    let own = if given { None } else { read(&format!("{name}.dockerignore"))? };
+    let ignore = match own {
         Some(text) => Some(text),
         None => read(".dockerignore")?,
     };
-    let ignore = Ignore::parse(&ignore.unwrap_or_default())
-        .map_err(|error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") })?;
-    Ok((Dockerfile::parse(&text)?, ignore))
+    Ok(Definition { name: name.to_owned(), text, ignore })
 }

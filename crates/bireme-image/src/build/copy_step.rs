@@ -2,196 +2,284 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bireme_core::ignore::Ignore;
-use tempfile::TempDir;
+use bireme_dockerfile::read::{self, CopyFlags, HeredocFile};
+use bireme_dockerfile::{Instruction, Keyword};
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::cache;
+use super::base_image::Elsewhere;
+use super::cache::{self, Known};
 use super::context::aside;
 use super::copy::{self, CopyRequest};
-use super::dockerfile::{Dockerfile, Instruction};
-use super::stage::Stage;
-use super::state::Build;
-use super::target::position;
+use super::git;
+use super::graph::{Graph, Place};
+use super::request::BuildStyle;
+use super::shared::WHOLE_CONTEXT;
+use super::source::MAIN_CONTEXT;
+use super::stage::{Stage, fault};
+use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::fetch::fetch;
-use crate::layers;
+use crate::guard::GcGuard;
+use crate::record::Layer;
 use crate::view::View;
 use crate::wanted::while_wanted;
 
-impl Build<'_> {
+/// Where the files of one COPY or ADD are.
+struct Source {
+    elsewhere: Elsewhere,
+    /// They are the main context, parts of which are hidden.
+    main: bool,
+    /// Which of them are copied: paths and patterns.
+    names: Vec<String>,
+}
+
+impl<'a> Graph<'a> {
     pub(super) async fn copy(
-        &mut self,
-        dockerfile: &Dockerfile,
+        &'a self,
         stage: &mut Stage,
         at: &Instruction,
+        place: &mut Place,
     ) -> Result<(), ImageError> {
-        let args = &self.request.args;
-        let (mut from, mut chown, mut chmod) = (None, None, None);
-        let mut excluded = Vec::new();
-        for (name, value) in &at.flags {
-            let value = value.as_deref().map(|value| stage.word(at, args, value)).transpose()?;
-            match (name.as_str(), value) {
-                ("from", Some(value)) if at.keyword == "COPY" => from = Some(value),
-                ("chown", Some(value)) if !value.is_empty() => chown = Some(value),
-                ("chmod", Some(value)) => {
-                    let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
-                    chmod = Some(mode.ok_or_else(|| {
-                        at.fault(format!(
-                            "invalid chmod parameter: '{value}': it should be an octal number such as 0755"
-                        ))
-                    })?);
-                }
-                // The result is the same, only made in another order.
-                ("link", None) => {}
-                ("exclude", Some(value)) => excluded.push(value),
-                (flag @ ("link" | "parents" | "checksum" | "keep-git-dir" | "unpack"), _) => {
-                    return Err(at.lacking(&format!("{} --{flag}", at.keyword), "leave the flag out"));
-                }
-                (flag, _) => return Err(at.fault(format!("unknown flag: --{flag}"))),
-            }
-        }
-        let mut sources = stage.words(at, args)?;
-        let Some(target) = sources.pop().filter(|_| !sources.is_empty()) else {
-            return Err(at.fault(format!("{} requires at least two arguments, a source and a destination", at.keyword)));
-        };
-        let remote = if at.keyword == "ADD" { self.remote(at, &mut sources, &target).await? } else { None };
-        let context = from.is_none() && remote.is_none();
-        let source: Vec<PathBuf> = match (&from, &remote) {
-            (Some(name), _) => self.other_stage(dockerfile, at, name).await?,
-            (None, Some(fetched)) => vec![fetched.path().to_owned()],
-            (None, None) => vec![self.context.path().to_owned()],
-        };
-        let shown = target.clone();
-        let order = CopyRequest {
-            keyword: at.keyword.clone(),
-            line: at.line,
-            sources,
-            target,
-            working_dir: stage.config.config.working_dir.clone(),
-            chown,
-            chmod,
-            context,
-            exclude: Ignore::of(&excluded).map_err(|error| at.fault(format!("invalid --exclude: {error}")))?,
-        };
-        let below = self.folders(&stage.layers);
-        let inner = self.store.inner.clone();
-        let ignore = std::mem::take(&mut self.ignore);
-        let (copied, ignore) = while_wanted("copy files into a layer", move |wanted| {
-            let copied = copy::copy(&inner, wanted, &order, View::new(source)?, &ignore, &View::new(below)?)?;
-            Ok((copied, ignore))
-        })
-        .await?;
-        self.ignore = ignore;
-        let created_by = format!("/bin/sh -c #(nop) {} {} in {shown} ", at.keyword, copied.what);
-        let key = Digest::of(format!("copy {} {created_by}", stage.digest()?).as_bytes());
-        let layer = match self.cache.made(&self.store.inner, stage, &key, &created_by, &mut self.claim)? {
-            Some(Some(layer)) => {
-                self.say(cache::USING);
-                layers::unpacked(&self.store.inner, &layer).await?;
-                layer
-            }
-            _ => {
-                let layer = self.store.import(copied.layer, &mut self.claim).await?;
-                self.store.inner.db.set_step(&key, Some(&layer))?;
-                layer
-            }
-        };
+        let args = &self.shared.request.args;
+        let flags = stage.expanding(at, args, |expander| read::copy(at)?.expanded(at, expander))?;
+        // Files first: a step begins when all that it needs is there.
+        let mut files = self.sources(at, place, &flags).await?;
+        let inputs = files.iter().filter_map(|source| source.elsewhere.step.clone()).collect();
+        let step = self.begin(stage, at, place, inputs);
+        let copied = self.copy_files(stage, at, &flags, &mut files).await;
+        let (layer, created_by) = self.end(stage, step, copied.map(|(layer, by, cached)| ((layer, by), cached)))?;
         stage.push(layer);
         stage.note_as(created_by, true);
         Ok(())
     }
 
-    /// Fetches what ADD names by address; the sources become the names of the files in the answer.
-    async fn remote(
-        &self,
+    /// Makes the layer, or finds it made; answers it, what the history says, and whether it was found.
+    async fn copy_files(
+        &'a self,
+        stage: &Stage,
         at: &Instruction,
-        sources: &mut [String],
-        target: &str,
-    ) -> Result<Option<TempDir>, ImageError> {
-        match sources.iter().filter(|source| is_remote(source)).count() {
-            0 => return Ok(None),
-            count if count < sources.len() => {
-                return Err(at.lacking("ADD of files and addresses together", "use an instruction for each"));
-            }
-            _ => {}
+        flags: &CopyFlags,
+        files: &mut [Source],
+    ) -> Result<(Layer, String, bool), ImageError> {
+        let target = flags.dest.as_str();
+        let chmod = flags.chmod.as_deref().map(|chmod| {
+            copy::Mode::parse(chmod).ok_or_else(|| {
+                fault(
+                    at,
+                    format!(
+                        "invalid chmod parameter: '{chmod}': it should be an octal number such as 0755, or symbols such as \
+                         u=rw,go=r"
+                    ),
+                )
+            })
+        });
+        let chmod = chmod.transpose()?;
+        let mut orders = Vec::new();
+        for source in files.iter_mut() {
+            orders.push((
+                CopyRequest {
+                    keyword: at.keyword.as_str().to_owned(),
+                    line: at.lines.first,
+                    sources: std::mem::take(&mut source.names),
+                    target: target.to_owned(),
+                    working_dir: stage.config.config.working_dir.clone(),
+                    chown: flags.chown.clone(),
+                    chmod: chmod.clone(),
+                    context: source.elsewhere.of_client,
+                    unpack: at.keyword == Keyword::Add && flags.unpack.unwrap_or(source.main),
+                    parents: flags.parents,
+                    exclude: Ignore::of(&flags.exclude)
+                        .map_err(|error| fault(at, format!("invalid --exclude: {error}")))?,
+                },
+                source.elsewhere.folders.clone(),
+                source.main,
+            ));
         }
-        let ingest = self.store.inner.ingest();
-        let folder = aside(&ingest, "fetched-")?;
-        for source in sources {
-            if !["http://", "https://"].iter().any(|scheme| source.to_ascii_lowercase().starts_with(scheme)) {
-                return Err(at.lacking(&format!("ADD {source}"), "clone the repository first and COPY it"));
+        let keep: Vec<_> = files.iter().flat_map(|source| source.elsewhere.keep.clone()).collect();
+        let job =
+            Arc::new(copy::Jobs { orders, below: self.shared.folders(&stage.layers), ignore: self.shared.ignore() });
+        let (inner, jobs) = (self.shared.store.inner.clone(), Arc::clone(&job));
+        let what = while_wanted("look at files to be copied", move |wanted| jobs.sum(&inner, wanted)).await?;
+        let created_by = match self.shared.request.style {
+            BuildStyle::Classic => format!("/bin/sh -c #(nop) {} {what} in {target} ", at.keyword),
+            BuildStyle::Steps => format!("{} # buildkit", at.text),
+        };
+        // What is copied, and with which folders above it, is all that there is in the layer.
+        let key = Digest::of(format!("copy {what}").as_bytes());
+        let layer = match self.shared.known(stage, key, &created_by).await? {
+            Known::Made(Some(layer)) => {
+                self.shared.say(cache::USING);
+                return Ok((layer, created_by, true));
             }
-            let path = source.split(['?', '#']).next().unwrap_or_default();
-            let name = path.rsplit_once("://").and_then(|(_, path)| path.split_once('/')).map_or("", |(_, path)| path);
-            let name = match (name.rsplit('/').next().unwrap_or_default(), target.rsplit('/').next()) {
-                ("", None | Some("")) => {
-                    return Err(at.fault(format!("cannot determine filename from url: {source}")));
+            Known::Made(None) => {
+                return Err(fault(at, "the cache of builds has no layer for it: prune it (docker builder prune)"));
+            }
+            Known::Unknown(turn) => {
+                let inner = self.shared.store.inner.clone();
+                let copied = while_wanted("copy files into a layer", move |wanted| job.write(&inner, wanted)).await?;
+                if copied.what != what {
+                    return Err(fault(at, "the files changed while they were copied: build again"));
                 }
-                ("", Some(name)) | (name, _) => name.to_owned(),
-            };
-            let fetched = folder.path().join(&name);
-            self.download(source, &fetched).await?;
-            *source = name;
+                let mut claim = GcGuard::new(&self.shared.store.inner);
+                let layer = self.shared.store.import(copied.layer, &mut claim).await?;
+                self.shared.claims.lock().push(claim);
+                turn.done(Some(&layer), &at.text)?;
+                layer
+            }
+        };
+        drop(keep);
+        Ok((layer, created_by, false))
+    }
+
+    /// Where all the files are that an instruction names.
+    async fn sources(&'a self, at: &Instruction, place: &Place, flags: &CopyFlags) -> Result<Vec<Source>, ImageError> {
+        let mut found = Vec::new();
+        let is_fetched = |source: &String| at.keyword == Keyword::Add && is_remote(source);
+        let (remote, local): (Vec<String>, Vec<String>) = flags.sources.iter().cloned().partition(is_fetched);
+        if flags.checksum.is_some() && (remote.len() != 1 || !local.is_empty()) {
+            return Err(fault(
+                at,
+                "checksum can't be specified for multiple or local sources: give it to one address alone",
+            ));
         }
-        Ok(Some(folder))
+        if !local.is_empty() {
+            let main = flags.from.is_none();
+            let elsewhere = match &flags.from {
+                Some(name) => self.other(at, place.stage, name).await?,
+                None => self.main_context(place).await?,
+            };
+            found.push(Source { elsewhere, main, names: local });
+        }
+        for address in remote {
+            found.push(self.fetched(at, flags, &address).await?);
+        }
+        if !flags.heredocs.is_empty() {
+            found.push(self.written(at, &flags.heredocs).await?);
+        }
+        Ok(found)
+    }
+
+    /// The files that the build was given.
+    pub(super) async fn main_context(&'a self, place: &Place) -> Result<Elsewhere, ImageError> {
+        // What triggers take was not known when the Dockerfile was read.
+        let context = self.shared.context(if place.trigger { WHOLE_CONTEXT } else { MAIN_CONTEXT }).await?;
+        let folders = vec![context.files.path().to_owned()];
+        Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![Arc::new(context.files)] })
+    }
+
+    /// Files whose text stands in the Dockerfile.
+    async fn written(&self, at: &Instruction, heredocs: &[HeredocFile]) -> Result<Source, ImageError> {
+        let bad = |name: &str| name.contains(['/', '\0']) || matches!(name, "." | "..");
+        if let Some(heredoc) = heredocs.iter().find(|heredoc| bad(&heredoc.name)) {
+            return Err(fault(at, format!("the heredoc {:?} cannot be a file's name", heredoc.name)));
+        }
+        let names = heredocs.iter().map(|heredoc| copy::literal(&heredoc.name)).collect();
+        let (texts, ingest) = (heredocs.to_vec(), self.shared.store.inner.ingest());
+        let folder = blocking("write the files of heredocs", move || {
+            let folder = aside(&ingest, "heredoc-")?;
+            for heredoc in texts {
+                let path = folder.path().join(heredoc.name);
+                std::fs::write(&path, heredoc.content).during("write", &path)?;
+                // Always the same file.
+                let file = std::fs::File::options().write(true).open(&path).during("open", &path)?;
+                file.set_modified(std::time::UNIX_EPOCH).during("set the time of", &path)?;
+            }
+            Ok(folder)
+        })
+        .await?;
+        Ok(Source { elsewhere: temporary(folder.path().to_owned(), folder), main: false, names })
+    }
+
+    /// What stands at an address that ADD names.
+    async fn fetched(&'a self, at: &Instruction, flags: &CopyFlags, address: &str) -> Result<Source, ImageError> {
+        let target = flags.dest.as_str();
+        let checksum = flags.checksum.as_deref().map(str::parse::<Digest>).transpose();
+        let checksum = checksum.map_err(|error| fault(at, format!("invalid --checksum: {error}")))?;
+        let store = self.shared.store;
+        if let Some(repository) = git::parse(address).map_err(|reason| fault(at, reason))? {
+            let token = self.shared.sources.secret("GIT_AUTH_TOKEN").await?;
+            let token = token.and_then(|token| String::from_utf8(token).ok());
+            let checkout = git::fetch(store, &repository, flags.keep_git_dir, token.as_deref()).await?;
+            let elsewhere = temporary(checkout.path(), checkout);
+            return Ok(Source { elsewhere, main: false, names: vec!["/".to_owned()] });
+        }
+        let folder = aside(&store.inner.ingest(), "fetched-")?;
+        let path = address.split(['?', '#']).next().unwrap_or_default();
+        let name = path.rsplit_once("://").and_then(|(_, path)| path.split_once('/')).map_or("", |(_, path)| path);
+        let name = match (name.rsplit('/').next().unwrap_or_default(), target.rsplit('/').next()) {
+            ("", None | Some("")) => {
+                return Err(fault(at, format!("cannot determine filename from url: {address}")));
+            }
+            ("", Some(name)) | (name, _) => name.to_owned(),
+        };
+        self.download(at, address, &folder.path().join(&name), checksum.as_ref()).await?;
+        let elsewhere = temporary(folder.path().to_owned(), folder);
+        Ok(Source { elsewhere, main: false, names: vec![copy::literal(&name)] })
     }
 
     /// Fetches a file; it is for its owner alone, as Docker has it.
-    async fn download(&self, source: &str, to: &Path) -> Result<(), ImageError> {
-        let limit = self.store.inner.settings.limits.layer_bytes;
-        self.say("Downloading\n");
+    async fn download(
+        &self,
+        at: &Instruction,
+        source: &str,
+        to: &Path,
+        checksum: Option<&Digest>,
+    ) -> Result<(), ImageError> {
+        let limit = self.shared.store.inner.settings.limits.layer_bytes;
+        self.shared.say("Downloading\n");
         let mut from = fetch(source).await?.take(limit + 1);
         let mut file = tokio::fs::File::from_std(
             std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).during("create", to)?,
         );
         let failed = |error: std::io::Error| ImageError::Fetch { url: source.to_owned(), reason: error.to_string() };
-        if tokio::io::copy(&mut from, &mut file).await.map_err(failed)? > limit {
+        let (mut sum, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 64 << 10]);
+        loop {
+            let got = from.read(&mut buffer).await.map_err(failed)?;
+            if got == 0 {
+                break;
+            }
+            bytes += got as u64;
+            sum.update(&buffer[..got]);
+            file.write_all(&buffer[..got]).await.during("write", to)?;
+        }
+        if bytes > limit {
             return Err(ImageError::TooLarge { what: source.to_owned(), limit });
         }
-        file.flush().await.during("write", to)
-    }
-
-    /// The folders of the stage or image that COPY --from names.
-    async fn other_stage(
-        &mut self,
-        dockerfile: &Dockerfile,
-        at: &Instruction,
-        name: &str,
-    ) -> Result<Vec<PathBuf>, ImageError> {
-        let known = self.stages.len();
-        let by_number = name.parse::<usize>().ok();
-        if by_number.is_some_and(|number| number >= known) {
-            return Err(at.fault(format!("invalid from flag value {name}: it names no earlier stage")));
+        file.flush().await.during("write", to)?;
+        let actual = Digest::from_hash(sum);
+        match checksum {
+            Some(expected) if *expected != actual => {
+                Err(fault(at, format!("digest mismatch {actual}: expected {expected} for {source}")))
+            }
+            _ => Ok(()),
         }
-        if let Some(stage) = position(dockerfile, name, known).or(by_number) {
-            let stage = self.stages[stage].as_ref();
-            let stage = stage.ok_or_else(|| at.fault(format!("the stage {name} was not built")))?;
-            return Ok(self.folders(&stage.layers));
-        }
-        if name.eq_ignore_ascii_case("scratch") {
-            return Err(at.fault("COPY --from=scratch has nothing to copy"));
-        }
-        let id = self.image(at, name, self.request.platform.as_ref()).await?;
-        self.hold(&id)?;
-        self.store.layers(&id).await
     }
 
     /// Makes the working directory where the image has none; answers whether that took a layer.
-    pub(super) async fn work_folder(&mut self, stage: &mut Stage) -> Result<bool, ImageError> {
-        let (inner, below) = (self.store.inner.clone(), self.folders(&stage.layers));
+    pub(super) async fn work_folder(&self, stage: &mut Stage) -> Result<bool, ImageError> {
+        let (inner, below) = (self.shared.store.inner.clone(), self.shared.folders(&stage.layers));
         let path = PathBuf::from(&stage.config.config.working_dir);
         let made = while_wanted("make the working directory", move |wanted| {
             copy::make_folder(&inner, wanted, &View::new(below)?, &path)
         })
         .await?;
-        match made {
-            Some(layer) => self.add_layer(stage, layer).await.map(|()| true),
-            None => Ok(false),
-        }
+        let Some(new) = made else { return Ok(false) };
+        let mut claim = GcGuard::new(&self.shared.store.inner);
+        let layer = self.shared.store.import(new, &mut claim).await?;
+        self.shared.claims.lock().push(claim);
+        stage.push(layer);
+        Ok(true)
     }
+}
+
+/// Files that are there for one instruction.
+fn temporary(folder: PathBuf, keep: impl std::any::Any + Send + Sync) -> Elsewhere {
+    Elsewhere { folders: vec![folder], step: None, of_client: true, keep: vec![Arc::new(keep)] }
 }
 
 /// Whether ADD would have to fetch it.

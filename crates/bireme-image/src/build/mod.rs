@@ -1,91 +1,239 @@
 //! Building images from Dockerfiles.
 //!
 //! ```text
-//! Dockerfile ──parse──> stages ──those the target needs──> FROM: resolve or pull, instructions in order ──> record
-//! context ──unpacked aside, read through .dockerignore──> COPY, ADD: one layer each, written, unpacked
-//! RUN ──on the layers so far, by whoever asked for the build (see [`run`])──> what it changed: one layer
+//! sources   Dockerfile, contexts, secrets, agents: of a client, or of a context that is here whole
+//!    │
+//! Dockerfile ──parsed (bireme-dockerfile)──> stages ──those that the target needs──> one graph a platform
+//!    │
+//! graph     a stage is built once, when another needs it: FROM, then its instructions in order, each a step
+//!    │        COPY, ADD   known by their content; written as one layer
+//!    │        RUN         known by what it finds; run by whoever asked for the build (see [`run`])
+//! output    images that are not recorded yet: kept under names, or given away as files or archives
 //! ```
 //!
-//! The same files, arguments and base give the same image: layers are written in a fixed order, a command is not run
-//! again where nothing before it changed, and a build whose result would differ from a stored image only in its times
-//! answers with that image.
+//! The same files, arguments and base give the same image: layers are written in a fixed order, a step is not carried out
+//! again where nothing that it depends on changed, and a build whose result would differ from a stored image only in its
+//! times answers with that image.
 
 mod base_image;
 mod cache;
 mod context;
 mod copy;
 mod copy_step;
-mod dockerfile;
-mod finish;
+mod export;
+mod gc;
+mod git;
+mod graph;
+mod mounts;
 mod onbuild;
+mod output;
 mod remote;
 mod request;
 pub mod run;
 mod run_step;
+mod shared;
+pub mod source;
 pub(crate) mod stage;
-mod stages;
-mod state;
-mod substitution;
-mod target;
-mod words;
+mod step;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::blocking::blocking;
+use bireme_core::ignore::Ignore;
+use bireme_dockerfile::{Dockerfile, Expander, Keyword, graph as stages, read};
+
 use crate::digest::ImageId;
 use crate::error::ImageError;
-use crate::events::OnBuildEvent;
-use crate::guard::GcGuard;
+use crate::events::{BuildEvent, OnBuildEvent};
 use crate::reference::Reference;
 use crate::store::ImageStore;
-use cache::Cache;
-use context::Context;
-use remote::Remote;
-use state::Build;
+use graph::Graph;
+use shared::Shared;
+use source::{BuildSources, Definition};
+use step::Step;
 
-pub use request::{BuildContext, BuildRequest, KeepContainers};
+pub use context::{LocalSources, TEXT_LIMIT, read_definition};
+pub use export::{Tree, TreeEntry};
+pub use gc::CachePolicy;
+pub use output::{BuildOutput, BuiltImage};
+pub use request::{Allowed, BuildContext, BuildRequest, BuildStyle, KeepContainers, NamedContext};
 
 impl ImageStore {
-    /// Builds an image from a Dockerfile and gives it its names.
+    /// Builds an image from a Dockerfile and gives it its names, telling it as Docker's classic builder does.
     ///
     /// Only the stages that the target needs are built. Events end with [`BuildEvent::Built`] and Docker's
     /// `Successfully built` and `Successfully tagged` lines.
     ///
     /// # Errors
-    /// `Dockerfile`, `Instruction` (what this builder lacks, by name and line), `Copy`, `BuildRequest`; whatever pulling
-    /// a base image gives. Nothing is recorded then.
+    /// As [`Self::solve`]; nothing is recorded then.
     /// # Cancel safety
     /// Dropping the future records nothing and deletes what was made.
-    pub async fn build(&self, mut request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
+    pub async fn build(&self, request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
         request.tags.iter().try_for_each(Reference::check_tag)?;
-        let context = match std::mem::replace(&mut request.context, BuildContext::Folder(PathBuf::new())) {
-            BuildContext::Folder(path) => Context::Folder(path),
-            BuildContext::Archive(archive) => context::unpacked(self, archive).await?,
-            BuildContext::Address(address) => match remote::open(&address).await? {
-                Remote::Archive(archive) => context::unpacked(self, archive).await?,
-                Remote::Dockerfile(text) => {
-                    "Dockerfile".clone_into(&mut request.dockerfile);
-                    context::of_dockerfile(self, text).await?
+        let context = request.take_context().ok_or(ImageError::NothingBuilt)?;
+        let sources = LocalSources::open(self, context, &request.dockerfile, None).await?;
+        let output = self.solve(&request, &sources, log).await?;
+        let built = output.record(&request.tags).await?;
+        let Some(image) = built.first() else { return Err(ImageError::NothingBuilt) };
+        log(BuildEvent::Built(image.id.clone()));
+        let say = |text: String| log(BuildEvent::Stream(text));
+        say(format!("Successfully built {}\n", image.id.short()));
+        for tag in &request.tags {
+            say(format!("Successfully tagged {}\n", tag.familiar()));
+        }
+        Ok(image.id.clone())
+    }
+
+    /// Builds what a Dockerfile says, for each platform that is asked for, and records nothing yet.
+    ///
+    /// # Errors
+    /// `Dockerfile`, `Instruction` (what this builder lacks, by name and line), `Copy`, `BuildRequest`, `Run`; whatever
+    /// pulling a base image gives.
+    /// # Cancel safety
+    /// Dropping the future ends what is under way, and deletes what was made but the cache of its steps.
+    pub async fn solve(
+        &self,
+        request: &BuildRequest,
+        sources: &dyn BuildSources,
+        log: OnBuildEvent<'_>,
+    ) -> Result<BuildOutput, ImageError> {
+        let shared = Shared::new(self, request, sources, log)?;
+        let step = Step::begin(&shared, "[internal] load build definition".to_owned(), Vec::new(), None);
+        let definition = step.ended_by(sources.definition().await)?;
+        let dockerfile = parse(&definition, log)?;
+        let ignore = ignored(&definition)?;
+        if request.style == BuildStyle::Steps {
+            warn(&definition, &dockerfile, request, log);
+        }
+        let target = stages::target(&dockerfile, request.target.as_deref())?;
+        let platforms = match &request.platforms[..] {
+            [] => vec![None],
+            platforms => platforms.iter().cloned().map(Some).collect(),
+        };
+        // Those before the first FROM are told, and are wrong, once.
+        let mut graphs = Vec::new();
+        let needed = {
+            let first = Graph::new(&shared, &dockerfile, platforms[0].clone(), false)?;
+            let value = |name: &str| first.globals.get(name).cloned().flatten();
+            stages::needed(&dockerfile, target, &mut Expander::new(dockerfile.directives.escape, &value))?
+        };
+        let count = needed.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
+        shared.expect(dockerfile.globals.len() + count);
+        dockerfile.globals.iter().for_each(|argument| shared.announce(&argument.text));
+        shared.hide(ignore, wanted_files(&dockerfile, &needed));
+        for platform in &platforms {
+            graphs.push(Graph::new(&shared, &dockerfile, platform.clone(), platforms.len() > 1)?);
+        }
+        let built = futures::future::try_join_all(graphs.iter().map(|graph| graph.build(&needed, target))).await?;
+        warn_of_unused(&shared, &dockerfile);
+        if makes_nothing(&dockerfile, target) {
+            return Err(ImageError::NothingBuilt);
+        }
+        let mut made = Vec::new();
+        for stage in built {
+            let mut stage = (*stage).clone();
+            stage.config.config.labels.extend(request.labels.clone());
+            if let Some(program) = output::recognise(self, &mut stage).await? {
+                let platform = stage.config.platform();
+                shared.say(format!(
+                    " ---> {program} is a WebAssembly component: the platform of the image is {platform}\n"
+                ));
+            }
+            made.push(stage);
+        }
+        drop(graphs);
+        Ok(BuildOutput {
+            store: self.clone(),
+            stages: made,
+            _claims: shared.into_claims(),
+            no_cache: request.no_cache,
+            epoch: request.epoch,
+        })
+    }
+
+    /// Reads a Dockerfile and says what is unwise in it, without building anything.
+    ///
+    /// # Errors
+    /// As [`Self::solve`], of what is wrong with the text.
+    pub async fn read_dockerfile(
+        &self,
+        sources: &dyn BuildSources,
+        log: OnBuildEvent<'_>,
+    ) -> Result<(Definition, Dockerfile), ImageError> {
+        let definition = sources.definition().await?;
+        let dockerfile = parse(&definition, log)?;
+        Ok((definition, dockerfile))
+    }
+}
+
+fn parse(definition: &Definition, log: OnBuildEvent<'_>) -> Result<Dockerfile, ImageError> {
+    let text = String::from_utf8_lossy(&definition.text).into_owned();
+    log(BuildEvent::Dockerfile { name: definition.name.clone(), text: text.clone() });
+    Ok(Dockerfile::parse(&text)?)
+}
+
+fn ignored(definition: &Definition) -> Result<Ignore, ImageError> {
+    let text = definition.ignore.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    Ignore::parse(&text).map_err(|error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") })
+}
+
+/// Says what is allowed and unwise.
+fn warn(definition: &Definition, dockerfile: &Dockerfile, request: &BuildRequest, log: OnBuildEvent<'_>) {
+    // Filled in when the checks are there.
+    let _ = (definition, dockerfile, request, log);
+}
+
+/// Which paths of the main context the stages take, where that can be told; `None` is all of it.
+fn wanted_files(dockerfile: &Dockerfile, needed: &BTreeSet<usize>) -> Option<Vec<String>> {
+    let mut paths = BTreeSet::new();
+    for instruction in needed.iter().flat_map(|at| &dockerfile.stages[*at].body) {
+        match instruction.keyword {
+            Keyword::Copy | Keyword::Add => {
+                let copy = read::copy(instruction).ok()?;
+                if copy.from.is_none() {
+                    paths.extend(copy.sources);
                 }
-            },
-        };
-        let (folder, name) = (context.path().to_owned(), request.dockerfile.clone());
-        let (dockerfile, ignore) = blocking("read the Dockerfile", move || context::read_texts(&folder, &name)).await?;
-        let mut build = Build {
-            store: self,
-            request: &request,
-            context: &context,
-            ignore,
-            globals: BTreeMap::new(),
-            stages: Vec::new(),
-            cache: Cache::open(self, &request)?,
-            claim: GcGuard::new(&self.inner),
-            log,
-            step: 0,
-            steps: 0,
-        };
-        let stage = Box::pin(build.run(&dockerfile)).await?;
-        build.finish(stage).await
+            }
+            Keyword::Run => {
+                for mount in read::run(instruction).ok()?.mounts {
+                    let bind = !mount.contains("type=") || mount.contains("type=bind");
+                    if bind && !mount.contains("from=") {
+                        // Which part of it is for the mount to say, which may have variables in it.
+                        return None;
+                    }
+                }
+            }
+            // A trigger of the base image may take anything.
+            _ => {}
+        }
+    }
+    let plain = |path: &String| {
+        let path = path.trim_start_matches("./").trim_matches('/');
+        !path.is_empty() && path != "." && !path.contains(['$', '*', '?', '[', '\\', '"', '\'']) && !path.contains("..")
+    };
+    paths.iter().all(plain).then(|| paths.into_iter().collect())
+}
+
+/// Whether a stage is neither based on anything nor does anything.
+fn makes_nothing(dockerfile: &Dockerfile, target: usize) -> bool {
+    let stage = &dockerfile.stages[target];
+    stage.body.is_empty() && stage.from.image == "scratch"
+}
+
+/// Says which of the given arguments nothing asked for.
+fn warn_of_unused(shared: &Shared<'_>, dockerfile: &Dockerfile) {
+    let arguments = dockerfile.instructions().filter(|instruction| instruction.keyword == Keyword::Arg);
+    let declared: BTreeMap<String, ()> = arguments
+        .flat_map(|argument| read::arguments(argument).unwrap_or_default())
+        .map(|argument| (argument.name, ()))
+        .collect();
+    let unused: Vec<&str> = shared
+        .request
+        .args
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !declared.contains_key(*name) && !name.to_ascii_lowercase().ends_with("_proxy"))
+        .collect();
+    if !unused.is_empty() {
+        shared.say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")));
     }
 }

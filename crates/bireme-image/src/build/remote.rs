@@ -16,25 +16,11 @@ pub(super) enum Remote {
     Dockerfile(Vec<u8>),
 }
 
-/// Whether an address leads to a git repository. Source: moby, `builder/remotecontext/urlutil`.
-fn is_git(address: &str) -> bool {
-    let web = address.starts_with("http://") || address.starts_with("https://");
-    let path = address.split('#').next().unwrap_or_default();
-    (web && path.ends_with(".git")) || ["git://", "github.com/", "git@"].iter().any(|start| address.starts_with(start))
-}
-
 /// Fetches what stands there and tells what it is by its first bytes.
 ///
 /// # Errors
 /// `BuildRequest` for addresses of another kind; `Fetch`; `TooLarge` for a text that is longer than a Dockerfile may be.
 pub(super) async fn open(address: &str) -> Result<Remote, ImageError> {
-    if is_git(address) {
-        return Err(ImageError::BuildRequest {
-            reason: format!(
-                "the context {address} is a git repository, which this builder does not fetch: clone it and send the folder"
-            ),
-        });
-    }
     if !["http://", "https://"].iter().any(|start| address.starts_with(start)) {
         return Err(ImageError::BuildRequest {
             reason: format!(
@@ -61,24 +47,4 @@ pub(super) async fn open(address: &str) -> Result<Remote, ImageError> {
         return Err(ImageError::TooLarge { what: format!("the Dockerfile at {address}"), limit: TEXT_LIMIT });
     }
     Ok(Remote::Dockerfile(text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repositories_are_told_from_files() {
-        for (address, git) in [
-            ("https://github.com/a/b.git", true),
-            ("https://github.com/a/b.git#main:dir", true),
-            ("github.com/a/b", true),
-            ("git@github.com:a/b", true),
-            ("git://a/b", true),
-            ("https://a/context.tar.gz", false),
-            ("http://a/Dockerfile", false),
-        ] {
-            assert_eq!(is_git(address), git, "{address}");
-        }
-    }
 }

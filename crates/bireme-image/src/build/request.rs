@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 
+use super::output::BuildOutput;
 use super::run::RunSteps;
 use crate::auth::RegistryAuth;
 use crate::platform::Platform;
@@ -13,8 +16,8 @@ use crate::reference::Reference;
 
 /// What an image is to be built from.
 pub struct BuildRequest {
-    /// The files that COPY and ADD may take, the Dockerfile among them.
-    pub context: BuildContext,
+    /// The files that COPY and ADD may take, the Dockerfile among them, until they are read.
+    context: Mutex<Option<BuildContext>>,
     /// Path of the Dockerfile inside the context; Docker's default is `Dockerfile`.
     pub dockerfile: String,
     /// Names to give to the image.
@@ -23,14 +26,16 @@ pub struct BuildRequest {
     pub args: BTreeMap<String, Option<String>>,
     /// Added to the image's labels.
     pub labels: BTreeMap<String, String>,
-    /// `None` is Linux on this machine.
-    pub platform: Option<Platform>,
+    /// What it is built for, one image each. Empty is Linux on this machine.
+    pub platforms: Vec<Platform>,
     /// The stage to end with, by name or number; `None` is the last.
     pub target: Option<String>,
     /// Ask the registry for newer base images even if they are stored.
     pub pull: bool,
     /// Never take an image or a step from an earlier build.
     pub no_cache: bool,
+    /// The same for the stages of these names.
+    pub no_cache_stages: Vec<String>,
     /// Take steps of earlier builds only where one of these images has them, stored names or IDs; empty is any.
     pub cache_from: Vec<String>,
     /// Carries out RUN; `None` refuses it.
@@ -39,27 +44,81 @@ pub struct BuildRequest {
     pub keep_containers: KeepContainers,
     /// Credentials by registry host, `docker.io` for Docker Hub.
     pub auth: BTreeMap<String, RegistryAuth>,
+    /// How it tells what it does, and how histories are written.
+    pub style: BuildStyle,
+    /// What names stand for in FROM, COPY --from and RUN --mount, before stages and images.
+    pub named: BTreeMap<String, NamedContext>,
+    /// The time of everything that is made, so that the same inputs give the same image: `SOURCE_DATE_EPOCH`.
+    pub epoch: Option<DateTime<Utc>>,
+    /// What beyond the usual a command may ask for.
+    pub allowed: Allowed,
 }
 
 impl BuildRequest {
     /// A request with Docker's defaults.
     pub fn new(context: BuildContext) -> Self {
         Self {
-            context,
+            context: Mutex::new(Some(context)),
             dockerfile: "Dockerfile".to_owned(),
             tags: Vec::new(),
             args: BTreeMap::new(),
             labels: BTreeMap::new(),
-            platform: None,
+            platforms: Vec::new(),
             target: None,
             pull: false,
             no_cache: false,
+            no_cache_stages: Vec::new(),
             cache_from: Vec::new(),
             runner: None,
             keep_containers: KeepContainers::default(),
             auth: BTreeMap::new(),
+            style: BuildStyle::default(),
+            named: BTreeMap::new(),
+            epoch: None,
+            allowed: Allowed::default(),
         }
     }
+}
+
+impl BuildRequest {
+    /// The context, once.
+    pub(super) fn take_context(&self) -> Option<BuildContext> {
+        self.context.lock().take()
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone)]
+pub enum NamedContext {
+    /// Files that the client has.
+    Files,
+    /// An image.
+    Image(String),
+    /// What stands at an address: an archive, or a git repository.
+    Address(String),
+    /// What another build came to.
+    Built(Arc<BuildOutput>),
+}
+
+/// What a command may ask for where its client allowed it.
+///
+/// Source: BuildKit, `util/entitlements`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// `RUN --network=host`
+    pub host_network: bool,
+    /// `RUN --security=insecure`
+    pub insecure: bool,
+}
+
+/// How a build tells what it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BuildStyle {
+    /// As Docker's classic builder: text, one instruction after the other.
+    #[default]
+    Classic,
+    /// As BuildKit: steps, as many at once as there are.
+    Steps,
 }
 
 /// Which containers of a build are left there when it is done with them. Those of a build that is given up never are.

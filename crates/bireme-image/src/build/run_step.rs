@@ -2,77 +2,80 @@
 
 use std::collections::BTreeMap;
 
+use bireme_dockerfile::Instruction;
+use bireme_dockerfile::read::{self, Network, RunCommand, RunFlags, Security};
 use chrono::{SubsecRound as _, Utc};
 
-use super::cache;
-use super::dockerfile::Instruction;
-use super::request::KeepContainers;
-use super::run::RunStep;
-use super::stage::{PREDEFINED, Stage, given};
-use super::state::Build;
+use super::cache::{self, Known};
+use super::graph::{Graph, Place};
+use super::mounts::Mounts;
+use super::request::{BuildStyle, KeepContainers};
+use super::run::{Hidden, Keep, RunStep, StepMount, StepMountSource, StepNetwork};
+use super::stage::{PREDEFINED, Stage, fault, given, lacking};
+use super::step::Step;
 use crate::admit::Candidate;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::layers;
-use crate::record::Record;
+use crate::guard::GcGuard;
+use crate::record::{Layer, Record};
 
-impl Build<'_> {
-    pub(super) async fn run_command(&mut self, stage: &mut Stage, at: &Instruction) -> Result<(), ImageError> {
-        if let Some((flag, _)) = at.flags.first() {
-            return Err(at.lacking(&format!("RUN --{flag}"), "leave the flag out, it is BuildKit's"));
+impl<'a> Graph<'a> {
+    pub(super) async fn run_command(
+        &'a self,
+        stage: &mut Stage,
+        at: &Instruction,
+        place: &mut Place,
+    ) -> Result<(), ImageError> {
+        let args = &self.shared.request.args;
+        let flags = read::run(at)?;
+        let allowed = self.shared.request.allowed;
+        if flags.network == Network::Host && !allowed.host_network {
+            return Err(fault(at, "network.host is not allowed: allow it for the build with --allow network.host"));
         }
-        let command = stage.command(at);
+        if flags.security == Security::Insecure && !allowed.insecure {
+            return Err(fault(
+                at,
+                "security.insecure is not allowed: allow it for the build with --allow security.insecure",
+            ));
+        }
+        let mounts = stage.expanding(at, args, |expander| read::mounts(at, &flags, expander))?;
+        let mounts = self.mounts(stage, at, place, mounts).await?;
+        let command = words(stage, &flags.command);
         let declared: BTreeMap<String, String> =
             stage.declared().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let arguments: Vec<String> = declared.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let created_by = match arguments.len() {
-            0 => command.join(" "),
-            count => format!("|{count} {} {}", arguments.join(" "), command.join(" ")),
-        };
+        let created_by = self.created_by(&arguments, &command);
         // How a proxy is reached does not make another image.
         let proxies = PREDEFINED
             .iter()
             .filter(|name| !declared.contains_key(**name))
-            .filter_map(|name| given(&self.request.args, name).map(|value| format!("{name}={value}")));
+            .filter_map(|name| given(args, name).map(|value| format!("{name}={value}")));
         let mut env = arguments.clone();
         env.extend(proxies);
-
-        let key = Digest::of(format!("run {} {command:?} {arguments:?}", stage.digest()?).as_bytes());
-        let inner = &self.store.inner;
-        let layer = match self.cache.made(inner, stage, &key, &created_by, &mut self.claim)? {
-            Some(layer) => {
-                self.say(cache::USING);
-                if let Some(layer) = &layer {
-                    layers::unpacked(inner, layer).await?;
-                }
-                layer
+        let key = Digest::of(
+            format!(
+                "run {} {command:?} {arguments:?} {:?} {:?} {:?} {:?}",
+                stage.run_key(),
+                flags.command,
+                flags.network,
+                flags.security,
+                mounts.keys,
+            )
+            .as_bytes(),
+        );
+        let step = self.begin(stage, at, place, mounts.inputs.clone());
+        let made = match self.shared.known(stage, key, &created_by).await {
+            Ok(Known::Made(layer)) => {
+                self.shared.say(cache::USING);
+                Ok((layer, true))
             }
-            None => {
-                let Some(runner) = &self.request.runner else {
-                    return Err(at.lacking("RUN", "nothing runs commands here"));
-                };
-                let (record, stored) = self.state(stage)?;
-                let image = inner.image(record.clone())?;
-                let step = RunStep { image, layers: self.folders(&stage.layers), command, env };
-                let changes = match runner.run(step, self.log).await {
-                    Ok(changes) => {
-                        if !stored && self.request.keep_containers == KeepContainers::All {
-                            self.keep(record).await;
-                        }
-                        changes
-                    }
-                    Err(error) => {
-                        if !stored && self.request.keep_containers != KeepContainers::None {
-                            self.keep(record).await;
-                        }
-                        return Err(error);
-                    }
-                };
-                let layer = self.store.pack(changes, &mut self.claim).await?;
-                inner.db.set_step(&key, layer.as_ref())?;
-                layer
+            Ok(Known::Unknown(turn)) => {
+                let layer = self.execute(stage, at, &flags, mounts, (command, env), &step).await;
+                layer.and_then(|layer| turn.done(layer.as_ref(), &at.text).map(|()| (layer, false)))
             }
+            Err(error) => Err(error),
         };
+        let layer = self.end(stage, step, made)?;
         stage.note_as(created_by, layer.is_some());
         if let Some(layer) = layer {
             stage.push(layer);
@@ -80,10 +83,77 @@ impl Build<'_> {
         Ok(())
     }
 
+    fn created_by(&self, arguments: &[String], command: &[String]) -> String {
+        let line = match arguments.len() {
+            0 => command.join(" "),
+            count => format!("|{count} {} {}", arguments.join(" "), command.join(" ")),
+        };
+        match self.shared.request.style {
+            BuildStyle::Classic => line,
+            BuildStyle::Steps => format!("RUN {line} # buildkit"),
+        }
+    }
+
+    async fn execute(
+        &'a self,
+        stage: &Stage,
+        at: &Instruction,
+        flags: &RunFlags,
+        mounts: Mounts,
+        (mut command, mut env): (Vec<String>, Vec<String>),
+        step: &Step<'_>,
+    ) -> Result<Option<Layer>, ImageError> {
+        let shared = self.shared;
+        let Some(runner) = &shared.request.runner else {
+            return Err(lacking(at, "RUN", "nothing runs commands here"));
+        };
+        let mut opened = self.open_mounts(stage, at, mounts).await?;
+        if let RunCommand::Script { name, content } = &flags.command {
+            let (script, run) = self.script(stage, at, name, content)?;
+            opened.mounts.push(script);
+            command = run;
+        }
+        env.extend(opened.env);
+        let (record, stored) = self.state(stage)?;
+        let run = RunStep {
+            image: shared.store.inner.image(record.clone())?,
+            layers: shared.folders(&stage.layers),
+            command,
+            env,
+            secret_env: Hidden(opened.secret_env),
+            mounts: opened.mounts,
+            network: match flags.network {
+                Network::Default => StepNetwork::Default,
+                Network::None => StepNetwork::None,
+                Network::Host => StepNetwork::Host,
+            },
+            insecure: flags.security == Security::Insecure,
+            keep: Keep(opened.keep),
+        };
+        let changes = match runner.run(run, &|output| step.output(output)).await {
+            Ok(changes) => {
+                if !stored && shared.request.keep_containers == KeepContainers::All {
+                    self.keep(record).await;
+                }
+                changes
+            }
+            Err(error) => {
+                if !stored && shared.request.keep_containers != KeepContainers::None {
+                    self.keep(record).await;
+                }
+                return Err(error);
+            }
+        };
+        let mut claim = GcGuard::new(&shared.store.inner);
+        let layer = shared.store.pack(changes, &mut claim).await?;
+        shared.claims.lock().push(claim);
+        Ok(layer)
+    }
+
     /// The image that a command finds, and whether it is stored as such.
     fn state(&self, stage: &Stage) -> Result<(Record, bool), ImageError> {
         match &stage.base {
-            Some((base, state)) if *state == stage.digest()? => Ok((self.store.inner.record(base)?, true)),
+            Some((base, state)) if *state == stage.digest()? => Ok((self.shared.store.inner.record(base)?, true)),
             _ => {
                 let mut stage = stage.clone();
                 let now = Utc::now().trunc_subsecs(3);
@@ -98,10 +168,44 @@ impl Build<'_> {
 
     /// Records the image of a container that stays: as long as it is there, nobody takes the layers below it.
     /// As with Docker's classic builder, it has no name and goes with the others that have none.
-    async fn keep(&mut self, record: Record) {
+    async fn keep(&self, record: Record) {
         let id = record.id.clone();
-        if let Err(error) = self.store.admit(vec![Candidate { record, names: Vec::new() }], &mut self.claim).await {
+        let mut claim = GcGuard::new(&self.shared.store.inner);
+        if let Err(error) = self.shared.store.admit(vec![Candidate { record, names: Vec::new() }], &mut claim).await {
             tracing::warn!(image = %id, %error, "the image of a container that stays could not be kept");
         }
+    }
+
+    /// A script as a file that the command finds, and the command that runs it.
+    fn script(
+        &self,
+        stage: &Stage,
+        at: &Instruction,
+        name: &str,
+        content: &str,
+    ) -> Result<(StepMount, Vec<String>), ImageError> {
+        if name.contains(['/', '\0']) || matches!(name, "." | "..") {
+            return Err(fault(at, format!("the heredoc {name:?} cannot be a file's name")));
+        }
+        // Where BuildKit puts it, too.
+        let target = format!("/dev/pipes/{name}");
+        let access = super::run::Access { mode: 0o755, uid: 0, gid: 0 };
+        let source = StepMountSource::Secret { content: Hidden(content.as_bytes().to_vec()), access };
+        let stub = self.stub(stage, &target)?;
+        let mount = StepMount { target: target.clone(), read_only: true, source, stub };
+        Ok((mount, vec![target]))
+    }
+}
+
+/// Program and arguments of a command.
+fn words(stage: &Stage, command: &RunCommand) -> Vec<String> {
+    match command {
+        RunCommand::Exec(words) => words.clone(),
+        RunCommand::Shell(line) => {
+            let mut words = stage.shell();
+            words.push(line.clone());
+            words
+        }
+        RunCommand::Script { name, .. } => vec![format!("<<{name}")],
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension as _, params};
 use super::{Db, now, parsed};
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::model::CachedLayer;
+use crate::model::{CacheKind, CacheRecord};
 use crate::record::Layer;
 
 impl Db {
@@ -25,7 +25,10 @@ impl Db {
     /// Whether that step of a build was carried out before, and the layer it made if it made one.
     pub(crate) fn step(&self, key: &Digest) -> Result<Option<Option<Layer>>, ImageError> {
         self.change("look up a step of a build", |change| {
-            change.execute("UPDATE steps SET last_used = ?2 WHERE key = ?1", params![key.as_str(), now()])?;
+            change.execute(
+                "UPDATE steps SET last_used = ?2, uses = uses + 1 WHERE key = ?1",
+                params![key.as_str(), now()],
+            )?;
             change
                 .query_row("SELECT diff_id, size FROM steps WHERE key = ?1", [key.as_str()], |row| {
                     let size: i64 = row.get(1)?;
@@ -36,30 +39,42 @@ impl Db {
         })
     }
 
-    pub(crate) fn set_step(&self, key: &Digest, layer: Option<&Layer>) -> Result<(), ImageError> {
+    /// `description` is what a list shows of it.
+    pub(crate) fn set_step(&self, key: &Digest, layer: Option<&Layer>, description: &str) -> Result<(), ImageError> {
         self.change("record a step of a build", |change| {
             let size = layer.map_or(0, |layer| i64::try_from(layer.blob.size).unwrap_or(i64::MAX));
             change.execute(
-                "INSERT OR REPLACE INTO steps VALUES (?1, ?2, ?3, ?4)",
-                params![key.as_str(), layer.map(|layer| layer.diff_id.as_str()), size, now()],
+                "INSERT OR REPLACE INTO steps (key, diff_id, size, last_used, created, uses, description)
+                 VALUES (?1, ?2, ?3, ?4, ?4, 1, ?5)",
+                params![key.as_str(), layer.map(|layer| layer.diff_id.as_str()), size, now(), description],
             )
         })?;
         Ok(())
     }
 
     /// The layers that the cache of builds keeps, the longest unused first.
-    pub(crate) fn cached(&self) -> Result<Vec<CachedLayer>, ImageError> {
+    pub(crate) fn cached(&self) -> Result<Vec<CacheRecord>, ImageError> {
         self.read("list the cache of builds", |db| {
             let mut query = db.prepare_cached(
                 "SELECT s.diff_id, coalesce(u.size, max(s.size)), max(s.last_used),
-                     EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = s.diff_id)
+                     EXISTS (SELECT 1 FROM layers l WHERE l.diff_id = s.diff_id),
+                     min(s.created), sum(s.uses), max(s.description)
                  FROM steps s LEFT JOIN unpacked u ON u.diff_id = s.diff_id
                  WHERE s.diff_id IS NOT NULL GROUP BY s.diff_id ORDER BY 3",
             )?;
             let rows = query.query_map([], |row| {
-                let size: i64 = row.get(1)?;
-                let (id, size) = (parsed(row, 0)?, size.unsigned_abs());
-                Ok(CachedLayer { id, size, last_used: row.get(2)?, shared: row.get(3)? })
+                let id: Digest = parsed(row, 0)?;
+                Ok(CacheRecord {
+                    id: id.hex().to_owned(),
+                    kind: CacheKind::Layer,
+                    size: row.get::<_, i64>(1)?.unsigned_abs(),
+                    shared: row.get(3)?,
+                    in_use: false,
+                    created: row.get(4)?,
+                    last_used: row.get(2)?,
+                    uses: row.get::<_, i64>(5)?.unsigned_abs(),
+                    description: row.get(6)?,
+                })
             })?;
             rows.collect()
         })

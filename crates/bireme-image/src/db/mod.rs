@@ -4,6 +4,7 @@
 //! not at all; only layers are files. Statements are short and run under a mutex on whatever thread calls.
 
 mod builds;
+mod folders;
 mod images;
 mod layers;
 mod names;

@@ -6,7 +6,7 @@ use super::parsed;
 use crate::digest::Digest;
 
 /// What each version of the tables adds to the one before; the number of the last is that of the whole.
-pub(super) const SCHEMA: [&str; 4] = [
+pub(super) const SCHEMA: [&str; 5] = [
     "
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
@@ -57,6 +57,16 @@ STRICT;
 CREATE TABLE unsynced (diff_id TEXT PRIMARY KEY, boot TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE generation (number INTEGER NOT NULL) STRICT;
 INSERT INTO generation VALUES (0);
+",
+    "
+-- Folders that builds keep beside layers: mounts of type cache, and contexts as they were sent last.
+CREATE TABLE folders (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, description TEXT NOT NULL, created INTEGER NOT NULL,
+    last_used INTEGER NOT NULL, uses INTEGER NOT NULL
+) STRICT;
+ALTER TABLE steps ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE steps ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE steps ADD COLUMN description TEXT NOT NULL DEFAULT '';
 ",
 ];
 

@@ -70,15 +70,49 @@ pub struct ImageSummary {
     pub kind: WorkloadKind,
 }
 
-/// What the cache of builds holds.
+/// Something that the cache of builds holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CachedLayer {
-    /// The digest of the layer, unpacked.
-    pub id: Digest,
+pub struct CacheRecord {
+    /// The digits of the layer's digest, unpacked; of a folder its name.
+    pub id: String,
+    /// What it is.
+    pub kind: CacheKind,
     /// Bytes, unpacked.
     pub size: u64,
     /// An image has it too, so that clearing the cache frees nothing of it.
     pub shared: bool,
+    /// A build has it in its hands now.
+    pub in_use: bool,
+    /// Milliseconds since the Unix epoch; 0 where that is not known.
+    pub created: i64,
     /// Milliseconds since the Unix epoch.
     pub last_used: i64,
+    /// How many builds used it, the one that made it among them.
+    pub uses: u64,
+    /// What made it, for people.
+    pub description: String,
+}
+
+/// What the cache of builds holds things of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheKind {
+    /// What a step made.
+    Layer,
+    /// A mount of type cache.
+    Mount,
+    /// A context as it was sent last.
+    Context,
+}
+
+impl CacheKind {
+    /// In BuildKit's words.
+    ///
+    /// Source: BuildKit, `client/diskusage.go`, `UsageRecordType`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Layer => "regular",
+            Self::Mount => "exec.cachemount",
+            Self::Context => "source.local",
+        }
+    }
 }

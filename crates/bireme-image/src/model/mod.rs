@@ -10,7 +10,7 @@ mod media_type;
 
 pub use config::{Healthcheck, History, ImageConfig};
 pub use go_json::Empty;
-pub use image::{CachedLayer, Image, ImageSummary};
+pub use image::{CacheKind, CacheRecord, Image, ImageSummary};
 
 pub(crate) use config::ConfigFile;
 pub(crate) use counts::Counts;

@@ -5,6 +5,7 @@
 //! ROOT/blobs/sha256/HEX   layers as they were fetched, verified
 //! ROOT/layers/sha256/HEX  layers unpacked, by diff ID, in overlayfs's form; shared, never written to
 //! ROOT/components/HEX     components taken out of images with a root filesystem
+//! ROOT/folders/NAME       what builds keep beside layers: mounts of type cache, contexts
 //! ROOT/ingest/            whatever is being made; emptied at every open
 //! ```
 //!
@@ -28,6 +29,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::ImageError;
+use crate::folders::Holders;
 
 pub use crate::settings::{Limits, RegistrySettings};
 pub use remove::Removed;
@@ -56,6 +58,10 @@ pub(crate) struct Inner {
     download_slots: Mutex<HashMap<String, Arc<Semaphore>>>,
     /// Held from the question who uses an image to its end, and while somebody says that he does.
     removing: Mutex<()>,
+    /// Who has which folder of builds.
+    pub(crate) holders: Holders,
+    /// Steps of builds that are being carried out: whoever comes to the same one waits.
+    pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Layers will be brought to the disk soon.
     pub(crate) syncing: AtomicBool,
 }
@@ -85,6 +91,8 @@ impl Inner {
             unpack_slots: Arc::new(Semaphore::new(processors)),
             download_slots: Mutex::default(),
             removing: Mutex::default(),
+            holders: Holders::default(),
+            turns: Mutex::default(),
             syncing: AtomicBool::default(),
         }
     }

@@ -32,9 +32,10 @@ pub(crate) async fn build(
     let mut request = BuildRequest::new(BuildContext::Folder(context.path().to_owned()));
     change(&mut request);
     let text = Arc::new(Mutex::new(String::new()));
-    let log = |event: BuildEvent| match event {
-        BuildEvent::Stream(line) => text.lock().unwrap().push_str(&line),
-        BuildEvent::Progress(_) | BuildEvent::Built(_) => {}
+    let log = |event: BuildEvent| {
+        if let BuildEvent::Stream(line) = event {
+            text.lock().unwrap().push_str(&line);
+        }
     };
     let id = place.store.build(request, &log).await?;
     let text = text.lock().unwrap().clone();

@@ -50,7 +50,16 @@ pub fn check(spec: &WorkloadSpec) -> Result<(), Failure> {
                     mount.target
                 )));
             }
-            MountSource::Bind { .. } | MountSource::Subpath { .. } | MountSource::Tmpfs { .. } => {}
+            MountSource::Layers { .. } if below_dev(&mount.target) => {
+                return Err(invalid(format!(
+                    "mount target {}: files of an image cannot be mounted below /dev; mount them elsewhere",
+                    mount.target
+                )));
+            }
+            MountSource::Bind { .. }
+            | MountSource::Subpath { .. }
+            | MountSource::Layers { .. }
+            | MountSource::Tmpfs { .. } => {}
         }
     }
     let mounts = spec.mounts.iter().map(|mount| mount.target.as_str());

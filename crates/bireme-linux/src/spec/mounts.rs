@@ -77,7 +77,7 @@ pub(super) fn of(config: &RunnerConfig) -> Value {
         let access = if own.read_only { "ro" } else { "rw" };
         list.push(match &own.source {
             // Refused by `check`.
-            MountSource::Subpath { .. } => continue,
+            MountSource::Subpath { .. } | MountSource::Layers { .. } => continue,
             MountSource::Bind { path, recursive, .. } => {
                 let mut options = vec![if *recursive { "rbind" } else { "bind" }, access];
                 if own.read_only {

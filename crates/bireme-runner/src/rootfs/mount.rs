@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use bireme_core::ErrorKind;
@@ -12,10 +13,10 @@ use bireme_linux::protocol::Failure;
 use bireme_linux::spec;
 use libcontainer::syscall::linux::{AT_EMPTY_PATH, MOUNT_ATTR_NODEV, MOUNT_ATTR_RDONLY, MountAttr};
 use libcontainer::syscall::syscall::create_syscall;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 
-use super::Rootfs;
 use super::tree::{MS_PRIVATE, UNCHANGED, attach, bind, clone_tree, set_attributes, tmpfs};
+use super::{Rootfs, overlay};
 use crate::failure::failed;
 
 impl Rootfs {
@@ -54,6 +55,20 @@ impl Rootfs {
                 let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
                 let attributes = self.attributes(volume, mount.read_only);
                 bind(&found, target.as_fd(), true, Propagation::Private, attributes)
+                    .map_err(|error| failed(&what(), error))
+            }
+            MountSource::Layers { lower, scratch, subpath } => {
+                let tree = layers(lower, scratch).map_err(|error| failed(&what(), error))?;
+                let found = find(tree.as_fd(), subpath).map_err(|error| {
+                    let text = format!("cannot mount /{} at {}: {error}", subpath.display(), mount.target);
+                    Failure::new(ErrorKind::Invalid, text)
+                })?;
+                let folder = rustix::fs::fstat(&found).map_err(|error| failed(&what(), error.into()))?;
+                let folder = FileType::from_raw_mode(folder.st_mode) == FileType::Directory;
+                let target = self.make(target, folder)?;
+                let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+                let attributes = self.attributes(scratch, mount.read_only);
+                bind(&found, target.as_fd(), false, Propagation::Private, attributes)
                     .map_err(|error| failed(&what(), error))
             }
             MountSource::Tmpfs { size, mode, options } => {
@@ -102,6 +117,26 @@ impl Rootfs {
         }
         set
     }
+}
+
+/// Layers as one tree, mounted where nobody looks: what is written lands in `scratch`.
+fn layers(lower: &[PathBuf], scratch: &Path) -> io::Result<OwnedFd> {
+    let part = |name: &str, mode| -> io::Result<PathBuf> {
+        let path = scratch.join(name);
+        fs::DirBuilder::new().recursive(true).mode(mode).create(&path)?;
+        Ok(path)
+    };
+    let (upper, work, at) = (part("upper", 0o755)?, part("work", 0o700)?, part("merged", 0o700)?);
+    overlay::mount_at(scratch, lower, &upper, &work, &at, false)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(&at, flags, Mode::empty())?)
+}
+
+/// What stands at `subpath` in a tree whose root no link leads out of.
+fn find(tree: BorrowedFd<'_>, subpath: &Path) -> io::Result<OwnedFd> {
+    let subpath = if subpath.as_os_str().is_empty() { Path::new(".") } else { subpath };
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(bireme_sys::path::open(tree, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?)
 }
 
 /// What a bind mounts.

@@ -34,14 +34,26 @@ pub(super) fn mount(
             return Err(Failure::new(ErrorKind::Internal, message));
         }
     }
+    mount_at(run_dir, lower, upper, work, at, nodev)
+        .map_err(|error| failed("cannot mount the overlay of the image's layers", error))
+}
+
+/// Mounts layers with a folder on top at `at`. For a moment, links to the layers may be made in `folder`.
+pub(super) fn mount_at(
+    folder: &Path,
+    lower: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    at: &Path,
+    nodev: bool,
+) -> io::Result<()> {
     match by_handle(lower, upper, work, at, nodev) {
         // Before Linux 6.8 there is no lowerdir+.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            by_options(&run_dir.join("layers"), lower, upper, work, at, nodev)
+            by_options(&folder.join("layers"), lower, upper, work, at, nodev)
         }
         other => other,
     }
-    .map_err(|error| failed("cannot mount the overlay of the image's layers", error))
 }
 
 /// Layer by layer, so that their number is not limited by the size of a page.

@@ -1,6 +1,7 @@
 //! The compilation cache, and the short process that fills it.
 //!
-//! Code is compiled once per content and engine version, at check, never when a request waits for it. It is kept under
+//! Code is compiled once per content and engine version, when its image comes in or else at
+//! create, never when a request waits for it. It is kept under
 //! the digest of what was compiled, which is compared with the one that was asked for: whoever claims another's digest is
 //! refused, and gets nothing into its place. The process that compiles has no privileges and no names: it reads one open
 //! file and writes into another, whose content is then copied to a file that it never saw.
@@ -122,6 +123,17 @@ impl Cache {
     /// # Errors
     /// `Invalid` or `Unsupported` with a sentence when the component cannot run here.
     pub(crate) async fn get(&self, path: &Path, digest: &str) -> Result<Compiled, ExecError> {
+        self.get_telling(path, digest, &|| ()).await
+    }
+
+    /// As [`Cache::get`]; calls `begins` once when the component is compiled for this call, or for another one that this
+    /// one waits for.
+    pub(crate) async fn get_telling(
+        &self,
+        path: &Path,
+        digest: &str,
+        begins: &(dyn Fn() + Send + Sync),
+    ) -> Result<Compiled, ExecError> {
         let plain = digest.strip_prefix("sha256:").unwrap_or(digest);
         if plain.len() != 64 || !plain.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ExecError::new(
@@ -138,7 +150,15 @@ impl Cache {
             under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
             Arc::clone(under_way.entry(plain.to_owned()).or_default())
         };
-        let _guard = turn.lock().await;
+        let mut told = false;
+        let _guard = match turn.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => {
+                told = true;
+                begins();
+                turn.lock().await
+            }
+        };
         if let Some(compiled) = self.lock_known().get(plain) {
             return Ok(compiled.clone());
         }
@@ -149,7 +169,12 @@ impl Cache {
         let code = format!("{plain}-{engine}.cwasm");
         let facts = match self.stored(&code).await {
             Some(facts) => facts,
-            None => self.compile(path, plain, &code).await.inspect_err(|error| self.remember_refusal(plain, error))?,
+            None => {
+                if !told {
+                    begins();
+                }
+                self.compile(path, plain, &code).await.inspect_err(|error| self.remember_refusal(plain, error))?
+            }
         };
         let compiled = Compiled { facts, code };
         let mut known = self.lock_known();
@@ -246,35 +271,22 @@ impl Cache {
             );
             return Err(ExecError::new(ErrorKind::Invalid, text));
         }
-        let unfinished = self.dir.join(format!("{code}.{}.tmp", std::process::id()));
-        let compiled = self.compile_into(source, &unfinished).await;
-        let (from, to) = (unfinished.clone(), self.dir.join(format!("{code}.{}.whole", std::process::id())));
-        let whole = to.clone();
-        let stored = match compiled {
-            Ok(facts) => {
-                let taken = tokio::task::spawn_blocking(move || take_over(&from, &to)).await;
-                taken
-                    .map_err(std::io::Error::other)
-                    .flatten()
-                    .map_err(|error| self.not_stored(error))
-                    .map(|sum| (facts, sum))
-            }
-            Err(error) => Err(error),
-        };
-        let _ = tokio::fs::remove_file(&unfinished).await;
-        let (facts, code_sha256) = match stored {
-            Ok(stored) => stored,
-            Err(error) => {
-                let _ = tokio::fs::remove_file(&whole).await;
-                return Err(error);
-            }
-        };
+        let began = Instant::now();
+        tracing::info!(component = plain, "compiling a component");
+        // Whoever gives up leaves neither.
+        let unfinished = Aside(self.dir.join(format!("{code}.{}.tmp", std::process::id())));
+        let whole = Aside(self.dir.join(format!("{code}.{}.whole", std::process::id())));
+        let facts = self.compile_into(source, &unfinished.0).await?;
+        let (from, to) = (unfinished.0.clone(), whole.0.clone());
+        let taken = tokio::task::spawn_blocking(move || take_over(&from, &to)).await;
+        let code_sha256 = taken.map_err(std::io::Error::other).flatten().map_err(|error| self.not_stored(error))?;
+        tracing::info!(component = plain, took = ?began.elapsed(), "compiled a component");
         let record = serde_json::to_vec(&Record { facts: facts.clone(), code_sha256 })
             .map_err(|error| fail("cannot write down what a component needs".to_owned(), error.into()))?;
-        tokio::fs::rename(&whole, self.dir.join(code)).await.map_err(|error| self.not_stored(error))?;
-        let unfinished = self.dir.join(format!("{code}.{}.json.tmp", std::process::id()));
-        tokio::fs::write(&unfinished, record).await.map_err(|error| self.not_stored(error))?;
-        tokio::fs::rename(&unfinished, self.record_path(code)).await.map_err(|error| self.not_stored(error))?;
+        tokio::fs::rename(&whole.0, self.dir.join(code)).await.map_err(|error| self.not_stored(error))?;
+        let unfinished = Aside(self.dir.join(format!("{code}.{}.json.tmp", std::process::id())));
+        tokio::fs::write(&unfinished.0, record).await.map_err(|error| self.not_stored(error))?;
+        tokio::fs::rename(&unfinished.0, self.record_path(code)).await.map_err(|error| self.not_stored(error))?;
         Ok(facts)
     }
 
@@ -357,6 +369,15 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
+}
+
+/// A file that is not in its place yet: removed when this is dropped, if it is still there.
+struct Aside(PathBuf);
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// Copies what the compiler wrote into a file that it never had open, and answers the SHA-256 of that. Whatever is left of

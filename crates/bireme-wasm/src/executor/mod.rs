@@ -6,7 +6,7 @@ mod load;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use bireme_core::clock::now_nanos;
 use bireme_core::spec::NetworkMode;
 use bireme_core::{
     BoxFuture, ErrorKind, ExecError, Executor, LabelError, Labels, NamesChange, Power, Prepared, Program, Resolver,
-    SandboxId, StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec, executor::Known,
+    SandboxId, StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec,
+    executor::{Interface, Known, Programs},
 };
 use bireme_sys::removal;
 use futures::StreamExt as _;
@@ -30,7 +31,7 @@ use crate::roster::Roster;
 use crate::state::StateFolder;
 use crate::user::{self, HOST_UID, Secret};
 use crate::workload::{ComponentWorkload, Home, read_exit};
-use crate::{cgroup, lacks, stores};
+use crate::{cgroup, interface, lacks, stores};
 use earlier::{AT_ONCE, STRAYS, follow_later, memory_of};
 
 /// How long a daemon that has just started waits for answers of all hosts together: nobody can use it until then. Whoever
@@ -138,10 +139,7 @@ impl WasmExecutor {
     }
 
     async fn compiled(&self, program: &Program) -> Result<Compiled, ExecError> {
-        let Program::Component { path, digest } = program else {
-            let text = "a component was expected, and the image holds a root filesystem";
-            return Err(ExecError::new(ErrorKind::Internal, text));
-        };
+        let (path, digest) = component(program)?;
         self.cache.get(path, digest).await
     }
 }
@@ -279,6 +277,10 @@ impl Executor for WasmExecutor {
         Some(self)
     }
 
+    fn as_programs(&self) -> Option<&dyn Programs> {
+        Some(self)
+    }
+
     fn create(&self, work: Prepared) -> BoxFuture<'_, Result<Box<dyn Workload>, ExecError>> {
         Box::pin(async move {
             check::refuse_what_components_lack(&work.spec)?;
@@ -386,10 +388,42 @@ impl Executor for WasmExecutor {
     }
 }
 
+/// The file of a component, and the digest of its content.
+fn component(program: &Program) -> Result<(&Path, &str), ExecError> {
+    let Program::Component { path, digest } = program else {
+        let text = "a component was expected, and the image holds a root filesystem";
+        return Err(ExecError::new(ErrorKind::Internal, text));
+    };
+    Ok((path, digest))
+}
+
 /// Whether a host of the engine called `instance` runs. Blocking.
 pub fn runs(instance: &str) -> bool {
     let parent = host::parent_cgroup(instance);
     cgroup::children(&parent).iter().any(|name| !cgroup::members(&parent.join(name)).is_empty())
+}
+
+impl Programs for WasmExecutor {
+    fn prepare<'a>(
+        &'a self,
+        program: &'a Program,
+        begins: &'a (dyn Fn() + Send + Sync),
+    ) -> BoxFuture<'a, Result<(), ExecError>> {
+        Box::pin(async move {
+            let (path, digest) = component(program)?;
+            self.cache.get_telling(path, digest, begins).await.map(|_| ())
+        })
+    }
+
+    fn interface<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Interface, ExecError>> {
+        Box::pin(async move {
+            let path = component(program)?.0.to_owned();
+            let read = tokio::task::spawn_blocking(move || interface::read(&path)).await;
+            read.unwrap_or_else(|error| {
+                Err(ExecError::new(ErrorKind::Internal, "cannot read the component").caused_by(error))
+            })
+        })
+    }
 }
 
 impl Resolver for WasmExecutor {

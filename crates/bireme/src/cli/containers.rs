@@ -234,6 +234,16 @@ pub struct InspectArgs {
     pub names: Vec<String>,
 }
 
+/// Show everything known about workloads, images, networks or volumes
+#[derive(Clone, Debug, Args)]
+pub struct InspectWorldArgs {
+    #[command(flatten)]
+    pub inspect: InspectArgs,
+    /// Show what the component in an image exports, imports and may ask for
+    #[arg(long, conflicts_with_all = ["format", "size"])]
+    pub world: bool,
+}
+
 /// Show what workloads use, live
 #[derive(Clone, Debug, Args)]
 pub struct StatsArgs {

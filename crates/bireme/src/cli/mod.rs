@@ -73,7 +73,7 @@ pub enum Command {
     Logs(LogsArgs),
     Exec(ExecArgs),
     Attach(AttachArgs),
-    Inspect(InspectArgs),
+    Inspect(InspectWorldArgs),
     Stats(StatsArgs),
     Top(TopArgs),
     Wait(WaitArgs),
@@ -174,7 +174,7 @@ pub enum ImageCommand {
     Save(SaveArgs),
     Load(LoadArgs),
     Import(ImportArgs),
-    Inspect(InspectArgs),
+    Inspect(InspectWorldArgs),
     /// Remove unused images
     Prune(ImagePruneArgs),
 }

@@ -4,7 +4,7 @@ use bireme_api::ClientError;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::cli::InspectArgs;
+use crate::cli::InspectWorldArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::listing;
@@ -17,7 +17,11 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("volume", "/volumes/", ""),
 ];
 
-pub(super) async fn inspect(context: &Context, args: &InspectArgs) -> Outcome {
+pub(super) async fn inspect(context: &Context, args: &InspectWorldArgs) -> Outcome {
+    let InspectWorldArgs { inspect: args, world } = args;
+    if *world {
+        return super::world::worlds(context, args.kind.as_deref(), &args.names).await;
+    }
     of_kind(context, args.kind.as_deref(), &args.names, args.format.as_deref(), args.size).await
 }
 

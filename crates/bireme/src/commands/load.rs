@@ -13,7 +13,7 @@ use tokio_util::io::ReaderStream;
 use crate::cli::{ExportArgs, LoadArgs, SaveArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
-use crate::progress::stream_error;
+use crate::progress::{Bars, stream_error};
 
 pub(super) async fn load(context: &Context, args: &LoadArgs) -> Outcome {
     let call =
@@ -31,15 +31,19 @@ pub(super) async fn load(context: &Context, args: &LoadArgs) -> Outcome {
         None => call.archive(ReaderStream::with_capacity(tokio::io::stdin(), 128 * 1024)),
     };
     let mut messages = call.objects::<Message>().await?;
+    // What is told of layers and components, beside the names of what was loaded.
+    let mut bars = Bars::new(&context.printer, None, "", args.quiet);
     while let Some(message) = messages.next().await {
         let message = message?;
         if let Some(error) = stream_error(&message) {
             return Err(error);
         }
-        if let Some(text) = message.stream {
-            context.printer.raw(text.as_bytes())?;
+        match &message.stream {
+            Some(text) => bars.beside(|| context.printer.raw(text.as_bytes()))?,
+            None => bars.show(&message)?,
         }
     }
+    bars.leave();
     Ok(0)
 }
 

@@ -34,10 +34,13 @@ mod update;
 mod usage;
 mod version;
 mod volume;
+mod world;
 
 pub(crate) use top::only_here;
 
-use crate::cli::{BuilderCommand, Command, ContainerCommand, ImageCommand, SystemCommand};
+use crate::cli::{
+    BuilderCommand, Command, ContainerCommand, ImageCommand, InspectArgs, InspectWorldArgs, SystemCommand,
+};
 use crate::context::Context;
 use crate::error::Outcome;
 
@@ -158,7 +161,8 @@ async fn image(context: &Context, command: ImageCommand) -> Outcome {
         ImageCommand::Save(args) => load::save(context, &args).await,
         ImageCommand::Load(args) => load::load(context, &args).await,
         ImageCommand::Inspect(args) => {
-            inspect::of_kind(context, Some("image"), &args.names, args.format.as_deref(), false).await
+            let inspect = InspectArgs { kind: Some("image".to_owned()), size: false, ..args.inspect };
+            inspect::inspect(context, &InspectWorldArgs { inspect, world: args.world }).await
         }
         ImageCommand::Prune(args) => images::prune(context, &args).await,
     }

@@ -3,6 +3,7 @@
 use bireme_core::error::chain;
 use bireme_core::glob::Pattern;
 use bireme_core::size;
+use bireme_engine::{Preparation, PreparationStep};
 use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
 use serde_json::{Map, Value, json};
 
@@ -191,6 +192,42 @@ pub fn progress(progress: &Progress) -> Value {
     Value::Object(wire)
 }
 
+/// A line about a component that is compiled when its image came in. Seconds stand where bytes do: clients show both.
+///
+/// Source: moby, `JSONProgress.Units`.
+pub fn preparation(preparation: &Preparation) -> Value {
+    let Preparation { program, step } = preparation;
+    match step {
+        PreparationStep::Begun => json!({ "status": "Compiling", "progressDetail": {}, "id": program }),
+        PreparationStep::Going(so_far) => json!({
+            "status": "Compiling",
+            "progressDetail": { "current": so_far.as_secs(), "units": "s" },
+            "progress": format!("{} s", so_far.as_secs()),
+            "id": program,
+        }),
+        PreparationStep::Ready(_) => json!({ "status": "Compiled", "progressDetail": {}, "id": program }),
+        // Of several lines clients draw the first over others.
+        PreparationStep::Refused(why) => json!({
+            "status": format!("Cannot be run here: {}", line(why, MOST_TOLD)),
+            "progressDetail": {},
+            "id": program,
+        }),
+        PreparationStep::GoesOn => json!({
+            "status": "Compiling takes long; it goes on, and the first start waits for the rest",
+            "progressDetail": {},
+            "id": program,
+        }),
+    }
+}
+
+/// Bytes that a line tells of why an image cannot be run.
+const MOST_TOLD: usize = 2 << 10;
+
+/// The first `most` bytes of `text` as one line.
+fn line(text: &str, most: usize) -> String {
+    text[..text.floor_char_boundary(most)].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// The bar that old clients print as it comes. Source: `JSONProgress.String` of moby, on 80 columns.
 fn bar(current: u64, total: Option<u64>) -> String {
     let Some(total) = total.filter(|total| *total > 0) else { return format!("{:>8}", size::decimal(current as f64)) };
@@ -200,11 +237,13 @@ fn bar(current: u64, total: Option<u64>) -> String {
 }
 
 /// A line of a build.
-pub fn build_event(event: &BuildEvent) -> Value {
+pub fn build_event(event: &BuildEvent) -> Option<Value> {
     match event {
-        BuildEvent::Stream(text) => json!({ "stream": text }),
-        BuildEvent::Progress(line) => progress(line),
-        BuildEvent::Built(id) => json!({ "aux": { "ID": id.to_string() } }),
+        BuildEvent::Stream(text) => Some(json!({ "stream": text })),
+        BuildEvent::Progress(line) => Some(progress(line)),
+        BuildEvent::Built(id) => Some(json!({ "aux": { "ID": id.to_string() } })),
+        // Of builds that clients of BuildKit's protocol see.
+        BuildEvent::Dockerfile { .. } | BuildEvent::Warning(_) | BuildEvent::Step { .. } => None,
     }
 }
 
@@ -283,6 +322,26 @@ mod tests {
         {"id":"ab","progress":"[=========================>                         ]  1.235MB/2.469MB","progressDetail":{"current":1234567,"total":2469134},"status":"Downloading"}
         {"id":"ab","progress":"      5B","progressDetail":{"current":5},"status":"Downloading"}
         "#);
+    }
+
+    #[test]
+    fn a_compilation_is_told_as_a_layer_is() {
+        use std::time::Duration;
+        let told = |step| preparation(&Preparation { program: "ab".to_owned(), step }).to_string();
+        let long = format!("it imports\n{}", "ä".repeat(MOST_TOLD));
+        let lines = [
+            told(PreparationStep::Begun),
+            told(PreparationStep::Going(Duration::from_millis(3400))),
+            told(PreparationStep::Ready(Duration::from_secs(4))),
+            told(PreparationStep::Refused("it imports\nwasi:nn".to_owned())),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        {"id":"ab","progressDetail":{},"status":"Compiling"}
+        {"id":"ab","progress":"3 s","progressDetail":{"current":3,"units":"s"},"status":"Compiling"}
+        {"id":"ab","progressDetail":{},"status":"Compiled"}
+        {"id":"ab","progressDetail":{},"status":"Cannot be run here: it imports wasi:nn"}
+        "#);
+        assert!(told(PreparationStep::Refused(long)).len() < MOST_TOLD + 100);
     }
 
     #[test]

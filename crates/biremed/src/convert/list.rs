@@ -178,6 +178,7 @@ pub(crate) mod tests {
                 network_name: "front".to_owned(),
                 endpoint_id: "c".repeat(64),
                 request: EndpointRequest { aliases: ["web".to_owned()].into(), ..EndpointRequest::default() },
+                preferred: Vec::new(),
                 ipv4: Some(("172.18.0.2".parse().unwrap(), 16)),
                 gateway: Some("172.18.0.1".parse().unwrap()),
                 ipv6: None,

@@ -7,6 +7,7 @@
 //! Whatever a request asks for that is not offered is refused by its name, never ignored. Fields that nobody knows are
 //! ignored as dockerd ignores them, since newer clients send more of them.
 
+pub mod component;
 pub mod create;
 pub mod event;
 pub mod filters;

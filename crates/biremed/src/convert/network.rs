@@ -229,6 +229,7 @@ pub fn nowhere() -> Value {
         network_name: String::new(),
         endpoint_id: String::new(),
         request: EndpointRequest::default(),
+        preferred: Vec::new(),
         ipv4: None,
         gateway: None,
         ipv6: None,

@@ -11,12 +11,13 @@ use bireme_core::{ErrorKind, InvocationStats, StoreFolder, WorkloadKind, labels}
 use bireme_engine::EngineError;
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::WorkloadView;
-use bireme_image::Damaged;
+use bireme_image::{Damaged, Image};
 use serde_json::json;
 
+use super::image_parts::platform;
 use super::{Answer, ok};
 use crate::app::App;
-use crate::convert::{filters, time};
+use crate::convert::{component, filters, time};
 use crate::error::ApiError;
 use crate::extract::Query;
 use crate::{stream, work};
@@ -25,6 +26,7 @@ pub(super) fn router() -> Router<App> {
     Router::new()
         .route("/bireme/v1/workloads", get(workloads))
         .route("/bireme/v1/capabilities", get(capabilities))
+        .route("/bireme/v1/images/prepare", post(prepare))
         .route("/bireme/v1/images/verify", post(verify))
         .route("/bireme/v1/stores", get(stores))
         .route("/bireme/v1/stores/prune", post(prune_stores))
@@ -137,6 +139,30 @@ fn counters(stats: InvocationStats) -> v1::Invocations {
         memory_peak,
     } = stats;
     v1::Invocations { trigger, started, alive, queued, succeeded, failed, timed_out, rejected, latency, memory_peak }
+}
+
+/// What the component in an image offers and asks for; `None` for an image of a container. One that cannot be read is told
+/// as such: the rest of the image can be inspected all the same.
+pub(super) async fn component_of(app: &App, image: &Image) -> Option<v1::Component> {
+    match app.engine.interface(image).await {
+        Ok(interface) => interface.map(|interface| component::component(interface, &image.config.labels)),
+        Err(error) => Some(v1::Component { refused: Some(chain(&error)), ..v1::Component::default() }),
+    }
+}
+
+/// Compiles the component of an image, where that was not done when the image came in: another version of the engine may
+/// have been there then.
+async fn prepare(State(app): State<App>, query: Query) -> Answer {
+    let Some(name) = query.get("image") else {
+        return Err(ApiError::invalid("the parameter image is missing: name the image to prepare"));
+    };
+    let image = app.images.resolve(name, platform(&query)?.as_ref()).await?.id;
+    let stop = app.stop.clone();
+    let work = work::start(async move |report| {
+        app.engine.prepare_image(&image, &|step| report.preparation(&step)).await;
+        Ok(())
+    });
+    Ok(stream::json_lines(work.into_lines(), &stop))
 }
 
 /// Looks through the image store; changes nothing.

@@ -12,7 +12,7 @@ use bireme_api::models::AuthConfig;
 use bireme_core::clock::now_nanos;
 use bireme_engine::request::CreateRequest;
 use bireme_image::pull::RegistryAuth;
-use bireme_image::{BuildContext, BuildEvent, BuildRequest, CachedLayer, KeepContainers};
+use bireme_image::{BuildContext, BuildEvent, BuildRequest, CacheRecord, KeepContainers};
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
@@ -38,7 +38,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let work = work::start_build(async move |report| {
         let unsaid = Mutex::new(Unsaid::default());
         let log = |event: BuildEvent| {
-            let mut line = image::build_event(&event);
+            let Some(mut line) = image::build_event(&event) else { return };
             if let (BuildEvent::Built(_), true) = (&event, buildkit) {
                 // Where BuildKit's clients look for it; what else it would say is only for people.
                 line["id"] = json!("moby.image.id");
@@ -123,7 +123,7 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     request.tags = image_parts::tags(query.all("t"))?;
     request.args = json_parameter(query, "buildargs")?;
     request.labels = json_parameter(query, "labels")?;
-    request.platform = image_parts::platform(query)?;
+    request.platforms = image_parts::platform(query)?.into_iter().collect();
     request.target = query.get("target").map(str::to_owned);
     request.pull = query.flag("pull");
     request.no_cache = query.flag("nocache");
@@ -201,24 +201,24 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
         let wanted = filters.get(name);
         wanted.is_empty() || wanted.iter().any(|value| holds(value))
     };
-    let chosen = |layer: &CachedLayer| {
+    let chosen = |layer: &CacheRecord| {
         let flag = |value: &str, is: bool| matches!(value, "1" | "true") == is;
-        any("id", &|id| layer.id.hex().starts_with(id))
-            && any("type", &|kind| kind == "regular")
+        any("id", &|id| layer.id.starts_with(id))
+            && any("type", &|kind| kind == layer.kind.word())
             && any("shared", &|value| flag(value, layer.shared))
             && any("private", &|value| flag(value, !layer.shared))
-            // Nothing that a build is using is cleared, and nothing here has a parent or is described.
-            && any("inuse", &|value| flag(value, false))
+            // Nothing here has a parent.
+            && any("inuse", &|value| flag(value, layer.in_use))
             && any("parent", &|_| false)
-            && any("description", &|_| false)
+            && any("description", &|value| layer.description == value)
             // No layer has a label.
             && filters.labels_match(&BTreeMap::new())
     };
     let by_time = ["until", "unused-for"];
     let narrowed = PRUNED_BY.iter().any(|name| !by_time.contains(name) && !filters.get(name).is_empty());
-    let chosen: Option<&(dyn Fn(&CachedLayer) -> bool + Sync)> = if narrowed { Some(&chosen) } else { None };
+    let chosen: Option<&(dyn Fn(&CacheRecord) -> bool + Sync)> = if narrowed { Some(&chosen) } else { None };
     let cleared = app.images.clear_build_cache(until, chosen).await?;
-    let ids: Vec<String> = cleared.iter().map(|layer| layer.id.hex().to_owned()).collect();
+    let ids: Vec<String> = cleared.iter().map(|layer| layer.id.clone()).collect();
     let freed: u64 = cleared.iter().filter(|layer| !layer.shared).map(|layer| layer.size).sum();
     ok(&json!({ "CachesDeleted": (!ids.is_empty()).then_some(ids), "SpaceReclaimed": freed }))
 }

@@ -43,6 +43,7 @@ async fn commit(State(app): State<App>, query: Query, OptionalJson(body): Option
         name: name.clone(),
     };
     let id = app.engine.commit(request).await?;
+    app.engine.prepare_image_later(&id);
     if let Some(name) = name {
         emit(&app, "tag", &id.to_string(), &name.familiar());
     }
@@ -64,11 +65,12 @@ pub(super) async fn import(app: App, query: Query, source: String, body: Body) -
     let stop = app.stop.clone();
     let work = work::start(async move |report| {
         let id = app.images.commit(commit).await?;
+        app.engine.prepare_image(&id, &|step| report.preparation(&step)).await;
         report.line(json!({ "status": id.to_string() }));
         emit(&app, "import", &id.to_string(), &name.map(|name| name.familiar()).unwrap_or_default());
         Ok(())
     });
-    // There is one line, at the end: until then a refusal has a status of its own.
+    // There is one line, at the end, and those on a component's compiling before it: until then a refusal has a status of its own.
     Ok(work.answer(1, &stop).await?)
 }
 

@@ -8,17 +8,19 @@ use axum::routing::{get, post};
 use bireme_core::ErrorKind;
 use bireme_core::clock::now_nanos;
 use bireme_core::error::chain;
+use bireme_engine::{Preparation, PreparationStep};
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Progress, Pushed, Reference, Removed};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
 use super::image_parts::{emit, platform, reader};
-use super::{Answer, commit, ok};
+use super::{Answer, bireme, commit, ok};
 use crate::app::App;
-use crate::convert::{Filters, filters, image};
+use crate::convert::{Filters, component, filters, image};
 use crate::error::ApiError;
 use crate::extract::{Query, registry_auth};
 use crate::stream;
@@ -139,10 +141,17 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
     let work = {
         let app = app.clone();
         work::start(async move |report| {
-            let progress = |line: Progress| report.progress(&line);
-            app.images.pull(&reference, platform.as_ref(), auth, &progress).await?;
+            // What became of the pull is its last word, after that on compiling.
+            let result = Mutex::new(Vec::new());
+            let progress = |line: Progress| match line.id {
+                Some(_) => report.progress(&line),
+                None => result.lock().push(line),
+            };
+            let pulled = app.images.pull(&reference, platform.as_ref(), auth, &progress).await?;
             let familiar = reference.familiar();
             emit(&app, "pull", &familiar, &familiar);
+            app.engine.prepare_image(&pulled.id, &|step| report.preparation(&step)).await;
+            result.into_inner().iter().for_each(|line| report.progress(line));
             Ok(())
         })
     };
@@ -166,10 +175,18 @@ async fn load(State(app): State<App>, query: Query, body: Body) -> Answer {
             _ if quiet => {}
             line => report.progress(line),
         };
-        for image in app.images.load(archive, &progress).await? {
+        let loaded = app.images.load(archive, &progress).await?;
+        for image in &loaded {
             let id = image.id.to_string();
             emit(&app, "load", &id, &id);
         }
+        let tell = |step: Preparation| {
+            if !quiet || matches!(step.step, PreparationStep::Refused(_)) {
+                report.preparation(&step);
+            }
+        };
+        let preparing = loaded.iter().map(|image| app.engine.prepare_image(&image.id, &tell));
+        futures::future::join_all(preparing).await;
         Ok(())
     });
     Ok(stream::json_lines(work.into_lines(), &stop))
@@ -219,7 +236,11 @@ async fn save(app: &App, names: Vec<String>) -> Answer {
 async fn of_one(State(app): State<App>, Path(rest): Path<String>, version: ApiVersion, query: Query) -> Answer {
     if let Some(name) = rest.strip_suffix("/json") {
         let found = app.images.resolve(name, platform(&query)?.as_ref()).await?;
-        return ok(&image::inspect(&found, version));
+        let mut told = image::inspect(&found, version);
+        if let Some(component) = bireme::component_of(&app, &found).await {
+            told[component::KEY] = json!(component);
+        }
+        return ok(&told);
     }
     if let Some(name) = rest.strip_suffix("/history") {
         let found = app.images.resolve(name, platform(&query)?.as_ref()).await?;

@@ -4,7 +4,9 @@
 //! give the same bytes. Folders that lead to what is copied stand in the layer with the attributes they have below, for
 //! in an overlay the uppermost folder's attributes count.
 
+mod mode;
 mod owner;
+mod parents;
 mod plan;
 mod write;
 
@@ -12,6 +14,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::io::{self, Read as _, Seek as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bireme_core::glob::{Pattern, is_pattern};
 use bireme_core::ignore::Ignore;
@@ -24,8 +27,9 @@ use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
 use crate::view::{Found, View, size_of_name};
 use crate::wanted::Wanted;
+pub(super) use mode::Mode;
 use plan::{Attributes, Content, Plan, Tree, relative};
-use write::write;
+use write::{sum, write};
 
 /// What one COPY or ADD is told, with variables already put in.
 pub(super) struct CopyRequest {
@@ -36,9 +40,13 @@ pub(super) struct CopyRequest {
     pub(super) target: String,
     pub(super) working_dir: String,
     pub(super) chown: Option<String>,
-    pub(super) chmod: Option<u32>,
-    /// The sources are a context: owners are not taken from it, and parts may be hidden.
+    pub(super) chmod: Option<Mode>,
+    /// The sources are files of a client: owners are not taken from it, and parts may be hidden.
     pub(super) context: bool,
+    /// Files that are archives are unpacked.
+    pub(super) unpack: bool,
+    /// The folders that lead to a source are made below the target.
+    pub(super) parents: bool,
     /// What is left out: names within the folders that are copied, and names of files.
     pub(super) exclude: Ignore,
 }
@@ -50,17 +58,68 @@ pub(super) struct Copied {
     pub(super) what: String,
 }
 
+/// What one instruction copies, from however many places, on top of layers.
+pub(super) struct Jobs {
+    /// What is copied; the folders that it is copied from, lowest first; whether parts of them may be hidden.
+    pub(super) orders: Vec<(CopyRequest, Vec<PathBuf>, bool)>,
+    /// The folders of the layers, lowest first.
+    pub(super) below: Vec<PathBuf>,
+    /// What is hidden.
+    pub(super) ignore: Arc<Ignore>,
+}
+
+impl Jobs {
+    /// What would be copied, by its content, as [`Copied::what`]. Nothing is written.
+    pub(super) fn sum(&self, inner: &Inner, wanted: &Wanted) -> Result<String, ImageError> {
+        self.with_plan(inner, wanted, |kind, plan, trees| Ok(format!("{kind}:{}", sum(wanted, plan, trees)?.hex())))
+    }
+
+    /// Copies into a new layer.
+    pub(super) fn write(&self, inner: &Inner, wanted: &Wanted) -> Result<Copied, ImageError> {
+        self.with_plan(inner, wanted, |kind, plan, trees| {
+            let (layer, sum) = write(inner, wanted, plan, trees)?;
+            Ok(Copied { layer, what: format!("{kind}:{}", sum.hex()) })
+        })
+    }
+
+    fn with_plan<T>(
+        &self,
+        inner: &Inner,
+        wanted: &Wanted,
+        act: impl FnOnce(&str, &Plan<'_>, &[View]) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let below = View::new(self.below.clone())?;
+        let nothing = Ignore::default();
+        let mut planned = Planned { plan: Plan::on(&below), trees: Vec::new(), unpacked: Vec::new() };
+        let mut kinds = Vec::new();
+        for (order, folders, hiding) in &self.orders {
+            let ignore = if *hiding { &*self.ignore } else { &nothing };
+            let job = Job {
+                inner,
+                wanted,
+                order,
+                ignore,
+                several: self.orders.len() > 1,
+                main: Cell::new(0),
+                names: Cell::new(0),
+            };
+            kinds.push(job.run(View::new(folders.clone())?, &mut planned)?);
+        }
+        let kind = if let [kind] = kinds[..] { kind } else { "multi" };
+        act(kind, &planned.plan, &planned.trees)
+    }
+}
+
 /// Carries out a COPY or ADD on top of `below`.
 pub(super) fn copy(
     inner: &Inner,
     wanted: &Wanted,
-    order: &CopyRequest,
-    source: View,
-    ignore: &Ignore,
-    below: &View,
+    order: CopyRequest,
+    source: Vec<PathBuf>,
+    below: Vec<PathBuf>,
 ) -> Result<Copied, ImageError> {
-    let job = Job { inner, wanted, order, ignore, names: Cell::new(0) };
-    job.run(source, below)
+    let orders = vec![(order, source, false)];
+    Jobs { orders, below, ignore: Arc::default() }.write(inner, wanted)
 }
 
 /// Makes a folder and those above it, as WORKDIR does; `None` if it is there.
@@ -97,11 +156,23 @@ struct FolderCopy<'a> {
     excluding: Option<&'a Path>,
 }
 
+/// What the layer will hold so far.
+struct Planned<'a> {
+    plan: Plan<'a>,
+    trees: Vec<View>,
+    /// Archives are unpacked beside the context; they live until the layer is written.
+    unpacked: Vec<TempDir>,
+}
+
 struct Job<'a> {
     inner: &'a Inner,
     wanted: &'a Wanted,
     order: &'a CopyRequest,
     ignore: &'a Ignore,
+    /// There are others beside it.
+    several: bool,
+    /// The number of the tree that is copied from; others are archives that were found in it.
+    main: Cell<usize>,
     /// Bytes of the names that are held at the moment.
     names: Cell<usize>,
 }
@@ -138,8 +209,10 @@ impl Job<'_> {
         hides(rules, path, self.wanted).map_err(self.failed(path))
     }
 
-    fn run(&self, source: View, below: &View) -> Result<Copied, ImageError> {
+    /// Adds what is copied to the plan; answers what kind of thing it is.
+    fn run(&self, source: View, planned: &mut Planned<'_>) -> Result<&'static str, ImageError> {
         let order = self.order;
+        let below = planned.plan.below;
         let owner = order
             .chown
             .as_deref()
@@ -156,7 +229,7 @@ impl Job<'_> {
         };
         let to_folder =
             order.target.ends_with('/') || order.target == "." || order.target.ends_with("/.") || order.target == "..";
-        if found.len() > 1 && !to_folder {
+        if (found.len() > 1 || self.several) && !to_folder && !order.parents {
             return Err(self.fault(format!(
                 "when using {} with more than one source file, the destination must be a directory and end with a /",
                 order.keyword
@@ -165,18 +238,17 @@ impl Job<'_> {
         let target = Path::new("/").join(&order.working_dir).join(&order.target);
         let (target, there) = below.resolve(&target, true).map_err(self.failed(&target))?;
         let there = there.map(|there| there.kind());
-
-        let mut plan = Plan::on(below);
-        // Archives are unpacked beside the context; the trees live until the layer is written.
-        let mut trees = vec![source];
-        let mut unpacked: Vec<TempDir> = Vec::new();
         let (uid, gid) = owner.unwrap_or((0, 0));
+        let main = planned.trees.len();
+        planned.trees.push(source);
+        self.main.set(main);
         for (name, item) in found {
             if item.kind() != FileType::Directory && self.hides(&order.exclude, Path::new(&name))? {
                 continue;
             }
+            let Planned { plan, trees, unpacked } = planned;
             let archive = match item.kind() {
-                FileType::RegularFile if order.keyword == "ADD" && order.context => self.archive(&trees[0], &item)?,
+                FileType::RegularFile if order.unpack => self.archive(&trees[main], &item)?,
                 _ => None,
             };
             if let Some(folder) = archive {
@@ -184,33 +256,49 @@ impl Job<'_> {
                 unpacked.push(folder);
                 trees.push(tree);
                 let tree = trees.len() - 1;
-                self.target_folder(&mut plan, &target, there, uid, gid)?;
+                self.target_folder(plan, &target, there, uid, gid)?;
                 let whole = FolderCopy { from: Path::new("/"), to: &target, ignoring: false, excluding: None };
-                self.children(&mut plan, &trees[tree], tree, whole, owner)?;
+                self.children(plan, &trees[tree], tree, whole, owner)?;
                 continue;
             }
+            let place = if order.parents {
+                self.target_folder(plan, &target, there, uid, gid)?;
+                let place = target.join(&name);
+                self.keep_parents(plan, (main, &trees[main]), &target, Path::new(&name), &item, owner)?;
+                Some(place)
+            } else {
+                None
+            };
             match item.kind() {
                 FileType::Directory => {
-                    self.target_folder(&mut plan, &target, there, uid, gid)?;
+                    let to = place.as_ref().unwrap_or(&target);
+                    if place.is_none() {
+                        self.target_folder(plan, to, there, uid, gid)?;
+                    } else {
+                        let attributes = self.attributes(main, &item, owner);
+                        self.check(plan, to, true)?;
+                        plan.add(to.clone(), Content::Folder(None), attributes).map_err(self.failed(to))?;
+                    }
                     let excluding = Some(Path::new(""));
-                    let whole = FolderCopy { from: &item.path, to: &target, ignoring: order.context, excluding };
-                    self.children(&mut plan, &trees[0], 0, whole, owner)?;
+                    let whole = FolderCopy { from: &item.path, to, ignoring: order.context, excluding };
+                    self.children(plan, &trees[main], main, whole, owner)?;
                 }
                 FileType::RegularFile => {
-                    let place = if to_folder || there == Some(FileType::Directory) {
-                        self.target_folder(&mut plan, &target, there, uid, gid)?;
+                    let place = if let Some(place) = place {
+                        place
+                    } else if to_folder || there == Some(FileType::Directory) {
+                        self.target_folder(plan, &target, there, uid, gid)?;
                         target.join(name)
                     } else {
                         plan.parents(&target, uid, gid).map_err(self.failed(&target))?;
                         target.clone()
                     };
-                    self.put(&mut plan, &trees[0], 0, item, place, owner)?;
+                    self.put(plan, &trees[main], main, item, place, owner)?;
                 }
                 _ => return Err(self.fault(format!("{}: it is neither a file nor a folder", item.path.display()))),
             }
         }
-        let (layer, sum) = write(self.inner, self.wanted, &plan, &trees)?;
-        Ok(Copied { layer, what: format!("{kind}:{}", sum.hex()) })
+        Ok(kind)
     }
 
     /// What a source means: one path, or all that fit a pattern; each with the name it was asked for by.
@@ -229,7 +317,7 @@ impl Job<'_> {
             if item.kind() != FileType::Directory && (hidden(&clean)? || hidden(relative(&item.path))?) {
                 return Err(absent());
             }
-            found.push((clean.file_name().unwrap_or_default().to_owned(), item));
+            found.push((self.name_of(pattern, &clean), item));
             return Ok(());
         }
         let parts: Vec<Pattern> = text
@@ -269,7 +357,7 @@ impl Job<'_> {
             if hidden(relative(&place))? {
                 continue;
             }
-            found.push((place.file_name().unwrap_or_default().to_owned(), item));
+            found.push((self.name_of(pattern, &place), item));
         }
         if found.len() == before {
             return Err(self.fault(format!(
@@ -278,6 +366,14 @@ impl Job<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// What a source is called below the target.
+    fn name_of(&self, pattern: &str, path: &Path) -> OsString {
+        if self.order.parents {
+            return parents::kept(path, parents::dropped(pattern));
+        }
+        path.file_name().unwrap_or_default().to_owned()
     }
 
     /// Makes the target a folder of the layer.
@@ -377,12 +473,12 @@ impl Job<'_> {
 
     fn attributes(&self, number: usize, item: &Found, owner: Option<(u32, u32)>) -> Attributes {
         let mut attributes = Attributes::of(&item.stat);
-        if let (Some(mode), false) = (self.order.chmod, item.kind() == FileType::Symlink) {
-            attributes.mode = mode;
+        if let (Some(mode), false) = (&self.order.chmod, item.kind() == FileType::Symlink) {
+            attributes.mode = mode.apply(attributes.mode, item.kind() == FileType::Directory);
         }
         if let Some((uid, gid)) = owner {
             (attributes.uid, attributes.gid) = (uid, gid);
-        } else if self.order.context && number == 0 {
+        } else if self.order.context && number == self.main.get() {
             // What an ADDed archive says of owners counts; what the user's machine says does not.
             (attributes.uid, attributes.gid) = (0, 0);
         }
@@ -417,6 +513,18 @@ impl Job<'_> {
         unpack(open_any(&file).map_err(&failed)?, self.wanted, folder.path(), &options)?;
         Ok(Some(folder))
     }
+}
+
+/// A name that is no pattern.
+pub(super) fn literal(name: &str) -> String {
+    let mut literal = String::new();
+    for letter in name.chars() {
+        if matches!(letter, '*' | '?' | '[' | ']' | '\\') {
+            literal.push('\\');
+        }
+        literal.push(letter);
+    }
+    literal
 }
 
 /// Whether `path`, relative to the folder that is copied from, is hidden.

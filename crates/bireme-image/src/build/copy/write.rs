@@ -29,6 +29,13 @@ pub(super) fn write(
     Ok((layer, Digest::from_hash(sum)))
 }
 
+/// What a layer would be known by. Nothing is written.
+pub(super) fn sum(wanted: &Wanted, plan: &Plan<'_>, trees: &[View]) -> Result<Digest, ImageError> {
+    let mut sum = Sha256::new();
+    write_entries(&mut wanted.lend(io::sink()), plan, trees, &mut sum)?;
+    Ok(Digest::from_hash(sum))
+}
+
 fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut Sha256) -> Result<(), ImageError> {
     let failed = |path: &Path| {
         let path = path.to_owned();

@@ -4,32 +4,29 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use bireme_core::spec::Signal;
+use bireme_dockerfile::{Instruction, Keyword, Lines, read};
 
-use super::healthcheck::healthcheck;
-use super::{BuildArgs, Stage, given, too_much, within};
-use crate::build::dockerfile::{self, Instruction};
-use crate::build::onbuild;
-use crate::build::words::split;
+use super::{BuildArgs, Stage, fault, given, lacking, too_much};
 use crate::error::ImageError;
-use crate::model::Empty;
+use crate::model::{Empty, Healthcheck};
 
 /// Variables that an image may have, and ports that one instruction may name. A workload takes no more either.
 const VARIABLES: usize = 10_000;
 const PORTS: usize = 100_000;
 
 /// Instructions that change the configuration of an image alone. Source: moby, `builder/dockerfile`, commit commands.
-const CHANGES: [&str; 11] = [
-    "CMD",
-    "ENTRYPOINT",
-    "ENV",
-    "EXPOSE",
-    "HEALTHCHECK",
-    "LABEL",
-    "ONBUILD",
-    "STOPSIGNAL",
-    "USER",
-    "VOLUME",
-    "WORKDIR",
+const CHANGES: [Keyword; 11] = [
+    Keyword::Cmd,
+    Keyword::Entrypoint,
+    Keyword::Env,
+    Keyword::Expose,
+    Keyword::Healthcheck,
+    Keyword::Label,
+    Keyword::Onbuild,
+    Keyword::Stopsignal,
+    Keyword::User,
+    Keyword::Volume,
+    Keyword::Workdir,
 ];
 
 impl Stage {
@@ -40,17 +37,19 @@ impl Stage {
         args: &BuildArgs,
         globals: &BTreeMap<String, Option<String>>,
     ) -> Result<(), ImageError> {
-        match at.keyword.as_str() {
-            "ARG" => {
-                for word in split(&at.rest, self.escape) {
-                    let (name, default) = self.argument(at, args, &word)?;
-                    let value = given(args, &name).or(default).or_else(|| globals.get(&name).cloned().flatten());
-                    self.args.insert(name, value);
+        match at.keyword {
+            Keyword::Arg => {
+                for argument in read::arguments(at)? {
+                    let default =
+                        argument.default.as_deref().map(|default| self.word(at, args, default)).transpose()?;
+                    let global = || globals.get(&argument.name).cloned().flatten();
+                    let value = given(args, &argument.name).or(default).or_else(global);
+                    self.args.insert(argument.name, value);
                     let sum: usize = self.args.values().flatten().map(String::len).sum();
                     too_much(at, sum)?;
                 }
             }
-            "ENV" => {
+            Keyword::Env => {
                 let pairs = self.pairs(at, args)?;
                 let env = &mut self.config.config.env;
                 let named = |pair: &str| pair.split_once('=').map(|(name, _)| name.to_owned());
@@ -69,72 +68,70 @@ impl Stage {
                     }
                 }
                 if env.len() > VARIABLES {
-                    return Err(at.fault(format!(
-                        "the image would have {} variables, and at most {VARIABLES} are taken",
-                        env.len()
-                    )));
+                    return Err(fault(
+                        at,
+                        format!("the image would have {} variables, and at most {VARIABLES} are taken", env.len()),
+                    ));
                 }
             }
-            "LABEL" => {
+            Keyword::Label => {
                 let pairs = self.pairs(at, args)?;
                 self.config.config.labels.extend(pairs);
             }
-            "CMD" => {
+            Keyword::Cmd => {
                 self.config.config.cmd = Some(self.command(at));
                 self.cmd_set = true;
             }
-            "ENTRYPOINT" => {
+            Keyword::Entrypoint => {
                 self.config.config.entrypoint = Some(self.command(at));
                 // A command of the base image is for the base image's entrypoint.
                 if !self.cmd_set {
                     self.config.config.cmd = None;
                 }
             }
-            "SHELL" => {
-                let shell = at.json().filter(|shell| !shell.is_empty());
-                self.config.config.shell =
-                    Some(shell.ok_or_else(|| at.fault("SHELL requires the arguments to be in JSON form"))?);
-            }
-            "USER" => self.config.config.user = self.single(at, args)?,
-            "WORKDIR" => {
+            Keyword::Shell => self.config.config.shell = Some(read::shell(at)?),
+            Keyword::User => self.config.config.user = self.single(at, args)?,
+            Keyword::Workdir => {
                 let folder = self.single(at, args)?;
                 self.config.config.working_dir = clean(&self.config.config.working_dir, &folder);
             }
-            "EXPOSE" => {
-                let mut ports = 0;
-                for word in self.words(at, args)? {
-                    ports += self.expose(at, &word)?;
-                    if ports > PORTS {
-                        return Err(at.fault(format!("it names more than {PORTS} ports: name each once")));
+            Keyword::Expose => {
+                let mut count = 0;
+                for port in self.expanding(at, args, |expander| read::ports(at, expander))? {
+                    count += usize::from(port.range.1 - port.range.0) + 1;
+                    if count > PORTS {
+                        return Err(fault(at, format!("it names more than {PORTS} ports: name each once")));
                     }
+                    self.config.config.exposed_ports.extend(port.each().map(|port| (port, Empty {})));
                 }
             }
-            "VOLUME" => {
-                let paths = self.words(at, args)?;
-                if paths.is_empty() {
-                    return Err(at.fault("VOLUME requires at least one argument"));
-                }
-                for path in paths {
-                    if path.trim().is_empty() {
-                        return Err(at.fault("VOLUME specified can not be an empty string"));
-                    }
-                    self.config.config.volumes.insert(path, Empty {});
-                }
+            Keyword::Volume => {
+                let paths = self.expanding(at, args, |expander| read::expand_volumes(at, expander))?;
+                self.config.config.volumes.extend(paths.into_iter().map(|path| (path, Empty {})));
             }
-            "STOPSIGNAL" => {
+            Keyword::Stopsignal => {
                 let signal = self.single(at, args)?;
                 if Signal::parse(&signal).is_none() {
-                    return Err(at.fault(format!("invalid signal: {signal}")));
+                    return Err(fault(at, format!("invalid signal: {signal}")));
                 }
                 self.config.config.stop_signal = Some(signal);
             }
-            "ONBUILD" => {
-                onbuild::read(at, &at.rest)?;
-                self.config.config.on_build.push(at.rest.clone());
+            Keyword::Onbuild => self.config.config.on_build.push(read::onbuild(at)?),
+            Keyword::Maintainer => self.config.author = Some(at.rest.clone()),
+            Keyword::Healthcheck => {
+                let check = read::healthcheck(at)?;
+                self.config.config.healthcheck = Some(Healthcheck {
+                    test: check.test,
+                    interval: check.interval,
+                    timeout: check.timeout,
+                    start_period: check.start_period,
+                    start_interval: check.start_interval,
+                    retries: check.retries,
+                });
             }
-            "MAINTAINER" => self.config.author = Some(at.rest.clone()),
-            "HEALTHCHECK" => self.config.config.healthcheck = Some(healthcheck(at)?),
-            keyword => return Err(at.lacking(keyword, "it is not known here")),
+            Keyword::Add | Keyword::Copy | Keyword::From | Keyword::Run => {
+                return Err(lacking(at, at.keyword.as_str(), "it changes more than the configuration"));
+            }
         }
         Ok(())
     }
@@ -145,80 +142,32 @@ impl Stage {
     /// `Dockerfile` for those that are wrong or do more.
     pub(crate) fn change(&mut self, changes: &[String]) -> Result<(), ImageError> {
         for (at, line) in changes.iter().enumerate() {
-            let instruction = dockerfile::instruction(at + 1, line.trim())?;
-            if !CHANGES.contains(&instruction.keyword.as_str()) {
-                return Err(instruction.fault(format!("{} is not a valid change command", instruction.keyword)));
+            let mut instruction = Instruction::parse(line.trim(), '\\')?;
+            instruction.lines = Lines::single(at + 1);
+            if !CHANGES.contains(&instruction.keyword) {
+                return Err(fault(&instruction, format!("{} is not a valid change command", instruction.keyword)));
             }
             self.apply(&instruction, &BuildArgs::new(), &BTreeMap::new())?;
         }
         Ok(())
     }
 
-    /// Reads one `NAME[=default]` of ARG.
-    fn argument(&self, at: &Instruction, args: &BuildArgs, word: &str) -> Result<(String, Option<String>), ImageError> {
-        let (name, default) = match word.split_once('=') {
-            Some((name, default)) => (name, Some(self.word(at, args, default)?)),
-            None => (word, None),
-        };
-        if name.is_empty() {
-            return Err(at.fault("ARG names can not be blank"));
-        }
-        Ok((name.to_owned(), default))
-    }
-
-    /// Reads `NAME=value …`, or the old `NAME value`.
     fn pairs(&self, at: &Instruction, args: &BuildArgs) -> Result<Vec<(String, String)>, ImageError> {
-        let words = split(&at.rest, self.escape);
-        if words.first().is_some_and(|first| !first.contains('=')) {
-            let Some((name, value)) = at.rest.split_once(char::is_whitespace) else {
-                return Err(at.fault(format!("{} must have two arguments: NAME=value", at.keyword)));
-            };
-            let value = self.word(at, args, value.trim_start())?;
-            return Ok(vec![(self.word(at, args, name)?, value)]);
+        let pairs = self.expanding(at, args, |expander| read::expand_pairs(at, expander))?;
+        if pairs.iter().any(|(name, _)| name.is_empty()) {
+            return Err(fault(at, format!("{} names can not be blank", at.keyword)));
         }
-        let (mut pairs, mut sum) = (Vec::new(), 0);
-        for word in &words {
-            let Some((name, value)) = word.split_once('=') else {
-                return Err(
-                    at.fault(format!("syntax error - can't find = in \"{word}\". Must be of the form: name=value"))
-                );
-            };
-            let name = self.word(at, args, name)?;
-            if name.is_empty() {
-                return Err(at.fault(format!("{} names can not be blank", at.keyword)));
-            }
-            let value = within(at, &mut sum, self.word(at, args, value)?)?;
-            pairs.push((name, value));
-        }
+        too_much(at, pairs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         Ok(pairs)
     }
 
     fn single(&self, at: &Instruction, args: &BuildArgs) -> Result<String, ImageError> {
         // One argument, in which white space counts.
-        let value = self.word(at, args, &at.rest)?;
+        let value = self.word(at, args, read::single(at)?)?;
         if value.is_empty() {
-            return Err(at.fault(format!("{} requires exactly one argument", at.keyword)));
+            return Err(fault(at, format!("{} requires exactly one argument", at.keyword)));
         }
         Ok(value)
-    }
-
-    /// Answers how many ports it was.
-    fn expose(&mut self, at: &Instruction, word: &str) -> Result<usize, ImageError> {
-        let bad = || at.fault(format!("invalid containerPort: {word}"));
-        let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-        let protocol = protocol.to_ascii_lowercase();
-        if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-            return Err(at.fault(format!("invalid proto: {protocol}")));
-        }
-        let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-        let (first, last): (u16, u16) = (first.parse().map_err(|_| bad())?, last.parse().map_err(|_| bad())?);
-        if first == 0 || first > last {
-            return Err(bad());
-        }
-        for port in first..=last {
-            self.config.config.exposed_ports.insert(format!("{port}/{protocol}"), Empty {});
-        }
-        Ok(usize::from(last - first) + 1)
     }
 }
 

@@ -1,16 +1,17 @@
 //! One stage while it is built: the configuration as its instructions change it.
 
 mod apply;
-mod healthcheck;
+mod history;
 
 use std::collections::{BTreeMap, HashSet};
 
 use bireme_core::WorkloadKind;
+use bireme_dockerfile::{Expander, Instruction, ParseError};
 
-use super::dockerfile::Instruction;
-use super::words::{expand, split};
+use super::request::BuildStyle;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
+use crate::events::StepId;
 use crate::model::{ConfigFile, DOCUMENT_LIMIT, Descriptor, History, Manifest, OCI_CONFIG};
 use crate::platform::Platform;
 use crate::record::{Layer, Record, make_record};
@@ -48,16 +49,43 @@ pub(crate) struct Stage {
     /// Arguments declared in this stage, with their values.
     args: BTreeMap<String, Option<String>>,
     cmd_set: bool,
-    escape: char,
+    style: BuildStyle,
     /// Nobody said what it runs on: it is this machine's Linux unless its program says otherwise.
     pub(in crate::build) assumed: bool,
+    /// Its steps are taken from no earlier build.
+    pub(in crate::build) no_cache: bool,
     /// The stored image that it begins with, and what stood for the state then.
     pub(in crate::build) base: Option<(ImageId, Digest)>,
+    /// The step that made what there is so far.
+    pub(in crate::build) last: Option<StepId>,
 }
 
 impl Stage {
-    pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>, escape: char) -> Self {
-        Self { config, layers, args: BTreeMap::new(), cmd_set: false, escape, assumed: false, base: None }
+    pub(crate) fn new(config: ConfigFile, layers: Vec<Layer>) -> Self {
+        Self {
+            config,
+            layers,
+            args: BTreeMap::new(),
+            cmd_set: false,
+            style: BuildStyle::Classic,
+            assumed: false,
+            no_cache: false,
+            base: None,
+            last: None,
+        }
+    }
+
+    /// A stage that begins where another one ended, with arguments of its own.
+    pub(in crate::build) fn on(&self) -> Self {
+        let mut stage = Self::new(self.config.clone(), self.layers.clone());
+        (stage.style, stage.assumed, stage.last) = (self.style, self.assumed, self.last.clone());
+        stage
+    }
+
+    /// Whose histories are written.
+    pub(in crate::build) fn with_style(mut self, style: BuildStyle) -> Self {
+        self.style = style;
+        self
     }
 
     /// The stage as commands of a build find it: with Docker's default `PATH` where its base has none.
@@ -88,6 +116,19 @@ impl Stage {
     /// What stands for the state so far.
     pub(in crate::build) fn digest(&self) -> Result<Digest, ImageError> {
         Ok(Digest::of(&self.json()?))
+    }
+
+    /// What of the state a command's result depends on: the files, and how it is run.
+    pub(in crate::build) fn run_key(&self) -> String {
+        let ConfigFile { config, rootfs, .. } = &self.config;
+        format!(
+            "{} {:?} {:?} {:?} {:?}",
+            self.config.platform(),
+            rootfs.diff_ids,
+            config.env,
+            config.user,
+            config.working_dir
+        )
     }
 
     /// Bytes that its configuration comes to.
@@ -144,55 +185,74 @@ impl Stage {
 
     /// A word with variables put in and quotes taken away.
     pub(in crate::build) fn word(&self, at: &Instruction, args: &BuildArgs, word: &str) -> Result<String, ImageError> {
-        expand(word, self.escape, &|name| self.value(args, name)).map_err(|reason| at.fault(reason))
+        let value = |name: &str| self.value(args, name);
+        Expander::new(at.escape, &value).word(word).map_err(|reason| fault(at, reason))
     }
 
-    /// All words of an instruction, from its JSON or its plain form.
-    pub(in crate::build) fn words(&self, at: &Instruction, args: &BuildArgs) -> Result<Vec<String>, ImageError> {
-        let words = at.json().unwrap_or_else(|| split(&at.rest, self.escape));
-        let mut sum = 0;
-        words.iter().map(|word| within(at, &mut sum, self.word(at, args, word)?)).collect()
+    /// Reads an instruction in whose words variables may stand.
+    pub(in crate::build) fn expanding<T>(
+        &self,
+        at: &Instruction,
+        args: &BuildArgs,
+        read: impl FnOnce(&mut Expander<'_>) -> Result<T, ParseError>,
+    ) -> Result<T, ImageError> {
+        let value = |name: &str| self.value(args, name);
+        read(&mut Expander::new(at.escape, &value)).map_err(|error| fault(at, error.message))
     }
 
     /// Notes what an instruction did without running anything, and whether it made a layer.
-    pub(in crate::build) fn note(&mut self, text: &str, made_layer: bool) {
-        self.note_as(format!("/bin/sh -c #(nop)  {text}"), made_layer);
+    pub(in crate::build) fn note(&mut self, at: &Instruction, made_layer: bool) {
+        let created_by = match self.style {
+            BuildStyle::Classic => format!("/bin/sh -c #(nop)  {}", at.text),
+            BuildStyle::Steps => history::created_by(at, &self.config.config),
+        };
+        self.note_as(created_by, made_layer);
     }
 
     pub(in crate::build) fn note_as(&mut self, created_by: String, made_layer: bool) {
+        let comment = (self.style == BuildStyle::Steps).then(|| "buildkit.dockerfile.v0".to_owned());
         self.config.history.push(History {
             created_by: Some(created_by),
             empty_layer: !made_layer,
             author: self.config.author.clone(),
+            comment,
             ..History::default()
         });
     }
 
+    /// What the shell form of a command is given to.
+    pub(in crate::build) fn shell(&self) -> Vec<String> {
+        self.config.config.shell.clone().unwrap_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()])
+    }
+
     /// The exec form as it is, or the shell form given to the shell.
     pub(in crate::build) fn command(&self, at: &Instruction) -> Vec<String> {
-        at.json().unwrap_or_else(|| {
-            let mut command = match &self.config.config.shell {
-                Some(shell) => shell.clone(),
-                None => vec!["/bin/sh".to_owned(), "-c".to_owned()],
-            };
+        at.json.clone().unwrap_or_else(|| {
+            let mut command = self.shell();
             command.push(at.rest.clone());
             command
         })
     }
 }
 
+/// What is wrong with an instruction, and where it stands.
+pub(in crate::build) fn fault(at: &Instruction, reason: impl Into<String>) -> ImageError {
+    let message = format!("dockerfile parse error on line {}: {}", at.lines.first, reason.into());
+    ImageError::Dockerfile(ParseError::at(at.lines, message))
+}
+
+/// What this builder lacks.
+pub(in crate::build) fn lacking(at: &Instruction, what: &str, reason: impl Into<String>) -> ImageError {
+    ImageError::Instruction { line: at.lines.first, instruction: what.to_owned(), reason: reason.into() }
+}
+
 /// Refuses an instruction whose words come to more than an image may say of itself.
 pub(in crate::build) fn too_much(at: &Instruction, sum: usize) -> Result<(), ImageError> {
     if sum as u64 > DOCUMENT_LIMIT {
-        return Err(
-            at.fault(format!("its values come to more than {DOCUMENT_LIMIT} bytes, the most an image may hold"))
-        );
+        return Err(fault(
+            at,
+            format!("its values come to more than {DOCUMENT_LIMIT} bytes, the most an image may hold"),
+        ));
     }
     Ok(())
-}
-
-/// Counts a word.
-fn within(at: &Instruction, sum: &mut usize, word: String) -> Result<String, ImageError> {
-    *sum += word.len();
-    too_much(at, *sum).map(|()| word)
 }

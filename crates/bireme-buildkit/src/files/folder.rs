@@ -1,0 +1,283 @@
+//! A tree that comes in, written below a folder.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, chownat, copy_file_range, fchmod,
+    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
+};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::entry::{Entry, EntryKind};
+use super::receive::{Content, Failure, Receive};
+
+/// Whose the files are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ownership {
+    /// Whoever this process is.
+    #[default]
+    Ours,
+    /// As the sender says. Needs the right to give files away.
+    Sent,
+    /// This user and group.
+    Fixed {
+        /// The user's ID.
+        uid: u32,
+        /// The group's ID.
+        gid: u32,
+    },
+}
+
+/// How a [`Folder`] is written.
+#[derive(Debug, Default)]
+pub struct FolderOptions {
+    /// Whose the files are.
+    pub ownership: Ownership,
+    /// Whether device nodes are made; else they are refused.
+    pub devices: bool,
+    /// Whether `user.*` attributes and `security.capability` are kept where the file system can.
+    pub xattrs: bool,
+    /// An earlier transfer of the same tree: a file which has the same size, time and mode there is copied from it instead of
+    /// asked for.
+    pub previous: Option<OwnedFd>,
+}
+
+/// Writes below a folder, which has to be empty and written by nobody else.
+///
+/// Nothing is reached but by `openat2` beneath the folder without passing through a link, and each entry is created anew. A
+/// transfer that fails leaves what it wrote: whoever made the folder removes it.
+#[derive(Debug)]
+pub struct Folder {
+    root: OwnedFd,
+    options: FolderOptions,
+    /// The folder in which the last entry was, as entries come folder by folder.
+    parent: Option<(String, OwnedFd)>,
+    /// Files whose content is to come or is coming.
+    files: HashMap<u32, Pending>,
+    /// Folders, which get their mode and time at the end: what is put into them would change both.
+    folders: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    entry: Entry,
+    /// Open from its first bytes to its end.
+    file: Option<OwnedFd>,
+}
+
+impl Folder {
+    /// Writes below `root`.
+    pub fn new(root: OwnedFd, options: FolderOptions) -> Self {
+        Self { root, options, parent: None, files: HashMap::new(), folders: Vec::new() }
+    }
+
+    /// Creates the entry; a file is empty then.
+    fn create(&mut self, entry: &Entry) -> io::Result<()> {
+        let (folder, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
+        if self.parent.as_ref().is_none_or(|(open, _)| open != folder) {
+            let opened = beneath(self.root.as_fd(), folder, OFlags::PATH | OFlags::DIRECTORY)?;
+            self.parent = Some((folder.to_owned(), opened));
+        }
+        let Some((_, parent)) = &self.parent else { return Ok(()) };
+        match &entry.kind {
+            EntryKind::Folder => mkdirat(parent, name, Mode::RWXU)?,
+            EntryKind::File { .. } => {
+                let private = Mode::RUSR | Mode::WUSR;
+                openat(parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, private)?;
+            }
+            EntryKind::HardLink { to } => {
+                let (from, old) = to.rsplit_once('/').unwrap_or(("", to));
+                let from = beneath(self.root.as_fd(), from, OFlags::PATH | OFlags::DIRECTORY)?;
+                linkat(&from, old, parent, name, AtFlags::empty())?;
+            }
+            EntryKind::Link { target } => {
+                symlinkat(target, parent, name)?;
+                self.own(|uid, gid| chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
+                utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            EntryKind::Device { character, major, minor } => {
+                let kind = if *character { FileType::CharacterDevice } else { FileType::BlockDevice };
+                self.node(parent, name, kind, makedev(*major, *minor), entry)?;
+            }
+            EntryKind::Pipe => self.node(parent, name, FileType::Fifo, 0, entry)?,
+            EntryKind::Socket => self.node(parent, name, FileType::Socket, 0, entry)?,
+        }
+        Ok(())
+    }
+
+    fn node(&self, parent: &OwnedFd, name: &str, kind: FileType, device: u64, entry: &Entry) -> io::Result<()> {
+        mknodat(parent, name, kind, Mode::from_raw_mode(entry.mode), device)?;
+        self.own(|uid, gid| chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
+        // A node just made, of which nobody else knows: no link is in its place. The mask of new files cut its mode.
+        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(())
+    }
+
+    fn own(&self, change: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>, entry: &Entry) -> io::Result<()> {
+        let (uid, gid) = match self.options.ownership {
+            Ownership::Ours => return Ok(()),
+            Ownership::Sent => (entry.uid, entry.gid),
+            Ownership::Fixed { uid, gid } => (uid, gid),
+        };
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(io::Error::other("an owner has a number that stands for none"));
+        }
+        Ok(change(Uid::from_raw(uid), Gid::from_raw(gid))?)
+    }
+
+    /// Gives a file or folder what the walk said of it. The mode comes after the owner, whose change clears bits of it.
+    fn describe(&self, file: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+        self.own(|uid, gid| fchown(file, Some(uid), Some(gid)), entry)?;
+        fchmod(file, Mode::from_raw_mode(entry.mode))?;
+        if self.options.xattrs {
+            let kept = |name: &str| name.starts_with("user.") || name == "security.capability";
+            for (name, value) in entry.xattrs.iter().filter(|(name, _)| kept(name)) {
+                match fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
+                    // The file system has none, or this process may not: as BuildKit, go on without.
+                    Ok(()) | Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL | Errno::NOSPC) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        futimens(file, &times(entry.modified))?;
+        Ok(())
+    }
+
+    /// Takes the content of a file from the earlier transfer, if it is the same there.
+    fn copy_previous(&self, entry: &Entry, size: u64) -> io::Result<bool> {
+        let Some(previous) = &self.options.previous else { return Ok(false) };
+        let Ok(old) = beneath(previous.as_fd(), &entry.path, OFlags::RDONLY | OFlags::NONBLOCK) else {
+            return Ok(false);
+        };
+        let stat = fstat(&old)?;
+        let modified = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+        let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+            && u64::try_from(stat.st_size) == Ok(size)
+            && modified == entry.modified
+            && stat.st_mode & 0o7777 == entry.mode;
+        if !same {
+            return Ok(false);
+        }
+        let new = beneath(self.root.as_fd(), &entry.path, OFlags::WRONLY)?;
+        let mut left = size;
+        while left > 0 {
+            let chunk = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
+            match copy_file_range(&old, None, &new, None, chunk)? {
+                0 => break,
+                copied => left -= copied as u64,
+            }
+        }
+        if left > 0 {
+            // It shrank meanwhile, which nobody should do; the client has it.
+            rustix::fs::ftruncate(&new, 0)?;
+            return Ok(false);
+        }
+        self.describe(new.as_fd(), entry)?;
+        Ok(true)
+    }
+
+    fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<()> {
+        let root = self.root.as_fd();
+        let pending = self.files.get_mut(&index).ok_or_else(|| io::Error::other("it was not asked for"))?;
+        let file = open_pending(root, pending)?;
+        let mut left = bytes;
+        while !left.is_empty() {
+            match rustix::io::write(file, left) {
+                Ok(written) => left = &left[written..],
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, index: u32) -> io::Result<()> {
+        let Some(mut pending) = self.files.remove(&index) else { return Ok(()) };
+        open_pending(self.root.as_fd(), &mut pending)?;
+        match &pending.file {
+            Some(file) => self.describe(file.as_fd(), &pending.entry),
+            None => Ok(()),
+        }
+    }
+
+    fn name(&self, index: u32) -> String {
+        self.files.get(&index).map_or_else(|| "a file".to_owned(), |pending| format!("{:?}", pending.entry.path))
+    }
+}
+
+fn open_pending<'a>(root: BorrowedFd<'_>, pending: &'a mut Pending) -> io::Result<&'a OwnedFd> {
+    match &mut pending.file {
+        Some(file) => Ok(file),
+        none => Ok(none.insert(beneath(root, &pending.entry.path, OFlags::WRONLY)?)),
+    }
+}
+
+/// Opens what is at `path` below `root`; the root itself for an empty one.
+fn beneath(root: BorrowedFd<'_>, path: &str, flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let path = if path.is_empty() { "." } else { path };
+    loop {
+        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // The kernel could not be sure that nothing was moved meanwhile.
+            Err(Errno::AGAIN) => {}
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+fn times(modified: i64) -> Timestamps {
+    let (seconds, nanos) = (modified.div_euclid(1_000_000_000), modified.rem_euclid(1_000_000_000));
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos as _ };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+impl Receive for Folder {
+    type Done = ();
+
+    fn entry(&mut self, index: u32, entry: &Entry) -> Result<Content, Failure> {
+        let failed =
+            |error: io::Error| Failure(format!("cannot write {:?} of the client's files: {error}", entry.path));
+        if matches!(entry.kind, EntryKind::Device { .. }) && !self.options.devices {
+            return Err(Failure(format!(
+                "{:?} of the client's files is a device, which is not taken over; exclude it with a .dockerignore",
+                entry.path
+            )));
+        }
+        self.create(entry).map_err(failed)?;
+        match entry.kind {
+            EntryKind::Folder => self.folders.push(entry.clone()),
+            EntryKind::File { size } => {
+                if self.copy_previous(entry, size).map_err(failed)? {
+                    return Ok(Content::Have);
+                }
+                self.files.insert(index, Pending { entry: entry.clone(), file: None });
+                return Ok(Content::Want);
+            }
+            _ => {}
+        }
+        Ok(Content::Have)
+    }
+
+    fn data(&mut self, index: u32, bytes: &[u8]) -> Result<(), Failure> {
+        self.write(index, bytes)
+            .map_err(|error| Failure(format!("cannot write {} of the client's files: {error}", self.name(index))))
+    }
+
+    fn end(&mut self, index: u32) -> Result<(), Failure> {
+        let name = self.name(index);
+        self.close(index).map_err(|error| Failure(format!("cannot write {name} of the client's files: {error}")))
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        for entry in self.folders.iter().rev() {
+            beneath(self.root.as_fd(), &entry.path, OFlags::RDONLY | OFlags::DIRECTORY)
+                .and_then(|folder| self.describe(folder.as_fd(), entry))
+                .map_err(|error| Failure(format!("cannot write {:?} of the client's files: {error}", entry.path)))?;
+        }
+        Ok(())
+    }
+}

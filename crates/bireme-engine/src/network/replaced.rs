@@ -1,0 +1,77 @@
+//! A workload that takes the place of another keeps its addresses, where they are still free when it starts.
+//!
+//! Compose, ours and the real one, makes the new container before it stops the old one, and says by a label that it replaces
+//! one of the same project, service and number. On Docker's engine the new one has another address then; who kept the old
+//! one, such as a proxy, a resolver's cache or a connection pool, would miss it, above all where the kind changes.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::registry::Registry;
+use crate::view::Endpoint;
+
+/// Set on a container that replaces another.
+const REPLACE: &str = "com.docker.compose.replace";
+/// What both have alike.
+const SAME: [&str; 3] =
+    ["com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.container-number"];
+
+/// Whether one with `labels` takes the place of one with the labels `other`. Pure.
+fn replaces(labels: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
+    labels.contains_key(REPLACE)
+        && SAME.iter().all(|key| labels.contains_key(*key) && labels.get(*key) == other.get(*key))
+}
+
+/// Notes in the endpoints of a new workload the addresses that whatever it replaces has on the same networks.
+pub(crate) fn keep_addresses(registry: &Registry, labels: &BTreeMap<String, String>, endpoints: &mut [Endpoint]) {
+    if !labels.contains_key(REPLACE) {
+        return;
+    }
+    for old in registry.handles() {
+        if !replaces(labels, &old.config.spec.labels) {
+            continue;
+        }
+        for theirs in &old.view().endpoints {
+            for ours in endpoints.iter_mut().filter(|ours| ours.network == theirs.network) {
+                ours.preferred.extend(theirs.ipv4.iter().chain(&theirs.ipv6).map(|(address, _)| *address));
+            }
+        }
+    }
+}
+
+/// The first of the preferred addresses that can be had. `take` fails for one that is in use or of another family.
+pub(super) fn first_free<T, E>(preferred: &[IpAddr], mut take: impl FnMut(IpAddr) -> Result<T, E>) -> Option<T> {
+    preferred.iter().find_map(|address| take(*address).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| (format!("com.docker.compose.{key}"), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn only_the_same_place_of_the_same_service_is_replaced() {
+        let old = labels(&[("project", "app"), ("service", "web"), ("container-number", "1")]);
+        for (new, expected) in [
+            (&[("project", "app"), ("service", "web"), ("container-number", "1"), ("replace", "x")][..], true),
+            (&[("project", "app"), ("service", "web"), ("container-number", "2"), ("replace", "x")], false),
+            (&[("project", "other"), ("service", "web"), ("container-number", "1"), ("replace", "x")], false),
+            (&[("project", "app"), ("service", "web"), ("container-number", "1")], false),
+            (&[("replace", "x")], false),
+        ] {
+            assert_eq!(replaces(&labels(new), &old), expected, "{new:?}");
+        }
+        assert!(!replaces(&labels(&[("replace", "x")]), &BTreeMap::new()), "what has no place replaces nobody");
+    }
+
+    #[test]
+    fn an_address_that_is_taken_is_passed_over() {
+        let address = |last| IpAddr::from([10, 0, 0, last]);
+        let free = |wanted: IpAddr| if wanted == address(3) { Ok(wanted) } else { Err(()) };
+        assert_eq!(first_free(&[address(2), address(3)], free), Some(address(3)));
+        assert_eq!(first_free(&[address(2)], free), None);
+    }
+}

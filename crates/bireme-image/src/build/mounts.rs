@@ -1,0 +1,329 @@
+//! `RUN --mount`: what a command finds beside the image's files.
+//!
+//! Source: the Dockerfile reference, "RUN --mount"; BuildKit, `frontend/dockerfile/dockerfile2llb/convert_runmount.go`.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bireme_core::BoxFuture;
+use bireme_core::ignore::Ignore;
+use bireme_dockerfile::Instruction;
+use bireme_dockerfile::read::{Mount, MountKind, Sharing};
+
+use super::base_image::Elsewhere;
+use super::copy::{self, CopyRequest};
+use super::graph::{Graph, Place};
+use super::run::{Access, Hidden, StepMount, StepMountSource, Stub};
+use super::stage::{Stage, fault};
+use crate::blocking::blocking;
+use crate::error::{ImageError, StoreContext as _};
+use crate::events::StepId;
+use crate::folders;
+use crate::model::CacheKind;
+use crate::unpack::{Options, unpack};
+use crate::view::View;
+use crate::wanted::while_wanted;
+
+/// The mounts of one command, before anything of them is opened.
+pub(super) struct Mounts {
+    mounts: Vec<Mounted>,
+    working_dir: String,
+    /// What of them makes another layer.
+    pub(super) keys: Vec<String>,
+    /// The steps that made what is mounted.
+    pub(super) inputs: Vec<StepId>,
+}
+
+struct Mounted {
+    mount: Mount,
+    files: Option<Elsewhere>,
+}
+
+/// The mounts of one command while it runs.
+#[derive(Default)]
+pub(super) struct Opened {
+    pub(super) mounts: Vec<StepMount>,
+    pub(super) env: Vec<String>,
+    pub(super) secret_env: Vec<String>,
+    pub(super) keep: Vec<Arc<dyn Any + Send + Sync>>,
+}
+
+impl<'a> Graph<'a> {
+    /// Finds what a command has mounted, and by what its cache knows it.
+    pub(super) async fn mounts(
+        &'a self,
+        stage: &Stage,
+        at: &Instruction,
+        place: &Place,
+        mounts: Vec<Mount>,
+    ) -> Result<Mounts, ImageError> {
+        let working_dir = stage.config.config.working_dir.clone();
+        let mut found = Mounts { mounts: Vec::new(), working_dir, keys: Vec::new(), inputs: Vec::new() };
+        for mount in mounts {
+            let takes_files = mount.kind == MountKind::Bind || (mount.kind == MountKind::Cache && mount.from.is_some());
+            let files = match &mount.from {
+                _ if !takes_files => None,
+                Some(name) => Some(self.other(at, place.stage, name).await?),
+                None => Some(self.main_context(place).await?),
+            };
+            let source = mount.source.clone().unwrap_or_default();
+            let content = match &files {
+                // Files of the client are known by what is in them, layers by their names.
+                Some(files) if files.of_client && mount.kind == MountKind::Bind => {
+                    self.content(at, files, &source).await?
+                }
+                Some(files) if mount.kind == MountKind::Bind => format!("{:?} {source}", files.folders),
+                _ => String::new(),
+            };
+            // Secrets and agents do not make another layer, whatever they are; what a cache holds neither.
+            found.keys.push(format!(
+                "{} {:?} {:?} {} {content} {:?}",
+                mount.kind.as_str(),
+                mount.target,
+                mount.env,
+                mount.read_only,
+                mount.size
+            ));
+            found.inputs.extend(files.iter().filter_map(|files| files.step.clone()));
+            found.mounts.push(Mounted { mount, files });
+        }
+        Ok(found)
+    }
+
+    async fn content(&self, at: &Instruction, files: &Elsewhere, source: &str) -> Result<String, ImageError> {
+        let order = CopyRequest {
+            keyword: at.keyword.as_str().to_owned(),
+            line: at.lines.first,
+            sources: vec![copy::literal(if source.is_empty() { "/" } else { source })],
+            target: "/mounted/".to_owned(),
+            working_dir: String::new(),
+            chown: None,
+            chmod: None,
+            context: true,
+            unpack: false,
+            parents: false,
+            exclude: Ignore::default(),
+        };
+        let jobs = copy::Jobs {
+            orders: vec![(order, files.folders.clone(), false)],
+            below: Vec::new(),
+            ignore: Arc::default(),
+        };
+        let inner = self.shared.store.inner.clone();
+        while_wanted("look at files to be mounted", move |wanted| jobs.sum(&inner, wanted)).await
+    }
+
+    /// Opens what a command has mounted. Caches that are locked are waited for.
+    pub(super) async fn open_mounts(
+        &'a self,
+        stage: &Stage,
+        at: &Instruction,
+        mounts: Mounts,
+    ) -> Result<Opened, ImageError> {
+        let mut opened = Opened::default();
+        let Mounts { mut mounts, working_dir, .. } = mounts;
+        // Always in one order: two commands that wait for each other's cache would wait for ever.
+        let mut caches: Vec<usize> =
+            (0..mounts.len()).filter(|at| mounts[*at].mount.kind == MountKind::Cache).collect();
+        caches.sort_by_key(|at| mounts[*at].mount.cache_id(&working_dir).unwrap_or_default());
+        let mut folders: Vec<Option<Arc<folders::HeldFolder>>> = mounts.iter().map(|_| None).collect();
+        for number in caches {
+            folders[number] = Some(Arc::new(self.cache_folder(at, &mounts[number], &working_dir).await?));
+        }
+        let mut agents = 0;
+        for (Mounted { mount, files }, folder) in mounts.drain(..).zip(folders) {
+            let target = || mount.target_in(&working_dir).map_err(|reason| fault(at, reason));
+            let access = |mode: u32| Access {
+                mode: mount.mode.unwrap_or(mode),
+                uid: mount.uid.unwrap_or(0),
+                gid: mount.gid.unwrap_or(0),
+            };
+            let (target, source) = match mount.kind {
+                MountKind::Bind => {
+                    let Some(files) = files else { continue };
+                    let source = mount.source.clone().unwrap_or_default();
+                    let subpath = self.subpath(at, &files, &source)?;
+                    opened.keep.extend(files.keep);
+                    (target()?, StepMountSource::Layers { lower: files.folders, subpath })
+                }
+                MountKind::Cache => {
+                    let Some(folder) = folder else { continue };
+                    let source = mount.source.as_deref().filter(|_| mount.from.is_none()).unwrap_or_default();
+                    let path = within(at, folder.path(), source)?;
+                    opened.keep.push(folder);
+                    (target()?, StepMountSource::Folder(path))
+                }
+                MountKind::Tmpfs => (target()?, StepMountSource::Tmpfs { size: mount.size }),
+                MountKind::Secret => {
+                    let id = mount.secret_id();
+                    let Some(content) = self.shared.sources.secret(id).await? else {
+                        if mount.required {
+                            return Err(fault(
+                                at,
+                                format!("secret {id}: not found: give it to the build with --secret id={id}"),
+                            ));
+                        }
+                        continue;
+                    };
+                    if let Some(name) = &mount.env {
+                        let text = String::from_utf8(content.clone()).map_err(|_| {
+                            fault(at, format!("secret {id}: it is no text, which a variable has to be"))
+                        })?;
+                        opened.secret_env.push(format!("{name}={text}"));
+                    }
+                    let Some(target) = mount.secret_target() else { continue };
+                    let target = absolute(&working_dir, &target);
+                    (target, StepMountSource::Secret { content: Hidden(content), access: access(0o400) })
+                }
+                MountKind::Ssh => {
+                    let id = mount.ssh_id();
+                    let Some(socket) = self.shared.sources.ssh(id).await? else {
+                        if mount.required {
+                            return Err(fault(
+                                at,
+                                format!("ssh key {id}: not found: lend it to the build with --ssh {id}"),
+                            ));
+                        }
+                        continue;
+                    };
+                    let target = match &mount.target {
+                        Some(target) => absolute(&working_dir, target),
+                        None => format!("/run/buildkit/ssh_agent.{agents}"),
+                    };
+                    if agents == 0 {
+                        opened.env.push(format!("SSH_AUTH_SOCK={target}"));
+                    }
+                    agents += 1;
+                    opened.keep.push(socket.keep());
+                    (target, StepMountSource::Socket { path: socket.path.clone(), access: access(0o600) })
+                }
+            };
+            let read_only = mount.read_only && mount.kind != MountKind::Ssh;
+            let stub = self.stub(stage, &target)?;
+            opened.mounts.push(StepMount { target, read_only, source, stub });
+        }
+        Ok(opened)
+    }
+
+    /// Where a file or folder is that is mounted, without links on the way.
+    fn subpath(&self, at: &Instruction, files: &Elsewhere, source: &str) -> Result<PathBuf, ImageError> {
+        let view = View::new(files.folders.clone())?;
+        let (place, found) = view
+            .resolve(&Path::new("/").join(source), true)
+            .map_err(|error| fault(at, format!("cannot mount {source}: {error}")))?;
+        if found.is_none() && place != Path::new("/") {
+            return Err(fault(
+                at,
+                format!("cannot mount {source}: \"/{}\": not found", source.trim_start_matches('/')),
+            ));
+        }
+        Ok(place.strip_prefix("/").unwrap_or(&place).to_owned())
+    }
+
+    async fn cache_folder(
+        &'a self,
+        at: &Instruction,
+        mounted: &Mounted,
+        working_dir: &str,
+    ) -> Result<folders::HeldFolder, ImageError> {
+        let mount = &mounted.mount;
+        let id = mount.cache_id(working_dir).map_err(|reason| fault(at, reason))?;
+        let sharing = match mount.sharing {
+            Sharing::Shared => folders::Sharing::Shared,
+            Sharing::Private => folders::Sharing::Private,
+            Sharing::Locked => folders::Sharing::Locked,
+        };
+        let (mode, uid, gid) = (mount.mode.unwrap_or(0o755), mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        let base =
+            mounted.files.as_ref().map(|files| (files.folders.clone(), mount.source.clone().unwrap_or_default()));
+        let store = self.shared.store.clone();
+        let line = at.lines.first;
+        let fill = move |folder: PathBuf| -> BoxFuture<'static, Result<(), ImageError>> {
+            let (store, base) = (store.clone(), base.clone());
+            Box::pin(async move {
+                if let Some((lower, source)) = base {
+                    copy_into(&store, lower, source, folder.clone(), line).await?;
+                }
+                blocking("make a folder of builds", move || {
+                    std::os::unix::fs::chown(&folder, Some(uid), Some(gid)).during("set the owner of", &folder)?;
+                    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode & 0o7777);
+                    std::fs::set_permissions(&folder, mode).during("set the mode of", &folder)
+                })
+                .await
+            })
+        };
+        let key = match &mounted.files {
+            Some(files) => format!("{id}\n{:?}\n{:?}", files.folders, mount.source),
+            None => id.clone(),
+        };
+        let description = format!("cached mount {id} from exec {}", at.text);
+        self.shared.store.take_folder(CacheKind::Mount, &key, &description, sharing, &fill).await
+    }
+
+    /// What is made in the image's files to mount something at `target`.
+    pub(super) fn stub(&self, stage: &Stage, target: &str) -> Result<Option<Stub>, ImageError> {
+        let view = View::new(self.shared.folders(&stage.layers))?;
+        let Ok((place, None)) = view.resolve(Path::new(target), true) else { return Ok(None) };
+        let mut first = place.clone();
+        for above in place.ancestors().skip(1) {
+            match view.look(above) {
+                Ok(None) if above.parent().is_some() => above.clone_into(&mut first),
+                _ => break,
+            }
+        }
+        Ok(Some(Stub { place, first }))
+    }
+}
+
+/// Copies what stands at `source` in layers into an empty folder.
+async fn copy_into(
+    store: &crate::store::ImageStore,
+    lower: Vec<PathBuf>,
+    source: String,
+    folder: PathBuf,
+    line: usize,
+) -> Result<(), ImageError> {
+    let inner = store.inner.clone();
+    while_wanted("copy files into a folder of builds", move |wanted| {
+        let order = CopyRequest {
+            keyword: "RUN".to_owned(),
+            line,
+            sources: vec![copy::literal(if source.is_empty() { "/" } else { &source })],
+            target: "/".to_owned(),
+            working_dir: String::new(),
+            chown: None,
+            chmod: None,
+            context: false,
+            unpack: false,
+            parents: false,
+            exclude: Ignore::default(),
+        };
+        let copied = copy::copy(&inner, wanted, order, lower, Vec::new())?;
+        let archive = std::fs::File::open(&copied.layer.path).during("open", &copied.layer.path)?;
+        let limits = &inner.settings.limits;
+        let options = Options {
+            name: "(a cache of builds)",
+            whiteouts: false,
+            owners: true,
+            max_bytes: limits.layer_bytes,
+            max_entries: limits.entries,
+        };
+        unpack(Box::new(archive), wanted, &folder, &options).map(drop)
+    })
+    .await
+}
+
+/// A folder below a cache's, which its users fill with what they like.
+fn within(at: &Instruction, folder: &Path, source: &str) -> Result<PathBuf, ImageError> {
+    let source = source.trim_matches('/');
+    if source.is_empty() {
+        return Ok(folder.to_owned());
+    }
+    Err(fault(at, format!("a cache is mounted whole: source={source} needs from= beside it")))
+}
+
+/// A path on top of the working directory.
+fn absolute(working_dir: &str, path: &str) -> String {
+    Path::new("/").join(working_dir).join(path).to_string_lossy().into_owned()
+}

@@ -1,0 +1,137 @@
+//! What a build came to, before anything is made of it: images that are not recorded yet.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use super::stage::Stage;
+use crate::admit::Candidate;
+use crate::blocking::blocking;
+use crate::component::is_wasm;
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::guard::GcGuard;
+use crate::model::ImageConfig;
+use crate::platform::Platform;
+use crate::record::{Layer, Record};
+use crate::reference::Reference;
+use crate::store::ImageStore;
+
+/// What a build came to: an image for each platform that it was built for. Its layers stay as long as this does.
+pub struct BuildOutput {
+    pub(super) store: ImageStore,
+    pub(super) stages: Vec<Stage>,
+    /// Keeps the layers there.
+    pub(super) _claims: Vec<GcGuard>,
+    /// Nothing that is stored takes the place of an image with other times.
+    pub(super) no_cache: bool,
+    pub(super) epoch: Option<DateTime<Utc>>,
+}
+
+impl fmt::Debug for BuildOutput {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "BuildOutput for {} platforms", self.stages.len())
+    }
+}
+
+/// One image of a build as it was recorded.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// Of its configuration.
+    pub id: ImageId,
+    /// What it was built for.
+    pub platform: Platform,
+    /// Of its manifest.
+    pub manifest: Digest,
+}
+
+impl BuildOutput {
+    /// What it was built for, in order.
+    pub fn platforms(&self) -> Vec<Platform> {
+        self.stages.iter().map(|stage| stage.config.platform()).collect()
+    }
+
+    /// The configuration of the image for that platform, or of the first.
+    pub fn config(&self, platform: Option<&Platform>) -> Option<&ImageConfig> {
+        self.stage(platform).map(|stage| &stage.config.config)
+    }
+
+    pub(super) fn stage(&self, platform: Option<&Platform>) -> Option<&Stage> {
+        let serves = |stage: &&Stage| platform.is_none_or(|platform| stage.config.platform().serves(platform));
+        self.stages.iter().find(serves)
+    }
+
+    pub(super) fn folders(&self, stage: &Stage) -> Vec<PathBuf> {
+        stage.layers.iter().map(|layer| self.store.inner.layer_path(&layer.diff_id)).collect()
+    }
+
+    /// Keeps its layers for another build.
+    pub(super) fn claims(&self) -> Vec<GcGuard> {
+        let mut claim = GcGuard::new(&self.store.inner);
+        let layers = self.stages.iter().flat_map(|stage| &stage.layers);
+        layers.for_each(|layer: &Layer| claim.both(layer));
+        vec![claim]
+    }
+
+    /// Records its images and gives them names: each name stands for all of them. Answers them in the order of platforms.
+    ///
+    /// # Errors
+    /// What recording refuses; nothing is recorded then.
+    /// # Cancel safety
+    /// Once begun it is completed.
+    pub async fn record(&self, names: &[Reference]) -> Result<Vec<BuiltImage>, ImageError> {
+        let inner = &self.store.inner;
+        let mut candidates = Vec::new();
+        let mut built = Vec::new();
+        for stage in &self.stages {
+            let key = stage.digest()?;
+            let stored = if self.no_cache { None } else { inner.db.built(&key)? };
+            let record = match stored {
+                Some(id) => inner.record(&id)?,
+                None => self.finished(stage)?,
+            };
+            built.push((
+                key,
+                BuiltImage {
+                    id: record.id.clone(),
+                    platform: record.platform.clone(),
+                    manifest: Digest::of(&record.manifest),
+                },
+            ));
+            candidates.push(Candidate { record, names: names.iter().map(|name| (name.clone(), None)).collect() });
+        }
+        let mut claim = GcGuard::new(inner);
+        self.store.admit(candidates, &mut claim).await?;
+        for (key, image) in &built {
+            inner.db.set_built(key, &image.id)?;
+        }
+        Ok(built.into_iter().map(|(_, image)| image).collect())
+    }
+
+    /// The image with its times.
+    pub(super) fn finished(&self, stage: &Stage) -> Result<Record, ImageError> {
+        let mut stage = stage.clone();
+        let now = self.epoch.unwrap_or_else(Utc::now).trunc_subsecs(3);
+        stage.config.created = Some(now);
+        for step in &mut stage.config.history {
+            step.created.get_or_insert(now);
+        }
+        stage.record()
+    }
+}
+
+/// An image that nobody gave a platform is known by what it starts: a component makes it one of components. Answers its
+/// program then.
+pub(super) async fn recognise(store: &ImageStore, stage: &mut Stage) -> Result<Option<String>, ImageError> {
+    let config = &stage.config.config;
+    let program = [&config.entrypoint, &config.cmd].into_iter().flatten().flatten().next().cloned();
+    let (true, Some(program)) = (stage.assumed, program) else { return Ok(None) };
+    let folders: Vec<PathBuf> = stage.layers.iter().map(|layer| store.inner.layer_path(&layer.diff_id)).collect();
+    let (working_dir, name) = (config.working_dir.clone(), program.clone());
+    let found = blocking("look at the program of an image", move || Ok(is_wasm(&folders, &working_dir, &name))).await?;
+    if found {
+        stage.make_component();
+    }
+    Ok(found.then_some(program))
+}

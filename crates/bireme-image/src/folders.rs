@@ -1,0 +1,213 @@
+//! Folders that builds keep beside layers: mounts of type cache, and contexts as they were sent last.
+//!
+//! ```text
+//! ROOT/folders/NAME    the files; the row in the database says what they are
+//! ```
+//!
+//! One that somebody has in his hands is not removed. How many may have it at once is for whoever takes it to say.
+
+use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bireme_core::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
+use crate::blocking::blocking;
+use crate::digest::Digest;
+use crate::error::{ImageError, StoreContext as _};
+use crate::model::{CacheKind, CacheRecord};
+use crate::store::{ImageStore, Inner};
+
+/// Who has which folder now.
+#[derive(Default)]
+pub(crate) struct Holders(Mutex<HashMap<String, Arc<RwLock<()>>>>);
+
+impl Holders {
+    fn of(&self, name: &str) -> Arc<RwLock<()>> {
+        let mut all = self.0.lock();
+        all.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(all.entry(name.to_owned()).or_default())
+    }
+}
+
+/// How a folder is shared by those that take it at once.
+///
+/// Source: the Dockerfile reference, `RUN --mount=type=cache`, `sharing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// All have it together.
+    Shared,
+    /// Each has one of its own, where another has it already.
+    Private,
+    /// One after the other.
+    Locked,
+}
+
+/// A folder that somebody has in his hands.
+pub struct HeldFolder {
+    path: PathBuf,
+    _held: Held,
+}
+
+#[expect(dead_code, reason = "what is held is let go when it is dropped")]
+enum Held {
+    Together(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl HeldFolder {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Makes what a new folder begins with. It is dropped with all that is in it when that fails.
+pub type FillFolder<'a> = &'a (dyn Fn(PathBuf) -> BoxFuture<'static, Result<(), ImageError>> + Send + Sync);
+
+impl ImageStore {
+    /// Takes the folder that is known by `key`, making it if it is not there. `description` is what lists show of it.
+    ///
+    /// # Errors
+    /// `Database`; when the folder cannot be made.
+    /// # Cancel safety
+    /// Dropping the future lets go of the folder.
+    pub async fn take_folder(
+        &self,
+        kind: CacheKind,
+        key: &str,
+        description: &str,
+        sharing: Sharing,
+        fill: FillFolder<'_>,
+    ) -> Result<HeldFolder, ImageError> {
+        let inner = &self.inner;
+        let mut number = 0;
+        let (name, held) = loop {
+            let key = if number == 0 { key.to_owned() } else { format!("{key}\n{number}") };
+            let name = Digest::of(format!("{} {key}", kind.word()).as_bytes()).hex()[..32].to_owned();
+            let lock = inner.holders.of(&name);
+            match sharing {
+                Sharing::Shared => {
+                    if !inner.folder_path(&name).is_dir() {
+                        // Whoever makes it is alone with it until it is made.
+                        let alone = Arc::clone(&lock).write_owned().await;
+                        self.make_folder(kind, &name, description, fill).await?;
+                        break (name, Held::Together(alone.downgrade()));
+                    }
+                    break (name, Held::Together(lock.read_owned().await));
+                }
+                Sharing::Locked => break (name, Held::Alone(lock.write_owned().await)),
+                Sharing::Private => match lock.try_write_owned() {
+                    Ok(alone) => break (name, Held::Alone(alone)),
+                    Err(_) => number += 1,
+                },
+            }
+        };
+        self.make_folder(kind, &name, description, fill).await?;
+        inner.db.use_folder(&name, kind, description)?;
+        Ok(HeldFolder { path: inner.folder_path(&name), _held: held })
+    }
+
+    async fn make_folder(
+        &self,
+        kind: CacheKind,
+        name: &str,
+        description: &str,
+        fill: FillFolder<'_>,
+    ) -> Result<(), ImageError> {
+        let path = self.inner.folder_path(name);
+        if path.is_dir() {
+            return Ok(());
+        }
+        let ingest = self.inner.ingest();
+        let new =
+            tempfile::Builder::new().prefix("folder-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        fill(new.path().to_owned()).await?;
+        // Known first: a folder without a row is swept at the next start.
+        self.inner.db.use_folder(name, kind, description)?;
+        std::fs::rename(new.path(), &path).during("put in its place", &path)?;
+        // It is no longer there to be deleted.
+        let _ = new.keep();
+        Ok(())
+    }
+
+    /// The folders that builds keep, with their sizes of now.
+    pub(crate) async fn kept_folders(&self) -> Result<Vec<CacheRecord>, ImageError> {
+        let inner = self.inner.clone();
+        blocking("measure the folders of builds", move || {
+            let mut folders = inner.db.folders()?;
+            for folder in &mut folders {
+                folder.size = measure(&inner.folder_path(&folder.id));
+                folder.in_use = inner.holders.of(&folder.id).try_write().is_err();
+            }
+            Ok(folders)
+        })
+        .await
+    }
+
+    /// Removes a folder unless somebody has it. Answers whether it did.
+    pub(crate) async fn remove_folder(&self, name: &str) -> Result<bool, ImageError> {
+        let Ok(alone) = self.inner.holders.of(name).try_write_owned() else { return Ok(false) };
+        let (inner, name) = (self.inner.clone(), name.to_owned());
+        blocking("remove a folder of builds", move || {
+            let _alone = alone;
+            let path = inner.folder_path(&name);
+            let aside = tempfile::Builder::new()
+                .prefix("folder-")
+                .tempdir_in(inner.ingest())
+                .during("create a folder in", &inner.ingest())?;
+            match std::fs::rename(&path, aside.path().join("removed")) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ImageError::store("move away", &path, error));
+                }
+                _ => {}
+            }
+            inner.db.forget_folder(&name)?;
+            Ok(true)
+        })
+        .await
+    }
+}
+
+impl Inner {
+    pub(crate) fn folder_path(&self, name: &str) -> PathBuf {
+        self.root.join("folders").join(name)
+    }
+
+    /// Makes folders and rows agree after a crash.
+    pub(crate) fn sweep_folders(&self) -> Result<(), ImageError> {
+        let root = self.root.join("folders");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).during("create", &root)?;
+        let known = self.db.folders()?;
+        for entry in std::fs::read_dir(&root).during("list", &root)?.flatten() {
+            let name = entry.file_name();
+            if !known.iter().any(|folder| name.to_str() == Some(folder.id.as_str()))
+                && let Err(error) = std::fs::remove_dir_all(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "what no build keeps any more cannot be deleted");
+            }
+        }
+        let gone = known.iter().filter(|folder| !self.folder_path(&folder.id).is_dir());
+        gone.into_iter().try_for_each(|folder| self.db.forget_folder(&folder.id))
+    }
+}
+
+/// Bytes that the files below a folder take on the disk, as far as they can be looked at.
+fn measure(folder: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut sum = 0;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let Ok(about) = entry.metadata() else { continue };
+            sum += about.blocks() * 512;
+            if about.is_dir() {
+                open.push(entry.path());
+            }
+        }
+    }
+    sum
+}
