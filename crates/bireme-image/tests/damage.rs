@@ -87,7 +87,7 @@ async fn layers_of_the_build_cache_that_the_disk_never_had_are_unpacked_anew() {
     let layer = format!("sha256:{hex}");
     db.execute("PRAGMA foreign_keys = ON", []).unwrap();
     db.execute(
-        "INSERT INTO steps VALUES ('key', ?1, ?2, 0)",
+        "INSERT INTO steps (key, diff_id, size, last_used) VALUES ('key', ?1, ?2, 0)",
         rusqlite::params![layer, i64::try_from(tar.len()).unwrap()],
     )
     .unwrap();

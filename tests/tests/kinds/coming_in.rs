@@ -13,7 +13,12 @@ use super::build;
 /// Components that stand compiled.
 fn compiled(engine: &Engine) -> usize {
     let entries = std::fs::read_dir(engine.data_root().join("wasm/cache"));
-    entries.into_iter().flatten().flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "cwasm")).count()
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == "cwasm"))
+        .count()
 }
 
 /// What the lines of an answer say of compiling, one word each.

@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use bireme_buildkit::{Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex};
+use bireme_buildkit::{
+    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex,
+};
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
 use bireme_image::{BuildOutput, BuiltImage, Platform, Pushed, Reference, Tree};
@@ -29,7 +31,10 @@ pub(super) async fn export(
         if cache.kind != "inline" {
             return Err(BuildError::new(
                 ErrorKind::Unsupported,
-                format!("--cache-to type={} is not offered by this builder: use type=inline, and push the image", cache.kind),
+                format!(
+                    "--cache-to type={} is not offered by this builder: use type=inline, and push the image",
+                    cache.kind
+                ),
             ));
         }
     }
@@ -101,8 +106,9 @@ fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
     names
         .map(|name| {
-            let reference = Reference::parse(name)
-                .map_err(|error| BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}")))?;
+            let reference = Reference::parse(name).map_err(|error| {
+                BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}"))
+            })?;
             reference.check_tag().map_err(|error| BuildError::new(ErrorKind::Invalid, error.to_string()))?;
             Ok(reference)
         })
@@ -158,7 +164,9 @@ async fn image(
 fn prepared(vertex: &Vertex, step: &Preparation) {
     match &step.step {
         PreparationStep::Begun | PreparationStep::Going(_) => {}
-        PreparationStep::Ready(took) => vertex.task(&format!("compiling {} {:.1}s", step.program, took.as_secs_f64())).done(),
+        PreparationStep::Ready(took) => {
+            vertex.task(&format!("compiling {} {:.1}s", step.program, took.as_secs_f64())).done()
+        }
         PreparationStep::Refused(why) => vertex.log(LogStream::Stderr, format!("{why}\n").as_bytes()),
         PreparationStep::GoesOn => vertex.task(&format!("compiling {} goes on", step.program)).done(),
     }
@@ -253,7 +261,8 @@ async fn files(
 ) -> Result<Response, BuildError> {
     let platforms = output.platforms();
     // Those of several are told apart by folders, unless somebody wants them in one.
-    let split = exporter.options.get("platform-split").map_or(platforms.len() > 1, |value| value == "true" || value == "1");
+    let split =
+        exporter.options.get("platform-split").map_or(platforms.len() > 1, |value| value == "true" || value == "1");
     let mut trees = Vec::new();
     for platform in &platforms {
         let tree = output.tree(Some(platform)).map_err(|error| failed(&error))?;
@@ -335,13 +344,17 @@ impl Source for Files {
 
     fn open(&self, path: &str) -> Result<Box<dyn Read + Send>, Failure> {
         for (below, tree) in &self.0 {
-            let inside = if below.is_empty() { Some(path) } else { path.strip_prefix(below).and_then(|rest| rest.strip_prefix('/')) };
+            let inside = if below.is_empty() {
+                Some(path)
+            } else {
+                path.strip_prefix(below).and_then(|rest| rest.strip_prefix('/'))
+            };
             if let Some(inside) = inside {
-                let file = tree.open(Path::new(inside)).map_err(|error| Failure(format!("cannot read {path}: {error}")))?;
+                let file =
+                    tree.open(Path::new(inside)).map_err(|error| Failure(format!("cannot read {path}: {error}")))?;
                 return Ok(Box::new(file));
             }
         }
         Err(Failure(format!("the result has no file {path}")))
     }
 }
-

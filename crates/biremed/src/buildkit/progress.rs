@@ -33,17 +33,21 @@ impl<'a> Teller<'a> {
         let state = &mut *self.state.lock();
         match event {
             BuildEvent::Dockerfile { name, text } => {
-                state.file = Some(SourceFile { filename: name, language: "Dockerfile".to_owned(), data: text.into_bytes() });
+                state.file =
+                    Some(SourceFile { filename: name, language: "Dockerfile".to_owned(), data: text.into_bytes() });
             }
             BuildEvent::Warning(warning) => {
                 let lines = warning.lines.map(|lines| lines_of(&lines));
-                self.progress.warn(None, Warning {
-                    level: 1,
-                    short: format!("{}: {}", warning.rule, warning.detail),
-                    detail: vec![warning.description],
-                    url: warning.url,
-                    place: state.file.clone().zip(lines.map(|lines| vec![lines])),
-                });
+                self.progress.warn(
+                    None,
+                    Warning {
+                        level: 1,
+                        short: format!("{}: {}", warning.rule, warning.detail),
+                        detail: vec![warning.description],
+                        url: warning.url,
+                        place: state.file.clone().zip(lines.map(|lines| vec![lines])),
+                    },
+                );
             }
             BuildEvent::Step { id, event } => self.step(state, &id, event),
             BuildEvent::Stream(_) | BuildEvent::Progress(_) | BuildEvent::Built(_) => {}

@@ -6,28 +6,34 @@ use std::sync::Arc;
 use bireme_buildkit::{Build, BuildError, Entry, EntryKind, Output, Solved};
 use bireme_core::ErrorKind;
 use bireme_core::glob::Pattern;
-use bireme_image::{BuildOutput, BuildSources, Tree, TreeEntry};
+use bireme_image::{BuildOutput, BuildRequest, BuildSources, Tree, TreeEntry};
 use rustix::fs::FileType;
 
-use super::failed;
-use super::options::Options;
+use super::progress::Teller;
+use super::{failed, solve};
 use crate::app::App;
 
 /// Answers a subrequest: the checks of a Dockerfile, its targets, its arguments.
 pub(super) async fn answer(
     app: &App,
-    build: &Arc<Build>,
+    build: &Build,
+    request: &BuildRequest,
     sources: &dyn BuildSources,
-    options: &Options,
-    request: &str,
+    question: &str,
 ) -> Result<Solved, BuildError> {
-    let _ = (app, build, sources, options);
-    Err(BuildError::unsupported_subrequest(request))
+    let teller = Teller::new(build.progress());
+    let log = |event| teller.tell(event);
+    let answers = app.images.ask(request, sources, question, &log).await;
+    let answers = answers.map_err(|error| teller.located(failed(&error), &solve::lines(&error)))?;
+    let answers = answers.ok_or_else(|| BuildError::unsupported_subrequest(question))?;
+    let metadata = answers.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    Ok(Solved { metadata, ..Solved::default() })
 }
 
 fn tree(output: &Output) -> Result<Tree, BuildError> {
     let output = Arc::clone(output).downcast::<BuildOutput>().ok();
-    let output = output.ok_or_else(|| BuildError::new(ErrorKind::Invalid, "what is asked about is no result of a build"))?;
+    let output =
+        output.ok_or_else(|| BuildError::new(ErrorKind::Invalid, "what is asked about is no result of a build"))?;
     let tree = output.tree(None).map_err(|error| failed(&error))?;
     tree.ok_or_else(|| BuildError::new(ErrorKind::NotFound, "the result has no files"))
 }
@@ -43,7 +49,8 @@ pub(super) async fn read_file(output: &Output, path: &str, range: Option<(u64, u
     let (tree, path) = (tree(output)?, path.to_owned());
     blocking(move || {
         use std::io::{Read as _, Seek as _, SeekFrom};
-        let absent = |error: std::io::Error| BuildError::new(ErrorKind::NotFound, format!("cannot read {path}: {error}"));
+        let absent =
+            |error: std::io::Error| BuildError::new(ErrorKind::NotFound, format!("cannot read {path}: {error}"));
         let mut file = tree.open(Path::new(&path)).map_err(absent)?;
         let (offset, length) = range.unwrap_or((0, bireme_buildkit::MAX_FILE));
         file.seek(SeekFrom::Start(offset)).map_err(absent)?;

@@ -45,11 +45,11 @@ pub(super) async fn solve(app: App, build: Arc<Build>, frontend: Frontend) -> Re
 async fn run(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, BuildError> {
     let options = Options::read(&frontend.options)?;
     let sources = sources(&app, &build, &frontend, &options).await?;
-    if let Some(request) = &options.request {
-        return questions::answer(&app, &build, &*sources, &options, request).await;
-    }
     let multi = options.multi || options.platforms.len() > 1;
     let request = request(&build, &frontend, &options)?;
+    if let Some(question) = &options.request {
+        return questions::answer(&app, &build, &request, &*sources, question).await;
+    }
     let steps = convert::create::create(json!({ "Image": "", "HostConfig": options.host }), None, None)
         .map_err(|error| BuildError::new(ErrorKind::Invalid, error.message))?;
     let output = on_a_thread(app.clone(), Arc::clone(&build), request, sources, steps).await?;
@@ -215,7 +215,7 @@ async fn on_a_thread(
 }
 
 /// The lines of the Dockerfile that a failure itself names.
-fn lines(error: &ImageError) -> Vec<Lines> {
+pub(super) fn lines(error: &ImageError) -> Vec<Lines> {
     let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
     match error {
         ImageError::Dockerfile(error) => {
@@ -228,4 +228,3 @@ fn lines(error: &ImageError) -> Vec<Lines> {
         _ => Vec::new(),
     }
 }
-

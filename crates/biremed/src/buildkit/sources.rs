@@ -7,9 +7,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bireme_buildkit::{
-    Build, FilesRequest, Folder, FolderOptions, Frontend, Limits, Ownership, Session, SessionError,
-};
+use bireme_buildkit::{Build, FilesRequest, Folder, FolderOptions, Frontend, Limits, Ownership, Session, SessionError};
 use bireme_core::BoxFuture;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{
@@ -106,7 +104,9 @@ async fn read_in(folder: TempDir, name: String) -> Result<Definition, ImageError
             other => other,
         }
     };
-    tokio::task::spawn_blocking(read).await.map_err(|_| ImageError::BuildRequest { reason: "the daemon stops".to_owned() })?
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|_| ImageError::BuildRequest { reason: "the daemon stops".to_owned() })?
 }
 
 impl BuildSources for ClientSources {
@@ -180,7 +180,9 @@ impl BuildSources for ClientSources {
 
 /// Makes a socket on which the client's agent answers, as long as what is answered is there.
 fn agent(session: Arc<Session>, id: String, run: &Path) -> Result<AgentSocket, ImageError> {
-    let failed = |error: std::io::Error| ImageError::BuildRequest { reason: format!("the SSH agent {id} cannot be lent: {error}") };
+    let failed = |error: std::io::Error| ImageError::BuildRequest {
+        reason: format!("the SSH agent {id} cannot be lent: {error}"),
+    };
     let folder = tempfile::Builder::new().prefix("ssh-").tempdir_in(run).map_err(failed)?;
     let path = folder.path().join("agent");
     let listener = UnixListener::bind(&path).map_err(failed)?;
@@ -212,7 +214,9 @@ fn agent(session: Arc<Session>, id: String, run: &Path) -> Result<AgentSocket, I
 
 /// A new folder for what is received, closed to others.
 fn folder(ingest: &Path) -> Result<TempDir, ImageError> {
-    let failed = |error: std::io::Error| ImageError::BuildRequest { reason: format!("cannot make a folder for the client's files: {error}") };
+    let failed = |error: std::io::Error| ImageError::BuildRequest {
+        reason: format!("cannot make a folder for the client's files: {error}"),
+    };
     DirBuilder::new().recursive(true).mode(0o700).create(ingest).map_err(failed)?;
     tempfile::Builder::new().prefix("context-").tempdir_in(ingest).map_err(failed)
 }

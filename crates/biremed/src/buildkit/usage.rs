@@ -117,10 +117,11 @@ fn condition(text: &str) -> Result<Condition, BuildError> {
     };
     let field = field.trim();
     match field {
-        "id" | "type" | "description" | "inuse" | "mutable" | "shared" | "private" | "immutable" | "parent" | "parents" => {
-            Ok(Condition { field: field.to_owned(), test })
-        }
-        other => Err(bad(&format!("{other} is none of id, type, description, inuse, mutable, immutable, shared, private, parents"))),
+        "id" | "type" | "description" | "inuse" | "mutable" | "shared" | "private" | "immutable" | "parent"
+        | "parents" => Ok(Condition { field: field.to_owned(), test }),
+        other => Err(bad(&format!(
+            "{other} is none of id, type, description, inuse, mutable, immutable, shared, private, parents"
+        ))),
     }
 }
 

@@ -25,7 +25,10 @@ pub(super) fn router(app: App) -> Router<App> {
     let sessions = server.clone();
     Router::new()
         .route("/grpc", post(async move |State(app): State<App>, headers: HeaderMap| grpc(app, server, &headers)))
-        .route("/session", post(async move |State(app): State<App>, headers: HeaderMap| session(app, sessions, &headers)))
+        .route(
+            "/session",
+            post(async move |State(app): State<App>, headers: HeaderMap| session(app, sessions, &headers)),
+        )
 }
 
 /// Source: moby, `api/server/router/grpc`.
@@ -86,7 +89,11 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
             let count = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead.split_to(count));
