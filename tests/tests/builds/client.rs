@@ -54,12 +54,12 @@ impl Client {
         }
     }
 
-    /// What follows it where a case has no steps: those with a file of their own find all in it.
-    pub(crate) fn usual_arguments(self) -> &'static str {
+    /// What follows it where a case has no steps: `docker build` takes the case's flags, the others find all in a file.
+    pub(crate) fn usual_arguments(self, flags: &[String]) -> String {
         match self {
-            Self::Bake => "-f docker-bake.hcl",
-            Self::Compose | Self::ComposeBake => "",
-            Self::Buildx | Self::BuildxOld | Self::Classic => "-t \"$TAG\" .",
+            Self::Bake => "-f docker-bake.hcl".to_owned(),
+            Self::Compose | Self::ComposeBake => String::new(),
+            Self::Buildx | Self::BuildxOld | Self::Classic => format!("{} -t \"$TAG\" .", flags.join(" ")),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::archive::Image;
 use super::tree::Tree;
-use super::{PATH, libraries_of};
+use super::{PATH, libraries_of, loader};
 use crate::{debian, workspace};
 
 /// Writes the images into `folder`.
@@ -54,6 +54,10 @@ fn compiler() -> Result<Tree> {
     for library in libraries_of(&unpacked.join("usr/bin/tcc"))? {
         tree.library(&library)?;
     }
+    // Linked programs name the loader, which the compiler looks for beside the libraries.
+    let loader = loader()?;
+    let name = loader.file_name().and_then(|name| name.to_str()).context("the loader has no name")?;
+    tree.link(&format!("lib/{machine}/{name}"), &loader.to_string_lossy());
     Ok(tree)
 }
 
