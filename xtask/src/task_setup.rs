@@ -26,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("openssl", "openssl"),
 ];
 
 /// Python's tools: one makes components of Python, the other carries the real Compose.
@@ -54,7 +55,18 @@ pub(crate) fn tools() -> Result<()> {
     node_modules()?;
     python()?;
     environment("Docker SDK for Python", "setup/docker-py", DOCKER_PY, "bin/normalizer")?;
-    compose()
+    compose()?;
+    registry_tools()
+}
+
+/// A second registry and ORAS's client, which the tests of the image library hold ours against.
+fn registry_tools() -> Result<()> {
+    let folder = workspace::made("setup/registry-tools");
+    workspace::once("registry tools of Debian sid", "1", &folder.join("usr/bin/oras"), || {
+        let debian = Suite::open("sid", folder.join("apt"))?;
+        debian.unpack(&["crane", "oras"], &folder)?;
+        debian.close()
+    })
 }
 
 /// Debian's packages.
