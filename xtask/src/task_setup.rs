@@ -28,6 +28,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("skopeo", "skopeo"),
     ("git", "git"),
     ("ssh-agent", "openssh-client"),
+    ("openssl", "openssl"),
 ];
 
 /// Python's tools: one makes components of Python, the other carries the real Compose.
@@ -57,7 +58,18 @@ pub(crate) fn tools() -> Result<()> {
     python()?;
     environment("Docker SDK for Python", "setup/docker-py", DOCKER_PY, "bin/normalizer")?;
     compose()?;
-    build_clients()
+    build_clients()?;
+    registry_tools()
+}
+
+/// A second registry and ORAS's client, which the tests of the image library hold ours against.
+fn registry_tools() -> Result<()> {
+    let folder = workspace::made("setup/registry-tools");
+    workspace::once("registry tools of Debian sid", "1", &folder.join("usr/bin/oras"), || {
+        let debian = Suite::open("sid", folder.join("apt"))?;
+        debian.unpack(&["crane", "oras"], &folder)?;
+        debian.close()
+    })
 }
 
 /// Debian's packages.

@@ -1,5 +1,6 @@
 //! What a registry has under a name, without pulling it.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -8,7 +9,7 @@ use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::model::First;
 use crate::reference::Reference;
-use crate::registry::Remote;
+use crate::registry::Sources;
 use crate::store::ImageStore;
 
 /// A manifest or index as a registry has it.
@@ -37,14 +38,60 @@ impl ImageStore {
     ///
     /// Source: Docker Engine API, `DistributionInspect`.
     pub async fn look_up(&self, reference: &Reference, auth: Option<RegistryAuth>) -> Result<Distribution, ImageError> {
-        let mut last = None;
-        for remote in Remote::all(&self.inner.settings, reference, auth.as_ref())? {
-            match look_up_at(&remote, reference).await {
-                Ok(found) => return Ok(found),
-                Err(error) => last = Some(error),
-            }
+        let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
+        let (bytes, digest) = sources.manifest(reference.version()).await?;
+        told(&sources, reference, &bytes, digest).await
+    }
+
+    /// The manifest or index that a registry has under a name, mirrors first, as it is.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    /// # Cancel safety
+    /// Nothing is stored.
+    pub async fn manifest(&self, reference: &Reference, auth: Option<RegistryAuth>) -> Result<Raw, ImageError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Kind {
+            media_type: Option<String>,
+            manifests: Option<IgnoredAny>,
         }
-        Err(last.unwrap_or(ImageError::NotFound { name: reference.familiar() }))
+        let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
+        let (bytes, digest) = sources.manifest(reference.version()).await?;
+        let what = format!("the manifest of {}", reference.familiar());
+        let kind: Kind = serde_json::from_slice(&bytes).map_err(|error| ImageError::malformed(what, error))?;
+        let otherwise = if kind.manifests.is_some() { INDEX } else { MANIFEST };
+        let plain = |kind: &String| kind.bytes().all(|byte| byte.is_ascii_graphic());
+        let media_type = kind.media_type.filter(plain).unwrap_or_else(|| otherwise.to_owned());
+        Ok(Raw { media_type, digest, bytes })
+    }
+
+    /// What refers to a manifest, as an index lists it: signatures, inventories and the like. Of a registry that keeps no such
+    /// list, the one that clients keep under a tag of its own.
+    ///
+    /// # Errors
+    /// As [`Self::look_up`].
+    /// # Cancel safety
+    /// Nothing is stored.
+    ///
+    /// Source: OCI distribution specification 1.1, "Listing Referrers".
+    pub async fn referrers(
+        &self,
+        reference: &Reference,
+        artifact_type: Option<&str>,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Vec<Value>, ImageError> {
+        let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
+        let digest = match reference.digest() {
+            Some(digest) => digest.clone(),
+            None => sources.manifest(reference.version()).await?.1,
+        };
+        let listed = sources.referrers(&digest, artifact_type).await?;
+        let entries: Referrers =
+            serde_json::from_slice(&listed).map_err(|error| ImageError::malformed("the list of referrers", error))?;
+        // A registry need not narrow it.
+        let of_type = |entry: &Value| artifact_type.is_none_or(|wanted| entry["artifactType"].as_str() == Some(wanted));
+        Ok(entries.manifests.0.into_iter().filter(of_type).collect())
     }
 }
 
@@ -55,6 +102,23 @@ struct Listing {
     media_type: Option<String>,
     manifests: Option<First<Entry, MOST_LISTED>>,
     config: Option<Config>,
+}
+
+/// A manifest or index, as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Raw {
+    /// What it says of itself, else its kind in the OCI specification.
+    pub media_type: String,
+    /// Of the bytes.
+    pub digest: Digest,
+    /// JSON.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Referrers {
+    #[serde(default)]
+    manifests: First<Value, MOST_LISTED>,
 }
 
 /// Platforms of one index that are told of.
@@ -87,14 +151,18 @@ struct Told {
     variant: Option<String>,
 }
 
-async fn look_up_at(remote: &Remote, reference: &Reference) -> Result<Distribution, ImageError> {
-    let (bytes, digest) = remote.manifest(reference.version()).await?;
+async fn told(
+    sources: &Sources,
+    reference: &Reference,
+    bytes: &[u8],
+    digest: Digest,
+) -> Result<Distribution, ImageError> {
     let bad = |reason: String| ImageError::Registry {
-        registry: remote.host().to_owned(),
+        registry: reference.registry().to_owned(),
         attempt: format!("read the manifest of {}", reference.familiar()),
         reason,
     };
-    let manifest: Listing = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+    let manifest: Listing = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
     let kind = if manifest.manifests.is_some() { INDEX } else { MANIFEST };
     let media_type = manifest.media_type.unwrap_or_else(|| kind.to_owned());
     let platforms = match manifest.manifests {
@@ -102,7 +170,7 @@ async fn look_up_at(remote: &Remote, reference: &Reference) -> Result<Distributi
         None => {
             let config = manifest.config.unwrap_or_default();
             let place: Digest = config.digest.parse().map_err(|_| bad("it names no configuration".to_owned()))?;
-            let config = remote.document(&place, config.size, "the configuration").await?;
+            let config = sources.document(&place, config.size, "the configuration").await?;
             let platform: Told = serde_json::from_slice(&config).map_err(|error| bad(error.to_string()))?;
             vec![platform]
         }

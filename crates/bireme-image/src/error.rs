@@ -104,6 +104,22 @@ pub enum ImageError {
         /// What happened, with the causes below it.
         reason: String,
     },
+    /// What the machine's owner wrote about a registry cannot be used.
+    #[error("cannot use {}: {reason}; mend it or move it away", path.display())]
+    RegistryConfig {
+        /// A file of settings or certificates, or their folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An artifact that is more, or less, than a component.
+    #[error("cannot run {what} as a component: {reason}")]
+    NotOneComponent {
+        /// Which artifact.
+        what: String,
+        /// What it is, and what to do.
+        reason: String,
+    },
     /// What stands at an address could not be had.
     #[error("cannot fetch {url}: {reason}")]
     Fetch {
@@ -365,9 +381,10 @@ impl ImageError {
             Self::Registry { .. } | Self::Unreachable { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => {
                 ErrorKind::Unavailable
             }
-            Self::MediaType { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
+            Self::MediaType { .. } | Self::NotOneComponent { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,
             Self::Store { .. }
             | Self::Pack { .. }
+            | Self::RegistryConfig { .. }
             // Docker's status for it.
             | Self::NoDockerfile { .. }
             | Self::Output { .. }

@@ -46,6 +46,7 @@ mod unpack;
 mod verify;
 mod view;
 mod wanted;
+pub mod world;
 
 pub use archive::Loaded;
 pub use build::run::{
@@ -69,7 +70,7 @@ pub use login::Found as FoundImage;
 pub use model::{CacheKind, CacheRecord, Healthcheck, History, Image, ImageConfig, ImageSummary};
 pub use platform::{Platform, PlatformError};
 pub use pull::{Pulled, RegistryAuth};
-pub use push::Pushed;
+pub use push::{Packing, PushRequest, Pushed};
 pub use reference::{Reference, ReferenceError};
 pub use settings::{Limits, RegistrySettings};
 pub use store::{ImageStore, Removed};

@@ -5,10 +5,10 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::auth::{Challenge, RegistryAuth, ask_for_token, token};
+use crate::auth::{Challenge, RegistryAuth, TokenWish, token};
 use crate::error::ImageError;
 use crate::model::{First, null_default};
-use crate::registry::{CONNECT, DOCUMENT_TIME, HUB, SILENCE, is_plain};
+use crate::registry::{CONNECT, DOCUMENT_TIME, HUB, SILENCE, client, is_plain, own_place};
 use crate::store::ImageStore;
 
 /// Where Docker Hub is asked for what is not an image.
@@ -18,7 +18,8 @@ const HUB_INDEX: &str = "index.docker.io";
 const ANSWER_LIMIT: u64 = 4 << 20;
 
 impl ImageStore {
-    /// Asks the registry at `server` whether it takes these credentials; empty is Docker Hub.
+    /// Asks the registry at `server` whether it takes these credentials; empty is Docker Hub. Answers a token that stands for
+    /// the password from now on, where the registry hands out such.
     ///
     /// # Errors
     /// `Login` when it does not, `Registry` when it cannot be asked.
@@ -26,33 +27,37 @@ impl ImageStore {
     /// Dropping the future ends the question; nothing is stored either way.
     ///
     /// Source: `loginV2` of moby; Docker Registry v2 authentication, token and basic.
-    pub async fn check_credentials(&self, server: &str, name: &str, password: &str) -> Result<(), ImageError> {
+    pub async fn check_credentials(&self, server: &str, auth: &RegistryAuth) -> Result<Option<String>, ImageError> {
         let host = host_of(server);
-        let host = if matches!(host, "" | "docker.io" | HUB_INDEX) { HUB } else { host };
-        let scheme = if is_plain(&self.inner.settings, host) { "http" } else { "https" };
-        let url = format!("{scheme}://{host}/v2/");
+        let host = if matches!(host, "" | HUB_INDEX | HUB) { "docker.io" } else { host };
+        let place = own_place(&self.inner.settings, host)?;
+        let client = client(&place, true)?;
+        let url = place.root.as_str();
+        let get = || place.manner.header.iter().fold(client.get(url), |get, (name, value)| get.header(name, value));
+        let get = || get().timeout(DOCUMENT_TIME);
         let failed = |error: &reqwest::Error| unreachable(host, "log in", error);
-        let client = client().map_err(|error| failed(&error))?;
-        let first = client.get(&url).send().await.map_err(|error| failed(&error))?;
+        let first = get().send().await.map_err(|error| failed(&error))?;
         if first.status().is_success() {
-            return Ok(());
+            return Ok(None);
         }
-        let request = match Challenge::of(&first) {
-            Some(Challenge::Basic) => client.get(&url).basic_auth(name, Some(password)),
-            Some(Challenge::Bearer { realm, service }) => {
-                let auth = RegistryAuth::Basic(name.to_owned(), password.to_owned());
-                let plain = scheme == "http";
-                let asked = ask_for_token(&client, &realm, &service, None, &auth, plain)
-                    .map_err(|reason| refused(host, &reason))?;
-                let answer = asked.send().await.map_err(|error| failed(&error))?;
-                judge(&url, host, answer.status())?;
-                let token = token(&whole(host, answer).await?).map_err(|reason| refused(host, &reason))?;
-                client.get(&url).bearer_auth(token)
+        let (request, identity) = match (Challenge::of(&first), auth) {
+            (Some(Challenge::Basic), RegistryAuth::Basic(name, password)) => {
+                (get().basic_auth(name, Some(password)), None)
             }
-            None => return judge(&url, host, first.status()),
+            (Some(Challenge::Bearer { realm, service }), _) => {
+                let wish = TokenWish { realm: &realm, service: &service, scopes: &[], to_keep: true };
+                let plain = place.root.scheme() == "http";
+                let asked = wish.request(&client, auth, plain).map_err(|reason| refused(host, &reason))?;
+                let answer = asked.timeout(DOCUMENT_TIME).send().await.map_err(|error| failed(&error))?;
+                judge(url, host, answer.status())?;
+                let handed = token(&whole(host, answer).await?).map_err(|reason| refused(host, &reason))?;
+                (get().bearer_auth(handed.token), handed.identity)
+            }
+            (Some(Challenge::Basic), _) => return Err(ImageError::Login { url: url.to_owned() }),
+            (None, _) => return judge(url, host, first.status()).map(|()| None),
         };
         let second = request.send().await.map_err(|error| failed(&error))?;
-        judge(&url, host, second.status())
+        judge(url, host, second.status()).map(|()| identity)
     }
 
     /// What an index finds for `term`, which may begin with the index's host; Docker Hub's otherwise.
@@ -75,7 +80,7 @@ impl ImageStore {
         let mut url = reqwest::Url::parse(&format!("{base}search"))
             .map_err(|error| ImageError::Index { url: base.clone(), reason: error.to_string() })?;
         url.query_pairs_mut().append_pair("q", term).append_pair("n", &limit.to_string());
-        let mut request = client().map_err(|error| failed(&error))?.get(url);
+        let mut request = plain_client().map_err(|error| failed(&error))?.get(url);
         if let Some(RegistryAuth::Basic(name, password)) = auth {
             request = request.basic_auth(name, Some(password));
         }
@@ -123,7 +128,7 @@ fn host_of(server: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-fn client() -> Result<reqwest::Client, reqwest::Error> {
+fn plain_client() -> Result<reqwest::Client, reqwest::Error> {
     reqwest::Client::builder()
         .connect_timeout(CONNECT)
         .read_timeout(SILENCE)

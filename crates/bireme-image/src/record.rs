@@ -2,7 +2,7 @@
 
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::model::{ConfigFile, Counts, Descriptor, Manifest, OCI_LAYER};
+use crate::model::{ConfigFile, Counts, Descriptor, Manifest, OCI_LAYER, SPIN_CONFIG, spin_config};
 use crate::platform::Platform;
 
 /// An image as it is recorded.
@@ -19,6 +19,9 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn config_file(&self) -> Result<ConfigFile, ImageError> {
+        if self.config_media_type == SPIN_CONFIG {
+            return Ok(spin_config(&self.config));
+        }
         let parsed = ConfigFile::parse(&self.config, self.id.as_str());
         // The configuration of an artifact may be anything; where it is an image's, it is read as one.
         if self.artifact_type.is_some() { Ok(parsed.unwrap_or_default()) } else { parsed }

@@ -197,7 +197,8 @@ fn is_registry(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.to_ascii_lowercase() != first
 }
 
-fn valid_registry(host: &str) -> bool {
+/// Whether a text is a host with or without a port, and so also good as the name of a folder.
+pub(crate) fn valid_registry(host: &str) -> bool {
     let (name, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((address, port)) => {

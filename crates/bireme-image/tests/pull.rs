@@ -92,6 +92,74 @@ async fn asks_again_when_the_registry_is_busy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_busy_registry_is_left_alone_for_as_long_as_it_says() {
+    let registry = Registry::start(false).await;
+    registry.push("x", "1", &one_layer()).await;
+    let proxy = Proxy::start(&registry, Mischief::TooMany { times: 2 }).await;
+    let place = place().await;
+    let started = std::time::Instant::now();
+    place.store.pull(&reference(&proxy.host, "x:1"), None, None, &quiet).await.unwrap();
+    assert!(started.elapsed() >= std::time::Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hands_out_a_token_by_drips_is_given_up() {
+    let registry = Registry::start(false).await;
+    registry.push("x", "1", &one_layer()).await;
+    let proxy = Proxy::start(&registry, Mischief::DrippingToken).await;
+    let place = place().await;
+    let started = std::time::Instant::now();
+    let error = place.store.pull(&reference(&proxy.host, "x:1"), None, None, &quiet).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(45), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_token_is_exchanged_for_others() {
+    let registry = Registry::start(false).await;
+    registry.push("x", "1", &one_layer()).await;
+    let proxy = Proxy::start(&registry, Mischief::Identity).await;
+    let place = place().await;
+    let basic = RegistryAuth::Basic(USER.0.to_owned(), USER.1.to_owned());
+    let token = place.store.check_credentials(&proxy.host, &basic).await.unwrap().unwrap();
+    assert_eq!(token, "kept&secret");
+    let identity = RegistryAuth::Identity(token);
+    assert!(!format!("{identity:?}").contains("kept"));
+    let name = reference(&proxy.host, "x:1");
+    place.store.pull(&name, None, Some(identity.clone()), &quiet).await.unwrap();
+    assert_eq!(place.store.check_credentials(&proxy.host, &identity).await.unwrap(), None);
+    let other = RegistryAuth::Identity("other".to_owned());
+    assert_eq!(place.store.pull(&name, None, Some(other), &quiet).await.unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pulls_of_one_layer_fetch_it_once() {
+    let registry = Registry::start(false).await;
+    registry.push("one", "1", &big_image()).await;
+    registry.push("two", "1", &big_image()).await;
+    // Slow enough that the second comes while the first is under way.
+    let proxy = Proxy::start(&registry, Mischief::Slow).await;
+    let place = place().await;
+    let (first, second) = (reference(&proxy.host, "one:1"), reference(&proxy.host, "two:1"));
+    let lines = Lines::default();
+    let taker = lines.taker();
+    let (one, two) =
+        tokio::join!(place.store.pull(&first, None, None, &quiet), place.store.pull(&second, None, None, &taker),);
+    assert_eq!(one.unwrap().id, two.unwrap().id);
+    assert_eq!(proxy.layers.load(Ordering::SeqCst), big_image().layers.len(), "each layer came once");
+    assert!(lines.has("Downloading") && lines.has("Pull complete"), "who waits is told");
+    // One that gives up leaves the other nothing to wait for.
+    let fresh = tempfile::Builder::new().prefix("bireme-image-").tempdir_in("/var/tmp").unwrap();
+    let store = bireme_image::ImageStore::open(fresh.path(), RegistrySettings::default()).await.unwrap();
+    let place = Place { folder: fresh, store };
+    let given_up =
+        tokio::time::timeout(std::time::Duration::from_millis(300), place.store.pull(&first, None, None, &quiet));
+    let (given_up, second) = tokio::join!(given_up, place.store.pull(&second, None, None, &quiet));
+    assert!(given_up.is_err());
+    assert_eq!(read(&place.store.layers(&second.unwrap().id).await.unwrap(), "a").unwrap(), noise(200_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keeps_nothing_of_a_registry_that_lies() {
     let registry = Registry::start(false).await;
     registry.push("x", "1", &big_image()).await;
@@ -190,18 +258,19 @@ async fn registries_are_asked_for_credentials() {
     let open = Registry::start(false).await;
     let bearer = Proxy::start(&open, Mischief::Bearer).await;
     let place = place().await;
+    let basic = |name: &str, password: &str| RegistryAuth::Basic(name.to_owned(), password.to_owned());
     for host in [&closed.host, &bearer.host] {
-        place.store.check_credentials(&format!("http://{host}/v2/"), USER.0, USER.1).await.unwrap();
-        let error = place.store.check_credentials(host, USER.0, "wrong").await.unwrap_err();
+        place.store.check_credentials(&format!("http://{host}/v2/"), &basic(USER.0, USER.1)).await.unwrap();
+        let error = place.store.check_credentials(host, &basic(USER.0, "wrong")).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("Get \"http://{host}/v2/\": unauthorized: incorrect username or password")
         );
     }
     // One that wants none takes any, as with Docker.
-    place.store.check_credentials(&open.host, "anybody", "").await.unwrap();
+    assert_eq!(place.store.check_credentials(&open.host, &basic("anybody", "")).await.unwrap(), None);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = place.store.check_credentials(&free.to_string(), USER.0, USER.1).await.unwrap_err();
+    let error = place.store.check_credentials(&free.to_string(), &basic(USER.0, USER.1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let error = place.store.search(&format!("{}/x", open.host), 25, None).await.unwrap_err();
     assert!(error.to_string().contains("Unexpected status code 404"), "a registry is no index: {error}");

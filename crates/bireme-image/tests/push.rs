@@ -7,7 +7,7 @@ mod common;
 use std::sync::Mutex;
 
 use bireme_core::{ErrorKind, WorkloadKind};
-use bireme_image::{Commit, ImageError, Platform, Pushed, Reference, RegistryAuth};
+use bireme_image::{Commit, ImageError, Platform, PushRequest, Pushed, Reference, RegistryAuth};
 use common::*;
 
 fn reference(host: &str, rest: &str) -> Reference {
@@ -23,7 +23,8 @@ async fn push(
 ) -> Result<Vec<Pushed>, ImageError> {
     let pushed = Mutex::new(Vec::new());
     let done = |one: &Pushed| pushed.lock().unwrap().push(one.clone());
-    place.store.push(name, all_tags, auth, &lines.taker(), &done).await?;
+    let request = PushRequest { all_tags, auth, ..PushRequest::new(name.clone()) };
+    place.store.push(&request, &lines.taker(), &done).await?;
     Ok(pushed.into_inner().unwrap())
 }
 
@@ -146,4 +147,96 @@ async fn an_import_is_checked_like_any_layer() {
         }
         assert_eq!(left, 0, "{folder}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_another_repository_has_is_mounted_from_there() {
+    let registry = Registry::start(false).await;
+    let here = place().await;
+    let first = reference(&registry.host, "team/first:1");
+    import(&here, &[("etc/motd", "hello")], &first).await;
+    push(&here, &first, false, None, &Lines::default()).await.unwrap();
+    let second = reference(&registry.host, "other/second:1");
+    here.store.tag(&first.familiar(), &second).await.unwrap();
+    let lines = Lines::default();
+    let pushed = push(&here, &second, false, None, &lines).await.unwrap();
+    assert!(lines.has("Mounted from team/first") && !lines.has("Pushing"), "{lines:?}");
+    let there = place().await;
+    assert_eq!(there.store.pull(&second, None, None, &quiet).await.unwrap().digest, pushed[0].digest);
+    // What was pulled from one repository is mounted too, and what cannot be is sent.
+    let third = reference(&registry.host, "third:1");
+    there.store.tag(&second.familiar(), &third).await.unwrap();
+    let lines = Lines::default();
+    push(&there, &third, false, None, &lines).await.unwrap();
+    assert!(lines.has("Mounted from other/second"), "{lines:?}");
+    std::fs::remove_file(registry.stored(&there.store.manifest(&third, None).await.unwrap().digest)).unwrap();
+    let elsewhere = Registry::start(false).await;
+    let fourth = reference(&elsewhere.host, "fourth:1");
+    there.store.tag(&third.familiar(), &fourth).await.unwrap();
+    let lines = Lines::default();
+    push(&there, &fourth, false, None, &lines).await.unwrap();
+    assert!(!lines.has("Mounted") && lines.has("Pushed"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_takes_only_pieces_is_given_pieces_and_one_that_breaks_off_is_asked_what_it_has() {
+    let registry = Registry::start(false).await;
+    // Not compressible, and more than one piece.
+    let mut state = 7_u64;
+    let content: Vec<u8> = (0..20 << 20)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            b'!' + ((state >> 33) % 90) as u8
+        })
+        .collect();
+    let content = String::from_utf8(content).unwrap();
+    for mischief in [Mischief::Narrow { most: 17 << 20 }, Mischief::BreakPushes { times: 2 }] {
+        let narrow = Proxy::start(&registry, mischief).await;
+        let here = place().await;
+        let name = reference(&narrow.host, &format!("pieces/{}:1", narrow.host.replace([':', '.'], "-")));
+        import(&here, &[("big", &content)], &name).await;
+        let lines = Lines::default();
+        let pushed = push(&here, &name, false, None, &lines).await.unwrap();
+        let there = place().await;
+        let from = Reference::parse(&format!("{}/{}:1", registry.host, name.repository())).unwrap();
+        assert_eq!(there.store.pull(&from, None, None, &quiet).await.unwrap().digest, pushed[0].digest, "{mischief:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tag_came_with_goes_back_with_it() {
+    let registry = Registry::start(false).await;
+    let here = place().await;
+    let linux = image(&Platform::host().to_string(), &[tar_of(&[("bin/app", "elf")])], serde_json::json!({}));
+    let wasm =
+        image("wasi/wasm", &[tar_of(&[("app.wasm", std::str::from_utf8(WASM).unwrap())])], serde_json::json!({}));
+    for one in [&linux, &wasm] {
+        for blob in one.layers.iter().chain([&one.config]) {
+            registry.push_blob("both", blob).await;
+        }
+        registry.push_manifest("both", one.manifest.digest().as_str(), &one.manifest).await;
+    }
+    let mut top: serde_json::Value = serde_json::from_slice(&index(&[linux, wasm]).bytes).unwrap();
+    top["annotations"] = serde_json::json!({ "org.example.said": "of all" });
+    top["manifests"][1]["annotations"] = serde_json::json!({ "org.example.said": "of one" });
+    let top = Blob::new(OCI_INDEX, serde_json::to_vec_pretty(&top).unwrap());
+    registry.push_manifest("both", "1", &top).await;
+    let name = reference(&registry.host, "both:1");
+    for platform in [None, Some(Platform::wasm())] {
+        here.store.pull(&name, platform.as_ref(), None, &quiet).await.unwrap();
+    }
+    let back = reference(&registry.host, "back:2");
+    here.store.tag(&name.familiar(), &back).await.unwrap();
+    let pushed = push(&here, &back, false, None, &Lines::default()).await.unwrap();
+    assert_eq!(pushed[0].digest, top.digest());
+    assert_eq!(registry.manifest("back", "2").await, top.bytes, "byte by byte");
+    // One platform alone stands for the tag, as it is.
+    let request = PushRequest { platform: Some(Platform::wasm()), ..PushRequest::new(back.with_tag("wasm")) };
+    here.store.tag(&name.familiar(), &back.with_tag("wasm")).await.unwrap();
+    here.store.push(&request, &quiet, &|_| ()).await.unwrap();
+    let alone: serde_json::Value = serde_json::from_slice(&registry.manifest("back", "wasm").await).unwrap();
+    assert!(alone["config"].is_object(), "{alone}");
+    let request = PushRequest { platform: Some("linux/s390x".parse().unwrap()), ..request };
+    let error = here.store.push(&request, &quiet, &|_| ()).await.unwrap_err();
+    assert!(matches!(error, ImageError::NoPlatform { .. }), "{error}");
 }

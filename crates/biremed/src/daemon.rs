@@ -165,6 +165,9 @@ async fn open_engine(settings: &Settings, net: &Handle) -> anyhow::Result<Engine
     let registries = RegistrySettings {
         insecure: settings.insecure_registries.clone(),
         mirrors: settings.registry_mirrors.clone(),
+        config_dirs: settings.registry_config_dirs.clone(),
+        downloads: settings.max_concurrent_downloads,
+        uploads: settings.max_concurrent_uploads,
         ..RegistrySettings::default()
     };
     let images =

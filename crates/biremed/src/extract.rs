@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use base64::Engine as _;
-use bireme_api::models;
+use bireme_image::RegistryAuth;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, header};
@@ -154,7 +154,7 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 ///
 /// # Errors
 /// `Invalid` when the header cannot be decoded, or holds a token, which is not offered.
-pub fn registry_auth(headers: &HeaderMap) -> Result<Option<(String, String)>, ApiError> {
+pub fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError> {
     let Some(value) = headers.get("x-registry-auth") else { return Ok(None) };
     let malformed = || ApiError::invalid("invalid X-Registry-Auth header: must be base64url-encoded JSON");
     let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
@@ -165,25 +165,45 @@ pub fn registry_auth(headers: &HeaderMap) -> Result<Option<(String, String)>, Ap
         .decode(text)
         .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
         .map_err(|_| malformed())?;
-    #[derive(serde::Deserialize)]
-    struct Tokens {
-        #[serde(default)]
-        identitytoken: String,
-        #[serde(default)]
-        registrytoken: String,
+    serde_json::from_slice::<Credentials>(&bytes).map(Credentials::auth).map_err(|_| malformed())
+}
+
+/// What clients say of who asks a registry, in all its forms; null is as good as nothing.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub struct Credentials {
+    /// The account.
+    pub username: Option<String>,
+    /// Its password, or a token that is used as one.
+    pub password: Option<String>,
+    /// Name and password as Docker's file keeps them: joined by a colon, in base64.
+    pub auth: Option<String>,
+    /// Handed out at a login in exchange for a password.
+    pub identitytoken: Option<String>,
+    /// Shown to the registry as it is.
+    pub registrytoken: Option<String>,
+    /// The registry, as the client knows it.
+    pub serveraddress: Option<String>,
+}
+
+impl Credentials {
+    /// Who asks; `None` if nothing says it. Of several forms the one that needs no password counts, as in moby.
+    pub fn auth(self) -> Option<RegistryAuth> {
+        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        if let Some(token) = filled(self.registrytoken) {
+            return Some(RegistryAuth::Bearer(token));
+        }
+        if let Some(token) = filled(self.identitytoken) {
+            return Some(RegistryAuth::Identity(token));
+        }
+        if let Some(name) = filled(self.username) {
+            return Some(RegistryAuth::Basic(name, self.password.unwrap_or_default()));
+        }
+        let pair = base64::engine::general_purpose::STANDARD.decode(filled(self.auth)?).ok()?;
+        let pair = String::from_utf8(pair).ok()?;
+        let (name, password) = pair.trim_end_matches('\0').split_once(':')?;
+        Some(RegistryAuth::Basic(name.to_owned(), password.to_owned()))
     }
-    let auth: models::AuthConfig = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
-    if let Ok(tokens) = serde_json::from_slice::<Tokens>(&bytes)
-        && !(tokens.identitytoken.is_empty() && tokens.registrytoken.is_empty())
-    {
-        return Err(ApiError::unsupported(
-            "identity and registry tokens are not offered: log in to the registry with a name and password",
-        ));
-    }
-    Ok(match (auth.username.unwrap_or_default(), auth.password.unwrap_or_default()) {
-        (name, _) if name.is_empty() => None,
-        (name, password) => Some((name, password)),
-    })
 }
 
 #[cfg(test)]
@@ -202,12 +222,11 @@ mod tests {
         assert!(query.flag_or("f", true));
     }
 
-    fn check_auth(value: &str, expected: Result<Option<(&str, &str)>, &str>) {
+    fn check_auth(value: &str, expected: Result<Option<RegistryAuth>, &str>) {
         let mut headers = HeaderMap::new();
         headers.insert("x-registry-auth", value.parse().unwrap());
         let got = registry_auth(&headers);
-        let got = got.as_ref().map(|auth| auth.as_ref().map(|(name, word)| (name.as_str(), word.as_str())));
-        assert_eq!(got.map_err(ApiError::message), expected, "{value}");
+        assert_eq!(got.map_err(|error| error.message().to_owned()), expected.map_err(str::to_owned), "{value}");
     }
 
     #[test]
@@ -215,7 +234,17 @@ mod tests {
         check_auth("e30=", Ok(None));
         check_auth("e30", Ok(None));
         // {"username":"u","password":"p?>"}
-        check_auth("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InA_PiJ9", Ok(Some(("u", "p?>"))));
+        let basic = |name: &str, password: &str| RegistryAuth::Basic(name.to_owned(), password.to_owned());
+        check_auth("eyJ1c2VybmFtZSI6InUiLCJwYXNzd29yZCI6InA_PiJ9", Ok(Some(basic("u", "p?>"))));
         check_auth("!!!", Err("invalid X-Registry-Auth header: must be base64url-encoded JSON"));
+        for (wire, auth) in [
+            (r#"{"identitytoken":"t","username":null}"#, Some(RegistryAuth::Identity("t".to_owned()))),
+            (r#"{"registrytoken":"t","identitytoken":"x"}"#, Some(RegistryAuth::Bearer("t".to_owned()))),
+            (r#"{"auth":"bWU6YTpi"}"#, Some(basic("me", "a:b"))),
+            (r#"{"auth":"?","email":"x"}"#, None),
+            (r#"{"username":"","password":"x"}"#, None),
+        ] {
+            check_auth(&base64::engine::general_purpose::URL_SAFE.encode(wire), Ok(auth));
+        }
     }
 }

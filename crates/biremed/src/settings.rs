@@ -46,6 +46,15 @@ pub struct Flags {
     /// Mirror of docker.io to ask first, repeatable
     #[arg(long = "registry-mirror", value_name = "URL")]
     pub registry_mirrors: Vec<String>,
+    /// Folder with a hosts.toml or certificates per registry, repeatable [default: /etc/bireme/certs.d, and those of containerd and Docker]
+    #[arg(long = "registry-config-dir", value_name = "DIR")]
+    pub registry_config_dirs: Vec<String>,
+    /// Layers that one pull fetches at once [default: 4]
+    #[arg(long, value_name = "N")]
+    pub max_concurrent_downloads: Option<usize>,
+    /// Layers that one push sends at once [default: 5]
+    #[arg(long, value_name = "N")]
+    pub max_concurrent_uploads: Option<usize>,
     /// Configuration file [default: /etc/bireme/daemon.json, if it is there]
     #[arg(long, value_name = "FILE")]
     pub config_file: Option<PathBuf>,
@@ -68,9 +77,12 @@ struct File {
     log_opts: Option<BTreeMap<String, String>>,
     insecure_registries: Option<Vec<String>>,
     registry_mirrors: Option<Vec<String>>,
+    registry_config_dirs: Option<Vec<String>>,
+    max_concurrent_downloads: Option<usize>,
+    max_concurrent_uploads: Option<usize>,
 }
 
-const FILE_KEYS: [&str; 10] = [
+const FILE_KEYS: [&str; 13] = [
     "data-root",
     "exec-root",
     "hosts",
@@ -81,7 +93,13 @@ const FILE_KEYS: [&str; 10] = [
     "log-opts",
     "insecure-registries",
     "registry-mirrors",
+    "registry-config-dirs",
+    "max-concurrent-downloads",
+    "max-concurrent-uploads",
 ];
+
+/// Where registries are looked for that name none themselves: ours first, then what containerd and Docker were told.
+const REGISTRY_CONFIG_DIRS: [&str; 3] = ["/etc/bireme/certs.d", "/etc/containerd/certs.d", "/etc/docker/certs.d"];
 
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +136,12 @@ pub struct Settings {
     pub log: LogRequest,
     pub insecure_registries: Vec<String>,
     pub registry_mirrors: Vec<String>,
+    /// Folders with a folder per registry.
+    pub registry_config_dirs: Vec<PathBuf>,
+    /// Layers that one pull fetches at once.
+    pub max_concurrent_downloads: usize,
+    /// Layers that one push sends at once.
+    pub max_concurrent_uploads: usize,
     /// Eight hexadecimal digits that mark everything of this engine on the machine.
     pub instance: String,
     pub runner: PathBuf,
@@ -164,6 +188,16 @@ impl Settings {
             resolver.pick_list("insecure-registries", flags.insecure_registries, file.insecure_registries, none)?;
         let registry_mirrors =
             resolver.pick_list("registry-mirrors", flags.registry_mirrors, file.registry_mirrors, none)?;
+        let certs = || Ok(REGISTRY_CONFIG_DIRS.map(str::to_owned).to_vec());
+        let config_dirs =
+            resolver.pick_list("registry-config-dirs", flags.registry_config_dirs, file.registry_config_dirs, certs)?;
+        let registry_config_dirs =
+            config_dirs.iter().map(|dir| absolute(Path::new(dir))).collect::<anyhow::Result<_>>()?;
+        let (down, up) = (file.max_concurrent_downloads, file.max_concurrent_uploads);
+        let max_concurrent_downloads =
+            resolver.pick_number("max-concurrent-downloads", flags.max_concurrent_downloads, down, 4)?;
+        let max_concurrent_uploads =
+            resolver.pick_number("max-concurrent-uploads", flags.max_concurrent_uploads, up, 5)?;
         let sockets = hosts.iter().map(|host| socket(host)).collect::<anyhow::Result<_>>()?;
         let instance = instance(&data_root, &exec_root);
         resolver.note("instance", &instance, Origin::Default);
@@ -181,6 +215,9 @@ impl Settings {
             log: LogRequest { driver, options },
             insecure_registries,
             registry_mirrors,
+            registry_config_dirs,
+            max_concurrent_downloads,
+            max_concurrent_uploads,
             instance,
             runner,
             wasm_host,
@@ -221,6 +258,25 @@ impl Resolver {
             (None, None) => (default()?, Origin::Default),
         };
         self.note(name, Path::new(value.as_ref()).display(), origin);
+        Ok(value)
+    }
+
+    fn pick_number(
+        &mut self,
+        name: &'static str,
+        flag: Option<usize>,
+        file: Option<usize>,
+        default: usize,
+    ) -> anyhow::Result<usize> {
+        let (value, origin) = match (flag, file) {
+            (Some(value), _) => (value, Origin::Flag),
+            (None, Some(value)) => (value, self.named_file()),
+            (None, None) => (default, Origin::Default),
+        };
+        if !(1..=64).contains(&value) {
+            bail!("{name} is {value} ({origin}): give a number from 1 to 64");
+        }
+        self.note(name, value, origin);
         Ok(value)
     }
 

@@ -128,6 +128,43 @@ impl Db {
         self.change("record a digest", |change| insert_repo_digest(change, reference, id, digest))
     }
 
+    /// Keeps the index that images were taken from, for as long as a registry's name for one of them is known.
+    pub(crate) fn keep_index(&self, digest: &Digest, document: &[u8]) -> Result<(), ImageError> {
+        self.change("record an index", |change| {
+            change.execute("INSERT OR IGNORE INTO indexes VALUES (?1, ?2)", params![digest.as_str(), document])?;
+            // Those whose images are gone go with the next one that comes.
+            change.execute("DELETE FROM indexes WHERE digest NOT IN (SELECT digest FROM repo_digests)", [])
+        })?;
+        Ok(())
+    }
+
+    /// The indexes that an image was taken from, the last recorded first.
+    pub(crate) fn indexes_of(&self, image: &ImageId) -> Result<Vec<Vec<u8>>, ImageError> {
+        self.read("look up an index", |db| {
+            let mut query = db.prepare_cached(
+                "SELECT document FROM indexes WHERE digest IN (SELECT digest FROM repo_digests WHERE image = ?1)
+                 ORDER BY rowid DESC LIMIT 4",
+            )?;
+            let rows = query.query_map([image.as_str()], |row| row.get(0))?;
+            rows.collect()
+        })
+    }
+
+    /// Other repositories of a name's registry in which an image with this layer is known, the last recorded first.
+    pub(crate) fn repositories_with(&self, diff_id: &Digest, name: &Reference) -> Result<Vec<String>, ImageError> {
+        let start = format!("{}/", name.registry());
+        self.read("list repositories", |db| {
+            let mut query = db.prepare_cached(
+                "SELECT d.repository FROM repo_digests d JOIN layers l ON l.image = d.image
+                 WHERE l.diff_id = ?1 AND substr(d.repository, 1, length(?2)) = ?2 AND d.repository <> ?3
+                 GROUP BY d.repository ORDER BY max(d.rowid) DESC LIMIT 4",
+            )?;
+            let own = format!("{start}{}", name.repository());
+            let rows = query.query_map([diff_id.as_str(), &start, &own], |row| row.get::<_, String>(0))?;
+            rows.map(|row| row.map(|full| full[start.len()..].to_owned())).collect()
+        })
+    }
+
     /// Forgets the digest `reference` names, for one image.
     pub(crate) fn drop_repo_digest(&self, reference: &Reference, id: &ImageId) -> Result<(), ImageError> {
         let Some(digest) = reference.digest() else { return Ok(()) };

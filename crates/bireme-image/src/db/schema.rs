@@ -6,7 +6,7 @@ use super::parsed;
 use crate::digest::Digest;
 
 /// What each version of the tables adds to the one before; the number of the last is that of the whole.
-pub(super) const SCHEMA: [&str; 5] = [
+pub(super) const SCHEMA: [&str; 6] = [
     "
 CREATE TABLE images (
     id TEXT PRIMARY KEY, manifest BLOB NOT NULL, manifest_digest TEXT NOT NULL, config BLOB NOT NULL,
@@ -67,6 +67,10 @@ CREATE TABLE folders (
 ALTER TABLE steps ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE steps ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE steps ADD COLUMN description TEXT NOT NULL DEFAULT '';
+",
+    "
+-- Indexes as registries sent them, of which names were taken: what they say beside platforms goes back with a push.
+CREATE TABLE indexes (digest TEXT PRIMARY KEY, document BLOB NOT NULL) STRICT;
 ",
 ];
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::media_type::{DOCKER_LIST, DOCKER_MANIFEST, LayerForm, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use super::spin::{self, SPIN_CONFIG};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::platform::Platform;
@@ -136,6 +137,9 @@ impl Manifest {
     }
 
     fn checked(self, what: &str) -> Result<Self, ImageError> {
+        if self.config.media_type == SPIN_CONFIG {
+            spin::check(&self.layers, what)?;
+        }
         for layer in &self.layers {
             layer.form()?;
         }

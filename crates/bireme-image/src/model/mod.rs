@@ -7,6 +7,7 @@ mod first;
 mod go_json;
 mod image;
 mod media_type;
+mod spin;
 
 pub use config::{Healthcheck, History, ImageConfig};
 pub use go_json::Empty;
@@ -17,6 +18,5 @@ pub(crate) use counts::Counts;
 pub(crate) use document::{DOCUMENT_LIMIT, Descriptor, Document, Manifest};
 pub(crate) use first::First;
 pub(crate) use go_json::null_default;
-pub(crate) use media_type::{
-    ACCEPT, DOCKER_LIST, LayerForm, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_LAYER_GZIP, OCI_MANIFEST,
-};
+pub(crate) use media_type::{ACCEPT, DOCKER_LIST, LayerForm, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
+pub(crate) use spin::{SPIN_CONFIG, config as spin_config};

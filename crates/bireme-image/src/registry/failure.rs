@@ -2,8 +2,11 @@
 //!
 //! Source: OCI distribution specification, "Error Codes".
 
+use std::time::Duration;
+
 use bireme_core::error::chain;
-use reqwest::Response;
+use chrono::{DateTime, Utc};
+use reqwest::{Response, header};
 use serde::Deserialize;
 
 use super::{CONNECT, Remote};
@@ -20,11 +23,15 @@ pub(crate) struct Failure {
     pub(crate) retry: bool,
     /// The token may have run out.
     pub(crate) unauthorized: bool,
+    /// How long the registry wants to be left alone.
+    pub(crate) after: Option<Duration>,
+    /// What was sent is more than is taken at once.
+    pub(crate) too_large: bool,
 }
 
 impl Failure {
     pub(crate) fn last(error: ImageError) -> Self {
-        Self { error, retry: false, unauthorized: false }
+        Self { error, retry: false, unauthorized: false, after: None, too_large: false }
     }
 }
 
@@ -49,7 +56,10 @@ impl Remote {
         if status.is_success() {
             return Ok(answer);
         }
-        Err(self.refused(attempt, status.as_u16(), &beginning(answer).await))
+        let after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|value| retry_after(value, Utc::now()));
+        let failure = self.refused(attempt, status.as_u16(), &beginning(answer).await);
+        Err(Failure { after, ..failure })
     }
 
     /// A whole answer, if it is no larger than a document may be.
@@ -71,14 +81,14 @@ impl Remote {
 
     fn silent(&self, reason: String) -> Failure {
         let (registry, name) = (self.host.clone(), self.wanted.familiar());
-        Failure { error: ImageError::Unreachable { registry, name, reason }, retry: true, unauthorized: false }
+        Failure { retry: true, ..Failure::last(ImageError::Unreachable { registry, name, reason }) }
     }
 
     /// A connection that could not be made or did not last.
     pub(crate) fn broken(&self, attempt: &str, error: &dyn std::error::Error) -> Failure {
         let error =
             ImageError::Registry { registry: self.host.clone(), attempt: attempt.to_owned(), reason: chain(error) };
-        Failure { error, retry: true, unauthorized: false }
+        Failure { retry: true, ..Failure::last(error) }
     }
 
     /// An answer that is no success.
@@ -117,7 +127,8 @@ impl Remote {
                 reason: format!("it answered with status {status}: {message}"),
             },
         };
-        Failure { error, retry: status >= 500 || status == 429 || status == 408, unauthorized: status == 401 }
+        let retry = status >= 500 || status == 429 || status == 408;
+        Failure { retry, unauthorized: status == 401, too_large: status == 413, ..Failure::last(error) }
     }
 }
 
@@ -135,4 +146,34 @@ pub(super) async fn beginning(mut answer: Response) -> Vec<u8> {
     let _ = tokio::time::timeout(CONNECT, read).await;
     body.truncate(ERROR_LIMIT);
     body
+}
+
+/// How long to wait, of `Retry-After`: seconds, or a date.
+fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(value.trim()).ok()?;
+    Some((date.to_utc() - now).to_std().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_to_wait_is_told_in_seconds_or_as_a_date() {
+        let now = DateTime::parse_from_rfc3339("2026-01-02T03:04:05Z").unwrap().to_utc();
+        for (value, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Fri, 02 Jan 2026 03:05:05 GMT", Some(60)),
+            ("Fri, 02 Jan 2026 03:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("99999999999999999999999", None),
+        ] {
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode, header};
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::{ATTEMPTS, DOCUMENT_TIME, Remote, back_off};
+use super::{DOCUMENT_TIME, Remote, Tries};
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::model::{ACCEPT, DOCKER_LIST, DOCUMENT_LIMIT, OCI_INDEX};
@@ -16,22 +16,17 @@ use crate::model::{ACCEPT, DOCKER_LIST, DOCUMENT_LIMIT, OCI_INDEX};
 impl Remote {
     /// Fetches a manifest or index by tag or digest, with retries.
     pub(crate) async fn manifest(&self, version: &str) -> Result<(Vec<u8>, Digest), ImageError> {
-        let mut attempt = 0;
+        let mut tries = Tries::default();
         loop {
             match self.manifest_once(version).await {
                 Ok(found) => return Ok(found),
-                Err(failure) if failure.retry && attempt + 1 < ATTEMPTS => {
-                    tracing::debug!(registry = self.host, error = %failure.error, "asking for the manifest again");
-                    back_off(attempt).await;
-                    attempt += 1;
-                }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => tries.again(self, failure).await?,
             }
         }
     }
 
     async fn manifest_once(&self, version: &str) -> Result<(Vec<u8>, Digest), Failure> {
-        self.log_in().await?;
+        self.logged_in().await?;
         let request = self.request(Method::GET, self.url(&format!("manifests/{version}")));
         let request = request.header(header::ACCEPT, ACCEPT.join(", ")).timeout(DOCUMENT_TIME);
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
@@ -53,12 +48,48 @@ impl Remote {
         Ok((body, actual))
     }
 
+    /// The registry's list of what refers to a manifest; `None` if it keeps no such lists. With retries.
+    ///
+    /// Source: OCI distribution specification 1.1, "Listing Referrers".
+    pub(crate) async fn referrers(
+        &self,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<Option<Vec<u8>>, ImageError> {
+        let mut tries = Tries::default();
+        loop {
+            match self.referrers_once(digest, artifact_type).await {
+                Ok(found) => return Ok(found),
+                Err(failure) => tries.again(self, failure).await?,
+            }
+        }
+    }
+
+    async fn referrers_once(&self, digest: &Digest, artifact_type: Option<&str>) -> Result<Option<Vec<u8>>, Failure> {
+        const ATTEMPT: &str = "list referrers";
+        self.logged_in().await?;
+        let mut url = self.url(&format!("referrers/{digest}"));
+        if let Some(kind) = artifact_type {
+            url.query_pairs_mut().append_pair("artifactType", kind);
+        }
+        let request = self.request(Method::GET, url).header(header::ACCEPT, OCI_INDEX).timeout(DOCUMENT_TIME);
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        // Older ones know no such address, or take it for something else.
+        if matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::METHOD_NOT_ALLOWED) {
+            return Ok(None);
+        }
+        let answer = self.succeeded(ATTEMPT, answer).await?;
+        let what = format!("the list of what refers to {digest}");
+        self.whole(ATTEMPT, answer, &what).await.map(Some)
+    }
+
     /// Opens a blob at `offset`; answers the stream and whether it begins there rather than at 0.
     pub(crate) async fn blob(
         &self,
         digest: &Digest,
         offset: u64,
     ) -> Result<(bool, BoxStream<'static, std::io::Result<bytes::Bytes>>), Failure> {
+        self.logged_in().await?;
         let mut request = self.request(Method::GET, self.url(&format!("blobs/{digest}")));
         if offset > 0 {
             request = request.header(header::RANGE, format!("bytes={offset}-"));
@@ -77,15 +108,11 @@ impl Remote {
 
     /// Fetches a small blob into memory, with retries; its digest and size are checked.
     pub(crate) async fn document(&self, digest: &Digest, size: u64, what: &str) -> Result<Vec<u8>, ImageError> {
-        let mut attempt = 0;
+        let mut tries = Tries::default();
         loop {
             match self.document_once(digest, size, what).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(failure) if failure.retry && attempt + 1 < ATTEMPTS => {
-                    back_off(attempt).await;
-                    attempt += 1;
-                }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => tries.again(self, failure).await?,
             }
         }
     }

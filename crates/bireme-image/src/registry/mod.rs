@@ -6,16 +6,20 @@
 //!
 //! Source: OCI distribution specification; distribution's "Token Authentication Specification".
 
+mod client;
 mod failure;
 mod fetch;
+mod hosts;
 mod log_in;
+mod retry;
 mod send;
+mod sources;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bireme_core::error::chain;
 use parking_lot::Mutex;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder, Url};
 
 use crate::auth::RegistryAuth;
@@ -23,10 +27,14 @@ use crate::error::ImageError;
 use crate::reference::Reference;
 use crate::settings::RegistrySettings;
 
-pub(crate) use failure::Failure;
+use hosts::{Can, Place};
 
-/// How often one request is made before it counts as failed.
-pub(crate) const ATTEMPTS: u32 = 5;
+pub(crate) use client::client;
+pub(crate) use failure::Failure;
+pub(crate) use hosts::own_place;
+pub(crate) use retry::Tries;
+pub(crate) use send::{PIECE, Upload};
+pub(crate) use sources::Sources;
 
 /// Silence after which a connection counts as broken.
 pub(crate) const SILENCE: Duration = Duration::from_secs(30);
@@ -37,13 +45,11 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(15);
 /// Time in which a document is there whole, however steadily its bytes drip.
 pub(crate) const DOCUMENT_TIME: Duration = Duration::from_secs(300);
 
+/// Time in which a token is there whole.
+const TOKEN_TIME: Duration = Duration::from_secs(30);
+
 /// Where Docker Hub is asked for images.
 pub(crate) const HUB: &str = "registry-1.docker.io";
-
-/// Time before the next attempt, doubling from a quarter of a second.
-pub(crate) async fn back_off(attempt: u32) {
-    tokio::time::sleep(Duration::from_millis(250 << attempt.min(5))).await;
-}
 
 /// Which operation a token is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,103 +58,105 @@ enum Operation {
     Push,
 }
 
-/// A registry as one pull sees it.
+/// A place as one pull or push sees it.
 pub(crate) struct Remote {
     /// Host and port, as the user knows it.
     host: String,
-    /// Where requests go.
+    /// Where requests go; ends in a slash.
     base: Url,
+    pub(crate) can: Can,
+    /// Sent with each request, as the machine's owner wrote.
+    header: HeaderMap,
+    /// The registry that a mirror is asked for.
+    namespace: Option<String>,
     repository: String,
     auth: RegistryAuth,
-    /// What is shown with each request: nothing before [`Self::log_in`].
-    shown: Mutex<RegistryAuth>,
+    /// What is shown with each request; `None` before it is known what is asked for.
+    shown: Mutex<Option<RegistryAuth>>,
     operation: Operation,
+    /// Further repositories that a push takes layers from.
+    also: Mutex<Vec<String>>,
     client: reqwest::Client,
+    /// There is no other place to ask.
+    last: bool,
     /// What the user asked for, for errors.
     wanted: Reference,
 }
 
 impl Remote {
-    /// Everywhere `reference` may be fetched from, in order: mirrors first, the registry itself last.
-    pub(crate) fn all(
-        settings: &RegistrySettings,
-        reference: &Reference,
-        auth: Option<&RegistryAuth>,
-    ) -> Result<Vec<Self>, ImageError> {
-        let mut remotes = Vec::new();
-        if reference.registry() == "docker.io" {
-            for mirror in &settings.mirrors {
-                let (host, http) = match mirror.split_once("://") {
-                    Some(("http", host)) => (host, true),
-                    Some(("https", host)) => (host, false),
-                    Some(_) => return Err(bad_mirror(mirror)),
-                    None => (mirror.as_str(), is_plain(settings, mirror)),
-                };
-                let host = host.trim_end_matches('/');
-                if host.is_empty() || host.contains('/') {
-                    return Err(bad_mirror(mirror));
-                }
-                // A mirror is somebody else: credentials for Docker Hub are not shown to it.
-                remotes.push(Self::new(host, http, reference, RegistryAuth::Anonymous)?);
-            }
-        }
-        let http = is_plain(settings, reference.registry());
-        let auth = auth.cloned().unwrap_or(RegistryAuth::Anonymous);
-        remotes.push(Self::new(reference.registry(), http, reference, auth)?);
-        Ok(remotes)
-    }
-
-    /// Where `reference` is brought to.
+    /// Where `reference` is brought to: the first place that takes pushes.
+    ///
+    /// # Errors
+    /// As [`hosts::places`]; `Registry` where no place takes any.
     pub(crate) fn to_push(
         settings: &RegistrySettings,
         reference: &Reference,
         auth: Option<RegistryAuth>,
     ) -> Result<Self, ImageError> {
-        let host = reference.registry();
-        let auth = auth.unwrap_or(RegistryAuth::Anonymous);
-        Self::for_operation(host, is_plain(settings, host), reference, auth, Operation::Push)
+        let place = hosts::places(settings, reference.registry())?.into_iter().find(|place| place.can.push);
+        let place = place.ok_or_else(|| ImageError::Registry {
+            registry: reference.registry().to_owned(),
+            attempt: "push".to_owned(),
+            reason: "its hosts.toml names no host with the capability push".to_owned(),
+        })?;
+        let auth = auth.filter(|_| place.own).unwrap_or(RegistryAuth::Anonymous);
+        Self::new(place, reference, auth, Operation::Push, true)
     }
 
-    fn new(host: &str, http: bool, wanted: &Reference, auth: RegistryAuth) -> Result<Self, ImageError> {
-        Self::for_operation(host, http, wanted, auth, Operation::Pull)
-    }
-
-    fn for_operation(
-        host: &str,
-        http: bool,
+    fn new(
+        place: Place,
         wanted: &Reference,
         auth: RegistryAuth,
         operation: Operation,
+        last: bool,
     ) -> Result<Self, ImageError> {
-        let failed = |reason: String| ImageError::Registry {
-            registry: host.to_owned(),
-            attempt: "prepare a connection".to_owned(),
-            reason,
-        };
-        let place = if host == "docker.io" { HUB } else { host };
-        let scheme = if http { "http" } else { "https" };
-        let base = Url::parse(&format!("{scheme}://{place}/v2/")).map_err(|error| failed(error.to_string()))?;
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .user_agent(concat!("bireme/", env!("CARGO_PKG_VERSION")));
-        // While a layer is sent, the registry has nothing to say, however long that takes.
-        if operation == Operation::Pull {
-            client = client.read_timeout(SILENCE);
+        let client = client::client(&place, operation == Operation::Pull)?;
+        let Place { host, root, can, manner, own } = place;
+        let mut header = HeaderMap::new();
+        for (name, value) in manner.header {
+            let bad = |reason: &str| ImageError::Registry {
+                registry: host.clone(),
+                attempt: "prepare a connection".to_owned(),
+                reason: format!("the header {name:?} of its hosts.toml {reason}"),
+            };
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("is no name of a header"))?;
+            let mut value = HeaderValue::from_str(&value).map_err(|_| bad("has a value that no header may have"))?;
+            value.set_sensitive(true);
+            header.append(key, value);
         }
-        let client = client.build().map_err(|error| failed(chain(&error)))?;
-        let (repository, wanted) = (wanted.repository().to_owned(), wanted.clone());
-        let shown = Mutex::new(RegistryAuth::Anonymous);
-        Ok(Self { host: host.to_owned(), base, repository, auth, shown, operation, client, wanted })
+        Ok(Self {
+            host,
+            base: root,
+            can,
+            header,
+            namespace: (!own).then(|| wanted.registry().to_owned()),
+            repository: wanted.repository().to_owned(),
+            auth,
+            shown: Mutex::default(),
+            operation,
+            also: Mutex::default(),
+            client,
+            last,
+            wanted: wanted.clone(),
+        })
     }
 
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
+    pub(crate) fn is_last(&self) -> bool {
+        self.last
+    }
+
     fn url(&self, rest: &str) -> Url {
         let mut url = self.base.clone();
         // Names and digests were checked: there is nothing in them to be escaped.
-        url.set_path(&format!("/v2/{}/{rest}", self.repository));
+        url.set_path(&format!("{}{}/{rest}", self.base.path(), self.repository));
+        if let Some(namespace) = &self.namespace {
+            // One cache serves several registries. Source: containerd, `core/remotes/docker`, `addNamespace`.
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
         url
     }
 
@@ -156,21 +164,16 @@ impl Remote {
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let own = url.origin() == self.base.origin();
         let request = self.client.request(method, url);
+        if !own {
+            return request;
+        }
+        let request = request.headers(self.header.clone());
         let shown = self.shown.lock();
         match &*shown {
-            _ if !own => request,
-            RegistryAuth::Anonymous => request,
-            RegistryAuth::Basic(name, password) => request.basic_auth(name, Some(password)),
-            RegistryAuth::Bearer(token) => request.bearer_auth(token),
+            None | Some(RegistryAuth::Anonymous | RegistryAuth::Identity(_)) => request,
+            Some(RegistryAuth::Basic(name, password)) => request.basic_auth(name, Some(password)),
+            Some(RegistryAuth::Bearer(token)) => request.bearer_auth(token),
         }
-    }
-}
-
-fn bad_mirror(mirror: &str) -> ImageError {
-    ImageError::Registry {
-        registry: mirror.to_owned(),
-        attempt: "pull".to_owned(),
-        reason: "the mirror must be given as http://HOST[:PORT], https://HOST[:PORT] or HOST[:PORT]".to_owned(),
     }
 }
 

@@ -21,7 +21,7 @@ mod tag;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore};
@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pins: Mutex<HashMap<Digest, usize>>,
     /// One unpacking per layer at a time; the others wait for it.
     pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
+    /// One fetching per blob at a time; the others wait for it.
+    pub(crate) fetching: Mutex<HashMap<Digest, Arc<Fetching>>>,
     /// Unpacking is bound by processor and disk: as many at once as there are processors.
     pub(crate) unpack_slots: Arc<Semaphore>,
     /// Layers fetched at once from one registry, over all pulls: a slow one holds up nobody else's.
@@ -66,8 +68,17 @@ pub(crate) struct Inner {
     pub(crate) syncing: AtomicBool,
 }
 
-/// Layers fetched at once from one registry.
-const DOWNLOADS: usize = 4;
+/// Layers fetched at once from one registry, over all pulls.
+const DOWNLOADS: usize = 8;
+
+/// A blob that is being fetched.
+#[derive(Default)]
+pub(crate) struct Fetching {
+    /// Held by the one who fetches it.
+    pub(crate) turn: tokio::sync::Mutex<()>,
+    /// Bytes that are there.
+    pub(crate) done: AtomicU64,
+}
 
 impl ImageStore {
     /// Where what is being made is put; emptied at every open.
@@ -93,6 +104,7 @@ impl Inner {
             settings,
             pins: Mutex::default(),
             unpacking: Mutex::default(),
+            fetching: Mutex::default(),
             unpack_slots: Arc::new(Semaphore::new(processors)),
             download_slots: Mutex::default(),
             removing: Mutex::default(),

@@ -63,7 +63,8 @@ impl Fake {
         let manifests: BTreeMap<_, _> = manifests.into_iter().collect();
         let blobs: BTreeMap<_, _> = blobs.into_iter().map(|blob| (blob.digest().to_string(), blob.bytes)).collect();
         Self::start(move |path, _| {
-            if path == "/v2/" {
+            let path = path.split('?').next().unwrap_or_default();
+            if path.ends_with("/v2/") || path == "/deep/" {
                 return ("200 OK", String::new(), b"{}".to_vec());
             }
             let name = path.rsplit('/').next().unwrap_or_default();

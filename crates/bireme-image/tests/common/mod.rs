@@ -8,6 +8,7 @@ mod fake;
 mod images;
 mod proxy;
 mod registry;
+mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,7 +23,8 @@ pub(crate) use images::{
     two_layers, with_manifest,
 };
 pub(crate) use proxy::{Mischief, Proxy};
-pub(crate) use registry::{Registry, USER};
+pub(crate) use registry::{Asks, Registry, USER, tool};
+pub(crate) use tls::Certificates;
 
 /// A store in a folder of its own, on a filesystem that keeps extended attributes.
 pub(crate) struct Place {
@@ -48,7 +50,7 @@ impl Place {
 }
 
 /// Collects progress lines.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Lines(pub(crate) Arc<Mutex<Vec<Progress>>>);
 
 impl Lines {

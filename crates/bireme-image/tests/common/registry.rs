@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bireme_image::Digest;
 
-use super::images::{Blob, TestImage};
+use super::images::{Blob, OCI_INDEX, OCI_MANIFEST, TestImage};
+use super::tls::Certificates;
 
 /// Debian's docker-registry on a port of this machine, with a folder of its own.
 pub(crate) struct Registry {
@@ -15,6 +16,8 @@ pub(crate) struct Registry {
     pub(crate) host: String,
     folder: tempfile::TempDir,
     auth: Option<(&'static str, &'static str)>,
+    /// Whom to trust, and what to show.
+    tls: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A user the registry knows; the hash is one of crypt_blowfish's published test vectors.
@@ -22,20 +25,44 @@ pub(crate) const USER: (&str, &str) = ("me", "U*U");
 
 const HASH: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
+/// What a registry asks of whoever comes.
+#[derive(Default)]
+pub(crate) struct Asks<'a> {
+    pub(crate) password: bool,
+    /// Speaks TLS, with these certificates.
+    pub(crate) tls: Option<&'a Certificates>,
+    /// Wants to see a client's certificate.
+    pub(crate) client: bool,
+    /// Is a cache of the registry at that address.
+    pub(crate) cache_of: Option<&'a str>,
+}
+
 impl Registry {
     pub(crate) async fn start(with_auth: bool) -> Self {
+        Self::asking(Asks { password: with_auth, ..Asks::default() }).await
+    }
+
+    pub(crate) async fn asking(asks: Asks<'_>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..5 {
             // Free a moment ago; taken in between only by bad luck, then another one is tried.
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let root = folder.path().display();
+            let tls = asks.tls.map_or_else(String::new, |tls| {
+                let file = |name: &str| tls.file(name).display().to_string();
+                let clients = if asks.client { format!(", clientcas: [ {} ]", file("ca.pem")) } else { String::new() };
+                format!(", tls: {{ certificate: {}, key: {}{clients} }}", file("server.pem"), file("server.key"))
+            });
             let mut config = format!(
-                "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {root} }} }}\nhttp: {{ addr: '{address}', secret: x }}\n"
+                "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {root} }}, delete: {{ enabled: true }} }}\nhttp: {{ addr: '{address}', secret: x{tls} }}\n"
             );
-            if with_auth {
+            if asks.password {
                 let users = folder.path().join("htpasswd");
                 std::fs::write(&users, format!("{}:{HASH}\n", USER.0)).unwrap();
                 config.push_str(&format!("auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n", users.display()));
+            }
+            if let Some(origin) = asks.cache_of {
+                config.push_str(&format!("proxy: {{ remoteurl: 'http://{origin}' }}\n"));
             }
             let file = folder.path().join("config.yml");
             std::fs::write(&file, config).unwrap();
@@ -49,8 +76,9 @@ impl Registry {
             let until = Instant::now() + Duration::from_secs(30);
             while Instant::now() < until && child.try_wait().unwrap().is_none() {
                 if tokio::net::TcpStream::connect(address).await.is_ok() {
-                    let auth = with_auth.then_some(USER);
-                    return Self { child, host: address.to_string(), folder, auth };
+                    let auth = asks.password.then_some(USER);
+                    let tls = asks.tls.map(|tls| (tls.content("ca.pem"), tls.content("client.both")));
+                    return Self { child, host: address.to_string(), folder, auth, tls };
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -60,9 +88,19 @@ impl Registry {
         panic!("docker-registry did not start");
     }
 
+    fn url(&self, rest: &str) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}/v2/{rest}", self.host)
+    }
+
     fn client(&self) -> reqwest::Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        reqwest::Client::builder().build().unwrap()
+        let mut builder = reqwest::Client::builder();
+        if let Some((ca, identity)) = &self.tls {
+            let ca = reqwest::Certificate::from_pem(ca).unwrap();
+            builder = builder.tls_certs_only([ca]).identity(reqwest::Identity::from_pem(identity).unwrap());
+        }
+        builder.build().unwrap()
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Response {
@@ -77,16 +115,22 @@ impl Registry {
 
     pub(crate) async fn push_blob(&self, repository: &str, blob: &Blob) {
         let client = self.client();
-        let start = self.send(client.post(format!("http://{}/v2/{repository}/blobs/uploads/", self.host))).await;
+        let start = self.send(client.post(self.url(&format!("{repository}/blobs/uploads/")))).await;
         let place = start.headers()["location"].to_str().unwrap().to_owned();
-        let place = if place.starts_with('/') { format!("http://{}{place}", self.host) } else { place };
+        let place = match place.strip_prefix("/v2/") {
+            Some(rest) => self.url(rest),
+            None => place,
+        };
         let joint = if place.contains('?') { '&' } else { '?' };
         self.send(client.put(format!("{place}{joint}digest={}", blob.digest())).body(blob.bytes.clone())).await;
     }
 
     pub(crate) async fn push_manifest(&self, repository: &str, tag: &str, manifest: &Blob) {
-        let url = format!("http://{}/v2/{repository}/manifests/{tag}", self.host);
-        let put = self.client().put(url).header("content-type", &manifest.media_type).body(manifest.bytes.clone());
+        let put = self
+            .client()
+            .put(self.url(&format!("{repository}/manifests/{tag}")))
+            .header("content-type", &manifest.media_type)
+            .body(manifest.bytes.clone());
         self.send(put).await;
     }
 
@@ -95,6 +139,13 @@ impl Registry {
             self.push_blob(repository, blob).await;
         }
         self.push_manifest(repository, tag, &image.manifest).await;
+    }
+
+    /// The manifest or index of that tag or digest, as it is sent.
+    pub(crate) async fn manifest(&self, repository: &str, version: &str) -> Vec<u8> {
+        let get = self.client().get(self.url(&format!("{repository}/manifests/{version}")));
+        let get = get.header("accept", format!("{OCI_INDEX}, {OCI_MANIFEST}"));
+        self.send(get).await.bytes().await.unwrap().to_vec()
     }
 
     /// Where the registry keeps a blob.
@@ -109,4 +160,15 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A program that `./x setup` brings, if it is not installed: of the machine, else beside what is compiled.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let on_path = std::env::var_os("PATH").and_then(|paths| {
+        std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|program| program.is_file())
+    });
+    let own = std::env::current_exe().unwrap();
+    let brought = own.ancestors().map(|folder| folder.join("setup/registry-tools/usr/bin").join(name));
+    let found = on_path.or_else(|| brought.into_iter().find(|program| program.is_file()));
+    found.unwrap_or_else(|| panic!("{name} is missing: run ./x setup"))
 }

@@ -9,8 +9,9 @@ use bireme_core::ErrorKind;
 use bireme_core::clock::now_nanos;
 use bireme_core::error::chain;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::pull::RegistryAuth;
-use bireme_image::{ImageError, ImageId, ImageStore, ImageSummary, Progress, Pushed, Reference, Removed};
+use bireme_image::{
+    ImageError, ImageId, ImageStore, ImageSummary, Packing, Progress, PushRequest, Pushed, Reference, Removed,
+};
 use futures::StreamExt as _;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -38,12 +39,32 @@ pub(super) fn router() -> Router<App> {
         // Names have slashes in them, so what follows a name is found by hand.
         .route("/images/{*rest}", get(of_one).post(change_one).delete(remove))
         .route("/distribution/{*rest}", get(distribution))
+        .route("/bireme/v1/manifests/{*name}", get(manifest))
+        .route("/bireme/v1/referrers/{*name}", get(referrers))
+}
+
+/// A manifest or index as its registry has it.
+async fn manifest(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let reference = Reference::parse(&name).map_err(ImageError::from)?;
+    let found = app.images.manifest(&reference, registry_auth(&headers)?).await?;
+    let own =
+        [(http::header::CONTENT_TYPE.as_str(), found.media_type), ("docker-content-digest", found.digest.to_string())];
+    Ok((own, found.bytes).into_response())
+}
+
+/// What refers to a manifest.
+async fn referrers(State(app): State<App>, Path(name): Path<String>, headers: HeaderMap, query: Query) -> Answer {
+    let reference = Reference::parse(&name).map_err(ImageError::from)?;
+    let found = app.images.referrers(&reference, query.get("artifactType"), registry_auth(&headers)?).await?;
+    ok(&json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": found,
+    }))
 }
 
 async fn distribution(State(app): State<App>, Path(rest): Path<String>, headers: HeaderMap) -> Answer {
     let name = rest.strip_suffix("/json").ok_or_else(ApiError::no_such_page)?;
     let reference = Reference::parse(name).map_err(ImageError::from)?;
-    let found = app.images.look_up(&reference, basic(registry_auth(&headers)?)).await?;
+    let found = app.images.look_up(&reference, registry_auth(&headers)?).await?;
     ok(&json!({
         "Descriptor": { "mediaType": found.media_type, "digest": found.digest.to_string(), "size": found.size },
         "Platforms": found.platforms,
@@ -99,7 +120,7 @@ async fn search(State(app): State<App>, headers: HeaderMap, query: Query) -> Ans
     for text in filters.get("stars") {
         stars = stars.max(text.parse().map_err(|_| ApiError::invalid(format!("invalid filter 'stars={text}'")))?);
     }
-    let auth = basic(registry_auth(&headers)?);
+    let auth = registry_auth(&headers)?;
     let found = app.images.search(query.get("term").unwrap_or_default(), limit, auth).await?;
     let passes = |one: &bireme_image::FoundImage| {
         official.is_none_or(|wanted| one.is_official == wanted)
@@ -118,10 +139,6 @@ async fn search(State(app): State<App>, headers: HeaderMap, query: Query) -> Ans
     ok(&shown.collect())
 }
 
-fn basic(auth: Option<(String, String)>) -> Option<RegistryAuth> {
-    auth.map(|(name, password)| RegistryAuth::Basic(name, password))
-}
-
 /// Pulls, or imports. Refusals that come before the first layer have a status of their own; later ones stand in the
 /// stream.
 async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: Body) -> Answer {
@@ -137,7 +154,7 @@ async fn create(State(app): State<App>, headers: HeaderMap, query: Query, body: 
     let tag = query.get("tag").unwrap_or_default();
     let reference = image::pull_reference(name, tag)?;
     let platform = platform(&query)?;
-    let auth = basic(registry_auth(&headers)?);
+    let auth = registry_auth(&headers)?;
     let work = {
         let app = app.clone();
         work::start(async move |report| {
@@ -256,8 +273,20 @@ async fn of_one(State(app): State<App>, Path(rest): Path<String>, version: ApiVe
 fn push(app: App, name: &str, headers: &HeaderMap, query: &Query) -> Answer {
     let tag = query.get("tag");
     let reference = image::pull_reference(name, tag.unwrap_or_default())?;
-    let auth = basic(registry_auth(headers)?);
-    let all_tags = tag.is_none();
+    let level = query.number::<i32>("compression-level")?;
+    let packing = match (query.get("compression"), level) {
+        (Some(word), level) => Packing::of(word, level).map_err(ApiError::invalid)?,
+        (None, None) => Packing::default(),
+        (None, Some(_)) => return Err(ApiError::invalid("compression-level without compression: name one")),
+    };
+    let request = PushRequest {
+        all_tags: tag.is_none(),
+        platform: platform(query)?,
+        packing,
+        artifact: query.flag("artifact"),
+        auth: registry_auth(headers)?,
+        ..PushRequest::new(reference)
+    };
     let stop = app.stop.clone();
     let work = work::start(async move |report| {
         let progress = |line: Progress| report.progress(&line);
@@ -265,10 +294,10 @@ fn push(app: App, name: &str, headers: &HeaderMap, query: &Query) -> Answer {
             let (tag, digest, size) = (&pushed.tag, pushed.digest.to_string(), pushed.size);
             report.line(json!({ "status": format!("{tag}: digest: {digest} size: {size}") }));
             report.line(json!({ "progressDetail": {}, "aux": { "Tag": tag, "Digest": digest, "Size": size } }));
-            let name = reference.with_tag(tag).familiar();
+            let name = request.name.with_tag(tag).familiar();
             emit(&app, "push", &name, &name);
         };
-        app.images.push(&reference, all_tags, auth, &progress, &done).await
+        app.images.push(&request, &progress, &done).await
     });
     Ok(stream::json_lines(work.into_lines(), &stop))
 }

@@ -6,11 +6,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use bireme_api::models::AuthConfig;
 use bireme_core::WorkloadKind;
 use bireme_core::clock::now_nanos;
 use bireme_engine::request::ContainerFilter;
 use bireme_engine::view::Status;
+use bireme_image::RegistryAuth;
 use http::header;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use super::{Answer, ok};
 use crate::app::App;
 use crate::convert::{self, time};
 use crate::error::ApiError;
-use crate::extract::{Json, Query};
+use crate::extract::{Credentials, Json, Query};
 use crate::version::ApiVersion;
 
 pub(super) fn router() -> Router<App> {
@@ -268,9 +268,10 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
     ok(&wire)
 }
 
-async fn auth(State(app): State<App>, Json(wire): Json<AuthConfig>) -> Answer {
-    let server = wire.serveraddress.unwrap_or_default();
-    let (name, password) = (wire.username.unwrap_or_default(), wire.password.unwrap_or_default());
-    app.images.check_credentials(&server, &name, &password).await?;
-    ok(&json!({ "Status": "Login Succeeded", "IdentityToken": "" }))
+async fn auth(State(app): State<App>, Json(wire): Json<Credentials>) -> Answer {
+    let server = wire.serveraddress.clone().unwrap_or_default();
+    // Who says nothing is asked for a name and a password like everybody.
+    let auth = wire.auth().unwrap_or_else(|| RegistryAuth::Basic(String::new(), String::new()));
+    let token = app.images.check_credentials(&server, &auth).await?;
+    ok(&json!({ "Status": "Login Succeeded", "IdentityToken": token.unwrap_or_default() }))
 }

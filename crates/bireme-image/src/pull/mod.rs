@@ -1,0 +1,152 @@
+//! Pulling: from a reference to a recorded image whose layers are unpacked.
+//!
+//! Each layer goes its own way, several at once: fetched to a file aside (a broken connection is taken up where it
+//! broke), verified, renamed into place, unpacked. Only when all are there is the image recorded.
+
+mod download;
+mod offer;
+
+use std::collections::HashSet;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use crate::admit::Candidate;
+use crate::digest::{Digest, ImageId};
+use crate::error::ImageError;
+use crate::events::{OnProgress, Progress};
+use crate::guard::GcGuard;
+use crate::layers;
+use crate::platform::Platform;
+use crate::record::{Layer, make_record};
+use crate::reference::Reference;
+use crate::registry::Sources;
+use crate::store::ImageStore;
+
+use offer::offer;
+
+pub use crate::auth::RegistryAuth;
+
+/// Layers that one pull fetches, unpacks or waits for at once.
+const AT_ONCE: usize = 16;
+
+/// What a pull brought.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image of the platform that was asked for.
+    pub id: ImageId,
+    /// What the name stands for at the registry: the digest of the index or manifest.
+    pub digest: Digest,
+    /// Everything was here already.
+    pub up_to_date: bool,
+}
+
+impl ImageStore {
+    /// Fetches an image from its registry, or from a mirror of it, and gives it its name.
+    ///
+    /// With `platform` `None`, an index gives Linux on this machine, else `wasi/wasm`. Other platforms of the same index
+    /// that were pulled before keep the name.
+    ///
+    /// # Errors
+    /// `ManifestUnknown`, `PullDenied`, `Unauthorized`, `NoPlatform`; `Registry` after all retries; what checking and
+    /// unpacking refuse; `NoSpace`. Nothing is recorded then.
+    /// # Cancel safety
+    /// Dropping the future records nothing and deletes what was fetched.
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        auth: Option<RegistryAuth>,
+        progress: OnProgress<'_>,
+    ) -> Result<Pulled, ImageError> {
+        let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
+        let mut first = Progress::whole(format!("Pulling from {}", reference.repository()));
+        first.id = Some(reference.tag().unwrap_or(reference.version()).to_owned());
+        progress(first);
+        let offer = offer(&sources, reference, platform).await?;
+        let digest = offer.digest.clone();
+        let record = make_record(offer.manifest_bytes, &offer.manifest, offer.config, offer.listed.as_ref())?;
+        if let Some(wanted) = platform
+            && !record.platform.serves(wanted)
+        {
+            return Err(ImageError::NoPlatform {
+                name: reference.familiar(),
+                wanted: wanted.clone(),
+                offered: record.platform.to_string(),
+            });
+        }
+        let id = record.id.clone();
+        let up_to_date = self.inner.db.record(&id)?.is_some()
+            && match reference.digest() {
+                None => self.inner.db.name_digest(reference, &id)?.as_deref() == Some(digest.as_str()),
+                Some(_) => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
+            };
+
+        let mut claim = GcGuard::new(&self.inner);
+        let artifact = record.artifact_type.is_some();
+        let mut seen = HashSet::new();
+        let mut layers: Vec<&Layer> = Vec::new();
+        for layer in &record.layers {
+            claim.both(layer);
+            if seen.insert(&layer.blob.digest) {
+                layers.push(layer);
+            }
+        }
+        if !up_to_date {
+            layers.iter().for_each(|layer| progress(Progress::of(layer.blob.digest.short(), "Pulling fs layer")));
+        }
+        futures::stream::iter(
+            layers.into_iter().map(|layer| self.fetch(&sources, layer, artifact, up_to_date, progress)),
+        )
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<()>>()
+        .await?;
+        let candidate = Candidate { record, names: vec![(reference.clone(), Some(digest.clone()))] };
+        self.admit(vec![candidate], &mut claim).await?;
+        if let Some(index) = &offer.index {
+            self.inner.db.keep_index(&digest, index)?;
+        }
+
+        progress(Progress::whole(format!("Digest: {digest}")));
+        let what = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+        progress(Progress::whole(format!("Status: {what} for {}", reference.familiar())));
+        Ok(Pulled { id, digest, up_to_date })
+    }
+
+    /// Brings one layer: fetched, verified, and unpacked unless it is a component.
+    async fn fetch(
+        &self,
+        sources: &Sources,
+        layer: &Layer,
+        artifact: bool,
+        quiet: bool,
+        progress: OnProgress<'_>,
+    ) -> Result<(), ImageError> {
+        let id = layer.blob.digest.short();
+        let here = || self.has_whole(layer);
+        let was_here = here()?;
+        if was_here && (artifact || self.inner.db.unpacked(&layer.diff_id)?.is_some()) {
+            if !quiet {
+                progress(Progress::of(id, "Already exists"));
+            }
+            return Ok(());
+        }
+        if !was_here {
+            download::fetched(&self.inner, sources, &layer.blob, here, progress).await?;
+            progress(Progress::of(id, "Download complete"));
+        }
+        if !artifact {
+            progress(Progress::counted(id, "Extracting", layer.blob.size, layer.blob.size));
+            layers::unpacked(&self.inner, layer).await?;
+        }
+        progress(Progress::of(id, "Pull complete"));
+        Ok(())
+    }
+
+    /// Whether a layer's blob is stored. One that is not as long as it was, as after a power cut, is fetched anew. What its
+    /// manifest says is seen later.
+    fn has_whole(&self, layer: &Layer) -> Result<bool, ImageError> {
+        let whole = self.inner.db.size_of_blob(&layer.blob.digest)?.unwrap_or(layer.blob.size);
+        let there = std::fs::symlink_metadata(self.inner.blob_path(&layer.blob.digest));
+        Ok(there.is_ok_and(|about| about.is_file() && about.len() == whole))
+    }
+}
