@@ -13,7 +13,12 @@ use super::build;
 /// Components that stand compiled.
 fn compiled(engine: &Engine) -> usize {
     let entries = std::fs::read_dir(engine.data_root().join("wasm/cache"));
-    entries.into_iter().flatten().flatten().filter(|entry| entry.path().extension().is_some_and(|e| e == "cwasm")).count()
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().extension().is_some_and(|e| e == "cwasm"))
+        .count()
 }
 
 /// What the lines of an answer say of compiling, one word each.
@@ -102,7 +107,8 @@ fn what_is_no_component_at_all_is_told_so_and_harms_nothing() {
         ("endless", &endless, "is longer than the file"),
     ] {
         let archive = archive(&mut engine, name, bytes);
-        assert!(said(&load(&engine, &archive))[0].starts_with("Cannot be run here: "), "{name}");
+        let said = said(&load(&engine, &archive));
+        assert!(said.len() == 1 && said[0].starts_with("Cannot be run here: "), "{name}: {said:?}");
         let world = engine.bireme(["inspect", "--world", name]);
         assert!(world.stdout().contains(told), "{name}: {world}");
     }
