@@ -107,7 +107,8 @@ fn what_is_no_component_at_all_is_told_so_and_harms_nothing() {
         ("endless", &endless, "is longer than the file"),
     ] {
         let archive = archive(&mut engine, name, bytes);
-        assert!(said(&load(&engine, &archive))[0].starts_with("Cannot be run here: "), "{name}");
+        let said = said(&load(&engine, &archive));
+        assert!(said.len() == 1 && said[0].starts_with("Cannot be run here: "), "{name}: {said:?}");
         let world = engine.bireme(["inspect", "--world", name]);
         assert!(world.stdout().contains(told), "{name}: {world}");
     }
