@@ -7,7 +7,7 @@
 //! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
 //! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
 //! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
-//! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`] |
+//! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`]; `refetch=1` fetches anew what is damaged, and says how that went |
 //! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |
 //!
 //! A field that an older engine does not know has its default.

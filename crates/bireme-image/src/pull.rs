@@ -178,6 +178,11 @@ impl ImageStore {
 
     async fn download(&self, remote: &Remote, blob: &Descriptor, progress: OnProgress<'_>) -> Result<(), ImageError> {
         let what = format!("layer {}", blob.digest);
+        // Before the disk is full of it.
+        let limit = self.inner.settings.limits.layer_bytes;
+        if blob.size > limit {
+            return Err(ImageError::TooLarge { what, limit });
+        }
         let (chunks, mut incoming) = mpsc::channel::<bytes::Bytes>(16);
         let inner = self.inner.clone();
         // Writes and hashes while the next bytes are on their way; ends when the channel closes.
