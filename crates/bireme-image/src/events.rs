@@ -27,6 +27,11 @@ impl Progress {
         Self { id: Some(id.to_owned()), status: status.to_owned(), current: None, total: None }
     }
 
+    /// Bytes of which nobody knows how many there will be.
+    pub(crate) fn counted_alone(status: &str, current: u64) -> Self {
+        Self { id: None, status: status.to_owned(), current: Some(current), total: None }
+    }
+
     pub(crate) fn counted(id: &str, status: &str, current: u64, total: u64) -> Self {
         Self { id: Some(id.to_owned()), status: status.to_owned(), current: Some(current), total: Some(total) }
     }

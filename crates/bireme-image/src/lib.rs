@@ -57,7 +57,9 @@ pub use build::run::{
     Access, Changes, Hidden, Keep, OnRunOutput, RunOutput, RunStep, RunSteps, StepMount, StepMountSource, StepNetwork,
     Stub,
 };
-pub use build::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, SECRET_LIMIT};
+pub use build::source::{
+    AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival, SECRET_LIMIT,
+};
 pub use build::{
     Allowed, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CachePolicy, KeepContainers,
     LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition,

@@ -12,7 +12,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::git;
 use super::remote::{self, Remote};
-use super::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT};
+use super::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival};
 use crate::blocking::blocking;
 use crate::build::BuildContext;
 use crate::error::{ImageError, StoreContext as _};
@@ -126,11 +126,16 @@ impl BuildSources for LocalSources {
         })
     }
 
-    fn files<'a>(&'a self, name: &'a str, filter: &'a FileFilter) -> BoxFuture<'a, Result<Files, ImageError>> {
+    fn files<'a>(
+        &'a self,
+        name: &'a str,
+        filter: &'a FileFilter,
+        arrived: OnArrival<'a>,
+    ) -> BoxFuture<'a, Result<Files, ImageError>> {
         Box::pin(async move {
             match &self.client {
                 _ if name == MAIN_CONTEXT => Ok(self.files.clone()),
-                Some(client) => client.files(name, filter).await,
+                Some(client) => client.files(name, filter, arrived).await,
                 None => Err(ImageError::BuildRequest { reason: format!("there is no context called {name}") }),
             }
         })

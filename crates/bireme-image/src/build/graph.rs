@@ -213,7 +213,8 @@ impl<'a> Graph<'a> {
     ) -> Step<'a> {
         place.number += 1;
         inputs.splice(0..0, stage.last.clone());
-        let name = format!("{} {}", self.title(place), shown(at));
+        let shown = stage.shown(at, &self.shared.request.args);
+        let name = format!("{} {shown}", self.title(place));
         Step::begin(self.shared, name, inputs, Some(at.lines.first..=at.lines.last))
     }
 
@@ -262,16 +263,4 @@ pub(super) struct Place {
     pub(super) of: usize,
     /// It is a trigger of the base image.
     pub(super) trigger: bool,
-}
-
-/// An instruction as its step is called: with the beginning of its heredocs.
-fn shown(at: &Instruction) -> String {
-    let mut shown = at.text.clone();
-    if let Some(first) = at.heredocs.first() {
-        let line = first.content.lines().next().unwrap_or_default().trim();
-        let more = if first.content.lines().count() > 1 { "..." } else { "" };
-        let line: String = line.chars().take(40).collect();
-        shown = format!("{shown} ({line}{more})");
-    }
-    shown
 }

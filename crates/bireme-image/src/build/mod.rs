@@ -99,7 +99,8 @@ impl ImageStore {
         log: OnBuildEvent<'_>,
     ) -> Result<BuildOutput, ImageError> {
         let shared = Shared::new(self, request, sources, log)?;
-        let step = Step::begin(&shared, "[internal] load build definition".to_owned(), Vec::new(), None);
+        let name = format!("[internal] load build definition from {}", request.dockerfile);
+        let step = Step::begin(&shared, name, Vec::new(), None);
         let definition = step.ended_by(sources.definition().await)?;
         let dockerfile = parse(&definition, log)?;
         let ignore = ignored(&definition)?;

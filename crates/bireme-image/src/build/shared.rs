@@ -15,7 +15,7 @@ use super::source::{BuildSources, FileFilter, Files, MAIN_CONTEXT};
 use super::step::Step;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::events::{BuildEvent, OnBuildEvent, StepId};
+use crate::events::{BuildEvent, OnBuildEvent, Progress, StepId};
 use crate::guard::GcGuard;
 use crate::record::{Layer, Record};
 use crate::store::ImageStore;
@@ -157,7 +157,8 @@ impl<'a> Shared<'a> {
             }
             _ => FileFilter::default(),
         };
-        match self.sources.files(name, &filter).await {
+        let arrived = |bytes| step.progress(Progress::counted_alone("transferring context:", bytes));
+        match self.sources.files(name, &filter, &arrived).await {
             Ok(files) => Ok(Context { files, step: step.end(false) }),
             Err(error) => {
                 step.fail(&error);

@@ -20,11 +20,16 @@ pub trait BuildSources: Send + Sync {
     /// `NoDockerfile`; `TooLarge`; what keeps it from being read.
     fn definition(&self) -> BoxFuture<'_, Result<Definition, ImageError>>;
 
-    /// The files of a context: [`MAIN_CONTEXT`] or one that has a name.
+    /// The files of a context: [`MAIN_CONTEXT`] or one that has a name. `arrived` is told how many bytes have come so far.
     ///
     /// # Errors
     /// What keeps them from being read.
-    fn files<'a>(&'a self, name: &'a str, filter: &'a FileFilter) -> BoxFuture<'a, Result<Files, ImageError>>;
+    fn files<'a>(
+        &'a self,
+        name: &'a str,
+        filter: &'a FileFilter,
+        arrived: OnArrival<'a>,
+    ) -> BoxFuture<'a, Result<Files, ImageError>>;
 
     /// A secret of that ID, at most [`SECRET_LIMIT`] bytes; `None` if the client has none.
     ///
@@ -48,6 +53,9 @@ pub trait BuildSources: Send + Sync {
         Box::pin(async { Ok(None) })
     }
 }
+
+/// Takes the bytes that have come so far.
+pub type OnArrival<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// The text that says what is to be done.
 #[derive(Clone, Debug, Default)]

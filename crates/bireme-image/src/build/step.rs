@@ -66,7 +66,8 @@ impl<'a> Step<'a> {
     /// Ends it by what went wrong.
     pub(super) fn fail(mut self, error: &ImageError) {
         self.ended = true;
-        self.tell(StepEvent::Ended { cached: false, error: Some(error.to_string()), lines: self.lines.clone() });
+        let error = Some(told(error));
+        self.tell(StepEvent::Ended { cached: false, error, lines: self.lines.clone() });
     }
 
     /// Ends it by how its work ended.
@@ -76,6 +77,16 @@ impl<'a> Step<'a> {
             Err(error) => self.fail(error),
         }
         outcome
+    }
+}
+
+/// A failure in the words of those that see steps.
+fn told(error: &ImageError) -> String {
+    match error {
+        ImageError::Run { command, code } => {
+            format!("process \"{command}\" did not complete successfully: exit code: {code}")
+        }
+        other => bireme_core::error::chain(other),
     }
 }
 

@@ -1,15 +1,40 @@
 //! What is known of layers: which are unpacked, on the disk, proven, and packed for a registry.
 
+use std::collections::HashMap;
+
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::{Db, now, parsed};
 use crate::boot::boot;
-use crate::digest::Digest;
+use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::model::{Descriptor, LayerForm, OCI_LAYER};
 use crate::record::Layer;
 
 impl Db {
+    /// Bytes of all layers together, each counted once; and of each image those that others have too.
+    pub(crate) fn shared_sizes(&self) -> Result<(u64, HashMap<ImageId, u64>), ImageError> {
+        self.read("add up the sizes of layers", |db| {
+            let all: i64 = db.query_row(
+                "SELECT coalesce(sum(size), 0) FROM (
+                     SELECT l.diff_id, max(coalesce(u.size, l.size)) AS size
+                     FROM layers l LEFT JOIN unpacked u ON u.diff_id = l.diff_id GROUP BY l.diff_id)",
+                [],
+                |row| row.get(0),
+            )?;
+            let mut query = db.prepare_cached(
+                "SELECT l.image, sum(coalesce(u.size, l.size)) FROM layers l LEFT JOIN unpacked u ON u.diff_id = l.diff_id
+                 WHERE EXISTS (SELECT 1 FROM layers o WHERE o.diff_id = l.diff_id AND o.image <> l.image)
+                 GROUP BY l.image",
+            )?;
+            let rows = query.query_map([], |row| {
+                let size: i64 = row.get(1)?;
+                Ok((parsed(row, 0)?, size.unsigned_abs()))
+            })?;
+            Ok((all.unsigned_abs(), rows.collect::<rusqlite::Result<_>>()?))
+        })
+    }
+
     /// A layer of any image, or of the build cache, that unpacks to this.
     pub(crate) fn layer_of(&self, diff_id: &Digest) -> Result<Option<Layer>, ImageError> {
         self.read("look up a layer", |db| {

@@ -1,6 +1,6 @@
 //! Finding stored images, and what is told of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{ImageStore, Inner};
 use crate::blocking::blocking;
@@ -40,6 +40,14 @@ impl ImageStore {
     /// `Database`.
     pub fn count(&self) -> Result<usize, ImageError> {
         Ok(self.inner.db.ids()?.len())
+    }
+
+    /// Bytes of all layers that images have, each counted once; and of each image those that other images have too.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn shared_sizes(&self) -> Result<(u64, HashMap<ImageId, u64>), ImageError> {
+        self.inner.db.shared_sizes()
     }
 
     /// All images, the newest first. One that cannot be read costs no other its place.

@@ -122,7 +122,8 @@ fn packing(exporter: &Exporter) -> Result<Packing, BuildError> {
     let level = exporter.options.get("compression-level").and_then(|level| level.parse().ok());
     // The one level that gzip has is what clients ask for by default.
     let level = level.filter(|_| word != "gzip");
-    Packing::of(word, level).map_err(|reason| BuildError::new(ErrorKind::Invalid, format!("invalid compression: {reason}")))
+    Packing::of(word, level)
+        .map_err(|reason| BuildError::new(ErrorKind::Invalid, format!("invalid compression: {reason}")))
 }
 
 fn is_set(exporter: &Exporter, option: &str) -> bool {

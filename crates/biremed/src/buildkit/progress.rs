@@ -75,6 +75,9 @@ impl<'a> Teller<'a> {
                     None => line.status.clone(),
                 };
                 match (line.current, line.total) {
+                    (Some(current), None) => {
+                        told.tasks.entry(name.clone()).or_insert_with(|| told.vertex.task(&name)).set(current, 0);
+                    }
                     (Some(current), Some(total)) => {
                         let task = told.tasks.entry(name.clone()).or_insert_with(|| told.vertex.task(&name));
                         task.set(current, total);
@@ -85,8 +88,14 @@ impl<'a> Teller<'a> {
                     _ => told.vertex.task(&name).done(),
                 }
             }
-            StepEvent::Ended { cached: true, .. } => told.vertex.cached(),
-            StepEvent::Ended { error: None, .. } => told.vertex.complete(),
+            StepEvent::Ended { cached: true, .. } => {
+                told.tasks.values().for_each(Task::done);
+                told.vertex.cached();
+            }
+            StepEvent::Ended { error: None, .. } => {
+                told.tasks.values().for_each(Task::done);
+                told.vertex.complete();
+            }
             StepEvent::Ended { error: Some(error), lines, .. } if error.starts_with("canceled: ") => {
                 let _ = lines;
                 told.vertex.cancel();

@@ -109,8 +109,7 @@ async fn sources(
         named: named.collect(),
     };
     let run = app.settings.exec_root.clone();
-    let client =
-        Arc::new(ClientSources::new(Arc::clone(build), frontend.clone(), keys, app.images.ingest_folder(), run));
+    let client = Arc::new(ClientSources::new(Arc::clone(build), frontend.clone(), keys, app.images.clone(), run));
     let Some(address) = &options.context else { return Ok(client) };
     let context = match address.strip_prefix(UPLOAD) {
         Some(id) => {
@@ -154,6 +153,7 @@ fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<Buil
     // What the files are read from comes with the sources.
     let mut request = BuildRequest::new(BuildContext::Folder(std::path::PathBuf::new()));
     request.style = BuildStyle::Steps;
+    request.dockerfile = options.filename.clone();
     request.keep_containers = KeepContainers::None;
     request.args = options.args.clone();
     request.labels = options.labels.clone();

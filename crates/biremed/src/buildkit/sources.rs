@@ -5,14 +5,16 @@ use std::fs::DirBuilder;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bireme_buildkit::{Build, FilesRequest, Folder, FolderOptions, Frontend, Limits, Ownership, Session, SessionError};
 use bireme_core::BoxFuture;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{
-    AgentSocket, BuildSources, Definition, FileFilter, Files, ImageError, MAIN_CONTEXT, SECRET_LIMIT, TEXT_LIMIT,
-    read_definition,
+    AgentSocket, BuildSources, CacheKind, Definition, Digest, FileFilter, Files, ImageError, ImageStore, MAIN_CONTEXT,
+    OnArrival, SECRET_LIMIT, Sharing, TEXT_LIMIT, read_definition,
 };
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
@@ -29,20 +31,25 @@ pub(super) struct Keys {
     pub(super) named: BTreeMap<String, String>,
 }
 
+/// How often it is told how much has arrived.
+const TOLD_EVERY: Duration = Duration::from_millis(100);
+
 /// The client of one build.
 pub(super) struct ClientSources {
     build: Arc<Build>,
     frontend: Frontend,
     keys: Keys,
-    /// Where files are received, on the disk.
-    ingest: PathBuf,
+    /// Where files are received, and kept for the next build of the same.
+    images: ImageStore,
+    /// By what they are known again: the Dockerfile.
+    known_by: OnceLock<String>,
     /// Where sockets are made.
     run: PathBuf,
 }
 
 impl ClientSources {
-    pub(super) fn new(build: Arc<Build>, frontend: Frontend, keys: Keys, ingest: PathBuf, run: PathBuf) -> Self {
-        Self { build, frontend, keys, ingest, run }
+    pub(super) fn new(build: Arc<Build>, frontend: Frontend, keys: Keys, images: ImageStore, run: PathBuf) -> Self {
+        Self { build, frontend, keys, images, known_by: OnceLock::new(), run }
     }
 
     async fn session(&self) -> Result<Arc<Session>, ImageError> {
@@ -57,36 +64,90 @@ impl ClientSources {
         session.map_err(|error| refused(&error))
     }
 
-    /// Receives the files of one of the client's folders.
-    async fn receive(&self, name: &str, filter: &FileFilter, limits: Limits) -> Result<TempDir, ImageError> {
-        let session = self.session_of(name).await?;
-        let folder = folder(&self.ingest)?;
-        let root = open(folder.path())?;
-        let options = FolderOptions { ownership: Ownership::default(), ..FolderOptions::default() };
+    /// Receives some small files of one of the client's folders.
+    async fn texts_of(&self, name: &str, follow: Vec<String>) -> Result<TempDir, ImageError> {
+        let folder = folder(&self.images.ingest_folder())?;
+        let limits = Limits { bytes: 4 * TEXT_LIMIT, entries: 64 };
+        let request = FilesRequest { name: name.to_owned(), follow, limits, ..FilesRequest::default() };
+        self.receive(request, open(folder.path())?, None, &|_| {}).await?;
+        Ok(folder)
+    }
+
+    async fn receive(
+        &self,
+        mut request: FilesRequest,
+        into: OwnedFd,
+        previous: Option<OwnedFd>,
+        arrived: OnArrival<'_>,
+    ) -> Result<(), ImageError> {
+        let session = self.session_of(&request.name).await?;
+        let count = Arc::new(AtomicU64::new(0));
+        request.transferred = Some(Arc::clone(&count));
+        let options = FolderOptions { ownership: Ownership::default(), previous, ..FolderOptions::default() };
+        let mut receiving = std::pin::pin!(session.files(request, Folder::new(into, options)));
+        let mut ticks = tokio::time::interval(TOLD_EVERY);
+        loop {
+            tokio::select! {
+                received = &mut receiving => {
+                    arrived(count.load(Ordering::Relaxed));
+                    return received.map(drop).map_err(|error| refused(&error));
+                }
+                _ = ticks.tick() => arrived(count.load(Ordering::Relaxed)),
+            }
+        }
+    }
+
+    /// Receives a context, of which only what is new since the last build of the same is sent.
+    async fn context(&self, name: &str, filter: FileFilter, arrived: OnArrival<'_>) -> Result<Files, ImageError> {
+        let shared = self.session_of(name).await?.shared_key().to_owned();
+        let known_by = self.known_by.get().map(String::as_str).unwrap_or_default();
+        let key = format!("{name}\n{shared}\n{known_by}");
+        let description = format!("local source for {name}");
+        let made = |_| -> BoxFuture<'static, Result<(), ImageError>> { Box::pin(async { Ok(()) }) };
+        let held = self.images.take_folder(CacheKind::Context, &key, &description, Sharing::Private, &made).await?;
+        let held = Arc::new(held);
+        let new = folder(held.path())?;
+        let tree = held.path().join("tree");
+        let previous = open(&tree).ok();
         let request = FilesRequest {
             name: name.to_owned(),
-            include: Vec::new(),
-            exclude: filter.exclude.clone(),
-            follow: filter.follow.clone(),
-            limits,
-            transferred: None,
+            exclude: filter.exclude,
+            follow: filter.follow,
+            ..FilesRequest::default()
         };
-        session.files(request, Folder::new(root, options)).await.map_err(|error| refused(&error))?;
-        Ok(folder)
+        self.receive(request, open(new.path())?, previous, arrived).await?;
+        let folder = Arc::clone(&held);
+        let swapped = tokio::task::spawn_blocking(move || -> std::io::Result<PathBuf> {
+            if tree.exists() {
+                std::fs::remove_dir_all(&tree)?;
+            }
+            std::fs::rename(new.path(), &tree)?;
+            // It is no longer there to be deleted.
+            let _ = new.keep();
+            // What an earlier build was kept from removing.
+            for left in std::fs::read_dir(folder.path())?.flatten().filter(|left| left.path() != tree) {
+                std::fs::remove_dir_all(left.path())?;
+            }
+            Ok(tree)
+        })
+        .await;
+        let kept = |reason: String| ImageError::BuildRequest {
+            reason: format!("the client's files cannot be kept: {reason}"),
+        };
+        let tree = swapped.map_err(|error| kept(error.to_string()))?.map_err(|error| kept(error.to_string()))?;
+        Ok(Files::new(tree, held))
     }
 
     /// The Dockerfile and the lists of what is hidden, from whichever of the client's folders has them.
     async fn texts(&self) -> Result<Definition, ImageError> {
         let name = self.keys.filename.clone();
-        let limits = Limits { bytes: 4 * TEXT_LIMIT, entries: 64 };
         let follow = vec![name.clone(), format!("{name}.dockerignore"), name.to_lowercase()];
-        let filter = FileFilter { exclude: Vec::new(), follow };
-        let folder = self.receive(&self.keys.dockerfile, &filter, limits).await?;
+        let folder = self.texts_of(&self.keys.dockerfile, follow).await?;
         let mut definition = read_in(folder, name).await?;
+        let _ = self.known_by.set(format!("{} {}", definition.name, Digest::of(&definition.text)));
         if definition.ignore.is_none() {
-            let filter = FileFilter { exclude: Vec::new(), follow: vec![".dockerignore".to_owned()] };
             // A context that is not there is told when somebody needs it.
-            if let Ok(folder) = self.receive(&self.keys.context, &filter, limits).await {
+            if let Ok(folder) = self.texts_of(&self.keys.context, vec![".dockerignore".to_owned()]).await {
                 definition.ignore = std::fs::read(folder.path().join(".dockerignore")).ok();
             }
         }
@@ -114,7 +175,12 @@ impl BuildSources for ClientSources {
         Box::pin(self.texts())
     }
 
-    fn files<'a>(&'a self, name: &'a str, filter: &'a FileFilter) -> BoxFuture<'a, Result<Files, ImageError>> {
+    fn files<'a>(
+        &'a self,
+        name: &'a str,
+        filter: &'a FileFilter,
+        arrived: OnArrival<'a>,
+    ) -> BoxFuture<'a, Result<Files, ImageError>> {
         Box::pin(async move {
             let key = match name {
                 MAIN_CONTEXT => &self.keys.context,
@@ -123,16 +189,13 @@ impl BuildSources for ClientSources {
             let mut filter = filter.clone();
             if name != MAIN_CONTEXT {
                 // A named context has a list of its own.
-                let list = FileFilter { exclude: Vec::new(), follow: vec![".dockerignore".to_owned()] };
-                let folder = self.receive(key, &list, Limits { bytes: 4 * TEXT_LIMIT, entries: 64 }).await?;
+                let folder = self.texts_of(key, vec![".dockerignore".to_owned()]).await?;
                 if let Ok(text) = std::fs::read_to_string(folder.path().join(".dockerignore")) {
                     let ignore = bireme_core::ignore::Ignore::parse(&text);
                     filter.exclude = ignore.map(|ignore| ignore.patterns()).unwrap_or_default();
                 }
             }
-            let folder = self.receive(key, &filter, Limits::default()).await?;
-            let path = folder.path().to_owned();
-            Ok(Files::new(path, Arc::new(folder)))
+            self.context(key, filter, arrived).await
         })
     }
 

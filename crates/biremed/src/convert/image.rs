@@ -4,7 +4,9 @@ use bireme_core::error::chain;
 use bireme_core::glob::Pattern;
 use bireme_core::size;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildEvent, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference};
+use bireme_image::{
+    BuildEvent, CacheRecord, Healthcheck, Image, ImageConfig, ImageError, ImageSummary, Progress, Reference,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Filters, Refusal, time};
@@ -234,6 +236,21 @@ fn bar(current: u64, total: Option<u64>) -> String {
     let done = usize::try_from((current.min(total) * 50) / total).unwrap_or(50);
     let (full, empty) = ("=".repeat(done), " ".repeat(50 - done));
     format!("[{full}>{empty}] {:>8}/{}", size::decimal(current as f64), size::decimal(total as f64))
+}
+
+/// What the cache of builds holds.
+pub fn cache_record(record: &CacheRecord) -> Value {
+    json!({
+        "ID": record.id,
+        "Type": record.kind.word(),
+        "Description": record.description,
+        "InUse": record.in_use,
+        "Shared": record.shared,
+        "Size": record.size,
+        "CreatedAt": time::rfc3339(record.created.saturating_mul(1_000_000)),
+        "LastUsedAt": time::rfc3339(record.last_used.saturating_mul(1_000_000)),
+        "UsageCount": record.uses,
+    })
 }
 
 /// A line of a build.

@@ -190,20 +190,21 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
     }
     let wants = |kind: &str| asked.is_empty() || asked.contains(&kind);
     let mut images = Vec::new();
-    let (mut images_size, mut images_free, mut images_used) = (0, 0, 0);
+    let (mut images_free, mut images_used) = (0, 0);
     let mut sizes = BTreeMap::new();
+    let (layers_size, shared) = app.images.shared_sizes()?;
     for summary in app.images.list().await? {
+        let shared = shared.get(&summary.id).copied().unwrap_or(0);
         sizes.insert(summary.id.to_string(), summary.size);
         let users = app.engine.image_users(&summary.id.to_string()).len();
-        images_size += summary.size;
         if users == 0 {
-            images_free += summary.size;
+            images_free += summary.size.saturating_sub(shared);
         } else {
             images_used += 1;
         }
         let users = i64::try_from(users).unwrap_or(i64::MAX);
         let mut entry = convert::image::entry(&summary, &summary.references, users, version);
-        entry["SharedSize"] = json!(0);
+        entry["SharedSize"] = json!(shared);
         images.push(entry);
     }
     let now = now_nanos();
@@ -245,25 +246,37 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
             volumes.push(entry);
         }
     }
+    let mut caches = Vec::new();
+    let (mut caches_used, mut caches_size, mut caches_free) = (0, 0, 0);
+    if wants("build-cache") {
+        for record in app.images.build_cache().await? {
+            caches_used += usize::from(record.in_use);
+            if !record.shared {
+                caches_size += record.size;
+                caches_free += if record.in_use { 0 } else { record.size };
+            }
+            caches.push(convert::image::cache_record(&record));
+        }
+    }
     // What was not asked for is null, not empty.
     let of = |kind: &str, list: &[Value]| if wants(kind) { json!(list) } else { Value::Null };
     let mut wire = json!({
-        "LayersSize": if wants("image") { images_size } else { 0 },
+        "LayersSize": if wants("image") { layers_size } else { 0 },
         "Images": of("image", &images),
         "Containers": of("container", &containers),
         "Volumes": of("volume", &volumes),
-        "BuildCache": of("build-cache", &[]),
-        "BuilderSize": 0,
+        "BuildCache": of("build-cache", &caches),
+        "BuilderSize": caches_size,
     });
     if version >= ApiVersion(52) {
         let usage = |total: usize, active: usize, size: u64, free: u64, items: &[Value]| {
             let items = if query.flag("verbose") { json!(items) } else { Value::Null };
             json!({ "TotalCount": total, "ActiveCount": active, "TotalSize": size, "Reclaimable": free, "Items": items })
         };
-        wire["ImageUsage"] = usage(images.len(), images_used, images_size, images_free, &images);
+        wire["ImageUsage"] = usage(images.len(), images_used, layers_size, images_free, &images);
         wire["ContainerUsage"] = usage(containers.len(), active, containers_size, containers_free, &containers);
         wire["VolumeUsage"] = usage(volumes.len(), volumes_used, volumes_size, volumes_free, &volumes);
-        wire["BuildCacheUsage"] = usage(0, 0, 0, 0, &[]);
+        wire["BuildCacheUsage"] = usage(caches.len(), caches_used, caches_size, caches_free, &caches);
     }
     ok(&wire)
 }

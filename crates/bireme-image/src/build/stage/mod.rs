@@ -189,6 +189,16 @@ impl Stage {
         Expander::new(at.escape, &value).word(word).map_err(|reason| fault(at, reason))
     }
 
+    /// An instruction as its step is called: with the beginning of its heredoc.
+    pub(in crate::build) fn shown(&self, at: &Instruction, args: &BuildArgs) -> String {
+        let value = |name: &str| self.value(args, name);
+        let shown = bireme_dockerfile::read::shown(at, &value);
+        match bireme_dockerfile::read::RunFlags::summary(at) {
+            Some(summary) => format!("{shown} {summary}"),
+            None => shown,
+        }
+    }
+
     /// Reads an instruction in whose words variables may stand.
     pub(in crate::build) fn expanding<T>(
         &self,
