@@ -51,7 +51,12 @@ impl OpenBuild {
     /// Keeps a result of it and answers with its handle.
     pub(crate) fn keep(&self, output: Output) -> Result<String, BuildError> {
         let id = self.table.keep(output)?;
-        self.outputs.lock().push(id.clone());
+        let mut outputs = self.outputs.lock();
+        outputs.push(id.clone());
+        // The build has ended meanwhile, so that nobody else lets go of this one.
+        if self.build.cancelled().is_cancelled() {
+            self.table.release(std::mem::take(&mut *outputs));
+        }
         Ok(id)
     }
 }

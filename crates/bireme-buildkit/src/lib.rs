@@ -38,7 +38,8 @@ pub use builder::{
 pub use builds::CANCEL_GRACE;
 pub use error::BuildError;
 pub use files::{
-    Content, Entry, EntryKind, Failure, Folder, FolderOptions, FolderSource, Limits, Ownership, Receive, Source,
+    Content, Entry, EntryKind, Failure, FewFiles, Folder, FolderOptions, FolderSource, InMemory, Limits, Ownership,
+    Receive, Source,
 };
 pub use place::{Lines, SourceFile};
 pub use progress::{LogStream, Progress, Task, Vertex, Warning};

@@ -29,6 +29,8 @@ pub const MAX_FILE: u64 = 8 << 20;
 
 /// The largest message in either direction, as BuildKit and its clients have it.
 const MAX_MESSAGE: usize = 16 << 20;
+/// The most bytes of headers of a call: a session within one names its methods there.
+const MAX_HEADERS: u32 = 128 << 10;
 /// How many calls may be open on one connection; bake has some for each of its targets.
 const MAX_STREAMS: u32 = 1000;
 /// How often a quiet client is asked whether it is there, and how long its answer may take.
@@ -80,6 +82,7 @@ impl Server {
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(TokioIo::new(io), TowerToHyperService::new(service))

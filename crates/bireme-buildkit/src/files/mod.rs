@@ -7,7 +7,7 @@
 //! - [`Entry`]: one entry, and Go's modes;
 //! - `order`: what makes a walk one, so that no receiver sees a name that leads elsewhere;
 //! - [`Receive`]: what one does with a walk that comes in, [`receive`](crate::Session::files) drives it; [`Folder`] is the
-//!   ready one, which writes below a folder;
+//!   ready one, which writes below a folder, and [`InMemory`] keeps a few files;
 //! - [`Source`]: a tree that goes out, [`FolderSource`] is one on disk.
 //!
 //! Receivers and sources are plain blocking code: they run on a thread of their own, at most a few packets ahead of the
@@ -15,6 +15,7 @@
 
 mod entry;
 mod folder;
+mod memory;
 mod order;
 mod receive;
 mod send;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use entry::{Entry, EntryKind};
 pub use folder::{Folder, FolderOptions, Ownership};
+pub use memory::{FewFiles, InMemory};
 pub use receive::{Content, Failure, Limits, Receive};
 pub use send::Source;
 pub use source::FolderSource;

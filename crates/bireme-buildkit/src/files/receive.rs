@@ -75,9 +75,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 64 GiB in two million entries.
+    /// 64 GiB in a million entries.
     fn default() -> Self {
-        Self { bytes: 64 << 30, entries: 2_000_000 }
+        Self { bytes: 64 << 30, entries: 1_000_000 }
     }
 }
 

@@ -20,6 +20,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much may be under way to us, per call and in all: clients send contexts of gigabytes through this.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+/// The most bytes of headers: a failed call carries its details, traces of stacks among them, in those at its end.
+const MAX_HEADERS: u32 = 512 << 10;
 
 /// Sends calls to a session's client.
 #[derive(Clone, Debug)]
@@ -37,6 +39,7 @@ impl Transport {
             .timer(TokioTimer::new())
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true)

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bireme_buildkit::{
-    Build, BuildError, Builder, Content, Entry, EntryKind, Exports, Failure, FilesRequest, Frontend, Lines, LogStream,
-    Output, Outputs, Platform, Prune, Receive, SNAPSHOTTER_LABEL, Solved, Source, SourceFile, Usage, UsageQuery,
-    Vertex, Warning, Worker,
+    Build, BuildError, Builder, Entry, EntryKind, Exports, Failure, FilesRequest, Frontend, InMemory, Lines, LogStream,
+    Output, Outputs, Platform, Prune, SNAPSHOTTER_LABEL, Solved, Source, SourceFile, Usage, UsageQuery, Vertex,
+    Warning, Worker,
 };
 use bireme_core::BoxFuture;
 use parking_lot::Mutex;
@@ -31,38 +31,6 @@ pub(crate) struct Fake {
     pub(crate) snapshotter: AtomicBool,
     /// How long the last context took.
     pub(crate) copied: Mutex<Option<Duration>>,
-}
-
-/// Keeps files in memory.
-#[derive(Default)]
-struct Memory {
-    names: BTreeMap<u32, String>,
-    files: Files,
-}
-
-impl Receive for Memory {
-    type Done = Files;
-
-    fn entry(&mut self, index: u32, entry: &Entry) -> Result<Content, Failure> {
-        if let EntryKind::File { .. } = entry.kind {
-            self.names.insert(index, entry.path.clone());
-            self.files.insert(entry.path.clone(), Vec::new());
-        }
-        Ok(Content::Want)
-    }
-
-    fn data(&mut self, index: u32, bytes: &[u8]) -> Result<(), Failure> {
-        self.files.entry(self.names[&index].clone()).or_default().extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn end(&mut self, _: u32) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Files, Failure> {
-        Ok(self.files)
-    }
 }
 
 /// Files that go out.
@@ -91,7 +59,8 @@ impl Fake {
         };
         let follow = follow.iter().map(|path| (*path).to_owned()).collect();
         let request = FilesRequest { name: name.to_owned(), follow, ..FilesRequest::default() };
-        Ok(session.files(request, Memory::default()).await?)
+        let files = session.files(request, InMemory::default()).await?;
+        Ok(files.paths().filter_map(|path| Some((path.to_owned(), files.get(path)?.to_vec()))).collect())
     }
 
     async fn line(
