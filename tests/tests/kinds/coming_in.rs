@@ -195,6 +195,8 @@ fn a_component_is_compiled_when_it_is_pulled_and_two_pulls_share_it() {
     }
     let text = engine.bireme(["pull", "--platform", "wasi/wasm", &name]);
     assert!(!text.stderr().contains("Compil"), "{text}");
+    // Its files lie in the engine's folder.
+    drop(registry);
     engine.finish();
 }
 
@@ -202,8 +204,8 @@ fn a_component_is_compiled_when_it_is_pulled_and_two_pulls_share_it() {
 fn whoever_leaves_ends_no_compilation() {
     let mut engine = Engine::start();
     // Functions enough for a second or so.
-    let body: String = (0..400).map(|n| format!("i32.const {n} i32.add i32.const 3 i32.mul ")).collect();
-    let functions: String = (0..3000).map(|_| format!("(func (param i32) (result i32) local.get 0 {body})")).collect();
+    let body: String = (0..200).map(|n| format!("i32.const {n} i32.add i32.const 3 i32.mul ")).collect();
+    let functions: String = (0..500).map(|_| format!("(func (param i32) (result i32) local.get 0 {body})")).collect();
     let module = format!("(module {functions} (func (export \"_start\")))");
     let archive = archive(&mut engine, "big", &wat::parse_str(module).unwrap());
     assert_eq!(compiled(&engine), 0);
@@ -224,6 +226,10 @@ fn whoever_leaves_ends_no_compilation() {
         answer.push_str(&String::from_utf8_lossy(&bytes[..got]));
     }
     drop(stream);
-    eventually("it is compiled all the same", || (compiled(&engine) == 1).then_some(()));
+    // On a busy machine it takes long.
+    while compiled(&engine) == 0 {
+        assert!(began.elapsed() < 4 * PATIENCE, "it is not compiled: {}", engine.daemon_log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     engine.finish();
 }

@@ -102,7 +102,7 @@ pub fn trigger(exports: &[String]) -> Result<Trigger, Refusal> {
         ("wasi:cli/run", "0.2.", Trigger::CommandP2),
         ("wasi:cli/run", "0.3.0", Trigger::CommandP3),
     ];
-    let found: Vec<(&String, Trigger)> = exports
+    let mut found: Vec<(&String, Trigger)> = exports
         .iter()
         .filter_map(|export| {
             let (name, version) = export.split_once('@').unwrap_or((export, ""));
@@ -112,6 +112,10 @@ pub fn trigger(exports: &[String]) -> Result<Trigger, Refusal> {
             known.map(|(_, _, trigger)| (export, *trigger))
         })
         .collect();
+    // Compilers of programs export a main function too, whatever the program is: of one that answers requests, it does nothing.
+    if found.iter().any(|(_, trigger)| trigger.name() != "command") {
+        found.retain(|(_, trigger)| trigger.name() != "command");
+    }
     let Some(newest) = found.iter().map(|(_, trigger)| *trigger).max_by_key(|trigger| trigger.generation()) else {
         let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
         let text = format!(
@@ -215,7 +219,9 @@ mod tests {
         check(&["fermyon:spin/inbound-redis", "spin:redis/inbound-redis@3.0.0"], Some(Trigger::RedisP3));
         // A draft of 0.3 is none: the release beside it is taken.
         check(&["wasi:cli/run@0.3.0-rc-2025-09-16", "wasi:cli/run@0.2.6"], Some(Trigger::CommandP2));
-        check(&["wasi:cli/run@0.2.6", "wasi:http/incoming-handler@0.2.6"], None);
+        // As Rust's compiler makes of a program that is a server.
+        check(&["wasi:cli/run@0.2.6", "wasi:http/incoming-handler@0.2.6"], Some(Trigger::HttpP2));
+        check(&["fermyon:spin/inbound-redis", "wasi:http/incoming-handler@0.2.6"], None);
         check(&[], None);
     }
 }
