@@ -33,7 +33,8 @@ impl Suite {
             format!(
                 "Dir::State \"{place}/state\";\nDir::State::status \"{place}/status\";\nDir::Cache \"{place}/cache\";\n\
                  Dir::Etc::SourceList \"{place}/sources.list\";\nDir::Etc::SourceParts \"/dev/null\";\n\
-                 Dir::Etc::PreferencesParts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n"
+                 Dir::Etc::PreferencesParts \"/dev/null\";\nAPT::Sandbox::User \"root\";\n\
+                 Acquire::Retries \"5\";\nAcquire::Languages \"none\";\nAcquire::Check-Valid-Until \"false\";\n"
             ),
         )?;
         let suite = Self { name, apt };

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people to watch")]
 
 mod circles;
+mod compat_builds;
 mod debian;
 mod nextest;
 mod steps;

@@ -1,5 +1,5 @@
 //! `compat`: the request scripts of `tests/api` against Docker's own engine and against ours, and the page that shows what
-//! came of it.
+//! came of it; with the corpus of builds.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow, bail};
 use bireme_testing::Engine;
 use bireme_testing::conformance::{self, Outcome, Run};
 
+use crate::compat_builds::{self, Case};
 use crate::{task_oracle, workspace};
 
 const PAGE: &str = "docs/compatibility.md";
@@ -48,12 +49,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     eprintln!("x: Bireme: {} cases in {:.0} s", ours.len(), began.elapsed().as_secs_f64());
     engine.finish();
 
-    let page = page(&ours, &scripts.iter().map(|script| (script.name.clone(), script.title.clone())).collect());
+    let builds = compat_builds::run()?;
+
+    let page =
+        page(&ours, &builds, &scripts.iter().map(|script| (script.name.clone(), script.title.clone())).collect());
     match args.dry_run {
         true => println!("{page}"),
         false => workspace::write(&workspace::root().join(PAGE), &page)?,
     }
-    let complaints: Vec<String> = ours.iter().filter_map(Outcome::complaint).collect();
+    let mut complaints: Vec<String> = ours.iter().filter_map(Outcome::complaint).collect();
+    complaints.extend(compat_builds::complaints(&builds));
     if !complaints.is_empty() {
         bail!("{} cases are not as the scripts say:\n{}", complaints.len(), complaints.join("\n"));
     }
@@ -66,7 +71,7 @@ fn told(outcome: &Outcome, failure: &str) -> Option<String> {
 }
 
 /// The page: a summary, then a table for each script. Every case shown passes on Docker's engine.
-fn page(ours: &[Outcome], titles: &BTreeMap<String, String>) -> String {
+fn page(ours: &[Outcome], builds: &BTreeMap<String, Case>, titles: &BTreeMap<String, String>) -> String {
     let mut page = String::from(
         "# Compatibility with Docker's engine\n\n\
          Written by `./x compat`, which runs the request scripts of [tests/api](../tests/api) against Docker's own engine \
@@ -82,6 +87,8 @@ fn page(ours: &[Outcome], titles: &BTreeMap<String, String>) -> String {
         let (all, same) = (of.clone().count(), of.filter(passed).count());
         let _ = writeln!(page, "| {name} | {all} | {same} | {} |", all - same);
     }
+    let (all, same) = compat_builds::count(builds);
+    let _ = writeln!(page, "| builds | {all} | {same} | {} |", all - same);
     let mut script = "";
     for outcome in ours {
         if outcome.script != script {
@@ -102,6 +109,7 @@ fn page(ours: &[Outcome], titles: &BTreeMap<String, String>) -> String {
         };
         let _ = writeln!(page, "| `{subject}` | {} | yes | {} |", escaped(&case.says), escaped(&answer));
     }
+    page.push_str(&compat_builds::section(builds));
     page
 }
 

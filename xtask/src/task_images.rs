@@ -1,10 +1,11 @@
 //! `images`: the images that tests and the demo run, as archives in `target/images/NAME.tar`.
 //!
 //! Made from what Debian's packages put on this machine, since a public registry is not always at hand: `busybox`,
-//! `alpine` (the same files under the name that everybody's examples use), `hello-world` and `redis`. The archives are
-//! the same, byte for byte, as long as the packages are.
+//! `alpine` (the same files under the name that everybody's examples use), `hello-world` and `redis`; for Dockerfiles to
+//! build with `cc`, `python` and `node`. The archives are the same, byte for byte, as long as the packages are.
 
 mod archive;
+mod builders;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,8 @@ pub(crate) fn run() -> Result<()> {
         "Volumes": { "/data": {} },
         "WorkingDir": "/data",
     });
-    Image { name: "redis", layers: vec![base.layer()?, redis()?.layer()?], config }.write(&folder)
+    Image { name: "redis", layers: vec![base.layer()?, redis()?.layer()?], config }.write(&folder)?;
+    builders::write(&base, &folder)
 }
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -26,6 +26,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("docker", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("git", "git"),
+    ("ssh-agent", "openssh-client"),
     ("openssl", "openssl"),
 ];
 
@@ -56,6 +58,7 @@ pub(crate) fn tools() -> Result<()> {
     python()?;
     environment("Docker SDK for Python", "setup/docker-py", DOCKER_PY, "bin/normalizer")?;
     compose()?;
+    build_clients()?;
     registry_tools()
 }
 
@@ -257,4 +260,27 @@ pub(crate) fn compose_plugin() -> PathBuf {
 /// `DOCKER_CONFIG` for tests: holds the Compose plugin and nothing of the user's.
 fn docker_config() -> PathBuf {
     workspace::made("setup/docker")
+}
+
+/// The suites whose buildx tests build with, and the `DOCKER_CONFIG` that holds it beside Compose: the newest that Debian
+/// has, and the one that a stable system has. Without either there is [`docker_config`].
+const BUILDX: [(&str, &str); 2] = [("sid", "setup/docker-buildx"), ("trixie", "setup/docker-buildx-old")];
+
+fn build_clients() -> Result<()> {
+    for (suite, config) in BUILDX {
+        let plugins = workspace::made(config).join("cli-plugins");
+        let plugin = plugins.join("docker-buildx");
+        let name = format!("buildx of Debian {suite}");
+        workspace::once(&name, "1", &plugin, || {
+            let folder = workspace::made(config).join("unpacked");
+            let debian = Suite::open(suite, folder.join("apt"))?;
+            debian.unpack(&["docker-buildx"], &folder)?;
+            debian.close()?;
+            workspace::copy_into(&plugins, &folder.join("usr/libexec/docker/cli-plugins/docker-buildx"))?;
+            workspace::copy_into(&plugins, &compose_plugin())?;
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot clear {} away", folder.display()))?;
+            workspace::run(workspace::program(&plugin).arg("version"))
+        })?;
+    }
+    Ok(())
 }

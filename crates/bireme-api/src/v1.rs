@@ -8,7 +8,7 @@
 //! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
 //! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
 //! | `POST /bireme/v1/images/prepare?image=NAME` | compiles what a workload of the image would wait for; the lines of a pull about it, none where it is ready |
-//! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`] |
+//! | `POST /bireme/v1/images/verify` | one [`Damaged`] per line as it is found, then one [`Verified`]; `refetch=1` fetches anew what is damaged, and says how that went |
 //! | `GET /bireme/v1/manifests/IMAGE` | the manifest or index as its registry has it, with its own media type |
 //! | `GET /bireme/v1/referrers/IMAGE?artifactType=T` | an index of what refers to it, in the words of OCI |
 //! | `DELETE /bireme/v1/stores/NAME` | removes one, if no component has it; [`PrunedStores`] |

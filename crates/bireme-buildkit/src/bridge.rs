@@ -163,7 +163,7 @@ impl LlbBridge for Server {
         let engine = convert::version(self.builder.version());
         Ok(Response::new(PongResponse {
             frontend_api_caps: convert::gateway_caps(),
-            llb_caps: convert::llb_caps(),
+            llb_caps: convert::llb_caps(&self.builder.capabilities()),
             workers: workers.into_iter().map(|worker| convert::worker(worker, engine.clone())).collect(),
         }))
     }

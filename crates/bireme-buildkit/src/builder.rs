@@ -35,6 +35,12 @@ pub trait Builder: Send + Sync + 'static {
     /// What can build here. Clients take the first one's platforms as the default platform.
     fn workers(&self) -> BoxFuture<'_, Result<Vec<Worker>, BuildError>>;
 
+    /// What clients may ask for beyond the ordinary, by BuildKit's names (`solver/pb/caps.go`): with
+    /// `exporter.image.attestations` they ask for provenance, with `cache.gha` they offer that cache.
+    fn capabilities(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Builds what a frontend describes and answers with the results; nothing is exported yet.
     ///
     /// Subrequests (`requestid` among the options: `frontend.lint`, `frontend.outline`, `frontend.targets`, as

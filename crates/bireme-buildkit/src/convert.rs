@@ -35,16 +35,16 @@ const GATEWAY: [&str; 16] = [
     "solve.base",
 ];
 
-/// Of LLB, what our handles of outputs need: nothing but a source.
-const LLB: [&str; 3] = ["constraints", "platform", "source.image"];
+/// Of LLB, what our handles of outputs need, which is nothing but a source; and that one build may have several exporters.
+const LLB: [&str; 4] = ["constraints", "exporter.multiple", "platform", "source.image"];
 
 pub(crate) fn gateway_caps() -> Vec<ApiCap> {
     let more = ["source.metaresolver", "statfile"];
     GATEWAY.into_iter().chain(more).map(cap).collect()
 }
 
-pub(crate) fn llb_caps() -> Vec<ApiCap> {
-    LLB.into_iter().map(cap).collect()
+pub(crate) fn llb_caps(more: &[&str]) -> Vec<ApiCap> {
+    LLB.iter().chain(more).copied().map(cap).collect()
 }
 
 fn cap(id: &str) -> ApiCap {

@@ -105,10 +105,17 @@ fn random_id() -> String {
 pub(crate) fn definition_of(id: &str) -> pb::Definition {
     let source = pb::SourceOp { identifier: format!("{SCHEME}{id}"), attrs: Default::default() };
     let source = pb::Op { op: Some(pb::op::Op::Source(source)), ..Default::default() }.encode_to_vec();
-    let hash = Sha256::digest(&source);
-    let digest = format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    let end = pb::Op { inputs: vec![pb::Input { digest, index: 0 }], ..Default::default() }.encode_to_vec();
-    pb::Definition { def: vec![source, end], ..Default::default() }
+    let digest = digest_of(&source);
+    let input = pb::Input { digest: digest.clone(), index: 0 };
+    let end = pb::Op { inputs: vec![input], ..Default::default() }.encode_to_vec();
+    // Without any metadata, clients take a definition for none.
+    let metadata = [digest, digest_of(&end)].map(|digest| (digest, pb::OpMetadata::default()));
+    pb::Definition { def: vec![source, end], metadata: metadata.into(), source: None }
+}
+
+fn digest_of(op: &[u8]) -> String {
+    let hash = Sha256::digest(op);
+    format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 fn handle_in(definition: &pb::Definition) -> Option<String> {

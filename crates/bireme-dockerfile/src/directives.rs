@@ -12,7 +12,7 @@ pub struct Directives {
     pub syntax: Option<String>,
     /// `\` or a backtick.
     pub escape: char,
-    /// Which checks are made, as it is written. See [`CheckOptions::read`].
+    /// Which checks are made, as it is written up to the first space. See [`CheckOptions::read`].
     pub check: Option<String>,
 }
 
@@ -62,7 +62,8 @@ impl Reader {
                 };
             }
             "syntax" => self.directives.syntax = Some(value.to_owned()),
-            _ => self.directives.check = Some(value.to_owned()),
+            // What stands behind white space is no part of it.
+            _ => self.directives.check = value.split(' ').next().map(str::to_owned),
         }
         self.seen.push(name);
         Ok(true)

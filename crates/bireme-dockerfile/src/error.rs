@@ -42,12 +42,12 @@ pub struct ParseError {
 impl ParseError {
     /// About the file as a whole.
     pub fn of_file(message: impl Into<String>) -> Self {
-        Self { message: message.into(), lines: Vec::new() }
+        Self { message: clipped(message.into()), lines: Vec::new() }
     }
 
     /// About one instruction.
     pub fn at(lines: Lines, message: impl Into<String>) -> Self {
-        Self { message: message.into(), lines: vec![lines] }
+        Self { message: clipped(message.into()), lines: vec![lines] }
     }
 
     /// The same, found while the file was read and not while it was built: BuildKit says where in the sentence itself.
@@ -62,4 +62,16 @@ impl ParseError {
     pub fn line(&self) -> Option<usize> {
         self.lines.first().map(|lines| lines.first)
     }
+}
+
+/// Bytes of a sentence, about: a word of a Dockerfile may be a megabyte long.
+const LONGEST: usize = 2 << 10;
+
+fn clipped(mut message: String) -> String {
+    if message.len() > LONGEST {
+        let end = (0..=LONGEST).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
 }

@@ -66,6 +66,23 @@ pub fn base(file: &Dockerfile, stage: usize, globals: &mut Expander<'_>) -> Resu
     Ok(before.map_or(Source::Other(name), Source::Stage))
 }
 
+/// The platform that FROM names, its variables expanded as in [`base`].
+///
+/// # Errors
+/// When it cannot be expanded, or comes to nothing.
+pub fn platform(file: &Dockerfile, stage: usize, globals: &mut Expander<'_>) -> Result<Option<String>, ParseError> {
+    let from = &file.stages[stage].from;
+    let Some(written) = &from.platform else { return Ok(None) };
+    let fault = |reason: String| from.instruction.fault(reason);
+    let platform = globals
+        .word(written)
+        .map_err(|reason| fault(format!("failed to process arguments for platform {written}: {reason}")))?;
+    if platform.is_empty() {
+        return Err(fault(format!("empty platform value from expression {written}")));
+    }
+    Ok(Some(platform))
+}
+
 /// Everything that a stage takes from elsewhere. `globals` expands with the arguments before the first FROM.
 ///
 /// # Errors
@@ -92,19 +109,21 @@ pub fn copied(file: &Dockerfile, at: &Instruction) -> Result<Option<Source>, Par
     if from.contains('$') {
         return Err(ParseError::of_file(read::NO_VARIABLES_IN_FROM));
     }
-    if let Ok(number) = from.parse::<usize>() {
-        if number >= file.stages.len() {
-            return Err(ParseError::of_file(format!("invalid stage index {number}")));
-        }
-        return Ok(Some(Source::Stage(number)));
+    if let Ok(number) = from.parse::<i64>() {
+        let stage = usize::try_from(number).ok().filter(|number| *number < file.stages.len());
+        let stage = stage.ok_or_else(|| ParseError::of_file(format!("invalid stage index {number}")))?;
+        return Ok(Some(Source::Stage(stage)));
     }
     Ok(Some(named(&file.stages, &from).map_or(Source::Other(from), Source::Stage)))
 }
 
 /// What `RUN --mount=from=` names, in the order of the mounts that have it.
 fn mounted(file: &Dockerfile, at: &Instruction) -> Result<Vec<Source>, ParseError> {
-    let names = read::mounted_from(at)?;
-    Ok(names.into_iter().map(|from| named(&file.stages, &from).map_or(Source::Other(from), Source::Stage)).collect())
+    let mounts = read::mounted_from(at)?;
+    Ok(mounts
+        .into_iter()
+        .map(|(from, _)| named(&file.stages, &from).map_or(Source::Other(from), Source::Stage))
+        .collect())
 }
 
 /// The stages that `target` is made of, itself included.
@@ -119,12 +138,7 @@ pub fn needed(file: &Dockerfile, target: usize, globals: &mut Expander<'_>) -> R
     circles(file, &all)?;
     for (number, edges) in all.iter().enumerate() {
         if let Some((to, at)) = copies(edges).into_iter().find(|(to, _)| *to > number) {
-            let at = &file.stages[number].body[at];
-            let written = read::copy(at).ok().and_then(|copy| copy.from).unwrap_or_else(|| stage_name(file, to));
-            return Err(at.fault(format!(
-                "cannot copy from stage {written:?}, it needs to be defined before current stage {:?}",
-                stage_name(file, number)
-            )));
+            return Err(too_early(file, number, to, &file.stages[number].body[at]));
         }
     }
     let mut needed = BTreeSet::new();
@@ -138,6 +152,23 @@ pub fn needed(file: &Dockerfile, target: usize, globals: &mut Expander<'_>) -> R
         }
     }
     Ok(needed)
+}
+
+/// Why a stage cannot take something from one that stands behind it.
+fn too_early(file: &Dockerfile, stage: usize, to: usize, at: &Instruction) -> ParseError {
+    if at.keyword == Keyword::Run {
+        let mounts = read::mounted_from(at).unwrap_or_default();
+        let mount = mounts.into_iter().find(|(from, _)| named(&file.stages, from) == Some(to));
+        let (from, target) = mount.unwrap_or_default();
+        return at.fault(format!(
+            "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
+        ));
+    }
+    let from = read::copy(at).ok().and_then(|copy| copy.from).unwrap_or_else(|| stage_name(file, to));
+    at.fault(format!(
+        "cannot copy from stage {from:?}, it needs to be defined before current stage {:?}",
+        stage_name(file, stage)
+    ))
 }
 
 /// Refuses stages that need themselves.
@@ -186,3 +217,7 @@ fn copies(edges: &[Edge]) -> Vec<(usize, usize)> {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

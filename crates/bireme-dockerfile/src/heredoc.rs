@@ -50,7 +50,16 @@ pub(crate) fn begun_in(text: &str) -> Result<Vec<Heredoc>, String> {
     let lexer = Lexer { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Lexer::new('\\') };
     // Where the shell's own quoting is beyond this lexer, there are none.
     let Lexed { words, .. } = lexer.lex(text, &|_| None).unwrap_or_default();
-    words.iter().filter_map(|word| begun_by(word).transpose()).collect()
+    let mut begun = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(mut word) = words.next() {
+        // White space may stand before the delimiter, but not behind a dash.
+        if word == "<<" {
+            word.extend(words.next());
+        }
+        begun.extend(begun_by(&word)?);
+    }
+    Ok(begun)
 }
 
 /// Whether a word begins a heredoc: `<<EOF`, `3<<-"EOF"`.
@@ -91,7 +100,13 @@ mod tests {
             ("3<<EOF cat", &["EOF"]),
             ("cat <<< EOF", &[]),
             ("cat <<<EOF", &[]),
-            ("cat << EOF", &[]),
+            ("cat << EOF", &["EOF"]),
+            ("a << b 3 <<\tc", &["b", "c"]),
+            ("echo $((1 << 2))", &["2))"]),
+            ("cat <<- EOF", &[]),
+            ("cat << <<EOF", &[]),
+            ("cat < <EOF", &[]),
+            ("cat <<", &[]),
             ("a<<EOF", &[]),
             ("echo '<<EOF'", &[]),
             ("echo \"<<EOF\"", &[]),

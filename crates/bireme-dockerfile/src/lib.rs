@@ -6,7 +6,9 @@
 //! - [`Dockerfile::parse`] reads a file; every instruction in it is well-formed then.
 //! - [`read`] has a reading for each instruction: flags, mounts, pairs, ports.
 //! - [`Expander`] expands the words in which variables may stand.
-//! - [`graph`] says which stages a target needs.
+//! - [`graph`] says which stages a target needs, [`scope`] which arguments hold before the first FROM.
+//! - [`lint`] warns of what is better written otherwise.
+//! - [`subrequest`] answers what is asked of a front end that is not to build.
 //!
 //! Source: docs.docker.com/reference/dockerfile; github.com/moby/buildkit, `frontend/dockerfile`.
 #![warn(missing_docs)]
@@ -16,17 +18,22 @@ mod comment;
 mod directives;
 mod dockerfile;
 mod error;
+mod excerpt;
 pub mod graph;
 mod heredoc;
 mod instruction;
 mod keyword;
+pub mod lint;
 pub mod read;
+pub mod scope;
+pub mod subrequest;
 mod suggest;
 mod words;
 
 pub use directives::{CheckOptions, Directives, detect_syntax};
 pub use dockerfile::{Dockerfile, From, Stage};
 pub use error::{Lines, ParseError};
+pub use excerpt::excerpt;
 pub use heredoc::Heredoc;
 pub use instruction::{Flag, Instruction};
 pub use keyword::Keyword;

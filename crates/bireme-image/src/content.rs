@@ -4,7 +4,7 @@
 //! written: a file has them without taking space. GNU's old form is unpacked by the `tar` crate; here are those that stand in
 //! extended headers, which GNU tar writes for `--sparse --format=posix` and Go's reader knows.
 //!
-//! Source: GNU tar manual, "Storing Sparse Files", PAX formats 0.1 and 1.0.
+//! Source: GNU tar manual, "Storing Sparse Files", PAX formats 0.0, 0.1 and 1.0.
 
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
@@ -25,6 +25,10 @@ pub struct Sparse {
     minor: u64,
     /// Where data lie, and their bytes, where the headers tell it.
     map: Option<Vec<(u64, u64)>>,
+    /// How many stretches there are, where the headers tell it.
+    stretches: Option<u64>,
+    /// Where the stretch lies of which the bytes are told next.
+    offset: Option<u64>,
 }
 
 /// Why a file was not written.
@@ -62,6 +66,17 @@ impl Sparse {
             "realsize" | "size" => self.size = Some(number()?),
             "major" => self.major = number()?,
             "minor" => self.minor = number()?,
+            "numblocks" => self.stretches = Some(number()?),
+            // The first form tells of one stretch after the other.
+            "offset" => self.offset = Some(number()?),
+            "numbytes" => {
+                let Some(offset) = self.offset.take() else { return Err(bad("has a stretch without a place")) };
+                let map = self.map.get_or_insert_default();
+                if map.len() >= MOST_STRETCHES {
+                    return Err(bad("has too many stretches"));
+                }
+                map.push((offset, number()?));
+            }
             "map" => {
                 let numbers: Vec<u64> = text()?
                     .split(',')
@@ -77,7 +92,7 @@ impl Sparse {
 
     /// Whether an extended header tells of holes.
     pub fn is_sparse(&self) -> bool {
-        self.name.is_some() || self.map.is_some() || self.major > 0
+        self.name.is_some() || self.map.is_some() || self.stretches.is_some() || self.major > 0
     }
 
     /// What the file is called: the name in its header is made up.
@@ -142,7 +157,14 @@ pub fn write(
             length(size).map_err(Failed::Read)?;
             (Sparse::read_map(content, &mut || length(size)).map_err(Failed::Read)?, size)
         }
-        (0, Some(map), Some(size)) => (map.clone(), size),
+        (0, map, Some(size)) if map.is_some() || sparse.stretches.is_some() => {
+            let map = map.clone().unwrap_or_default();
+            if sparse.stretches.is_some_and(|told| told != map.len() as u64) {
+                return Err(Failed::Read(bad("has another number of stretches than it says")));
+            }
+            length(size).map_err(Failed::Read)?;
+            (map, size)
+        }
         (0, None, _) if sparse.name.is_none() => {
             let end = put(content, file, 0, None, &mut buffer, length)?;
             file.set_len(end).map_err(Failed::Write)?;
@@ -161,13 +183,13 @@ pub fn write(
             continue;
         }
         stretches += 1;
+        length(until).map_err(Failed::Read)?;
         file.seek(SeekFrom::Start(at)).map_err(Failed::Write)?;
         end = put(content, file, at, Some(bytes), &mut buffer, length)?;
         if end != until {
             return Err(Failed::Read(io::ErrorKind::UnexpectedEof.into()));
         }
     }
-    length(size).map_err(Failed::Read)?;
     file.set_len(size).map_err(Failed::Write)?;
     Ok(Written { length: size, stretches })
 }
@@ -256,6 +278,10 @@ mod tests {
         assert_eq!(written(&content, &newest).unwrap(), expected);
         let older = told(&[("name", "sparse"), ("size", "25"), ("numblocks", "2"), ("map", "4,3,20,2")]);
         assert_eq!(written(b"abcde", &older).unwrap(), expected);
+        let stretches = [("offset", "4"), ("numbytes", "3"), ("offset", "20"), ("numbytes", "2")];
+        let oldest = told(&[&[("size", "25"), ("numblocks", "2")][..], &stretches].concat());
+        assert_eq!(written(b"abcde", &oldest).unwrap(), expected);
+        assert_eq!(written(b"", &told(&[("size", "3"), ("numblocks", "0")])).unwrap(), [0; 3]);
     }
 
     #[test]
@@ -270,8 +296,11 @@ mod tests {
         }
         let cut = written(b"ab", &told(&[("name", "x"), ("size", "25"), ("map", "4,3")])).unwrap_err();
         assert!(matches!(&cut, Failed::Read(error) if error.kind() == io::ErrorKind::UnexpectedEof), "{cut:?}");
-        let oldest = written(b"ab", &told(&[("name", "x"), ("size", "25"), ("numblocks", "1")])).unwrap_err();
-        assert!(matches!(&oldest, Failed::Read(error) if error.to_string().contains("not known")), "{oldest:?}");
+        let none = written(b"ab", &told(&[("name", "x"), ("size", "25"), ("numblocks", "1")])).unwrap_err();
+        assert!(matches!(&none, Failed::Read(error) if error.to_string().contains("another number")), "{none:?}");
+        let unknown = written(b"ab", &told(&[("name", "x"), ("major", "2"), ("realsize", "25")])).unwrap_err();
+        assert!(matches!(&unknown, Failed::Read(error) if error.to_string().contains("not known")), "{unknown:?}");
+        Sparse::default().note("GNU.sparse.numbytes", b"1").unwrap_err();
         for text in ["x\n", "99999999999999999999\n", "300000\n", "2\n1\n"] {
             let newest = told(&[("major", "1"), ("name", "x"), ("realsize", "25")]);
             let mut content = text.as_bytes().to_vec();

@@ -1,7 +1,8 @@
 //! Bounds on what the headers of a tar archive may make its reader hold, and forbearance with its end.
 //!
 //! A long name or a set of extended headers is read whole before its entry is: 200 KB of gzip can stand for gigabytes of
-//! them. [`Bounded`] passes an archive on as it is and breaks it off at the first header that is larger than any real one.
+//! them. [`Bounded`] passes an archive on and breaks it off at the first header that is larger than any real one. Extended
+//! headers that the reader behind it would misread are passed on as it reads them right.
 //! It has to see the same headers as the reader behind it, the `tar` crate: where that one takes a header for another
 //! kind, or an entry for shorter, a bomb would lie in what looks like content here. So every rule below is that crate's.
 //!
@@ -12,6 +13,11 @@
 //! Source: POSIX.1-2017, pax; GNU tar, "Basic Tar Format"; docker/cli, `AddDockerfileToBuildContext`.
 
 use std::io::{self, Read};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::tar_records::{Record, settle};
 
 /// Bytes of a GNU long name or long link: the kernel takes paths of 4,096.
 const LONGEST_NAME: u64 = 16 << 10;
@@ -33,10 +39,22 @@ pub struct Bounded<R> {
     filled: usize,
     /// Bytes of `block` that were passed on.
     passed: usize,
-    /// The records of extended headers that are being read, for the size of the entry they are about.
+    /// The records of extended headers that are being passed on.
     records: Vec<u8>,
     /// The size that extended headers give the next entry.
     size: Option<u64>,
+    apart: Option<Apart>,
+}
+
+/// Records of extended headers that the `tar` crate cannot read, as they have line breaks in them. Clones are one.
+#[derive(Clone, Default)]
+pub struct Apart(Arc<Mutex<Vec<Record>>>);
+
+impl Apart {
+    /// Those of the entry that was read last.
+    pub fn take(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        std::mem::take(&mut self.0.lock())
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -52,9 +70,10 @@ enum State {
         left: u64,
         padding: u64,
     },
-    /// So many bytes of records and of padding.
+    /// A set of records of which so many bytes were passed on. So many were missing at the end of the archive.
     Records {
-        left: u64,
+        passed: usize,
+        missing: u64,
         padding: u64,
     },
     /// Behind the mark of the end, where nobody reads headers.
@@ -64,7 +83,21 @@ enum State {
 impl<R: Read> Bounded<R> {
     /// Of the archive that `inner` begins with, already unpacked.
     pub fn new(inner: R) -> Self {
-        Self { inner, state: State::Header, block: [0; BLOCK], filled: 0, passed: 0, records: Vec::new(), size: None }
+        Self {
+            inner,
+            state: State::Header,
+            block: [0; BLOCK],
+            filled: 0,
+            passed: 0,
+            records: Vec::new(),
+            size: None,
+            apart: None,
+        }
+    }
+
+    /// Has records that the reader behind cannot read kept apart. Without, an archive in which one of them matters is refused.
+    pub fn apart(&mut self) -> Apart {
+        self.apart.get_or_insert_default().clone()
     }
 
     /// What is behind it, read as far as it was asked for.
@@ -116,9 +149,7 @@ impl<R: Read> Bounded<R> {
             (self.records, self.size) = (Vec::new(), None);
             self.state = match said {
                 0 => State::Header,
-                _ if known && kind.is_pax_local_extensions() => {
-                    State::Records { left: said, padding: padding_of(said) }
-                }
+                _ if known && kind.is_pax_local_extensions() => self.read_records(said)?,
                 _ => content(said),
             };
         } else {
@@ -129,18 +160,32 @@ impl<R: Read> Bounded<R> {
         Ok(())
     }
 
-    /// The size that a set of records gives: the first one, if all before it can be read.
-    fn size_of_records(&mut self) {
-        self.size = None;
-        for record in tar::PaxExtensions::new(&self.records) {
-            let Ok(record) = record else { break };
-            if record.key() == Ok("size") {
-                self.size = record.value().ok().and_then(|text| text.parse().ok());
-                break;
+    /// Reads a set of records, which is passed on when all of it is known.
+    fn read_records(&mut self, said: u64) -> io::Result<State> {
+        self.inner.by_ref().take(said).read_to_end(&mut self.records)?;
+        let (missing, padding) = (said - self.records.len() as u64, padding_of(said));
+        if missing == 0 {
+            let settled = settle(&self.records).map_err(|what| refused(what.to_owned()))?;
+            self.size = settled.size;
+            if let Some(written) = settled.written {
+                self.records = written;
+            }
+            match &self.apart {
+                Some(apart) => *apart.0.lock() = settled.apart,
+                None if settled.apart.iter().any(matters) => {
+                    return Err(refused("a line break in the extended headers of a name or attribute".to_owned()));
+                }
+                None => {}
             }
         }
-        self.records = Vec::new();
+        Ok(State::Records { passed: 0, missing, padding })
     }
+}
+
+/// Whether an entry would be another without a record.
+fn matters((key, _): &Record) -> bool {
+    matches!(&key[..], b"path" | b"linkpath")
+        || [&b"GNU.sparse."[..], b"SCHILY.xattr."].iter().any(|start| key.starts_with(start))
 }
 
 fn padding_of(size: u64) -> u64 {
@@ -212,15 +257,14 @@ impl<R: Read> Read for Bounded<R> {
                 }
                 Ok(some)
             }
-            State::Records { left, padding } => {
-                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
-                let some = self.inner.read(&mut buffer[..most])?;
-                self.records.extend_from_slice(&buffer[..some]);
-                *left -= some as u64;
-                if *left == 0 {
-                    let padding = *padding;
-                    self.state = if padding == 0 { State::Header } else { State::Content { left: 0, padding } };
-                    self.size_of_records();
+            State::Records { passed, missing, padding } => {
+                let some = (&self.records[*passed..]).read(buffer)?;
+                *passed += some;
+                if *passed == self.records.len() {
+                    self.state = match (*missing, *padding) {
+                        (0, 0) => State::Header,
+                        (left, padding) => State::Content { left, padding },
+                    };
                 }
                 Ok(some)
             }
@@ -294,19 +338,50 @@ mod tests {
             block.resize(512, 0);
             block
         };
-        let first_counts = records(&[("size", "0"), ("size", "4096")]);
         let global_between = [records(&[("size", "4096")]), header(b'g', 0)].concat();
         let of_the_oldest_form = [old(b'x'), body("size=4096")].concat();
-        let broken_before = {
-            let mut bytes = records(&[("aaaa", "b"), ("size", "4096")]);
-            bytes[512] = b'x';
-            bytes
-        };
-        for (at, start) in [first_counts, global_between, of_the_oldest_form, broken_before].into_iter().enumerate() {
+        for (at, start) in [global_between, of_the_oldest_form].into_iter().enumerate() {
             let archive = [start, header(b'0', 0), header(b'L', 1 << 30), vec![b'a'; 8192]].concat();
             let refused = through(&archive).expect_err(&format!("number {at}"));
             assert!(refused.to_string().contains("a name of 1073741824 bytes"), "number {at}: {refused}");
         }
+    }
+
+    /// What an entry is called and how long it is, for the reader behind.
+    fn entries(archive: &[u8]) -> io::Result<Vec<(Vec<u8>, u64, Vec<Record>)>> {
+        let mut bounded = Bounded::new(archive);
+        let apart = bounded.apart();
+        let mut tar = tar::Archive::new(bounded);
+        let read = tar.entries()?.map(|entry| {
+            let entry = entry?;
+            Ok((entry.path_bytes().into_owned(), entry.size(), apart.take()))
+        });
+        read.collect()
+    }
+
+    #[test]
+    fn extended_headers_are_read_by_their_lengths_and_the_last_counts() {
+        let value = "a\nb";
+        let start =
+            records(&[("comment", value), ("size", "0"), ("path", "first"), ("size", "1024"), ("path", "last")]);
+        let bytes = [start, header(b'0', 0), vec![b'c'; 1024], header(b'0', 0), vec![0; 1024]].concat();
+        let read = entries(&bytes).unwrap();
+        let apart = (b"comment".to_vec(), value.as_bytes().to_vec());
+        assert_eq!(read, [(b"last".to_vec(), 1024, vec![apart]), (Vec::new(), 0, Vec::new())]);
+        // Whoever cannot take them over reads on, or is told where it matters.
+        assert_eq!(through(&bytes).unwrap().len(), bytes.len());
+        for key in ["path", "linkpath", "SCHILY.xattr.security.capability", "GNU.sparse.name"] {
+            let bytes = [records(&[(key, value)]), header(b'0', 0), vec![0; 1024]].concat();
+            let refused = through(&bytes).unwrap_err().to_string();
+            assert!(refused.contains("a line break in the extended headers"), "{refused}");
+        }
+        let mut broken = [records(&[("aaaa", "b"), ("size", "4096")]), header(b'0', 0)].concat();
+        broken[512] = b'x';
+        assert!(through(&broken).unwrap_err().to_string().contains("it has extended headers that cannot be read"));
+        // A set that is cut off is no set.
+        let cut = &bytes[..520];
+        assert_eq!(through(cut).unwrap(), cut);
+        assert!(entries(cut).is_err());
     }
 
     #[test]

@@ -34,6 +34,61 @@ async fn what_is_damaged_in_the_store_is_named_and_kept() {
     assert!(found[0].to_string().contains(" is missing; me/app:1 needs it"), "{found:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_is_fetched_again_where_it_came_from() {
+    let (made, _) = two_layers();
+    let blobs: Vec<Blob> = made.layers.iter().chain([&made.config]).cloned().collect();
+    let digest = made.manifest.digest().to_string();
+    let manifests = vec![("1".to_owned(), made.manifest.clone()), (digest, made.manifest.clone())];
+    let fake = Fake::registry(manifests, blobs).await;
+    let place = place().await;
+    let pulled = place.store.pull(&fake.name(), None, None, &quiet).await.unwrap();
+    let damaged = async || {
+        let found = Mutex::new(Vec::new());
+        place.store.verify(&|damaged| found.lock().unwrap().push(damaged)).await.unwrap();
+        found.into_inner().unwrap()
+    };
+    let path = |layer: &Blob| place.folder.path().join("blobs/sha256").join(layer.digest().hex());
+    // A bit that flipped, and a file that is not there.
+    let mut flipped = made.layers[0].bytes.clone();
+    flipped[20] ^= 0x10;
+    std::fs::write(path(&made.layers[0]), &flipped).unwrap();
+    std::fs::remove_file(path(&made.layers[1])).unwrap();
+    let found = damaged().await;
+    assert_eq!(found.len(), 2, "{found:?}");
+    for one in &found {
+        place.store.refetch(one).await.unwrap();
+    }
+    assert_eq!(damaged().await, []);
+    assert_eq!(std::fs::read(path(&made.layers[0])).unwrap(), made.layers[0].bytes);
+    assert_eq!(place.count("ingest"), 0);
+    // The image is what it was, and has the names that it had.
+    assert_eq!(place.store.list().await.unwrap().len(), 1);
+    assert_eq!(read(&place.store.layers(&pulled.id).await.unwrap(), "etc/two").as_deref(), Some("2"));
+    place.store.save(&[fake.name().familiar()], tokio::io::sink()).await.unwrap();
+    // Where nobody has it any more, what is left of it stays.
+    drop(fake);
+    std::fs::write(path(&made.layers[0]), &flipped).unwrap();
+    let found = damaged().await;
+    place.store.refetch(&found[0]).await.unwrap_err();
+    assert_eq!(std::fs::read(path(&made.layers[0])).unwrap(), flipped);
+    assert_eq!(place.count("ingest"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_from_no_registry_is_not_fetched() {
+    let (place, made) = (place().await, one_layer());
+    load(&place, oci_archive_of(&made, Some("me/app:1"))).await.unwrap();
+    let blob = place.folder.path().join("blobs/sha256").join(made.layers[0].digest().hex());
+    std::fs::write(&blob, "damaged").unwrap();
+    let found = Mutex::new(Vec::new());
+    place.store.verify(&|damaged| found.lock().unwrap().push(damaged)).await.unwrap();
+    let found = found.into_inner().unwrap();
+    let error = place.store.refetch(&found[0]).await.unwrap_err().to_string();
+    assert!(error.contains("no image that needs it came from a registry: load or build it again"), "{error}");
+    assert_eq!(std::fs::read(&blob).unwrap(), b"damaged");
+}
+
 /// What a power cut leaves of files that were written a moment before: their names, and nothing in them.
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_that_the_disk_never_had_are_unpacked_anew() {
@@ -87,7 +142,7 @@ async fn layers_of_the_build_cache_that_the_disk_never_had_are_unpacked_anew() {
     let layer = format!("sha256:{hex}");
     db.execute("PRAGMA foreign_keys = ON", []).unwrap();
     db.execute(
-        "INSERT INTO steps VALUES ('key', ?1, ?2, 0)",
+        "INSERT INTO steps (key, diff_id, size, last_used) VALUES ('key', ?1, ?2, 0)",
         rusqlite::params![layer, i64::try_from(tar.len()).unwrap()],
     )
     .unwrap();

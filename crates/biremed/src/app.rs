@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bireme_engine::{Engine, EngineError};
-use bireme_image::ImageStore;
+use bireme_image::{CachePolicy, ImageStore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,6 +24,27 @@ pub struct App {
 }
 
 impl App {
+    /// What is kept of the cache of builds by itself.
+    pub fn cache_policy(&self) -> CachePolicy {
+        let disk = rustix::fs::statvfs(&self.settings.data_root).map_or(0, |disk| disk.f_blocks * disk.f_frsize);
+        CachePolicy::for_disk(disk)
+    }
+
+    /// Begins to clear away what is not kept of it.
+    pub fn collect_build_cache(&self) {
+        let (images, policy, stop) = (self.images.clone(), self.cache_policy(), self.stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                collected = images.collect_build_cache(&policy) => {
+                    if let Err(error) = collected {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "the cache of builds could not be cleared up");
+                    }
+                }
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
     /// Has the engine change something, to the end even if the client leaves: half a change helps nobody.
     pub async fn change<F, Fut, T>(&self, change: F) -> Result<T, EngineError>
     where

@@ -10,6 +10,7 @@
 //! - [`daemon`]: parse, validate, build, bind, announce; stop accepting, drain, report;
 //! - [`server`] and [`hijack`]: HTTP, and connections that are taken over from it;
 //! - [`routes`]: a file per resource, without decisions;
+//! - `buildkit`: what its clients ask for is built by the engine;
 //! - [`convert`]: between Docker's wire and the engine's types, pure;
 //! - [`error`]: the one table from kinds of failure to status.
 
@@ -17,6 +18,7 @@
 #![recursion_limit = "256"]
 
 pub mod app;
+mod buildkit;
 pub mod convert;
 pub mod daemon;
 pub mod drain_body;

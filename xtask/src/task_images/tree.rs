@@ -46,16 +46,52 @@ impl Tree {
         Ok(())
     }
 
+    /// Makes the folders above a path.
+    pub(super) fn folders_above(&mut self, path: &Path) {
+        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+            self.folder(&above.to_string_lossy(), 0o755, 0);
+        }
+    }
+
+    /// Takes over a file of this machine at the same place, with the folders above it.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn same_file(&mut self, host: &Path, mode: u32) -> Result<()> {
+        let path = host.strip_prefix("/").unwrap_or(host);
+        self.folders_above(path);
+        self.host_file(&path.to_string_lossy(), host, mode)
+    }
+
+    /// Takes over the files below a folder of this machine, but for those that `leave` names, as the folder `path`.
+    ///
+    /// # Errors
+    /// When something in it cannot be read.
+    pub(super) fn host_folder(&mut self, path: &str, host: &Path, leave: &dyn Fn(&str) -> bool) -> Result<()> {
+        self.folders_above(Path::new(path));
+        self.folder(path, 0o755, 0);
+        for entry in fs::read_dir(host).with_context(|| format!("cannot list {}", host.display()))? {
+            let entry = entry.with_context(|| format!("cannot list {}", host.display()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if leave(&name) {
+                continue;
+            }
+            let (path, host) = (format!("{path}/{name}"), entry.path());
+            if host.is_dir() {
+                self.host_folder(&path, &host, leave)?;
+            } else {
+                self.host_file(&path, &host, 0o644)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes over a library of this machine, at the same place, with the folders above it.
     ///
     /// # Errors
     /// When it cannot be read.
     pub(super) fn library(&mut self, host: &Path) -> Result<()> {
-        let path = host.strip_prefix("/").unwrap_or(host);
-        for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
-            self.folder(&above.to_string_lossy(), 0o755, 0);
-        }
-        self.host_file(&path.to_string_lossy(), host, 0o755)
+        self.same_file(host, 0o755)
     }
 
     /// The tree as a tar archive; without times, so that it depends on nothing but the files.

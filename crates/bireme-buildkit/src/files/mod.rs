@@ -19,6 +19,8 @@ mod order;
 mod receive;
 mod send;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{Entry, EntryKind};
 pub use folder::{Folder, FolderOptions, Ownership};

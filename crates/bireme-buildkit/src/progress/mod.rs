@@ -4,6 +4,8 @@
 //! was overtaken meanwhile and is not waited for. The stream of each ends once, after [`Progress::end`].
 
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::sync::Arc;

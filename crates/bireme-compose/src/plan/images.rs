@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::error::PlanError;
 use super::observed::Observed;
 use super::options::{BuildPolicy, PullPolicy, UpOptions};
+use super::platform::{image_of, platforms};
 use super::step::{Plan, Step};
 use crate::model::Project;
 
@@ -18,8 +19,12 @@ pub fn images(project: &Project, observed: &Observed, options: &UpOptions) -> Re
     let mut seen = BTreeSet::new();
     for (name, service) in &project.services {
         let image = service.image_name(&project.name);
-        let present = observed.images.contains_key(&image);
-        let platform = service.platform.clone();
+        let present = image_of(observed, service, &image).is_some();
+        // One that is preferred, but need not be.
+        let mut wanted = platforms(service);
+        let prefers = (wanted.len() > 1).then(|| wanted.remove(0)).flatten();
+        let platform = service.platform.clone().or_else(|| wanted.pop().flatten());
+        let step_platform = (prefers.clone(), platform.clone());
         let own = service.pull_policy.as_deref();
         let build_now = match options.build {
             BuildPolicy::Always => true,
@@ -50,10 +55,11 @@ pub fn images(project: &Project, observed: &Observed, options: &UpOptions) -> Re
                 {
                     continue;
                 }
-                _ => Step::Pull { service: name.clone(), image: image.clone(), platform, required: !present },
+                _ => Step::Pull { service: name.clone(), image: image.clone(), platform, prefers, required: !present },
             },
         };
-        if seen.insert((image, service.build.clone().map(|build| build.context))) {
+        let of = (image, step_platform, service.build.clone().map(|build| build.context));
+        if seen.insert(of) {
             plan.push(step, []);
         }
     }

@@ -15,6 +15,7 @@ mod images;
 mod observed;
 mod one_off;
 mod options;
+mod platform;
 mod step;
 mod up;
 mod variables;
@@ -25,6 +26,7 @@ pub use images::images;
 pub use observed::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
 pub use one_off::one_off;
 pub use options::{BuildPolicy, DownOptions, PullPolicy, RemoveImages, UpOptions};
+pub use platform::platforms;
 pub use step::{ContainerRef, Plan, Planned, Removal, Step};
 pub use up::up;
 

@@ -16,6 +16,8 @@ pub struct Observed {
     pub containers: Vec<ObservedContainer>,
     /// Image name as the project has it → image id. What is not in it is not in the store.
     pub images: BTreeMap<String, String>,
+    /// The same of the platforms that services ask for, by image name and platform, see [`platforms`](super::platforms()).
+    pub by_platform: BTreeMap<(String, String), String>,
 }
 
 /// A network that is there.

@@ -19,6 +19,8 @@ pub enum Step {
         image: String,
         /// The service's; absent: the machine's.
         platform: Option<String>,
+        /// A platform that is taken instead, where the registry has it and the engine can run it.
+        prefers: Option<String>,
         /// Whether failure ends the plan: the store has no older copy.
         required: bool,
     },

@@ -5,6 +5,8 @@ use crate::heredoc;
 use crate::instruction::Instruction;
 use crate::words::Expander;
 
+use super::chmod::Chmod;
+
 /// Why `--from=$STAGE` is refused.
 pub(crate) const NO_VARIABLES_IN_FROM: &str = "variable expansion is not supported for --from, define a new stage with FROM \
                                                using ARG from global scope as a workaround";
@@ -22,7 +24,7 @@ pub struct CopyFlags {
     pub link: bool,
     /// Of COPY: folders of the sources are made at the destination too.
     pub parents: bool,
-    /// Patterns that are left out. Variables may stand in them.
+    /// Patterns that are left out. No variables are expanded in them.
     pub exclude: Vec<String>,
     /// Of ADD: the digest that a file from elsewhere must have; variables may stand in it.
     pub checksum: Option<String>,
@@ -98,6 +100,28 @@ pub fn copy(at: &Instruction) -> Result<CopyFlags, ParseError> {
     })
 }
 
+/// Source: github.com/opencontainers/go-digest, `Validate`.
+fn digest(text: &str) -> Result<(), String> {
+    let good =
+        |hex: &str| !hex.is_empty() && hex.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=_-".contains(&byte));
+    let Some((algorithm, hex)) = text.split_once(':').filter(|(algorithm, hex)| good(algorithm) && good(hex)) else {
+        return Err("invalid checksum digest format".to_owned());
+    };
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => return Err("unsupported digest algorithm".to_owned()),
+    };
+    if hex.len() != length {
+        return Err("invalid checksum digest length".to_owned());
+    }
+    if !hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Err("invalid checksum digest format".to_owned());
+    }
+    Ok(())
+}
+
 fn is_heredoc(word: &str) -> bool {
     matches!(heredoc::begun_by(word), Ok(Some(_)))
 }
@@ -115,9 +139,10 @@ impl CopyFlags {
         for word in [&mut self.chown, &mut self.chmod, &mut self.checksum].into_iter().flatten() {
             *word = expander.word(word).map_err(fault)?;
         }
-        for word in self.exclude.iter_mut().chain(&mut self.sources).chain([&mut self.dest]) {
+        for word in self.sources.iter_mut().chain([&mut self.dest]) {
             *word = expander.word(word).map_err(fault)?;
         }
+        self.check_checksum().map_err(fault)?;
         for file in self.heredocs.iter_mut().filter(|file| file.expand) {
             file.content = expander.heredoc(&file.content).map_err(fault)?;
         }
@@ -127,13 +152,36 @@ impl CopyFlags {
     /// The mode that `chmod` names where it is octal. `Ok(None)` where it is symbolic or not given.
     ///
     /// # Errors
-    /// When it is a number beyond the octal ones.
+    /// As [`Self::permissions`].
     pub fn mode(&self) -> Result<Option<u32>, String> {
-        let Some(chmod) = self.chmod.as_deref().filter(|word| word.starts_with(|c: char| c.is_ascii_digit())) else {
-            return Ok(None);
-        };
-        u32::from_str_radix(chmod, 8).ok().filter(|mode| *mode <= 0o7777).map(Some).ok_or_else(|| {
-            format!("invalid chmod parameter: '{chmod}'. it should be octal string and between 0 and 07777")
+        Ok(match self.permissions()? {
+            Some(Chmod::Octal(mode)) => Some(mode),
+            _ => None,
         })
+    }
+
+    /// What `chmod` says, once it is expanded.
+    ///
+    /// # Errors
+    /// When it is neither octal digits nor symbols.
+    pub fn permissions(&self) -> Result<Option<Chmod>, String> {
+        self.chmod.as_deref().filter(|word| !word.is_empty()).map(Chmod::read).transpose()
+    }
+
+    /// A digest is for one file from elsewhere.
+    fn check_checksum(&self) -> Result<(), String> {
+        let Some(checksum) = self.checksum.as_deref().filter(|word| !word.is_empty()) else { return Ok(()) };
+        let [source] = &self.sources[..] else {
+            return Err("checksum can't be specified for multiple sources".to_owned());
+        };
+        let http = source.starts_with("http://") || source.starts_with("https://");
+        let path = source.split(['#', '?']).next().unwrap_or_default();
+        let git = source.starts_with("git://") || source.starts_with("ssh://") || source.starts_with("git@");
+        match (git || (http && path.ends_with(".git")), http) {
+            // A commit.
+            (true, _) => Ok(()),
+            (false, true) => digest(checksum),
+            _ => Err("checksum requires HTTP(S) or Git sources".to_owned()),
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! Source: github.com/moby/buildkit, `frontend/dockerfile/instructions`.
 
+mod chmod;
 mod command;
 mod copy;
 mod csv;
@@ -16,14 +17,15 @@ mod ports;
 mod run;
 mod simple;
 
+pub use chmod::{Change, Chmod};
 pub use command::{Command, command};
 pub(crate) use copy::NO_VARIABLES_IN_FROM;
 pub use copy::{CopyFlags, HeredocFile, copy};
 pub use healthcheck::{Healthcheck, healthcheck};
-pub(crate) use mount::mounted_from;
 pub use mount::{Mount, MountKind, Sharing};
+pub(crate) use mount::{mount_words, mounted_from};
 pub(crate) use pairs::pairs_form;
 pub use pairs::{Argument, Pair, arguments, expand_pairs, pairs};
 pub use ports::{Port, ports};
 pub use run::{Network, RunCommand, RunFlags, Security, mounts, run};
-pub use simple::{expand_volumes, onbuild, shell, single, volumes};
+pub use simple::{expand_volumes, onbuild, shell, shown, single, volumes};

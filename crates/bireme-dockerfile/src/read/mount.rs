@@ -117,16 +117,25 @@ pub(super) fn check(at: &Instruction, value: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// What the mounts of RUN come from, where they say so.
-pub(crate) fn mounted_from(at: &Instruction) -> Result<Vec<String>, ParseError> {
-    let mut names = Vec::new();
+/// What the mounts of RUN come from, where they say so, and where they are seen; as written.
+pub(crate) fn mounted_from(at: &Instruction) -> Result<Vec<(String, String)>, ParseError> {
+    let mut found = Vec::new();
     for value in at.flag_values("mount") {
         let fields = fields(at, &value)?;
-        let from =
-            fields.iter().filter_map(|field| field.split_once('=')).filter(|(key, _)| key.eq_ignore_ascii_case("from"));
-        names.extend(from.map(|(_, name)| name.to_owned()).rfind(|name| !name.is_empty()));
+        let last = |keys: &[&str]| {
+            let mut pairs = fields.iter().rev().filter_map(|field| field.split_once('='));
+            pairs.find(|(key, _)| keys.contains(&key.to_lowercase().as_str())).map(|(_, word)| word.to_owned())
+        };
+        let target = last(&["target", "dst", "destination"]).unwrap_or_default();
+        found.extend(last(&["from"]).filter(|name| !name.is_empty()).map(|from| (from, target)));
     }
-    Ok(names)
+    Ok(found)
+}
+
+/// The words of a mount in which variables may stand.
+pub(crate) fn mount_words(value: &str) -> Vec<String> {
+    let fields = super::csv::fields(value).unwrap_or_default();
+    fields.iter().filter_map(|field| field.split_once('=')).map(|(_, word)| word.to_owned()).collect()
 }
 
 fn fields(at: &Instruction, value: &str) -> Result<Vec<String>, ParseError> {
@@ -233,6 +242,9 @@ fn whole(mount: &Mount, sharing: Option<Sharing>) -> Result<(), String> {
                 return Err(format!("{key} not allowed for {kind:?} type mounts"));
             }
         }
+    }
+    if sharing.is_some() && mount.kind == MountKind::Secret {
+        return Err("secret mount should not define sharing".to_owned());
     }
     if sharing.is_some() && mount.kind != MountKind::Cache {
         return Err(format!("invalid cache sharing set for {kind} mount"));

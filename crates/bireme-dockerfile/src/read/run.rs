@@ -123,8 +123,7 @@ impl RunFlags {
     /// Source: github.com/moby/buildkit, `frontend/dockerfile/dockerfile2llb`, `summarizeHeredoc`.
     pub fn summary(at: &Instruction) -> Option<String> {
         let heredoc = at.heredocs.first().filter(|_| matches!(heredoc::begun_by(&at.rest), Ok(Some(_))))?;
-        let mut lines =
-            heredoc.content.trim().lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines = heredoc.content.lines().map(str::trim).filter(|line| !line.is_empty());
         let first = lines.next()?;
         let more = if lines.next().is_some() { "..." } else { "" };
         Some(format!("({first}{more})"))

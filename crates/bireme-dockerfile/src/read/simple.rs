@@ -2,7 +2,8 @@
 
 use crate::error::ParseError;
 use crate::instruction::Instruction;
-use crate::words::Expander;
+use crate::keyword::Keyword;
+use crate::words::{Expander, Lexer};
 
 /// The one argument of MAINTAINER, STOPSIGNAL, USER and WORKDIR, as written; white space counts in it. Of the last three it is
 /// expanded by [`Expander::word`].
@@ -81,4 +82,41 @@ pub fn onbuild(at: &Instruction) -> Result<String, ParseError> {
         expression.push_str(&heredoc.name);
     }
     Ok(expression)
+}
+
+/// An instruction as progress shows it: on one line, its word in upper case, with the values of variables in. Of RUN, quotes
+/// stay and so do variables that are not set, which its shell may know.
+pub fn shown(at: &Instruction, value: &dyn Fn(&str) -> Option<String>) -> String {
+    let plain = Lexer::new(at.escape);
+    let lexer = match at.keyword {
+        Keyword::Run => Lexer { raw_quotes: true, keep_unset: true, ..plain },
+        _ => plain,
+    };
+    let text = format!("{}{}", at.keyword, &at.text[at.written.len()..]);
+    match lexer.lex(&text, value) {
+        Ok(read) => read.text,
+        Err(_) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_shows_values() {
+        let value = |name: &str| (name == "a").then(|| "foo".to_owned());
+        for (text, expected) in [
+            ("WORKDIR /x/$a", "WORKDIR /x/foo"),
+            ("copy --chown=1:1 \"$a\" 'bar' ${none} /t/", "COPY --chown=1:1 foo bar  /t/"),
+            (
+                "RUN --mount=type=cache,target=/c/$a echo \"$a $none\" 'x' \\$a",
+                "RUN --mount=type=cache,target=/c/foo echo \"foo $none\" 'x' $a",
+            ),
+            ("RUN [\"echo\", \"OUT $a\"]", "RUN [\"echo\", \"OUT foo\"]"),
+            ("RUN echo 'it is", "RUN echo 'it is"),
+        ] {
+            assert_eq!(shown(&Instruction::parse(text, '\\').unwrap(), &value), expected, "{text}");
+        }
+    }
 }

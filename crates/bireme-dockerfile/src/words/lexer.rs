@@ -288,7 +288,7 @@ impl Run<'_> {
             }
             Some('/') => {
                 let all = self.rest.next_if_eq(&'/').is_some();
-                let pattern = self.part('/', true, "syntax error: missing '/' in ${")?;
+                let pattern = self.part('/', true, "syntax error: missing '/' in ${}")?;
                 let with = self.part('}', true, "syntax error: missing '}'")?;
                 match self.lookup(&name) {
                     None if self.mode.keep_unset => format!("${{{name}/{pattern}/{with}}}"),

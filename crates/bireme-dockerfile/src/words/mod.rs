@@ -21,12 +21,17 @@ pub struct Expander<'a> {
     value: &'a dyn Fn(&str) -> Option<String>,
     used: BTreeSet<String>,
     unset: BTreeSet<String>,
+    /// Bytes of all words so far.
+    bytes: usize,
 }
+
+/// Bytes that the words of one instruction may come to: more than an image may say of itself.
+const MOST_BYTES: usize = 4 << 20;
 
 impl<'a> Expander<'a> {
     /// `value` answers a variable's value, or `None` where it is not set.
     pub fn new(escape: char, value: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lexer: Lexer::new(escape), value, used: BTreeSet::new(), unset: BTreeSet::new() }
+        Self { lexer: Lexer::new(escape), value, used: BTreeSet::new(), unset: BTreeSet::new(), bytes: 0 }
     }
 
     /// One word in, one word out: white space in a value stays.
@@ -35,7 +40,7 @@ impl<'a> Expander<'a> {
     /// A sentence in BuildKit's words: a quote or brace without its partner, a modifier that is not known, `${x:?y}` with
     /// nothing in `x`, a word that grows beyond [`LONGEST`].
     pub fn word(&mut self, word: &str) -> Result<String, String> {
-        self.run(self.lexer, word).map(|lexed| lexed.text)
+        self.run(self.lexer, word).and_then(|lexed| self.counted(lexed)).map(|lexed| lexed.text)
     }
 
     /// One word in, any number out: it is divided at white space outside quotes once the values are put in.
@@ -43,7 +48,15 @@ impl<'a> Expander<'a> {
     /// # Errors
     /// As [`Self::word`].
     pub fn words(&mut self, word: &str) -> Result<Vec<String>, String> {
-        self.run(self.lexer, word).map(|lexed| lexed.words)
+        self.run(self.lexer, word).and_then(|lexed| self.counted(lexed)).map(|lexed| lexed.words)
+    }
+
+    fn counted(&mut self, lexed: Lexed) -> Result<Lexed, String> {
+        self.bytes += lexed.text.len();
+        if self.bytes > MOST_BYTES {
+            return Err(format!("its values come to more than {MOST_BYTES} bytes, the most an image may hold"));
+        }
+        Ok(lexed)
     }
 
     /// The text of a heredoc whose delimiter is not quoted. Quotes mean nothing in it, and its escape is the backslash.

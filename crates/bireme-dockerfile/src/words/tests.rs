@@ -73,7 +73,7 @@ fn refuses_in_buildkits_words() {
         ("${}", "syntax error: bad substitution"),
         ("${", "syntax error: missing '}'"),
         ("${a:-b", "syntax error: missing '}'"),
-        ("${a/b}", "syntax error: missing '/' in ${"),
+        ("${a/b}", "syntax error: missing '/' in ${}"),
         ("${a%x", "syntax error: missing '}'"),
     ] {
         assert_eq!(expand(word), Err(format!("failed to process {word:?}: {reason}")), "{word}");

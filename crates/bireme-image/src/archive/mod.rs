@@ -20,7 +20,7 @@ use crate::events::{OnProgress, Progress};
 use crate::guard::GcGuard;
 use crate::record::Record;
 use crate::reference::Reference;
-use crate::store::ImageStore;
+use crate::store::{ImageStore, Inner};
 use crate::wanted::while_wanted;
 use staged::Staged;
 pub(crate) use write::write_archive;
@@ -147,6 +147,12 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// Puts an archive aside and reads its tables of contents; answers how many images it holds.
+pub(crate) fn look_through(inner: &Inner, archive: impl std::io::Read) -> Result<usize, ImageError> {
+    let staged = Staged::read(inner, archive)?;
+    Ok(contents::plan(&staged)?.len())
 }
 
 /// Whether `name` has neither tag nor digest.

@@ -69,6 +69,16 @@ impl LocalSources {
         Ok(Self { files, dockerfile, text: None, client })
     }
 
+    /// The same, with a folder of the context in its place; empty is all of it.
+    #[must_use]
+    pub fn below(mut self, subdir: &str) -> Self {
+        let subdir = Path::new(subdir);
+        if !subdir.as_os_str().is_empty() {
+            self.files = self.files.below(subdir);
+        }
+        self
+    }
+
     /// The same context with another Dockerfile, which does not lie in it.
     #[must_use]
     pub fn with_dockerfile(mut self, text: Vec<u8>) -> Self {

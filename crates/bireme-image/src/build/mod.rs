@@ -17,6 +17,7 @@
 
 mod base_image;
 mod cache;
+mod checks;
 mod context;
 mod copy;
 mod copy_step;
@@ -51,6 +52,7 @@ use shared::Shared;
 use source::{BuildSources, Definition};
 use step::Step;
 
+pub use checks::Answers;
 pub use context::{LocalSources, TEXT_LIMIT, read_definition};
 pub use export::{Tree, TreeEntry};
 pub use gc::CachePolicy;
@@ -102,7 +104,7 @@ impl ImageStore {
         let dockerfile = parse(&definition, log)?;
         let ignore = ignored(&definition)?;
         if request.style == BuildStyle::Steps {
-            warn(&definition, &dockerfile, request, log);
+            self.warn(&definition, &dockerfile, request, log)?;
         }
         let target = stages::target(&dockerfile, request.target.as_deref())?;
         let platforms = match &request.platforms[..] {
@@ -149,20 +151,6 @@ impl ImageStore {
             epoch: request.epoch,
         })
     }
-
-    /// Reads a Dockerfile and says what is unwise in it, without building anything.
-    ///
-    /// # Errors
-    /// As [`Self::solve`], of what is wrong with the text.
-    pub async fn read_dockerfile(
-        &self,
-        sources: &dyn BuildSources,
-        log: OnBuildEvent<'_>,
-    ) -> Result<(Definition, Dockerfile), ImageError> {
-        let definition = sources.definition().await?;
-        let dockerfile = parse(&definition, log)?;
-        Ok((definition, dockerfile))
-    }
 }
 
 fn parse(definition: &Definition, log: OnBuildEvent<'_>) -> Result<Dockerfile, ImageError> {
@@ -174,12 +162,6 @@ fn parse(definition: &Definition, log: OnBuildEvent<'_>) -> Result<Dockerfile, I
 fn ignored(definition: &Definition) -> Result<Ignore, ImageError> {
     let text = definition.ignore.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     Ignore::parse(&text).map_err(|error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") })
-}
-
-/// Says what is allowed and unwise.
-fn warn(definition: &Definition, dockerfile: &Dockerfile, request: &BuildRequest, log: OnBuildEvent<'_>) {
-    // Filled in when the checks are there.
-    let _ = (definition, dockerfile, request, log);
 }
 
 /// Which paths of the main context the stages take, where that can be told; `None` is all of it.

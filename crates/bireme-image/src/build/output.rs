@@ -57,6 +57,17 @@ impl BuildOutput {
         self.stage(platform).map(|stage| &stage.config.config)
     }
 
+    /// The configuration of the image for that platform as it will be recorded, its times apart.
+    ///
+    /// # Errors
+    /// When it has grown too large; when there is none for it.
+    pub fn config_json(&self, platform: &Platform) -> Result<Vec<u8>, ImageError> {
+        match self.stage(Some(platform)) {
+            Some(stage) => Ok(self.finished(stage)?.config),
+            None => Err(ImageError::NothingBuilt),
+        }
+    }
+
     pub(super) fn stage(&self, platform: Option<&Platform>) -> Option<&Stage> {
         let serves = |stage: &&Stage| platform.is_none_or(|platform| stage.config.platform().serves(platform));
         self.stages.iter().find(serves)

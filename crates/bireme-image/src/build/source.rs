@@ -73,13 +73,27 @@ pub struct FileFilter {
 #[derive(Clone)]
 pub struct Files {
     path: PathBuf,
-    _keep: Arc<dyn Any + Send + Sync>,
+    keep: Arc<dyn Any + Send + Sync>,
 }
 
 impl Files {
     /// `keep` keeps the folder there.
     pub fn new(path: PathBuf, keep: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { path, _keep: keep }
+        Self { path, keep }
+    }
+
+    /// Those in a folder among them. What leads out of them, or through a link, leads nowhere.
+    pub(super) fn below(&self, subdir: &Path) -> Self {
+        let plain = subdir.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let mut path = self.path.clone();
+        for part in subdir.components() {
+            path.push(part);
+            let folder = std::fs::symlink_metadata(&path).is_ok_and(|about| about.is_dir());
+            if !plain || !folder {
+                return Self { path: self.path.join("\0"), keep: Arc::clone(&self.keep) };
+            }
+        }
+        Self { path, keep: Arc::clone(&self.keep) }
     }
 
     /// Where they are.

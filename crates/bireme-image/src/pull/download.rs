@@ -61,6 +61,11 @@ pub(super) async fn fetched(
     here: impl Fn() -> Result<bool, ImageError>,
     progress: OnProgress<'_>,
 ) -> Result<(), ImageError> {
+    // Before the disk is full of it.
+    let limit = inner.settings.limits.layer_bytes;
+    if blob.size > limit {
+        return Err(ImageError::TooLarge { what: format!("layer {}", blob.digest), limit });
+    }
     let turn = Turn::of(inner, &blob.digest);
     let done = &turn.fetching.done;
     let mut turns = std::pin::pin!(turn.fetching.turn.lock());

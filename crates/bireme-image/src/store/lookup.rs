@@ -179,5 +179,14 @@ pub(crate) fn offered<'a>(platforms: impl Iterator<Item = &'a Platform>) -> Stri
     for platform in platforms {
         seen.insert(platform.to_string(), ());
     }
-    if seen.is_empty() { "none".to_owned() } else { seen.into_keys().collect::<Vec<_>>().join(", ") }
+    let more = seen.len().saturating_sub(OFFERED);
+    let names: Vec<String> = seen.into_keys().take(OFFERED).collect();
+    match (names.is_empty(), more) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    }
 }
+
+/// Platforms that are named in an error. An index of some megabytes has tens of thousands.
+const OFFERED: usize = 30;

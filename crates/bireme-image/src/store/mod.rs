@@ -81,6 +81,11 @@ pub(crate) struct Fetching {
 }
 
 impl ImageStore {
+    /// Where what is being made is put; emptied at every open.
+    pub fn ingest_folder(&self) -> PathBuf {
+        self.inner.ingest()
+    }
+
     /// Writes a copy of the database, which stands in for it should it be lost. Blocking.
     ///
     /// # Errors

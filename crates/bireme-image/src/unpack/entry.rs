@@ -26,9 +26,14 @@ pub(super) struct Meta {
 }
 
 impl Meta {
-    pub(super) fn read<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Self> {
+    /// `apart` are records of its extended headers that are not read with the entry.
+    pub(super) fn read<R: Read>(entry: &mut tar::Entry<'_, R>, apart: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<Self> {
         let header = entry.header();
-        let seconds = if blank(&header.as_old().mtime) { 0 } else { header.mtime()? };
+        let seconds = match &header.as_old().mtime {
+            time if blank(time) => 0,
+            time if time[0] == 0xff => before_1970(time),
+            _ => i64::try_from(header.mtime()?).unwrap_or(i64::MAX),
+        };
         let mut meta = Self {
             path: entry.path_bytes().into_owned(),
             link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
@@ -36,7 +41,7 @@ impl Meta {
             mode: if blank(&header.as_old().mode) { 0o644 } else { header.mode()? & 0o7777 },
             uid: if blank(&header.as_old().uid) { 0 } else { header.uid()? },
             gid: if blank(&header.as_old().gid) { 0 } else { header.gid()? },
-            time: Timespec { tv_sec: i64::try_from(seconds).unwrap_or(i64::MAX), tv_nsec: 0 },
+            time: Timespec { tv_sec: seconds, tv_nsec: 0 },
             device: None,
             attributes: Vec::new(),
             sparse: Sparse::default(),
@@ -47,19 +52,14 @@ impl Meta {
         if let Some(extensions) = entry.pax_extensions()? {
             for extension in extensions {
                 let extension = extension?;
-                let Ok(key) = extension.key() else { continue };
-                meta.sparse.note(key, extension.value_bytes())?;
-                let text = extension.value();
-                match (key, text) {
-                    ("mtime", Ok(text)) => meta.time = pax_time(text).unwrap_or(meta.time),
-                    ("uid", Ok(text)) => meta.uid = text.parse().unwrap_or(meta.uid),
-                    ("gid", Ok(text)) => meta.gid = text.parse().unwrap_or(meta.gid),
-                    _ => {
-                        if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                            meta.attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
-                        }
-                    }
-                }
+                meta.note(extension.key_bytes(), extension.value_bytes())?;
+            }
+        }
+        for (key, value) in apart {
+            match &key[..] {
+                b"path" => meta.path = value,
+                b"linkpath" => meta.link = Some(value),
+                _ => meta.note(&key, &value)?,
             }
         }
         // As in archives of the seventh edition, and for Go's reader.
@@ -71,6 +71,32 @@ impl Meta {
         }
         Ok(meta)
     }
+}
+
+impl Meta {
+    /// Takes one record of the extended headers, if it is about anything here.
+    fn note(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        let Ok(key) = std::str::from_utf8(key) else { return Ok(()) };
+        self.sparse.note(key, value)?;
+        match (key, std::str::from_utf8(value)) {
+            ("mtime", Ok(text)) => self.time = pax_time(text).unwrap_or(self.time),
+            ("uid", Ok(text)) => self.uid = text.parse().unwrap_or(self.uid),
+            ("gid", Ok(text)) => self.gid = text.parse().unwrap_or(self.gid),
+            _ => {
+                if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                    self.attributes.push((name.to_owned(), value.to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A negative number of base 256, which the `tar` crate takes for a large one. Source: GNU tar manual, "Basic Tar Format".
+fn before_1970(field: &[u8; 12]) -> i64 {
+    let (sign, number) = field.split_at(4);
+    let number = i64::from_be_bytes(number.try_into().unwrap_or_default());
+    if sign == [0xff; 4] && number < 0 { number } else { i64::MIN }
 }
 
 /// Whether an archive ended before its end; the tar reader has no error kind for an end inside a header.
@@ -92,10 +118,13 @@ pub fn blank(field: &[u8]) -> bool {
 fn pax_time(text: &str) -> Option<Timespec> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let mut seconds: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
     let digits: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
     let mut nanos: i64 = digits.parse().ok()?;
     if text.starts_with('-') && nanos > 0 {
-        seconds -= 1;
+        seconds = seconds.checked_sub(1)?;
         nanos = 1_000_000_000 - nanos;
     }
     Some(Timespec { tv_sec: seconds, tv_nsec: nanos })

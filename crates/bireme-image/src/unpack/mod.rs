@@ -94,11 +94,13 @@ pub(crate) fn unpack(
         .during("open the folder", into)?;
     let mut unpacker = Unpacker::new(Context { options, into }, wanted, root);
     {
-        let mut tar = tar::Archive::new(Bounded::new(&mut metered));
+        let mut bounded = Bounded::new(&mut metered);
+        let apart = bounded.apart();
+        let mut tar = tar::Archive::new(bounded);
         for entry in tar.entries().map_err(unreadable)? {
             let mut entry = entry.map_err(unreadable)?;
             unpacker.count()?;
-            let meta = Meta::read(&mut entry).map_err(unreadable)?;
+            let meta = Meta::read(&mut entry, apart.take()).map_err(unreadable)?;
             unpacker.entry(&mut entry, &meta, &unreadable)?;
         }
     }

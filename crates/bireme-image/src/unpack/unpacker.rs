@@ -92,6 +92,16 @@ impl<'a> Unpacker<'a> {
             }
             return Err(self.context.refuse(path, "it names the root itself"));
         };
+        if self.context.options.whiteouts {
+            if whiteout::is_among_notes(folders) {
+                return Ok(());
+            }
+            if whiteout::is_behind_mark(folders) {
+                return Err(self
+                    .context
+                    .refuse(path, "a part of it is the mark of a deletion, which has nothing in it"));
+            }
+        }
         let parent_path: PathBuf = folders.iter().collect();
         let parent = self.folder(&parent_path, path)?;
         if self.context.options.whiteouts && name.as_bytes().starts_with(b".wh.") {

@@ -19,6 +19,19 @@ pub(crate) fn is_whiteout(found: &fs::Stat) -> bool {
     FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice && found.st_rdev == 0
 }
 
+/// Whether an entry lies in a folder where AUFS kept its notes to itself, as in images of its time.
+///
+/// Source: moby, `pkg/archive/diff.go`, `WhiteoutMetaPrefix`.
+pub(super) fn is_among_notes(folders: &[&OsStr]) -> bool {
+    folders.iter().any(|folder| folder.as_bytes().starts_with(b".wh..wh."))
+}
+
+/// Whether an entry claims to lie within a deletion. A folder of that name would be one in this engine and a deletion for
+/// whoever reads it from an archive again.
+pub(super) fn is_behind_mark(folders: &[&OsStr]) -> bool {
+    folders.iter().any(|folder| folder.as_bytes().starts_with(b".wh."))
+}
+
 /// Carries out the entry `name` (`.wh.…`) of the folder `parent`. Answers what it marked as deleted, if it is a name that the
 /// layer has put nothing at so far.
 pub(super) fn apply<'n>(

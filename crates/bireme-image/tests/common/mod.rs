@@ -6,6 +6,7 @@ mod archives;
 mod builds;
 mod fake;
 mod images;
+mod members;
 mod proxy;
 mod registry;
 mod tls;
@@ -22,6 +23,7 @@ pub(crate) use images::{
     Blob, GZIP, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, TestImage, WASM, busybox, gzip, image, index, one_layer, tar_of,
     two_layers, with_manifest,
 };
+pub(crate) use members::{Member, device, file, folder, hard_link, image_with, record, symlink, tar_with, unpacked};
 pub(crate) use proxy::{Mischief, Proxy};
 pub(crate) use registry::{Asks, Registry, USER, tool};
 pub(crate) use tls::Certificates;
@@ -43,6 +45,22 @@ pub(crate) async fn place_with(settings: RegistrySettings) -> Place {
 }
 
 impl Place {
+    /// Waits until the store keeps so many blobs and unpacked layers, and nothing half-made.
+    #[track_caller]
+    pub(crate) fn settles_to(&self, blobs: usize, layers: usize) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let counts = || (self.count("blobs/sha256"), self.count("layers/sha256"), self.count("ingest"));
+            for _ in 0..500 {
+                if counts() == (blobs, layers, 0) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            panic!("{caller}: blobs, layers and half-made things are {:?}, not {:?}", counts(), (blobs, layers, 0));
+        }
+    }
+
     /// How many files or folders are kept in one part of the store.
     pub(crate) fn count(&self, part: &str) -> usize {
         std::fs::read_dir(self.folder.path().join(part)).unwrap().count()

@@ -410,6 +410,10 @@ impl Programs for WasmExecutor {
         begins: &'a (dyn Fn() + Send + Sync),
     ) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
+            // What its names refuse need not be compiled for that.
+            if let Some(why) = self.interface(program).await?.refused {
+                return Err(ExecError::new(ErrorKind::Unsupported, why));
+            }
             let (path, digest) = component(program)?;
             self.cache.get_telling(path, digest, begins).await.map(|_| ())
         })

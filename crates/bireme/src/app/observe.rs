@@ -1,31 +1,33 @@
 //! What the engine has of an app.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bireme_api::answers::container::{Container, ContainerSummary};
 use bireme_api::answers::image::Image;
 use bireme_api::answers::network::Network;
 use bireme_api::answers::volume::Volumes;
 use bireme_compose::Project;
-use bireme_compose::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume};
+use bireme_compose::plan::{ContainerState, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, platforms};
 
 use crate::context::Context;
 
 /// Everything a plan is made from.
 pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Observed> {
     let services = || project.services.values().chain(project.disabled.values());
-    let mut images = BTreeMap::new();
+    let mut wanted = BTreeSet::new();
     for service in services() {
         let image = service.image_name(&project.name);
-        if images.contains_key(&image) {
-            continue;
-        }
-        match context.client.get(format!("/images/{image}/json")).read::<Image>().await {
-            Ok(found) => {
-                images.insert(image, found.id);
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+        wanted.extend(platforms(service).into_iter().map(|platform| (image.clone(), platform)));
+        wanted.insert((image, None));
+    }
+    let (mut images, mut by_platform) = (BTreeMap::new(), BTreeMap::new());
+    for (image, platform) in wanted {
+        let call = context.client.get(format!("/images/{image}/json")).query_some("platform", platform.as_deref());
+        match (call.read::<Image>().await, platform) {
+            (Ok(found), None) => drop(images.insert(image, found.id)),
+            (Ok(found), Some(platform)) => drop(by_platform.insert((image, platform), found.id)),
+            (Err(error), _) if error.is_not_found() => {}
+            (Err(error), _) => return Err(error.into()),
         }
     }
     let ours = |labels: &BTreeMap<String, String>| {
@@ -45,12 +47,12 @@ pub async fn observe(context: &Context, project: &Project) -> anyhow::Result<Obs
         .collect();
     let mut containers = containers(context, &project.name).await?;
     joined(context, project, &mut containers).await?;
-    Ok(Observed { networks, volumes, containers, images })
+    Ok(Observed { networks, volumes, containers, images, by_platform })
 }
 
 /// Looks closer at the containers that share namespaces: which they joined, and who was started after whom.
 async fn joined(context: &Context, project: &Project, containers: &mut [ObservedContainer]) -> anyhow::Result<()> {
-    let mut services = std::collections::BTreeSet::new();
+    let mut services = BTreeSet::new();
     for service in project.services.values() {
         for mode in [&service.network_mode, &service.ipc, &service.pid].into_iter().flatten() {
             if let Some(other) = mode.strip_prefix("service:") {

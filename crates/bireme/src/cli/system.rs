@@ -57,8 +57,15 @@ pub enum SystemCommand {
     Events(EventsArgs),
     Info(InfoArgs),
     Prune(SystemPruneArgs),
-    /// Hash everything in the image store and name what is damaged; nothing is removed
-    Verify,
+    Verify(VerifyArgs),
+}
+
+/// Hash everything in the image store and name what is damaged; nothing is removed
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Fetch what is damaged again, from the registry that it came from, without credentials
+    #[arg(long)]
+    pub refetch: bool,
 }
 
 /// Show what images, containers, volumes and build caches take on the disk

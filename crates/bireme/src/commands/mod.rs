@@ -108,7 +108,7 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::System(SystemCommand::Events(args)) => system::events(context, &args).await,
         Command::System(SystemCommand::Info(args)) => system::info(context, &args).await,
         Command::System(SystemCommand::Prune(args)) => prune::system(context, &args).await,
-        Command::System(SystemCommand::Verify) => system::verify(context).await,
+        Command::System(SystemCommand::Verify(args)) => system::verify(context, &args).await,
         Command::Events(args) => system::events(context, &args).await,
         Command::Info(args) => system::info(context, &args).await,
         Command::Version(args) => version::version(context, &args).await,

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde::Deserialize as _;
 use serde_json::{Value, json};
 
-use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs};
+use crate::cli::{CompletionArgs, DaemonArgs, EventsArgs, InfoArgs, VerifyArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
 use crate::{daemon, listing};
@@ -90,8 +90,12 @@ pub(super) async fn events(context: &Context, args: &EventsArgs) -> Outcome {
     Ok(0)
 }
 
-pub(super) async fn verify(context: &Context) -> Outcome {
-    let mut lines = context.client.post("/bireme/v1/images/verify").objects::<VerifyLine>().await?;
+pub(super) async fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
+    let mut call = context.client.post("/bireme/v1/images/verify");
+    if args.refetch {
+        call = call.query("refetch", true);
+    }
+    let mut lines = call.objects::<VerifyLine>().await?;
     while let Some(line) = lines.next().await {
         match line? {
             VerifyLine::Damaged(damaged) => context.printer.line(damaged.message)?,

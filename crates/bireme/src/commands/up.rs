@@ -94,6 +94,10 @@ async fn bring_up(
         }
         observed = observe::observe(context, project).await?;
     }
+    executor.prepare(&options.services, !options.no_deps).await;
+    if executor.stop.is_cancelled() {
+        return Ok(());
+    }
     let plan = plan::up(project, &observed, options)?;
     if !plan.orphans.is_empty() {
         context.printer.note(format!(

@@ -54,10 +54,8 @@ fn shown(name: &str, component: &Component) -> String {
     list("Exports", &component.exports);
     list("Imports", &component.imports);
     let asks: Vec<String> = component.permissions.iter().map(ask).collect();
-    list("May use", if asks.is_empty() { const { &[] } } else { &asks });
-    if asks.is_empty() {
-        text.push_str("May use   nothing outside itself\n");
-    }
+    let nothing = ["nothing outside itself".to_owned()];
+    list("May use", if asks.is_empty() { &nothing } else { &asks });
     if let Some(why) = &component.refused {
         let _ = writeln!(text, "Refused   {}", plain(why));
     }
@@ -110,8 +108,24 @@ mod tests {
             ],
             refused: Some("it imports acme:odd".to_owned()),
         };
-        insta::assert_snapshot!(shown("me/app", &component), @"");
+        insta::assert_snapshot!(shown("me/app", &component), @r"
+        Image     me/app
+        Trigger   http
+        Exports   wasi:http/incoming-handler@0.2.6
+        Imports   wasi:http/outgoing-handler@0.2.6
+                  acme:odd/ [31m
+        May use   http       what bireme.allow allows; the image requests https://example.com (--allow-requested)
+                  sockets    what bireme.allow allows
+                  key-value  stores of its own; another server by bireme.kv
+                  key-value  what bireme.kv says; the image requests it (--allow-requested)
+                  files      where a mount gives it some (-v)
+        Refused   it imports acme:odd
+        ");
         let quiet = Component { trigger: None, ..Component::default() };
-        insta::assert_snapshot!(shown("me/app", &quiet), @"");
+        insta::assert_snapshot!(shown("me/app", &quiet), @r"
+        Image     me/app
+        Trigger   none
+        May use   nothing outside itself
+        ");
     }
 }

@@ -198,7 +198,9 @@ fn named(name: &str, value: &str) -> Result<Named, BuildError> {
         Some(("oci-layout", _)) => {
             return Err(BuildError::new(
                 ErrorKind::Unsupported,
-                format!("the context {name} is an OCI layout of the client, which this builder does not read: load it as an image and name that (docker-image://NAME)"),
+                format!(
+                    "the context {name} is an OCI layout of the client, which this builder does not read: load it as an image and name that (docker-image://NAME)"
+                ),
             ));
         }
         Some(("http" | "https" | "git" | "ssh", _)) => Named::Address(value.to_owned()),
@@ -221,7 +223,9 @@ pub(super) fn check_syntax(syntax: &str) -> Result<(), BuildError> {
     let plain = ["docker.io/", "index.docker.io/"].iter().find_map(|start| plain.strip_prefix(start)).unwrap_or(plain);
     let (name, tag) = plain.split_once(':').unwrap_or((plain, "latest"));
     let built_in = match name {
-        "docker/dockerfile" => tag == "latest" || tag == "labs" || tag == "1" || tag.starts_with("1.") || tag.starts_with("1-"),
+        "docker/dockerfile" => {
+            tag == "latest" || tag == "labs" || tag == "1" || tag.starts_with("1.") || tag.starts_with("1-")
+        }
         "docker/dockerfile-upstream" => true,
         _ => false,
     };
@@ -230,7 +234,9 @@ pub(super) fn check_syntax(syntax: &str) -> Result<(), BuildError> {
     }
     Err(BuildError::new(
         ErrorKind::Unsupported,
-        format!("the front end {image} is not offered: docker/dockerfile:1 is built in, and no other is run; leave the line # syntax= out"),
+        format!(
+            "the front end {image} is not offered: docker/dockerfile:1 is built in, and no other is run; leave the line # syntax= out"
+        ),
     ))
 }
 
@@ -282,10 +288,13 @@ mod tests {
         assert_eq!(options.platforms.iter().map(ToString::to_string).collect::<Vec<_>>(), ["linux/amd64", "wasi/wasm"]);
         assert!(options.no_cache && !options.pull && options.no_cache_stages.is_empty());
         assert_eq!(options.epoch.unwrap().timestamp(), 7);
-        assert_eq!(Value::Object(options.host), json!({
-            "ExtraHosts": ["h:1.2.3.4", "six:::1"], "NetworkMode": "host", "ShmSize": 67_108_864,
-            "Ulimits": [{ "Name": "nofile", "Soft": 10, "Hard": 20 }],
-        }));
+        assert_eq!(
+            Value::Object(options.host),
+            json!({
+                "ExtraHosts": ["h:1.2.3.4", "six:::1"], "NetworkMode": "host", "ShmSize": 67_108_864,
+                "Ulimits": [{ "Name": "nofile", "Soft": 10, "Hard": 20 }],
+            })
+        );
         assert_eq!(options.named["other"], Named::Files("other".to_owned()));
         assert_eq!(options.named["basex"], Named::Input("0-a".to_owned()));
         assert_eq!(options.named["img"], Named::Image("busybox".to_owned()));

@@ -165,21 +165,41 @@ async fn prepare(State(app): State<App>, query: Query) -> Answer {
     Ok(stream::json_lines(work.into_lines(), &stop))
 }
 
-/// Looks through the image store; changes nothing.
-async fn verify(State(app): State<App>) -> Answer {
+/// Looks through the image store, which changes nothing; with `refetch`, what is damaged is fetched anew.
+async fn verify(State(app): State<App>, query: Query) -> Answer {
     let stop = app.stop.clone();
+    let refetch = query.flag("refetch");
     let work = work::start(async move |report| {
-        let tell = |damaged: Damaged| {
-            tracing::warn!(digest = %damaged.digest, kind = damaged.kind, problem = damaged.problem, "damaged image store");
+        let line = |damaged: &Damaged, message: String| {
             report.line(json!(v1::Damaged {
-                message: damaged.to_string(),
+                message,
                 kind: damaged.kind.to_owned(),
                 digest: damaged.digest.to_string(),
-                images: damaged.images,
+                images: damaged.images.clone(),
             }));
         };
+        let found = parking_lot::Mutex::new(Vec::new());
+        let tell = |damaged: Damaged| {
+            tracing::warn!(digest = %damaged.digest, kind = damaged.kind, problem = damaged.problem, "damaged image store");
+            if refetch {
+                found.lock().push(damaged);
+            } else {
+                line(&damaged, damaged.to_string());
+            }
+        };
         let verified = app.images.verify(&tell).await?;
-        let (checked, size, damaged_count) = (verified.checked, verified.size, verified.damaged);
+        let (checked, size, mut damaged_count) = (verified.checked, verified.size, verified.damaged);
+        for damaged in found.into_inner() {
+            let Damaged { kind, digest, problem, .. } = &damaged;
+            let message = match app.images.refetch(&damaged).await {
+                Ok(()) => {
+                    damaged_count = damaged_count.saturating_sub(1);
+                    format!("{kind} {digest} {problem}: it was fetched again")
+                }
+                Err(error) => format!("{damaged}. It could not be fetched again: {}", chain(&error)),
+            };
+            line(&damaged, message);
+        }
         report.line(json!(v1::Verified { checked, size, damaged_count }));
         Ok(())
     });

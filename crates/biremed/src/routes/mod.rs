@@ -5,6 +5,7 @@ mod archive;
 mod attach;
 mod bireme;
 mod build;
+mod buildkit;
 mod commit;
 mod containers;
 mod events;
@@ -43,6 +44,7 @@ pub fn router(app: App) -> Router {
         .merge(exec::router())
         .merge(images::router())
         .merge(build::router())
+        .merge(buildkit::router(app.clone()))
         .merge(commit::router())
         .merge(networks::router())
         .merge(volumes::router())

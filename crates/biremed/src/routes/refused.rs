@@ -17,8 +17,6 @@ pub(super) fn router() -> Router<App> {
         .route("/plugins/pull", post(no_plugins))
         .route("/plugins/create", post(no_plugins))
         .route("/plugins/{*rest}", any(no_such_plugin))
-        .route("/session", post(no_buildkit))
-        .route("/grpc", any(no_buildkit))
         .route("/containers/{name}/checkpoints", any(checkpoints))
         .route("/containers/{name}/checkpoints/{*rest}", any(checkpoints))
         .route("/swarm", any(no_swarm))
@@ -65,13 +63,6 @@ async fn no_such_plugin(Path(rest): Path<String>) -> ApiError {
 
 async fn no_plugins() -> ApiError {
     ApiError::unsupported("plugins are not offered: the drivers local, bridge and json-file are built in")
-}
-
-async fn no_buildkit() -> ApiError {
-    ApiError::new(
-        ErrorKind::NotFound,
-        "BuildKit is not offered: set DOCKER_BUILDKIT=0, and the classic builder is used",
-    )
 }
 
 async fn checkpoints() -> ApiError {

@@ -36,7 +36,7 @@ async fn ping() -> Response {
         (header::PRAGMA, "no-cache"),
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         // The classic builder; BuildKit would be 2.
-        (header::HeaderName::from_static("builder-version"), "1"),
+        (header::HeaderName::from_static("builder-version"), "2"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
     (headers, "OK").into_response()

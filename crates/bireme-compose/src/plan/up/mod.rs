@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::error::PlanError;
 use super::observed::{ContainerState, Observed, ObservedContainer};
 use super::options::UpOptions;
+use super::platform::image_of;
 use super::step::{ContainerRef, Plan, Removal, Step, stop_and_remove};
 use super::variables::variables_set;
 use crate::model::{Condition, Healthcheck, Project, Service};
@@ -159,7 +160,7 @@ impl Builder<'_> {
             .collect();
         existing.sort_by_key(|container| container.number);
         let image = service.image_name(&self.project.name);
-        let image_id = self.observed.images.get(&image).cloned();
+        let image_id = image_of(self.observed, service, &image).cloned();
         let explicit = self.options.services.is_empty() || self.options.services.contains(&service.name);
         let force = self.options.force_recreate && (explicit || self.options.always_recreate_deps);
         // A container that shares the namespaces of one made anew points at one that is gone.

@@ -52,6 +52,11 @@ fn write_entries(out: &mut dyn Write, plan: &Plan<'_>, trees: &[View], sum: &mut
     for (path, (content, attributes)) in &plan.entries {
         let failed = failed(path);
         let name = relative(path);
+        if name.as_os_str().as_bytes().split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh.")) {
+            let text =
+                "a name that begins with .wh. would delete another file in a layer: give it another name, or hide it";
+            return Err(failed(io::Error::other(text)));
+        }
         if let Content::File(from, found) = content
             && found.stat.st_nlink > 1
         {

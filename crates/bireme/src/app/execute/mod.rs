@@ -2,10 +2,12 @@
 
 mod build;
 mod container;
+mod prepare;
 mod wait;
 
 use anyhow::Context as _;
 use bireme_api::Hijacked;
+use bireme_api::answers::image::Image;
 use bireme_compose::Project;
 use bireme_compose::plan::{Plan, Removal, Step};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -108,16 +110,33 @@ impl<'a> Executor<'a> {
         if self.context.printer.err_is_terminal { self.bars.println(line) } else { self.context.printer.note(line) }
     }
 
+    /// Whether the engine says nothing against a component.
+    async fn runs(&self, image: &str, platform: &str) -> bool {
+        let call = self.context.client.get(format!("/images/{image}/json")).query("platform", platform);
+        call.read::<Image>().await.is_ok_and(|image| image.bireme.is_none_or(|component| component.refused.is_none()))
+    }
+
     async fn step(&self, step: &Step) -> anyhow::Result<()> {
         let client = &self.context.client;
         match step {
-            Step::Pull { service, image, platform, required } => {
+            Step::Pull { service, image, platform, prefers, required } => {
                 self.say("Image", image, "Pulling")?;
-                let bars = Some(self.bars.clone());
                 let prefix = format!("{service}: ");
                 let reference = registry::with_tag(image);
-                let answer =
-                    pull::fetch(self.context, &reference, platform.as_deref(), self.quiet_pull, bars, &prefix).await;
+                let fetch = |platform: Option<String>| {
+                    let (bars, reference, prefix) = (Some(self.bars.clone()), &reference, &prefix);
+                    async move {
+                        pull::fetch(self.context, reference, platform.as_deref(), self.quiet_pull, bars, prefix).await
+                    }
+                };
+                let answer = match prefers {
+                    // Whatever is wrong with it, the other platform tells what is wrong with both.
+                    Some(preferred) => match fetch(Some(preferred.clone())).await {
+                        Ok(()) if self.runs(image, preferred).await => Ok(()),
+                        _ => fetch(platform.clone()).await,
+                    },
+                    None => fetch(platform.clone()).await,
+                };
                 match answer {
                     Ok(()) => self.say("Image", image, "Pulled")?,
                     Err(error) if !required => {

@@ -1,0 +1,360 @@
+//! What was built is given away: kept as an image, pushed, or sent to the client as files or as an archive.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use bireme_buildkit::{
+    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex,
+};
+use bireme_core::ErrorKind;
+use bireme_engine::{Preparation, PreparationStep};
+use bireme_image::{BuildOutput, BuiltImage, Platform, Pushed, Reference, Tree};
+use tokio::io::AsyncWriteExt as _;
+use tokio_util::io::SyncIoBridge;
+
+use super::{failed, questions};
+use crate::app::App;
+
+/// What a client prints and writes as metadata.
+type Response = BTreeMap<String, String>;
+
+pub(super) async fn export(
+    app: App,
+    build: Arc<Build>,
+    solved: Option<Solved>,
+    exports: Exports,
+) -> Result<Response, BuildError> {
+    for cache in &exports.caches {
+        // What an image of ours says of itself is enough to go on from.
+        if cache.kind != "inline" {
+            return Err(BuildError::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "--cache-to type={} is not offered by this builder: use type=inline, and push the image",
+                    cache.kind
+                ),
+            ));
+        }
+    }
+    let Some(output) = solved.and_then(|solved| output(solved.outputs)) else {
+        return match exports.exporters.is_empty() {
+            true => Ok(Response::new()),
+            false => Err(BuildError::failed("nothing was built that could be exported")),
+        };
+    };
+    let mut response = Response::new();
+    for exporter in &exports.exporters {
+        response.extend(one(&app, &build, &output, exporter).await?);
+    }
+    Ok(response)
+}
+
+fn output(outputs: Outputs) -> Option<Arc<BuildOutput>> {
+    let output = match outputs {
+        Outputs::None => None,
+        Outputs::One(output) => Some(output),
+        // One and the same for all of them.
+        Outputs::Platforms(all) => all.into_values().next(),
+    };
+    output?.downcast().ok()
+}
+
+async fn one(
+    app: &App,
+    build: &Arc<Build>,
+    output: &Arc<BuildOutput>,
+    exporter: &Exporter,
+) -> Result<Response, BuildError> {
+    match exporter.kind.as_str() {
+        "moby" | "image" | "" => {
+            let vertex = build.progress().vertex("exporting to image", &[]);
+            vertex.start();
+            ended(&vertex, image(app, build, output, exporter, &vertex).await)
+        }
+        "docker" | "oci" => {
+            let vertex = build.progress().vertex(&format!("exporting to {} image format", exporter.kind), &[]);
+            vertex.start();
+            ended(&vertex, archive(app, build, output, exporter, &vertex).await)
+        }
+        "local" | "tar" => {
+            let what = if exporter.kind == "tar" { "client tarball" } else { "client directory" };
+            let vertex = build.progress().vertex(&format!("exporting to {what}"), &[]);
+            vertex.start();
+            ended(&vertex, files(build, output, exporter, &vertex).await)
+        }
+        other => Err(BuildError::new(
+            ErrorKind::Unsupported,
+            format!("the exporter {other} is not offered: image, docker, oci, local and tar are"),
+        )),
+    }
+}
+
+fn ended<T>(vertex: &Vertex, outcome: Result<T, BuildError>) -> Result<T, BuildError> {
+    match &outcome {
+        Ok(_) => vertex.complete(),
+        Err(error) if error.is_cancelled() => vertex.cancel(),
+        Err(error) => vertex.fail(error.message()),
+    }
+    outcome
+}
+
+/// The names that an exporter gives.
+fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
+    let names = exporter.options.get("name").map(String::as_str).unwrap_or_default();
+    let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names
+        .map(|name| {
+            let reference = Reference::parse(name).map_err(|error| {
+                BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}"))
+            })?;
+            reference.check_tag().map_err(|error| BuildError::new(ErrorKind::Invalid, error.to_string()))?;
+            Ok(reference)
+        })
+        .collect()
+}
+
+fn is_set(exporter: &Exporter, option: &str) -> bool {
+    exporter.options.get(option).is_some_and(|value| value.is_empty() || value == "true" || value == "1")
+}
+
+/// Keeps the images, and pushes them where that is asked for.
+async fn image(
+    app: &App,
+    build: &Arc<Build>,
+    output: &Arc<BuildOutput>,
+    exporter: &Exporter,
+    vertex: &Vertex,
+) -> Result<Response, BuildError> {
+    let names = names(exporter)?;
+    let built = vertex.during("exporting layers", record(output, &names)).await?;
+    let Some(first) = built.first() else {
+        return Err(BuildError::failed("nothing was built that could be exported"));
+    };
+    for image in &built {
+        vertex.task(&format!("writing image {}", image.id)).done();
+    }
+    for name in &names {
+        vertex.task(&format!("naming to {name}")).done();
+    }
+    let mut response = Response::new();
+    response.insert("containerimage.config.digest".to_owned(), first.id.to_string());
+    // As an engine without a content store of manifests has it, the image is known by its configuration.
+    let digest = if built.len() == 1 { first.id.to_string() } else { first.manifest.to_string() };
+    response.insert("containerimage.digest".to_owned(), digest);
+    if !names.is_empty() {
+        let all: Vec<String> = names.iter().map(ToString::to_string).collect();
+        response.insert("image.name".to_owned(), all.join(","));
+    }
+    for image in &built {
+        app.engine.prepare_image(&image.id, &|step| prepared(vertex, &step)).await;
+    }
+    if is_set(exporter, "push") {
+        let session = build.session().await?;
+        for name in &names {
+            let pushed = push(app, &session, name, vertex).await?;
+            response.insert("containerimage.digest".to_owned(), pushed);
+        }
+    }
+    Ok(response)
+}
+
+/// Tells how far the program of an image is prepared.
+fn prepared(vertex: &Vertex, step: &Preparation) {
+    match &step.step {
+        PreparationStep::Begun | PreparationStep::Going(_) => {}
+        PreparationStep::Ready(took) => {
+            vertex.task(&format!("compiling {} {:.1}s", step.program, took.as_secs_f64())).done()
+        }
+        PreparationStep::Refused(why) => vertex.log(LogStream::Stderr, format!("{why}\n").as_bytes()),
+        PreparationStep::GoesOn => vertex.task(&format!("compiling {} goes on", step.program)).done(),
+    }
+}
+
+async fn record(output: &Arc<BuildOutput>, names: &[Reference]) -> Result<Vec<BuiltImage>, BuildError> {
+    output.record(names).await.map_err(|error| failed(&error))
+}
+
+/// Pushes all that a name stands for; answers the digest by which the registry knows it.
+async fn push(app: &App, session: &Arc<Session>, name: &Reference, vertex: &Vertex) -> Result<String, BuildError> {
+    let host = if name.registry() == "docker.io" { "registry-1.docker.io" } else { name.registry() };
+    let auth = match session.credentials(host).await {
+        Ok(Some(found)) if !found.username.is_empty() => {
+            Some(bireme_image::pull::RegistryAuth::Basic(found.username, found.secret))
+        }
+        _ => None,
+    };
+    let task = vertex.task(&format!("pushing {name}"));
+    let (images, name) = (app.images.clone(), name.clone());
+    let runtime = tokio::runtime::Handle::current();
+    // Its future borrows in ways that keep it from moving between threads.
+    let pushed = tokio::task::spawn_blocking(move || {
+        let digest = parking_lot::Mutex::new(String::new());
+        let done = |pushed: &Pushed| *digest.lock() = pushed.digest.to_string();
+        let sent = runtime.block_on(images.push(&name, false, auth, &|_| {}, &done));
+        sent.map(|()| digest.into_inner())
+    })
+    .await
+    .map_err(|_| BuildError::new(ErrorKind::Internal, "the push ended without an answer"))?
+    .map_err(|error| failed(&error))?;
+    task.done();
+    Ok(pushed)
+}
+
+/// Sends the images as an archive to the client, or loads them here where the client has no place for them.
+async fn archive(
+    app: &App,
+    build: &Arc<Build>,
+    output: &Arc<BuildOutput>,
+    exporter: &Exporter,
+    vertex: &Vertex,
+) -> Result<Response, BuildError> {
+    let names = names(exporter)?;
+    if exporter.kind == "docker" && output.platforms().len() > 1 {
+        return Err(BuildError::new(
+            ErrorKind::Unsupported,
+            "docker exporter does not currently support exporting manifest lists: use type=oci, or keep it as an image",
+        ));
+    }
+    let _ = app;
+    let session = build.session().await?;
+    let metadata = Response::new();
+    let out = session.send_tar(&exporter.id, &metadata).await?;
+    let task = vertex.task("sending tarball");
+    let written = async {
+        let (bridge, done) = finished(out);
+        output.write_image(&names, bridge).await.map_err(|error| failed(&error))?;
+        done.await
+    };
+    written.await?;
+    task.done();
+    Ok(metadata)
+}
+
+/// A writer for blocking code, and what waits until all that was written has arrived.
+fn finished<W: tokio::io::AsyncWrite + Send + Unpin + 'static>(
+    out: W,
+) -> (SyncIoBridge<tokio::io::DuplexStream>, impl Future<Output = Result<(), BuildError>>) {
+    let (ours, mut theirs) = tokio::io::duplex(256 << 10);
+    let mut out = out;
+    let copying = tokio::spawn(async move {
+        tokio::io::copy(&mut theirs, &mut out).await?;
+        out.shutdown().await
+    });
+    let done = async move {
+        match copying.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(BuildError::failed(format!("the client did not take the result: {error}"))),
+            Err(_) => Err(BuildError::new(ErrorKind::Internal, "sending the result ended without an answer")),
+        }
+    };
+    (SyncIoBridge::new(ours), done)
+}
+
+/// Sends the files of the images to the client: as they are, or as an archive.
+async fn files(
+    build: &Arc<Build>,
+    output: &Arc<BuildOutput>,
+    exporter: &Exporter,
+    vertex: &Vertex,
+) -> Result<Response, BuildError> {
+    let platforms = output.platforms();
+    // Those of several are told apart by folders, unless somebody wants them in one.
+    let split =
+        exporter.options.get("platform-split").map_or(platforms.len() > 1, |value| value == "true" || value == "1");
+    let mut trees = Vec::new();
+    for platform in &platforms {
+        let tree = output.tree(Some(platform)).map_err(|error| failed(&error))?;
+        let below = if split { folder_of(platform) } else { String::new() };
+        trees.extend(tree.map(|tree| (below, tree)));
+    }
+    let session = build.session().await?;
+    let task = vertex.task("copying files");
+    if exporter.kind == "local" {
+        session.send_folder(&exporter.id, Arc::new(Files(trees))).await?;
+    } else {
+        let out = session.send_tar(&exporter.id, &Response::new()).await?;
+        let (bridge, done) = finished(out);
+        let written = tokio::task::spawn_blocking(move || {
+            let mut bridge = bridge;
+            match &trees[..] {
+                [(below, tree)] if below.is_empty() => tree.write_tar(&mut bridge),
+                _ => Err(std::io::Error::other("files of several platforms cannot go into one archive: choose one")),
+            }
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(BuildError::failed(format!("cannot send the files: {error}"))),
+            Err(_) => return Err(BuildError::new(ErrorKind::Internal, "sending files ended without an answer")),
+        }
+        done.await?;
+    }
+    task.done();
+    Ok(Response::new())
+}
+
+/// `linux_amd64`
+fn folder_of(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
+}
+
+/// Trees of files, each below a folder, or one as it is.
+struct Files(Vec<(String, Tree)>);
+
+impl Source for Files {
+    fn walk(&self, each: &mut dyn FnMut(Entry) -> Result<(), Failure>) -> Result<(), Failure> {
+        let mut ordered: Vec<&(String, Tree)> = self.0.iter().collect();
+        ordered.sort_by(|one, other| one.0.cmp(&other.0));
+        for (below, tree) in ordered {
+            if !below.is_empty() {
+                each(Entry {
+                    path: below.clone(),
+                    kind: bireme_buildkit::EntryKind::Folder,
+                    mode: 0o755,
+                    uid: 0,
+                    gid: 0,
+                    modified: 0,
+                    xattrs: BTreeMap::new(),
+                })?;
+            }
+            let mut stopped = None;
+            let walked = tree.walk(&mut |entry| {
+                let mut entry = questions::entry_of(entry);
+                if !below.is_empty() {
+                    entry.path = format!("{below}/{}", entry.path);
+                    if let bireme_buildkit::EntryKind::HardLink { to } = &mut entry.kind {
+                        *to = format!("{below}/{to}");
+                    }
+                }
+                each(entry).map_err(|failure| {
+                    let text = failure.to_string();
+                    stopped = Some(failure);
+                    std::io::Error::other(text)
+                })
+            });
+            match (walked, stopped) {
+                (_, Some(failure)) => return Err(failure),
+                (Err(error), None) => return Err(Failure(format!("the files of the result cannot be read: {error}"))),
+                (Ok(()), None) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self, path: &str) -> Result<Box<dyn Read + Send>, Failure> {
+        for (below, tree) in &self.0 {
+            let inside = if below.is_empty() {
+                Some(path)
+            } else {
+                path.strip_prefix(below).and_then(|rest| rest.strip_prefix('/'))
+            };
+            if let Some(inside) = inside {
+                let file =
+                    tree.open(Path::new(inside)).map_err(|error| Failure(format!("cannot read {path}: {error}")))?;
+                return Ok(Box::new(file));
+            }
+        }
+        Err(Failure(format!("the result has no file {path}")))
+    }
+}

@@ -1,0 +1,230 @@
+//! A client wants something built.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bireme_buildkit::{Build, BuildError, Frontend, Lines, Output, Outputs, Solved};
+use bireme_core::ErrorKind;
+use bireme_image::{
+    BuildContext, BuildOutput, BuildRequest, BuildSources, BuildStyle, ImageError, KeepContainers, LocalSources,
+    NamedContext,
+};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::options::{self, Named, Options};
+use super::progress::Teller;
+use super::sources::{ClientSources, Keys};
+use super::{failed, questions};
+use crate::app::App;
+use crate::convert;
+
+/// The client's own place, where it puts an archive that came by its standard input.
+const UPLOAD: &str = "http://buildkit-session/";
+
+pub(super) async fn solve(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, BuildError> {
+    if !matches!(frontend.name.as_str(), "" | "dockerfile.v0") {
+        let name = match frontend.options.get("source") {
+            Some(source) if frontend.name == "gateway.v0" => {
+                // Clients that read the line # syntax= themselves name the image of the front end.
+                return match options::check_syntax(source) {
+                    Ok(()) => run(app, build, frontend).await,
+                    Err(error) => Err(error),
+                };
+            }
+            _ => &frontend.name,
+        };
+        return Err(BuildError::new(
+            ErrorKind::Unsupported,
+            format!("the front end {name} is not offered: dockerfile.v0 is built in, and no other is run"),
+        ));
+    }
+    run(app, build, frontend).await
+}
+
+async fn run(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, BuildError> {
+    let options = Options::read(&frontend.options)?;
+    let sources = sources(&app, &build, &frontend, &options).await?;
+    let multi = options.multi || options.platforms.len() > 1;
+    let request = request(&build, &frontend, &options)?;
+    if let Some(question) = &options.request {
+        return questions::answer(&app, &build, &request, &*sources, question).await;
+    }
+    let steps = convert::create::create(json!({ "Image": "", "HostConfig": options.host }), None, None)
+        .map_err(|error| BuildError::new(ErrorKind::Invalid, error.message))?;
+    let output = on_a_thread(app.clone(), Arc::clone(&build), request, sources, steps).await?;
+    app.collect_build_cache();
+    solved(output, multi)
+}
+
+/// What a client is told of what was built.
+fn solved(output: BuildOutput, multi: bool) -> Result<Solved, BuildError> {
+    let platforms = output.platforms();
+    let mut metadata = BTreeMap::new();
+    let output = Arc::new(output);
+    let name = |platform: &bireme_image::Platform| platform.to_string();
+    for platform in &platforms {
+        let config = output.config_json(platform).map_err(|error| failed(&error))?;
+        let key = match multi {
+            true => format!("containerimage.config/{}", name(platform)),
+            false => "containerimage.config".to_owned(),
+        };
+        metadata.insert(key, config);
+    }
+    let shared: Output = output;
+    let outputs = if multi {
+        let listed: Vec<Value> = platforms
+            .iter()
+            .map(|platform| {
+                let mut described = json!({ "architecture": platform.architecture, "os": platform.os });
+                if !platform.variant.is_empty() {
+                    described["variant"] = json!(platform.variant);
+                }
+                json!({ "ID": name(platform), "Platform": described })
+            })
+            .collect();
+        metadata.insert("refs.platforms".to_owned(), json!({ "Platforms": listed }).to_string().into_bytes());
+        Outputs::Platforms(platforms.iter().map(|platform| (name(platform), Arc::clone(&shared))).collect())
+    } else {
+        Outputs::One(shared)
+    };
+    Ok(Solved { outputs, metadata })
+}
+
+/// Where the files of a build come from.
+async fn sources(
+    app: &App,
+    build: &Arc<Build>,
+    frontend: &Frontend,
+    options: &Options,
+) -> Result<Arc<dyn BuildSources>, BuildError> {
+    let named = options.named.iter().filter_map(|(name, named)| match named {
+        Named::Files(key) => Some((name.clone(), key.clone())),
+        _ => None,
+    });
+    let keys = Keys {
+        context: options.context_key.clone(),
+        dockerfile: options.dockerfile_key.clone(),
+        filename: options.filename.clone(),
+        named: named.collect(),
+    };
+    let run = app.settings.exec_root.clone();
+    let client =
+        Arc::new(ClientSources::new(Arc::clone(build), frontend.clone(), keys, app.images.ingest_folder(), run));
+    let Some(address) = &options.context else { return Ok(client) };
+    let context = match address.strip_prefix(UPLOAD) {
+        Some(id) => {
+            let session = build.session().await?;
+            BuildContext::Archive(Box::new(session.upload(id).await?))
+        }
+        None => BuildContext::Address(address.clone()),
+    };
+    let step = build.progress().vertex(&format!("[internal] load remote build context {}", shown(address)), &[]);
+    step.start();
+    // A Dockerfile that the client has itself, beside a context from elsewhere.
+    let own = frontend.options.contains_key("dockerfilekey");
+    let opened = LocalSources::open(&app.images, context, &options.filename, Some(client.clone())).await;
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            step.fail(&error.to_string());
+            return Err(failed(&error));
+        }
+    };
+    step.complete();
+    if !own {
+        return Ok(Arc::new(opened.below(&options.subdir)));
+    }
+    let definition = client.definition().await.map_err(|error| failed(&error))?;
+    Ok(Arc::new(opened.below(&options.subdir).with_dockerfile(definition.text)))
+}
+
+/// An address without what its owner may want to keep to himself.
+fn shown(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, rest)) => match rest.split_once('@') {
+            Some((_, place)) if !rest.split('/').next().unwrap_or_default().is_empty() => format!("{scheme}://{place}"),
+            _ => address.to_owned(),
+        },
+        None => address.to_owned(),
+    }
+}
+
+fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<BuildRequest, BuildError> {
+    // What the files are read from comes with the sources.
+    let mut request = BuildRequest::new(BuildContext::Folder(std::path::PathBuf::new()));
+    request.style = BuildStyle::Steps;
+    request.keep_containers = KeepContainers::None;
+    request.args = options.args.clone();
+    request.labels = options.labels.clone();
+    request.platforms = options.platforms.clone();
+    request.target = options.target.clone();
+    request.pull = options.pull;
+    request.no_cache = options.no_cache;
+    request.no_cache_stages = options.no_cache_stages.clone();
+    request.epoch = options.epoch;
+    request.allowed = options::allowed(build.entitlements());
+    for (name, named) in &options.named {
+        let context = match named {
+            Named::Files(_) => NamedContext::Files,
+            Named::Image(image) => NamedContext::Image(image.clone()),
+            Named::Address(address) => NamedContext::Address(address.clone()),
+            Named::Input(key) => {
+                let output = frontend.inputs.get(key).cloned().and_then(|output| output.downcast::<BuildOutput>().ok());
+                NamedContext::Built(output.ok_or_else(|| {
+                    BuildError::new(
+                        ErrorKind::Invalid,
+                        format!("the context {name} is the result of another build, which is not known here any more: build it again"),
+                    )
+                })?)
+            }
+        };
+        request.named.insert(name.to_ascii_lowercase(), context);
+    }
+    Ok(request)
+}
+
+/// Builds on a thread of its own: it is bound by disk, and its futures borrow in ways that keep them from moving between
+/// threads.
+async fn on_a_thread(
+    app: App,
+    build: Arc<Build>,
+    request: BuildRequest,
+    sources: Arc<dyn BuildSources>,
+    steps: bireme_engine::request::CreateRequest,
+) -> Result<BuildOutput, BuildError> {
+    let place = crate::work::place(crate::work::Way::In).await;
+    let (answer, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let _place = place;
+        let teller = Teller::new(build.progress());
+        let log = |event| teller.tell(event);
+        let work = async {
+            tokio::select! {
+                built = bireme_engine::solve(&app.engine, request, &*sources, steps, &log) => {
+                    built.map_err(|error| teller.located(failed(&error), &lines(&error)))
+                }
+                () = build.cancelled().cancelled() => Err(BuildError::cancelled()),
+                () = app.stop.cancelled() => Err(BuildError::new(ErrorKind::Unavailable, "the daemon stops")),
+            }
+        };
+        let _ = answer.send(runtime.block_on(work));
+    });
+    ended.await.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::Internal, "the build ended without an answer")))
+}
+
+/// The lines of the Dockerfile that a failure itself names.
+pub(super) fn lines(error: &ImageError) -> Vec<Lines> {
+    let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
+    match error {
+        ImageError::Dockerfile(error) => {
+            let lines = error.lines.iter();
+            lines.map(|lines| Lines { start: number(lines.first), end: number(lines.last) }).collect()
+        }
+        ImageError::Instruction { line, .. } | ImageError::Copy { line, .. } => {
+            vec![Lines { start: number(*line), end: number(*line) }]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,3 @@
+FROM busybox
+RUN echo lib > /lib-file
+ENV LIB=1

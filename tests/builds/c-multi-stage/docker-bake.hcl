@@ -1,0 +1,9 @@
+variable "TAG" {}
+
+group "default" {
+  targets = ["greet"]
+}
+
+target "greet" {
+  tags = [TAG]
+}

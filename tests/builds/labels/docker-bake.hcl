@@ -1,0 +1,9 @@
+variable "TAG" {}
+
+target "default" {
+  labels = {
+    both = "client"
+    more = "a b"
+  }
+  tags = [TAG, "${TAG}-second"]
+}

@@ -1,0 +1,1 @@
+console.log("app VERSION as", process.getuid(), process.env.NODE_ENV);

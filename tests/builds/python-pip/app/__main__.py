@@ -1,0 +1,5 @@
+import os
+
+from shout import shout
+
+print(shout("hello"), os.getuid())

@@ -1,0 +1,112 @@
+//! Work on images that is cut short at any moment, by the end of the daemon, of its client, or of the disk: everything stored is
+//! whole, nothing half-made is left, and the work can be done again.
+//!
+//! The moments are random, and the same for the same seed: `BIREME_SEED` gives another, `BIREME_MOMENTS` more of them.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod full_disk;
+mod in_use;
+mod kept;
+mod story;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use story::{Registry, Story};
+
+fn nothing(_: &Story) {}
+
+#[test]
+fn a_pull_is_cut_short() {
+    let registry = Registry::start();
+    let mut story = Story::begin("pull", &format!("{}/app:1", registry.host));
+    story.engine.docker(["push", "-q", &story.name]).stdout();
+    let without = |story: &Story| {
+        story.engine.docker(["rmi", "-f", &story.name]);
+        story.engine.docker(["builder", "prune", "-af"]).stdout();
+    };
+    story.is_cut_short(|story| story.docker(&["pull", "-q", &story.name]), without);
+    story.end();
+}
+
+#[test]
+fn a_load_is_cut_short() {
+    let mut story = Story::begin("load", "app:1");
+    let archive = story.engine.folder().join("app.tar");
+    story.engine.docker(["save", "-o", archive.to_str().unwrap(), "app:1"]).stdout();
+    let without = |story: &Story| {
+        story.engine.docker(["rmi", "-f", &story.name]);
+        story.engine.docker(["builder", "prune", "-af"]).stdout();
+    };
+    story.is_cut_short(|story| story.docker(&["load", "-q", "-i", archive.to_str().unwrap()]), without);
+    story.end();
+}
+
+#[test]
+fn a_build_is_cut_short() {
+    let mut story = Story::begin("build", "app:1");
+    let without = |story: &Story| {
+        story.engine.docker(["rmi", "-f", &story.name]);
+        story.engine.docker(["builder", "prune", "-af"]).stdout();
+    };
+    story.is_cut_short(Story::build, without);
+    // With what of it the cache has.
+    story.is_cut_short(Story::build, |story| drop(story.engine.docker(["rmi", "-f", &story.name])));
+    story.end();
+}
+
+#[test]
+fn a_push_is_cut_short() {
+    let registry = Registry::start();
+    let mut story = Story::begin("push", &format!("{}/app:1", registry.host));
+    // Each time to a repository that has nothing of it.
+    let turn = AtomicUsize::new(0);
+    let next = |story: &Story| {
+        let turn = turn.fetch_add(1, Ordering::Relaxed) + 1;
+        story.engine.docker(["tag", &story.name, &format!("{}/other{turn}:1", registry.host)]).stdout();
+    };
+    let push = |story: &Story| {
+        let turn = turn.load(Ordering::Relaxed);
+        story.docker(&["push", "-q", &format!("{}/other{turn}:1", registry.host)])
+    };
+    story.is_cut_short(push, next);
+    // What came there is whole.
+    let last = format!("{}/other{}:1", registry.host, turn.load(Ordering::Relaxed));
+    for id in story.engine.docker(["images", "-aq"]).stdout().lines() {
+        story.engine.docker(["rmi", "-f", id]);
+    }
+    story.engine.docker(["pull", "-q", &last]).stdout();
+    assert_eq!(story.engine.docker(["run", "--rm", &last]).stdout(), story.printed);
+    story.end();
+}
+
+#[test]
+fn a_prune_is_cut_short() {
+    let mut story = Story::begin("prune", "app:1");
+    let archive = story.engine.folder().join("app.tar");
+    story.engine.docker(["save", "-o", archive.to_str().unwrap(), "app:1", "busybox"]).stdout();
+    let full = |story: &Story| {
+        story.engine.docker(["load", "-q", "-i", archive.to_str().unwrap()]).stdout();
+        story.engine.run(story.build()).stdout();
+    };
+    story.is_cut_short(|story| story.docker(&["system", "prune", "-af"]), full);
+    story.is_cut_short(|story| story.docker(&["rmi", "-f", "busybox"]), full);
+    story.is_cut_short(|story| story.docker(&["image", "prune", "-af"]), full);
+    full(&story);
+    assert_eq!(story.run().stdout(), story.printed);
+    story.end();
+}
+
+#[test]
+fn an_import_and_a_commit_are_cut_short() {
+    let mut story = Story::begin("import", "app:1");
+    let archive = story.engine.folder().join("tree.tar");
+    story.engine.docker(["create", "--name", "cc", "app:1"]).stdout();
+    story.engine.docker(["export", "-o", archive.to_str().unwrap(), "cc"]).stdout();
+    story.engine.docker(["rm", "cc"]).stdout();
+    story.is_cut_short(|story| story.docker(&["import", archive.to_str().unwrap(), "imported:1"]), nothing);
+    let imported =
+        story.engine.docker(["run", "--rm", "imported:1", "sh", "-c", "cat $(find /data -type f | sort) | md5sum"]);
+    assert_eq!(imported.stdout(), story.printed);
+    story.end();
+}

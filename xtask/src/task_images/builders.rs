@@ -1,0 +1,129 @@
+//! Images that Dockerfiles build with: a C compiler, Python with pip, Node. Each is small for its kind, and stands above the
+//! layer of `busybox`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::archive::Image;
+use super::tree::Tree;
+use super::{PATH, libraries_of, loader};
+use crate::{debian, workspace};
+
+/// Writes the images into `folder`.
+pub(super) fn write(base: &Tree, folder: &Path) -> Result<()> {
+    let shell = json!({ "Cmd": ["sh"], "Env": [PATH] });
+    Image { name: "cc", layers: vec![base.layer()?, compiler()?.layer()?], config: shell }.write(folder)?;
+    let config = json!({ "Cmd": ["python3"], "Env": [PATH, "PYTHONDONTWRITEBYTECODE=1"] });
+    Image { name: "python", layers: vec![base.layer()?, python()?.layer()?], config }.write(folder)?;
+    let config = json!({ "Cmd": ["node"], "Env": [PATH, "NODE_VERSION=0"] });
+    Image { name: "node", layers: vec![base.layer()?, node()?.layer()?], config }.write(folder)
+}
+
+/// What C programs of a page include.
+const HEADERS: &str = "#include <assert.h>\n#include <ctype.h>\n#include <errno.h>\n#include <fcntl.h>\n#include <limits.h>\n\
+    #include <signal.h>\n#include <stdarg.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <stdlib.h>\n\
+    #include <string.h>\n#include <sys/stat.h>\n#include <sys/types.h>\n#include <time.h>\n#include <unistd.h>\n";
+
+/// tcc, a whole C compiler in one program of some hundred kilobytes, as `cc`; with the C library of this machine.
+fn compiler() -> Result<Tree> {
+    let unpacked = workspace::made("images-build/tcc");
+    workspace::once("small C compiler, of Debian", "1", &unpacked.join("usr/bin/tcc"), || {
+        debian::unpack_with_what_is_missing("tcc", &unpacked)
+    })?;
+    let machine = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let mut tree = Tree::default();
+    tree.folders_above(Path::new("usr/bin/cc"));
+    tree.host_file("usr/bin/cc", &unpacked.join("usr/bin/tcc"), 0o755)?;
+    let own = format!("usr/lib/{machine}/tcc");
+    tree.host_folder(&own, &unpacked.join(&own), &|_| false)?;
+    let source = workspace::made("images-build").join("headers.c");
+    workspace::write(&source, HEADERS)?;
+    // The compiler of this machine knows which files these are.
+    let used = workspace::output(workspace::program("cc").args(["-M", "-U__GNUC__"]).arg(&source))?;
+    for header in used.split_whitespace().filter(|word| word.starts_with("/usr/include/")) {
+        tree.same_file(Path::new(header), 0o644)?;
+    }
+    for part in ["crt1.o", "crti.o", "crtn.o", "libc.so", "libc_nonshared.a"] {
+        tree.same_file(&Path::new("/usr/lib").join(&machine).join(part), 0o644)?;
+    }
+    tree.library(&Path::new("/lib").join(&machine).join("libm.so.6"))?;
+    for library in libraries_of(&unpacked.join("usr/bin/tcc"))? {
+        tree.library(&library)?;
+    }
+    // Linked programs name the loader, which the compiler looks for beside the libraries.
+    let loader = loader()?;
+    let name = loader.file_name().and_then(|name| name.to_str()).context("the loader has no name")?;
+    tree.link(&format!("lib/{machine}/{name}"), &loader.to_string_lossy());
+    Ok(tree)
+}
+
+/// Parts of Python's library that nobody builds with, and what is only there for other versions of this machine's files.
+fn python_leaves(name: &str) -> bool {
+    ["__pycache__", "test", "tests", "idlelib", "tkinter", "lib2to3", "ensurepip", "EXTERNALLY-MANAGED", "pydoc_data"]
+        .contains(&name)
+        || name.starts_with("config-")
+        || name.starts_with("sitecustomize")
+        || name.ends_with(".pyc")
+}
+
+/// Python of this machine with its library, and the pip and setuptools that its virtual environments begin with.
+fn python() -> Result<Tree> {
+    let program = fs::canonicalize("/usr/bin/python3").context("no /usr/bin/python3: install the package python3")?;
+    let asked = "import sysconfig; print(sysconfig.get_path('stdlib'))";
+    let library = workspace::output(workspace::program(&program).args(["-I", "-c", asked]))?;
+    let library = PathBuf::from(library.trim());
+    let inside = library.strip_prefix("/").unwrap_or(&library).to_string_lossy().into_owned();
+    let mut tree = Tree::default();
+    tree.host_folder(&inside, &library, &python_leaves)?;
+    tree.folders_above(Path::new("usr/bin/python3"));
+    tree.host_file("usr/bin/python3", &program, 0o755)?;
+    tree.link("usr/bin/python", "python3");
+    let mut libraries: BTreeSet<PathBuf> = libraries_of(&program)?.into_iter().collect();
+    for module in fs::read_dir(library.join("lib-dynload")).context("Python has no lib-dynload")? {
+        libraries.extend(libraries_of(&module.context("cannot list Python's modules")?.path())?);
+    }
+    for library in libraries {
+        tree.library(&library)?;
+    }
+    let packages = workspace::made("images-build/python-packages");
+    workspace::once("pip for images", "1", &packages.join("pip"), || {
+        let wheels = fs::read_dir("/usr/share/python-wheels")
+            .context("no /usr/share/python-wheels: install the package python3-venv")?;
+        for wheel in wheels {
+            let wheel = wheel.context("cannot list the wheels")?.path();
+            let name = wheel.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("pip-") || name.starts_with("setuptools-") {
+                let unpack = ["-m", "zipfile", "-e"];
+                workspace::run(workspace::program("python3").args(unpack).arg(&wheel).arg(&packages))?;
+            }
+        }
+        Ok(())
+    })?;
+    tree.host_folder("usr/lib/python3/dist-packages", &packages, &|name| name.ends_with(".pyc"))?;
+    tree.text(
+        "usr/bin/pip",
+        "#!/usr/bin/python3\nimport sys\nfrom pip._internal.cli.main import main\nsys.exit(main())\n",
+        0o755,
+    );
+    Ok(tree)
+}
+
+/// Node of this machine, with the account that its images have.
+fn node() -> Result<Tree> {
+    let program = fs::canonicalize("/usr/bin/node").context("no /usr/bin/node: install the package nodejs")?;
+    let mut tree = Tree::default();
+    tree.folders_above(Path::new("usr/local/bin/node"));
+    tree.host_file("usr/local/bin/node", &program, 0o755)?;
+    for library in libraries_of(&program)? {
+        tree.library(&library)?;
+    }
+    tree.folder("home/node", 0o755, 1000);
+    tree.folder("etc", 0o755, 0);
+    tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n", 0o644);
+    tree.text("etc/group", "root:x:0:\ntty:x:5:\nnode:x:1000:\nnogroup:x:65534:\n", 0o644);
+    Ok(tree)
+}
