@@ -10,7 +10,7 @@ use bireme_buildkit::{
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildOutput, BuiltImage, Platform, Pushed, Reference, Tree};
+use bireme_image::{BuildOutput, BuiltImage, Platform, PushRequest, Pushed, Reference, Tree};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
@@ -180,19 +180,18 @@ async fn record(output: &Arc<BuildOutput>, names: &[Reference]) -> Result<Vec<Bu
 async fn push(app: &App, session: &Arc<Session>, name: &Reference, vertex: &Vertex) -> Result<String, BuildError> {
     let host = if name.registry() == "docker.io" { "registry-1.docker.io" } else { name.registry() };
     let auth = match session.credentials(host).await {
-        Ok(Some(found)) if !found.username.is_empty() => {
-            Some(bireme_image::pull::RegistryAuth::Basic(found.username, found.secret))
-        }
+        Ok(Some(found)) => super::sources::auth(found.username, found.secret),
         _ => None,
     };
     let task = vertex.task(&format!("pushing {name}"));
-    let (images, name) = (app.images.clone(), name.clone());
+    let images = app.images.clone();
+    let request = PushRequest { auth, ..PushRequest::new(name.clone()) };
     let runtime = tokio::runtime::Handle::current();
     // Its future borrows in ways that keep it from moving between threads.
     let pushed = tokio::task::spawn_blocking(move || {
         let digest = parking_lot::Mutex::new(String::new());
         let done = |pushed: &Pushed| *digest.lock() = pushed.digest.to_string();
-        let sent = runtime.block_on(images.push(&name, false, auth, &|_| {}, &done));
+        let sent = runtime.block_on(images.push(&request, &|_| {}, &done));
         sent.map(|()| digest.into_inner())
     })
     .await

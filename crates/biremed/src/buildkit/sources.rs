@@ -170,10 +170,7 @@ impl BuildSources for ClientSources {
             let session = self.session().await?;
             // A client without credentials, or without the means to give them, pulls what everybody may.
             let Ok(Some(found)) = session.credentials(host).await else { return Ok(None) };
-            if found.username.is_empty() && found.secret.is_empty() {
-                return Ok(None);
-            }
-            Ok(Some(RegistryAuth::Basic(found.username, found.secret)))
+            Ok(auth(found.username, found.secret))
         })
     }
 }
@@ -229,4 +226,15 @@ fn open(path: &Path) -> Result<OwnedFd, ImageError> {
 
 fn refused(error: &SessionError) -> ImageError {
     ImageError::BuildRequest { reason: error.to_string() }
+}
+
+/// Who asks a registry, of what a client lends: a secret without a name is an identity token.
+///
+/// Source: BuildKit, `session/auth/authprovider`.
+pub(super) fn auth(username: String, secret: String) -> Option<RegistryAuth> {
+    match (username.is_empty(), secret.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(RegistryAuth::Identity(secret)),
+        (false, _) => Some(RegistryAuth::Basic(username, secret)),
+    }
 }
