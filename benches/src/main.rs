@@ -5,9 +5,14 @@
 
 #![expect(clippy::print_stdout, reason = "a program whose output is its purpose")]
 
+mod builds;
+mod components;
 mod containers;
+mod cost;
 mod growth;
 mod http;
+mod images;
+mod registry;
 mod rest;
 mod sample;
 mod starts;
@@ -22,16 +27,22 @@ struct Peers {
     /// Socket of Docker's own engine, with the test images loaded
     #[arg(long)]
     dockerd: Option<PathBuf>,
+    /// Its process ID
+    #[arg(long)]
+    dockerd_pid: Option<u32>,
     /// A podman command with its flags, the test images loaded
     #[arg(long)]
     podman: Option<String>,
+    /// `DOCKER_CONFIG` of a docker command line that has buildx
+    #[arg(long)]
+    buildx: Option<PathBuf>,
     /// The wasmtime binary
     #[arg(long)]
     wasmtime: Option<PathBuf>,
     /// Rounds of each table
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Only these tables: run, start, http, rest
+    /// Only these tables: run, start, http, rest, images, builds, components
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The table of growth instead, for these numbers
@@ -63,6 +74,15 @@ fn main() {
     }
     if peers.wants("rest") {
         rest::run();
+    }
+    if peers.wants("images") {
+        images::run(&peers);
+    }
+    if peers.wants("builds") {
+        builds::run(&peers);
+    }
+    if peers.wants("components") {
+        components::run(&peers);
     }
 }
 

@@ -8,9 +8,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::{task_guests, task_images, task_oracle, task_setup, workspace};
 
-/// Where in `docs/performance.md` the tables go.
-const MARKS: (&str, &str) = ("<!-- ./x bench --write -->", "<!-- end -->");
-
 /// What of wasmtime's command line serves components; all else of it would only take time to compile.
 const WASMTIME_FEATURES: &str =
     "run,serve,cranelift,pooling-allocator,component-model,component-model-async,parallel-compilation";
@@ -20,37 +17,75 @@ pub(crate) struct Args {
     /// Rounds of each table
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Only these tables: run, start, http, rest
+    /// Only these tables: run, start, http, rest, images, builds, components
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Put the tables into docs/performance.md
     #[arg(long, conflicts_with = "only")]
     write: bool,
+    /// Everything about containers and components, which is what is measured without this word, or about images and builds
+    #[arg(value_enum, default_value_t = Subject::Workloads)]
+    subject: Subject,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Subject {
+    Workloads,
+    Images,
+}
+
+impl Subject {
+    /// Its tables.
+    fn tables(self) -> &'static str {
+        match self {
+            Self::Workloads => "run,start,http,rest",
+            Self::Images => "images,builds,components",
+        }
+    }
+
+    /// Where in `docs/performance.md` they go.
+    fn marks(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Workloads => ("<!-- ./x bench --write -->", "<!-- end -->"),
+            Self::Images => ("<!-- ./x bench images --write -->", "<!-- end of images -->"),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    task_setup::packages()?;
-    task_setup::install(&[("wrk", "wrk"), ("podman", "podman"), ("nsenter", "util-linux")])?;
+    match args.subject {
+        Subject::Workloads => task_setup::packages()?,
+        // Of what it fetches, JavaScript's packages are files of an image.
+        Subject::Images => task_setup::run()?,
+    }
+    task_setup::install(&[("wrk", "wrk"), ("podman", "podman"), ("umoci", "umoci"), ("nsenter", "util-linux")])?;
     task_images::run()?;
     task_guests::run()?;
     workspace::run(&mut workspace::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
-    let wasmtime = wasmtime()?;
+    let wasmtime = if args.subject == Subject::Workloads { Some(wasmtime()?) } else { None };
     task_oracle::start()?;
     let podman = Podman::set_up()?;
     let bench = workspace::root().join("target/release/bireme-benches");
     let mut command = workspace::program(bench);
     command.arg("--dockerd").arg(task_oracle::socket());
-    command.arg("--wasmtime").arg(wasmtime);
-    command.args(["--podman", &podman.line.join(" "), "--rounds", &args.rounds.to_string()]);
-    if !args.only.is_empty() {
-        command.args(["--only", &args.only.join(",")]);
+    let pid = workspace::read(&task_oracle::socket().with_file_name("pid"))?;
+    command.args(["--dockerd-pid", pid.trim()]);
+    if let Some(wasmtime) = wasmtime {
+        command.arg("--wasmtime").arg(wasmtime);
     }
+    let buildx = workspace::made("setup/docker-buildx");
+    if buildx.join("cli-plugins/docker-buildx").is_file() {
+        command.arg("--buildx").arg(buildx);
+    }
+    command.args(["--podman", &podman.line.join(" "), "--rounds", &args.rounds.to_string()]);
+    let only = if args.only.is_empty() { args.subject.tables().to_owned() } else { args.only.join(",") };
+    command.args(["--only", &only]);
     let tables = workspace::output(command.stderr(Stdio::inherit()));
     drop(podman);
     task_oracle::stop()?;
     let tables = tables?;
     println!("{tables}");
-    if args.write { write(MARKS, &tables) } else { Ok(()) }
+    if args.write { write(args.subject.marks(), &tables) } else { Ok(()) }
 }
 
 /// Puts tables into docs/performance.md, between two marks.

@@ -8,8 +8,9 @@
 
 use crate::directives::{Directives, Reader};
 use crate::error::{Lines, ParseError};
-use crate::instruction::{Instruction, Line, is_separator};
+use crate::instruction::{Instruction, is_separator};
 use crate::keyword::Keyword;
+use crate::line::Line;
 use crate::{check, comment as comments_of, suggest};
 
 /// Each stage has a configuration of its own as long as the build goes on, and each instruction is a step.
@@ -103,12 +104,17 @@ impl Dockerfile {
     }
 }
 
-/// Reads one instruction that stands alone.
-pub(crate) fn single(text: &str, escape: char) -> Result<Instruction, ParseError> {
-    let (_, lines) = read(text, Some(escape))?;
-    match <[Line; 1]>::try_from(lines) {
-        Ok([line]) => understood(line),
-        Err(_) => Err(ParseError::of_file("onbuild trigger should be a single expression")),
+impl Instruction {
+    /// Reads a single instruction, as a trigger of ONBUILD or a change of `docker commit` is one, and checks it.
+    ///
+    /// # Errors
+    /// When it is malformed, or not one instruction.
+    pub fn parse(text: &str, escape: char) -> Result<Self, ParseError> {
+        let (_, lines) = read(text, Some(escape))?;
+        match <[Line; 1]>::try_from(lines) {
+            Ok([line]) => understood(line),
+            Err(_) => Err(ParseError::of_file("onbuild trigger should be a single expression")),
+        }
     }
 }
 

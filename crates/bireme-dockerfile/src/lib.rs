@@ -23,6 +23,7 @@ pub mod graph;
 mod heredoc;
 mod instruction;
 mod keyword;
+mod line;
 pub mod lint;
 pub mod read;
 pub mod scope;

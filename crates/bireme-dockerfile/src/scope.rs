@@ -3,35 +3,49 @@
 //! Source: docs.docker.com/reference/dockerfile, "ARG"; github.com/moby/buildkit, `frontend/dockerfile/dockerfile2llb`,
 //! `buildMetaArgs` and `defaultArgs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::dockerfile::Dockerfile;
 use crate::error::{Lines, ParseError};
 use crate::read;
 use crate::words::Expander;
 
+/// Variables that a stage may have; an image takes no more either.
+pub(crate) const MOST_VARIABLES: usize = 10_000;
+
 /// Variables in the order in which they were set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Variables(Vec<(String, String)>);
+pub struct Variables {
+    pairs: Vec<(String, String)>,
+    places: HashMap<String, usize>,
+}
 
 impl Variables {
     /// The value of one.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.places.get(name).map(|place| self.pairs[*place].1.as_str())
     }
 
     /// Sets one; it keeps its place if it has one.
     pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
-        match self.0.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, old)) => *old = value.into(),
-            None => self.0.push((name, value.into())),
+        match self.places.get(&name) {
+            Some(place) => self.pairs[*place].1 = value.into(),
+            None => {
+                self.places.insert(name.clone(), self.pairs.len());
+                self.pairs.push((name, value.into()));
+            }
         }
     }
 
     /// Their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
+        self.pairs.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.pairs.len()
     }
 }
 
@@ -73,7 +87,7 @@ pub fn predefined(
         }
     }
     variables.set("TARGETSTAGE", target_stage.filter(|name| !name.is_empty()).unwrap_or("default"));
-    for (name, value) in &mut variables.0 {
+    for (name, value) in &mut variables.pairs {
         if let Some(given) = build_args.get(name) {
             value.clone_from(given);
         }
@@ -106,7 +120,7 @@ pub struct GlobalArgument {
 /// Reads the arguments before the first FROM.
 ///
 /// # Errors
-/// When a default cannot be expanded.
+/// When a default cannot be expanded, or there are very many.
 pub fn globals(
     file: &Dockerfile,
     predefined: &Variables,
@@ -119,8 +133,7 @@ pub fn globals(
             let value = match (build_args.get(&argument.name), argument.default) {
                 (Some(given), _) => Some(given.clone()),
                 (None, Some(default)) => {
-                    let values = globals.values.clone();
-                    let value = |name: &str| values.get(name).map(str::to_owned);
+                    let value = |name: &str| globals.values.get(name).map(str::to_owned);
                     let mut expander = Expander::new(at.escape, &value);
                     let value = expander.word(&default).map_err(|reason| at.fault(reason))?;
                     depends_on.clone_from(expander.used());
@@ -136,6 +149,9 @@ pub fn globals(
             };
             if let Some(value) = &value {
                 globals.values.set(argument.name.clone(), value.clone());
+            }
+            if globals.values.len() > MOST_VARIABLES {
+                return Err(at.fault(format!("at most {MOST_VARIABLES} arguments stand before the first FROM")));
             }
             let description = argument.description;
             globals.declared.insert(argument.name, GlobalArgument { value, description, lines: at.lines, depends_on });

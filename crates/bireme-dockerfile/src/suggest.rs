@@ -5,7 +5,7 @@
 /// From this many edits on, another word was meant.
 const TOO_FAR: usize = 3;
 /// Nobody mistypes a longer word; it bounds the work.
-const LONGEST: usize = 128;
+const LONGEST: usize = 64;
 
 /// The word of `known` nearest to `word`. `None` too where `word` is one of them.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>, case_matters: bool) -> Option<&'a str> {
@@ -39,14 +39,23 @@ pub(crate) fn with_nearest<'a>(
     }
 }
 
-/// Edits between two words: insert, delete, replace.
+/// Edits between two words: insert, delete, replace. From [`TOO_FAR`] on they are not counted further.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
+    let left: Vec<char> = left.chars().collect();
+    if left.len().abs_diff(right.len()) >= TOO_FAR {
+        return TOO_FAR;
+    }
     let mut above: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, r) in right.iter().enumerate() {
-            row.push((above[j] + usize::from(l != *r)).min(above[j + 1] + 1).min(row[j] + 1));
+    for (i, l) in left.iter().enumerate() {
+        // What lies far from the diagonal is too far in any case.
+        let mut row = vec![TOO_FAR; right.len() + 1];
+        row[0] = i + 1;
+        for j in i.saturating_sub(TOO_FAR)..right.len().min(i + TOO_FAR) {
+            row[j + 1] = (above[j] + usize::from(*l != right[j])).min(above[j + 1] + 1).min(row[j] + 1);
+        }
+        if row.iter().all(|edits| *edits >= TOO_FAR) {
+            return TOO_FAR;
         }
         above = row;
     }

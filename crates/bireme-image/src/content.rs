@@ -6,6 +6,7 @@
 //!
 //! Source: GNU tar manual, "Storing Sparse Files", PAX formats 0.0, 0.1 and 1.0.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 
@@ -15,6 +16,12 @@ const MOST_STRETCHES: usize = 200_000;
 const PIECE: usize = 1 << 17;
 
 static ZEROS: [u8; PIECE] = [0; PIECE];
+
+thread_local! {
+    /// What pieces are read into, kept from one file to the next: most files are far smaller than a piece, and to have the
+    /// kernel give zeroed memory for each would cost more than to copy them.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What extended headers say of a sparse file.
 #[derive(Debug, Default)]
@@ -151,7 +158,20 @@ pub fn write(
     file: &mut File,
     length: &mut dyn FnMut(u64) -> io::Result<()>,
 ) -> Result<Written, Failed> {
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = BUFFER.take();
+    buffer.resize(PIECE, 0);
+    let written = write_by(content, sparse, file, &mut buffer, length);
+    BUFFER.set(buffer);
+    written
+}
+
+fn write_by(
+    content: &mut impl Read,
+    sparse: &Sparse,
+    file: &mut File,
+    buffer: &mut [u8],
+    length: &mut dyn FnMut(u64) -> io::Result<()>,
+) -> Result<Written, Failed> {
     let (map, size) = match (sparse.major, &sparse.map, sparse.size) {
         (1, _, Some(size)) if sparse.minor == 0 => {
             length(size).map_err(Failed::Read)?;
@@ -166,8 +186,10 @@ pub fn write(
             (map, size)
         }
         (0, None, _) if sparse.name.is_none() => {
-            let end = put(content, file, 0, None, &mut buffer, length)?;
-            file.set_len(end).map_err(Failed::Write)?;
+            let (end, in_hole) = put(content, file, 0, None, buffer, length)?;
+            if in_hole {
+                file.set_len(end).map_err(Failed::Write)?;
+            }
             return Ok(Written { length: end, stretches: 1 });
         }
         _ => return Err(Failed::Read(bad("has a form that is not known: make the archive without --sparse"))),
@@ -185,7 +207,7 @@ pub fn write(
         stretches += 1;
         length(until).map_err(Failed::Read)?;
         file.seek(SeekFrom::Start(at)).map_err(Failed::Write)?;
-        end = put(content, file, at, Some(bytes), &mut buffer, length)?;
+        (end, _) = put(content, file, at, Some(bytes), buffer, length)?;
         if end != until {
             return Err(Failed::Read(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -194,8 +216,8 @@ pub fn write(
     Ok(Written { length: size, stretches })
 }
 
-/// Writes `content`, or so many `bytes` of it, from `start` on, where `file` stands. Answers where it ends, which a hole may
-/// not have made the file's end yet.
+/// Writes `content`, or so many `bytes` of it, from `start` on, where `file` stands. Answers where it ends, and whether it does
+/// so in a hole, which has not made that the file's end yet.
 fn put(
     content: &mut impl Read,
     file: &mut File,
@@ -203,8 +225,8 @@ fn put(
     bytes: Option<u64>,
     buffer: &mut [u8],
     length: &mut dyn FnMut(u64) -> io::Result<()>,
-) -> Result<u64, Failed> {
-    let mut end = start;
+) -> Result<(u64, bool), Failed> {
+    let (mut end, mut in_hole) = (start, false);
     let mut content = content.take(bytes.unwrap_or(u64::MAX));
     loop {
         let mut filled = 0;
@@ -217,12 +239,13 @@ fn put(
             }
         }
         if filled == 0 {
-            return Ok(end);
+            return Ok((end, in_hole));
         }
         let piece = &buffer[..filled];
         end = end.saturating_add(filled as u64);
         length(end).map_err(Failed::Read)?;
-        if filled == PIECE && piece == ZEROS {
+        in_hole = filled == PIECE && piece == ZEROS;
+        if in_hole {
             file.seek_relative(PIECE as i64).map_err(Failed::Write)?;
         } else {
             file.write_all(piece).map_err(Failed::Write)?;

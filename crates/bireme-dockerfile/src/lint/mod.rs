@@ -78,12 +78,16 @@ pub fn options(file: &Dockerfile, build_args: &BTreeMap<String, String>) -> Resu
     CheckOptions::read(text.map_or("", String::as_str))
 }
 
-/// What a file is to be warned of.
+/// What a file is to be warned of: the first of it, where that is very much.
 ///
 /// # Errors
 /// When the options of the check are malformed.
 pub fn lint(file: &Dockerfile, context: &LintContext<'_>) -> Result<Vec<Warning>, ParseError> {
-    let mut found = Found { options: options(file, context.build_args)?, warnings: Vec::new() };
+    Ok(found(file, context)?.warnings)
+}
+
+fn found(file: &Dockerfile, context: &LintContext<'_>) -> Result<Found, ParseError> {
+    let mut found = Found { options: options(file, context.build_args)?, warnings: Vec::new(), cost: 0 };
     names::as_written(file, &mut found);
     names::stages(file, &mut found);
     names::casing(file, &mut found);
@@ -93,7 +97,7 @@ pub fn lint(file: &Dockerfile, context: &LintContext<'_>) -> Result<Vec<Warning>
         from::stages(file, &globals, &mut found);
         stage::all(file, &globals, context, &mut found);
     }
-    Ok(found.warnings)
+    Ok(found)
 }
 
 /// The refusal that follows from warnings where `error=true` is set.
@@ -110,17 +114,32 @@ pub fn refusal(options: &CheckOptions, warnings: &[Warning]) -> Option<ParseErro
     Some(ParseError::of_file(format!("lint violation found for rules: {}", rules.join(", "))))
 }
 
+/// Nobody mends more at a time. With the next bound it keeps the work on anybody's file within a second or so.
+const MOST_WARNINGS: usize = 500;
+/// What the words of a file may cost to expand; see [`crate::Expander`].
+const MOST_COST: usize = 1 << 26;
+
 /// Warnings as they are found.
 struct Found {
     options: CheckOptions,
     warnings: Vec<Warning>,
+    cost: usize,
 }
 
 impl Found {
+    /// Whether no more is looked at.
+    fn full(&self) -> bool {
+        self.warnings.len() >= MOST_WARNINGS || self.cost > MOST_COST
+    }
+
     fn warn(&mut self, rule: &Rule, lines: Lines, detail: String) {
-        if self.options.asks(rule.name, rule.experimental) {
+        if self.warnings.len() < MOST_WARNINGS && self.options.asks(rule.name, rule.experimental) {
             let Rule { name, description, .. } = *rule;
             self.warnings.push(Warning { rule: name, description, url: rule.url(), detail, lines });
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

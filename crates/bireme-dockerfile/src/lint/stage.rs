@@ -1,6 +1,6 @@
 //! Rules about what stands in a stage: what BuildKit finds while it carries the stage's instructions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rules::*;
 use super::{Found, Ignored, LintContext};
@@ -10,7 +10,7 @@ use crate::graph::{self, Source};
 use crate::instruction::Instruction;
 use crate::keyword::Keyword;
 use crate::read;
-use crate::scope::{Globals, Variables};
+use crate::scope::{Globals, MOST_VARIABLES, Variables};
 use crate::suggest;
 use crate::words::Expander;
 
@@ -32,6 +32,11 @@ pub(super) fn all(file: &Dockerfile, globals: &Globals, context: &LintContext<'_
         };
         let mut stage_rules = Rules { state, once: BTreeMap::new(), globals, context, found };
         for at in &stage.body {
+            // A stage with more variables is refused when it is built.
+            let many = stage_rules.state.env.as_ref().is_some_and(|env| env.len() > MOST_VARIABLES);
+            if many || stage_rules.found.full() {
+                break;
+            }
             stage_rules.look_at(at);
         }
         done.push(stage_rules.state);
@@ -45,7 +50,7 @@ struct State {
     env: Option<Variables>,
     shell: Option<bool>,
     /// Declared by ARG.
-    arguments: Vec<String>,
+    arguments: BTreeSet<String>,
     workdir_set: bool,
 }
 
@@ -130,10 +135,14 @@ impl Rules<'_> {
     }
 
     fn expand<T>(&mut self, at: &Instruction, expand: impl Fn(&mut Expander<'_>) -> Result<T, String>) -> Option<T> {
+        if self.found.full() {
+            return None;
+        }
         let env = self.state.env.as_ref();
         let value = |name: &str| env.and_then(|env| env.get(name)).map(str::to_owned);
         let mut expander = Expander::new(at.escape, &value);
         let expanded = expand(&mut expander).ok();
+        self.found.cost += expander.cost();
         if env.is_none() {
             let plain = expander.used().is_empty() && expander.unset().is_empty();
             return expanded.filter(|_| plain);
@@ -171,7 +180,7 @@ impl Rules<'_> {
             if let Some(value) = value.filter(|_| !NO_ENVIRONMENT.contains(&name.as_str())) {
                 self.set(name.clone(), value);
             }
-            self.state.arguments.push(name);
+            self.state.arguments.insert(name);
         }
     }
 
@@ -254,9 +263,11 @@ impl Rules<'_> {
     }
 
     fn expose(&mut self, at: &Instruction) {
-        let Some(env) = self.state.env.clone() else { return };
+        let Some(env) = &self.state.env else { return };
         let value = |name: &str| env.get(name).map(str::to_owned);
-        let ports = read::ports(at, &mut Expander::new(at.escape, &value)).unwrap_or_default();
+        let mut expander = Expander::new(at.escape, &value);
+        let ports = read::ports(at, &mut expander).unwrap_or_default();
+        self.found.cost += expander.cost();
         for port in ports {
             let written = &port.written;
             let protocol = written.rsplit_once('/').map_or("", |(_, protocol)| protocol);

@@ -10,6 +10,8 @@ use super::pattern;
 pub const LONGEST: usize = 1 << 20;
 /// Braces within braces.
 const DEEPEST: u32 = 32;
+/// What one text may cost: bytes that values come to, and steps of matching their patterns.
+const MOST_COST: usize = 1 << 25;
 
 /// How to read.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,8 @@ pub struct Lexed {
     pub words: Vec<String>,
     /// The variables that were named, and whether they are set.
     pub named: BTreeMap<String, bool>,
+    /// What it took, about one for each byte that was copied or looked at.
+    pub(crate) cost: usize,
 }
 
 /// Why it could not be read.
@@ -45,6 +49,7 @@ pub struct LexError {
     pub message: String,
     /// As in [`Lexed`], up to the mistake.
     pub named: BTreeMap<String, bool>,
+    pub(crate) cost: usize,
 }
 
 impl Lexer {
@@ -58,14 +63,25 @@ impl Lexer {
     /// # Errors
     /// See [`super::Expander::word`].
     pub fn lex(self, text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Lexed, LexError> {
-        let mut run = Run { mode: self, rest: text.chars().peekable(), value, named: BTreeMap::new(), depth: 0 };
+        let mut run = Run {
+            mode: self,
+            rest: text.chars().peekable(),
+            value,
+            named: BTreeMap::new(),
+            depth: 0,
+            cost: text.len(),
+        };
         match run.until(None, self.raw_escapes) {
-            Ok(read) => Ok(Lexed { text: read.text, words: read.words.done(), named: run.named }),
+            Ok(read) => Ok(Lexed { text: read.text, words: read.words.done(), named: run.named, cost: run.cost }),
             Err(error) => {
                 let shown: String = text.chars().take(200).collect();
                 let more = if shown.len() < text.len() { "…" } else { "" };
                 let shown = format!("{shown}{more}");
-                Err(LexError { message: format!("failed to process {shown:?}: {error}"), named: run.named })
+                Err(LexError {
+                    message: format!("failed to process {shown:?}: {error}"),
+                    named: run.named,
+                    cost: run.cost,
+                })
             }
         }
     }
@@ -125,6 +141,7 @@ struct Run<'a> {
     value: &'a dyn Fn(&str) -> Option<String>,
     named: BTreeMap<String, bool>,
     depth: u32,
+    cost: usize,
 }
 
 impl Run<'_> {
@@ -232,13 +249,20 @@ impl Run<'_> {
         if out.len() > LONGEST {
             return Err(format!("it comes to more than {LONGEST} bytes"));
         }
+        self.spend(out.len())?;
         Ok(out)
     }
 
     fn lookup(&mut self, name: &str) -> Option<String> {
         let value = (self.value)(name);
+        self.cost += value.as_ref().map_or(0, String::len);
         self.named.insert(name.to_owned(), value.is_some());
         value
+    }
+
+    fn spend(&mut self, steps: usize) -> Result<(), String> {
+        self.cost = self.cost.saturating_add(steps);
+        if self.cost > MOST_COST { Err("its variables and patterns take too long together".to_owned()) } else { Ok(()) }
     }
 
     fn braces(&mut self) -> Result<String, String> {
@@ -279,6 +303,7 @@ impl Run<'_> {
                         let longest = pattern.is_some();
                         let pattern = pattern.unwrap_or(&word);
                         let value = value.unwrap_or_default();
+                        self.spend(value.len().saturating_mul(pattern.len()))?;
                         match side {
                             '#' => pattern::without_prefix(&value, pattern, longest)?,
                             _ => pattern::without_suffix(&value, pattern, longest)?,
@@ -294,7 +319,9 @@ impl Run<'_> {
                     None if self.mode.keep_unset => format!("${{{name}/{pattern}/{with}}}"),
                     value => {
                         let mut out = String::new();
-                        pattern::replace(&value.unwrap_or_default(), &pattern, &with, all, LONGEST, &mut out)?;
+                        let value = value.unwrap_or_default();
+                        self.spend(value.len().saturating_mul(pattern.len()))?;
+                        pattern::replace(&value, &pattern, &with, all, LONGEST, &mut out)?;
                         out
                     }
                 }

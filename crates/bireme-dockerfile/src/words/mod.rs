@@ -15,32 +15,31 @@ use std::collections::BTreeSet;
 pub use lexer::{LONGEST, LexError, Lexed, Lexer};
 pub use split::split;
 
+/// What one expander may spend: several times what a kernel takes as arguments.
+const MOST_COST: usize = 1 << 26;
+
 /// Expands words with the variables of one place in a Dockerfile, and keeps account of those that were named.
 pub struct Expander<'a> {
     lexer: Lexer,
     value: &'a dyn Fn(&str) -> Option<String>,
     used: BTreeSet<String>,
     unset: BTreeSet<String>,
-    /// Bytes of all words so far.
-    bytes: usize,
+    cost: usize,
 }
-
-/// Bytes that the words of one instruction may come to: more than an image may say of itself.
-const MOST_BYTES: usize = 4 << 20;
 
 impl<'a> Expander<'a> {
     /// `value` answers a variable's value, or `None` where it is not set.
     pub fn new(escape: char, value: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { lexer: Lexer::new(escape), value, used: BTreeSet::new(), unset: BTreeSet::new(), bytes: 0 }
+        Self { lexer: Lexer::new(escape), value, used: BTreeSet::new(), unset: BTreeSet::new(), cost: 0 }
     }
 
     /// One word in, one word out: white space in a value stays.
     ///
     /// # Errors
     /// A sentence in BuildKit's words: a quote or brace without its partner, a modifier that is not known, `${x:?y}` with
-    /// nothing in `x`, a word that grows beyond [`LONGEST`].
+    /// nothing in `x`, a word that grows beyond [`LONGEST`], words that come to very much together.
     pub fn word(&mut self, word: &str) -> Result<String, String> {
-        self.run(self.lexer, word).and_then(|lexed| self.counted(lexed)).map(|lexed| lexed.text)
+        self.run(self.lexer, word).map(|lexed| lexed.text)
     }
 
     /// One word in, any number out: it is divided at white space outside quotes once the values are put in.
@@ -48,15 +47,7 @@ impl<'a> Expander<'a> {
     /// # Errors
     /// As [`Self::word`].
     pub fn words(&mut self, word: &str) -> Result<Vec<String>, String> {
-        self.run(self.lexer, word).and_then(|lexed| self.counted(lexed)).map(|lexed| lexed.words)
-    }
-
-    fn counted(&mut self, lexed: Lexed) -> Result<Lexed, String> {
-        self.bytes += lexed.text.len();
-        if self.bytes > MOST_BYTES {
-            return Err(format!("its values come to more than {MOST_BYTES} bytes, the most an image may hold"));
-        }
-        Ok(lexed)
+        self.run(self.lexer, word).map(|lexed| lexed.words)
     }
 
     /// The text of a heredoc whose delimiter is not quoted. Quotes mean nothing in it, and its escape is the backslash.
@@ -68,15 +59,23 @@ impl<'a> Expander<'a> {
     }
 
     fn run(&mut self, lexer: Lexer, word: &str) -> Result<Lexed, String> {
-        let result = lexer.lex(word, self.value);
-        let (named, failed) = match result {
-            Ok(lexed) => (lexed.named.clone(), Ok(lexed)),
-            Err(error) => (error.named, Err(error.message)),
+        if self.cost > MOST_COST {
+            return Err(format!("its words come to more than {MOST_COST} bytes together: divide the instruction"));
+        }
+        let (named, cost, failed) = match lexer.lex(word, self.value) {
+            Ok(mut lexed) => (std::mem::take(&mut lexed.named), lexed.cost, Ok(lexed)),
+            Err(error) => (error.named, error.cost, Err(error.message)),
         };
+        self.cost += cost;
         for (name, set) in named {
             if set { &mut self.used } else { &mut self.unset }.insert(name);
         }
         failed
+    }
+
+    /// What it has spent.
+    pub(crate) fn cost(&self) -> usize {
+        self.cost
     }
 
     /// Variables that were named and are set.

@@ -11,13 +11,19 @@ use super::entry::Meta;
 use crate::error::ImageError;
 
 /// Owner, then mode (a change of owner clears the setuid bit), then attributes (it clears capabilities too).
+///
+/// What is as it should be is left alone: each change is a transaction of the filesystem, a look is not.
 pub(super) fn apply(context: Context<'_>, file: impl AsFd, path: &[u8], meta: &Meta) -> Result<(), ImageError> {
-    if context.options.owners {
-        fs::fchown(&file, Some(uid(meta)), Some(gid(meta)))
-            .map_err(|error| context.failed("set the owner of", path, error))?;
+    let found = fs::fstat(&file).map_err(|error| context.failed("look at", path, error))?;
+    let (uid, gid) = (uid(meta), gid(meta));
+    let given = context.options.owners && (found.st_uid, found.st_gid) != (uid.as_raw(), gid.as_raw());
+    if given {
+        fs::fchown(&file, Some(uid), Some(gid)).map_err(|error| context.failed("set the owner of", path, error))?;
     }
-    fs::fchmod(&file, Mode::from_raw_mode(meta.mode))
-        .map_err(|error| context.failed("set the mode of", path, error))?;
+    if given || Mode::from_raw_mode(found.st_mode) != Mode::from_raw_mode(meta.mode) {
+        fs::fchmod(&file, Mode::from_raw_mode(meta.mode))
+            .map_err(|error| context.failed("set the mode of", path, error))?;
+    }
     for (name, value) in attributes(context.options.owners, meta) {
         tolerate(context, fs::fsetxattr(&file, name, value, XattrFlags::empty()), path)?;
     }

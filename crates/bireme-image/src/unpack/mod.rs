@@ -46,6 +46,9 @@ pub(crate) use entry::{is_cut_off, parts};
 pub(crate) use metered::digest_unpacked;
 pub(crate) use whiteout::is_whiteout;
 
+/// Bytes of an archive that are read, unpacked and hashed together.
+const AHEAD: usize = 1 << 17;
+
 /// How an archive is unpacked.
 pub(crate) struct Options<'a> {
     /// What errors call it.
@@ -94,7 +97,9 @@ pub(crate) fn unpack(
         .during("open the folder", into)?;
     let mut unpacker = Unpacker::new(Context { options, into }, wanted, root);
     {
-        let mut bounded = Bounded::new(&mut metered);
+        // Headers are asked for in pieces of 512 bytes, which is too little to unpack or to hash well.
+        let ahead = io::BufReader::with_capacity(AHEAD, &mut metered);
+        let mut bounded = Bounded::new(ahead);
         let apart = bounded.apart();
         let mut tar = tar::Archive::new(bounded);
         for entry in tar.entries().map_err(unreadable)? {

@@ -95,6 +95,38 @@ fn keeps_what_files_are() {
 }
 
 #[test]
+fn modes_and_owners_are_as_said_whatever_is_inherited() {
+    let files = [
+        ("group/", EntryType::Directory, 0o2775, 1001),
+        ("group/file", EntryType::Regular, 0o664, 0),
+        ("group/folder/", EntryType::Directory, 0o777, 0),
+        ("group/theirs", EntryType::Regular, 0o640, 1002),
+        ("closed", EntryType::Regular, 0, 0),
+        ("set", EntryType::Regular, 0o6755, 0),
+        ("folder/", EntryType::Directory, 0, 0),
+    ];
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, kind, mode, gid) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(gid);
+        header.set_size(0);
+        tar.append_data(&mut header, path, std::io::empty()).unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let before = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let answer = unpack(tar.into_inner().unwrap().as_slice(), &Wanted::default(), folder.path(), &LAYER);
+    rustix::process::umask(before);
+    answer.unwrap();
+    for (path, _, mode, gid) in files {
+        let found = folder.path().join(path).metadata().unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid(), u64::from(found.gid())), (mode, 0, gid), "{path}");
+    }
+}
+
+#[test]
 fn deletions_become_overlayfs_marks() {
     let (folder, answer) = run(&[
         raw(b'0', "etc/.wh.gone", "", ""),

@@ -44,6 +44,16 @@ pub(super) struct Unpacker<'a> {
     bytes: u64,
 }
 
+/// What made way for an entry.
+#[derive(PartialEq)]
+enum Cleared {
+    /// A folder, which stays, for an entry that is one.
+    Folder,
+    /// The mark of a deletion in lower layers.
+    Whiteout,
+    Other,
+}
+
 impl<'a> Unpacker<'a> {
     pub(super) fn new(context: Context<'a>, wanted: &'a Wanted, root: OwnedFd) -> Self {
         Self {
@@ -113,28 +123,22 @@ impl<'a> Unpacker<'a> {
         }
 
         let here = parent_path.join(name);
-        let mut opaque = false;
-        match fs::statat(&parent, *name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(found) => {
-                let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
-                if !(is_folder && meta.kind == EntryType::Directory) {
-                    self.parent = None;
-                    // A deletion of the lower folder in this very layer: what takes its place must hide it.
-                    opaque = meta.kind == EntryType::Directory
-                        && whiteout::is_whiteout(&found)
-                        && self.context.options.whiteouts;
-                    remove_tree(&parent, name).map_err(|error| self.context.failed("replace", path, error))?;
-                }
-            }
-            Err(Errno::NOENT) => {}
-            Err(error) => return Err(self.context.failed("look at", path, error)),
-        }
-
         match meta.kind {
             EntryType::Directory => {
-                match fs::mkdirat(&parent, *name, Mode::RWXU) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(self.context.failed("create the folder", path, error)),
+                // Ours to enter, whatever it says.
+                let mode = Mode::from_raw_mode(meta.mode & 0o777) | Mode::RWXU;
+                let mut opaque = false;
+                match fs::mkdirat(&parent, *name, mode) {
+                    Err(Errno::EXIST) => match self.clear(&parent, name, meta)? {
+                        Cleared::Folder => {}
+                        cleared => {
+                            // A deletion of the lower folder in this very layer: what takes its place must hide it.
+                            opaque = cleared == Cleared::Whiteout;
+                            fs::mkdirat(&parent, *name, mode)
+                                .map_err(|error| self.context.failed("create the folder", path, error))?;
+                        }
+                    },
+                    made => made.map_err(|error| self.context.failed("create the folder", path, error))?,
                 }
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let folder = fs::openat(&parent, *name, flags, Mode::empty())
@@ -149,8 +153,9 @@ impl<'a> Unpacker<'a> {
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let file = fs::openat(&parent, *name, flags, Mode::RUSR | Mode::WUSR)
-                    .map_err(|error| self.context.failed("create the file", path, error))?;
+                let mode = Mode::from_raw_mode(meta.mode & 0o777);
+                let file = self.place(&parent, name, meta, || fs::openat(&parent, *name, flags, mode))?;
+                let file = file.map_err(|error| self.context.failed("create the file", path, error))?;
                 let mut file = std::fs::File::from(file);
                 self.copy(content, &mut file, meta, unreadable)?;
                 metadata::apply(self.context, &file, path, meta)?;
@@ -160,7 +165,7 @@ impl<'a> Unpacker<'a> {
             EntryType::Symlink => {
                 let target = meta.link.as_deref().filter(|target| !target.is_empty() && !target.contains(&0));
                 let target = target.ok_or_else(|| self.context.refuse(path, "a symbolic link without a target"))?;
-                fs::symlinkat(OsStr::from_bytes(target), &parent, *name)
+                self.place(&parent, name, meta, || fs::symlinkat(OsStr::from_bytes(target), &parent, *name))?
                     .map_err(|error| self.context.failed("create the link", path, error))?;
                 metadata::apply_at(self.context, &parent, name, path, meta, false)
             }
@@ -185,7 +190,9 @@ impl<'a> Unpacker<'a> {
                     Errno::NOENT | Errno::NOTDIR | Errno::LOOP => absent(),
                     other => self.context.failed("link", path, other),
                 })?;
-                match fs::linkat(&source, *last, &parent, *name, AtFlags::empty()) {
+                match self
+                    .place(&parent, name, meta, || fs::linkat(&source, *last, &parent, *name, AtFlags::empty()))?
+                {
                     Ok(()) => Ok(()),
                     Err(Errno::NOENT) => Err(absent()),
                     Err(Errno::PERM) => Err(self.context.refuse(path, "a hard link to something that can have none")),
@@ -204,7 +211,7 @@ impl<'a> Unpacker<'a> {
                 if !self.context.options.owners && kind != FileType::Fifo {
                     return Err(self.context.refuse(path, "a build context may not contain devices"));
                 }
-                fs::mknodat(&parent, *name, kind, Mode::RUSR | Mode::WUSR, device)
+                self.place(&parent, name, meta, || fs::mknodat(&parent, *name, kind, Mode::RUSR | Mode::WUSR, device))?
                     .map_err(|error| self.context.failed("create the device", path, error))?;
                 metadata::apply_at(self.context, &parent, name, path, meta, true)
             }
@@ -212,6 +219,42 @@ impl<'a> Unpacker<'a> {
                 .context
                 .refuse(path, format!("entries of type {:?} are not known", char::from(other.as_byte())))),
         }
+    }
+
+    /// Makes something that must not be there yet; where something is, it makes way first.
+    ///
+    /// Nearly nothing stands twice in a layer, so that it is asked for only when making it fails.
+    fn place<T>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        meta: &Meta,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<Result<T, Errno>, ImageError> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.clear(parent, name, meta)?;
+                Ok(make())
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// Removes what stands where an entry is to be, but for a folder where a folder is to be.
+    fn clear(&mut self, parent: &OwnedFd, name: &OsStr, meta: &Meta) -> Result<Cleared, ImageError> {
+        let found = match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(Cleared::Other),
+            Err(error) => return Err(self.context.failed("look at", &meta.path, error)),
+        };
+        let is_folder = FileType::from_raw_mode(found.st_mode) == FileType::Directory;
+        if is_folder && meta.kind == EntryType::Directory {
+            return Ok(Cleared::Folder);
+        }
+        self.parent = None;
+        remove_tree(parent, name).map_err(|error| self.context.failed("replace", &meta.path, error))?;
+        let deleted = whiteout::is_whiteout(&found) && self.context.options.whiteouts;
+        Ok(if deleted { Cleared::Whiteout } else { Cleared::Other })
     }
 
     /// Counts a name that is kept until the end.

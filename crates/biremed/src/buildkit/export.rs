@@ -10,10 +10,11 @@ use bireme_buildkit::{
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildOutput, BuiltImage, Platform, PushRequest, Pushed, Reference, Tree};
+use bireme_image::{BuildOutput, BuiltImage, Packing, Platform, PushRequest, Pushed, Reference, Tree};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
+use super::sources::credentials;
 use super::{failed, questions};
 use crate::app::App;
 
@@ -115,6 +116,15 @@ fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
         .collect()
 }
 
+/// How the layers of what is pushed are packed.
+fn packing(exporter: &Exporter) -> Result<Packing, BuildError> {
+    let Some(word) = exporter.options.get("compression") else { return Ok(Packing::default()) };
+    let level = exporter.options.get("compression-level").and_then(|level| level.parse().ok());
+    // The one level that gzip has is what clients ask for by default.
+    let level = level.filter(|_| word != "gzip");
+    Packing::of(word, level).map_err(|reason| BuildError::new(ErrorKind::Invalid, format!("invalid compression: {reason}")))
+}
+
 fn is_set(exporter: &Exporter, option: &str) -> bool {
     exporter.options.get(option).is_some_and(|value| value.is_empty() || value == "true" || value == "1")
 }
@@ -152,8 +162,9 @@ async fn image(
     }
     if is_set(exporter, "push") {
         let session = build.session().await?;
+        let packing = packing(exporter)?;
         for name in &names {
-            let pushed = push(app, &session, name, vertex).await?;
+            let pushed = push(app, &session, name, packing.clone(), vertex).await?;
             response.insert("containerimage.digest".to_owned(), pushed);
         }
     }
@@ -177,15 +188,17 @@ async fn record(output: &Arc<BuildOutput>, names: &[Reference]) -> Result<Vec<Bu
 }
 
 /// Pushes all that a name stands for; answers the digest by which the registry knows it.
-async fn push(app: &App, session: &Arc<Session>, name: &Reference, vertex: &Vertex) -> Result<String, BuildError> {
-    let host = if name.registry() == "docker.io" { "registry-1.docker.io" } else { name.registry() };
-    let auth = match session.credentials(host).await {
-        Ok(Some(found)) => super::sources::auth(found.username, found.secret),
-        _ => None,
-    };
+async fn push(
+    app: &App,
+    session: &Session,
+    name: &Reference,
+    packing: Packing,
+    vertex: &Vertex,
+) -> Result<String, BuildError> {
+    let auth = credentials(session, name.registry()).await?;
     let task = vertex.task(&format!("pushing {name}"));
     let images = app.images.clone();
-    let request = PushRequest { auth, ..PushRequest::new(name.clone()) };
+    let request = PushRequest { auth, packing, ..PushRequest::new(name.clone()) };
     let runtime = tokio::runtime::Handle::current();
     // Its future borrows in ways that keep it from moving between threads.
     let pushed = tokio::task::spawn_blocking(move || {

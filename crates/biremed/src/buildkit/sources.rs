@@ -166,13 +166,26 @@ impl BuildSources for ClientSources {
 
     fn credentials<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Result<Option<RegistryAuth>, ImageError>> {
         Box::pin(async move {
-            let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
             let session = self.session().await?;
             // A client without credentials, or without the means to give them, pulls what everybody may.
-            let Ok(Some(found)) = session.credentials(host).await else { return Ok(None) };
-            Ok(auth(found.username, found.secret))
+            Ok(credentials(&session, registry).await.ok().flatten())
         })
     }
+}
+
+/// What a client shows a registry, `docker.io` being Docker Hub.
+pub(super) async fn credentials(session: &Session, registry: &str) -> Result<Option<RegistryAuth>, SessionError> {
+    let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+    let found = match session.credentials(host).await {
+        Err(SessionError::NotOffered { .. }) => None,
+        other => other?,
+    };
+    Ok(found.and_then(|found| match (found.username.is_empty(), found.secret.is_empty()) {
+        (true, true) => None,
+        // Of a login that left a token.
+        (true, false) => Some(RegistryAuth::Identity(found.secret)),
+        _ => Some(RegistryAuth::Basic(found.username, found.secret)),
+    }))
 }
 
 /// Makes a socket on which the client's agent answers, as long as what is answered is there.
@@ -226,15 +239,4 @@ fn open(path: &Path) -> Result<OwnedFd, ImageError> {
 
 fn refused(error: &SessionError) -> ImageError {
     ImageError::BuildRequest { reason: error.to_string() }
-}
-
-/// Who asks a registry, of what a client lends: a secret without a name is an identity token.
-///
-/// Source: BuildKit, `session/auth/authprovider`.
-pub(super) fn auth(username: String, secret: String) -> Option<RegistryAuth> {
-    match (username.is_empty(), secret.is_empty()) {
-        (true, true) => None,
-        (true, false) => Some(RegistryAuth::Identity(secret)),
-        (false, _) => Some(RegistryAuth::Basic(username, secret)),
-    }
 }
