@@ -321,6 +321,92 @@ fn a_credential_helper_keeps_what_the_file_does_not() {
 }
 
 #[test]
+fn who_is_logged_in_is_not_asked_again_and_a_token_takes_the_passwords_place() {
+    let engine =
+        Engine::start(vec![("POST /auth", json(200, r#"{"Status":"Login Succeeded","IdentityToken":"kept"}"#))]);
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.json");
+    std::fs::write(&file, r#"{"auths":{"https://registry.example.org/v2/":{"auth":"bWU6c2VjcmV0"}}}"#).unwrap();
+    let run = |args: &[&str]| {
+        let mut command = engine.command(args);
+        // Ours comes first.
+        command.env("BIREME_CONFIG", home.path()).env("DOCKER_CONFIG", "/nowhere").stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = run(&["login", "registry.example.org"]);
+    assert_eq!(text(&output.stdout), "Login Succeeded\n", "{output:?}");
+    assert!(text(&output.stderr).contains("Authenticating with existing credentials"), "{output:?}");
+    assert!(text(&engine.requests()[0].body).contains(r#""password":"secret""#), "{:?}", engine.requests());
+    let output = run(&["login", "-u", "you", "-p", "geheim", "other.example.org"]);
+    assert!(text(&output.stderr).contains("--password via the CLI is insecure"), "{output:?}");
+    let kept: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    // `you:`, without a password.
+    assert_eq!(kept["auths"]["other.example.org"], serde_json::json!({"auth": "eW91Og==", "identitytoken": "kept"}));
+    let output = run(&["logout", "registry.example.org"]);
+    assert_eq!(text(&output.stdout), "Removing login credentials for registry.example.org\n");
+    assert!(!std::fs::read_to_string(&file).unwrap().contains("registry.example.org"));
+}
+
+#[test]
+fn a_helper_that_says_no_end_of_it_is_ended() {
+    use std::os::unix::fs::PermissionsExt;
+    let engine = Engine::start(vec![("POST /images/create", json(200, r#"{"status":"done"}"#))]);
+    let home = tempfile::tempdir().unwrap();
+    let helper = home.path().join("docker-credential-babbling");
+    std::fs::write(&helper, "#!/bin/sh\nexec cat /dev/zero\n").unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(home.path().join("config.json"), r#"{"credHelpers":{"registry.example.org":"babbling"}}"#).unwrap();
+    let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap());
+    let mut command = engine.command(&["logout", "registry.example.org"]);
+    let output = command.env("DOCKER_CONFIG", home.path()).env("PATH", &path).output().unwrap();
+    assert!(
+        text(&output.stderr).contains("docker-credential-babbling erase says more than 1048576 bytes"),
+        "{output:?}"
+    );
+    // A pull goes on as nobody, as with Docker.
+    let mut command = engine.command(&["pull", "-q", "registry.example.org/x"]);
+    let output = command.env("DOCKER_CONFIG", home.path()).env("PATH", &path).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn a_push_says_how_and_a_manifest_is_printed_as_it_is() {
+    let manifest = "{\n  \"schemaVersion\":   2 }";
+    let engine = Engine::start(vec![
+        ("POST /images/", json(200, r#"{"status":"done"}"#)),
+        ("GET /bireme/v1/manifests/", json(200, manifest)),
+        ("GET /bireme/v1/referrers/", json(200, r#"{"manifests":[{"artifactType":"t"}]}"#)),
+        ("GET /distribution/", json(200, r#"{"Descriptor":{"digest":"sha256:00","size":3},"Platforms":[]}"#)),
+    ]);
+    let push = [
+        "push",
+        "-q",
+        "--artifact",
+        "--compression",
+        "zstd",
+        "--compression-level",
+        "9",
+        "--platform",
+        "wasi/wasm",
+        "a.example/x:1",
+    ];
+    assert_eq!(engine.run(&push).status.code(), Some(0));
+    let line = engine.requests()[0].line.clone();
+    for part in
+        ["/images/a.example/x/push?", "tag=1", "compression=zstd", "compression-level=9", "artifact=1", "platform=wasi"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
+    assert_eq!(text(&engine.run(&["manifest", "inspect", "a.example/x"]).stdout), format!("{manifest}\n"));
+    let verbose = text(&engine.run(&["manifest", "inspect", "-v", "a.example/x"]).stdout);
+    let verbose: serde_json::Value = serde_json::from_str(&verbose).unwrap();
+    assert_eq!((&verbose["Ref"], &verbose["Descriptor"]["size"]), (&"a.example/x:latest".into(), &3.into()));
+    let listed = text(&engine.run(&["manifest", "referrers", "--artifact-type", "t", "a.example/x:1"]).stdout);
+    assert!(listed.contains("\"artifactType\": \"t\""), "{listed}");
+    assert!(engine.requests().last().unwrap().line.contains("/bireme/v1/referrers/a.example/x:1?artifactType=t"));
+}
+
+#[test]
 fn a_search_prints_as_dockers() {
     let found = r#"[{"name":"small","description":"two\nlines","star_count":3,"is_official":false},
         {"name":"busybox","description":"Busybox base image.","star_count":3000,"is_official":true}]"#;

@@ -138,7 +138,9 @@ impl Manifest {
 
     fn checked(self, what: &str) -> Result<Self, ImageError> {
         if self.config.media_type == SPIN_CONFIG {
-            spin::check(&self.layers, what)?;
+            let is_component = |layer: &&Descriptor| layer.form().is_ok_and(|form| form == LayerForm::Wasm);
+            let components = self.layers.iter().filter(is_component).count();
+            spin::check(components, self.layers.len() - components, what)?;
         }
         for layer in &self.layers {
             layer.form()?;

@@ -10,9 +10,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::config::{ConfigFile, ImageConfig};
-use super::document::Descriptor;
 use super::first::First;
-use super::media_type::LayerForm;
 use crate::error::ImageError;
 
 /// The media type of a locked app.
@@ -21,11 +19,10 @@ pub(crate) const SPIN_CONFIG: &str = "application/vnd.fermyon.spin.application.v
 /// Components of an app that are told of.
 const MOST_COMPONENTS: usize = 100;
 
-/// Refuses an app that is not one component.
-pub(super) fn check(layers: &[Descriptor], what: &str) -> Result<(), ImageError> {
-    let components = layers.iter().filter(|layer| layer.form().is_ok_and(|form| form == LayerForm::Wasm)).count();
+/// Refuses an app that is not one component: of its layers, so many are `components` and so many are files.
+pub(super) fn check(components: usize, files: usize, what: &str) -> Result<(), ImageError> {
     let refuse = |reason: String| Err(ImageError::NotOneComponent { what: what.to_owned(), reason });
-    match (components, layers.len() - components) {
+    match (components, files) {
         (1, 0) => Ok(()),
         (0, _) => refuse("it is a Spin app without a component".to_owned()),
         (1, _) => refuse(

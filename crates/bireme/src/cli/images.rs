@@ -1,6 +1,6 @@
 //! Commands on images.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::{FilterArgs, FormatArgs};
 
@@ -49,6 +49,18 @@ pub struct PushArgs {
     /// Push every tag of the repository
     #[arg(short = 'a', long)]
     pub all_tags: bool,
+    /// Push a component as a Wasm artifact, not as an image
+    #[arg(long)]
+    pub artifact: bool,
+    /// Pack every layer with gzip or zstd
+    #[arg(long, value_name = "NAME")]
+    pub compression: Option<String>,
+    /// Level of zstd, from 1 to 19 [default: 3]
+    #[arg(long, value_name = "N", requires = "compression")]
+    pub compression_level: Option<i32>,
+    /// Push this platform only
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
     /// Print no progress
     #[arg(short = 'q', long)]
     pub quiet: bool,
@@ -192,6 +204,33 @@ pub struct ImagePruneArgs {
     /// Narrow what is removed: KEY=VALUE
     #[arg(long = "filter", value_name = "KEY=VALUE")]
     pub filter: Vec<String>,
+}
+
+/// Look at manifests in their registry, without pulling
+#[derive(Debug, Subcommand)]
+pub enum ManifestCommand {
+    Inspect(ManifestInspectArgs),
+    Referrers(ManifestReferrersArgs),
+}
+
+/// Print a manifest or index as its registry has it
+#[derive(Clone, Debug, Args)]
+pub struct ManifestInspectArgs {
+    /// Print its digest, media type and size too
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// List what refers to a manifest: signatures, inventories and other artifacts
+#[derive(Clone, Debug, Args)]
+pub struct ManifestReferrersArgs {
+    /// Artifacts of this type only
+    #[arg(long, value_name = "TYPE")]
+    pub artifact_type: Option<String>,
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
 }
 
 /// Search a registry for images

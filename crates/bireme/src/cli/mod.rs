@@ -110,6 +110,8 @@ pub enum Command {
     #[command(subcommand)]
     Image(ImageCommand),
     #[command(subcommand)]
+    Manifest(ManifestCommand),
+    #[command(subcommand)]
     Network(NetworkCommand),
     #[command(subcommand)]
     Volume(VolumeCommand),
@@ -196,7 +198,7 @@ pub const GROUPS: &[(&str, &[&str])] = &[
             "logout",
         ],
     ),
-    ("Groups", &["container", "image", "network", "volume", "store", "builder", "system"]),
+    ("Groups", &["container", "image", "manifest", "network", "volume", "store", "builder", "system"]),
     ("Engine", &["daemon", "events", "info", "version", "completion"]),
 ];
 

@@ -4,6 +4,7 @@ use std::io::{BufRead, IsTerminal, Read, Write};
 
 use anyhow::Context as _;
 use bireme_api::answers::system::Authenticated;
+use bireme_core::error::chain;
 use serde_json::json;
 
 use crate::cli::{LoginArgs, LogoutArgs};
@@ -17,6 +18,20 @@ const MAX_PASSWORD: u64 = 64 * 1024;
 
 pub(super) async fn login(context: &Context, args: &LoginArgs) -> Outcome {
     let server = registry::server_key(args.server.as_deref());
+    // Who was logged in before, and names nobody, is not asked.
+    if args.username.is_none()
+        && args.password.is_none()
+        && let Some(known) = registry::known(&server)
+    {
+        context.printer.note("Authenticating with existing credentials...")?;
+        match context.client.post("/auth").json(&known).read::<Authenticated>().await {
+            Ok(answer) => {
+                context.printer.line(answer.status.as_deref().unwrap_or("Login Succeeded"))?;
+                return Ok(0);
+            }
+            Err(error) => context.printer.note(format!("Login did not succeed, error: {}", chain(&error)))?,
+        }
+    }
     let (username, password) = ask(context, args)?;
     let wish = json!({"username": username, "password": password, "serveraddress": server});
     let answer: Authenticated = context.client.post("/auth").json(&wish).read().await?;

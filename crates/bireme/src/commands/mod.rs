@@ -14,6 +14,7 @@ mod inspect;
 mod load;
 mod login;
 mod logs;
+mod manifest;
 mod network;
 mod port;
 mod prune;
@@ -97,6 +98,7 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Load(args) => load::load(context, &args).await,
         Command::Container(command) => container(context, command).await,
         Command::Image(command) => image(context, command).await,
+        Command::Manifest(command) => manifest::manifest(context, command).await,
         Command::Network(command) => network::network(context, command).await,
         Command::Volume(command) => volume::volume(context, command).await,
         Command::Store(command) => store::store(context, command).await,

@@ -18,6 +18,10 @@ pub(super) async fn push(context: &Context, args: &PushArgs) -> Outcome {
         .client
         .post(format!("/images/{name}/push"))
         .query_some("tag", (!args.all_tags).then_some(tag))
+        .query_some("platform", args.platform.as_deref())
+        .query_some("compression", args.compression.as_deref())
+        .query_some("compression-level", args.compression_level)
+        .query_some("artifact", args.artifact.then_some(1))
         .header("x-registry-auth", registry::auth_header(&tagged))
         .objects::<Message>()
         .await?;
