@@ -16,18 +16,19 @@ use crate::tar_bounds::Bounded;
 use crate::unpack::{Options, open_sent, unpack};
 use crate::wanted::Wanted;
 
-/// A name of an image. What is read as one is written as the same, in both forms.
+/// A name of an image. What is read as one is the same when it is written whole and read again. The short form is not held to
+/// that: `docker.io/a.b/c` is `a.b/c` in it, as for Docker, and then of a registry `a.b`.
 ///
 /// # Panics
 /// When it is another one after that.
 pub fn reference(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(read) = Reference::parse(text) else { return };
-    for written in [read.to_string(), read.familiar()] {
-        let again = Reference::parse(&written).unwrap_or_else(|error| panic!("{text:?} becomes {written:?}: {error}"));
-        assert!(again == read, "{text:?} becomes {written:?}, which is another");
-        assert!(!written.contains(|letter: char| letter.is_control() || letter.is_whitespace()), "{written:?}");
-    }
+    let written = read.to_string();
+    let again = Reference::parse(&written).unwrap_or_else(|error| panic!("{text:?} becomes {written:?}: {error}"));
+    assert!(again == read, "{text:?} becomes {written:?}, which is another");
+    let _ = Reference::parse(&read.familiar());
+    assert!(!written.contains(|letter: char| letter.is_control() || letter.is_whitespace()), "{written:?}");
 }
 
 /// A manifest, an index or a configuration.

@@ -348,7 +348,9 @@ mod tests {
     }
 
     /// What an entry is called and how long it is, for the reader behind.
-    fn entries(archive: &[u8]) -> io::Result<Vec<(Vec<u8>, u64, Vec<Record>)>> {
+    type Seen = (Vec<u8>, u64, Vec<Record>);
+
+    fn entries(archive: &[u8]) -> io::Result<Vec<Seen>> {
         let mut bounded = Bounded::new(archive);
         let apart = bounded.apart();
         let mut tar = tar::Archive::new(bounded);

@@ -12,7 +12,7 @@ use crate::error::{ImageError, StoreContext as _};
 use crate::model::LayerForm;
 use crate::store::Inner;
 use crate::tar_bounds::Bounded;
-use crate::unpack::{is_cut_off, open_sent, parts, sniff};
+use crate::unpack::{is_cut_off, open_sent, parts, shown, sniff};
 use crate::wanted::Wanted;
 
 /// Files in one archive; an image has two per layer and a few more.
@@ -138,10 +138,9 @@ pub(super) fn bad(reason: impl Into<String>) -> ImageError {
 
 /// A path of the archive without leading slash or dots.
 pub(super) fn normal(path: &[u8]) -> Result<String, ImageError> {
-    let text = || String::from_utf8_lossy(path).into_owned();
     let parts = parts(path).map_err(|reason| ImageError::UnsafePath {
         layer: "(the archive itself)".to_owned(),
-        path: text(),
+        path: shown(path),
         reason: reason.to_owned(),
     })?;
     Ok(parts.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/"))

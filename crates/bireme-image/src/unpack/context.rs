@@ -18,13 +18,14 @@ pub(super) struct Context<'a> {
     pub(super) into: &'a Path,
 }
 
+/// A name as it stands in a sentence: whoever chose it shall not write to the terminal that shows it.
+pub(crate) fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).escape_debug().to_string()
+}
+
 impl Context<'_> {
     pub(super) fn refuse(&self, path: &[u8], reason: impl Into<String>) -> ImageError {
-        ImageError::UnsafePath {
-            layer: self.options.name.to_owned(),
-            path: String::from_utf8_lossy(path).into_owned(),
-            reason: reason.into(),
-        }
+        ImageError::UnsafePath { layer: self.options.name.to_owned(), path: shown(path), reason: reason.into() }
     }
 
     /// A failed call on a path of the layer: the layer's fault where the name or type is, else the disk's.

@@ -42,6 +42,7 @@ pub use compression::open_bounded;
 pub use entry::{blank, header_is_oldest};
 
 pub(crate) use compression::{is_packed, is_tar, open_any, open_form, open_sent, sniff};
+pub(crate) use context::shown;
 pub(crate) use entry::{is_cut_off, parts};
 pub(crate) use metered::digest_unpacked;
 pub(crate) use whiteout::is_whiteout;

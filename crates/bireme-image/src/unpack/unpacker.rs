@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use super::context::Context;
+use super::context::{Context, shown};
 use super::entry::{self, Meta};
 use super::{metadata, whiteout};
 use crate::content::{self, Failed};
@@ -172,8 +172,7 @@ impl<'a> Unpacker<'a> {
             EntryType::Link => {
                 let target = meta.link.as_deref().unwrap_or_default();
                 let parts = entry::parts(target).map_err(|reason| {
-                    self.context
-                        .refuse(path, format!("it is a hard link to \"{}\": {reason}", String::from_utf8_lossy(target)))
+                    self.context.refuse(path, format!("it is a hard link to \"{}\": {reason}", shown(target)))
                 })?;
                 let Some((last, folders)) = parts.split_last() else {
                     return Err(self.context.refuse(path, "it is a hard link to the root"));
@@ -182,8 +181,8 @@ impl<'a> Unpacker<'a> {
                     layer: self.context.options.name.to_owned(),
                     reason: format!(
                         "\"{}\" is a hard link to \"{}\", which does not stand before it in the layer",
-                        String::from_utf8_lossy(path),
-                        String::from_utf8_lossy(target)
+                        shown(path),
+                        shown(target)
                     ),
                 };
                 let source = self.open_folder(&folders.iter().collect::<PathBuf>()).map_err(|error| match error {
