@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use bireme_core::ErrorKind;
-use bireme_image::{Digest, ImageError, Platform, Reference, RegistryAuth};
+use bireme_image::{Digest, ImageError, Platform, PushRequest, Reference, RegistryAuth};
 use common::*;
 
 fn parts(image: &TestImage) -> Vec<Blob> {
@@ -185,7 +185,8 @@ async fn a_token_is_not_shown_where_a_layer_is_to_be_sent_to() {
     let archive = oci_archive_of(&one_layer(), Some(&registry.name().familiar()));
     place.store.load(std::io::Cursor::new(archive), &quiet).await.unwrap();
     let auth = RegistryAuth::Basic("me".to_owned(), "secret".to_owned());
-    place.store.push(&registry.name(), false, Some(auth), &quiet, &|_| {}).await.unwrap();
+    let request = PushRequest { auth: Some(auth), ..PushRequest::new(registry.name()) };
+    place.store.push(&request, &quiet, &|_| {}).await.unwrap();
     let asked = elsewhere.asked();
     assert_eq!(asked.len(), 2, "{asked:?}");
     assert!(asked.iter().all(|(path, _)| path.starts_with("/up?x=1&digest=sha256%3A")), "{asked:?}");

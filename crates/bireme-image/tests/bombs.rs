@@ -380,7 +380,8 @@ async fn the_answer_of_a_registry_is_not_taken_whole() {
     let (answer, grown) = peak(place.store.pull(&name, None, None, &quiet)).await;
     assert!(answer.is_err() && grown < FLAT, "{answer:?} took {} MiB", grown >> 20);
     let proxy = Proxy::start(&registry, Mischief::EndlessToken).await;
-    let (answer, grown) = peak(place.store.check_credentials(&proxy.host, USER.0, USER.1)).await;
+    let auth = RegistryAuth::Basic(USER.0.to_owned(), USER.1.to_owned());
+    let (answer, grown) = peak(place.store.check_credentials(&proxy.host, &auth)).await;
     assert!(answer.is_err() && grown < FLAT, "{answer:?} took {} MiB", grown >> 20);
 }
 
