@@ -30,6 +30,9 @@ pub(crate) fn pack(lower: &[PathBuf], upper: &Path, out: &mut dyn Write) -> io::
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(EntryType::Regular);
             header.set_mode(0o600);
+            // Fields left out are no numbers to strict readers.
+            header.set_uid(0);
+            header.set_gid(0);
             header.set_size(0);
             header.set_mtime(0);
             archive.append_data(&mut header, above.join(hidden), io::empty())?;

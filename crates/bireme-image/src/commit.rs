@@ -100,7 +100,7 @@ impl ImageStore {
         stage.config.config.fill(commit.defaults);
 
         let now = Utc::now().trunc_subsecs(3);
-        let layer = self.pack(commit.layer, &mut claim).await?;
+        let layer = self.pack(commit.layer, false, &mut claim).await?;
         stage.config.history.push(History {
             created: Some(now),
             created_by: commit.created_by,

@@ -52,8 +52,13 @@ pub(crate) fn layer(
 }
 
 impl ImageStore {
-    /// Packs what was changed into a layer and takes it in; `None` when that is nothing.
-    pub(crate) async fn pack(&self, changes: Changes, claim: &mut GcGuard) -> Result<Option<Layer>, ImageError> {
+    /// Packs what was changed into a layer and takes it in; `None` when that is nothing, unless that is to be kept.
+    pub(crate) async fn pack(
+        &self,
+        changes: Changes,
+        keep_empty: bool,
+        claim: &mut GcGuard,
+    ) -> Result<Option<Layer>, ImageError> {
         let inner = self.inner.clone();
         let new = while_wanted("pack a layer", move |wanted| {
             layer(&inner, wanted, |out| {
@@ -65,7 +70,7 @@ impl ImageStore {
             })
         })
         .await?;
-        if new.is_empty() {
+        if new.is_empty() && !keep_empty {
             return Ok(None);
         }
         self.import(new, claim).await.map(Some)

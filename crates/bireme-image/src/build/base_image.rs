@@ -9,7 +9,7 @@ use bireme_dockerfile::Instruction;
 use super::context::files_at;
 use super::copy::{self, CopyRequest};
 use super::graph::Graph;
-use super::request::NamedContext;
+use super::request::{BuildStyle, NamedContext};
 use super::source::MAIN_CONTEXT;
 use super::stage::{Stage, fault};
 use super::step::Step;
@@ -55,6 +55,9 @@ impl<'a> Graph<'a> {
             let assumed = platform.is_none();
             let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
             let mut stage = Stage::new(config, Vec::new()).with_style(style).with_path();
+            if style == BuildStyle::Steps {
+                "/".clone_into(&mut stage.config.config.working_dir);
+            }
             stage.assumed = assumed;
             return Ok((stage, None));
         }
@@ -142,6 +145,7 @@ impl<'a> Graph<'a> {
                     context: true,
                     unpack: false,
                     parents: false,
+                    lenient: false,
                     exclude: Ignore::default(),
                 };
                 let inner = self.shared.store.inner.clone();

@@ -53,19 +53,21 @@ impl<'a> Graph<'a> {
         let step = self.begin(stage, at, place, inputs);
         let copied = self.copy_files(stage, at, &flags, &mut files).await;
         let (layer, created_by) = self.end(stage, step, copied.map(|(layer, by, cached)| ((layer, by), cached)))?;
-        stage.push(layer);
-        stage.note_as(created_by, true);
+        stage.note_as(created_by, layer.is_some());
+        if let Some(layer) = layer {
+            stage.push(layer);
+        }
         Ok(())
     }
 
-    /// Makes the layer, or finds it made; answers it, what the history says, and whether it was found.
+    /// Makes the layer, or finds it made, `None` being none; answers it, what the history says, and whether it was found.
     async fn copy_files(
         &'a self,
         stage: &Stage,
         at: &Instruction,
         flags: &CopyFlags,
         files: &mut [Source],
-    ) -> Result<(Layer, String, bool), ImageError> {
+    ) -> Result<(Option<Layer>, String, bool), ImageError> {
         let target = flags.dest.as_str();
         let chmod = flags.chmod.as_deref().map(|chmod| {
             copy::Mode::parse(chmod).ok_or_else(|| {
@@ -93,6 +95,7 @@ impl<'a> Graph<'a> {
                     context: source.elsewhere.of_client,
                     unpack: at.keyword == Keyword::Add && flags.unpack.unwrap_or(source.main),
                     parents: flags.parents,
+                    lenient: self.shared.request.style == BuildStyle::Steps,
                     exclude: Ignore::of(&flags.exclude)
                         .map_err(|error| fault(at, format!("invalid --exclude: {error}")))?,
                 },
@@ -112,12 +115,9 @@ impl<'a> Graph<'a> {
         // What is copied, and with which folders above it, is all that there is in the layer.
         let key = Digest::of(format!("copy {what}").as_bytes());
         let layer = match self.shared.known(stage, key, &created_by).await? {
-            Known::Made(Some(layer)) => {
+            Known::Made(layer) => {
                 self.shared.say(cache::USING);
                 return Ok((layer, created_by, true));
-            }
-            Known::Made(None) => {
-                return Err(fault(at, "the cache of builds has no layer for it: prune it (docker builder prune)"));
             }
             Known::Unknown(turn) => {
                 let inner = self.shared.store.inner.clone();
@@ -125,10 +125,15 @@ impl<'a> Graph<'a> {
                 if copied.what != what {
                     return Err(fault(at, "the files changed while they were copied: build again"));
                 }
-                let mut claim = GcGuard::new(&self.shared.store.inner);
-                let layer = self.shared.store.import(copied.layer, &mut claim).await?;
-                self.shared.claims.lock().push(claim);
-                turn.done(Some(&layer), &at.text)?;
+                let layer = if copied.layer.is_empty() {
+                    None
+                } else {
+                    let mut claim = GcGuard::new(&self.shared.store.inner);
+                    let layer = self.shared.store.import(copied.layer, &mut claim).await?;
+                    self.shared.claims.lock().push(claim);
+                    Some(layer)
+                };
+                turn.done(layer.as_ref(), &at.text)?;
                 layer
             }
         };
@@ -264,8 +269,13 @@ impl<'a> Graph<'a> {
     pub(super) async fn work_folder(&self, stage: &mut Stage) -> Result<bool, ImageError> {
         let (inner, below) = (self.shared.store.inner.clone(), self.shared.folders(&stage.layers));
         let path = PathBuf::from(&stage.config.config.working_dir);
+        // Docker's classic builder leaves it to root.
+        let user = match self.shared.request.style {
+            BuildStyle::Classic => String::new(),
+            BuildStyle::Steps => stage.config.config.user.clone(),
+        };
         let made = while_wanted("make the working directory", move |wanted| {
-            copy::make_folder(&inner, wanted, &View::new(below)?, &path)
+            copy::make_folder(&inner, wanted, &View::new(below)?, &path, &user)
         })
         .await?;
         let Some(new) = made else { return Ok(false) };

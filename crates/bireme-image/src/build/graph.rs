@@ -124,7 +124,7 @@ impl<'a> Graph<'a> {
         let mut place = Place { stage: at, number: 1, of, trigger: false };
         if let Some(image) = image {
             let name = format!("{} FROM {image}", self.title(&place));
-            stage.last = Some(Step::begin(self.shared, name, Vec::new(), None).end(true));
+            stage.last = Some(self.shared.base(&image, &name, stage.no_cache));
         }
         self.show(&stage)?;
         if !triggers.is_empty() {
@@ -191,7 +191,10 @@ impl<'a> Graph<'a> {
             }
             _ => {
                 stage.apply(at, args, &self.globals)?;
-                stage.note(at, false);
+                // BuildKit's histories do not tell of what is left to others.
+                if at.keyword != Keyword::Onbuild || self.shared.request.style == BuildStyle::Classic {
+                    stage.note(at, false);
+                }
             }
         }
         if !matches!(at.keyword, Keyword::Copy | Keyword::Add | Keyword::Run)

@@ -30,6 +30,7 @@ mod onbuild;
 mod output;
 mod remote;
 mod request;
+mod rewrite;
 pub mod run;
 mod run_step;
 mod shared;

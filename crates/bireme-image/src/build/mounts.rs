@@ -103,6 +103,7 @@ impl<'a> Graph<'a> {
             context: true,
             unpack: false,
             parents: false,
+            lenient: false,
             exclude: Ignore::default(),
         };
         let jobs = copy::Jobs {
@@ -297,6 +298,7 @@ async fn copy_into(
             context: false,
             unpack: false,
             parents: false,
+            lenient: false,
             exclude: Ignore::default(),
         };
         let copied = copy::copy(&inner, wanted, order, lower, Vec::new())?;

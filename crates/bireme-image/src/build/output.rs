@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
+use super::rewrite;
 use super::stage::Stage;
 use crate::admit::Candidate;
 use crate::blocking::blocking;
@@ -66,6 +67,24 @@ impl BuildOutput {
             Some(stage) => Ok(self.finished(stage)?.config),
             None => Err(ImageError::NothingBuilt),
         }
+    }
+
+    /// The same, its files given no later time than the build's own; as it is where the build has none.
+    ///
+    /// # Errors
+    /// What reading and writing layers gives.
+    /// # Cancel safety
+    /// Dropping the future deletes what was made.
+    pub async fn with_clamped_times(&self) -> Result<Self, ImageError> {
+        let epoch = self.epoch.and_then(|epoch| u64::try_from(epoch.timestamp()).ok());
+        let (mut stages, mut claims) = (self.stages.clone(), self.claims());
+        if let Some(epoch) = epoch {
+            for stage in &mut stages {
+                claims.push(rewrite::clamp(&self.store, stage, epoch).await?);
+            }
+        }
+        let (store, no_cache, epoch) = (self.store.clone(), self.no_cache, self.epoch);
+        Ok(Self { store, stages, _claims: claims, no_cache, epoch })
     }
 
     pub(super) fn stage(&self, platform: Option<&Platform>) -> Option<&Stage> {

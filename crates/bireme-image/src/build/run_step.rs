@@ -115,8 +115,14 @@ impl<'a> Graph<'a> {
         }
         env.extend(opened.env);
         let (record, stored) = self.state(stage)?;
+        let mut image = shared.store.inner.image(record.clone())?;
+        let steps = shared.request.style == BuildStyle::Steps;
+        if steps {
+            // With BuildKit, what a command writes there stays.
+            image.config.volumes.clear();
+        }
         let run = RunStep {
-            image: shared.store.inner.image(record.clone())?,
+            image,
             layers: shared.folders(&stage.layers),
             command,
             env,
@@ -145,7 +151,7 @@ impl<'a> Graph<'a> {
             }
         };
         let mut claim = GcGuard::new(&shared.store.inner);
-        let layer = shared.store.pack(changes, &mut claim).await?;
+        let layer = shared.store.pack(changes, steps, &mut claim).await?;
         shared.claims.lock().push(claim);
         Ok(layer)
     }

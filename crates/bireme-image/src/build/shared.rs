@@ -40,6 +40,8 @@ pub(super) struct Shared<'a> {
     told: AtomicUsize,
     steps: AtomicUsize,
     contexts: Mutex<HashMap<String, Arc<OnceCell<Context>>>>,
+    /// The steps of base images: stages on the same one share it.
+    bases: Mutex<HashMap<String, StepId>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }
@@ -70,6 +72,7 @@ impl<'a> Shared<'a> {
             told: AtomicUsize::new(0),
             steps: AtomicUsize::new(0),
             contexts: Mutex::default(),
+            bases: Mutex::default(),
             done: Mutex::default(),
         })
     }
@@ -165,6 +168,13 @@ impl<'a> Shared<'a> {
                 Err(error)
             }
         }
+    }
+
+    /// The step of a base image. It counts as taken from the cache where what is built on it is not.
+    pub(super) fn base(&'a self, image: &str, name: &str, cached: bool) -> StepId {
+        let mut bases = self.bases.lock();
+        let begin = || Step::begin(self, name.to_owned(), Vec::new(), None).end(cached);
+        bases.entry(image.to_owned()).or_insert_with(begin).clone()
     }
 
     /// What a step of this very build made.

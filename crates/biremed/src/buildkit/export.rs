@@ -47,7 +47,11 @@ pub(super) async fn export(
     };
     let mut response = Response::new();
     for exporter in &exports.exporters {
-        response.extend(one(&app, &build, &output, exporter).await?);
+        let clamped = match is_set(exporter, "rewrite-timestamp") {
+            true => Some(Arc::new(output.with_clamped_times().await.map_err(|error| failed(&error))?)),
+            false => None,
+        };
+        response.extend(one(&app, &build, clamped.as_ref().unwrap_or(&output), exporter).await?);
     }
     Ok(response)
 }
@@ -165,7 +169,7 @@ async fn image(
         let session = build.session().await?;
         let packing = packing(exporter)?;
         for name in &names {
-            let pushed = push(app, &session, name, packing.clone(), vertex).await?;
+            let pushed = push(app, &session, name, packing, vertex).await?;
             response.insert("containerimage.digest".to_owned(), pushed);
         }
     }

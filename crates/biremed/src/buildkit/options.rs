@@ -33,6 +33,8 @@ pub(super) struct Options {
     pub(super) named: BTreeMap<String, Named>,
     /// How commands are run, as the host configuration of a container.
     pub(super) host: Map<String, Value>,
+    /// What the machine of commands is called.
+    pub(super) hostname: Option<String>,
     pub(super) epoch: Option<DateTime<Utc>>,
     /// A question about the Dockerfile, in place of a build.
     pub(super) request: Option<String>,
@@ -52,6 +54,9 @@ pub(super) enum Named {
     /// What another build came to, by the name among the inputs.
     Input(String),
 }
+
+/// Always the same, so that what a command makes of it is, too.
+pub(super) const HOSTNAME: &str = "buildkitsandbox";
 
 /// Arguments that speak to the front end. Source: the Dockerfile reference, "BuildKit built-in build args".
 const SYNTAX: &str = "BUILDKIT_SYNTAX";
@@ -75,6 +80,7 @@ impl Options {
         let built_in = |name: &str| read.args.get(name).cloned().flatten();
         read.inline_cache |= built_in("BUILDKIT_INLINE_CACHE").is_some_and(|value| is_true(&value));
         read.multi |= built_in("BUILDKIT_MULTI_PLATFORM").is_some_and(|value| is_true(&value));
+        read.hostname = read.hostname.clone().or_else(|| built_in("BUILDKIT_SANDBOX_HOSTNAME"));
         if let Some(epoch) = built_in("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
             let seconds = epoch.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
             read.epoch = Some(seconds.ok_or_else(|| {
@@ -127,6 +133,7 @@ impl Options {
                 };
                 self.host.insert("NetworkMode".to_owned(), json!(mode));
             }
+            "hostname" => self.hostname = Some(value.to_owned()).filter(|name| !name.is_empty()),
             "cgroup-parent" => {
                 self.host.insert("CgroupParent".to_owned(), json!(value));
             }

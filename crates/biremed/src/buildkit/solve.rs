@@ -50,8 +50,10 @@ async fn run(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, 
     if let Some(question) = &options.request {
         return questions::answer(&app, &build, &request, &*sources, question).await;
     }
-    let steps = convert::create::create(json!({ "Image": "", "HostConfig": options.host }), None, None)
-        .map_err(|error| BuildError::new(ErrorKind::Invalid, error.message))?;
+    let hostname = options.hostname.as_deref().unwrap_or(options::HOSTNAME);
+    let steps =
+        convert::create::create(json!({ "Image": "", "Hostname": hostname, "HostConfig": options.host }), None, None)
+            .map_err(|error| BuildError::new(ErrorKind::Invalid, error.message))?;
     let output = on_a_thread(app.clone(), Arc::clone(&build), request, sources, steps).await?;
     app.collect_build_cache();
     solved(output, multi)

@@ -47,6 +47,8 @@ pub(super) struct CopyRequest {
     pub(super) unpack: bool,
     /// The folders that lead to a source are made below the target.
     pub(super) parents: bool,
+    /// As BuildKit has it: patterns may fit nothing at all.
+    pub(super) lenient: bool,
     /// What is left out: names within the folders that are copied, and names of files.
     pub(super) exclude: Ignore,
 }
@@ -122,12 +124,13 @@ pub(super) fn copy(
     Jobs { orders, below, ignore: Arc::default() }.write(inner, wanted)
 }
 
-/// Makes a folder and those above it, as WORKDIR does; `None` if it is there.
+/// Makes a folder and those above it, as WORKDIR does, for `user` of the image, empty being root; `None` if it is there.
 pub(super) fn make_folder(
     inner: &Inner,
     wanted: &Wanted,
     below: &View,
     path: &Path,
+    user: &str,
 ) -> Result<Option<NewLayer>, ImageError> {
     let failed = |error: io::Error| ImageError::BuildRequest { reason: format!("WORKDIR {}: {error}", path.display()) };
     let (place, found) = below.resolve(path, true).map_err(failed)?;
@@ -139,9 +142,11 @@ pub(super) fn make_folder(
         }
         None => {}
     }
+    let unknown = |reason| ImageError::BuildRequest { reason: format!("WORKDIR {}: {reason}", path.display()) };
+    let (uid, gid) = if user.is_empty() { (0, 0) } else { owner::of(user, below).map_err(unknown)? };
     let mut plan = Plan::on(below);
-    plan.parents(&place, 0, 0).map_err(failed)?;
-    plan.add(place, Content::Folder(None), Attributes::made(0, 0)).map_err(failed)?;
+    plan.parents(&place, uid, gid).map_err(failed)?;
+    plan.add(place, Content::Folder(None), Attributes::made(0o755, uid, gid)).map_err(failed)?;
     write(inner, wanted, &plan, &[]).map(|(layer, _)| Some(layer))
 }
 
@@ -222,6 +227,16 @@ impl Job<'_> {
         for pattern in &order.sources {
             self.sources(&source, pattern, &mut found)?;
         }
+        if found.is_empty() {
+            if order.lenient {
+                return Ok("multi");
+            }
+            let patterns = order.sources.join(" ");
+            return Err(self.fault(format!(
+                "no source files were specified: nothing fits \"{patterns}\" in the {}",
+                if order.context { "build context, or .dockerignore hides it" } else { "source" }
+            )));
+        }
         let kind = match &found[..] {
             [(_, only)] if only.kind() == FileType::Directory => "dir",
             [_] => "file",
@@ -239,6 +254,8 @@ impl Job<'_> {
         let (target, there) = below.resolve(&target, true).map_err(self.failed(&target))?;
         let there = there.map(|there| there.kind());
         let (uid, gid) = owner.unwrap_or((0, 0));
+        // As in BuildKit, the folders that are made for it are as what is copied.
+        planned.plan.made = order.chmod.as_ref().map_or(0o755, |chmod| chmod.apply(0o755, true));
         let main = planned.trees.len();
         planned.trees.push(source);
         self.main.set(main);
@@ -307,6 +324,10 @@ impl Job<'_> {
         let text = clean.to_string_lossy().into_owned();
         let hidden = |path: &Path| if self.order.context { self.hides(self.ignore, path) } else { Ok(false) };
         let absent = || {
+            if self.order.lenient {
+                let place = if self.order.context { ", or .dockerignore hides it" } else { "" };
+                return self.fault(format!("\"/{}\": not found{place}", clean.display()));
+            }
             let place = if self.order.context { "build context or excluded by .dockerignore" } else { "source image" };
             self.fault(format!("file not found in {place}: stat {pattern}: file does not exist"))
         };
@@ -350,7 +371,6 @@ impl Job<'_> {
             }
             places = next;
         }
-        let before = found.len();
         for place in places {
             let (_, item) = tree.resolve(&place, true).map_err(self.failed(&place))?;
             let Some(item) = item else { continue };
@@ -358,12 +378,6 @@ impl Job<'_> {
                 continue;
             }
             found.push((self.name_of(pattern, &place), item));
-        }
-        if found.len() == before {
-            return Err(self.fault(format!(
-                "no source files were specified: nothing fits \"{pattern}\" in the {}",
-                if self.order.context { "build context, or .dockerignore hides it" } else { "source" }
-            )));
         }
         Ok(())
     }

@@ -13,6 +13,8 @@ use crate::view::{Found, View};
 pub(super) struct Plan<'a> {
     pub(super) below: &'a View,
     pub(super) entries: BTreeMap<PathBuf, (Content, Attributes)>,
+    /// The permissions of folders that nothing gives any.
+    pub(super) made: u32,
     /// Bytes of it, about.
     size: usize,
 }
@@ -46,7 +48,7 @@ const LARGEST_PLAN: usize = 256 << 20;
 
 impl<'a> Plan<'a> {
     pub(super) fn on(below: &'a View) -> Self {
-        Self { below, entries: BTreeMap::new(), size: 0 }
+        Self { below, entries: BTreeMap::new(), made: 0o755, size: 0 }
     }
 
     /// # Errors
@@ -86,7 +88,7 @@ impl<'a> Plan<'a> {
                 (Some((Tree::Below, there)), attributes)
             }
             Some(_) => return Err(io::Error::from(io::ErrorKind::NotADirectory)),
-            None => (None, Attributes::made(uid, gid)),
+            None => (None, Attributes::made(self.made, uid, gid)),
         };
         self.add(path.to_owned(), Content::Folder(from), attributes)
     }
@@ -103,8 +105,8 @@ impl Attributes {
     }
 
     /// Of a folder that nothing gives attributes to. Its time is the epoch, so that the layer is always the same.
-    pub(super) fn made(uid: u32, gid: u32) -> Self {
-        Self { mode: 0o755, uid, gid, mtime: 0 }
+    pub(super) fn made(mode: u32, uid: u32, gid: u32) -> Self {
+        Self { mode, uid, gid, mtime: 0 }
     }
 }
 
