@@ -38,8 +38,8 @@ pub(super) const ROWS: &[Row] = &[
         subject: "build",
         input: "a flag that is not done",
         code: 1,
-        words: "RUN --mount is not offered by this builder: leave the flag out, it is BuildKit's",
-        run: |b| b.build("FROM busybox\nRUN --mount=type=cache,target=/c make\n"),
+        words: "RUN --device is not offered: devices of the host do not take part in builds",
+        run: |b| b.build("FROM busybox\nRUN --device=vendor.example/card make\n"),
     },
     Row {
         subject: "build",

@@ -35,7 +35,7 @@ async fn ping() -> Response {
         (header::CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (header::PRAGMA, "no-cache"),
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
-        // The classic builder; BuildKit would be 2.
+        // BuildKit is what clients are to use; the classic builder is served as well.
         (header::HeaderName::from_static("builder-version"), "2"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
