@@ -6,32 +6,18 @@
 //!
 //! One that somebody has in his hands is not removed. How many may have it at once is for whoever takes it to say.
 
-use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bireme_core::BoxFuture;
-use parking_lot::Mutex;
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::model::{CacheKind, CacheRecord};
 use crate::store::{ImageStore, Inner};
-
-/// Who has which folder now.
-#[derive(Default)]
-pub(crate) struct Holders(Mutex<HashMap<String, Arc<RwLock<()>>>>);
-
-impl Holders {
-    fn of(&self, name: &str) -> Arc<RwLock<()>> {
-        let mut all = self.0.lock();
-        all.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(all.entry(name.to_owned()).or_default())
-    }
-}
 
 /// How a folder is shared by those that take it at once.
 ///
@@ -141,7 +127,7 @@ impl ImageStore {
             let mut folders = inner.db.folders()?;
             for folder in &mut folders {
                 folder.size = measure(&inner.folder_path(&folder.id));
-                folder.in_use = inner.holders.of(&folder.id).try_write().is_err();
+                folder.in_use = inner.holders.has(&folder.id);
             }
             Ok(folders)
         })
@@ -196,7 +182,7 @@ impl Inner {
 }
 
 /// Bytes that the files below a folder take on the disk, as far as they can be looked at.
-fn measure(folder: &Path) -> u64 {
+pub(crate) fn measure(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let mut sum = 0;
     let mut open = vec![folder.to_owned()];

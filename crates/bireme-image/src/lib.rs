@@ -62,7 +62,7 @@ pub use build::source::{
 };
 pub use build::{
     Allowed, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CachePolicy, KeepContainers,
-    LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition,
+    LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition, read_text,
 };
 pub use commit::Commit;
 pub use component::is_wasm;

@@ -85,7 +85,8 @@ impl Engine {
         let secrets = options.exec_root.join(SECRETS);
         close_dir(&secrets)?;
         for left in entries(&secrets) {
-            std::fs::remove_file(&left).map_err(|source| EngineError::File { path: left, source })?;
+            let gone = if left.is_dir() { std::fs::remove_dir_all(&left) } else { std::fs::remove_file(&left) };
+            gone.map_err(|source| EngineError::File { path: left, source })?;
         }
         let store = StateStore::open(&options.data_root)?;
         let known = store.volumes()?;

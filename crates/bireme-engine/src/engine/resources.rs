@@ -20,7 +20,7 @@ use crate::{EngineError, archive, changes, commit, programs};
 
 impl Engine {
     /// Where what the commands of builds are lent is put, for as long as they run.
-    pub(crate) fn secrets_folder(&self) -> std::path::PathBuf {
+    pub fn secrets_folder(&self) -> std::path::PathBuf {
         self.services().options.exec_root.join(super::SECRETS)
     }
 

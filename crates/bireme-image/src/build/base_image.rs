@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bireme_core::ignore::Ignore;
-use bireme_dockerfile::Instruction;
+use bireme_dockerfile::{Instruction, Keyword};
 
-use super::context::files_at;
 use super::copy::{self, CopyRequest};
 use super::graph::Graph;
-use super::request::{BuildStyle, NamedContext};
+use super::request::NamedContext;
 use super::source::MAIN_CONTEXT;
 use super::stage::{Stage, fault};
 use super::step::Step;
+use super::style::BuildStyle;
 use crate::digest::ImageId;
 use crate::error::ImageError;
 use crate::events::StepId;
@@ -48,7 +48,7 @@ impl<'a> Graph<'a> {
         if base.is_empty() {
             return Err(fault(instruction, format!("base name ({}) should not be blank", from.image)));
         }
-        if let Some(named) = self.named(&base) {
+        if let Some((_, named)) = self.named(&base) {
             return self.on_named(instruction, &base, named, platform).await;
         }
         if base == "scratch" {
@@ -103,7 +103,7 @@ impl<'a> Graph<'a> {
     }
 
     /// What a name stands for beside stages and images.
-    pub(super) fn named(&self, name: &str) -> Option<&'a NamedContext> {
+    pub(super) fn named(&self, name: &str) -> Option<(&'a str, &'a NamedContext)> {
         let named = &self.shared.request.named;
         let lower = name.to_ascii_lowercase();
         let full = Reference::parse(name).ok().map(|reference| reference.familiar());
@@ -111,7 +111,7 @@ impl<'a> Graph<'a> {
         named
             .iter()
             .find(|(key, _)| **key == lower || Some(key.as_str()) == full.as_deref() || Some(key.as_str()) == plain)
-            .map(|(_, context)| context)
+            .map(|(key, context)| (key.as_str(), context))
     }
 
     async fn on_named(
@@ -186,7 +186,10 @@ impl<'a> Graph<'a> {
             return Ok(Elsewhere { folders, step: earlier.last.clone(), of_client: false, keep: Vec::new() });
         }
         if name.eq_ignore_ascii_case("scratch") {
-            return Err(fault(at, format!("{} --from=scratch has nothing to copy", at.keyword)));
+            if at.keyword != Keyword::Run {
+                return Err(fault(at, format!("{} --from=scratch has nothing to copy", at.keyword)));
+            }
+            return Ok(Elsewhere { folders: Vec::new(), step: None, of_client: false, keep: Vec::new() });
         }
         let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string());
         let lines = Some(at.lines.first..=at.lines.last);
@@ -209,38 +212,28 @@ impl<'a> Graph<'a> {
     async fn elsewhere(&'a self, at: &Instruction, name: &str) -> Result<Elsewhere, ImageError> {
         let nothing = || fault(at, format!("the context {name} was built to nothing"));
         match self.named(name) {
-            Some(NamedContext::Files) => {
-                let name = name.to_ascii_lowercase();
+            Some((name, NamedContext::Files)) => {
                 if name == MAIN_CONTEXT {
                     return Err(fault(at, format!("no other context can be called {MAIN_CONTEXT}")));
                 }
-                let context = self.shared.context(&name).await?;
+                let context = self.shared.context(name).await?;
                 let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(context.files.clone());
                 let folders = vec![context.files.path().to_owned()];
                 Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![keep] })
             }
-            Some(NamedContext::Address(address)) => {
-                let step = Step::begin(self.shared, format!("[context {name}] {address}"), Vec::new(), None);
-                let token = self.shared.sources.secret("GIT_AUTH_TOKEN").await?;
-                match files_at(self.shared.store, address, token).await {
-                    Ok(files) => {
-                        let folders = vec![files.path().to_owned()];
-                        let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(files);
-                        Ok(Elsewhere { folders, step: Some(step.end(false)), of_client: true, keep: vec![keep] })
-                    }
-                    Err(error) => {
-                        step.fail(&error);
-                        Err(error)
-                    }
-                }
+            Some((name, NamedContext::Address(address))) => {
+                let context = self.shared.context_at(name, address).await?;
+                let folders = vec![context.files.path().to_owned()];
+                let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(context.files);
+                Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![keep] })
             }
-            Some(NamedContext::Built(output)) => {
+            Some((_, NamedContext::Built(output))) => {
                 let stage = output.stage(self.platform.as_ref()).or_else(|| output.stage(None)).ok_or_else(nothing)?;
                 self.shared.claims.lock().extend(output.claims());
                 let folders = output.folders(stage);
                 Ok(Elsewhere { folders, step: None, of_client: false, keep: vec![Arc::clone(output) as _] })
             }
-            Some(NamedContext::Image(image)) => {
+            Some((name, NamedContext::Image(image))) => {
                 let step = Step::begin(self.shared, format!("[context {name}] {image}"), Vec::new(), None);
                 let id = self.image(at, image, self.platform.as_ref(), &step).await;
                 let id = step.ended_by(id)?;

@@ -10,9 +10,11 @@ use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
-use super::git;
+use super::aside::aside;
+use super::git::{self, GitAccess};
 use super::remote::{self, Remote};
 use super::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival};
+use crate::auth::RegistryAuth;
 use crate::blocking::blocking;
 use crate::build::BuildContext;
 use crate::error::{ImageError, StoreContext as _};
@@ -21,8 +23,7 @@ use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
 use crate::wanted::while_wanted;
 
-/// Largest Dockerfile or `.dockerignore` that is read, in bytes.
-pub const TEXT_LIMIT: u64 = 1 << 20;
+pub use super::aside::TEXT_LIMIT;
 
 /// What a build is made from where its main context is here whole.
 pub struct LocalSources {
@@ -36,7 +37,7 @@ pub struct LocalSources {
 
 impl LocalSources {
     /// Opens a context. `dockerfile` is the path of the Dockerfile in it, `client` whoever has secrets, agents and further
-    /// contexts.
+    /// contexts. Of a git repository its `.git` stays with `keep_git_dir`.
     ///
     /// # Errors
     /// `Fetch`, `BuildRequest` for what cannot be fetched; what unpacking refuses.
@@ -46,6 +47,7 @@ impl LocalSources {
         store: &ImageStore,
         context: BuildContext,
         dockerfile: &str,
+        keep_git_dir: bool,
         client: Option<Arc<dyn BuildSources>>,
     ) -> Result<Self, ImageError> {
         let mut dockerfile = dockerfile.to_owned();
@@ -53,11 +55,11 @@ impl LocalSources {
             BuildContext::Folder(path) => Files::new(path, Arc::new(())),
             BuildContext::Archive(archive) => unpacked(store, archive).await?,
             BuildContext::Address(address) => {
-                let token = match &client {
-                    Some(client) => client.secret(GIT_TOKEN).await?,
-                    None => None,
+                let access = match &client {
+                    Some(client) => GitAccess::of(&**client).await?,
+                    None => GitAccess::default(),
                 };
-                match fetched(store, &address, token).await? {
+                match fetched(store, &address, keep_git_dir, &access).await? {
                     Fetched::Files(files) => files,
                     Fetched::Dockerfile(text) => {
                         "Dockerfile".clone_into(&mut dockerfile);
@@ -87,20 +89,23 @@ impl LocalSources {
     }
 }
 
-/// The secret that servers of git repositories are shown. Source: docs.docker.com/build/building/secrets, "Git authentication".
-const GIT_TOKEN: &str = "GIT_AUTH_TOKEN";
-
 enum Fetched {
     Files(Files),
     Dockerfile(Vec<u8>),
 }
 
-async fn fetched(store: &ImageStore, address: &str, token: Option<Vec<u8>>) -> Result<Fetched, ImageError> {
-    let refused =
-        |reason| ImageError::BuildRequest { reason: format!("the context {address} cannot be fetched: {reason}") };
+async fn fetched(
+    store: &ImageStore,
+    address: &str,
+    keep_git_dir: bool,
+    access: &GitAccess,
+) -> Result<Fetched, ImageError> {
+    let refused = |reason| {
+        let shown = git::redacted(address);
+        ImageError::BuildRequest { reason: format!("the context {shown} cannot be fetched: {reason}") }
+    };
     if let Some(source) = git::parse(address).map_err(refused)? {
-        let token = token.and_then(|token| String::from_utf8(token).ok());
-        let checkout = git::fetch(store, &source, false, token.as_deref()).await?;
+        let checkout = git::fetch(store, &source, keep_git_dir, access).await?;
         return Ok(Fetched::Files(Files::new(checkout.path(), Arc::new(checkout))));
     }
     match remote::open(address).await? {
@@ -110,8 +115,8 @@ async fn fetched(store: &ImageStore, address: &str, token: Option<Vec<u8>>) -> R
 }
 
 /// The files at an address, which a named context stands for.
-pub(super) async fn files_at(store: &ImageStore, address: &str, token: Option<Vec<u8>>) -> Result<Files, ImageError> {
-    match fetched(store, address, token).await? {
+pub(super) async fn files_at(store: &ImageStore, address: &str, access: &GitAccess) -> Result<Files, ImageError> {
+    match fetched(store, address, false, access).await? {
         Fetched::Files(files) => Ok(files),
         Fetched::Dockerfile(text) => of_dockerfile(store, text).await,
     }
@@ -154,6 +159,15 @@ impl BuildSources for LocalSources {
         Box::pin(async move {
             match &self.client {
                 Some(client) => client.ssh(id).await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn credentials<'a>(&'a self, registry: &'a str) -> BoxFuture<'a, Result<Option<RegistryAuth>, ImageError>> {
+        Box::pin(async move {
+            match &self.client {
+                Some(client) => client.credentials(registry).await,
                 None => Ok(None),
             }
         })
@@ -201,9 +215,22 @@ fn kept(folder: TempDir) -> Files {
     Files::new(path, keep)
 }
 
-/// A new folder for what is being made.
-pub(super) fn aside(ingest: &Path, prefix: &str) -> Result<TempDir, ImageError> {
-    tempfile::Builder::new().prefix(prefix).tempdir_in(ingest).during("create a folder in", ingest)
+/// Reads a text of at most [`TEXT_LIMIT`] bytes from a folder with files, whose links lead nowhere else; `None` if it is not
+/// there. Blocking.
+///
+/// # Errors
+/// `TooLarge`; what cannot be read.
+pub fn read_text(context: &Path, name: &str) -> Result<Option<Vec<u8>>, ImageError> {
+    let view = View::new(vec![context.to_owned()])?;
+    let Ok(file) = view.open_file(&PathBuf::from("/").join(name)) else { return Ok(None) };
+    let mut text = Vec::new();
+    file.take(TEXT_LIMIT + 1)
+        .read_to_end(&mut text)
+        .map_err(|error| ImageError::BuildRequest { reason: format!("{name} cannot be read: {error}") })?;
+    if text.len() as u64 > TEXT_LIMIT {
+        return Err(ImageError::TooLarge { what: name.to_owned(), limit: TEXT_LIMIT });
+    }
+    Ok(Some(text))
 }
 
 /// Reads the Dockerfile and the list of what is hidden from a folder with files. Blocking.
@@ -211,18 +238,7 @@ pub(super) fn aside(ingest: &Path, prefix: &str) -> Result<TempDir, ImageError> 
 /// # Errors
 /// `NoDockerfile`, `EmptyDockerfile`, `TooLarge`; what cannot be read.
 pub fn read_definition(context: &Path, name: &str, text: Option<Vec<u8>>) -> Result<Definition, ImageError> {
-    let view = View::new(vec![context.to_owned()])?;
-    let read = |name: &str| -> Result<Option<Vec<u8>>, ImageError> {
-        let Ok(file) = view.open_file(&PathBuf::from("/").join(name)) else { return Ok(None) };
-        let mut text = Vec::new();
-        file.take(TEXT_LIMIT + 1)
-            .read_to_end(&mut text)
-            .map_err(|error| ImageError::BuildRequest { reason: format!("{name} cannot be read: {error}") })?;
-        if text.len() as u64 > TEXT_LIMIT {
-            return Err(ImageError::TooLarge { what: name.to_owned(), limit: TEXT_LIMIT });
-        }
-        Ok(Some(text))
-    };
+    let read = |name: &str| read_text(context, name);
     let given = text.is_some();
     let Some(text) = (match text {
         Some(text) => Some(text),

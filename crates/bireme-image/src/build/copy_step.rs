@@ -10,16 +10,17 @@ use bireme_dockerfile::{Instruction, Keyword};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::aside::aside;
 use super::base_image::Elsewhere;
-use super::cache::{self, Known};
-use super::context::aside;
+use super::cache;
+use super::contexts::WHOLE_CONTEXT;
 use super::copy::{self, CopyRequest};
-use super::git;
+use super::git::{self, GitAccess};
 use super::graph::{Graph, Place};
-use super::request::BuildStyle;
-use super::shared::WHOLE_CONTEXT;
+use super::known::Known;
 use super::source::MAIN_CONTEXT;
 use super::stage::{Stage, fault};
+use super::style::BuildStyle;
 use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
@@ -207,9 +208,11 @@ impl<'a> Graph<'a> {
         let checksum = checksum.map_err(|error| fault(at, format!("invalid --checksum: {error}")))?;
         let store = self.shared.store;
         if let Some(repository) = git::parse(address).map_err(|reason| fault(at, reason))? {
-            let token = self.shared.sources.secret("GIT_AUTH_TOKEN").await?;
-            let token = token.and_then(|token| String::from_utf8(token).ok());
-            let checkout = git::fetch(store, &repository, flags.keep_git_dir, token.as_deref()).await?;
+            if checksum.is_some() {
+                return Err(fault(at, "--checksum is for a file: name the commit in the address of a repository"));
+            }
+            let access = GitAccess::of(self.shared.sources).await?;
+            let checkout = git::fetch(store, &repository, flags.keep_git_dir, &access).await?;
             let elsewhere = temporary(checkout.path(), checkout);
             return Ok(Source { elsewhere, main: false, names: vec!["/".to_owned()] });
         }

@@ -59,11 +59,21 @@ pub(crate) fn to_clear(policy: &CachePolicy, records: &[CacheRecord], now: i64) 
 }
 
 impl ImageStore {
+    /// Forgets steps that changed nothing, last used before `until` in milliseconds since the Unix epoch; all without it.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn forget_empty_steps(&self, until: Option<i64>) -> Result<(), ImageError> {
+        self.inner.db.forget_empty_steps(until)
+    }
+
     /// Clears away what the policy does not keep. Answers how many bytes that freed.
     ///
     /// # Errors
     /// `Database`; what was cleared by then stays so.
     pub async fn collect_build_cache(&self, policy: &CachePolicy) -> Result<u64, ImageError> {
+        let unused = i64::try_from(policy.unused.as_millis()).unwrap_or(i64::MAX);
+        self.forget_empty_steps(Some(chrono::Utc::now().timestamp_millis().saturating_sub(unused)))?;
         let records = self.build_cache().await?;
         let now = chrono::Utc::now().timestamp_millis();
         let chosen: Vec<&CacheRecord> = to_clear(policy, &records, now).into_iter().map(|at| &records[at]).collect();

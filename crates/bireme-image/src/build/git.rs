@@ -6,16 +6,25 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::context::aside;
+use super::aside::aside;
+use super::run::Hidden;
+use super::source::{AgentSocket, BuildSources};
+use crate::blocking::blocking;
 use crate::error::ImageError;
+use crate::folders::measure;
 use crate::store::ImageStore;
 
 /// How long a repository may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// How often the size of what has arrived is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Bytes of what git complains of that are passed on.
 const COMPLAINT: u64 = 8 << 10;
@@ -105,25 +114,65 @@ impl Checkout {
     }
 }
 
-/// Fetches a repository as shallowly as it lets itself be. `keep_git_dir`: its `.git` stays. `token` is shown to servers
-/// that want one, and to nobody else.
+/// What a client lends to fetch its repositories.
+#[derive(Default)]
+pub(super) struct GitAccess {
+    /// Shown to the server that the address names, and to no other.
+    token: Option<Hidden<String>>,
+    agent: Option<AgentSocket>,
+}
+
+/// The secret that servers of git repositories are shown. Source: docs.docker.com/build/building/secrets, "Git authentication".
+const GIT_TOKEN: &str = "GIT_AUTH_TOKEN";
+
+impl GitAccess {
+    /// Asks a client what it lends.
+    pub(super) async fn of(client: &dyn BuildSources) -> Result<Self, ImageError> {
+        let token = client.secret(GIT_TOKEN).await?.and_then(|token| String::from_utf8(token).ok());
+        let agent = client.ssh("default").await?;
+        Ok(Self { token: token.map(|token| Hidden(token.trim().to_owned())), agent })
+    }
+}
+
+/// An address without the name and the password in it.
+pub(super) fn redacted(address: &str) -> String {
+    let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        Some(at) if scheme != "ssh" => format!("{scheme}://{}", &rest[at + 1..]),
+        _ => address.to_owned(),
+    }
+}
+
+/// The name and the password in an address, as `NAME:PASSWORD`.
+fn credentials(address: &str) -> Option<&str> {
+    let (scheme, rest) = address.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let at = rest[..end].rfind('@')?;
+    (scheme != "ssh").then(|| &rest[..at])
+}
+
+/// Fetches a repository as shallowly as it lets itself be. `keep_git_dir`: its `.git` stays, without what was shown to its
+/// server.
 ///
 /// # Errors
-/// `Fetch`, with git's own words; when the machine has no git.
+/// `Fetch`, with git's own words; when the machine has no git; `TooLarge`.
 /// # Cancel safety
 /// Dropping the future ends git and deletes what it fetched.
 pub(super) async fn fetch(
     store: &ImageStore,
     source: &GitSource,
     keep_git_dir: bool,
-    token: Option<&str>,
+    access: &GitAccess,
 ) -> Result<Checkout, ImageError> {
     let folder = aside(&store.inner.ingest(), "git-")?;
     let place = folder.path().to_owned();
-    let git = Git { folder: &place, url: &source.remote, token };
+    let url = redacted(&source.remote);
+    let header = header(&source.remote, access);
+    let git = Git { folder: &place, url: &url, header, agent: access.agent.as_ref() };
     let all = async {
         git.run(&["init", "--quiet", "--initial-branch=main", "."]).await?;
-        git.run(&["remote", "add", "--", "origin", &source.remote]).await?;
+        git.run(&["remote", "add", "--", "origin", &url]).await?;
         let wanted = source.reference.as_deref().unwrap_or("HEAD");
         let shallow = git.run(&["fetch", "--quiet", "--depth=1", "--no-tags", "--", "origin", wanted]).await;
         let checked_out = match shallow {
@@ -138,9 +187,23 @@ pub(super) async fn fetch(
         git.run(&["checkout", "--quiet", "--force", "--detach", checked_out]).await?;
         git.run(&["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await
     };
-    match tokio::time::timeout(PATIENCE, all).await {
-        Ok(done) => done?,
-        Err(_) => return Err(git.failed(format!("it did not arrive within {} minutes", PATIENCE.as_secs() / 60))),
+    let limit = store.inner.settings.limits.layer_bytes;
+    let too_large = async {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let looked = place.clone();
+            let bytes = blocking("measure a repository", move || Ok(measure(&looked))).await?;
+            if bytes > limit {
+                return Err(ImageError::TooLarge { what: url.clone(), limit });
+            }
+        }
+    };
+    tokio::select! {
+        done = all => done?,
+        broken = too_large => return broken,
+        () = tokio::time::sleep(PATIENCE) => {
+            return Err(git.failed(format!("it did not arrive within {} minutes", PATIENCE.as_secs() / 60)));
+        }
     }
     let checkout = Checkout { folder, subdir: source.subdir.clone() };
     let path = checkout.path();
@@ -158,6 +221,21 @@ pub(super) async fn fetch(
     Ok(checkout)
 }
 
+/// What the server of an address is shown: the name and the password in it, or the client's token where nobody listens.
+fn header(remote: &str, access: &GitAccess) -> Option<(String, Hidden<String>)> {
+    let (scheme, rest) = remote.split_once("://")?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let host = rest[..end].rsplit('@').next().unwrap_or_default();
+    let shown = match (credentials(remote), &access.token) {
+        (Some(own), _) if scheme == "http" || scheme == "https" => own.to_owned(),
+        (None, Some(token)) if scheme == "https" => format!("x-access-token:{}", token.0),
+        _ => return None,
+    };
+    let basic = STANDARD.encode(shown);
+    let key = format!("http.{scheme}://{host}/.extraHeader");
+    Some((key, Hidden(format!("Authorization: Basic {basic}"))))
+}
+
 fn is_commit(name: &str) -> bool {
     (7..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -165,7 +243,20 @@ fn is_commit(name: &str) -> bool {
 struct Git<'a> {
     folder: &'a Path,
     url: &'a str,
-    token: Option<&'a str>,
+    /// A key of its configuration, and what stands there.
+    header: Option<(String, Hidden<String>)>,
+    agent: Option<&'a AgentSocket>,
+}
+
+/// Kills git with all that it started.
+struct Group(Option<rustix::process::Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0.take() {
+            let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 impl Git<'_> {
@@ -192,20 +283,20 @@ impl Git<'_> {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "/bin/false")
-            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes")
+            // None of the machine's own keys: only those of the client's agent.
+            .env(
+                "GIT_SSH_COMMAND",
+                "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=yes -o IdentityFile=none -o UserKnownHostsFile=/dev/null",
+            )
+            .envs(self.agent.map(|agent| ("SSH_AUTH_SOCK", &agent.path)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0);
-        if let Some(token) = self.token {
+        if let Some((key, value)) = &self.header {
             // By its environment: others see the arguments of a process.
-            use base64::Engine as _;
-            let basic = base64::engine::general_purpose::STANDARD.encode(format!("x-access-token:{token}"));
-            command
-                .env("GIT_CONFIG_COUNT", "1")
-                .env("GIT_CONFIG_KEY_0", "http.extraHeader")
-                .env("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {basic}"));
+            command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", key).env("GIT_CONFIG_VALUE_0", &value.0);
         }
         let mut child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => self.failed(
@@ -213,6 +304,8 @@ impl Git<'_> {
             ),
             _ => self.failed(format!("git cannot be started: {error}")),
         })?;
+        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        let mut group = Group(leader);
         let complaint = child.stderr.take();
         let listen = async {
             let mut text = Vec::new();
@@ -223,6 +316,8 @@ impl Git<'_> {
             String::from_utf8_lossy(&text).trim().to_owned()
         };
         let (text, ended) = tokio::join!(listen, child.wait());
+        // It is reaped: its number may be somebody else's by now.
+        group.0 = None;
         match ended {
             Ok(status) if status.success() => Ok(()),
             Ok(status) if text.is_empty() => Err(self.failed(format!("git ended with {status}"))),
@@ -235,6 +330,22 @@ impl Git<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_is_shown_goes_to_no_other() {
+        let access = GitAccess { token: Some(Hidden("t".to_owned())), agent: None };
+        let key = |remote: &str| header(remote, &access).map(|(key, value)| (key, value.0));
+        let basic = |text: &str| format!("Authorization: Basic {}", STANDARD.encode(text));
+        assert_eq!(
+            key("https://a.b/c.git"),
+            Some(("http.https://a.b/.extraHeader".to_owned(), basic("x-access-token:t")))
+        );
+        assert_eq!(key("https://u:p@a.b:8/c.git"), Some(("http.https://a.b:8/.extraHeader".to_owned(), basic("u:p"))));
+        assert_eq!(key("http://a.b/c.git"), None);
+        assert_eq!(key("ssh://git@a.b/c"), None);
+        assert_eq!(redacted("https://u:p@a.b/c.git#x"), "https://a.b/c.git#x");
+        assert_eq!(redacted("https://a.b/c@d"), "https://a.b/c@d");
+    }
 
     #[test]
     fn addresses_of_repositories_are_told_from_others() {

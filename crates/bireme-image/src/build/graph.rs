@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bireme_dockerfile::{Dockerfile, Instruction, Keyword};
 use tokio::sync::OnceCell;
 
-use super::request::BuildStyle;
 use super::shared::Shared;
 use super::stage::{Stage, fault, given, too_much};
 use super::step::Step;
+use super::style::BuildStyle;
 use super::{cache, onbuild};
 use crate::error::ImageError;
 use crate::events::StepId;

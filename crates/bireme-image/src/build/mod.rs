@@ -15,16 +15,20 @@
 //! again where nothing that it depends on changed, and a build whose result would differ from a stored image only in its
 //! times answers with that image.
 
+mod aside;
 mod base_image;
 mod cache;
 mod checks;
 mod context;
+mod contexts;
 mod copy;
 mod copy_step;
 mod export;
+mod front_end;
 mod gc;
 mod git;
 mod graph;
+mod known;
 mod mounts;
 mod onbuild;
 mod output;
@@ -37,11 +41,13 @@ mod shared;
 pub mod source;
 pub(crate) mod stage;
 mod step;
+mod style;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bireme_core::ignore::Ignore;
 use bireme_dockerfile::{Dockerfile, Expander, Keyword, graph as stages, read};
+use chrono::{SubsecRound as _, Utc};
 
 use crate::digest::ImageId;
 use crate::error::ImageError;
@@ -54,8 +60,9 @@ use source::{BuildSources, Definition};
 use step::Step;
 
 pub use checks::Answers;
-pub use context::{LocalSources, TEXT_LIMIT, read_definition};
+pub use context::{LocalSources, TEXT_LIMIT, read_definition, read_text};
 pub use export::{Tree, TreeEntry};
+pub use front_end::is_built_in;
 pub use gc::CachePolicy;
 pub use output::{BuildOutput, BuiltImage};
 pub use request::{Allowed, BuildContext, BuildRequest, BuildStyle, KeepContainers, NamedContext};
@@ -73,7 +80,7 @@ impl ImageStore {
     pub async fn build(&self, request: BuildRequest, log: OnBuildEvent<'_>) -> Result<ImageId, ImageError> {
         request.tags.iter().try_for_each(Reference::check_tag)?;
         let context = request.take_context().ok_or(ImageError::NothingBuilt)?;
-        let sources = LocalSources::open(self, context, &request.dockerfile, None).await?;
+        let sources = LocalSources::open(self, context, &request.dockerfile, false, None).await?;
         let output = self.solve(&request, &sources, log).await?;
         let built = output.record(&request.tags).await?;
         let Some(image) = built.first() else { return Err(ImageError::NothingBuilt) };
@@ -106,6 +113,7 @@ impl ImageStore {
         let dockerfile = parse(&definition, log)?;
         let ignore = ignored(&definition)?;
         if request.style == BuildStyle::Steps {
+            front_end::check(&dockerfile, &definition)?;
             self.warn(&definition, &dockerfile, request, log)?;
         }
         let target = stages::target(&dockerfile, request.target.as_deref())?;
@@ -113,21 +121,27 @@ impl ImageStore {
             [] => vec![None],
             platforms => platforms.iter().cloned().map(Some).collect(),
         };
-        // Those before the first FROM are told, and are wrong, once.
         let mut graphs = Vec::new();
-        let needed = {
-            let first = Graph::new(&shared, &dockerfile, platforms[0].clone(), false)?;
-            let value = |name: &str| first.globals.get(name).cloned().flatten();
-            stages::needed(&dockerfile, target, &mut Expander::new(dockerfile.directives.escape, &value))?
-        };
-        let count = needed.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
+        let mut needed = Vec::new();
+        for platform in &platforms {
+            let graph = Graph::new(&shared, &dockerfile, platform.clone(), platforms.len() > 1)?;
+            let value = |name: &str| graph.globals.get(name).cloned().flatten();
+            let mut of = stages::needed(&dockerfile, target, &mut Expander::new(dockerfile.directives.escape, &value))?;
+            // What a named context stands in for is built only where it is asked for by its number.
+            of.retain(|at| {
+                let name = dockerfile.stages[*at].name.as_deref();
+                *at == target || name.is_none_or(|name| !request.named.contains_key(name))
+            });
+            graphs.push(graph);
+            needed.push(of);
+        }
+        let all: BTreeSet<usize> = needed.iter().flatten().copied().collect();
+        let count = all.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
         shared.expect(dockerfile.globals.len() + count);
         dockerfile.globals.iter().for_each(|argument| shared.announce(&argument.text));
-        shared.hide(ignore, wanted_files(&dockerfile, &needed));
-        for platform in &platforms {
-            graphs.push(Graph::new(&shared, &dockerfile, platform.clone(), platforms.len() > 1)?);
-        }
-        let built = futures::future::try_join_all(graphs.iter().map(|graph| graph.build(&needed, target))).await?;
+        shared.hide(ignore, wanted_files(&dockerfile, &all));
+        let building = graphs.iter().zip(&needed).map(|(graph, needed)| graph.build(needed, target));
+        let built = futures::future::try_join_all(building).await?;
         warn_of_unused(&shared, &dockerfile);
         if makes_nothing(&dockerfile, target) {
             return Err(ImageError::NothingBuilt);
@@ -149,8 +163,10 @@ impl ImageStore {
             store: self.clone(),
             stages: made,
             _claims: shared.into_claims(),
+            asked: platforms,
             no_cache: request.no_cache,
             epoch: request.epoch,
+            made: request.epoch.unwrap_or_else(Utc::now).trunc_subsecs(3),
         })
     }
 }

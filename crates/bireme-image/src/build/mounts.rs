@@ -3,6 +3,7 @@
 //! Source: the Dockerfile reference, "RUN --mount"; BuildKit, `frontend/dockerfile/dockerfile2llb/convert_runmount.go`.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::base_image::Elsewhere;
 use super::copy::{self, CopyRequest};
 use super::graph::{Graph, Place};
 use super::run::{Access, Hidden, StepMount, StepMountSource, Stub};
+use super::source::AgentSocket;
 use super::stage::{Stage, fault};
 use crate::blocking::blocking;
 use crate::error::{ImageError, StoreContext as _};
@@ -73,17 +75,15 @@ impl<'a> Graph<'a> {
                 Some(files) if files.of_client && mount.kind == MountKind::Bind => {
                     self.content(at, files, &source).await?
                 }
-                Some(files) if mount.kind == MountKind::Bind => format!("{:?} {source}", files.folders),
+                Some(files) => format!("{:?} {source}", files.folders),
                 _ => String::new(),
             };
-            // Secrets and agents do not make another layer, whatever they are; what a cache holds neither.
+            // What is in a secret or an agent does not make another layer; what a cache holds neither.
             found.keys.push(format!(
-                "{} {:?} {:?} {} {content} {:?}",
+                "{} {:?} {content} {:?}",
                 mount.kind.as_str(),
-                mount.target,
-                mount.env,
-                mount.read_only,
-                mount.size
+                (&mount.target, &mount.env, mount.read_only, &mount.size, &mount.id, &mount.source),
+                (mount.mode, mount.uid, mount.gid, mount.sharing),
             ));
             found.inputs.extend(files.iter().filter_map(|files| files.step.clone()));
             found.mounts.push(Mounted { mount, files });
@@ -124,16 +124,27 @@ impl<'a> Graph<'a> {
     ) -> Result<Opened, ImageError> {
         let mut opened = Opened::default();
         let Mounts { mut mounts, working_dir, .. } = mounts;
-        // Always in one order: two commands that wait for each other's cache would wait for ever.
-        let mut caches: Vec<usize> =
-            (0..mounts.len()).filter(|at| mounts[*at].mount.kind == MountKind::Cache).collect();
-        caches.sort_by_key(|at| mounts[*at].mount.cache_id(&working_dir).unwrap_or_default());
+        // What the client is asked for first: it may take its time, and others wait for caches.
+        let mut lent = Vec::new();
+        for Mounted { mount, .. } in &mounts {
+            lent.push(match mount.kind {
+                MountKind::Secret => Loan::Secret(self.shared.sources.secret(mount.secret_id()).await?),
+                MountKind::Ssh => Loan::Agent(self.shared.sources.ssh(mount.ssh_id()).await?),
+                _ => Loan::Nothing,
+            });
+        }
+        // Always in one order, and each once: two commands that wait for each other's cache would wait for ever.
+        let mut caches: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (number, mounted) in mounts.iter().enumerate().filter(|(_, one)| one.mount.kind == MountKind::Cache) {
+            caches.entry(cache_key(at, mounted, &working_dir)?).or_default().push(number);
+        }
         let mut folders: Vec<Option<Arc<folders::HeldFolder>>> = mounts.iter().map(|_| None).collect();
-        for number in caches {
-            folders[number] = Some(Arc::new(self.cache_folder(at, &mounts[number], &working_dir).await?));
+        for (key, numbers) in caches {
+            let folder = Arc::new(self.cache_folder(at, &mounts[numbers[0]], &key).await?);
+            numbers.into_iter().for_each(|number| folders[number] = Some(Arc::clone(&folder)));
         }
         let mut agents = 0;
-        for (Mounted { mount, files }, folder) in mounts.drain(..).zip(folders) {
+        for ((Mounted { mount, files }, folder), loan) in mounts.drain(..).zip(folders).zip(lent) {
             let target = || mount.target_in(&working_dir).map_err(|reason| fault(at, reason));
             let access = |mode: u32| Access {
                 mode: mount.mode.unwrap_or(mode),
@@ -146,7 +157,12 @@ impl<'a> Graph<'a> {
                     let source = mount.source.clone().unwrap_or_default();
                     let subpath = self.subpath(at, &files, &source)?;
                     opened.keep.extend(files.keep);
-                    (target()?, StepMountSource::Layers { lower: files.folders, subpath })
+                    let source = match files.folders.is_empty() {
+                        // Nothing, which stays so.
+                        true => StepMountSource::Tmpfs { size: None },
+                        false => StepMountSource::Layers { lower: files.folders, subpath },
+                    };
+                    (target()?, source)
                 }
                 MountKind::Cache => {
                     let Some(folder) = folder else { continue };
@@ -158,7 +174,7 @@ impl<'a> Graph<'a> {
                 MountKind::Tmpfs => (target()?, StepMountSource::Tmpfs { size: mount.size }),
                 MountKind::Secret => {
                     let id = mount.secret_id();
-                    let Some(content) = self.shared.sources.secret(id).await? else {
+                    let Loan::Secret(Some(content)) = loan else {
                         if mount.required {
                             return Err(fault(
                                 at,
@@ -179,7 +195,7 @@ impl<'a> Graph<'a> {
                 }
                 MountKind::Ssh => {
                     let id = mount.ssh_id();
-                    let Some(socket) = self.shared.sources.ssh(id).await? else {
+                    let Loan::Agent(Some(socket)) = loan else {
                         if mount.required {
                             return Err(fault(
                                 at,
@@ -226,10 +242,10 @@ impl<'a> Graph<'a> {
         &'a self,
         at: &Instruction,
         mounted: &Mounted,
-        working_dir: &str,
+        key: &str,
     ) -> Result<folders::HeldFolder, ImageError> {
         let mount = &mounted.mount;
-        let id = mount.cache_id(working_dir).map_err(|reason| fault(at, reason))?;
+        let id = key.lines().next().unwrap_or_default();
         let sharing = match mount.sharing {
             Sharing::Shared => folders::Sharing::Shared,
             Sharing::Private => folders::Sharing::Private,
@@ -254,12 +270,8 @@ impl<'a> Graph<'a> {
                 .await
             })
         };
-        let key = match &mounted.files {
-            Some(files) => format!("{id}\n{:?}\n{:?}", files.folders, mount.source),
-            None => id.clone(),
-        };
         let description = format!("cached mount {id} from exec {}", at.text);
-        self.shared.store.take_folder(CacheKind::Mount, &key, &description, sharing, &fill).await
+        self.shared.store.take_folder(CacheKind::Mount, key, &description, sharing, &fill).await
     }
 
     /// What is made in the image's files to mount something at `target`.
@@ -275,6 +287,22 @@ impl<'a> Graph<'a> {
         }
         Ok(Some(Stub { place, first }))
     }
+}
+
+/// What a client lends for a mount.
+enum Loan {
+    Nothing,
+    Secret(Option<Vec<u8>>),
+    Agent(Option<AgentSocket>),
+}
+
+/// By what a cache is known: its name, and what it begins with.
+fn cache_key(at: &Instruction, mounted: &Mounted, working_dir: &str) -> Result<String, ImageError> {
+    let id = mounted.mount.cache_id(working_dir).map_err(|reason| fault(at, reason))?;
+    Ok(match &mounted.files {
+        Some(files) => format!("{id}\n{:?}\n{:?}", files.folders, mounted.mount.source),
+        None => id,
+    })
 }
 
 /// Copies what stands at `source` in layers into an empty folder.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use chrono::{DateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Utc};
 
 use super::rewrite;
 use super::stage::Stage;
@@ -25,6 +25,10 @@ pub struct BuildOutput {
     pub(super) stages: Vec<Stage>,
     /// Keeps the layers there.
     pub(super) _claims: Vec<GcGuard>,
+    /// What each was asked for, if anything was.
+    pub(super) asked: Vec<Option<Platform>>,
+    /// The time of the images.
+    pub(super) made: DateTime<Utc>,
     /// Nothing that is stored takes the place of an image with other times.
     pub(super) no_cache: bool,
     pub(super) epoch: Option<DateTime<Utc>>,
@@ -50,7 +54,8 @@ pub struct BuiltImage {
 impl BuildOutput {
     /// What it was built for, in order.
     pub fn platforms(&self) -> Vec<Platform> {
-        self.stages.iter().map(|stage| stage.config.platform()).collect()
+        let own = self.stages.iter().map(|stage| stage.config.platform());
+        own.zip(&self.asked).map(|(own, asked)| asked.clone().unwrap_or(own)).collect()
     }
 
     /// The configuration of the image for that platform, or of the first.
@@ -83,13 +88,16 @@ impl BuildOutput {
                 claims.push(rewrite::clamp(&self.store, stage, epoch).await?);
             }
         }
+        let (asked, made) = (self.asked.clone(), self.made);
         let (store, no_cache, epoch) = (self.store.clone(), self.no_cache, self.epoch);
-        Ok(Self { store, stages, _claims: claims, no_cache, epoch })
+        Ok(Self { store, stages, _claims: claims, asked, made, no_cache, epoch })
     }
 
     pub(super) fn stage(&self, platform: Option<&Platform>) -> Option<&Stage> {
-        let serves = |stage: &&Stage| platform.is_none_or(|platform| stage.config.platform().serves(platform));
-        self.stages.iter().find(serves)
+        let Some(platform) = platform else { return self.stages.first() };
+        let asked = self.asked.iter().position(|asked| asked.as_ref() == Some(platform));
+        let serves = || self.stages.iter().position(|stage| stage.config.platform().serves(platform));
+        self.stages.get(asked.or_else(serves)?)
     }
 
     pub(super) fn folders(&self, stage: &Stage) -> Vec<PathBuf> {
@@ -116,9 +124,10 @@ impl BuildOutput {
         let mut built = Vec::new();
         for stage in &self.stages {
             let key = stage.digest()?;
-            let stored = if self.no_cache { None } else { inner.db.built(&key)? };
-            let record = match stored {
-                Some(id) => inner.record(&id)?,
+            // One with a time of its own is no other's.
+            let stored = if self.no_cache || self.epoch.is_some() { None } else { inner.db.built(&key)? };
+            let record = match stored.and_then(|id| inner.record(&id).ok()) {
+                Some(record) => record,
                 None => self.finished(stage)?,
             };
             built.push((
@@ -133,7 +142,7 @@ impl BuildOutput {
         }
         let mut claim = GcGuard::new(inner);
         self.store.admit(candidates, &mut claim).await?;
-        for (key, image) in &built {
+        for (key, image) in built.iter().filter(|_| self.epoch.is_none()) {
             inner.db.set_built(key, &image.id)?;
         }
         Ok(built.into_iter().map(|(_, image)| image).collect())
@@ -142,10 +151,9 @@ impl BuildOutput {
     /// The image with its times.
     pub(super) fn finished(&self, stage: &Stage) -> Result<Record, ImageError> {
         let mut stage = stage.clone();
-        let now = self.epoch.unwrap_or_else(Utc::now).trunc_subsecs(3);
-        stage.config.created = Some(now);
+        stage.config.created = Some(self.made);
         for step in &mut stage.config.history {
-            step.created.get_or_insert(now);
+            step.created.get_or_insert(self.made);
         }
         stage.record()
     }

@@ -10,6 +10,7 @@ use tokio::io::AsyncRead;
 
 use super::output::BuildOutput;
 use super::run::RunSteps;
+pub use super::style::BuildStyle;
 use crate::auth::RegistryAuth;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -52,6 +53,8 @@ pub struct BuildRequest {
     pub epoch: Option<DateTime<Utc>>,
     /// What beyond the usual a command may ask for.
     pub allowed: Allowed,
+    /// How commands are run, where that makes other layers: networks, names of hosts, limits.
+    pub run_key: String,
 }
 
 impl BuildRequest {
@@ -76,6 +79,7 @@ impl BuildRequest {
             named: BTreeMap::new(),
             epoch: None,
             allowed: Allowed::default(),
+            run_key: String::new(),
         }
     }
 }
@@ -109,16 +113,6 @@ pub struct Allowed {
     pub host_network: bool,
     /// `RUN --security=insecure`
     pub insecure: bool,
-}
-
-/// How a build tells what it does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BuildStyle {
-    /// As Docker's classic builder: text, one instruction after the other.
-    #[default]
-    Classic,
-    /// As BuildKit: steps, as many at once as there are.
-    Steps,
 }
 
 /// Which containers of a build are left there when it is done with them. Those of a build that is given up never are.

@@ -6,13 +6,15 @@ use bireme_dockerfile::Instruction;
 use bireme_dockerfile::read::{self, Network, RunCommand, RunFlags, Security};
 use chrono::{SubsecRound as _, Utc};
 
-use super::cache::{self, Known};
+use super::cache;
 use super::graph::{Graph, Place};
+use super::known::Known;
 use super::mounts::Mounts;
-use super::request::{BuildStyle, KeepContainers};
+use super::request::KeepContainers;
 use super::run::{Hidden, Keep, RunStep, StepMount, StepMountSource, StepNetwork};
 use super::stage::{PREDEFINED, Stage, fault, given, lacking};
 use super::step::Step;
+use super::style::BuildStyle;
 use crate::admit::Candidate;
 use crate::digest::Digest;
 use crate::error::ImageError;
@@ -54,12 +56,13 @@ impl<'a> Graph<'a> {
         env.extend(proxies);
         let key = Digest::of(
             format!(
-                "run {} {command:?} {arguments:?} {:?} {:?} {:?} {:?}",
+                "run {} {command:?} {arguments:?} {:?} {:?} {:?} {:?} {}",
                 stage.run_key(),
                 flags.command,
                 flags.network,
                 flags.security,
                 mounts.keys,
+                self.shared.request.run_key,
             )
             .as_bytes(),
         );

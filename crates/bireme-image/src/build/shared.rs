@@ -10,18 +10,15 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::cache::Cache;
-use super::request::{BuildRequest, BuildStyle};
-use super::source::{BuildSources, FileFilter, Files, MAIN_CONTEXT};
-use super::step::Step;
+use super::request::BuildRequest;
+use super::source::{BuildSources, Files};
+use super::style::BuildStyle;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
-use crate::events::{BuildEvent, OnBuildEvent, Progress, StepId};
+use crate::events::{BuildEvent, OnBuildEvent, StepId};
 use crate::guard::GcGuard;
 use crate::record::{Layer, Record};
 use crate::store::ImageStore;
-
-/// The main context with all that is in it, whatever the instructions of the Dockerfile take of it.
-pub(super) const WHOLE_CONTEXT: &str = "\0whole";
 
 /// One build under way, whatever it is built for.
 pub(super) struct Shared<'a> {
@@ -29,7 +26,7 @@ pub(super) struct Shared<'a> {
     pub(super) request: &'a BuildRequest,
     pub(super) sources: &'a dyn BuildSources,
     /// What COPY and ADD do not see of the main context, and what of it is enough; set before the first asks for it.
-    hidden: OnceLock<(Arc<Ignore>, Option<Vec<String>>)>,
+    pub(super) hidden: OnceLock<(Arc<Ignore>, Option<Vec<String>>)>,
     pub(super) cache: Cache,
     /// Keeps layers until the build is recorded.
     pub(super) claims: Mutex<Vec<GcGuard>>,
@@ -39,9 +36,9 @@ pub(super) struct Shared<'a> {
     /// Steps told to clients of the classic builder, and how many there will be.
     told: AtomicUsize,
     steps: AtomicUsize,
-    contexts: Mutex<HashMap<String, Arc<OnceCell<Context>>>>,
+    pub(super) contexts: Mutex<HashMap<String, Arc<OnceCell<Context>>>>,
     /// The steps of base images: stages on the same one share it.
-    bases: Mutex<HashMap<String, StepId>>,
+    pub(super) bases: Mutex<HashMap<String, StepId>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }
@@ -135,46 +132,6 @@ impl<'a> Shared<'a> {
 
     pub(super) fn folders(&self, layers: &[Layer]) -> Vec<PathBuf> {
         layers.iter().map(|layer| self.store.inner.layer_path(&layer.diff_id)).collect()
-    }
-
-    /// The files of a context, asked for once.
-    pub(super) async fn context(&'a self, name: &str) -> Result<Context, ImageError> {
-        let cell = Arc::clone(self.contexts.lock().entry(name.to_owned()).or_default());
-        let context = cell.get_or_try_init(|| self.load(name)).await?;
-        Ok(context.clone())
-    }
-
-    async fn load(&'a self, name: &str) -> Result<Context, ImageError> {
-        let whole = name == WHOLE_CONTEXT;
-        let main = whole || name == MAIN_CONTEXT;
-        let name = if main { MAIN_CONTEXT } else { name };
-        let title = match main {
-            true => "[internal] load build context".to_owned(),
-            false => format!("[context {name}] load from client"),
-        };
-        let step = Step::begin(self, title, Vec::new(), None);
-        let filter = match self.hidden.get() {
-            Some((ignore, enough)) if main => {
-                let follow = enough.clone().filter(|_| !whole).unwrap_or_default();
-                FileFilter { exclude: ignore.patterns(), follow }
-            }
-            _ => FileFilter::default(),
-        };
-        let arrived = |bytes| step.progress(Progress::counted_alone("transferring context:", bytes));
-        match self.sources.files(name, &filter, &arrived).await {
-            Ok(files) => Ok(Context { files, step: step.end(false) }),
-            Err(error) => {
-                step.fail(&error);
-                Err(error)
-            }
-        }
-    }
-
-    /// The step of a base image. It counts as taken from the cache where what is built on it is not.
-    pub(super) fn base(&'a self, image: &str, name: &str, cached: bool) -> StepId {
-        let mut bases = self.bases.lock();
-        let begin = || Step::begin(self, name.to_owned(), Vec::new(), None).end(cached);
-        bases.entry(image.to_owned()).or_insert_with(begin).clone()
     }
 
     /// What a step of this very build made.

@@ -88,6 +88,14 @@ impl Db {
         Ok(())
     }
 
+    /// Forgets the steps without a layer that were last used before `until`, all without it.
+    pub(crate) fn forget_empty_steps(&self, until: Option<i64>) -> Result<(), ImageError> {
+        self.forget("clear the cache of builds", |change| {
+            change.execute("DELETE FROM steps WHERE diff_id IS NULL AND (?1 IS NULL OR last_used < ?1)", [until])
+        })?;
+        Ok(())
+    }
+
     /// Forgets the steps that made a layer.
     pub(crate) fn forget_steps_of(&self, diff_id: &Digest) -> Result<(), ImageError> {
         self.forget("clear the cache of builds", |change| {

@@ -12,6 +12,7 @@
 //! Files come first and are renamed into place, the database row comes last. What a crash leaves between the two is
 //! swept at the next open.
 
+mod holders;
 mod lookup;
 mod pins;
 mod remove;
@@ -29,11 +30,11 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::db::Db;
 use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::folders::Holders;
 
 pub use crate::settings::{Limits, RegistrySettings};
 pub use remove::Removed;
 
+pub(crate) use holders::Holders;
 pub(crate) use lookup::{familiar, offered};
 pub(crate) use pins::Pin;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bireme_buildkit::{BuildError, Lines, LogStream, Progress, SourceFile, Task, Vertex, Warning};
-use bireme_image::{BuildEvent, StepEvent, StepId};
+use bireme_image::{BuildEvent, ImageError, StepEvent, StepId};
 use parking_lot::Mutex;
 
 /// Passes on what a build tells, and remembers where it failed.
@@ -130,4 +130,19 @@ impl<'a> Teller<'a> {
 fn lines_of(lines: &std::ops::RangeInclusive<usize>) -> Lines {
     let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
     Lines { start: number(*lines.start()), end: number(*lines.end()) }
+}
+
+/// The lines of the Dockerfile that a failure itself names.
+pub(super) fn lines(error: &ImageError) -> Vec<Lines> {
+    let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
+    match error {
+        ImageError::Dockerfile(error) => {
+            let lines = error.lines.iter();
+            lines.map(|lines| Lines { start: number(lines.first), end: number(lines.last) }).collect()
+        }
+        ImageError::Instruction { line, .. } | ImageError::Copy { line, .. } => {
+            vec![Lines { start: number(*line), end: number(*line) }]
+        }
+        _ => Vec::new(),
+    }
 }

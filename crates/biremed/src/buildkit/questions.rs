@@ -9,8 +9,8 @@ use bireme_core::glob::Pattern;
 use bireme_image::{BuildOutput, BuildRequest, BuildSources, Tree, TreeEntry};
 use rustix::fs::FileType;
 
-use super::progress::Teller;
-use super::{failed, solve};
+use super::failed;
+use super::progress::{Teller, lines};
 use crate::app::App;
 
 /// Answers a subrequest: the checks of a Dockerfile, its targets, its arguments.
@@ -24,7 +24,7 @@ pub(super) async fn answer(
     let teller = Teller::new(build.progress());
     let log = |event| teller.tell(event);
     let answers = app.images.ask(request, sources, question, &log).await;
-    let answers = answers.map_err(|error| teller.located(failed(&error), &solve::lines(&error)))?;
+    let answers = answers.map_err(|error| teller.located(failed(&error), &lines(&error)))?;
     let answers = answers.ok_or_else(|| BuildError::unsupported_subrequest(question))?;
     let metadata = answers.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     Ok(Solved { metadata, ..Solved::default() })

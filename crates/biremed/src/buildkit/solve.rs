@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bireme_buildkit::{Build, BuildError, Frontend, Lines, Output, Outputs, Solved};
+use bireme_buildkit::{Build, BuildError, Frontend, Output, Outputs, Solved};
 use bireme_core::ErrorKind;
 use bireme_image::{
-    BuildContext, BuildOutput, BuildRequest, BuildSources, BuildStyle, ImageError, KeepContainers, LocalSources,
-    NamedContext,
+    BuildContext, BuildOutput, BuildRequest, BuildSources, BuildStyle, KeepContainers, LocalSources, NamedContext,
 };
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::options::{self, Named, Options};
-use super::progress::Teller;
+use super::progress::{self, Teller};
 use super::sources::{ClientSources, Keys};
 use super::{failed, questions};
 use crate::app::App;
@@ -101,7 +100,7 @@ async fn sources(
     options: &Options,
 ) -> Result<Arc<dyn BuildSources>, BuildError> {
     let named = options.named.iter().filter_map(|(name, named)| match named {
-        Named::Files(key) => Some((name.clone(), key.clone())),
+        Named::Files(key) => Some((name.to_ascii_lowercase(), key.clone())),
         _ => None,
     });
     let keys = Keys {
@@ -109,8 +108,9 @@ async fn sources(
         dockerfile: options.dockerfile_key.clone(),
         filename: options.filename.clone(),
         named: named.collect(),
+        known: known(frontend, options),
     };
-    let run = app.settings.exec_root.clone();
+    let run = app.engine.secrets_folder();
     let client = Arc::new(ClientSources::new(Arc::clone(build), frontend.clone(), keys, app.images.clone(), run));
     let Some(address) = &options.context else { return Ok(client) };
     let context = match address.strip_prefix(UPLOAD) {
@@ -124,7 +124,8 @@ async fn sources(
     step.start();
     // A Dockerfile that the client has itself, beside a context from elsewhere.
     let own = frontend.options.contains_key("dockerfilekey");
-    let opened = LocalSources::open(&app.images, context, &options.filename, Some(client.clone())).await;
+    let opened =
+        LocalSources::open(&app.images, context, &options.filename, options.keep_git_dir, Some(client.clone())).await;
     let opened = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -138,6 +139,16 @@ async fn sources(
     }
     let definition = client.definition().await.map_err(|error| failed(&error))?;
     Ok(Arc::new(opened.below(&options.subdir).with_dockerfile(definition.text)))
+}
+
+/// What a client says of where its files are, beside the files.
+fn known(frontend: &Frontend, options: &Options) -> String {
+    let said = frontend
+        .options
+        .iter()
+        .filter(|(key, _)| key.starts_with("vcs:localdir") || key.starts_with("label:com.docker.compose"));
+    let said: Vec<String> = said.map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} {}", options.filename, said.join(" "))
 }
 
 /// An address without what its owner may want to keep to himself.
@@ -156,6 +167,7 @@ fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<Buil
     let mut request = BuildRequest::new(BuildContext::Folder(std::path::PathBuf::new()));
     request.style = BuildStyle::Steps;
     request.dockerfile = options.filename.clone();
+    request.run_key = serde_json::Value::Object(options.host.clone()).to_string();
     request.keep_containers = KeepContainers::None;
     request.args = options.args.clone();
     request.labels = options.labels.clone();
@@ -205,7 +217,7 @@ async fn on_a_thread(
         let work = async {
             tokio::select! {
                 built = bireme_engine::solve(&app.engine, request, &*sources, steps, &log) => {
-                    built.map_err(|error| teller.located(failed(&error), &lines(&error)))
+                    built.map_err(|error| teller.located(failed(&error), &progress::lines(&error)))
                 }
                 () = build.cancelled().cancelled() => Err(BuildError::cancelled()),
                 () = app.stop.cancelled() => Err(BuildError::new(ErrorKind::Unavailable, "the daemon stops")),
@@ -214,19 +226,4 @@ async fn on_a_thread(
         let _ = answer.send(runtime.block_on(work));
     });
     ended.await.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::Internal, "the build ended without an answer")))
-}
-
-/// The lines of the Dockerfile that a failure itself names.
-pub(super) fn lines(error: &ImageError) -> Vec<Lines> {
-    let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
-    match error {
-        ImageError::Dockerfile(error) => {
-            let lines = error.lines.iter();
-            lines.map(|lines| Lines { start: number(lines.first), end: number(lines.last) }).collect()
-        }
-        ImageError::Instruction { line, .. } | ImageError::Copy { line, .. } => {
-            vec![Lines { start: number(*line), end: number(*line) }]
-        }
-        _ => Vec::new(),
-    }
 }

@@ -14,7 +14,7 @@ use bireme_core::BoxFuture;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{
     AgentSocket, BuildSources, CacheKind, Definition, Digest, FileFilter, Files, ImageError, ImageStore, MAIN_CONTEXT,
-    OnArrival, SECRET_LIMIT, Sharing, TEXT_LIMIT, read_definition,
+    OnArrival, SECRET_LIMIT, Sharing, TEXT_LIMIT, read_definition, read_text,
 };
 use rustix::fs::{Mode, OFlags};
 use tempfile::TempDir;
@@ -29,6 +29,8 @@ pub(super) struct Keys {
     pub(super) dockerfile: String,
     pub(super) filename: String,
     pub(super) named: BTreeMap<String, String>,
+    /// What tells the contexts of one project from those of another.
+    pub(super) known: String,
 }
 
 /// How often it is told how much has arrived.
@@ -143,31 +145,40 @@ impl ClientSources {
         let name = self.keys.filename.clone();
         let follow = vec![name.clone(), format!("{name}.dockerignore"), name.to_lowercase()];
         let folder = self.texts_of(&self.keys.dockerfile, follow).await?;
-        let mut definition = read_in(folder, name).await?;
-        let _ = self.known_by.set(format!("{} {}", definition.name, Digest::of(&definition.text)));
+        let mut definition = in_folder(folder, move |path| match read_definition(path, &name, None) {
+            // Docker's clients take the lower case where there is no other.
+            Err(ImageError::NoDockerfile { .. }) if name == "Dockerfile" => {
+                read_definition(path, "dockerfile", None).map_err(|_| ImageError::NoDockerfile { name })
+            }
+            other => other,
+        })
+        .await?;
+        let known = format!("{} {}", self.keys.known, bases(&definition.text));
+        let _ = self.known_by.set(Digest::of(known.as_bytes()).to_string());
         if definition.ignore.is_none() {
             // A context that is not there is told when somebody needs it.
             if let Ok(folder) = self.texts_of(&self.keys.context, vec![".dockerignore".to_owned()]).await {
-                definition.ignore = std::fs::read(folder.path().join(".dockerignore")).ok();
+                definition.ignore = in_folder(folder, |path| read_text(path, ".dockerignore")).await?;
             }
         }
         Ok(definition)
     }
 }
 
-async fn read_in(folder: TempDir, name: String) -> Result<Definition, ImageError> {
-    let read = move || {
-        // Docker's clients take the lower case where there is no other.
-        match read_definition(folder.path(), &name, None) {
-            Err(ImageError::NoDockerfile { .. }) if name == "Dockerfile" => {
-                read_definition(folder.path(), "dockerfile", None).map_err(|_| ImageError::NoDockerfile { name })
-            }
-            other => other,
-        }
-    };
-    tokio::task::spawn_blocking(read)
-        .await
-        .map_err(|_| ImageError::BuildRequest { reason: "the daemon stops".to_owned() })?
+/// Reads in a folder of texts, which goes then.
+async fn in_folder<T: Send + 'static>(
+    folder: TempDir,
+    read: impl FnOnce(&Path) -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let stopped = |_| ImageError::BuildRequest { reason: "the daemon stops".to_owned() };
+    tokio::task::spawn_blocking(move || read(folder.path())).await.map_err(stopped)?
+}
+
+/// What the images of stages are, which tells one project from another better than what is edited all the time.
+fn bases(dockerfile: &[u8]) -> String {
+    let text = String::from_utf8_lossy(dockerfile);
+    let from = text.lines().filter(|line| line.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("from ")));
+    from.collect::<Vec<_>>().join("\n")
 }
 
 impl BuildSources for ClientSources {
@@ -190,8 +201,8 @@ impl BuildSources for ClientSources {
             if name != MAIN_CONTEXT {
                 // A named context has a list of its own.
                 let folder = self.texts_of(key, vec![".dockerignore".to_owned()]).await?;
-                if let Ok(text) = std::fs::read_to_string(folder.path().join(".dockerignore")) {
-                    let ignore = bireme_core::ignore::Ignore::parse(&text);
+                if let Some(text) = in_folder(folder, |path| read_text(path, ".dockerignore")).await? {
+                    let ignore = bireme_core::ignore::Ignore::parse(&String::from_utf8_lossy(&text));
                     filter.exclude = ignore.map(|ignore| ignore.patterns()).unwrap_or_default();
                 }
             }

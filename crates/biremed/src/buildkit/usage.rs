@@ -25,6 +25,11 @@ pub(super) async fn disk_usage(app: &App, query: UsageQuery) -> Result<Vec<Usage
 pub(super) async fn prune(app: &App, prune: Prune, gone: mpsc::Sender<Usage>) -> Result<(), BuildError> {
     let filters = read_filters(&prune.filters)?;
     let records = app.images.build_cache().await.map_err(|error| failed(&error))?;
+    if filters.is_empty() && prune.max_used_space.max(prune.reserved_space) == 0 {
+        let until = i64::try_from(prune.keep_duration.as_millis()).unwrap_or(i64::MAX);
+        let until = (until > 0).then(|| bireme_core::clock::now_nanos() / 1_000_000 - until);
+        app.images.forget_empty_steps(until).map_err(|error| failed(&error))?;
+    }
     let chosen = choose(&records, &prune, &filters);
     let ids: Vec<&str> = chosen.iter().map(|record| record.id.as_str()).collect();
     let is_chosen = |record: &CacheRecord| ids.contains(&record.id.as_str());

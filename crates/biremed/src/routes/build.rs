@@ -57,6 +57,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
             unsaid.lines.into_iter().for_each(|line| report.line(line));
         }
         let id = built?;
+        app.collect_build_cache();
         if quiet {
             // What `docker build -q` prints.
             report.line(json!({ "stream": format!("{id}\n") }));

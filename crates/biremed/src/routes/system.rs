@@ -36,7 +36,7 @@ async fn ping() -> Response {
         (header::PRAGMA, "no-cache"),
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         // BuildKit is what clients are to use; the classic builder is served as well.
-        (header::HeaderName::from_static("builder-version"), "2"),
+        (header::HeaderName::from_static("builder-version"), "1"),
         (header::HeaderName::from_static("swarm"), "inactive"),
     ];
     (headers, "OK").into_response()

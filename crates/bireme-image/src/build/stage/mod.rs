@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use bireme_core::WorkloadKind;
 use bireme_dockerfile::{Expander, Instruction, ParseError};
 
-use super::request::BuildStyle;
+use super::style::BuildStyle;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::events::StepId;
@@ -75,10 +75,14 @@ impl Stage {
         }
     }
 
-    /// A stage that begins where another one ended, with arguments of its own.
+    /// A stage that begins where another one ended.
     pub(in crate::build) fn on(&self) -> Self {
         let mut stage = Self::new(self.config.clone(), self.layers.clone());
         (stage.style, stage.assumed, stage.last) = (self.style, self.assumed, self.last.clone());
+        if self.style == BuildStyle::Steps {
+            // Docker's classic builder has each stage declare its own.
+            stage.args.clone_from(&self.args);
+        }
         stage
     }
 

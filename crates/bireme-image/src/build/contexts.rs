@@ -1,0 +1,75 @@
+//! Contexts and base images, each with a step of its own, which all that needs it waits for.
+
+use std::sync::Arc;
+
+use super::context::files_at;
+use super::git::{self, GitAccess};
+use super::shared::{Context, Shared};
+use super::source::{FileFilter, MAIN_CONTEXT};
+use super::step::Step;
+use crate::error::ImageError;
+use crate::events::{Progress, StepId};
+
+/// The main context with all that is in it, whatever the instructions of the Dockerfile take of it.
+pub(super) const WHOLE_CONTEXT: &str = "\0whole";
+
+impl<'a> Shared<'a> {
+    /// The files of a context, asked for once.
+    pub(super) async fn context(&'a self, name: &str) -> Result<Context, ImageError> {
+        let cell = Arc::clone(self.contexts.lock().entry(name.to_owned()).or_default());
+        let context = cell.get_or_try_init(|| self.load(name)).await?;
+        Ok(context.clone())
+    }
+
+    /// What stands at an address that a name stands for, fetched once.
+    pub(super) async fn context_at(&'a self, name: &str, address: &str) -> Result<Context, ImageError> {
+        let cell = Arc::clone(self.contexts.lock().entry(format!("\0{name}")).or_default());
+        let fetch = async || {
+            let title = format!("[context {name}] {}", git::redacted(address));
+            let step = Step::begin(self, title, Vec::new(), None);
+            let access = GitAccess::of(self.sources).await?;
+            match files_at(self.store, address, &access).await {
+                Ok(files) => Ok(Context { files, step: step.end(false) }),
+                Err(error) => {
+                    step.fail(&error);
+                    Err(error)
+                }
+            }
+        };
+        let context = cell.get_or_try_init(fetch).await?;
+        Ok(context.clone())
+    }
+
+    async fn load(&'a self, name: &str) -> Result<Context, ImageError> {
+        let whole = name == WHOLE_CONTEXT;
+        let main = whole || name == MAIN_CONTEXT;
+        let name = if main { MAIN_CONTEXT } else { name };
+        let title = match main {
+            true => "[internal] load build context".to_owned(),
+            false => format!("[context {name}] load from client"),
+        };
+        let step = Step::begin(self, title, Vec::new(), None);
+        let filter = match self.hidden.get() {
+            Some((ignore, enough)) if main => {
+                let follow = enough.clone().filter(|_| !whole).unwrap_or_default();
+                FileFilter { exclude: ignore.patterns(), follow }
+            }
+            _ => FileFilter::default(),
+        };
+        let arrived = |bytes| step.progress(Progress::counted_alone("transferring context:", bytes));
+        match self.sources.files(name, &filter, &arrived).await {
+            Ok(files) => Ok(Context { files, step: step.end(false) }),
+            Err(error) => {
+                step.fail(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The step of a base image. It counts as taken from the cache where what is built on it is not.
+    pub(super) fn base(&'a self, image: &str, name: &str, cached: bool) -> StepId {
+        let mut bases = self.bases.lock();
+        let begin = || Step::begin(self, name.to_owned(), Vec::new(), None).end(cached);
+        bases.entry(image.to_owned()).or_insert_with(begin).clone()
+    }
+}
