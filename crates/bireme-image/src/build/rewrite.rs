@@ -21,7 +21,7 @@ pub(super) async fn clamp(store: &ImageStore, stage: &mut Stage, epoch: u64) -> 
     let mut claim = GcGuard::new(&store.inner);
     for at in 0..stage.layers.len() {
         let layer = &stage.layers[at];
-        // What is stored as it unpacks was made here.
+        // What came packed is other people's.
         if layer.blob.digest != layer.diff_id {
             continue;
         }
