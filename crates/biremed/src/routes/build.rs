@@ -57,6 +57,14 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
             unsaid.lines.into_iter().for_each(|line| report.line(line));
         }
         let id = built?;
+        // Of a quiet build the client takes all there is to read for the image's ID.
+        app.engine
+            .prepare_image(&id, &|step| {
+                if !quiet {
+                    report.preparation(&step);
+                }
+            })
+            .await;
         if quiet {
             // What `docker build -q` prints.
             report.line(json!({ "stream": format!("{id}\n") }));
