@@ -1,6 +1,7 @@
 //! One build makes both kinds under one tag, and a registry keeps them together.
 
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 
 use bireme_testing::{Engine, Output, eventually, free_port, guest, workspace};
@@ -56,13 +57,19 @@ fn with_buildx(engine: &Engine, args: &[&str]) -> Output {
     engine.run(command)
 }
 
-/// Builds the tag for both platforms; answers what the client printed meanwhile.
-fn build_both(engine: &Engine, tag: &str) -> String {
+/// A folder to build from.
+fn context(engine: &Engine) -> PathBuf {
     engine.load("busybox");
     let folder = engine.folder().join("context");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("Dockerfile"), DOCKERFILE).unwrap();
     std::fs::copy(guest("hello"), folder.join("hello.wasm")).unwrap();
+    folder
+}
+
+/// Builds the tag for both platforms; answers what the client printed meanwhile.
+fn build_both(engine: &Engine, tag: &str) -> String {
+    let folder = context(engine);
     let platforms = format!("{},{COMPONENT}", native());
     let args = ["buildx", "build", "--progress=plain", "--platform", &platforms, "-t", tag, folder.to_str().unwrap()];
     let built = with_buildx(engine, &args);
@@ -173,5 +180,47 @@ fn the_classic_builder_tells_that_a_component_is_compiled_and_not_in_a_quiet_bui
     let id = quiet.stdout().trim();
     assert!(id.starts_with("sha256:") && id.lines().count() == 1, "{quiet}");
     assert_eq!(compiled(&engine), 2, "as well");
+    engine.finish();
+}
+
+#[test]
+fn our_command_line_builds_both_kinds_at_once() {
+    let engine = Engine::start();
+    let folder = context(&engine);
+    let platforms = format!("{COMPONENT},{}", native());
+    let built = engine.bireme(["build", "-q", "--platform", &platforms, "-t", "both", folder.to_str().unwrap()]);
+    built.stdout();
+    assert_eq!(compiled(&engine), 1, "before anything is created");
+    assert_ne!(image(&engine, "both", &native()).0, image(&engine, "both", COMPONENT).0);
+    assert_eq!(run(&engine, "both", &[]), FROM_LINUX);
+    assert_eq!(run(&engine, "both", &["--label", "bireme.class=wasm"]), FROM_WASM);
+    engine.bireme(["build", "--platform", "wasi/wasm,tea/pot", folder.to_str().unwrap()]).fails(1, "\"tea/pot\"");
+    engine.finish();
+}
+
+#[test]
+fn a_service_whose_file_lists_both_kinds_is_built_once_for_all_its_classes() {
+    let engine = Engine::start();
+    let folder = context(&engine);
+    let port = free_port();
+    let file = format!(
+        "name: once\nservices:\n  web:\n    build: {{ context: ., platforms: [{}, {COMPONENT}] }}\n    \
+         ports: ['{port}:80']\n    stop_signal: SIGKILL\n    labels: {{ bireme.class: '${{CLASS}}' }}\n",
+        native()
+    );
+    std::fs::write(folder.join("compose.yaml"), file).unwrap();
+    let up = |class: &str| {
+        let mut command = engine.command(bireme_testing::binaries().join("bireme"), ["up", "-d"]);
+        command.current_dir(&folder).env("CLASS", class);
+        let output = engine.run(command);
+        let built = format!("{}{}", output.stdout(), output.stderr()).contains("Successfully tagged once-web");
+        (built, eventually("an answer", || answer(port)))
+    };
+    assert_eq!(up("linux"), (true, FROM_LINUX.to_owned()));
+    assert_eq!(up("wasm"), (false, FROM_WASM.to_owned()));
+    assert_eq!(up("linux"), (false, FROM_LINUX.to_owned()));
+    let mut command = engine.command(bireme_testing::binaries().join("bireme"), ["down", "-t", "0"]);
+    command.current_dir(&folder).env("CLASS", "linux");
+    engine.run(command).stdout();
     engine.finish();
 }
