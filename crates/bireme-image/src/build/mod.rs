@@ -120,7 +120,7 @@ impl ImageStore {
             stages::needed(&dockerfile, target, &mut Expander::new(dockerfile.directives.escape, &value))?
         };
         let count = needed.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
-        shared.expect(dockerfile.globals.len() + count);
+        shared.expect(dockerfile.globals.len() + count * platforms.len());
         dockerfile.globals.iter().for_each(|argument| shared.announce(&argument.text));
         shared.hide(ignore, wanted_files(&dockerfile, &needed));
         for platform in &platforms {
