@@ -196,7 +196,7 @@ fn our_command_line_builds_both_kinds_at_once() {
     assert_eq!(run(&engine, "both", &["--label", "bireme.class=wasm"]), FROM_WASM);
     let told = engine.bireme(["build", "--platform", &platforms, folder.to_str().unwrap()]);
     let told = format!("{}{}", told.stdout(), told.stderr());
-    let last = told.lines().filter_map(|line| line.strip_prefix("Step ")?.split_once(" : ")).last().unwrap().0;
+    let last = told.lines().filter_map(|line| line.strip_prefix("Step ")?.split_once(" : ")).next_back().unwrap().0;
     let (step, all) = last.split_once('/').unwrap();
     assert_eq!(step, all, "the steps of both are counted: {told}");
     engine.bireme(["build", "--platform", "wasi/wasm,tea/pot", folder.to_str().unwrap()]).fails(1, "\"tea/pot\"");
