@@ -1,17 +1,15 @@
 //! What is done with a component as its image comes in: it is compiled, whoever waits is told, and what it asks for is read.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use bireme_testing::{Engine, PATIENCE, client, eventually, guest};
+use bireme_testing::{Engine, PATIENCE, client, guest};
 use serde_json::Value;
 
 use super::build;
+use super::registry::Registry;
 
 /// Components that stand compiled.
-fn compiled(engine: &Engine) -> usize {
+pub(super) fn compiled(engine: &Engine) -> usize {
     let entries = std::fs::read_dir(engine.data_root().join("wasm/cache"));
     entries
         .into_iter()
@@ -142,39 +140,11 @@ fn a_world_is_shown_before_anything_runs() {
     engine.finish();
 }
 
-/// Debian's registry on a port of this machine.
-struct Registry(Child, u16);
-
-impl Registry {
-    fn start(folder: &Path) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let root = folder.join("registry");
-        let config = format!(
-            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: {} }} }}\n\
-             http: {{ addr: '{address}', secret: x }}\n",
-            root.display()
-        );
-        let file = folder.join("registry.yml");
-        std::fs::write(&file, config).unwrap();
-        let mut command = Command::new("docker-registry");
-        let child = command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        eventually("the registry", || std::net::TcpStream::connect(address).ok());
-        Self(child, address.port())
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn a_component_is_compiled_when_it_is_pulled_and_two_pulls_share_it() {
     let mut engine = Engine::start();
     let registry = Registry::start(engine.folder());
-    let name = format!("127.0.0.1:{}/hello:1", registry.1);
+    let name = format!("127.0.0.1:{}/hello:1", registry.port());
     engine.build_guest("hello", &name);
     engine.docker(["push", "-q", &name]).stdout();
     engine.docker(["rmi", &name]).stdout();

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod coming_in;
+mod one_build;
+mod registry;
 mod switch;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::error::PlanError;
 use super::observed::Observed;
 use super::options::{BuildPolicy, PullPolicy, UpOptions};
-use super::platform::{image_of, platforms};
+use super::platform::{built, image_of, platforms};
 use super::step::{Plan, Step};
 use crate::model::Project;
 
@@ -37,9 +37,12 @@ pub fn images(project: &Project, observed: &Observed, options: &UpOptions) -> Re
             _ => PullPolicy::Missing,
         });
         let step = match &service.build {
-            Some(build) if build_now => {
-                Step::Build { service: name.clone(), image: image.clone(), platform, build: Box::new(build.clone()) }
-            }
+            Some(build) if build_now => Step::Build {
+                service: name.clone(),
+                image: image.clone(),
+                platform: built(service, build, platform),
+                build: Box::new(build.clone()),
+            },
             Some(_) if present => continue,
             Some(_) => return Err(PlanError::NoImage { service: name.clone(), why: "building is switched off" }),
             None => match pull {

@@ -2,7 +2,7 @@
 //! the label `bireme.class`, which the engine reads too when the container is created.
 
 use super::observed::Observed;
-use crate::model::Service;
+use crate::model::{Build, Service};
 
 /// The label by which a service chooses.
 const CLASS: &str = "bireme.class";
@@ -27,6 +27,29 @@ pub(super) fn image_of<'a>(observed: &'a Observed, service: &Service, image: &st
         Some(platform) => observed.by_platform.get(&(image.to_owned(), platform)),
         None => observed.images.get(image),
     })
+}
+
+/// The platforms that the image of a service is built for, with commas between them, where its class means `chosen`. A file
+/// that lists a component and a container wants one name that stands for both, whichever runs now; of those for Linux, the
+/// one of this machine. A service with a platform of its own is built for that.
+pub(super) fn built(service: &Service, build: &Build, chosen: Option<String>) -> Option<String> {
+    let is_component = |platform: &&String| platform.starts_with("wasi");
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "linux/amd64",
+        "aarch64" => "linux/arm64",
+        _ => "linux",
+    };
+    let containers: Vec<&String> = build.platforms.iter().filter(|platform| !is_component(platform)).collect();
+    let container = containers.iter().find(|platform| platform.starts_with(machine)).or(containers.first());
+    let components: Vec<&String> = build.platforms.iter().filter(is_component).collect();
+    match container {
+        Some(container) if service.platform.is_none() && !components.is_empty() => {
+            let both: Vec<&str> =
+                std::iter::once(container).chain(&components).map(|platform| platform.as_str()).collect();
+            Some(both.join(","))
+        }
+        _ => chosen.or_else(|| build.platforms.first().cloned()),
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +77,30 @@ mod tests {
             let service = Service { platform: platform.map(str::to_owned), labels, ..Service::default() };
             let found = |observed| image_of(observed, &service, "i").map(String::as_str);
             assert_eq!((found(&both), found(&linux)), (of_both, of_linux), "{platform:?} {class:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_lists_both_kinds_gets_both_from_one_build_whichever_runs_now() {
+        let own = if cfg!(target_arch = "aarch64") { "linux/arm64" } else { "linux/amd64" };
+        let both = format!("{own},wasi/wasm");
+        for (listed, platform, chosen, expected) in [
+            (&["linux/s390x", own, WASM][..], None, Some(WASM), Some(both.as_str())),
+            (&[WASM, own], None, Some("linux"), Some(&both)),
+            (&[WASM, own], None, None, Some(&both)),
+            (&["linux/s390x", WASM], None, None, Some("linux/s390x,wasi/wasm")),
+            // What somebody says of the service itself counts.
+            (&[own, WASM], Some(own), Some(own), Some(own)),
+            (&[own, WASM], Some(WASM), Some(WASM), Some(WASM)),
+            (&[own, "linux/s390x"], None, None, Some(own)),
+            (&[WASM], None, None, Some(WASM)),
+            (&[], None, Some("linux"), Some("linux")),
+            (&[], None, None, None),
+        ] {
+            let service = Service { platform: platform.map(str::to_owned), ..Service::default() };
+            let build = Build { platforms: listed.iter().map(|one| (*one).to_owned()).collect(), ..Build::default() };
+            let got = built(&service, &build, chosen.map(str::to_owned));
+            assert_eq!(got.as_deref(), expected, "{listed:?} {platform:?} {chosen:?}");
         }
     }
 }

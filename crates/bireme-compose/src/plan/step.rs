@@ -30,7 +30,7 @@ pub enum Step {
         service: String,
         /// The name it is given.
         image: String,
-        /// The service's; absent: the machine's.
+        /// The service's, or several that the name stands for, with commas between them; absent: the machine's.
         platform: Option<String>,
         /// From what.
         build: Box<Build>,

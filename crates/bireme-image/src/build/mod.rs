@@ -136,7 +136,7 @@ impl ImageStore {
             needed.push(of);
         }
         let all: BTreeSet<usize> = needed.iter().flatten().copied().collect();
-        let count = all.iter().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
+        let count = needed.iter().flatten().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
         shared.expect(dockerfile.globals.len() + count);
         dockerfile.globals.iter().for_each(|argument| shared.announce(&argument.text));
         shared.hide(ignore, wanted_files(&dockerfile, &all));

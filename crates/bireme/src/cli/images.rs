@@ -111,8 +111,8 @@ pub struct BuildArgs {
     /// Name of the image
     #[arg(short = 't', long, value_name = "NAME[:TAG]")]
     pub tag: Vec<String>,
-    /// Platform, such as linux/amd64 or wasi/wasm
-    #[arg(long, value_name = "OS/ARCH")]
+    /// Platform, such as linux/amd64 or wasi/wasm; one name stands for several with commas
+    #[arg(long, value_name = "OS/ARCH[,...]")]
     pub platform: Option<String>,
     /// Stage to build
     #[arg(long, value_name = "STAGE")]

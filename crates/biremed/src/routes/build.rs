@@ -10,6 +10,7 @@ use axum::routing::post;
 use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_core::clock::now_nanos;
+use bireme_engine::Preparation;
 use bireme_engine::request::CreateRequest;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{BuildContext, BuildEvent, BuildRequest, CacheRecord, KeepContainers};
@@ -35,6 +36,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
     let quiet = query.flag("q");
     let buildkit = query.get("version") == Some("2");
     let stop = app.stop.clone();
+    let (names, platforms) = (request.tags.clone(), request.platforms.clone());
     let work = work::start_build(async move |report| {
         let unsaid = Mutex::new(Unsaid::default());
         let log = |event: BuildEvent| {
@@ -58,6 +60,21 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
         }
         let id = built?;
         app.collect_build_cache();
+        let mut images = vec![id.clone()];
+        for platform in platforms.iter().skip(1) {
+            // Its name may be another image's by now, which is no matter of this build.
+            let Some(name) = names.first() else { break };
+            images.extend(app.images.resolve(&name.to_string(), Some(platform)).await.ok().map(|image| image.id));
+        }
+        // Of a quiet build the client takes all there is to read for the image's ID.
+        let tell = |step: Preparation| {
+            if !quiet {
+                report.preparation(&step);
+            }
+        };
+        for image in &images {
+            app.engine.prepare_image(image, &tell).await;
+        }
         if quiet {
             // What `docker build -q` prints.
             report.line(json!({ "stream": format!("{id}\n") }));
@@ -124,7 +141,7 @@ fn request(headers: &HeaderMap, query: &Query, body: Body) -> Result<BuildReques
     request.tags = image_parts::tags(query.all("t"))?;
     request.args = json_parameter(query, "buildargs")?;
     request.labels = json_parameter(query, "labels")?;
-    request.platforms = image_parts::platform(query)?.into_iter().collect();
+    request.platforms = image_parts::platforms(query)?;
     request.target = query.get("target").map(str::to_owned);
     request.pull = query.flag("pull");
     request.no_cache = query.flag("nocache");

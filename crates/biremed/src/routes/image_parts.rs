@@ -1,6 +1,6 @@
 //! What requests for images, builds and commits have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use bireme_core::clock::now_nanos;
@@ -30,6 +30,31 @@ pub(super) fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
     };
     text.parse().map(Some).map_err(|error| ApiError::invalid(format!("{error}")))
 }
+
+/// The platforms that one build makes images for, under the same names. Several, with commas between them, are an addition
+/// of ours: Docker's classic builder knows one.
+pub(super) fn platforms(query: &Query) -> Result<Vec<Platform>, ApiError> {
+    let several = query.get("platform").filter(|text| !text.starts_with('{') && text.contains(','));
+    let Some(text) = several else { return Ok(platform(query)?.into_iter().collect()) };
+    let platforms: BTreeSet<&str> = text.split(',').map(str::trim).collect();
+    if platforms.len() > MOST_PLATFORMS {
+        return Err(ApiError::invalid(format!(
+            "{} platforms in one build are too many: {MOST_PLATFORMS} are the most, build the others under another name",
+            platforms.len()
+        )));
+    }
+    let mut listed = Vec::new();
+    for one in text.split(',').map(str::trim) {
+        let one: Platform = one.parse().map_err(|error| ApiError::invalid(format!("{error}")))?;
+        if !listed.contains(&one) {
+            listed.push(one);
+        }
+    }
+    Ok(listed)
+}
+
+/// Of one build: more than there are architectures that anybody builds for.
+const MOST_PLATFORMS: usize = 32;
 
 /// Tells of something that happened to an image.
 pub(super) fn emit(app: &App, action: &str, id: &str, name: &str) {

@@ -46,7 +46,7 @@ impl Executor<'_> {
         image_labels.insert(labels::SERVICE.to_owned(), service.into());
         let wish = build::Wish {
             tags,
-            platform: platform.map(str::to_owned).or_else(|| build.platforms.first().cloned()),
+            platform: platform.map(str::to_owned),
             target: build.target.clone(),
             args: map(json!(build.args)),
             labels: image_labels,
