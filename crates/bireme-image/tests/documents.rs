@@ -18,9 +18,9 @@ async fn refusals(top: &Blob, others: &[Blob]) -> [ImageError; 2] {
     let manifests = [("1".to_owned(), top.clone()), (top.digest().to_string(), top.clone())];
     let others_by_digest = others.iter().map(|blob| (blob.digest().to_string(), blob.clone()));
     let fake = Fake::registry(manifests.into_iter().chain(others_by_digest).collect(), others.to_vec()).await;
-    let pulled = place.store.pull(&fake.name(), None, None, &quiet).await.err().expect("its pull is refused");
+    let pulled = place.store.pull(&fake.name(), None, None, &quiet).await.expect_err("its pull is refused");
     let archive = oci_archive(&[(top, Some("x:1"))], &others.iter().collect::<Vec<_>>());
-    let loaded = load(&place, archive).await.err().expect("its archive is refused");
+    let loaded = load(&place, archive).await.expect_err("its archive is refused");
     assert!(begun.elapsed() < Duration::from_secs(20), "{pulled}, {loaded}");
     for error in [&pulled, &loaded] {
         // A client shows it, and a log keeps it.
@@ -156,7 +156,7 @@ async fn documents_that_are_no_documents_are_refused() {
         text.replace("\"layers\":[", "\"layers\":[null,").into_bytes(),
         text.replace("\"layers\":[", "\"layers\":[{},").into_bytes(),
         format!("{text}{text}").into_bytes(),
-        text[..text.len() - 1].as_bytes().to_vec(),
+        text.as_bytes()[..text.len() - 1].to_vec(),
         // Twice the same key: which of them counts is another reader's choice.
         text.replacen('{', "{\"layers\":[],", 1).into_bytes(),
         text.replacen('{', "{\"config\":null,", 1).into_bytes(),

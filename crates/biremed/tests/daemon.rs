@@ -212,7 +212,8 @@ fn refusals_are_dockers() {
     check("POST", "/containers/nope/wait?condition=foo", None, 400, "invalid condition: \"foo\"");
     check("GET", "/containers/nope/logs", None, 400, "you must choose at least one stream");
     check("GET", "/services", None, 503, "This node is not a swarm manager");
-    check("POST", "/session", None, 404, "DOCKER_BUILDKIT=0");
+    check("POST", "/session", None, 400, "ask to upgrade to h2c");
+    check("POST", "/grpc", None, 400, "ask to upgrade to h2c");
     check("POST", "/build?version=2&remote=client-session", None, 501, "DOCKER_BUILDKIT=0");
     check(
         "GET",

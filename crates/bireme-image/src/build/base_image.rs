@@ -94,6 +94,7 @@ impl<'a> Graph<'a> {
         let mut config = record.config_file()?;
         config.created = None;
         config.comment = None;
+        config.steps = Vec::new();
         let own = config.config.env.len();
         let mut made = Stage::new(config, record.layers).with_style(style).with_path();
         if made.config.config.env.len() == own {

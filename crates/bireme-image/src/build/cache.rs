@@ -6,6 +6,7 @@
 
 use super::request::BuildRequest;
 use super::stage::Stage;
+use super::style::BuildStyle;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
@@ -30,7 +31,8 @@ impl Cache {
         if request.no_cache {
             return Ok(Self::Nowhere);
         }
-        if request.cache_from.is_empty() {
+        // Builds that are told by steps go by keys, which images carry.
+        if request.cache_from.is_empty() || request.style == BuildStyle::Steps {
             return Ok(Self::Own);
         }
         let mut images = Vec::new();

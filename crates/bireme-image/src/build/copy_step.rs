@@ -53,22 +53,21 @@ impl<'a> Graph<'a> {
         let inputs = files.iter().filter_map(|source| source.elsewhere.step.clone()).collect();
         let step = self.begin(stage, at, place, inputs);
         let copied = self.copy_files(stage, at, &flags, &mut files).await;
-        let (layer, created_by) = self.end(stage, step, copied.map(|(layer, by, cached)| ((layer, by), cached)))?;
+        let (layer, created_by, key) = self.end(stage, step, copied)?;
         stage.note_as(created_by, layer.is_some());
-        if let Some(layer) = layer {
-            stage.push(layer);
-        }
+        stage.stepped(key, layer);
         Ok(())
     }
 
-    /// Makes the layer, or finds it made, `None` being none; answers it, what the history says, and whether it was found.
+    /// Makes the layer, or finds it made, `None` being none; answers it, what the history says and by what it is known, and
+    /// whether it was found.
     async fn copy_files(
         &'a self,
         stage: &Stage,
         at: &Instruction,
         flags: &CopyFlags,
         files: &mut [Source],
-    ) -> Result<(Option<Layer>, String, bool), ImageError> {
+    ) -> Result<((Option<Layer>, String, Digest), bool), ImageError> {
         let target = flags.dest.as_str();
         let chmod = flags.chmod.as_deref().map(|chmod| {
             copy::Mode::parse(chmod).ok_or_else(|| {
@@ -115,10 +114,10 @@ impl<'a> Graph<'a> {
         };
         // What is copied, and with which folders above it, is all that there is in the layer.
         let key = Digest::of(format!("copy {what}").as_bytes());
-        let layer = match self.shared.known(stage, key, &created_by).await? {
+        let layer = match self.shared.known(stage, key.clone(), &created_by).await? {
             Known::Made(layer) => {
                 self.shared.say(cache::USING);
-                return Ok((layer, created_by, true));
+                return Ok(((layer, created_by, key), true));
             }
             Known::Unknown(turn) => {
                 let inner = self.shared.store.inner.clone();
@@ -139,7 +138,7 @@ impl<'a> Graph<'a> {
             }
         };
         drop(keep);
-        Ok((layer, created_by, false))
+        Ok(((layer, created_by, key), false))
     }
 
     /// Where all the files are that an instruction names.

@@ -36,7 +36,10 @@ impl<'a> Shared<'a> {
         let found = match self.done(&key) {
             Some(done) => Some(done),
             None if stage.no_cache => None,
-            None => self.cache.find(inner, stage, &key, created_by)?,
+            None => match self.cache.find(inner, stage, &key, created_by)? {
+                Some(found) => Some(found),
+                None => self.imported.lock().get(&key).cloned(),
+            },
         };
         let Some(found) = found else { return Ok(Known::Unknown(Turn { shared: self, key, _alone: alone })) };
         if let Some(layer) = &found {

@@ -117,6 +117,9 @@ impl ImageStore {
             self.warn(&definition, &dockerfile, request, log)?;
         }
         let target = stages::target(&dockerfile, request.target.as_deref())?;
+        if request.style == BuildStyle::Steps && !request.no_cache {
+            shared.import_caches().await;
+        }
         let platforms = match &request.platforms[..] {
             [] => vec![None],
             platforms => platforms.iter().cloned().map(Some).collect(),
@@ -164,6 +167,7 @@ impl ImageStore {
             stages: made,
             _claims: shared.into_claims(),
             asked: platforms,
+            inline_cache: request.inline_cache,
             no_cache: request.no_cache,
             epoch: request.epoch,
             made: request.epoch.unwrap_or_else(Utc::now).trunc_subsecs(3),

@@ -29,6 +29,8 @@ pub struct BuildOutput {
     pub(super) asked: Vec<Option<Platform>>,
     /// The time of the images.
     pub(super) made: DateTime<Utc>,
+    /// By which steps they were made is written into the images.
+    pub(super) inline_cache: bool,
     /// Nothing that is stored takes the place of an image with other times.
     pub(super) no_cache: bool,
     pub(super) epoch: Option<DateTime<Utc>>,
@@ -90,7 +92,23 @@ impl BuildOutput {
         }
         let (asked, made) = (self.asked.clone(), self.made);
         let (store, no_cache, epoch) = (self.store.clone(), self.no_cache, self.epoch);
-        Ok(Self { store, stages, _claims: claims, asked, made, no_cache, epoch })
+        let inline_cache = self.inline_cache;
+        Ok(Self { store, stages, _claims: claims, asked, made, inline_cache, no_cache, epoch })
+    }
+
+    /// The same, with what it was made by written into its images.
+    #[must_use]
+    pub fn with_inline_cache(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            stages: self.stages.clone(),
+            _claims: self.claims(),
+            asked: self.asked.clone(),
+            made: self.made,
+            inline_cache: true,
+            no_cache: self.no_cache,
+            epoch: self.epoch,
+        }
     }
 
     pub(super) fn stage(&self, platform: Option<&Platform>) -> Option<&Stage> {
@@ -125,7 +143,8 @@ impl BuildOutput {
         for stage in &self.stages {
             let key = stage.digest()?;
             // One with a time of its own is no other's.
-            let stored = if self.no_cache || self.epoch.is_some() { None } else { inner.db.built(&key)? };
+            let stored =
+                if self.no_cache || self.inline_cache || self.epoch.is_some() { None } else { inner.db.built(&key)? };
             let record = match stored.and_then(|id| inner.record(&id).ok()) {
                 Some(record) => record,
                 None => self.finished(stage)?,
@@ -142,7 +161,7 @@ impl BuildOutput {
         }
         let mut claim = GcGuard::new(inner);
         self.store.admit(candidates, &mut claim).await?;
-        for (key, image) in built.iter().filter(|_| self.epoch.is_none()) {
+        for (key, image) in built.iter().filter(|_| self.epoch.is_none() && !self.inline_cache) {
             inner.db.set_built(key, &image.id)?;
         }
         Ok(built.into_iter().map(|(_, image)| image).collect())
@@ -151,6 +170,9 @@ impl BuildOutput {
     /// The image with its times.
     pub(super) fn finished(&self, stage: &Stage) -> Result<Record, ImageError> {
         let mut stage = stage.clone();
+        if self.inline_cache {
+            stage.config.steps.clone_from(&stage.keys);
+        }
         stage.config.created = Some(self.made);
         for step in &mut stage.config.history {
             step.created.get_or_insert(self.made);

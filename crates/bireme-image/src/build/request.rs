@@ -37,8 +37,11 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// The same for the stages of these names.
     pub no_cache_stages: Vec<String>,
-    /// Take steps of earlier builds only where one of these images has them, stored names or IDs; empty is any.
+    /// Take steps of earlier builds only where one of these images has them, stored names or IDs; empty is any. With
+    /// [`BuildStyle::Steps`]: take steps from these images too, which are pulled.
     pub cache_from: Vec<String>,
+    /// Write into the image by which steps it was made, so that builds elsewhere can take them from it.
+    pub inline_cache: bool,
     /// Carries out RUN; `None` refuses it.
     pub runner: Option<Arc<dyn RunSteps>>,
     /// Which containers of commands are left there when the commands have ended.
@@ -72,6 +75,7 @@ impl BuildRequest {
             no_cache: false,
             no_cache_stages: Vec::new(),
             cache_from: Vec::new(),
+            inline_cache: false,
             runner: None,
             keep_containers: KeepContainers::default(),
             auth: BTreeMap::new(),

@@ -67,7 +67,7 @@ impl<'a> Graph<'a> {
             .as_bytes(),
         );
         let step = self.begin(stage, at, place, mounts.inputs.clone());
-        let made = match self.shared.known(stage, key, &created_by).await {
+        let made = match self.shared.known(stage, key.clone(), &created_by).await {
             Ok(Known::Made(layer)) => {
                 self.shared.say(cache::USING);
                 Ok((layer, true))
@@ -80,9 +80,7 @@ impl<'a> Graph<'a> {
         };
         let layer = self.end(stage, step, made)?;
         stage.note_as(created_by, layer.is_some());
-        if let Some(layer) = layer {
-            stage.push(layer);
-        }
+        stage.stepped(key, layer);
         Ok(())
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Shared<'a> {
     pub(super) contexts: Mutex<HashMap<String, Arc<OnceCell<Context>>>>,
     /// The steps of base images: stages on the same one share it.
     pub(super) bases: Mutex<HashMap<String, StepId>>,
+    /// What steps made in builds elsewhere, by their keys.
+    pub(super) imported: Mutex<HashMap<Digest, Option<Layer>>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }
@@ -70,6 +72,7 @@ impl<'a> Shared<'a> {
             steps: AtomicUsize::new(0),
             contexts: Mutex::default(),
             bases: Mutex::default(),
+            imported: Mutex::default(),
             done: Mutex::default(),
         })
     }

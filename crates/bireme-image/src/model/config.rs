@@ -34,6 +34,14 @@ pub(crate) struct ConfigFile {
     pub(crate) rootfs: RootFs,
     #[serde(default, deserialize_with = "null_default")]
     pub(crate) history: Vec<History>,
+    /// The steps that made it, for builds elsewhere: the key of each, and which layer it made if it made one.
+    #[serde(
+        default,
+        rename = "bireme.build.cache.v0",
+        deserialize_with = "null_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub(crate) steps: Vec<(Digest, Option<usize>)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -27,8 +27,9 @@ pub(super) async fn export(
     solved: Option<Solved>,
     exports: Exports,
 ) -> Result<Response, BuildError> {
+    let mut inline = false;
     for cache in &exports.caches {
-        // What an image of ours says of itself is enough to go on from.
+        inline |= cache.kind == "inline";
         if cache.kind != "inline" {
             return Err(BuildError::new(
                 ErrorKind::Unsupported,
@@ -45,6 +46,7 @@ pub(super) async fn export(
             false => Err(BuildError::failed("nothing was built that could be exported")),
         };
     };
+    let output = if inline { Arc::new(output.with_inline_cache()) } else { output };
     let mut response = Response::new();
     for exporter in &exports.exporters {
         let clamped = match is_set(exporter, "rewrite-timestamp") {

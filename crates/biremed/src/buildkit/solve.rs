@@ -177,6 +177,9 @@ fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<Buil
     request.no_cache = options.no_cache;
     request.no_cache_stages = options.no_cache_stages.clone();
     request.epoch = options.epoch;
+    request.inline_cache = options.inline_cache;
+    let from = frontend.cache_imports.iter().filter(|cache| cache.kind == "registry");
+    request.cache_from = from.filter_map(|cache| cache.options.get("ref").cloned()).collect();
     request.allowed = options::allowed(build.entitlements());
     for (name, named) in &options.named {
         let context = match named {

@@ -58,6 +58,8 @@ pub(crate) struct Stage {
     pub(in crate::build) base: Option<(ImageId, Digest)>,
     /// The step that made what there is so far.
     pub(in crate::build) last: Option<StepId>,
+    /// By what each step is known that was carried out, or need not be, and which layer it made.
+    pub(in crate::build) keys: Vec<(Digest, Option<usize>)>,
 }
 
 impl Stage {
@@ -72,6 +74,7 @@ impl Stage {
             no_cache: false,
             base: None,
             last: None,
+            keys: Vec::new(),
         }
     }
 
@@ -79,6 +82,7 @@ impl Stage {
     pub(in crate::build) fn on(&self) -> Self {
         let mut stage = Self::new(self.config.clone(), self.layers.clone());
         (stage.style, stage.assumed, stage.last) = (self.style, self.assumed, self.last.clone());
+        stage.keys.clone_from(&self.keys);
         if self.style == BuildStyle::Steps {
             // Docker's classic builder has each stage declare its own.
             stage.args.clone_from(&self.args);
@@ -115,6 +119,14 @@ impl Stage {
     pub(crate) fn push(&mut self, layer: Layer) {
         self.config.rootfs.diff_ids.push(layer.diff_id.clone());
         self.layers.push(layer);
+    }
+
+    /// Notes a step that is known by `key`, and puts its layer on top if it made one.
+    pub(in crate::build) fn stepped(&mut self, key: Digest, layer: Option<Layer>) {
+        self.keys.push((key, layer.as_ref().map(|_| self.layers.len())));
+        if let Some(layer) = layer {
+            self.push(layer);
+        }
     }
 
     /// What stands for the state so far.
