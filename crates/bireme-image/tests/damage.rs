@@ -154,6 +154,13 @@ async fn layers_of_the_build_cache_that_the_disk_never_had_are_unpacked_anew() {
     assert_eq!(read(&layers, "tool").as_deref(), Some("content"));
 }
 
+/// Writes what only the log beside a database has into the database: a store that was dropped may have work left that holds
+/// its connection.
+fn fold_log(database: &std::path::Path) {
+    let database = rusqlite::Connection::open(database).unwrap();
+    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
+}
+
 /// An older copy of the database, or one that lost its newest pages, is as sound as any.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_database_costs_no_layer() {
@@ -167,14 +174,13 @@ async fn an_older_database_costs_no_layer() {
     let Place { folder, store } = place;
     drop(store);
     let path = folder.path().join("images.db");
+    fold_log(&path);
     let older = std::fs::read(&path).unwrap();
     let store = ImageStore::open(folder.path(), RegistrySettings::default()).await.unwrap();
     let layers = load(&store, "new:1").await;
     drop(store);
     // Nothing of it is only in the log beside it.
-    let database = rusqlite::Connection::open(&path).unwrap();
-    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
-    drop(database);
+    fold_log(&path);
     for beside in ["images.db-wal", "images.db-shm"] {
         let _ = std::fs::remove_file(folder.path().join(beside));
     }
@@ -200,9 +206,7 @@ async fn a_flipped_bit_of_the_database_costs_no_layer_and_no_start() {
     let Place { folder, store } = place;
     drop(store);
     let path = folder.path().join("images.db");
-    let database = rusqlite::Connection::open(&path).unwrap();
-    database.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(())).unwrap();
-    drop(database);
+    fold_log(&path);
     let whole = std::fs::read(&path).unwrap();
     let hex = layers[0].file_name().unwrap().to_str().unwrap().as_bytes();
     // Not within the documents of the image, which say what they are themselves.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bireme_buildkit::{
-    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex,
+    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex, Warning,
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
@@ -74,6 +74,19 @@ async fn one(
     output: &Arc<BuildOutput>,
     exporter: &Exporter,
 ) -> Result<Response, BuildError> {
+    if exporter.options.keys().any(|option| option.starts_with("annotation")) {
+        build.progress().warn(
+            None,
+            Warning {
+                level: 0,
+                short: "annotations are not kept by this builder: use labels for what the image is to say of itself"
+                    .to_owned(),
+                detail: Vec::new(),
+                url: String::new(),
+                place: None,
+            },
+        );
+    }
     match exporter.kind.as_str() {
         "moby" | "image" | "" => {
             let vertex = build.progress().vertex("exporting to image", &[]);
@@ -83,7 +96,7 @@ async fn one(
         "docker" | "oci" => {
             let vertex = build.progress().vertex(&format!("exporting to {} image format", exporter.kind), &[]);
             vertex.start();
-            ended(&vertex, archive(app, build, output, exporter, &vertex).await)
+            ended(&vertex, archive(build, output, exporter, &vertex).await)
         }
         "local" | "tar" => {
             let what = if exporter.kind == "tar" { "client tarball" } else { "client directory" };
@@ -221,9 +234,8 @@ async fn push(
     Ok(pushed)
 }
 
-/// Sends the images as an archive to the client, or loads them here where the client has no place for them.
+/// Sends the images as an archive to the client.
 async fn archive(
-    app: &App,
     build: &Arc<Build>,
     output: &Arc<BuildOutput>,
     exporter: &Exporter,
@@ -236,7 +248,6 @@ async fn archive(
             "docker exporter does not currently support exporting manifest lists: use type=oci, or keep it as an image",
         ));
     }
-    let _ = app;
     let session = build.session().await?;
     let metadata = Response::new();
     let out = session.send_tar(&exporter.id, &metadata).await?;
