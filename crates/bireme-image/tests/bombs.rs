@@ -346,7 +346,7 @@ async fn variables_do_not_double_for_ever() {
         (format!("{}{}", doubled("ENV", 15), names("ENV")), "the configuration of the image"),
         (format!("{}{}", doubled("ARG", 15), names("ARG")), "its values come to more than 4194304 bytes"),
         (format!("{}LABEL{line}\n", doubled("ENV", 15)), "its values come to more than 4194304 bytes"),
-        (format!("{}EXPOSE{}\n", doubled("ENV", 15), " $A".repeat(64)), "its values come to more than 4194304 bytes"),
+        (format!("{}EXPOSE{}\n", doubled("ENV", 15), " $A".repeat(64)), "invalid containerPort: 0123456789abcdef"),
         (
             format!("ARG A=0123456789abcdef\n{}{}FROM scratch\n", "ARG A=$A$A\n".repeat(15), names("ARG")),
             "its values come to more than 4194304 bytes",

@@ -5,7 +5,7 @@
 mod common;
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bireme_core::ErrorKind;
 use bireme_image::{ImageError, PushRequest, Reference, RegistryAuth, RegistrySettings};
@@ -191,7 +191,15 @@ async fn a_cache_serves_a_registry_and_pushes_go_past_it() {
     let place = folder.place().await;
     let name = reference(&registry.host, "x:1");
     pull(&place, &name).await.unwrap();
-    assert!(cache.stored(&made.layers[0].digest()).exists(), "it came through the cache");
+    // A cache stores a blob after it has sent it.
+    let stored = cache.stored(&made.layers[0].digest());
+    for _ in 0..100 {
+        if stored.exists() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(stored.exists(), "it came through the cache");
     place.store.tag(&name.familiar(), &name.with_tag("2")).await.unwrap();
     place.store.push(&PushRequest::new(name.with_tag("2")), &quiet, &|_| ()).await.unwrap();
     assert_eq!(registry.manifest("x", "2").await, made.manifest.bytes);
