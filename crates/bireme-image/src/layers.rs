@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
+use crate::blob::Ingest;
 use crate::digest::{Digest, ImageId};
 use crate::durable;
 use crate::error::{ImageError, StoreContext as _};
@@ -122,6 +123,22 @@ pub(crate) fn prove(inner: &Inner, layer: &Layer, wanted: &Wanted) -> Result<(),
     };
     same_layer(layer, actual)?;
     inner.db.set_proven(layer)
+}
+
+/// Writes what a layer's blob unpacks to as a blob of its own.
+///
+/// # Errors
+/// `DigestMismatch` for a blob that unpacks to something else; `TooLarge` beyond what a layer may unpack to.
+pub(crate) async fn write_unpacked(inner: &Arc<Inner>, layer: &Layer) -> Result<(), ImageError> {
+    let (inner, layer) = (inner.clone(), layer.clone());
+    while_wanted("unpack a layer", move |wanted| {
+        let what = format!("layer {}", layer.diff_id);
+        let mut blob = Ingest::new(&inner)?;
+        let mut unpacked = wanted.lend(open_layer(&inner, &layer)?);
+        blob.copy_from(&mut unpacked, inner.settings.limits.unpacked(layer.blob.size), &what)?;
+        blob.finish(&inner, &layer.diff_id, &what)
+    })
+    .await
 }
 
 /// What a layer's blob unpacks to.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::digest::{Digest, ImageId};
 use crate::error::{ImageError, StoreContext as _};
 use crate::guard::GcGuard;
+use crate::layers;
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::store::ImageStore;
@@ -41,9 +42,17 @@ impl ImageStore {
         for (name, platform) in self.sources(digest)? {
             let aside =
                 Aside::of(self.inner.blob_path(digest), self.inner.ingest().join(format!("damaged-{}", digest.hex())))?;
-            match self.pull(&name, Some(&platform), None, &|_| {}).await {
+            match self.pull_held(&name, Some(&platform), None, &mut claim, &|_| {}).await {
                 Ok(_) if aside.is_replaced() => return Ok(()),
-                Ok(_) => {}
+                // The registry has it packed, and here it is as it was loaded or built.
+                Ok((_, offered)) => {
+                    if let Some(packed) = offered.iter().find(|layer| layer.diff_id == *digest) {
+                        match layers::write_unpacked(&self.inner, packed).await {
+                            Ok(()) => return Ok(()),
+                            Err(error) => failure = error,
+                        }
+                    }
+                }
                 Err(error) => failure = error,
             }
         }

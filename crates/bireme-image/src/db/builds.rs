@@ -15,9 +15,13 @@ impl Db {
         })
     }
 
+    /// Of an image that was removed meanwhile nothing is recorded.
     pub(crate) fn set_built(&self, key: &Digest, id: &ImageId) -> Result<(), ImageError> {
         self.change("record a build", |change| {
-            change.execute("INSERT OR REPLACE INTO builds VALUES (?1, ?2)", [key.as_str(), id.as_str()])
+            change.execute(
+                "INSERT OR REPLACE INTO builds SELECT ?1, id FROM images WHERE id = ?2",
+                [key.as_str(), id.as_str()],
+            )
         })?;
         Ok(())
     }

@@ -158,10 +158,11 @@ impl Db {
         })
     }
 
+    /// Of an image that was removed meanwhile nothing is recorded.
     pub(crate) fn set_component(&self, id: &ImageId, entrypoint: &str, digest: &Digest) -> Result<(), ImageError> {
         self.change("record a component", |change| {
             change.execute(
-                "INSERT OR REPLACE INTO components VALUES (?1, ?2, ?3)",
+                "INSERT OR REPLACE INTO components SELECT id, ?2, ?3 FROM images WHERE id = ?1",
                 [id.as_str(), entrypoint, digest.as_str()],
             )
         })?;

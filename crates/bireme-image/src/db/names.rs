@@ -187,7 +187,7 @@ fn insert_repo_digest(
 ) -> rusqlite::Result<()> {
     let repository = format!("{}/{}", reference.registry(), reference.repository());
     change.execute(
-        "INSERT OR IGNORE INTO repo_digests VALUES (?1, ?2, ?3)",
+        "INSERT OR IGNORE INTO repo_digests SELECT id, ?2, ?3 FROM images WHERE id = ?1",
         [image.as_str(), &repository, digest.as_str()],
     )?;
     Ok(())

@@ -58,6 +58,20 @@ impl ImageStore {
         auth: Option<RegistryAuth>,
         progress: OnProgress<'_>,
     ) -> Result<Pulled, ImageError> {
+        let mut claim = GcGuard::new(&self.inner);
+        Ok(self.pull_held(reference, platform, auth, &mut claim, progress).await?.0)
+    }
+
+    /// [`Self::pull`], with the layers as the registry has them, which `claim` keeps: where the image was here before, it may
+    /// have others.
+    pub(crate) async fn pull_held(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        auth: Option<RegistryAuth>,
+        claim: &mut GcGuard,
+        progress: OnProgress<'_>,
+    ) -> Result<(Pulled, Vec<Layer>), ImageError> {
         let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
         let mut first = Progress::whole(format!("Pulling from {}", reference.repository()));
         first.id = Some(reference.tag().unwrap_or(reference.version()).to_owned());
@@ -81,7 +95,6 @@ impl ImageStore {
                 Some(_) => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
             };
 
-        let mut claim = GcGuard::new(&self.inner);
         let artifact = record.artifact_type.is_some();
         let mut seen = HashSet::new();
         let mut layers: Vec<&Layer> = Vec::new();
@@ -100,8 +113,9 @@ impl ImageStore {
         .buffer_unordered(AT_ONCE)
         .try_collect::<Vec<()>>()
         .await?;
+        let offered = record.layers.clone();
         let candidate = Candidate { record, names: vec![(reference.clone(), Some(digest.clone()))] };
-        self.admit(vec![candidate], &mut claim).await?;
+        self.admit(vec![candidate], claim).await?;
         if let Some(index) = &offer.index {
             self.inner.db.keep_index(&digest, index)?;
         }
@@ -109,7 +123,7 @@ impl ImageStore {
         progress(Progress::whole(format!("Digest: {digest}")));
         let what = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
         progress(Progress::whole(format!("Status: {what} for {}", reference.familiar())));
-        Ok(Pulled { id, digest, up_to_date })
+        Ok((Pulled { id, digest, up_to_date }, offered))
     }
 
     /// Brings one layer: fetched, verified, and unpacked unless it is a component.
