@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::task_compat::escaped;
 use crate::{task_oracle, workspace};
 
 /// One case of the corpus.
@@ -87,8 +88,8 @@ pub(crate) fn section(cases: &BTreeMap<String, Case>) -> String {
             })
             .collect();
         let answer = if answer.is_empty() { "yes".to_owned() } else { answer.join("; ") };
-        let says = case.says.replace('|', "\\|");
-        let _ = writeln!(page, "| `{name}` | {says} | {} | yes | {} |", clients.join(", "), answer.replace('|', "\\|"));
+        let (says, answer) = (escaped(&case.says), escaped(&answer));
+        let _ = writeln!(page, "| `{name}` | {says} | {} | yes | {answer} |", clients.join(", "));
     }
     page
 }

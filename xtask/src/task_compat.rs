@@ -113,6 +113,7 @@ fn page(ours: &[Outcome], builds: &BTreeMap<String, Case>, titles: &BTreeMap<Str
     page
 }
 
-fn escaped(text: &str) -> String {
+/// A text as a cell of a table.
+pub(crate) fn escaped(text: &str) -> String {
     text.replace('|', "\\|")
 }

@@ -13,16 +13,16 @@ use bollard_buildkit_proto::moby::buildkit::v1::frontend::{
     EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse, NewContainerRequest,
     NewContainerResponse, PingRequest, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
     ReadFileResponse, Ref, RefMap, RefMapDeprecated, ReleaseContainerRequest, ReleaseContainerResponse,
-    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceImageResponse, ResolveSourceMetaRequest,
-    ResolveSourceMetaResponse, Result as WireResult, ReturnRequest, ReturnResponse, SolveRequest, SolveResponse,
-    StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
+    ResolveImageConfigRequest, ResolveImageConfigResponse, ResolveSourceMetaRequest, ResolveSourceMetaResponse,
+    Result as WireResult, ReturnRequest, ReturnResponse, SolveRequest, SolveResponse, StatFileRequest,
+    StatFileResponse, WarnRequest, WarnResponse,
 };
 use bollard_buildkit_proto::pb;
 use futures::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use crate::builder::{Frontend, ImageQuery, Output, Outputs, Solved};
+use crate::builder::{Frontend, Output, Outputs, Solved};
 use crate::builds::{OpenBuild, run};
 use crate::control::refuse_policies;
 use crate::convert;
@@ -240,41 +240,25 @@ impl LlbBridge for Server {
         &self,
         request: Request<ResolveImageConfigRequest>,
     ) -> Result<Response<ResolveImageConfigResponse>, Status> {
-        let open = self.open_build(request.metadata()).await?;
+        self.open_build(request.metadata()).await?;
         let request = request.into_inner();
         refuse_policies(request.source_policies.iter().any(|policy| !policy.rules.is_empty()))?;
-        let query = ImageQuery {
-            reference: request.r#ref,
-            platform: request.platform.map(convert::platform),
-            resolve_mode: request.resolve_mode,
-        };
-        let image = self.builder.resolve_image(open.build.clone(), query).await?;
-        let (digest, config, r#ref) = (image.digest, image.config, image.reference);
-        Ok(Response::new(ResolveImageConfigResponse { digest, config, r#ref }))
+        Err(cannot_resolve(&request.r#ref).into())
     }
 
     async fn resolve_source_meta(
         &self,
         request: Request<ResolveSourceMetaRequest>,
     ) -> Result<Response<ResolveSourceMetaResponse>, Status> {
-        let open = self.open_build(request.metadata()).await?;
+        self.open_build(request.metadata()).await?;
         let request = request.into_inner();
         refuse_policies(request.source_policies.iter().any(|policy| !policy.rules.is_empty()))?;
-        let mut source = request.source.unwrap_or_default();
+        let source = request.source.unwrap_or_default();
         let Some(reference) = source.identifier.strip_prefix("docker-image://") else {
             let message = format!("cannot resolve {:?}: this engine resolves images only", source.identifier);
             return Err(BuildError::new(ErrorKind::Unsupported, message).into());
         };
-        let query = ImageQuery {
-            reference: reference.to_owned(),
-            platform: request.platform.map(convert::platform),
-            resolve_mode: request.resolve_mode,
-        };
-        let image = self.builder.resolve_image(open.build.clone(), query).await?;
-        source.identifier = format!("docker-image://{}", image.reference);
-        let found = ResolveSourceImageResponse { digest: image.digest, config: image.config, attestation_chain: None };
-        let answer = ResolveSourceMetaResponse { source: Some(source), image: Some(found), git: None, http: None };
-        Ok(Response::new(answer))
+        Err(cannot_resolve(reference).into())
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Result<Response<WarnResponse>, Status> {
@@ -327,4 +311,9 @@ impl LlbBridge for Server {
 
 fn no_containers() -> Status {
     Status::unimplemented("this engine runs no containers for the client's part of a build (buildx debug)")
+}
+
+fn cannot_resolve(reference: &str) -> BuildError {
+    let message = format!("cannot resolve {reference}: this engine resolves images for its own frontend only");
+    BuildError::new(ErrorKind::Unsupported, message)
 }

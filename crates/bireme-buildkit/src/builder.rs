@@ -96,12 +96,6 @@ pub trait Builder: Send + Sync + 'static {
         refuse(format!("cannot list {path}: files of results cannot be read on this engine"))
     }
 
-    /// The digest and the config of an image, as frontends on the client's side ask for it.
-    fn resolve_image(&self, build: Arc<Build>, query: ImageQuery) -> BoxFuture<'_, Result<ResolvedImage, BuildError>> {
-        let _ = build;
-        refuse(format!("cannot resolve {}: this engine resolves images for its own frontend only", query.reference))
-    }
-
     /// What the build cache holds (`docker buildx du`).
     fn disk_usage(&self, query: UsageQuery) -> BoxFuture<'_, Result<Vec<Usage>, BuildError>>;
 
@@ -247,28 +241,6 @@ pub struct CacheOption {
     pub kind: String,
     /// `ref`, `mode`, and so on.
     pub options: BTreeMap<String, String>,
-}
-
-/// An image that is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageQuery {
-    /// The reference, as it was written.
-    pub reference: String,
-    /// For which platform; the worker's default if none.
-    pub platform: Option<Platform>,
-    /// `default`, `pull`, `local`, or empty.
-    pub resolve_mode: String,
-}
-
-/// An image that was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedImage {
-    /// The reference in full.
-    pub reference: String,
-    /// `sha256:…` of its manifest or index.
-    pub digest: String,
-    /// Its config (JSON).
-    pub config: Vec<u8>,
 }
 
 /// Which records of the cache.

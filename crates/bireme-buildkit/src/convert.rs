@@ -95,10 +95,6 @@ fn to_platform(platform: Platform) -> pb::Platform {
     pb::Platform { architecture, os, variant, ..pb::Platform::default() }
 }
 
-pub(crate) fn platform(platform: pb::Platform) -> Platform {
-    Platform { os: platform.os, architecture: platform.architecture, variant: platform.variant }
-}
-
 pub(crate) fn cache_option(entry: CacheOptionsEntry) -> CacheOption {
     CacheOption { kind: entry.r#type, options: entry.attrs.into_iter().collect() }
 }

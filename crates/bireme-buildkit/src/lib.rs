@@ -32,14 +32,13 @@ pub mod session;
 
 pub use build::Build;
 pub use builder::{
-    Builder, CacheOption, Exporter, Exports, Frontend, GcPolicy, ImageQuery, Output, Outputs, Platform, Prune,
-    ResolvedImage, SNAPSHOTTER_LABEL, Solved, Usage, UsageQuery, Worker,
+    Builder, CacheOption, Exporter, Exports, Frontend, GcPolicy, Output, Outputs, Platform, Prune, SNAPSHOTTER_LABEL,
+    Solved, Usage, UsageQuery, Worker,
 };
 pub use builds::CANCEL_GRACE;
 pub use error::BuildError;
 pub use files::{
-    Content, Entry, EntryKind, Failure, FewFiles, Folder, FolderOptions, FolderSource, InMemory, Limits, Ownership,
-    Receive, Source,
+    Content, Entry, EntryKind, Failure, FewFiles, Folder, FolderSource, InMemory, Limits, Receive, Source,
 };
 pub use place::{Lines, SourceFile};
 pub use progress::{LogStream, Progress, Task, Vertex, Warning};

@@ -112,6 +112,12 @@ pub fn chain(error: &dyn StdError) -> String {
     text
 }
 
+/// The first `most` bytes of `text` as one line that can be logged and shown.
+pub fn one_line(text: &str, most: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text[..text.floor_char_boundary(most)].chars().map(plain).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

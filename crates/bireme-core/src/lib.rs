@@ -11,7 +11,7 @@
 //! - [`ErrorKind`]: the seven ways in which a request can fail, turned into HTTP status, ttrpc and exit codes elsewhere;
 //! - [`log_line`]: the one format of log files, written by runners and hosts and read by the engine;
 //! - [`glob`], [`ignore`], [`size`], [`duration`], [`detach_keys`]: Docker's small languages, which daemon, engine and command
-//!   line have to read alike; [`linux_names`]: those of the kernel.
+//!   line have to read alike; [`go`]: words as Go writes them; [`linux_names`]: those of the kernel.
 
 #![warn(missing_docs)]
 
@@ -23,6 +23,7 @@ pub mod env;
 pub mod error;
 pub mod executor;
 pub mod glob;
+pub mod go;
 pub mod id;
 pub mod ignore;
 pub mod labels;

@@ -3,6 +3,8 @@
 //! Source: docs.docker.com/reference/dockerfile, "Parser directives"; github.com/moby/buildkit,
 //! `frontend/dockerfile/parser/directives.go`.
 
+use bireme_core::go::parse_bool;
+
 use crate::error::{Lines, ParseError};
 
 /// What the directives of a file say.
@@ -145,7 +147,7 @@ impl CheckOptions {
                 "experimental" if value == "all" => options.experimental_all = true,
                 "experimental" => options.experimental = list(value),
                 "error" => {
-                    options.error = boolean(value).ok_or_else(|| {
+                    options.error = parse_bool(value).ok_or_else(|| {
                         fault(format!(
                             "failed to parse check option {part:?}: strconv.ParseBool: parsing {value:?}: invalid syntax"
                         ))
@@ -165,15 +167,6 @@ impl CheckOptions {
         } else {
             !self.skip_all && !named(&self.skip)
         }
-    }
-}
-
-/// The words that Go reads as true and false.
-pub(crate) fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use bireme_dockerfile::lint::{BaseImage, LintContext, lint, refusal};
+use bireme_dockerfile::lint::{BaseImage, LintContext, lint};
 use bireme_dockerfile::scope::{PlatformWords, Variables, globals, predefined};
 use bireme_dockerfile::{Dockerfile, Expander, Instruction, Keyword, ParseError, graph, read};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ fn found(text: &str, said: &mut Vec<Value>) -> Result<(), ParseError> {
     let path = [("PATH".to_owned(), "/bin".to_owned())];
     let base = |_: &str| Some(BaseImage { env: path.iter().cloned().collect(), shell: false });
     let context = LintContext { build_args: &build_args, predefined: &predefined, base: &base, ignored: None };
-    let warnings = lint(&file, &context)?;
+    let (warnings, refusal) = lint(&file, &context)?;
     for warning in &warnings {
         let at: Vec<usize> = warning.lines.each().collect();
         said.push(json!([warning.rule, warning.detail, at]));
@@ -54,7 +54,7 @@ fn found(text: &str, said: &mut Vec<Value>) -> Result<(), ParseError> {
             carry_out(at, &mut env)?;
         }
     }
-    refusal(&bireme_dockerfile::lint::options(&file, &build_args)?, &warnings).map_or(Ok(()), Err)
+    refusal.map_or(Ok(()), Err)
 }
 
 /// Reads each instruction with its values in, as the builder does.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use bireme_dockerfile::lint::{BaseImage, LintContext, lint, options, refusal};
+use bireme_dockerfile::lint::{BaseImage, LintContext, lint};
 use bireme_dockerfile::scope::{PlatformWords, predefined};
 use bireme_dockerfile::subrequest::{self, Answer};
 use bireme_dockerfile::{Dockerfile, graph};
@@ -34,8 +34,7 @@ fn answer(case: &Value) -> Answer {
         }
         "targets" => subrequest::targets(&file, text),
         "check" => {
-            let warnings = lint(&file, &context).unwrap();
-            let refusal = refusal(&options(&file, &build_args).unwrap(), &warnings);
+            let (warnings, refusal) = lint(&file, &context).unwrap();
             subrequest::lint("Dockerfile", text, &warnings, refusal.as_ref())
         }
         _ => subrequest::describe(),

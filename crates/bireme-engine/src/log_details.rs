@@ -1,5 +1,7 @@
 //! What `docker logs --details` puts before each line: what the options of the log driver choose of a workload.
 
+use bireme_core::go::query_escape;
+
 use crate::EngineError;
 use crate::refusal::{LogFault, RequestRefusal};
 use crate::view::WorkloadView;
@@ -57,7 +59,7 @@ pub(crate) fn of(container: &WorkloadView) -> Result<String, EngineError> {
         };
         all.insert("tag".to_owned(), tag(text, field).map_err(RequestRefusal::from)?);
     }
-    let pairs = all.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value)));
+    let pairs = all.iter().map(|(key, value)| format!("{}={}", query_escape(key), query_escape(value)));
     Ok(pairs.collect::<Vec<_>>().join(","))
 }
 
@@ -81,19 +83,6 @@ fn tag(text: &str, field: impl Fn(&str) -> Option<String>) -> Result<String, Log
     Ok(made + rest)
 }
 
-/// As Go's `url.QueryEscape`.
-fn escaped(text: &str) -> String {
-    let mut made = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => made.push(char::from(byte)),
-            b' ' => made.push('+'),
-            _ => made.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    made
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,10 +100,5 @@ mod tests {
         let refused = "log opt 'tag': \".Odd\" is not offered: .ID, .FullID, .Name, .FullName, .ImageName, .ImageID, \
                        .ImageFullID, .DaemonName are";
         check_tag("{{.Odd}}", Err(refused));
-    }
-
-    #[test]
-    fn escapes_are_those_of_a_query() {
-        assert_eq!(escaped("a b/ü~"), "a+b%2F%C3%BC~");
     }
 }

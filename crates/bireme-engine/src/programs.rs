@@ -39,6 +39,11 @@ pub(crate) async fn interface(services: &Services, image: &Image) -> Result<Opti
 
 /// As [`Engine::prepare_image`](crate::Engine::prepare_image).
 pub(crate) async fn prepare(services: &Arc<Services>, id: &ImageId, tell: OnPreparation<'_>) {
+    follow(begin(services, id), tell).await;
+}
+
+/// As [`Engine::prepare_image_later`](crate::Engine::prepare_image_later). Answers how far it is.
+pub(crate) fn begin(services: &Arc<Services>, id: &ImageId) -> watch::Receiver<Stage> {
     let (stages, sender) = services.preparing.join(id);
     if let Some(sender) = sender {
         let (services, id) = (Arc::clone(services), id.clone());
@@ -49,7 +54,7 @@ pub(crate) async fn prepare(services: &Arc<Services>, id: &ImageId, tell: OnPrep
             sender.send_replace(stage);
         });
     }
-    follow(stages, tell).await;
+    stages
 }
 
 /// Takes a preparation off the list, also where the engine ends in the middle of it.

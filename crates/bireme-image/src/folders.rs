@@ -108,9 +108,7 @@ impl ImageStore {
         if path.is_dir() {
             return Ok(());
         }
-        let ingest = self.inner.ingest();
-        let new =
-            tempfile::Builder::new().prefix("folder-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        let new = self.inner.aside("folder-")?;
         fill(new.path().to_owned()).await?;
         // Known first: a folder without a row is swept at the next start.
         self.inner.db.use_folder(name, kind, description)?;
@@ -120,31 +118,36 @@ impl ImageStore {
         Ok(())
     }
 
-    /// The folders that builds keep, with their sizes of now.
-    pub(crate) async fn kept_folders(&self) -> Result<Vec<CacheRecord>, ImageError> {
+    /// The folders that builds keep, without their sizes.
+    pub(crate) fn kept_folders(&self) -> Result<Vec<CacheRecord>, ImageError> {
+        let mut folders = self.inner.db.folders()?;
+        for folder in &mut folders {
+            folder.in_use = self.inner.holders.has(&folder.id);
+        }
+        Ok(folders)
+    }
+
+    /// Finds out the sizes of folders, each by a walk through it.
+    pub(crate) async fn measured(&self, mut folders: Vec<CacheRecord>) -> Result<Vec<CacheRecord>, ImageError> {
         let inner = self.inner.clone();
         blocking("measure the folders of builds", move || {
-            let mut folders = inner.db.folders()?;
             for folder in &mut folders {
                 folder.size = measure(&inner.folder_path(&folder.id));
-                folder.in_use = inner.holders.has(&folder.id);
             }
             Ok(folders)
         })
         .await
     }
 
-    /// Removes a folder unless somebody has it. Answers whether it did.
-    pub(crate) async fn remove_folder(&self, name: &str) -> Result<bool, ImageError> {
-        let Ok(alone) = self.inner.holders.of(name).try_write_owned() else { return Ok(false) };
+    /// Removes a folder unless somebody has it. Answers how many bytes it had, where it did.
+    pub(crate) async fn remove_folder(&self, name: &str) -> Result<Option<u64>, ImageError> {
+        let Ok(alone) = self.inner.holders.of(name).try_write_owned() else { return Ok(None) };
         let (inner, name) = (self.inner.clone(), name.to_owned());
         blocking("remove a folder of builds", move || {
             let _alone = alone;
             let path = inner.folder_path(&name);
-            let aside = tempfile::Builder::new()
-                .prefix("folder-")
-                .tempdir_in(inner.ingest())
-                .during("create a folder in", &inner.ingest())?;
+            let size = measure(&path);
+            let aside = inner.aside("folder-")?;
             match std::fs::rename(&path, aside.path().join("removed")) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(ImageError::store("move away", &path, error));
@@ -152,7 +155,7 @@ impl ImageStore {
                 _ => {}
             }
             inner.db.forget_folder(&name)?;
-            Ok(true)
+            Ok(Some(size))
         })
         .await
     }

@@ -190,10 +190,7 @@ pub(crate) fn unpack_blocking(inner: &Arc<Inner>, layer: &Layer, wanted: &Wanted
     }
     let name = layer.blob.digest.as_str();
     let archive = open_layer(inner, layer)?;
-    let folder = tempfile::Builder::new()
-        .prefix("layer-")
-        .tempdir_in(inner.ingest())
-        .during("create a folder in", &inner.ingest())?;
+    let folder = inner.aside("layer-")?;
     // The root of an image that says nothing of its root; the temporary folder is closed to others.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).during("set the mode of", folder.path())?;

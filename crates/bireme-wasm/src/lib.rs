@@ -6,7 +6,7 @@
 //!  │ WasmExecutor ├─────────────────────>│ bireme-wasm-host serve                        │
 //!  │  ComponentWorkload …│  + fds (SCM_RIGHTS)  │  wasmtime, triggers, logs, limits             │
 //!  └──────┬───────┘                      └───────────────────────────────────────────────┘
-//!         └── bireme-wasm-host compile ──> <data_root>/wasm/cache/<key>.cwasm   (one short process per check)
+//!         └── bireme-wasm-host compile ──> <data_root>/wasm/cache/<key>.cwasm   (one short process per component)
 //! ```
 //!
 //! Nothing here links the Wasm engine: untrusted code is compiled and run only in processes of `bireme-wasm-host`. What a

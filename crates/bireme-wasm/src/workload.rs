@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
+use bireme_core::error::one_line;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::spec::Signal;
 use bireme_core::{
@@ -195,7 +196,7 @@ impl Workload for ComponentWorkload {
             let instances = instances.into_iter().take(protocol::MAX_INSTANCES);
             let row = |i: Instance| {
                 let age = Duration::from_millis(i.age).as_secs_f64();
-                let [trigger, work] = [i.trigger, i.work].map(|text| protocol::line(&text, protocol::MAX_WORK));
+                let [trigger, work] = [i.trigger, i.work].map(|text| one_line(&text, protocol::MAX_WORK));
                 vec![i.number.to_string(), trigger, format!("{age:.3}s"), work]
             };
             Ok(ProcessTable {
@@ -291,7 +292,7 @@ impl Invocations for ComponentWorkload {
         Box::pin(async move {
             let stats: InvocationStats = self.host.ask(&Request::Invocations { id: self.id.clone() }, &[]).await?;
             // It is shown in terminals.
-            Ok(InvocationStats { trigger: protocol::line(&stats.trigger, protocol::MAX_WORK), ..stats })
+            Ok(InvocationStats { trigger: one_line(&stats.trigger, protocol::MAX_WORK), ..stats })
         })
     }
 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use bireme_image::RegistryAuth;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -153,19 +153,30 @@ async fn collect(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 /// The credentials of `X-Registry-Auth`: base64url of JSON, with or without padding. `None` when it holds none.
 ///
 /// # Errors
-/// `Invalid` when the header cannot be decoded, or holds a token, which is not offered.
+/// `Invalid` when the header cannot be decoded.
 pub fn registry_auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError> {
     let Some(value) = headers.get("x-registry-auth") else { return Ok(None) };
-    let malformed = || ApiError::invalid("invalid X-Registry-Auth header: must be base64url-encoded JSON");
-    let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
-    if text.is_empty() || text == "null" {
+    if matches!(value.to_str().map(|text| text.trim_end_matches('=')), Ok("" | "null")) {
         return Ok(None);
     }
+    header_json::<Credentials>(value, "X-Registry-Auth").map(|found| found.and_then(Credentials::auth))
+}
+
+/// What a header of base64url with or without padding, or of plain base64, holds as JSON; `None` for an empty one.
+///
+/// # Errors
+/// `Invalid`, with the name of the header, when it cannot be decoded.
+pub fn header_json<T: DeserializeOwned>(value: &HeaderValue, name: &str) -> Result<Option<T>, ApiError> {
+    let malformed = || ApiError::invalid(format!("invalid {name} header: must be base64url-encoded JSON"));
+    let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
     let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .decode(text)
         .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
         .map_err(|_| malformed())?;
-    serde_json::from_slice::<Credentials>(&bytes).map(Credentials::auth).map_err(|_| malformed())
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(&bytes).map(Some).map_err(|_| malformed())
 }
 
 /// What clients say of who asks a registry, in all its forms; null is as good as nothing.

@@ -16,15 +16,17 @@ use story::{Registry, Story};
 
 fn nothing(_: &Story) {}
 
+/// Takes away the image, and what the cache of builds has of it.
+fn without(story: &Story) {
+    story.engine.docker(["rmi", "-f", &story.name]);
+    story.engine.docker(["builder", "prune", "-af"]).stdout();
+}
+
 #[test]
 fn a_pull_is_cut_short() {
     let registry = Registry::start();
     let mut story = Story::begin("pull", &format!("{}/app:1", registry.host));
     story.engine.docker(["push", "-q", &story.name]).stdout();
-    let without = |story: &Story| {
-        story.engine.docker(["rmi", "-f", &story.name]);
-        story.engine.docker(["builder", "prune", "-af"]).stdout();
-    };
     story.is_cut_short(|story| story.docker(&["pull", "-q", &story.name]), without);
     story.end();
 }
@@ -34,10 +36,6 @@ fn a_load_is_cut_short() {
     let mut story = Story::begin("load", "app:1");
     let archive = story.engine.folder().join("app.tar");
     story.engine.docker(["save", "-o", archive.to_str().unwrap(), "app:1"]).stdout();
-    let without = |story: &Story| {
-        story.engine.docker(["rmi", "-f", &story.name]);
-        story.engine.docker(["builder", "prune", "-af"]).stdout();
-    };
     story.is_cut_short(|story| story.docker(&["load", "-q", "-i", archive.to_str().unwrap()]), without);
     story.end();
 }
@@ -45,10 +43,6 @@ fn a_load_is_cut_short() {
 #[test]
 fn a_build_is_cut_short() {
     let mut story = Story::begin("build", "app:1");
-    let without = |story: &Story| {
-        story.engine.docker(["rmi", "-f", &story.name]);
-        story.engine.docker(["builder", "prune", "-af"]).stdout();
-    };
     story.is_cut_short(Story::build, without);
     // With what of it the cache has.
     story.is_cut_short(Story::build, |story| drop(story.engine.docker(["rmi", "-f", &story.name])));

@@ -5,45 +5,13 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, chownat, copy_file_range, fchmod,
-    fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, copy_file_range, fchmod, fstat, futimens,
+    linkat, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
 };
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 
 use super::entry::{Entry, EntryKind};
 use super::receive::{Content, Failure, Receive};
-
-/// Whose the files are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ownership {
-    /// Whoever this process is.
-    #[default]
-    Ours,
-    /// As the sender says. Needs the right to give files away.
-    Sent,
-    /// This user and group.
-    Fixed {
-        /// The user's ID.
-        uid: u32,
-        /// The group's ID.
-        gid: u32,
-    },
-}
-
-/// How a [`Folder`] is written.
-#[derive(Debug, Default)]
-pub struct FolderOptions {
-    /// Whose the files are.
-    pub ownership: Ownership,
-    /// Whether device nodes are made; else they are refused.
-    pub devices: bool,
-    /// Whether `user.*` attributes and `security.capability` are kept where the file system can.
-    pub xattrs: bool,
-    /// An earlier transfer of the same tree: a file which has the same size, time and mode there is copied from it instead of
-    /// asked for.
-    pub previous: Option<OwnedFd>,
-}
 
 /// Writes below a folder, which has to be empty and written by nobody else.
 ///
@@ -52,7 +20,7 @@ pub struct FolderOptions {
 #[derive(Debug)]
 pub struct Folder {
     root: OwnedFd,
-    options: FolderOptions,
+    previous: Option<OwnedFd>,
     /// The folder in which the last entry was, as entries come folder by folder.
     parent: Option<(String, OwnedFd)>,
     /// Files whose content is to come or is coming.
@@ -69,9 +37,10 @@ struct Pending {
 }
 
 impl Folder {
-    /// Writes below `root`.
-    pub fn new(root: OwnedFd, options: FolderOptions) -> Self {
-        Self { root, options, parent: None, files: HashMap::new(), folders: Vec::new() }
+    /// Writes below `root`. `previous` is an earlier transfer of the same tree: a file which has the same size, time and mode
+    /// there is copied from it instead of asked for.
+    pub fn new(root: OwnedFd, previous: Option<OwnedFd>) -> Self {
+        Self { root, previous, parent: None, files: HashMap::new(), folders: Vec::new() }
     }
 
     /// Creates the entry; a file is empty then.
@@ -95,61 +64,18 @@ impl Folder {
             }
             EntryKind::Link { target } => {
                 symlinkat(target, parent, name)?;
-                self.own(|uid, gid| chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
                 utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)?;
             }
-            EntryKind::Device { character, major, minor } => {
-                let kind = if *character { FileType::CharacterDevice } else { FileType::BlockDevice };
-                self.node(parent, name, kind, makedev(*major, *minor), entry)?;
-            }
-            EntryKind::Pipe => self.node(parent, name, FileType::Fifo, 0, entry)?,
-            EntryKind::Socket => self.node(parent, name, FileType::Socket, 0, entry)?,
+            EntryKind::Pipe => node(parent, name, FileType::Fifo, entry)?,
+            EntryKind::Socket => node(parent, name, FileType::Socket, entry)?,
+            EntryKind::Device { .. } => return Err(io::ErrorKind::Unsupported.into()),
         }
-        Ok(())
-    }
-
-    fn node(&self, parent: &OwnedFd, name: &str, kind: FileType, device: u64, entry: &Entry) -> io::Result<()> {
-        mknodat(parent, name, kind, Mode::from_raw_mode(entry.mode), device)?;
-        self.own(|uid, gid| chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW), entry)?;
-        // A node just made, of which nobody else knows: no link is in its place. The mask of new files cut its mode.
-        rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(())
-    }
-
-    fn own(&self, change: impl FnOnce(Uid, Gid) -> rustix::io::Result<()>, entry: &Entry) -> io::Result<()> {
-        let (uid, gid) = match self.options.ownership {
-            Ownership::Ours => return Ok(()),
-            Ownership::Sent => (entry.uid, entry.gid),
-            Ownership::Fixed { uid, gid } => (uid, gid),
-        };
-        if uid == u32::MAX || gid == u32::MAX {
-            return Err(io::Error::other("an owner has a number that stands for none"));
-        }
-        Ok(change(Uid::from_raw(uid), Gid::from_raw(gid))?)
-    }
-
-    /// Gives a file or folder what the walk said of it. The mode comes after the owner, whose change clears bits of it.
-    fn describe(&self, file: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
-        self.own(|uid, gid| fchown(file, Some(uid), Some(gid)), entry)?;
-        fchmod(file, Mode::from_raw_mode(entry.mode))?;
-        if self.options.xattrs {
-            let kept = |name: &str| name.starts_with("user.") || name == "security.capability";
-            for (name, value) in entry.xattrs.iter().filter(|(name, _)| kept(name)) {
-                match fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
-                    // The file system has none, or this process may not: as BuildKit, go on without.
-                    Ok(()) | Err(Errno::NOTSUP | Errno::PERM | Errno::INVAL | Errno::NOSPC) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }
-        futimens(file, &times(entry.modified))?;
         Ok(())
     }
 
     /// Takes the content of a file from the earlier transfer, if it is the same there.
     fn copy_previous(&self, entry: &Entry, size: u64) -> io::Result<bool> {
-        let Some(previous) = &self.options.previous else { return Ok(false) };
+        let Some(previous) = &self.previous else { return Ok(false) };
         let Ok(old) = beneath(previous.as_fd(), &entry.path, OFlags::RDONLY | OFlags::NONBLOCK) else {
             return Ok(false);
         };
@@ -176,7 +102,7 @@ impl Folder {
             rustix::fs::ftruncate(&new, 0)?;
             return Ok(false);
         }
-        self.describe(new.as_fd(), entry)?;
+        describe(new.as_fd(), entry)?;
         Ok(true)
     }
 
@@ -199,7 +125,7 @@ impl Folder {
         let Some(mut pending) = self.files.remove(&index) else { return Ok(()) };
         open_pending(self.root.as_fd(), &mut pending)?;
         match &pending.file {
-            Some(file) => self.describe(file.as_fd(), &pending.entry),
+            Some(file) => describe(file.as_fd(), &pending.entry),
             None => Ok(()),
         }
     }
@@ -207,6 +133,22 @@ impl Folder {
     fn name(&self, index: u32) -> String {
         self.files.get(&index).map_or_else(|| "a file".to_owned(), |pending| format!("{:?}", pending.entry.path))
     }
+}
+
+/// Makes a pipe or a socket.
+fn node(parent: &OwnedFd, name: &str, kind: FileType, entry: &Entry) -> io::Result<()> {
+    mknodat(parent, name, kind, Mode::from_raw_mode(entry.mode), 0)?;
+    // A node just made, of which nobody else knows: no link is in its place. The mask of new files cut its mode.
+    rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+    utimensat(parent, name, &times(entry.modified), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// Gives a file or folder what the walk said of it. It belongs to whoever this process is.
+fn describe(file: BorrowedFd<'_>, entry: &Entry) -> io::Result<()> {
+    fchmod(file, Mode::from_raw_mode(entry.mode))?;
+    futimens(file, &times(entry.modified))?;
+    Ok(())
 }
 
 fn open_pending<'a>(root: BorrowedFd<'_>, pending: &'a mut Pending) -> io::Result<&'a OwnedFd> {
@@ -241,7 +183,7 @@ impl Receive for Folder {
     fn entry(&mut self, index: u32, entry: &Entry) -> Result<Content, Failure> {
         let failed =
             |error: io::Error| Failure(format!("cannot write {:?} of the client's files: {error}", entry.path));
-        if matches!(entry.kind, EntryKind::Device { .. }) && !self.options.devices {
+        if matches!(entry.kind, EntryKind::Device { .. }) {
             return Err(Failure(format!(
                 "{:?} of the client's files is a device, which is not taken over; exclude it with a .dockerignore",
                 entry.path
@@ -275,7 +217,7 @@ impl Receive for Folder {
     fn finish(self) -> Result<(), Failure> {
         for entry in self.folders.iter().rev() {
             beneath(self.root.as_fd(), &entry.path, OFlags::RDONLY | OFlags::DIRECTORY)
-                .and_then(|folder| self.describe(folder.as_fd(), entry))
+                .and_then(|folder| describe(folder.as_fd(), entry))
                 .map_err(|error| Failure(format!("cannot write {:?} of the client's files: {error}", entry.path)))?;
         }
         Ok(())

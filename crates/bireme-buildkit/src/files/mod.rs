@@ -24,7 +24,7 @@ mod source;
 mod tests;
 
 pub use entry::{Entry, EntryKind};
-pub use folder::{Folder, FolderOptions, Ownership};
+pub use folder::Folder;
 pub use memory::{FewFiles, InMemory};
 pub use receive::{Content, Failure, Limits, Receive};
 pub use send::Source;

@@ -53,10 +53,10 @@ fn fin() -> Packet {
 }
 
 /// Gives these packets to a receiver that writes below `root`, then nothing more, as a peer that waits.
-async fn feed(root: &Path, options: FolderOptions, limits: Limits, packets: Vec<Packet>) -> Result<(), Failure> {
+async fn feed(root: &Path, previous: Option<OwnedFd>, limits: Limits, packets: Vec<Packet>) -> Result<(), Failure> {
     let incoming: Incoming = stream::iter(packets.into_iter().map(Ok)).chain(stream::pending()).boxed();
     let (outgoing, _requests) = mpsc::unbounded_channel();
-    let received = receive(Folder::new(folder(root), options), limits, None, incoming, outgoing);
+    let received = receive(Folder::new(folder(root), previous), limits, None, incoming, outgoing);
     tokio::time::timeout(Duration::from_secs(20), received).await.expect("the receiver waits for more")
 }
 
@@ -78,7 +78,7 @@ async fn a_tree_is_written_as_it_was_told() {
         data(1, b""),
         fin(),
     ];
-    feed(root.path(), FolderOptions::default(), Limits::default(), packets).await.unwrap();
+    feed(root.path(), None, Limits::default(), packets).await.unwrap();
     let tool = fs::metadata(root.path().join("bin/tool")).unwrap();
     assert_eq!(tool.permissions().mode() & 0o7777, 0o4755);
     assert_eq!((tool.mtime(), tool.mtime_nsec()), (1_600_000_000, 123_456_789));
@@ -104,7 +104,7 @@ async fn contents_may_come_mixed() {
         data(0, b""),
         fin(),
     ];
-    feed(root.path(), FolderOptions::default(), Limits::default(), packets).await.unwrap();
+    feed(root.path(), None, Limits::default(), packets).await.unwrap();
     assert_eq!(fs::read(root.path().join("a")).unwrap(), b"a1a2");
     assert_eq!(fs::read(root.path().join("b")).unwrap(), b"b1b2");
 }
@@ -137,7 +137,7 @@ async fn a_peer_that_breaks_the_protocol_is_refused_by_a_sentence() {
     for (packets, expected) in cases {
         let root = tempfile::tempdir().unwrap();
         let shown = format!("{packets:?}");
-        let refused = feed(root.path(), FolderOptions::default(), Limits::default(), packets).await.expect_err(&shown);
+        let refused = feed(root.path(), None, Limits::default(), packets).await.expect_err(&shown);
         assert!(refused.0.contains(expected), "{shown}: {refused}");
     }
 }
@@ -147,11 +147,11 @@ async fn bytes_and_entries_have_limits() {
     let root = tempfile::tempdir().unwrap();
     let limits = Limits { bytes: 10, entries: 2 };
     let packets = vec![stat("a", 0o644), data(0, b"123456"), data(0, b"78901")];
-    let refused = feed(root.path(), FolderOptions::default(), limits, packets).await.unwrap_err();
+    let refused = feed(root.path(), None, limits, packets).await.unwrap_err();
     assert!(refused.0.contains("more than 10 bytes"), "{refused}");
     let root = tempfile::tempdir().unwrap();
     let packets = ["a", "b", "c"].map(|name| stat(name, DIR | 0o755)).to_vec();
-    let refused = feed(root.path(), FolderOptions::default(), limits, packets).await.unwrap_err();
+    let refused = feed(root.path(), None, limits, packets).await.unwrap_err();
     assert!(refused.0.contains("more than 2 files"), "{refused}");
 }
 
@@ -160,13 +160,13 @@ async fn a_peer_that_goes_away_is_no_end_of_a_tree() {
     let root = tempfile::tempdir().unwrap();
     let (outgoing, _requests) = mpsc::unbounded_channel();
     let incoming: Incoming = stream::iter([Ok(stat("a", 0o644)), Ok(walked())]).boxed();
-    let to = Folder::new(folder(root.path()), FolderOptions::default());
+    let to = Folder::new(folder(root.path()), None);
     let failed = receive(to, Limits::default(), None, incoming, outgoing).await.unwrap_err();
     assert!(failed.0.contains("before all was there"), "{failed}");
     let root = tempfile::tempdir().unwrap();
     let (outgoing, _requests) = mpsc::unbounded_channel();
     let incoming: Incoming = stream::iter([Err("no access allowed to dir".to_owned())]).boxed();
-    let to = Folder::new(folder(root.path()), FolderOptions::default());
+    let to = Folder::new(folder(root.path()), None);
     let failed = receive(to, Limits::default(), None, incoming, outgoing).await.unwrap_err();
     assert!(failed.0.contains("no access allowed to dir"), "{failed}");
 }
@@ -177,7 +177,7 @@ async fn many_files_are_asked_for_before_the_first_has_come_but_not_all() {
     let stats = (0..1000).map(|index| Ok(stat(&format!("{index:04}"), 0o644))).chain([Ok(walked())]);
     let incoming: Incoming = stream::iter(stats).chain(stream::pending()).boxed();
     let (outgoing, mut requests) = mpsc::unbounded_channel();
-    let to = Folder::new(folder(root.path()), FolderOptions::default());
+    let to = Folder::new(folder(root.path()), None);
     let task = tokio::spawn(receive(to, Limits::default(), None, incoming, outgoing));
     for expected in 0..256 {
         assert_eq!(requests.recv().await.unwrap().id, expected);
@@ -190,7 +190,7 @@ async fn many_files_are_asked_for_before_the_first_has_come_but_not_all() {
 }
 
 /// Sends `from` and receives it in `to`, over a connection in memory, and answers with how many files were asked for.
-async fn transfer(from: Arc<dyn Source>, to: &Path, options: FolderOptions) -> Result<usize, Failure> {
+async fn transfer(from: Arc<dyn Source>, to: &Path, previous: Option<OwnedFd>) -> Result<usize, Failure> {
     let (to_receiver, at_receiver) = mpsc::channel(4);
     let (to_sender, mut asked) = mpsc::unbounded_channel::<Packet>();
     let (counted, at_sender) = mpsc::unbounded_channel();
@@ -205,7 +205,7 @@ async fn transfer(from: Arc<dyn Source>, to: &Path, options: FolderOptions) -> R
     let incoming: Incoming = UnboundedReceiverStream::new(at_sender).map(Ok).boxed();
     let sent = tokio::spawn(send(from, incoming, to_receiver));
     let incoming: Incoming = ReceiverStream::new(at_receiver).map(Ok).boxed();
-    receive(Folder::new(folder(to), options), Limits::default(), None, incoming, to_sender).await?;
+    receive(Folder::new(folder(to), previous), Limits::default(), None, incoming, to_sender).await?;
     sent.await.unwrap()?;
     Ok(count.await.unwrap())
 }
@@ -238,14 +238,14 @@ async fn a_file_that_an_earlier_transfer_has_is_not_asked_for_again() {
         fs::write(from.path().join(name), name).unwrap();
     }
     let first = tempfile::tempdir().unwrap();
-    assert_eq!(transfer(source(from.path()), first.path(), FolderOptions::default()).await, Ok(4));
+    assert_eq!(transfer(source(from.path()), first.path(), None).await, Ok(4));
     let later = std::time::SystemTime::now() + Duration::from_secs(5);
     fs::File::open(from.path().join("touched")).unwrap().set_modified(later).unwrap();
     fs::write(from.path().join("grown"), "more").unwrap();
     fs::set_permissions(from.path().join("mode"), fs::Permissions::from_mode(0o600)).unwrap();
     let second = tempfile::tempdir().unwrap();
-    let options = FolderOptions { previous: Some(folder(first.path())), ..FolderOptions::default() };
-    assert_eq!(transfer(source(from.path()), second.path(), options).await, Ok(3));
+    let previous = Some(folder(first.path()));
+    assert_eq!(transfer(source(from.path()), second.path(), previous).await, Ok(3));
     assert_eq!(snapshot(from.path()), snapshot(second.path()));
 }
 
@@ -257,7 +257,7 @@ async fn a_thousand_small_files_arrive() {
     }
     let to = tempfile::tempdir().unwrap();
     let since = Instant::now();
-    assert_eq!(transfer(source(from.path()), to.path(), FolderOptions::default()).await, Ok(1000));
+    assert_eq!(transfer(source(from.path()), to.path(), None).await, Ok(1000));
     // Below 300 ms on an idle machine; what makes it so is tried above by counting.
     eprintln!("a thousand files took {:?}", since.elapsed());
     assert_eq!(snapshot(from.path()), snapshot(to.path()));
@@ -367,7 +367,7 @@ proptest! {
         make(&from_path, &tree);
         let to = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(transfer(source(&from_path), to.path(), FolderOptions::default())).unwrap();
+        runtime.block_on(transfer(source(&from_path), to.path(), None)).unwrap();
         prop_assert_eq!(snapshot(&from_path), snapshot(to.path()));
     }
 }

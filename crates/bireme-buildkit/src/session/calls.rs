@@ -5,9 +5,7 @@ use std::time::{Duration, SystemTime};
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::GetSecretRequest;
 use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_client::SecretsClient;
 use bollard_buildkit_proto::moby::filesync::v1::auth_client::AuthClient;
-use bollard_buildkit_proto::moby::filesync::v1::{
-    CredentialsRequest, FetchTokenRequest, GetTokenAuthorityRequest, VerifyTokenAuthorityRequest,
-};
+use bollard_buildkit_proto::moby::filesync::v1::{CredentialsRequest, FetchTokenRequest};
 use bollard_buildkit_proto::moby::upload::v1::BytesMessage;
 use bollard_buildkit_proto::moby::upload::v1::upload_client::UploadClient;
 use bytes::Bytes;
@@ -131,37 +129,6 @@ impl Session {
             expires_in: seconds(answer.expires_in).unwrap_or_default(),
             issued: seconds(answer.issued_at).and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
         }))
-    }
-
-    /// The public key (Ed25519) by which the client proves that it has the same credentials as another, without showing them;
-    /// `None` if it does not do that.
-    ///
-    /// # Errors
-    /// When the client fails, or is gone.
-    pub async fn token_authority(&self, host: &str, salt: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
-        let method = "/moby.filesync.v1.Auth/GetTokenAuthority";
-        let Ok((transport, origin)) = self.offered(method, "a token's authority") else { return Ok(None) };
-        let mut client = AuthClient::with_origin(transport, origin).max_decoding_message_size(MAX_ANSWER);
-        let request = GetTokenAuthorityRequest { host: host.to_owned(), salt: salt.to_vec() };
-        match self.until_closed(client.get_token_authority(request)).await? {
-            Ok(answer) => Ok(Some(answer.into_inner().public_key)),
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::Unimplemented) => Ok(None),
-            Err(status) => Err(self.failed(&format!("get the authority for {host} from the client"), &status)),
-        }
-    }
-
-    /// `payload`, signed with the key whose public part is [`token_authority`](Self::token_authority).
-    ///
-    /// # Errors
-    /// When the client does not do that or fails, or is gone.
-    pub async fn sign(&self, host: &str, payload: &[u8], salt: &[u8]) -> Result<Vec<u8>, SessionError> {
-        let method = "/moby.filesync.v1.Auth/VerifyTokenAuthority";
-        let (transport, origin) = self.offered(method, "proofs of its credentials")?;
-        let mut client = AuthClient::with_origin(transport, origin).max_decoding_message_size(MAX_ANSWER);
-        let request =
-            VerifyTokenAuthorityRequest { host: host.to_owned(), payload: payload.to_vec(), salt: salt.to_vec() };
-        let call = client.verify_token_authority(request);
-        Ok(self.call(&format!("have the client prove its credentials for {host}"), call).await?.signed)
     }
 
     /// What the client pipes into the build (`docker build -`): the archive of the context `http://buildkit-session/ID`.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::future::Future;
 
 use bireme_core::ErrorKind;
+use bireme_core::go::query_escape;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::Uri;
@@ -150,22 +151,6 @@ pub(super) fn add_words(metadata: &mut MetadataMap, key: &'static str, words: &[
     if encode && let Ok(key) = format!("{key}-encoded").parse::<tonic::metadata::AsciiMetadataKey>() {
         metadata.insert(key, MetadataValue::from_static("1"));
     }
-}
-
-/// Go's `url.QueryEscape`.
-fn query_escape(text: &str) -> String {
-    use std::fmt::Write as _;
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            b' ' => out.push('+'),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -73,17 +73,20 @@ pub struct Warning {
 ///
 /// # Errors
 /// When they are malformed.
-pub fn options(file: &Dockerfile, build_args: &BTreeMap<String, String>) -> Result<CheckOptions, ParseError> {
+fn options(file: &Dockerfile, build_args: &BTreeMap<String, String>) -> Result<CheckOptions, ParseError> {
     let text = build_args.get("BUILDKIT_DOCKERFILE_CHECK").or(file.directives.check.as_ref());
     CheckOptions::read(text.map_or("", String::as_str))
 }
 
-/// What a file is to be warned of: the first of it, where that is very much.
+/// What a file is to be warned of, the first of it where that is very much; and the refusal that follows from it where
+/// `error=true` is set.
 ///
 /// # Errors
 /// When the options of the check are malformed.
-pub fn lint(file: &Dockerfile, context: &LintContext<'_>) -> Result<Vec<Warning>, ParseError> {
-    Ok(found(file, context)?.warnings)
+pub fn lint(file: &Dockerfile, context: &LintContext<'_>) -> Result<(Vec<Warning>, Option<ParseError>), ParseError> {
+    let Found { options, warnings, .. } = found(file, context)?;
+    let refusal = refusal(&options, &warnings);
+    Ok((warnings, refusal))
 }
 
 fn found(file: &Dockerfile, context: &LintContext<'_>) -> Result<Found, ParseError> {
@@ -100,8 +103,7 @@ fn found(file: &Dockerfile, context: &LintContext<'_>) -> Result<Found, ParseErr
     Ok(found)
 }
 
-/// The refusal that follows from warnings where `error=true` is set.
-pub fn refusal(options: &CheckOptions, warnings: &[Warning]) -> Option<ParseError> {
+fn refusal(options: &CheckOptions, warnings: &[Warning]) -> Option<ParseError> {
     if !options.error || warnings.is_empty() {
         return None;
     }

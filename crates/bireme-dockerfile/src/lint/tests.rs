@@ -16,7 +16,7 @@ fn rules_with(
     let linux = PlatformWords { os: "linux", arch: "amd64", variant: "" };
     let predefined = predefined(linux, linux, None, build_args);
     let context = LintContext { build_args, predefined: &predefined, base, ignored };
-    let warnings = lint(&Dockerfile::parse(text).unwrap(), &context).unwrap();
+    let (warnings, _) = lint(&Dockerfile::parse(text).unwrap(), &context).unwrap();
     warnings.into_iter().map(|warning| format!("{} {}", warning.lines.first, warning.rule)).collect()
 }
 

@@ -3,7 +3,8 @@
 //! Source: docs.docker.com/reference/dockerfile, "RUN --mount"; github.com/moby/buildkit,
 //! `frontend/dockerfile/instructions/commands_runmount.go`.
 
-use crate::directives::boolean;
+use bireme_core::go::parse_bool;
+
 use crate::error::ParseError;
 use crate::instruction::Instruction;
 use crate::suggest;
@@ -166,7 +167,7 @@ pub(super) fn mount(at: &Instruction, value: &str, expander: &mut Expander<'_>) 
             continue;
         };
         let value = expander.word(value).map_err(|reason| at.fault(reason))?;
-        let flag = || boolean(&value).ok_or_else(|| at.fault(format!("invalid value for {key}: {value}")));
+        let flag = || parse_bool(&value).ok_or_else(|| at.fault(format!("invalid value for {key}: {value}")));
         let number = || value.parse::<u32>().ok().filter(|_| !value.starts_with('+'));
         let given = || Some(value.clone()).filter(|value| !value.is_empty());
         match key.as_str() {

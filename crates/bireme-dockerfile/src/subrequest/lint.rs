@@ -1,10 +1,12 @@
 //! `frontend.lint`: what the linter says.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{Answer, Location, base64, json};
+use super::{Answer, Location, json};
 use crate::error::ParseError;
 use crate::excerpt::excerpt;
 use crate::lint::Warning;
@@ -41,7 +43,7 @@ struct BuildError<'a> {
     location: Location,
 }
 
-/// Answers the request for a file. `error` is why it cannot be built, or what [`crate::lint::refusal`] says.
+/// Answers the request for a file. `error` is why it cannot be built, or what [`crate::lint::lint`] says.
 pub fn lint(filename: &str, text: &str, warnings: &[Warning], error: Option<&ParseError>) -> Answer {
     let found = warnings.iter().map(|warning| Found {
         rule: warning.rule,
@@ -52,7 +54,7 @@ pub fn lint(filename: &str, text: &str, warnings: &[Warning], error: Option<&Par
     });
     let results = Results {
         warnings: (!warnings.is_empty()).then(|| found.collect()),
-        sources: vec![Source { filename, data: base64(text.as_bytes()), language: "Dockerfile" }],
+        sources: vec![Source { filename, data: STANDARD.encode(text), language: "Dockerfile" }],
         error: error.map(|error| BuildError { message: &error.message, location: Location::of(&error.lines) }),
     };
     let mut sorted: Vec<&Warning> = warnings.iter().collect();

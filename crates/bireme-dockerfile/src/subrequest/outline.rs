@@ -2,11 +2,13 @@
 //!
 //! Source: github.com/moby/buildkit, `frontend/dockerfile/dockerfile2llb/outline.go` and `dispatchArg`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Answer, Location, base64, json, table};
+use super::{Answer, Location, json, table};
 use crate::dockerfile::Dockerfile;
 use crate::error::{Lines, ParseError};
 use crate::graph::{self, Source};
@@ -105,7 +107,7 @@ pub fn outline(file: &Dockerfile, text: &str, target: usize, context: &LintConte
         args,
         secrets,
         ssh,
-        sources: vec![base64(text.as_bytes())],
+        sources: vec![STANDARD.encode(text)],
     };
     Ok(Answer { json: json(&outline), text: Some(shown(&outline)), status: None })
 }

@@ -1,8 +1,10 @@
 //! `frontend.targets`: the stages that one may end with.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{Answer, Location, base64, json, table};
+use super::{Answer, Location, json, table};
 use crate::dockerfile::Dockerfile;
 
 #[derive(Serialize)]
@@ -33,7 +35,7 @@ pub fn targets(file: &Dockerfile, text: &str) -> Answer {
         base: &stage.from.image,
         location: Location::of(&[stage.from.instruction.lines]),
     });
-    let list = List { targets: targets.collect(), sources: vec![base64(text.as_bytes())] };
+    let list = List { targets: targets.collect(), sources: vec![STANDARD.encode(text)] };
     let mut rows = vec![["TARGET", "DESCRIPTION"].map(str::to_owned).to_vec()];
     rows.extend(list.targets.iter().map(|target| {
         let name = match (target.name, target.default) {

@@ -129,8 +129,9 @@ proptest! {
         }
     }
 
+    // In the word of `${x-word}` BuildKit takes escapes away whatever is to be kept (`shell/lex.go`, `processStopOn`).
     #[test]
-    fn nothing_is_lost_when_all_is_kept(text in "[a-z $\\{\\}'\"\\\\-]{0,40}") {
+    fn nothing_is_lost_when_all_is_kept(text in "[a-z $\\{\\}'\"-]{0,40}|[a-z '\"\\\\-]{0,40}") {
         let lexer = Lexer { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Lexer::new('\\') };
         if let Ok(read) = lexer.lex(&text, &|_| None) {
             prop_assert_eq!(read.text, text);

@@ -310,8 +310,7 @@ impl Engine {
 
     /// Begins what [`Engine::prepare_image`] does, for whoever does not wait.
     pub fn prepare_image_later(&self, image: &ImageId) {
-        let (engine, image) = (self.clone(), image.clone());
-        self.services().tasks.spawn(async move { engine.prepare_image(&image, &|_| ()).await });
+        drop(programs::begin(self.services(), image));
     }
 
     /// What the program of an image imports and exports; `None` for an image of another kind than components, and for one

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use super::address::{addresses_of, all_addresses_of, is_link_local, parse_mac};
 use super::etc_files::etc_files;
 use super::names::{finds_names, named_networks, names_on_network, reverse_name};
-use super::replaced::first_free;
+use super::replaced::take;
 use super::{Bridge, Networks, Sandbox};
 use crate::container::{Handle, MutableState};
 use crate::refusal::{ContainerRefusal, NetworkRefusal, RequestRefusal};
@@ -195,26 +195,15 @@ impl Networks {
                 .get_mut(&endpoint.network)
                 .and_then(|entry| entry.bridge.as_mut())
                 .ok_or_else(|| NetworkRefusal::NotFound { network: endpoint.network_name.clone() })?;
-            let taken = match endpoint.request.ipv4 {
-                Some(address) => bridge.pool.take(address),
-                None => first_free(&endpoint.preferred, |address| bridge.pool.take(address))
-                    .map_or_else(|| bridge.pool.take_next(), Ok),
-            };
             let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
-            let address = taken.map_err(exhausted)?;
+            let address = take(&mut bridge.pool, endpoint.request.ipv4, &endpoint.preferred).map_err(exhausted)?;
             endpoint.ipv4 = Some((address.addr(), address.prefix_len()));
             let gateway =
                 |v4: bool| bridge.spec.subnets.iter().find(|s| s.net.addr().is_ipv4() == v4).map(|s| s.gateway);
             endpoint.gateway = gateway(true);
             endpoint.ipv6_gateway = gateway(false);
             if let Some(pool6) = &mut bridge.pool6 {
-                let taken = match endpoint.request.ipv6 {
-                    Some(address) => pool6.take(address),
-                    None => first_free(&endpoint.preferred, |address| pool6.take(address))
-                        .map_or_else(|| pool6.take_next(), Ok),
-                };
-                let exhausted = |source| NetworkRefusal::Address { network: endpoint.network_name.clone(), source };
-                let address = taken.map_err(exhausted)?;
+                let address = take(pool6, endpoint.request.ipv6, &endpoint.preferred).map_err(exhausted)?;
                 endpoint.ipv6 = Some((address.addr(), address.prefix_len()));
             }
             bireme_net::Endpoint {

@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use bireme_net::addresses::{AddressError, AddressPool};
+use ipnet::IpNet;
+
 use crate::registry::Registry;
 use crate::view::Endpoint;
 
@@ -39,8 +42,16 @@ pub(crate) fn keep_addresses(registry: &Registry, labels: &BTreeMap<String, Stri
     }
 }
 
+/// Takes the address that is asked for, else a preferred one that is free, else the next.
+pub(super) fn take(pool: &mut AddressPool, asked: Option<IpAddr>, preferred: &[IpAddr]) -> Result<IpNet, AddressError> {
+    match asked {
+        Some(address) => pool.take(address),
+        None => first_free(preferred, |address| pool.take(address)).map_or_else(|| pool.take_next(), Ok),
+    }
+}
+
 /// The first of the preferred addresses that can be had. `take` fails for one that is in use or of another family.
-pub(super) fn first_free<T, E>(preferred: &[IpAddr], mut take: impl FnMut(IpAddr) -> Result<T, E>) -> Option<T> {
+fn first_free<T, E>(preferred: &[IpAddr], mut take: impl FnMut(IpAddr) -> Result<T, E>) -> Option<T> {
     preferred.iter().find_map(|address| take(*address).ok())
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::str::FromStr as _;
 
+use bireme_core::go::parse_bool;
 use bireme_net::addresses::AddressPool;
 use bireme_net::{Driver, NetworkId, NetworkSpec, Subnet};
 use ipnet::IpNet;
@@ -84,15 +85,6 @@ pub(super) fn bridge(network: &Network) -> Result<Option<Bridge>, EngineError> {
         masquerade: switch(MASQUERADE, true),
     };
     Ok(Some(Bridge { spec, pool, pool6 }))
-}
-
-/// As Go reads a switch, and with it Docker.
-pub(super) fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 /// Refuses options of a new network that would be taken for something else than was meant.

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bireme_core::ignore::Ignore;
-use bireme_dockerfile::{Instruction, Keyword};
+use bireme_dockerfile::{Instruction, Keyword, graph as stages};
 
 use super::copy::{self, CopyRequest};
 use super::graph::Graph;
+use super::output::BuildOutput;
 use super::request::NamedContext;
+use super::shared::Context;
 use super::source::MAIN_CONTEXT;
 use super::stage::{Stage, fault};
 use super::step::Step;
@@ -16,7 +17,6 @@ use super::style::BuildStyle;
 use crate::digest::ImageId;
 use crate::error::ImageError;
 use crate::events::StepId;
-use crate::guard::GcGuard;
 use crate::model::ConfigFile;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -31,6 +31,20 @@ pub(super) struct Elsewhere {
     pub(super) of_client: bool,
     /// What keeps the folders there.
     pub(super) keep: Vec<Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+impl Elsewhere {
+    /// Files of an image or a stage, whose layers stay by themselves.
+    fn of_layers(folders: Vec<PathBuf>, step: Option<StepId>) -> Self {
+        Self { folders, step, of_client: false, keep: Vec::new() }
+    }
+}
+
+impl From<Context> for Elsewhere {
+    fn from(context: Context) -> Self {
+        let folders = vec![context.files.path().to_owned()];
+        Self { folders, step: Some(context.step), of_client: true, keep: vec![Arc::new(context.files)] }
+    }
 }
 
 impl<'a> Graph<'a> {
@@ -48,8 +62,8 @@ impl<'a> Graph<'a> {
         if base.is_empty() {
             return Err(fault(instruction, format!("base name ({}) should not be blank", from.image)));
         }
-        if let Some((_, named)) = self.named(&base) {
-            return self.on_named(instruction, &base, named, platform).await;
+        if let Some((key, context)) = self.named(&base) {
+            return self.on_named(instruction, &base, key, context, platform).await;
         }
         if base == "scratch" {
             let assumed = platform.is_none();
@@ -61,7 +75,7 @@ impl<'a> Graph<'a> {
             stage.assumed = assumed;
             return Ok((stage, None));
         }
-        if let Some(earlier) = self.position(&base, at) {
+        if let Some(earlier) = stages::named(&self.dockerfile.stages[..at], &base) {
             let earlier = self.stage(earlier).await?;
             let mut stage = earlier.on();
             stage.assumed = earlier.assumed && platform.is_none();
@@ -119,46 +133,28 @@ impl<'a> Graph<'a> {
         &'a self,
         at: &Instruction,
         name: &str,
-        context: &NamedContext,
+        key: &'a str,
+        context: &'a NamedContext,
         platform: Option<Platform>,
     ) -> Result<(Stage, Option<String>), ImageError> {
         let style = self.shared.request.style;
         match context {
             NamedContext::Image(image) => self.on_image(at, image, platform.as_ref()).await,
             NamedContext::Built(output) => {
-                let built = output.stage(platform.as_ref()).or_else(|| output.stage(None));
-                let built = built.ok_or_else(|| fault(at, format!("the context {name} was built to nothing")))?;
-                self.shared.claims.lock().extend(output.claims());
-                Ok((built.on().with_style(style), None))
+                Ok((self.built(at, name, output, platform.as_ref())?.on().with_style(style), None))
             }
             NamedContext::Files | NamedContext::Address(_) => {
-                let from = self.elsewhere(at, name).await?;
+                let from = self.elsewhere(at, key, context).await?;
                 let config = ConfigFile::empty(platform.unwrap_or_else(Platform::host));
                 let mut stage = Stage::new(config, Vec::new()).with_style(style).with_path();
-                let order = CopyRequest {
-                    keyword: "FROM".to_owned(),
-                    line: at.lines.first,
-                    sources: vec!["/".to_owned()],
-                    target: "/".to_owned(),
-                    working_dir: String::new(),
-                    chown: None,
-                    chmod: None,
-                    context: true,
-                    unpack: false,
-                    parents: false,
-                    lenient: false,
-                    exclude: Ignore::default(),
-                };
+                let order = CopyRequest::whole("FROM", at.lines.first, "/", "/", true);
                 let inner = self.shared.store.inner.clone();
                 let folders = from.folders.clone();
                 let copied = while_wanted("copy a context into a layer", move |wanted| {
                     copy::copy(&inner, wanted, order, folders, Vec::new())
                 })
                 .await?;
-                let mut claim = GcGuard::new(&self.shared.store.inner);
-                let layer = self.shared.store.import(copied.layer, &mut claim).await?;
-                self.shared.claims.lock().push(claim);
-                stage.push(layer);
+                stage.push(self.shared.import(copied.layer).await?);
                 stage.note_as(format!("FROM {name}"), true);
                 stage.last = from.step;
                 Ok((stage, None))
@@ -166,31 +162,25 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Which of the stages before `before` has that name.
-    pub(super) fn position(&self, name: &str, before: usize) -> Option<usize> {
-        let lower = name.to_lowercase();
-        self.dockerfile.stages[..before].iter().rposition(|stage| stage.name.as_deref() == Some(lower.as_str()))
-    }
-
     /// The files that COPY --from or a mount names: a named context, an earlier stage, or an image.
     pub(super) async fn other(&'a self, at: &Instruction, stage: usize, name: &str) -> Result<Elsewhere, ImageError> {
-        if self.named(name).is_some() {
-            return self.elsewhere(at, name).await;
+        if let Some((key, context)) = self.named(name) {
+            return self.elsewhere(at, key, context).await;
         }
         let by_number = name.parse::<usize>().ok();
         if by_number.is_some_and(|number| number >= stage) {
             return Err(fault(at, format!("invalid from flag value {name}: it names no earlier stage")));
         }
-        if let Some(earlier) = self.position(name, stage).or(by_number) {
+        if let Some(earlier) = stages::named(&self.dockerfile.stages[..stage], name).or(by_number) {
             let earlier = self.stage(earlier).await?;
             let folders = self.shared.folders(&earlier.layers);
-            return Ok(Elsewhere { folders, step: earlier.last.clone(), of_client: false, keep: Vec::new() });
+            return Ok(Elsewhere::of_layers(folders, earlier.last.clone()));
         }
         if name.eq_ignore_ascii_case("scratch") {
             if at.keyword != Keyword::Run {
                 return Err(fault(at, format!("{} --from=scratch has nothing to copy", at.keyword)));
             }
-            return Ok(Elsewhere { folders: Vec::new(), step: None, of_client: false, keep: Vec::new() });
+            return Ok(Elsewhere::of_layers(Vec::new(), None));
         }
         let full = Reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.to_string());
         let lines = Some(at.lines.first..=at.lines.last);
@@ -198,52 +188,52 @@ impl<'a> Graph<'a> {
         let found = async {
             let id = self.image(at, name, self.platform.as_ref(), &step).await?;
             self.shared.hold(&id)?;
-            self.shared.store.layers(&id).await
+            Ok((self.shared.store.layers(&id).await?, true))
         };
-        match found.await {
-            Ok(folders) => Ok(Elsewhere { folders, step: Some(step.end(true)), of_client: false, keep: Vec::new() }),
-            Err(error) => {
-                step.fail(&error);
-                Err(error)
-            }
-        }
+        let found = found.await;
+        let (folders, step) = step.ended(found)?;
+        Ok(Elsewhere::of_layers(folders, Some(step)))
     }
 
     /// The files of a named context.
-    async fn elsewhere(&'a self, at: &Instruction, name: &str) -> Result<Elsewhere, ImageError> {
-        let nothing = || fault(at, format!("the context {name} was built to nothing"));
-        match self.named(name) {
-            Some((name, NamedContext::Files)) => {
-                if name == MAIN_CONTEXT {
-                    return Err(fault(at, format!("no other context can be called {MAIN_CONTEXT}")));
-                }
-                let context = self.shared.context(name).await?;
-                let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(context.files.clone());
-                let folders = vec![context.files.path().to_owned()];
-                Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![keep] })
+    async fn elsewhere(
+        &'a self,
+        at: &Instruction,
+        name: &'a str,
+        context: &'a NamedContext,
+    ) -> Result<Elsewhere, ImageError> {
+        match context {
+            NamedContext::Files if name == MAIN_CONTEXT => {
+                Err(fault(at, format!("no other context can be called {MAIN_CONTEXT}")))
             }
-            Some((name, NamedContext::Address(address))) => {
-                let context = self.shared.context_at(name, address).await?;
-                let folders = vec![context.files.path().to_owned()];
-                let keep: Arc<dyn std::any::Any + Send + Sync> = Arc::new(context.files);
-                Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![keep] })
-            }
-            Some((_, NamedContext::Built(output))) => {
-                let stage = output.stage(self.platform.as_ref()).or_else(|| output.stage(None)).ok_or_else(nothing)?;
-                self.shared.claims.lock().extend(output.claims());
-                let folders = output.folders(stage);
+            NamedContext::Files => Ok(self.shared.context(name).await?.into()),
+            NamedContext::Address(address) => Ok(self.shared.context_at(name, address).await?.into()),
+            NamedContext::Built(output) => {
+                let folders = output.folders(self.built(at, name, output, self.platform.as_ref())?);
                 Ok(Elsewhere { folders, step: None, of_client: false, keep: vec![Arc::clone(output) as _] })
             }
-            Some((name, NamedContext::Image(image))) => {
+            NamedContext::Image(image) => {
                 let step = Step::begin(self.shared, format!("[context {name}] {image}"), Vec::new(), None);
                 let id = self.image(at, image, self.platform.as_ref(), &step).await;
                 let id = step.ended_by(id)?;
                 self.shared.hold(&id)?;
-                let folders = self.shared.store.layers(&id).await?;
-                Ok(Elsewhere { folders, step: None, of_client: false, keep: Vec::new() })
+                Ok(Elsewhere::of_layers(self.shared.store.layers(&id).await?, None))
             }
-            None => Err(nothing()),
         }
+    }
+
+    /// What another build came to for a platform, else for its first; it stays until this build is recorded.
+    fn built<'o>(
+        &self,
+        at: &Instruction,
+        name: &str,
+        output: &'o BuildOutput,
+        platform: Option<&Platform>,
+    ) -> Result<&'o Stage, ImageError> {
+        let stage = output.stage(platform).or_else(|| output.stage(None));
+        let stage = stage.ok_or_else(|| fault(at, format!("the context {name} was built to nothing")))?;
+        self.shared.claims.lock().extend(output.claims());
+        Ok(stage)
     }
 
     /// A stored image, pulled if it is not there or a newer one is asked for.
@@ -267,10 +257,7 @@ impl<'a> Graph<'a> {
         }
         let reference = Reference::parse(name)
             .map_err(|error| fault(at, format!("failed to parse stage name \"{name}\": {error}")))?;
-        let auth = match request.auth.get(reference.registry()) {
-            Some(auth) => Some(auth.clone()),
-            None => self.shared.sources.credentials(reference.registry()).await?,
-        };
+        let auth = self.shared.auth(reference.registry()).await?;
         let pulled = Box::pin(store.pull(&reference, platform, auth, &|line| step.progress(line))).await?;
         Ok(pulled.id)
     }

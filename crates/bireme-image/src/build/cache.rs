@@ -103,13 +103,13 @@ impl ImageStore {
     /// `Database`.
     pub async fn build_cache(&self) -> Result<Vec<CacheRecord>, ImageError> {
         let mut records = self.inner.db.cached()?;
-        records.extend(self.kept_folders().await?);
+        records.extend(self.measured(self.kept_folders()?).await?);
         Ok(records)
     }
 
     /// Forgets steps of builds last used before `until`, in milliseconds since the Unix epoch, and removes folders that
-    /// nobody has; with `chosen`, those alone that it chooses. Answers what was cleared away; layers that images have stay,
-    /// as theirs.
+    /// nobody has; with `chosen`, those alone that it chooses, which is not told the sizes of folders. Answers what was
+    /// cleared away; layers that images have stay, as theirs.
     ///
     /// # Errors
     /// `Database`; what was forgotten by then stays so.
@@ -121,7 +121,8 @@ impl ImageStore {
         chosen: Option<&(dyn Fn(&CacheRecord) -> bool + Sync)>,
     ) -> Result<Vec<CacheRecord>, ImageError> {
         let mut claim = GcGuard::new(&self.inner);
-        let mut records = self.build_cache().await?;
+        let mut records = self.inner.db.cached()?;
+        records.extend(self.kept_folders()?);
         let old = |record: &CacheRecord| until.is_none_or(|until| record.last_used < until);
         records.retain(|record| old(record) && chosen.is_none_or(|chosen| chosen(record)));
         if chosen.is_none() {
@@ -130,8 +131,8 @@ impl ImageStore {
         let mut cleared = Vec::new();
         for record in records {
             if record.kind != CacheKind::Layer {
-                if self.remove_folder(&record.id).await? {
-                    cleared.push(record);
+                if let Some(size) = self.remove_folder(&record.id).await? {
+                    cleared.push(CacheRecord { size, ..record });
                 }
                 continue;
             }

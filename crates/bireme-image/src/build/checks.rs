@@ -65,11 +65,7 @@ impl ImageStore {
         request: &BuildRequest,
         log: OnBuildEvent<'_>,
     ) -> Result<(), ImageError> {
-        let (found, refusal) = self.with_context(definition, request, |context| {
-            let found = lint::lint(file, context)?;
-            let refusal = lint::refusal(&lint::options(file, context.build_args)?, &found);
-            Ok((found, refusal))
-        })?;
+        let (found, refusal) = self.with_context(definition, request, |context| lint::lint(file, context))?;
         for one in found {
             log(BuildEvent::Warning(Warning {
                 rule: one.rule.to_owned(),
@@ -122,8 +118,7 @@ fn checked(
     request: &BuildRequest,
     context: &LintContext<'_>,
 ) -> Result<Answer, ParseError> {
-    let found = lint::lint(file, context)?;
-    let refusal = lint::refusal(&lint::options(file, context.build_args)?, &found);
+    let (found, refusal) = lint::lint(file, context)?;
     let wrong = refusal.or_else(|| stages::target(file, request.target.as_deref()).err());
     Ok(subrequest::lint(name, text, &found, wrong.as_ref()))
 }

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use tokio::io::AsyncRead;
 use tokio_util::io::SyncIoBridge;
 
-use super::aside::aside;
 use super::git::{self, GitAccess};
 use super::remote::{self, Remote};
 use super::source::{AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival};
@@ -23,7 +22,7 @@ use crate::unpack::{Options, open_sent, unpack};
 use crate::view::View;
 use crate::wanted::while_wanted;
 
-pub use super::aside::TEXT_LIMIT;
+pub use super::source::TEXT_LIMIT;
 
 /// What a build is made from where its main context is here whole.
 pub struct LocalSources {
@@ -176,9 +175,9 @@ impl BuildSources for LocalSources {
 
 /// A context that is nothing but a Dockerfile.
 async fn of_dockerfile(store: &ImageStore, dockerfile: Vec<u8>) -> Result<Files, ImageError> {
-    let ingest = store.inner.ingest();
+    let inner = store.inner.clone();
     blocking("write a Dockerfile", move || {
-        let folder = aside(&ingest, "context-")?;
+        let folder = inner.aside("context-")?;
         let path = folder.path().join("Dockerfile");
         std::fs::write(&path, dockerfile).during("write", &path)?;
         Ok(kept(folder))
@@ -193,7 +192,7 @@ pub(super) async fn unpacked(
 ) -> Result<Files, ImageError> {
     let inner = store.inner.clone();
     while_wanted("unpack the build context", move |wanted| {
-        let folder = aside(&inner.ingest(), "context-")?;
+        let folder = inner.aside("context-")?;
         let limits = &inner.settings.limits;
         let archive = open_sent(SyncIoBridge::new(archive), limits).map_err(|source| ImageError::Input { source })?;
         let options = Options {

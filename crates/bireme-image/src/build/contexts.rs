@@ -29,13 +29,9 @@ impl<'a> Shared<'a> {
             let title = format!("[context {name}] {}", git::redacted(address));
             let step = Step::begin(self, title, Vec::new(), None);
             let access = GitAccess::of(self.sources).await?;
-            match files_at(self.store, address, &access).await {
-                Ok(files) => Ok(Context { files, step: step.end(false) }),
-                Err(error) => {
-                    step.fail(&error);
-                    Err(error)
-                }
-            }
+            let files = files_at(self.store, address, &access).await;
+            let (files, step) = step.ended(files.map(|files| (files, false)))?;
+            Ok::<_, ImageError>(Context { files, step })
         };
         let context = cell.get_or_try_init(fetch).await?;
         Ok(context.clone())
@@ -58,13 +54,9 @@ impl<'a> Shared<'a> {
             _ => FileFilter::default(),
         };
         let arrived = |bytes| step.progress(Progress::counted_alone("transferring context:", bytes));
-        match self.sources.files(name, &filter, &arrived).await {
-            Ok(files) => Ok(Context { files, step: step.end(false) }),
-            Err(error) => {
-                step.fail(&error);
-                Err(error)
-            }
-        }
+        let files = self.sources.files(name, &filter, &arrived).await;
+        let (files, step) = step.ended(files.map(|files| (files, false)))?;
+        Ok(Context { files, step })
     }
 
     /// The step of a base image. It counts as taken from the cache where what is built on it is not.
@@ -78,20 +70,15 @@ impl<'a> Shared<'a> {
     pub(super) async fn import_caches(&'a self) {
         for name in &self.request.cache_from {
             let step = Step::begin(self, format!("importing cache manifest from {name}"), Vec::new(), None);
-            match self.import_cache(name, &step).await {
-                Ok(()) => drop(step.end(false)),
-                Err(error) => step.fail(&error),
-            }
+            let imported = self.import_cache(name, &step).await;
+            let _ = step.ended_by(imported);
         }
     }
 
     async fn import_cache(&self, name: &str, step: &Step<'_>) -> Result<(), ImageError> {
         let platform = self.request.platforms.first();
         let reference = Reference::parse(name)?;
-        let auth = match self.request.auth.get(reference.registry()) {
-            Some(auth) => Some(auth.clone()),
-            None => self.sources.credentials(reference.registry()).await?,
-        };
+        let auth = self.auth(reference.registry()).await?;
         // What stands in the registry is newer than what is here; where it cannot be reached, that has to do.
         let pulled = Box::pin(self.store.pull(&reference, platform, auth, &|line| step.progress(line))).await;
         let id = match pulled {

@@ -10,7 +10,6 @@ use bireme_dockerfile::{Instruction, Keyword};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::aside::aside;
 use super::base_image::Elsewhere;
 use super::cache;
 use super::contexts::WHOLE_CONTEXT;
@@ -25,7 +24,6 @@ use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::fetch::fetch;
-use crate::guard::GcGuard;
 use crate::record::Layer;
 use crate::view::View;
 use crate::wanted::while_wanted;
@@ -125,14 +123,7 @@ impl<'a> Graph<'a> {
                 if copied.what != what {
                     return Err(fault(at, "the files changed while they were copied: build again"));
                 }
-                let layer = if copied.layer.is_empty() {
-                    None
-                } else {
-                    let mut claim = GcGuard::new(&self.shared.store.inner);
-                    let layer = self.shared.store.import(copied.layer, &mut claim).await?;
-                    self.shared.claims.lock().push(claim);
-                    Some(layer)
-                };
+                let layer = if copied.layer.is_empty() { None } else { Some(self.shared.import(copied.layer).await?) };
                 turn.done(layer.as_ref(), &at.text)?;
                 layer
             }
@@ -173,20 +164,16 @@ impl<'a> Graph<'a> {
     pub(super) async fn main_context(&'a self, place: &Place) -> Result<Elsewhere, ImageError> {
         // What triggers take was not known when the Dockerfile was read.
         let context = self.shared.context(if place.trigger { WHOLE_CONTEXT } else { MAIN_CONTEXT }).await?;
-        let folders = vec![context.files.path().to_owned()];
-        Ok(Elsewhere { folders, step: Some(context.step), of_client: true, keep: vec![Arc::new(context.files)] })
+        Ok(context.into())
     }
 
     /// Files whose text stands in the Dockerfile.
     async fn written(&self, at: &Instruction, heredocs: &[HeredocFile]) -> Result<Source, ImageError> {
-        let bad = |name: &str| name.contains(['/', '\0']) || matches!(name, "." | "..");
-        if let Some(heredoc) = heredocs.iter().find(|heredoc| bad(&heredoc.name)) {
-            return Err(fault(at, format!("the heredoc {:?} cannot be a file's name", heredoc.name)));
-        }
+        heredocs.iter().try_for_each(|heredoc| check_heredoc(at, &heredoc.name))?;
         let names = heredocs.iter().map(|heredoc| copy::literal(&heredoc.name)).collect();
-        let (texts, ingest) = (heredocs.to_vec(), self.shared.store.inner.ingest());
+        let (texts, inner) = (heredocs.to_vec(), self.shared.store.inner.clone());
         let folder = blocking("write the files of heredocs", move || {
-            let folder = aside(&ingest, "heredoc-")?;
+            let folder = inner.aside("heredoc-")?;
             for heredoc in texts {
                 let path = folder.path().join(heredoc.name);
                 std::fs::write(&path, heredoc.content).during("write", &path)?;
@@ -215,7 +202,7 @@ impl<'a> Graph<'a> {
             let elsewhere = temporary(checkout.path(), checkout);
             return Ok(Source { elsewhere, main: false, names: vec!["/".to_owned()] });
         }
-        let folder = aside(&store.inner.ingest(), "fetched-")?;
+        let folder = store.inner.aside("fetched-")?;
         let path = address.split(['?', '#']).next().unwrap_or_default();
         let name = path.rsplit_once("://").and_then(|(_, path)| path.split_once('/')).map_or("", |(_, path)| path);
         let name = match (name.rsplit('/').next().unwrap_or_default(), target.rsplit('/').next()) {
@@ -281,12 +268,18 @@ impl<'a> Graph<'a> {
         })
         .await?;
         let Some(new) = made else { return Ok(false) };
-        let mut claim = GcGuard::new(&self.shared.store.inner);
-        let layer = self.shared.store.import(new, &mut claim).await?;
-        self.shared.claims.lock().push(claim);
-        stage.push(layer);
+        stage.push(self.shared.import(new).await?);
         Ok(true)
     }
+}
+
+/// # Errors
+/// Where the name of a heredoc is none that a file can have.
+pub(super) fn check_heredoc(at: &Instruction, name: &str) -> Result<(), ImageError> {
+    if name.contains(['/', '\0']) || matches!(name, "." | "..") {
+        return Err(fault(at, format!("the heredoc {name:?} cannot be a file's name")));
+    }
+    Ok(())
 }
 
 /// Files that are there for one instruction.

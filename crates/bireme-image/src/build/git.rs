@@ -12,7 +12,6 @@ use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-use super::aside::aside;
 use super::run::Hidden;
 use super::source::{AgentSocket, BuildSources};
 use crate::blocking::blocking;
@@ -165,7 +164,7 @@ pub(super) async fn fetch(
     keep_git_dir: bool,
     access: &GitAccess,
 ) -> Result<Checkout, ImageError> {
-    let folder = aside(&store.inner.ingest(), "git-")?;
+    let folder = store.inner.aside("git-")?;
     let place = folder.path().to_owned();
     let url = redacted(&source.remote);
     let header = header(&source.remote, access);

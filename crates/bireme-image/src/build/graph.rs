@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bireme_dockerfile::{Dockerfile, Instruction, Keyword};
+use bireme_dockerfile::{Dockerfile, Instruction, Keyword, read};
 use tokio::sync::OnceCell;
 
 use super::shared::Shared;
@@ -29,6 +30,8 @@ pub(super) struct Graph<'a> {
     pub(super) globals: BTreeMap<String, Option<String>>,
     /// By position in the Dockerfile.
     stages: Vec<OnceCell<Arc<Stage>>>,
+    /// Bytes of the configurations of those that are built.
+    kept: AtomicUsize,
     /// What the names of its steps begin with, where there are graphs beside this one.
     prefix: String,
 }
@@ -47,19 +50,14 @@ impl<'a> Graph<'a> {
             _ => String::new(),
         };
         let stages = dockerfile.stages.iter().map(|_| OnceCell::new()).collect();
-        let mut graph = Self { shared, dockerfile, platform, globals: BTreeMap::new(), stages, prefix };
+        let (globals, kept) = (BTreeMap::new(), AtomicUsize::new(0));
+        let mut graph = Self { shared, dockerfile, platform, globals, stages, kept, prefix };
         graph.predefine();
         for argument in &dockerfile.globals {
-            for word in bireme_dockerfile::split(&argument.rest, argument.escape) {
-                let (name, default) = match word.split_once('=') {
-                    Some((name, default)) => (name, Some(graph.global_word(argument, default)?)),
-                    None => (word.as_str(), None),
-                };
-                if name.is_empty() {
-                    return Err(fault(argument, "ARG names can not be blank"));
-                }
-                let value = given(&graph.shared.request.args, name).or(default);
-                graph.globals.insert(name.to_owned(), value);
+            for read::Argument { name, default, .. } in read::arguments(argument)? {
+                let default = default.map(|default| graph.global_word(argument, &default)).transpose()?;
+                let value = given(&graph.shared.request.args, &name).or(default);
+                graph.globals.insert(name, value);
                 too_much(argument, graph.globals.values().flatten().map(String::len).sum())?;
             }
         }
@@ -161,9 +159,8 @@ impl<'a> Graph<'a> {
     }
 
     fn check_size(&self, at: usize, stage: &Stage) -> Result<(), ImageError> {
-        let others = self.stages.iter().filter_map(OnceCell::get);
-        let sizes = others.map(|stage| stage.config_bytes()).collect::<Result<Vec<_>, _>>()?;
-        if sizes.into_iter().sum::<usize>() + stage.config_bytes()? > MOST_CONFIGURATION {
+        let own = stage.config_bytes()?;
+        if self.kept.fetch_add(own, Ordering::Relaxed) + own > MOST_CONFIGURATION {
             let most = MOST_CONFIGURATION >> 20;
             let from = &self.dockerfile.stages[at].from.instruction;
             return Err(fault(
@@ -238,16 +235,9 @@ impl<'a> Graph<'a> {
         step: Step<'_>,
         outcome: Result<(T, bool), ImageError>,
     ) -> Result<T, ImageError> {
-        match outcome {
-            Ok((made, cached)) => {
-                stage.last = Some(step.end(cached));
-                Ok(made)
-            }
-            Err(error) => {
-                step.fail(&error);
-                Err(error)
-            }
-        }
+        let (made, id) = step.ended(outcome)?;
+        stage.last = Some(id);
+        Ok(made)
     }
 
     /// Prints what stands for the state so far, as Docker does after each step.

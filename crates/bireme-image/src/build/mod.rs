@@ -15,7 +15,6 @@
 //! again where nothing that it depends on changed, and a build whose result would differ from a stored image only in its
 //! times answers with that image.
 
-mod aside;
 mod base_image;
 mod cache;
 mod checks;
@@ -43,7 +42,7 @@ pub(crate) mod stage;
 mod step;
 mod style;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bireme_core::ignore::Ignore;
 use bireme_dockerfile::{Dockerfile, Expander, Keyword, graph as stages, read};
@@ -226,16 +225,16 @@ fn makes_nothing(dockerfile: &Dockerfile, target: usize) -> bool {
 /// Says which of the given arguments nothing asked for.
 fn warn_of_unused(shared: &Shared<'_>, dockerfile: &Dockerfile) {
     let arguments = dockerfile.instructions().filter(|instruction| instruction.keyword == Keyword::Arg);
-    let declared: BTreeMap<String, ()> = arguments
+    let declared: BTreeSet<String> = arguments
         .flat_map(|argument| read::arguments(argument).unwrap_or_default())
-        .map(|argument| (argument.name, ()))
+        .map(|argument| argument.name)
         .collect();
     let unused: Vec<&str> = shared
         .request
         .args
         .keys()
         .map(String::as_str)
-        .filter(|name| !declared.contains_key(*name) && !name.to_ascii_lowercase().ends_with("_proxy"))
+        .filter(|name| !declared.contains(*name) && !name.to_ascii_lowercase().ends_with("_proxy"))
         .collect();
     if !unused.is_empty() {
         shared.say(format!("[Warning] One or more build-args [{}] were not consumed\n", unused.join(" ")));

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bireme_core::BoxFuture;
-use bireme_core::ignore::Ignore;
 use bireme_dockerfile::Instruction;
 use bireme_dockerfile::read::{Mount, MountKind, Sharing};
 
@@ -92,20 +91,7 @@ impl<'a> Graph<'a> {
     }
 
     async fn content(&self, at: &Instruction, files: &Elsewhere, source: &str) -> Result<String, ImageError> {
-        let order = CopyRequest {
-            keyword: at.keyword.as_str().to_owned(),
-            line: at.lines.first,
-            sources: vec![copy::literal(if source.is_empty() { "/" } else { source })],
-            target: "/mounted/".to_owned(),
-            working_dir: String::new(),
-            chown: None,
-            chmod: None,
-            context: true,
-            unpack: false,
-            parents: false,
-            lenient: false,
-            exclude: Ignore::default(),
-        };
+        let order = CopyRequest::whole(at.keyword.as_str(), at.lines.first, source, "/mounted/", true);
         let jobs = copy::Jobs {
             orders: vec![(order, files.folders.clone(), false)],
             below: Vec::new(),
@@ -315,20 +301,7 @@ async fn copy_into(
 ) -> Result<(), ImageError> {
     let inner = store.inner.clone();
     while_wanted("copy files into a folder of builds", move |wanted| {
-        let order = CopyRequest {
-            keyword: "RUN".to_owned(),
-            line,
-            sources: vec![copy::literal(if source.is_empty() { "/" } else { &source })],
-            target: "/".to_owned(),
-            working_dir: String::new(),
-            chown: None,
-            chmod: None,
-            context: false,
-            unpack: false,
-            parents: false,
-            lenient: false,
-            exclude: Ignore::default(),
-        };
+        let order = CopyRequest::whole("RUN", line, &source, "/", false);
         let copied = copy::copy(&inner, wanted, order, lower, Vec::new())?;
         let archive = std::fs::File::open(&copied.layer.path).during("open", &copied.layer.path)?;
         let limits = &inner.settings.limits;

@@ -83,29 +83,30 @@ impl BuildOutput {
     /// # Cancel safety
     /// Dropping the future deletes what was made.
     pub async fn with_clamped_times(&self) -> Result<Self, ImageError> {
-        let epoch = self.epoch.and_then(|epoch| u64::try_from(epoch.timestamp()).ok());
-        let (mut stages, mut claims) = (self.stages.clone(), self.claims());
-        if let Some(epoch) = epoch {
-            for stage in &mut stages {
-                claims.push(rewrite::clamp(&self.store, stage, epoch).await?);
+        let mut clamped = self.again();
+        if let Some(epoch) = self.epoch.and_then(|epoch| u64::try_from(epoch.timestamp()).ok()) {
+            for stage in &mut clamped.stages {
+                clamped._claims.push(rewrite::clamp(&self.store, stage, epoch).await?);
             }
         }
-        let (asked, made) = (self.asked.clone(), self.made);
-        let (store, no_cache, epoch) = (self.store.clone(), self.no_cache, self.epoch);
-        let inline_cache = self.inline_cache;
-        Ok(Self { store, stages, _claims: claims, asked, made, inline_cache, no_cache, epoch })
+        Ok(clamped)
     }
 
     /// The same, with what it was made by written into its images.
     #[must_use]
     pub fn with_inline_cache(&self) -> Self {
+        Self { inline_cache: true, ..self.again() }
+    }
+
+    /// The same, with claims of its own.
+    fn again(&self) -> Self {
         Self {
             store: self.store.clone(),
             stages: self.stages.clone(),
             _claims: self.claims(),
             asked: self.asked.clone(),
             made: self.made,
-            inline_cache: true,
+            inline_cache: self.inline_cache,
             no_cache: self.no_cache,
             epoch: self.epoch,
         }

@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::aside::TEXT_LIMIT;
+use super::source::TEXT_LIMIT;
 use crate::error::ImageError;
 use crate::unpack::{is_packed, is_tar};
 

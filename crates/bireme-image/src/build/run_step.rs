@@ -7,6 +7,7 @@ use bireme_dockerfile::read::{self, Network, RunCommand, RunFlags, Security};
 use chrono::{SubsecRound as _, Utc};
 
 use super::cache;
+use super::copy_step::check_heredoc;
 use super::graph::{Graph, Place};
 use super::known::Known;
 use super::mounts::Mounts;
@@ -191,9 +192,7 @@ impl<'a> Graph<'a> {
         name: &str,
         content: &str,
     ) -> Result<(StepMount, Vec<String>), ImageError> {
-        if name.contains(['/', '\0']) || matches!(name, "." | "..") {
-            return Err(fault(at, format!("the heredoc {name:?} cannot be a file's name")));
-        }
+        check_heredoc(at, name)?;
         // Where BuildKit puts it, too.
         let target = format!("/dev/pipes/{name}");
         let access = super::run::Access { mode: 0o755, uid: 0, gid: 0 };

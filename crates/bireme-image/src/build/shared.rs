@@ -13,10 +13,12 @@ use super::cache::Cache;
 use super::request::BuildRequest;
 use super::source::{BuildSources, Files};
 use super::style::BuildStyle;
+use crate::auth::RegistryAuth;
 use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::events::{BuildEvent, OnBuildEvent, StepId};
 use crate::guard::GcGuard;
+use crate::made::NewLayer;
 use crate::record::{Layer, Record};
 use crate::store::ImageStore;
 
@@ -123,6 +125,22 @@ impl<'a> Shared<'a> {
         let mut claim = GcGuard::new(&self.store.inner);
         claim.both(layer);
         self.claims.lock().push(claim);
+    }
+
+    /// Puts a new layer into the store, and keeps it until the build is recorded.
+    pub(super) async fn import(&self, new: NewLayer) -> Result<Layer, ImageError> {
+        let mut claim = GcGuard::new(&self.store.inner);
+        let layer = self.store.import(new, &mut claim).await?;
+        self.claims.lock().push(claim);
+        Ok(layer)
+    }
+
+    /// What a registry is shown: what the request has for it, else what the client has.
+    pub(super) async fn auth(&self, registry: &str) -> Result<Option<RegistryAuth>, ImageError> {
+        match self.request.auth.get(registry) {
+            Some(auth) => Ok(Some(auth.clone())),
+            None => self.sources.credentials(registry).await,
+        }
     }
 
     /// An image whose layers stay until the build is over, whoever removes it meanwhile.

@@ -12,6 +12,9 @@ use crate::error::ImageError;
 /// The name of the context that is named nowhere: the one that `docker build PATH` gives.
 pub const MAIN_CONTEXT: &str = "context";
 
+/// Largest Dockerfile or `.dockerignore` that is read, in bytes.
+pub const TEXT_LIMIT: u64 = 1 << 20;
+
 /// What the client of a build has for it. Each is asked for when a step needs it, and once.
 pub trait BuildSources: Send + Sync {
     /// The Dockerfile, and what belongs to it.

@@ -70,13 +70,20 @@ impl<'a> Step<'a> {
         self.tell(StepEvent::Ended { cached: false, error, lines: self.lines.clone() });
     }
 
-    /// Ends it by how its work ended.
-    pub(super) fn ended_by<T>(self, outcome: Result<T, ImageError>) -> Result<T, ImageError> {
-        match &outcome {
-            Ok(_) => drop(self.end(false)),
-            Err(error) => self.fail(error),
+    /// Ends it by how its work ended, which answers whether it was taken from the cache.
+    pub(super) fn ended<T>(self, outcome: Result<(T, bool), ImageError>) -> Result<(T, StepId), ImageError> {
+        match outcome {
+            Ok((made, cached)) => Ok((made, self.end(cached))),
+            Err(error) => {
+                self.fail(&error);
+                Err(error)
+            }
         }
-        outcome
+    }
+
+    /// Ends it by how its work ended, which the cache had no part in.
+    pub(super) fn ended_by<T>(self, outcome: Result<T, ImageError>) -> Result<T, ImageError> {
+        self.ended(outcome.map(|made| (made, false))).map(|(made, _)| made)
     }
 }
 

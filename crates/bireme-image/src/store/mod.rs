@@ -25,11 +25,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use parking_lot::Mutex;
+use tempfile::TempDir;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::db::Db;
 use crate::digest::Digest;
-use crate::error::ImageError;
+use crate::error::{ImageError, StoreContext as _};
 
 pub use crate::settings::{Limits, RegistrySettings};
 pub use remove::Removed;
@@ -126,6 +127,12 @@ impl Inner {
 
     pub(crate) fn ingest(&self) -> PathBuf {
         self.root.join("ingest")
+    }
+
+    /// A new folder for what is being made, deleted when it is dropped.
+    pub(crate) fn aside(&self, prefix: &str) -> Result<TempDir, ImageError> {
+        let ingest = self.ingest();
+        tempfile::Builder::new().prefix(prefix).tempdir_in(&ingest).during("create a folder in", &ingest)
     }
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {

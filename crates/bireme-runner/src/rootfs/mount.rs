@@ -25,6 +25,16 @@ impl Rootfs {
         spec::check_target(&mount.target)?;
         let target = Path::new(&mount.target);
         let what = || format!("cannot mount at {}", mount.target);
+        // By its descriptor: what the name stands for may change, what was found does not.
+        let bind_found = |found: BorrowedFd<'_>, of: &Path, recursive: bool| {
+            let folder = rustix::fs::fstat(found).map_err(|error| failed(&what(), error.into()))?;
+            let folder = FileType::from_raw_mode(folder.st_mode) == FileType::Directory;
+            let target = self.make(target, folder)?;
+            let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+            let attributes = self.attributes(of, mount.read_only);
+            bind(&found, target.as_fd(), recursive, Propagation::Private, attributes)
+                .map_err(|error| failed(&what(), error))
+        };
         match &mount.source {
             MountSource::Bind { path, propagation, recursive } => {
                 let meta = source(path)?;
@@ -48,14 +58,7 @@ impl Rootfs {
                 let found = bireme_sys::path::beneath(volume, subpath).map_err(|error| {
                     Failure::new(ErrorKind::Invalid, bireme_sys::path::not_accessible(volume, subpath, &error))
                 })?;
-                let folder = rustix::fs::fstat(&found).map_err(|error| failed(&what(), error.into()))?;
-                let folder = FileType::from_raw_mode(folder.st_mode) == FileType::Directory;
-                let target = self.make(target, folder)?;
-                // By its descriptor: what the name stands for may change, what was found does not.
-                let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-                let attributes = self.attributes(volume, mount.read_only);
-                bind(&found, target.as_fd(), true, Propagation::Private, attributes)
-                    .map_err(|error| failed(&what(), error))
+                bind_found(found.as_fd(), volume, true)
             }
             MountSource::Layers { lower, scratch, subpath } => {
                 let tree = layers(lower, scratch).map_err(|error| failed(&what(), error))?;
@@ -63,13 +66,7 @@ impl Rootfs {
                     let text = format!("cannot mount /{} at {}: {error}", subpath.display(), mount.target);
                     Failure::new(ErrorKind::Invalid, text)
                 })?;
-                let folder = rustix::fs::fstat(&found).map_err(|error| failed(&what(), error.into()))?;
-                let folder = FileType::from_raw_mode(folder.st_mode) == FileType::Directory;
-                let target = self.make(target, folder)?;
-                let found = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-                let attributes = self.attributes(scratch, mount.read_only);
-                bind(&found, target.as_fd(), false, Propagation::Private, attributes)
-                    .map_err(|error| failed(&what(), error))
+                bind_found(found.as_fd(), scratch, false)
             }
             MountSource::Tmpfs { size, mode, options } => {
                 let target = self.make(target, true)?;

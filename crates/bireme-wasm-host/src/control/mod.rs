@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bireme_core::error::one_line;
 use bireme_core::{ErrorKind, WorkloadId};
 use bireme_wasm::cgroup::SocketMemory;
 use bireme_wasm::protocol::{self, Answer, Brief, HostConfig, HostState, Refusal, Request, WorkloadState};
@@ -324,7 +325,7 @@ impl Host {
 fn listed(mut instances: Vec<protocol::Instance>) -> Vec<protocol::Instance> {
     instances.truncate(protocol::MAX_INSTANCES);
     for instance in &mut instances {
-        instance.work = protocol::line(&instance.work, protocol::MAX_WORK);
+        instance.work = one_line(&instance.work, protocol::MAX_WORK);
     }
     instances
 }

@@ -11,6 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use bireme_core::clock::now_nanos;
+use bireme_core::error::one_line;
 use bireme_core::{
     ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
 };
@@ -350,13 +351,7 @@ impl From<Refusal> for ExecError {
 
 /// What a host says, as one line of bounded length that can be logged and shown.
 pub fn sentence(text: &str) -> String {
-    line(text, MAX_SENTENCE)
-}
-
-/// The first `most` bytes of `text` as one line.
-pub fn line(text: &str, most: usize) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text[..text.floor_char_boundary(most)].chars().map(plain).collect()
+    one_line(text, MAX_SENTENCE)
 }
 
 /// How a workload ended, as far as its host is believed: not before it was there (`since`) nor in the future, in nanoseconds

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use bireme_api::answers::image::Image;
 use bireme_api::v1::{Component, Permission};
+use bireme_core::error::one_line;
 
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -46,7 +47,7 @@ fn shown(name: &str, component: &Component) -> String {
     let mut text = String::new();
     let mut list = |title: &str, items: &[String]| {
         for (at, item) in items.iter().enumerate() {
-            let _ = writeln!(text, "{:<10}{}", if at == 0 { title } else { "" }, plain(item));
+            let _ = writeln!(text, "{:<10}{}", if at == 0 { title } else { "" }, one_line(item, usize::MAX));
         }
     };
     list("Image", &[name.to_owned()]);
@@ -57,7 +58,7 @@ fn shown(name: &str, component: &Component) -> String {
     let nothing = ["nothing outside itself".to_owned()];
     list("May use", if asks.is_empty() { &nothing } else { &asks });
     if let Some(why) = &component.refused {
-        let _ = writeln!(text, "Refused   {}", plain(why));
+        let _ = writeln!(text, "Refused   {}", one_line(why, usize::MAX));
     }
     text
 }
@@ -77,10 +78,6 @@ fn ask(permission: &Permission) -> String {
         (Some(label), Some(_)) => format!("what {label} says; the image requests it (--allow-requested)"),
     };
     format!("{name:<11}{given}")
-}
-
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -57,7 +57,7 @@ impl Builder for ImageBuilder {
                 ("org.mobyproject.buildkit.worker.executor", "bireme"),
                 ("org.mobyproject.buildkit.worker.moby.host-gateway-ip", "host-gateway"),
             ];
-            let policy = usage::policy(&self.app);
+            let policy = self.app.cache_policy();
             Ok(vec![Worker {
                 id: self.app.settings.instance.clone(),
                 labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),

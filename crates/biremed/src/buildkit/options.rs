@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bireme_buildkit::BuildError;
 use bireme_core::ErrorKind;
+use bireme_core::go::parse_bool;
 use bireme_image::build::is_built_in;
 use bireme_image::{Allowed, Platform};
 use chrono::{DateTime, Utc};
@@ -41,7 +42,7 @@ pub(super) struct Options {
     pub(super) epoch: Option<DateTime<Utc>>,
     /// A question about the Dockerfile, in place of a build.
     pub(super) request: Option<String>,
-    /// Of annotations, attestations: refused where they cannot be truthful.
+    /// Whether the image carries the cache of its steps.
     pub(super) inline_cache: bool,
     /// Whether the answer is an index even for one platform.
     pub(super) multi: bool,
@@ -81,9 +82,10 @@ impl Options {
             check_syntax(&syntax)?;
         }
         let built_in = |name: &str| read.args.get(name).cloned().flatten();
-        read.inline_cache |= built_in("BUILDKIT_INLINE_CACHE").is_some_and(|value| is_true(&value));
-        read.keep_git_dir = built_in("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| is_true(&value));
-        read.multi |= built_in("BUILDKIT_MULTI_PLATFORM").is_some_and(|value| is_true(&value));
+        read.inline_cache |= built_in("BUILDKIT_INLINE_CACHE").is_some_and(|value| parse_bool(&value) == Some(true));
+        read.keep_git_dir =
+            built_in("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| parse_bool(&value) == Some(true));
+        read.multi |= built_in("BUILDKIT_MULTI_PLATFORM").is_some_and(|value| parse_bool(&value) == Some(true));
         read.hostname = read.hostname.clone().or_else(|| built_in("BUILDKIT_SANDBOX_HOSTNAME"));
         if let Some(epoch) = built_in("SOURCE_DATE_EPOCH").filter(|epoch| !epoch.is_empty()) {
             let seconds = epoch.parse().ok().and_then(|seconds| DateTime::from_timestamp(seconds, 0));
@@ -117,7 +119,7 @@ impl Options {
             "contextkey" => value.clone_into(&mut self.context_key),
             "dockerfilekey" => value.clone_into(&mut self.dockerfile_key),
             "requestid" => self.request = Some(value.to_owned()),
-            "multi-platform" => self.multi = is_true(value),
+            "multi-platform" => self.multi = parse_bool(value) == Some(true),
             "add-hosts" => {
                 let hosts: Vec<String> = value
                     .split(',')
@@ -239,10 +241,6 @@ pub(super) fn check_syntax(syntax: &str) -> Result<(), BuildError> {
             "the front end {image} is not offered: docker/dockerfile:1 is built in, and no other is run; leave the line # syntax= out"
         ),
     ))
-}
-
-fn is_true(value: &str) -> bool {
-    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 fn invalid(message: String) -> BuildError {

@@ -74,18 +74,11 @@ impl<'a> Teller<'a> {
                     Some(id) => format!("{} {id}", line.status),
                     None => line.status.clone(),
                 };
-                match (line.current, line.total) {
-                    (Some(current), None) => {
-                        told.tasks.entry(name.clone()).or_insert_with(|| told.vertex.task(&name)).set(current, 0);
-                    }
-                    (Some(current), Some(total)) => {
-                        let task = told.tasks.entry(name.clone()).or_insert_with(|| told.vertex.task(&name));
-                        task.set(current, total);
-                        if current >= total {
-                            task.done();
-                        }
-                    }
-                    _ => told.vertex.task(&name).done(),
+                let Some(current) = line.current else { return told.vertex.task(&name).done() };
+                let task = told.tasks.entry(name.clone()).or_insert_with(|| told.vertex.task(&name));
+                task.set(current, line.total.unwrap_or(0));
+                if line.total.is_some_and(|total| current >= total) {
+                    task.done();
                 }
             }
             StepEvent::Ended { cached: true, .. } => {
@@ -96,10 +89,7 @@ impl<'a> Teller<'a> {
                 told.tasks.values().for_each(Task::done);
                 told.vertex.complete();
             }
-            StepEvent::Ended { error: Some(error), lines, .. } if error.starts_with("canceled: ") => {
-                let _ = lines;
-                told.vertex.cancel();
-            }
+            StepEvent::Ended { error: Some(error), .. } if error.starts_with("canceled: ") => told.vertex.cancel(),
             StepEvent::Ended { error: Some(error), lines, .. } => {
                 told.vertex.fail(&error);
                 let lines = lines.iter().map(lines_of).collect();
@@ -134,15 +124,11 @@ fn lines_of(lines: &std::ops::RangeInclusive<usize>) -> Lines {
 
 /// The lines of the Dockerfile that a failure itself names.
 pub(super) fn lines(error: &ImageError) -> Vec<Lines> {
-    let number = |line: usize| u32::try_from(line).unwrap_or(u32::MAX);
     match error {
         ImageError::Dockerfile(error) => {
-            let lines = error.lines.iter();
-            lines.map(|lines| Lines { start: number(lines.first), end: number(lines.last) }).collect()
+            error.lines.iter().map(|lines| lines_of(&(lines.first..=lines.last))).collect()
         }
-        ImageError::Instruction { line, .. } | ImageError::Copy { line, .. } => {
-            vec![Lines { start: number(*line), end: number(*line) }]
-        }
+        ImageError::Instruction { line, .. } | ImageError::Copy { line, .. } => vec![lines_of(&(*line..=*line))],
         _ => Vec::new(),
     }
 }

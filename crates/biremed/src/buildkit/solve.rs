@@ -9,7 +9,6 @@ use bireme_image::{
     BuildContext, BuildOutput, BuildRequest, BuildSources, BuildStyle, KeepContainers, LocalSources, NamedContext,
 };
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::options::{self, Named, Options};
 use super::progress::{self, Teller};
@@ -22,26 +21,17 @@ use crate::convert;
 const UPLOAD: &str = "http://buildkit-session/";
 
 pub(super) async fn solve(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, BuildError> {
-    if !matches!(frontend.name.as_str(), "" | "dockerfile.v0") {
-        let name = match frontend.options.get("source") {
-            Some(source) if frontend.name == "gateway.v0" => {
-                // Clients that read the line # syntax= themselves name the image of the front end.
-                return match options::check_syntax(source) {
-                    Ok(()) => run(app, build, frontend).await,
-                    Err(error) => Err(error),
-                };
-            }
-            _ => &frontend.name,
-        };
-        return Err(BuildError::new(
-            ErrorKind::Unsupported,
-            format!("the front end {name} is not offered: dockerfile.v0 is built in, and no other is run"),
-        ));
+    match (frontend.name.as_str(), frontend.options.get("source")) {
+        ("" | "dockerfile.v0", _) => {}
+        // Clients that read the line # syntax= themselves name the image of the front end.
+        ("gateway.v0", Some(source)) => options::check_syntax(source)?,
+        (name, _) => {
+            return Err(BuildError::new(
+                ErrorKind::Unsupported,
+                format!("the front end {name} is not offered: dockerfile.v0 is built in, and no other is run"),
+            ));
+        }
     }
-    run(app, build, frontend).await
-}
-
-async fn run(app: App, build: Arc<Build>, frontend: Frontend) -> Result<Solved, BuildError> {
     let options = Options::read(&frontend.options)?;
     let sources = sources(&app, &build, &frontend, &options).await?;
     let multi = options.multi || options.platforms.len() > 1;
@@ -63,11 +53,10 @@ fn solved(output: BuildOutput, multi: bool) -> Result<Solved, BuildError> {
     let platforms = output.platforms();
     let mut metadata = BTreeMap::new();
     let output = Arc::new(output);
-    let name = |platform: &bireme_image::Platform| platform.to_string();
     for platform in &platforms {
         let config = output.config_json(platform).map_err(|error| failed(&error))?;
         let key = match multi {
-            true => format!("containerimage.config/{}", name(platform)),
+            true => format!("containerimage.config/{platform}"),
             false => "containerimage.config".to_owned(),
         };
         metadata.insert(key, config);
@@ -81,11 +70,11 @@ fn solved(output: BuildOutput, multi: bool) -> Result<Solved, BuildError> {
                 if !platform.variant.is_empty() {
                     described["variant"] = json!(platform.variant);
                 }
-                json!({ "ID": name(platform), "Platform": described })
+                json!({ "ID": platform.to_string(), "Platform": described })
             })
             .collect();
         metadata.insert("refs.platforms".to_owned(), json!({ "Platforms": listed }).to_string().into_bytes());
-        Outputs::Platforms(platforms.iter().map(|platform| (name(platform), Arc::clone(&shared))).collect())
+        Outputs::Platforms(platforms.iter().map(|platform| (platform.to_string(), Arc::clone(&shared))).collect())
     } else {
         Outputs::One(shared)
     };
@@ -211,9 +200,8 @@ async fn on_a_thread(
     steps: bireme_engine::request::CreateRequest,
 ) -> Result<BuildOutput, BuildError> {
     let place = crate::work::place(crate::work::Way::In).await;
-    let (answer, ended) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || {
+    let built = tokio::task::spawn_blocking(move || {
         let _place = place;
         let teller = Teller::new(build.progress());
         let log = |event| teller.tell(event);
@@ -226,7 +214,7 @@ async fn on_a_thread(
                 () = app.stop.cancelled() => Err(BuildError::new(ErrorKind::Unavailable, "the daemon stops")),
             }
         };
-        let _ = answer.send(runtime.block_on(work));
+        runtime.block_on(work)
     });
-    ended.await.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::Internal, "the build ended without an answer")))
+    built.await.unwrap_or_else(|_| Err(BuildError::new(ErrorKind::Internal, "the build ended without an answer")))
 }

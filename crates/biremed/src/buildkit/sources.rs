@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bireme_buildkit::{Build, FilesRequest, Folder, FolderOptions, Frontend, Limits, Ownership, Session, SessionError};
+use bireme_buildkit::{Build, FilesRequest, Folder, Frontend, Limits, Session, SessionError};
 use bireme_core::BoxFuture;
 use bireme_image::pull::RegistryAuth;
 use bireme_image::{
@@ -85,8 +85,7 @@ impl ClientSources {
         let session = self.session_of(&request.name).await?;
         let count = Arc::new(AtomicU64::new(0));
         request.transferred = Some(Arc::clone(&count));
-        let options = FolderOptions { ownership: Ownership::default(), previous, ..FolderOptions::default() };
-        let mut receiving = std::pin::pin!(session.files(request, Folder::new(into, options)));
+        let mut receiving = std::pin::pin!(session.files(request, Folder::new(into, previous)));
         let mut ticks = tokio::time::interval(TOLD_EVERY);
         loop {
             tokio::select! {

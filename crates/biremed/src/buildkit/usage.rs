@@ -4,16 +4,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bireme_buildkit::{BuildError, Prune, Usage, UsageQuery};
 use bireme_core::ErrorKind;
-use bireme_image::{CacheKind, CachePolicy, CacheRecord};
+use bireme_image::{CacheKind, CacheRecord};
 use tokio::sync::mpsc;
 
 use super::failed;
 use crate::app::App;
-
-/// What is kept of the cache by itself.
-pub(super) fn policy(app: &App) -> CachePolicy {
-    app.cache_policy()
-}
 
 pub(super) async fn disk_usage(app: &App, query: UsageQuery) -> Result<Vec<Usage>, BuildError> {
     let filters = read_filters(&query.filters)?;

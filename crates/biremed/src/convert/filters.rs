@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bireme_core::go::parse_bool;
 use bireme_engine::request::ContainerFilter;
 use serde::Deserialize;
 
@@ -102,11 +103,8 @@ impl Filters {
     pub fn flag(&self, name: &str) -> Result<Option<bool>, Refusal> {
         let mut answer = None;
         for value in self.get(name) {
-            let value = match value.as_str() {
-                "1" | "true" | "True" | "TRUE" | "t" | "T" => true,
-                "0" | "false" | "False" | "FALSE" | "f" | "F" => false,
-                other => return Err(Refusal::invalid(format!("invalid filter '{name}={other}'"))),
-            };
+            let value =
+                parse_bool(value).ok_or_else(|| Refusal::invalid(format!("invalid filter '{name}={value}'")))?;
             if answer.is_some_and(|before| before != value) {
                 return Err(Refusal::invalid(format!("got conflicting values of filter '{name}'")));
             }

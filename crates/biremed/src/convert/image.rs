@@ -1,6 +1,6 @@
 //! Images: lists, inspections, histories, and the JSON lines of pull, load and build.
 
-use bireme_core::error::chain;
+use bireme_core::error::{chain, one_line};
 use bireme_core::glob::Pattern;
 use bireme_core::size;
 use bireme_engine::{Preparation, PreparationStep};
@@ -210,7 +210,7 @@ pub fn preparation(preparation: &Preparation) -> Value {
         PreparationStep::Ready(_) => json!({ "status": "Compiled", "progressDetail": {}, "id": program }),
         // Of several lines clients draw the first over others.
         PreparationStep::Refused(why) => json!({
-            "status": format!("Cannot be run here: {}", line(why, MOST_TOLD)),
+            "status": format!("Cannot be run here: {}", one_line(why, MOST_TOLD)),
             "progressDetail": {},
             "id": program,
         }),
@@ -224,11 +224,6 @@ pub fn preparation(preparation: &Preparation) -> Value {
 
 /// Bytes that a line tells of why an image cannot be run.
 const MOST_TOLD: usize = 2 << 10;
-
-/// The first `most` bytes of `text` as one line.
-fn line(text: &str, most: usize) -> String {
-    text[..text.floor_char_boundary(most)].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
 
 /// The bar that old clients print as it comes. Source: `JSONProgress.String` of moby, on 80 columns.
 fn bar(current: u64, total: Option<u64>) -> String {

@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use axum::routing::post;
-use base64::Engine as _;
 use bireme_api::models::AuthConfig;
 use bireme_core::clock::now_nanos;
 use bireme_engine::Preparation;
@@ -23,7 +22,7 @@ use super::{Answer, image_parts, ok};
 use crate::app::App;
 use crate::convert::{self, filters, image};
 use crate::error::ApiError;
-use crate::extract::Query;
+use crate::extract::{Query, header_json};
 use crate::work;
 
 pub(super) fn router() -> Router<App> {
@@ -191,17 +190,8 @@ fn json_parameter<T: DeserializeOwned + Default>(query: &Query, name: &str) -> R
 /// `X-Registry-Config`: credentials by registry.
 fn registry_config(headers: &HeaderMap) -> Result<BTreeMap<String, RegistryAuth>, ApiError> {
     let Some(value) = headers.get("x-registry-config") else { return Ok(BTreeMap::new()) };
-    let malformed = || ApiError::invalid("invalid X-Registry-Config header: must be base64url-encoded JSON");
-    let text = value.to_str().map_err(|_| malformed())?.trim_end_matches('=');
-    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(text)
-        .or_else(|_| base64::engine::general_purpose::STANDARD_NO_PAD.decode(text))
-        .map_err(|_| malformed())?;
-    if bytes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let wire: Option<BTreeMap<String, AuthConfig>> = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
-    let known = wire.unwrap_or_default().into_iter().filter_map(|(server, auth)| {
+    let wire = header_json::<Option<BTreeMap<String, AuthConfig>>>(value, "X-Registry-Config")?;
+    let known = wire.flatten().unwrap_or_default().into_iter().filter_map(|(server, auth)| {
         let (name, password) = (auth.username.unwrap_or_default(), auth.password.unwrap_or_default());
         let host = server.trim_start_matches("https://").trim_start_matches("http://");
         let host = host.split('/').next().unwrap_or_default();

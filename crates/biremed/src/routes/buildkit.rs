@@ -1,18 +1,14 @@
 //! `/grpc` and `/session`: the connections of BuildKit's clients.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::io::Cursor;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
 use axum::routing::post;
 use bireme_buildkit::{Server, SessionHeaders};
-use bytes::Bytes;
 use http::{HeaderMap, header};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 use super::Answer;
 use crate::app::App;
@@ -36,7 +32,7 @@ fn grpc(app: App, server: Server, headers: &HeaderMap) -> Answer {
     upgraded(headers, "/grpc")?;
     Ok(Hijack::with_head(head(), async move |client| {
         let ended = tokio::select! {
-            ended = server.serve(Connection::of(client)) => ended,
+            ended = server.serve(connection(client)) => ended,
             () = app.stop.cancelled() => return,
         };
         if let Err(error) = ended {
@@ -52,7 +48,7 @@ fn session(app: App, server: Server, headers: &HeaderMap) -> Answer {
     let said = SessionHeaders::from_http(headers).map_err(|error| ApiError::invalid(error.to_string()))?;
     Ok(Hijack::with_head(head(), async move |client| {
         let ended = tokio::select! {
-            ended = server.sessions().attach(said, Connection::of(client)) => ended,
+            ended = server.sessions().attach(said, connection(client)) => ended,
             () = app.stop.cancelled() => return,
         };
         if let Err(error) = ended {
@@ -74,45 +70,8 @@ fn head() -> String {
     "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n".to_owned()
 }
 
-/// A connection that was taken over, with what its client had sent ahead.
-struct Connection {
-    ahead: Bytes,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
-}
-
-impl Connection {
-    fn of(client: Client) -> Self {
-        let Client { reader, writer, sent_ahead } = client;
-        Self { ahead: sent_ahead, reader, writer }
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let count = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead.split_to(count));
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.reader).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.writer).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.writer).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.writer).poll_shutdown(context)
-    }
+/// A connection that was taken over, beginning with what its client had sent ahead.
+fn connection(client: Client) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    let Client { reader, writer, sent_ahead } = client;
+    tokio::io::join(Cursor::new(sent_ahead).chain(reader), writer)
 }

@@ -21,7 +21,7 @@ use bireme_core::ignore::Ignore;
 use rustix::fs::FileType;
 use tempfile::TempDir;
 
-use crate::error::{ImageError, StoreContext as _};
+use crate::error::ImageError;
 use crate::made::NewLayer;
 use crate::store::Inner;
 use crate::unpack::{Options, is_tar, open_any, unpack};
@@ -51,6 +51,26 @@ pub(super) struct CopyRequest {
     pub(super) lenient: bool,
     /// What is left out: names within the folders that are copied, and names of files.
     pub(super) exclude: Ignore,
+}
+
+impl CopyRequest {
+    /// All that stands at `source`, which is no pattern, as it is. Nothing is the root.
+    pub(super) fn whole(keyword: &str, line: usize, source: &str, target: &str, context: bool) -> Self {
+        Self {
+            keyword: keyword.to_owned(),
+            line,
+            sources: vec![literal(if source.is_empty() { "/" } else { source })],
+            target: target.to_owned(),
+            working_dir: String::new(),
+            chown: None,
+            chmod: None,
+            context,
+            unpack: false,
+            parents: false,
+            lenient: false,
+            exclude: Ignore::default(),
+        }
+    }
 }
 
 /// What a COPY or ADD made.
@@ -512,9 +532,7 @@ impl Job<'_> {
             return Ok(None);
         }
         file.rewind().map_err(&failed)?;
-        let ingest = self.inner.ingest();
-        let folder =
-            tempfile::Builder::new().prefix("add-").tempdir_in(&ingest).during("create a folder in", &ingest)?;
+        let folder = self.inner.aside("add-")?;
         let limits = &self.inner.settings.limits;
         let size = u64::try_from(item.stat.st_size).unwrap_or_default();
         let options = Options {

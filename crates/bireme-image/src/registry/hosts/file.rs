@@ -226,28 +226,9 @@ fn root(address: &str, as_it_is: bool) -> Result<Url, String> {
 
 /// A time as Go writes it: `300ms`, `1.5s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("\"{text}\" is no time: write one such as 300ms, 5s or 1m30s");
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.').ok_or_else(bad)?;
-        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
-        let unit = &rest[digits..];
-        let letters = unit.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(unit.len());
-        seconds += number
-            * match &unit[..letters] {
-                "ns" => 1e-9,
-                "us" | "µs" => 1e-6,
-                "ms" => 1e-3,
-                "s" => 1.0,
-                "m" => 60.0,
-                "h" => 3600.0,
-                _ => return Err(bad()),
-            };
-        rest = &unit[letters..];
-    }
     // Longer than a day is a slip of the pen.
-    if seconds > 0.0 && seconds <= 86_400.0 { Ok(Duration::from_secs_f64(seconds)) } else { Err(bad()) }
+    let read = bireme_core::labels::duration(text).ok().filter(|time| *time <= Duration::from_secs(86_400));
+    read.ok_or_else(|| format!("\"{text}\" is no time: write one such as 300ms, 5s or 1m30s"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,44 @@
+//! Words as Go's standard library reads and writes them, and with it Docker, BuildKit and their clients.
+
+use std::fmt::Write as _;
+
+/// `true` and `false` in each way that Go's `strconv.ParseBool` takes; `None` for any other text.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A text as a part of a query, as Go's `url.QueryEscape` writes it: a space becomes `+`.
+pub fn query_escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => escaped.push(char::from(byte)),
+            b' ' => escaped.push('+'),
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_those_of_a_query() {
+        assert_eq!(query_escape("a b/ü~"), "a+b%2F%C3%BC~");
+    }
+
+    #[test]
+    fn words_for_true_and_false_are_those_of_go() {
+        assert_eq!(["1", "t", "True"].map(parse_bool), [Some(true); 3]);
+        assert_eq!(["0", "F", "false"].map(parse_bool), [Some(false); 3]);
+        assert_eq!(["", "yes", "tRUE"].map(parse_bool), [None; 3]);
+    }
+}
