@@ -329,6 +329,12 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// A client's content store does not answer as it should.
+    #[error("{reason}")]
+    Content {
+        /// What was wanted of it, and what it said.
+        reason: String,
+    },
     /// The data could not be handed to the client.
     #[error("the data could not be sent to the client")]
     Output {
@@ -378,7 +384,7 @@ impl ImageError {
             | Self::PullDenied { .. } => ErrorKind::NotFound,
             Self::Unauthorized { .. } | Self::Login { .. } => ErrorKind::Denied,
             Self::Conflict { .. } => ErrorKind::Conflict,
-            Self::Registry { .. } | Self::Unreachable { .. } | Self::Fetch { .. } | Self::NoSpace { .. } => {
+            Self::Registry { .. } | Self::Unreachable { .. } | Self::Fetch { .. } | Self::NoSpace { .. } | Self::Content { .. } => {
                 ErrorKind::Unavailable
             }
             Self::MediaType { .. } | Self::NotOneComponent { .. } | Self::Instruction { .. } => ErrorKind::Unsupported,

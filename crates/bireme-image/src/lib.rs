@@ -16,6 +16,7 @@ pub mod build;
 mod commit;
 mod component;
 pub mod content;
+mod content_store;
 pub mod database;
 mod db;
 pub mod digest;
@@ -61,11 +62,12 @@ pub use build::source::{
     AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival, SECRET_LIMIT,
 };
 pub use build::{
-    Allowed, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CachePolicy, KeepContainers,
-    LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition, read_text,
+    Allowed, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CacheImport, CacheMode, CachePolicy,
+    ExportedCache, KeepContainers, LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry, read_definition, read_text,
 };
 pub use commit::Commit;
 pub use component::is_wasm;
+pub use content_store::{BlobReader, ContentStore};
 pub use digest::{Digest, ImageId};
 pub use distribution::Distribution;
 pub use error::ImageError;

@@ -4,6 +4,7 @@
 //! client on it. Builds name sessions by their ID, before or after they are there.
 
 mod calls;
+mod content;
 mod files;
 mod handle;
 mod ssh;

@@ -14,11 +14,15 @@ use super::source::MAIN_CONTEXT;
 use super::stage::{Stage, fault};
 use super::step::Step;
 use super::style::BuildStyle;
+use crate::content_store::ContentStore;
 use crate::digest::ImageId;
 use crate::error::ImageError;
 use crate::events::StepId;
+use crate::guard::GcGuard;
 use crate::model::ConfigFile;
 use crate::platform::Platform;
+use crate::pull::Origin;
+use crate::record::Record;
 use crate::reference::Reference;
 use crate::wanted::while_wanted;
 
@@ -90,13 +94,17 @@ impl<'a> Graph<'a> {
         base: &str,
         platform: Option<&Platform>,
     ) -> Result<(Stage, Option<String>), ImageError> {
-        let style = self.shared.request.style;
         let full = Reference::parse(base).map_or_else(|_| base.to_owned(), |reference| reference.to_string());
         let lines = Some(at.lines.first..=at.lines.last);
         let step = Step::begin(self.shared, format!("[internal] load metadata for {full}"), Vec::new(), lines);
         let found = self.image(at, base, platform, &step).await;
         let image = step.ended_by(found)?;
-        let record = self.shared.hold(&image)?;
+        let made = self.on_record(at, base, self.shared.hold(&image)?)?;
+        Ok((made, Some(full)))
+    }
+
+    /// A stage that begins with an image whose layers stay until the build is over.
+    fn on_record(&self, at: &Instruction, base: &str, record: Record) -> Result<Stage, ImageError> {
         if record.artifact_type.is_some() {
             return Err(fault(
                 at,
@@ -110,11 +118,27 @@ impl<'a> Graph<'a> {
         config.comment = None;
         config.steps = Vec::new();
         let own = config.config.env.len();
-        let mut made = Stage::new(config, record.layers).with_style(style).with_path();
+        let mut made = Stage::new(config, record.layers).with_style(self.shared.request.style).with_path();
         if made.config.config.env.len() == own {
-            made.base = Some((image, made.digest()?));
+            made.base = Some((record.id, made.digest()?));
         }
-        Ok((made, Some(full)))
+        Ok(made)
+    }
+
+    /// An image in a client's content store, its layers kept until the build is over.
+    async fn image_of_client(
+        &self,
+        key: &str,
+        (name, store, digest): (&str, &Arc<dyn ContentStore>, &str),
+        platform: Option<&Platform>,
+    ) -> Result<(Record, StepId), ImageError> {
+        let step = Step::begin(self.shared, format!("[context {key}] OCI load from client"), Vec::new(), None);
+        let mut claim = GcGuard::new(&self.shared.store.inner);
+        let origin = Origin::Client(Arc::clone(store));
+        let progress = |line| step.progress(line);
+        let fetched = self.shared.store.fetch_image(&origin, name, digest, platform, &mut claim, &progress).await;
+        self.shared.claims.lock().push(claim);
+        step.ended(fetched.map(|record| (record, false)))
     }
 
     /// What a name stands for beside stages and images.
@@ -142,6 +166,14 @@ impl<'a> Graph<'a> {
             NamedContext::Image(image) => self.on_image(at, image, platform.as_ref()).await,
             NamedContext::Built(output) => {
                 Ok((self.built(at, name, output, platform.as_ref())?.on().with_style(style), None))
+            }
+            NamedContext::Content { name: image, store, digest } => {
+                let (record, step) = self.image_of_client(key, (image, store, digest), platform.as_ref()).await?;
+                let mut stage = self.on_record(at, name, record)?;
+                // It is no stored image.
+                stage.base = None;
+                stage.last = Some(step);
+                Ok((stage, None))
             }
             NamedContext::Files | NamedContext::Address(_) => {
                 let from = self.elsewhere(at, key, context).await?;
@@ -211,6 +243,10 @@ impl<'a> Graph<'a> {
             NamedContext::Built(output) => {
                 let folders = output.folders(self.built(at, name, output, self.platform.as_ref())?);
                 Ok(Elsewhere { folders, step: None, of_client: false, keep: vec![Arc::clone(output) as _] })
+            }
+            NamedContext::Content { name: image, store, digest } => {
+                let (record, step) = self.image_of_client(name, (image, store, digest), self.platform.as_ref()).await?;
+                Ok(Elsewhere::of_layers(self.shared.folders(&record.layers), Some(step)))
             }
             NamedContext::Image(image) => {
                 let step = Step::begin(self.shared, format!("[context {name}] {image}"), Vec::new(), None);

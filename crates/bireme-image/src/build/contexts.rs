@@ -9,7 +9,6 @@ use super::source::{FileFilter, MAIN_CONTEXT};
 use super::step::Step;
 use crate::error::ImageError;
 use crate::events::{Progress, StepId};
-use crate::reference::Reference;
 
 /// The main context with all that is in it, whatever the instructions of the Dockerfile take of it.
 pub(super) const WHOLE_CONTEXT: &str = "\0whole";
@@ -64,36 +63,5 @@ impl<'a> Shared<'a> {
         let mut bases = self.bases.lock();
         let begin = || Step::begin(self, name.to_owned(), Vec::new(), None).end(cached);
         bases.entry(image.to_owned()).or_insert_with(begin).clone()
-    }
-
-    /// Reads what the images that are named made, and by which steps. One that cannot be had is no help, and no failure.
-    pub(super) async fn import_caches(&'a self) {
-        for name in &self.request.cache_from {
-            let step = Step::begin(self, format!("importing cache manifest from {name}"), Vec::new(), None);
-            let imported = self.import_cache(name, &step).await;
-            let _ = step.ended_by(imported);
-        }
-    }
-
-    async fn import_cache(&self, name: &str, step: &Step<'_>) -> Result<(), ImageError> {
-        let platform = self.request.platforms.first();
-        let reference = Reference::parse(name)?;
-        let auth = self.auth(reference.registry()).await?;
-        // What stands in the registry is newer than what is here; where it cannot be reached, that has to do.
-        let pulled = Box::pin(self.store.pull(&reference, platform, auth, &|line| step.progress(line))).await;
-        let id = match pulled {
-            Ok(pulled) => pulled.id,
-            Err(error) => self.store.inner.find(name, platform).map_err(|_| error)?,
-        };
-        let record = self.hold(&id)?;
-        let mut imported = self.imported.lock();
-        for (key, layer) in record.config_file()?.steps {
-            let made = layer.map(|at| record.layers.get(at).cloned());
-            // A layer that it does not have says nothing.
-            if made.as_ref().is_none_or(Option::is_some) {
-                imported.insert(key, made.flatten());
-            }
-        }
-        Ok(())
     }
 }

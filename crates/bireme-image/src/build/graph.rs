@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bireme_dockerfile::{Dockerfile, Instruction, Keyword, read};
 use tokio::sync::OnceCell;
 
+use super::caches::Made;
 use super::shared::Shared;
 use super::stage::{Stage, fault, given, too_much};
 use super::step::Step;
@@ -107,6 +108,11 @@ impl<'a> Graph<'a> {
         // Boxed: a stage waits for those before it.
         let stage = self.stages[at].get_or_try_init(|| Box::pin(self.build_stage(at))).await?;
         Ok(Arc::clone(stage))
+    }
+
+    /// The steps of all stages that were built.
+    pub(super) fn made(&self) -> Vec<Made> {
+        self.stages.iter().filter_map(OnceCell::get).flat_map(|stage| stage.made()).collect()
     }
 
     async fn build_stage(&'a self, at: usize) -> Result<Arc<Stage>, ImageError> {

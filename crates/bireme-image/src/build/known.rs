@@ -38,7 +38,7 @@ impl<'a> Shared<'a> {
             None if stage.no_cache => None,
             None => match self.cache.find(inner, stage, &key, created_by)? {
                 Some(found) => Some(found),
-                None => self.imported.lock().get(&key).cloned(),
+                None => self.imported(&key).await,
             },
         };
         let Some(found) = found else { return Ok(Known::Unknown(Turn { shared: self, key, _alone: alone })) };

@@ -17,6 +17,7 @@
 
 mod base_image;
 mod cache;
+mod caches;
 mod checks;
 mod context;
 mod contexts;
@@ -58,6 +59,7 @@ use shared::Shared;
 use source::{BuildSources, Definition};
 use step::Step;
 
+pub use caches::{CacheImport, CacheMode, ExportedCache};
 pub use checks::Answers;
 pub use context::{LocalSources, TEXT_LIMIT, read_definition, read_text};
 pub use export::{Tree, TreeEntry};
@@ -160,10 +162,12 @@ impl ImageStore {
             }
             made.push(stage);
         }
+        let steps = graphs.iter().flat_map(Graph::made).collect();
         drop(graphs);
         Ok(BuildOutput {
             store: self.clone(),
             stages: made,
+            steps,
             _claims: shared.into_claims(),
             asked: platforms,
             inline_cache: request.inline_cache,

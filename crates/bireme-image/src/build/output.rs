@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use super::caches::Made;
 use super::rewrite;
 use super::stage::Stage;
 use crate::admit::Candidate;
@@ -23,6 +24,8 @@ use crate::store::ImageStore;
 pub struct BuildOutput {
     pub(super) store: ImageStore,
     pub(super) stages: Vec<Stage>,
+    /// The steps of all stages, those that these are made from among them.
+    pub(super) steps: Vec<Made>,
     /// Keeps the layers there.
     pub(super) _claims: Vec<GcGuard>,
     /// What each was asked for, if anything was.
@@ -103,6 +106,7 @@ impl BuildOutput {
         Self {
             store: self.store.clone(),
             stages: self.stages.clone(),
+            steps: self.steps.clone(),
             _claims: self.claims(),
             asked: self.asked.clone(),
             made: self.made,
@@ -126,7 +130,8 @@ impl BuildOutput {
     /// Keeps its layers for another build.
     pub(super) fn claims(&self) -> Vec<GcGuard> {
         let mut claim = GcGuard::new(&self.store.inner);
-        let layers = self.stages.iter().flat_map(|stage| &stage.layers);
+        let of_steps = self.steps.iter().filter_map(|(_, layer)| layer.as_ref());
+        let layers = self.stages.iter().flat_map(|stage| &stage.layers).chain(of_steps);
         layers.for_each(|layer: &Layer| claim.both(layer));
         vec![claim]
     }

@@ -8,10 +8,12 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 
+use super::caches::CacheImport;
 use super::output::BuildOutput;
 use super::run::RunSteps;
 pub use super::style::BuildStyle;
 use crate::auth::RegistryAuth;
+use crate::content_store::ContentStore;
 use crate::platform::Platform;
 use crate::reference::Reference;
 
@@ -37,9 +39,11 @@ pub struct BuildRequest {
     pub no_cache: bool,
     /// The same for the stages of these names.
     pub no_cache_stages: Vec<String>,
-    /// Take steps of earlier builds only where one of these images has them, stored names or IDs; empty is any. With
-    /// [`BuildStyle::Steps`]: take steps from these images too, which are pulled.
+    /// Of a [`BuildStyle::Classic`] build: take steps of earlier builds only where one of these images has them, stored names
+    /// or IDs; empty is any.
     pub cache_from: Vec<String>,
+    /// Of a [`BuildStyle::Steps`] build: take steps from these caches, too.
+    pub cache_imports: Vec<CacheImport>,
     /// Write into the image by which steps it was made, so that builds elsewhere can take them from it.
     pub inline_cache: bool,
     /// Carries out RUN; `None` refuses it.
@@ -75,6 +79,7 @@ impl BuildRequest {
             no_cache: false,
             no_cache_stages: Vec::new(),
             cache_from: Vec::new(),
+            cache_imports: Vec::new(),
             inline_cache: false,
             runner: None,
             keep_containers: KeepContainers::default(),
@@ -102,6 +107,15 @@ pub enum NamedContext {
     Files,
     /// An image.
     Image(String),
+    /// An image in a client's content store.
+    Content {
+        /// What it is called where something is said of it.
+        name: String,
+        /// Where it is.
+        store: Arc<dyn ContentStore>,
+        /// Of its manifest or index.
+        digest: String,
+    },
     /// What stands at an address: an archive, or a git repository.
     Address(String),
     /// What another build came to.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::cache::Cache;
+use super::caches::Imported;
 use super::request::BuildRequest;
 use super::source::{BuildSources, Files};
 use super::style::BuildStyle;
@@ -42,7 +43,7 @@ pub(super) struct Shared<'a> {
     /// The steps of base images: stages on the same one share it.
     pub(super) bases: Mutex<HashMap<String, StepId>>,
     /// What steps made in builds elsewhere, by their keys.
-    pub(super) imported: Mutex<HashMap<Digest, Option<Layer>>>,
+    pub(super) imported: Mutex<HashMap<Digest, Imported>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }

@@ -1,4 +1,4 @@
-//! One blob, from wherever it can be had into the store: written aside, hashed as it comes, and renamed into place.
+//! One blob, from a registry or a client into the store: written aside, hashed as it comes, and renamed into place.
 //!
 //! A connection that breaks is taken up where it broke. Several pulls that want the same blob at once fetch it once.
 
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
+use tokio_util::io::SyncIoBridge;
 
 use crate::blob::Ingest;
 use crate::blocking::blocking;
+use crate::content_store::ContentStore;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::events::{OnProgress, Progress};
@@ -18,6 +20,7 @@ use crate::guard::GcGuard;
 use crate::model::Descriptor;
 use crate::registry::{Remote, Sources, Tries};
 use crate::store::{Fetching, Inner};
+use crate::wanted::while_wanted;
 
 /// Bytes between two progress lines of one layer.
 const REPORT_EVERY: u64 = 512 << 10;
@@ -99,6 +102,33 @@ pub(super) async fn fetched(
         }
     }
     Err(ended.unwrap_or_else(|| sources.nobody("pull")))
+}
+
+/// Fetches a blob from a client's content store.
+///
+/// # Errors
+/// `Content`, `DigestMismatch`, `SizeMismatch`, `TooLarge`; `NoSpace`.
+/// # Cancel safety
+/// Dropping the future deletes what was fetched.
+pub(super) async fn copied(inner: &Arc<Inner>, store: &dyn ContentStore, blob: &Descriptor) -> Result<(), ImageError> {
+    let limit = inner.settings.limits.layer_bytes;
+    if blob.size > limit {
+        return Err(ImageError::TooLarge { what: format!("layer {}", blob.digest), limit });
+    }
+    let content = store.read(&blob.digest).await?;
+    let (inner, blob) = (Arc::clone(inner), blob.clone());
+    while_wanted("write a layer", move |wanted| {
+        let what = format!("layer {}", blob.digest);
+        let mut file = Ingest::new(&inner)?;
+        let mut content = wanted.lend(SyncIoBridge::new(content));
+        file.copy_from(&mut content, blob.size, &what)?;
+        let actual = file.written();
+        if actual != blob.size {
+            return Err(ImageError::SizeMismatch { what, expected: blob.size, actual });
+        }
+        file.finish(&inner, &blob.digest, &what)
+    })
+    .await
 }
 
 /// Whether no other registry would help.

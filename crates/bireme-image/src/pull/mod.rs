@@ -5,6 +5,7 @@
 
 mod download;
 mod offer;
+mod origin;
 
 use std::collections::HashSet;
 
@@ -17,7 +18,7 @@ use crate::events::{OnProgress, Progress};
 use crate::guard::GcGuard;
 use crate::layers;
 use crate::platform::Platform;
-use crate::record::{Layer, make_record};
+use crate::record::{Layer, Record, make_record};
 use crate::reference::Reference;
 use crate::registry::Sources;
 use crate::store::ImageStore;
@@ -25,6 +26,7 @@ use crate::store::ImageStore;
 use offer::offer;
 
 pub use crate::auth::RegistryAuth;
+pub(crate) use origin::Origin;
 
 /// Layers that one pull fetches, unpacks or waits for at once.
 const AT_ONCE: usize = 16;
@@ -72,22 +74,12 @@ impl ImageStore {
         claim: &mut GcGuard,
         progress: OnProgress<'_>,
     ) -> Result<(Pulled, Vec<Layer>), ImageError> {
-        let sources = Sources::of(&self.inner.settings, reference, auth.as_ref())?;
+        let origin = Origin::Registry(Sources::of(&self.inner.settings, reference, auth.as_ref())?);
         let mut first = Progress::whole(format!("Pulling from {}", reference.repository()));
         first.id = Some(reference.tag().unwrap_or(reference.version()).to_owned());
         progress(first);
-        let offer = offer(&sources, reference, platform).await?;
-        let digest = offer.digest.clone();
-        let record = make_record(offer.manifest_bytes, &offer.manifest, offer.config, offer.listed.as_ref())?;
-        if let Some(wanted) = platform
-            && !record.platform.serves(wanted)
-        {
-            return Err(ImageError::NoPlatform {
-                name: reference.familiar(),
-                wanted: wanted.clone(),
-                offered: record.platform.to_string(),
-            });
-        }
+        let (record, digest, index) = described(&origin, &reference.familiar(), reference.version(), platform).await?;
+        check_platform(&record, &reference.familiar(), platform)?;
         let id = record.id.clone();
         let up_to_date = self.inner.db.record(&id)?.is_some()
             && match reference.digest() {
@@ -95,28 +87,11 @@ impl ImageStore {
                 Some(_) => self.inner.db.by_name(reference)?.iter().any(|(_, known)| *known == id),
             };
 
-        let artifact = record.artifact_type.is_some();
-        let mut seen = HashSet::new();
-        let mut layers: Vec<&Layer> = Vec::new();
-        for layer in &record.layers {
-            claim.both(layer);
-            if seen.insert(&layer.blob.digest) {
-                layers.push(layer);
-            }
-        }
-        if !up_to_date {
-            layers.iter().for_each(|layer| progress(Progress::of(layer.blob.digest.short(), "Pulling fs layer")));
-        }
-        futures::stream::iter(
-            layers.into_iter().map(|layer| self.fetch(&sources, layer, artifact, up_to_date, progress)),
-        )
-        .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<()>>()
-        .await?;
+        self.fetch_layers(&origin, &record, up_to_date, claim, progress).await?;
         let offered = record.layers.clone();
         let candidate = Candidate { record, names: vec![(reference.clone(), Some(digest.clone()))] };
         self.admit(vec![candidate], claim).await?;
-        if let Some(index) = &offer.index {
+        if let Some(index) = &index {
             self.inner.db.keep_index(&digest, index)?;
         }
 
@@ -126,10 +101,51 @@ impl ImageStore {
         Ok((Pulled { id, digest, up_to_date }, offered))
     }
 
-    /// Brings one layer: fetched, verified, and unpacked unless it is a component.
-    async fn fetch(
+    /// Fetches an image whose layers `claim` keeps, and records nothing.
+    pub(crate) async fn fetch_image(
         &self,
-        sources: &Sources,
+        origin: &Origin,
+        name: &str,
+        version: &str,
+        platform: Option<&Platform>,
+        claim: &mut GcGuard,
+        progress: OnProgress<'_>,
+    ) -> Result<Record, ImageError> {
+        let (record, ..) = described(origin, name, version, platform).await?;
+        check_platform(&record, name, platform)?;
+        self.fetch_layers(origin, &record, true, claim, progress).await?;
+        Ok(record)
+    }
+
+    async fn fetch_layers(
+        &self,
+        origin: &Origin,
+        record: &Record,
+        quiet: bool,
+        claim: &mut GcGuard,
+        progress: OnProgress<'_>,
+    ) -> Result<(), ImageError> {
+        let artifact = record.artifact_type.is_some();
+        let mut seen = HashSet::new();
+        let mut layers: Vec<&Layer> = Vec::new();
+        for layer in &record.layers {
+            claim.both(layer);
+            if seen.insert(&layer.blob.digest) {
+                layers.push(layer);
+            }
+        }
+        if !quiet {
+            layers.iter().for_each(|layer| progress(Progress::of(layer.blob.digest.short(), "Pulling fs layer")));
+        }
+        let fetching = layers.into_iter().map(|layer| self.fetch_layer(origin, layer, artifact, quiet, progress));
+        futures::stream::iter(fetching).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    /// Brings one layer: fetched, verified, and unpacked unless it is a component. Whoever calls has claimed it.
+    pub(crate) async fn fetch_layer(
+        &self,
+        origin: &Origin,
         layer: &Layer,
         artifact: bool,
         quiet: bool,
@@ -145,7 +161,12 @@ impl ImageStore {
             return Ok(());
         }
         if !was_here {
-            download::fetched(&self.inner, sources, &layer.blob, here, progress).await?;
+            match origin {
+                Origin::Registry(sources) => {
+                    download::fetched(&self.inner, sources, &layer.blob, here, progress).await?;
+                }
+                Origin::Client(store) => download::copied(&self.inner, &**store, &layer.blob).await?,
+            }
             progress(Progress::of(id, "Download complete"));
         }
         if !artifact {
@@ -162,5 +183,29 @@ impl ImageStore {
         let whole = self.inner.db.size_of_blob(&layer.blob.digest)?.unwrap_or(layer.blob.size);
         let there = std::fs::symlink_metadata(self.inner.blob_path(&layer.blob.digest));
         Ok(there.is_ok_and(|about| about.is_file() && about.len() == whole))
+    }
+}
+
+/// The image that a name stands for on a platform, as its documents describe it; with the digest of what the name stands for, and
+/// the index, if that is one.
+pub(crate) async fn described(
+    origin: &Origin,
+    name: &str,
+    version: &str,
+    platform: Option<&Platform>,
+) -> Result<(Record, Digest, Option<Vec<u8>>), ImageError> {
+    let offer = offer(origin, name, version, platform).await?;
+    let record = make_record(offer.manifest_bytes, &offer.manifest, offer.config, offer.listed.as_ref())?;
+    Ok((record, offer.digest, offer.index))
+}
+
+fn check_platform(record: &Record, name: &str, platform: Option<&Platform>) -> Result<(), ImageError> {
+    match platform {
+        Some(wanted) if !record.platform.serves(wanted) => Err(ImageError::NoPlatform {
+            name: name.to_owned(),
+            wanted: wanted.clone(),
+            offered: record.platform.to_string(),
+        }),
+        _ => Ok(()),
     }
 }

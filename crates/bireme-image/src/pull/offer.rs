@@ -4,9 +4,9 @@ use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::model::{Descriptor, Document, Manifest};
 use crate::platform::Platform;
-use crate::reference::Reference;
-use crate::registry::Sources;
 use crate::store::offered;
+
+use super::origin::Origin;
 
 /// A manifest as a registry has it.
 pub(super) struct Offer {
@@ -21,21 +21,23 @@ pub(super) struct Offer {
     pub(super) config: Vec<u8>,
 }
 
-/// Finds the manifest and configuration for the platform.
+/// Finds the manifest and configuration for the platform. `name` is what the image is called in errors, `version` its tag or
+/// digest.
 pub(super) async fn offer(
-    sources: &Sources,
-    reference: &Reference,
+    origin: &Origin,
+    name: &str,
+    version: &str,
     platform: Option<&Platform>,
 ) -> Result<Offer, ImageError> {
-    let (mut bytes, digest) = sources.manifest(reference.version()).await?;
+    let (mut bytes, digest) = origin.manifest(version).await?;
     let (mut listed, mut index) = (None, None);
-    let what = format!("manifest of {}", reference.familiar());
+    let what = format!("manifest of {name}");
     let manifest = match Document::parse(&bytes, &what)? {
         Document::Manifest(manifest) => manifest,
         Document::Index(entries) => {
-            let (entry, entry_platform) = choose(&entries, platform, reference)?;
+            let (entry, entry_platform) = choose(&entries, platform, name)?;
             let what = format!("manifest {}", entry.digest);
-            let (entry_bytes, _) = sources.manifest(entry.digest.as_str()).await?;
+            let (entry_bytes, _) = origin.manifest(entry.digest.as_str()).await?;
             if entry_bytes.len() as u64 != entry.size {
                 let (expected, actual) = (entry.size, entry_bytes.len() as u64);
                 return Err(ImageError::SizeMismatch { what, expected, actual });
@@ -50,14 +52,14 @@ pub(super) async fn offer(
     };
     let config = &manifest.config;
     let what = format!("configuration {}", config.digest);
-    let config = sources.document(&config.digest, config.size, &what).await?;
+    let config = origin.document(&config.digest, config.size, &what).await?;
     Ok(Offer { digest, index, manifest_bytes: bytes, manifest, listed, config })
 }
 
 fn choose(
     entries: &[(Descriptor, Option<Platform>)],
     platform: Option<&Platform>,
-    reference: &Reference,
+    name: &str,
 ) -> Result<(Descriptor, Option<Platform>), ImageError> {
     let wanted: Vec<Platform> = match platform {
         Some(platform) => vec![platform.clone()],
@@ -73,7 +75,7 @@ fn choose(
     }
     let platforms = entries.iter().filter_map(|(_, own)| own.as_ref()).filter(|own| own.os != "unknown");
     Err(ImageError::NoPlatform {
-        name: reference.familiar(),
+        name: name.to_owned(),
         wanted: platform.cloned().unwrap_or_else(Platform::host),
         offered: offered(platforms),
     })

@@ -1,6 +1,7 @@
 //! One layer on its way to a registry: packed as is wanted, mounted from a repository that has it, or sent.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -65,11 +66,38 @@ impl Packing {
 }
 
 /// A layer as it is sent.
-struct Ready {
-    blob: Descriptor,
-    path: PathBuf,
+pub(super) struct Ready {
+    pub(super) blob: Descriptor,
+    pub(super) path: PathBuf,
     /// Deletes what was packed for this alone.
     _made: Option<TempPath>,
+}
+
+impl Ready {
+    /// Packs a layer, unless it stays as it is.
+    pub(super) async fn of(inner: &Arc<Inner>, layer: &Layer, packing: Packing) -> Result<Self, ImageError> {
+        let Some(form) = packing.wanted(layer.blob.form()?) else {
+            let path = inner.blob_path(&layer.blob.digest);
+            return Ok(Self { blob: layer.blob.clone(), path, _made: None });
+        };
+        let (inner, layer) = (Arc::clone(inner), layer.clone());
+        let made = while_wanted("pack a layer", move |wanted| pack(&inner, wanted, &layer, form, packing)).await?;
+        let blob = Descriptor { media_type: form.media_type().to_owned(), digest: made.digest, size: made.size };
+        Ok(Self { blob, path: made.path.to_path_buf(), _made: Some(made.path) })
+    }
+}
+
+/// What a layer is known to become when it is packed; `None` if that is not remembered.
+pub(super) fn packed(inner: &Inner, layer: &Layer, packing: Packing) -> Result<Option<Descriptor>, ImageError> {
+    Ok(match packing.wanted(layer.blob.form()?) {
+        None => Some(layer.blob.clone()),
+        // The same at every push, and remembered.
+        Some(form @ LayerForm::Gzip) => {
+            let packed = inner.db.packed(&layer.diff_id)?;
+            packed.map(|(digest, size)| Descriptor { media_type: form.media_type().to_owned(), digest, size })
+        }
+        Some(_) => None,
+    })
 }
 
 impl Pushing<'_> {
@@ -77,17 +105,8 @@ impl Pushing<'_> {
     pub(super) async fn layer(&self, layer: &Layer) -> Result<Descriptor, ImageError> {
         let id = layer.diff_id.short();
         let inner = &self.store.inner;
-        let wanted = self.request.packing.wanted(layer.blob.form()?);
-        let as_it_is = || Ready { blob: layer.blob.clone(), path: inner.blob_path(&layer.blob.digest), _made: None };
-        let known = match wanted {
-            None => Some(layer.blob.clone()),
-            // The same at every push, and remembered.
-            Some(form @ LayerForm::Gzip) => {
-                let packed = inner.db.packed(&layer.diff_id)?;
-                packed.map(|(digest, size)| Descriptor { media_type: form.media_type().to_owned(), digest, size })
-            }
-            Some(_) => None,
-        };
+        let packing = self.request.packing;
+        let known = packed(inner, layer, packing)?;
         let mut started = None;
         if let Some(known) = &known {
             match self.there(id, known).await? {
@@ -95,24 +114,16 @@ impl Pushing<'_> {
                 There::No(upload) => started = upload,
             }
         }
-        let ready = match wanted {
-            None => as_it_is(),
-            Some(form) => {
-                (self.progress)(Progress::of(id, "Packing"));
-                let (inner, layer, packing) = (inner.clone(), layer.clone(), self.request.packing);
-                let made =
-                    while_wanted("pack a layer", move |wanted| pack(&inner, wanted, &layer, form, packing)).await?;
-                let blob =
-                    Descriptor { media_type: form.media_type().to_owned(), digest: made.digest, size: made.size };
-                if known.as_ref() != Some(&blob) {
-                    match self.there(id, &blob).await? {
-                        There::Yes => return Ok(blob),
-                        There::No(upload) => started = upload,
-                    }
-                }
-                Ready { blob, path: made.path.to_path_buf(), _made: Some(made.path) }
+        if packing.wanted(layer.blob.form()?).is_some() {
+            (self.progress)(Progress::of(id, "Packing"));
+        }
+        let ready = Ready::of(inner, layer, packing).await?;
+        if known.as_ref() != Some(&ready.blob) {
+            match self.there(id, &ready.blob).await? {
+                There::Yes => return Ok(ready.blob),
+                There::No(upload) => started = upload,
             }
-        };
+        }
         self.send(id, &ready.blob, &ready.path, started).await?;
         (self.progress)(Progress::of(id, "Pushed"));
         Ok(ready.blob)

@@ -13,8 +13,9 @@ use std::collections::BTreeSet;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use crate::auth::RegistryAuth;
+use crate::content_store::ContentStore;
 use crate::digest::{Digest, ImageId};
-use crate::error::ImageError;
+use crate::error::{ImageError, StoreContext as _};
 use crate::events::{OnProgress, Progress};
 use crate::guard::GcGuard;
 use crate::model::{Descriptor, Document, OCI_INDEX};
@@ -110,6 +111,50 @@ impl ImageStore {
             done(&pushed);
         }
         Ok(())
+    }
+
+    /// Brings an image that is not recorded, and whose layers somebody keeps, to a registry; answers its manifest there.
+    pub(crate) async fn push_record(
+        &self,
+        request: &PushRequest,
+        record: &Record,
+        progress: OnProgress<'_>,
+    ) -> Result<Descriptor, ImageError> {
+        let name = &request.name;
+        let remote = Remote::to_push(&self.inner.settings, name, request.auth.clone())?;
+        remote.log_in().await?;
+        let pushing = Pushing { store: self, remote: &remote, request, sources: Vec::new(), progress };
+        pushing.image(record, Some(name.version())).await
+    }
+
+    /// Writes such an image to a client's content store; answers its manifest there.
+    pub(crate) async fn write_record(
+        &self,
+        to: &dyn ContentStore,
+        record: &Record,
+        packing: Packing,
+    ) -> Result<Descriptor, ImageError> {
+        let mut layers = Vec::new();
+        for layer in &record.layers {
+            if let Some(known) = layer::packed(&self.inner, layer, packing)?
+                && to.has(&known.digest).await?
+            {
+                layers.push(known);
+                continue;
+            }
+            let ready = layer::Ready::of(&self.inner, layer, packing).await?;
+            let file = tokio::fs::File::open(&ready.path).await.during("open the layer", &ready.path)?;
+            to.write(&ready.blob.digest, ready.blob.size, Box::new(file)).await?;
+            layers.push(ready.blob);
+        }
+        let manifest = documents::repacked(&record.manifest, &layers);
+        let media_type = documents::media_type(&manifest, crate::model::OCI_MANIFEST);
+        let written = Descriptor { media_type, digest: Digest::of(&manifest), size: manifest.len() as u64 };
+        for document in [record.config.clone(), manifest] {
+            let (digest, size) = (Digest::of(&document), document.len() as u64);
+            to.write(&digest, size, Box::new(std::io::Cursor::new(document))).await?;
+        }
+        Ok(written)
     }
 
     async fn push_one(

@@ -10,12 +10,12 @@ use bireme_buildkit::{
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildOutput, BuiltImage, Packing, Platform, PushRequest, Pushed, Reference, Tree};
+use bireme_image::{BuildOutput, BuiltImage, ImageError, Packing, Platform, PushRequest, Pushed, Reference, Tree};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
 use super::sources::credentials;
-use super::{failed, questions};
+use super::{caches, failed, questions};
 use crate::app::App;
 
 /// What a client prints and writes as metadata.
@@ -27,21 +27,10 @@ pub(super) async fn export(
     solved: Option<Solved>,
     exports: Exports,
 ) -> Result<Response, BuildError> {
-    let mut inline = false;
-    for cache in &exports.caches {
-        inline |= cache.kind == "inline";
-        if cache.kind != "inline" {
-            return Err(BuildError::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "--cache-to type={} is not offered by this builder: use type=inline, and push the image",
-                    cache.kind
-                ),
-            ));
-        }
-    }
+    let inline = caches::is_inline(&exports.caches)?;
     let Some(output) = solved.and_then(|solved| output(solved.outputs)) else {
         return match exports.exporters.is_empty() {
+            // An empty image has no steps.
             true => Ok(Response::new()),
             false => Err(BuildError::failed("nothing was built that could be exported")),
         };
@@ -55,6 +44,7 @@ pub(super) async fn export(
         };
         response.extend(one(&app, &build, clamped.as_ref().unwrap_or(&output), exporter).await?);
     }
+    response.extend(caches::export(&build, &output, &exports.caches).await?);
     Ok(response)
 }
 
@@ -111,7 +101,7 @@ async fn one(
     }
 }
 
-fn ended<T>(vertex: &Vertex, outcome: Result<T, BuildError>) -> Result<T, BuildError> {
+pub(super) fn ended<T>(vertex: &Vertex, outcome: Result<T, BuildError>) -> Result<T, BuildError> {
     match &outcome {
         Ok(_) => vertex.complete(),
         Err(error) if error.is_cancelled() => vertex.cancel(),
@@ -135,10 +125,10 @@ fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
         .collect()
 }
 
-/// How the layers of what is pushed are packed.
-fn packing(exporter: &Exporter) -> Result<Packing, BuildError> {
-    let Some(word) = exporter.options.get("compression") else { return Ok(Packing::default()) };
-    let level = exporter.options.get("compression-level").and_then(|level| level.parse().ok());
+/// How layers are packed that go elsewhere.
+pub(super) fn packing(options: &BTreeMap<String, String>) -> Result<Packing, BuildError> {
+    let Some(word) = options.get("compression") else { return Ok(Packing::default()) };
+    let level = options.get("compression-level").and_then(|level| level.parse().ok());
     // The one level that gzip has is what clients ask for by default.
     let level = level.filter(|_| word != "gzip");
     Packing::of(word, level)
@@ -182,7 +172,7 @@ async fn image(
     }
     if is_set(exporter, "push") {
         let session = build.session().await?;
-        let packing = packing(exporter)?;
+        let packing = packing(&exporter.options)?;
         for name in &names {
             let pushed = push(app, &session, name, packing, vertex).await?;
             response.insert("containerimage.digest".to_owned(), pushed);
@@ -219,19 +209,26 @@ async fn push(
     let task = vertex.task(&format!("pushing {name}"));
     let images = app.images.clone();
     let request = PushRequest { auth, packing, ..PushRequest::new(name.clone()) };
-    let runtime = tokio::runtime::Handle::current();
-    // Its future borrows in ways that keep it from moving between threads.
-    let pushed = tokio::task::spawn_blocking(move || {
+    let pushed = on_a_thread(async move || {
         let digest = parking_lot::Mutex::new(String::new());
         let done = |pushed: &Pushed| *digest.lock() = pushed.digest.to_string();
-        let sent = runtime.block_on(images.push(&request, &|_| {}, &done));
-        sent.map(|()| digest.into_inner())
+        images.push(&request, &|_| {}, &done).await?;
+        Ok(digest.into_inner())
     })
-    .await
-    .map_err(|_| BuildError::new(ErrorKind::Internal, "the push ended without an answer"))?
-    .map_err(|error| failed(&error))?;
+    .await?;
     task.done();
     Ok(pushed)
+}
+
+/// Pushes on a thread of its own: the futures of that borrow in ways that keep them from moving between threads.
+pub(super) async fn on_a_thread<T: Send + 'static>(
+    push: impl AsyncFnOnce() -> Result<T, ImageError> + Send + 'static,
+) -> Result<T, BuildError> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || runtime.block_on(push()))
+        .await
+        .map_err(|_| BuildError::new(ErrorKind::Internal, "the push ended without an answer"))?
+        .map_err(|error| failed(&error))
 }
 
 /// Sends the images as an archive to the client.

@@ -9,6 +9,8 @@
 //!                                                    └ usage      the cache of builds
 //! ```
 
+mod caches;
+mod content;
 mod export;
 mod options;
 mod progress;

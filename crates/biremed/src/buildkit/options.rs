@@ -55,6 +55,13 @@ pub(super) enum Named {
     Files(String),
     Image(String),
     Address(String),
+    /// An image in a folder of the client that is an OCI layout.
+    Layout {
+        /// The name that the client knows the folder by.
+        store: String,
+        /// Of the image's manifest or index.
+        digest: String,
+    },
     /// What another build came to, by the name among the inputs.
     Input(String),
 }
@@ -208,13 +215,14 @@ fn named(name: &str, value: &str) -> Result<Named, BuildError> {
         Some(("local", key)) => Named::Files(key.to_owned()),
         Some(("input", key)) => Named::Input(key.to_owned()),
         Some(("docker-image", rest)) => Named::Image(rest.trim_start_matches("//").to_owned()),
-        Some(("oci-layout", _)) => {
-            return Err(BuildError::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the context {name} is an OCI layout of the client, which this builder does not read: load it as an image and name that (docker-image://NAME)"
-                ),
-            ));
+        Some(("oci-layout", rest)) => {
+            let (store, digest) = rest.trim_start_matches("//").split_once('@').ok_or_else(|| {
+                invalid(format!(
+                    "the context {name} is \"{value}\", which names no digest: oci-layout://FOLDER[:TAG]@DIGEST"
+                ))
+            })?;
+            let store = store.split(':').next().unwrap_or_default();
+            Named::Layout { store: store.to_owned(), digest: digest.to_owned() }
         }
         Some(("http" | "https" | "git" | "ssh", _)) => Named::Address(value.to_owned()),
         _ if value.contains('@') => Named::Address(value.to_owned()),
@@ -277,6 +285,7 @@ mod tests {
             ("force-network-mode", "host"),
             ("context:other", "local:other"),
             ("context:basex", "input:0-a"),
+            ("context:laid", "oci-layout://key:1@sha256:d"),
             ("context:img::linux/amd64", "docker-image://busybox"),
             ("no-cache", ""),
             ("frontend.caps", "x"),
@@ -296,6 +305,8 @@ mod tests {
         );
         assert_eq!(options.named["other"], Named::Files("other".to_owned()));
         assert_eq!(options.named["basex"], Named::Input("0-a".to_owned()));
+        let laid = Named::Layout { store: "key".to_owned(), digest: "sha256:d".to_owned() };
+        assert_eq!(options.named["laid"], laid);
         assert_eq!(options.named["img"], Named::Image("busybox".to_owned()));
         assert!(read(&[("image-resolve-mode", "pull")]).unwrap().pull);
         assert_eq!(read(&[("no-cache", "a,b")]).unwrap().no_cache_stages, ["a", "b"]);
@@ -307,7 +318,7 @@ mod tests {
             ("attest:sbom", "", "SBOM"),
             ("attest:provenance", "mode=max", "provenance"),
             ("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:0.9", "docker/dockerfile:0.9"),
-            ("context:x", "oci-layout:y", "OCI layout"),
+            ("context:x", "oci-layout://y", "names no digest"),
             ("context:x", "what", "none that this builder knows"),
             ("platform", "linux/what", "linux/what"),
             ("build-arg:SOURCE_DATE_EPOCH", "now", "SOURCE_DATE_EPOCH"),

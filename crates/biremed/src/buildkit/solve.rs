@@ -10,10 +10,11 @@ use bireme_image::{
 };
 use serde_json::{Value, json};
 
+use super::content::ClientContent;
 use super::options::{self, Named, Options};
 use super::progress::{self, Teller};
 use super::sources::{ClientSources, Keys};
-use super::{failed, questions};
+use super::{caches, failed, questions};
 use crate::app::App;
 use crate::convert;
 
@@ -35,7 +36,7 @@ pub(super) async fn solve(app: App, build: Arc<Build>, frontend: Frontend) -> Re
     let options = Options::read(&frontend.options)?;
     let sources = sources(&app, &build, &frontend, &options).await?;
     let multi = options.multi || options.platforms.len() > 1;
-    let request = request(&build, &frontend, &options)?;
+    let request = request(&build, &frontend, &options).await?;
     if let Some(question) = &options.request {
         return questions::answer(&app, &build, &request, &*sources, question).await;
     }
@@ -151,7 +152,7 @@ fn shown(address: &str) -> String {
     }
 }
 
-fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<BuildRequest, BuildError> {
+async fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<BuildRequest, BuildError> {
     // What the files are read from comes with the sources.
     let mut request = BuildRequest::new(BuildContext::Folder(std::path::PathBuf::new()));
     request.style = BuildStyle::Steps;
@@ -167,14 +168,18 @@ fn request(build: &Build, frontend: &Frontend, options: &Options) -> Result<Buil
     request.no_cache_stages = options.no_cache_stages.clone();
     request.epoch = options.epoch;
     request.inline_cache = options.inline_cache;
-    let from = frontend.cache_imports.iter().filter(|cache| cache.kind == "registry");
-    request.cache_from = from.filter_map(|cache| cache.options.get("ref").cloned()).collect();
+    request.cache_imports = caches::imports(build, &frontend.cache_imports).await?;
     request.allowed = options::allowed(build.entitlements());
     for (name, named) in &options.named {
         let context = match named {
             Named::Files(_) => NamedContext::Files,
             Named::Image(image) => NamedContext::Image(image.clone()),
             Named::Address(address) => NamedContext::Address(address.clone()),
+            Named::Layout { store, digest } => NamedContext::Content {
+                name: format!("oci-layout://{name}@{digest}"),
+                store: Arc::new(ClientContent::new(build.session().await?, format!("oci:{store}"))),
+                digest: digest.clone(),
+            },
             Named::Input(key) => {
                 let output = frontend.inputs.get(key).cloned().and_then(|output| output.downcast::<BuildOutput>().ok());
                 NamedContext::Built(output.ok_or_else(|| {

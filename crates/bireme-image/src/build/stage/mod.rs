@@ -129,6 +129,12 @@ impl Stage {
         }
     }
 
+    /// Its steps, with what they made.
+    pub(in crate::build) fn made(&self) -> Vec<(Digest, Option<Layer>)> {
+        let layer = |at: usize| self.layers.get(at).cloned();
+        self.keys.iter().map(|(key, at)| (key.clone(), at.and_then(layer))).collect()
+    }
+
     /// What stands for the state so far.
     pub(in crate::build) fn digest(&self) -> Result<Digest, ImageError> {
         Ok(Digest::of(&self.json()?))
