@@ -68,11 +68,11 @@ fn context(engine: &Engine) -> PathBuf {
 }
 
 /// Builds the tag for both platforms; answers what the client printed meanwhile.
-fn build_both(engine: &Engine, tag: &str) -> String {
+fn build_both(engine: &Engine, tag: &str, flags: &[&str]) -> String {
     let folder = context(engine);
     let platforms = format!("{},{COMPONENT}", native());
     let args = ["buildx", "build", "--progress=plain", "--platform", &platforms, "-t", tag, folder.to_str().unwrap()];
-    let built = with_buildx(engine, &args);
+    let built = with_buildx(engine, &[&args, flags].concat());
     built.stdout();
     built.stderr().to_owned()
 }
@@ -96,15 +96,20 @@ fn run(engine: &Engine, tag: &str, args: &[&str]) -> String {
     text
 }
 
-/// What a registry has under the name: media type and platforms.
-fn stored(tag: &str) -> (String, Vec<String>) {
+/// What a registry has under the name.
+fn raw(tag: &str) -> Value {
     let output = Command::new("skopeo")
         .args(["inspect", "--raw", "--tls-verify=false"])
         .arg(format!("docker://{tag}"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let index: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Media type and platforms of what a registry has under the name.
+fn stored(tag: &str) -> (String, Vec<String>) {
+    let index = raw(tag);
     let platforms = index["manifests"].as_array().into_iter().flatten().map(|manifest| {
         let word = |key: &str| manifest["platform"][key].as_str().unwrap_or_default();
         format!("{}/{}", word("os"), word("architecture"))
@@ -117,7 +122,7 @@ fn stored(tag: &str) -> (String, Vec<String>) {
 #[test]
 fn one_build_makes_a_container_and_a_component_of_one_tag() {
     let engine = Engine::start();
-    let told = build_both(&engine, "both");
+    let told = build_both(&engine, "both", &[]);
     assert!(told.contains(" compiling ") && compiled(&engine) == 1, "the component is compiled by then: {told}");
     let (linux, platform) = image(&engine, "both", &native());
     assert_eq!(platform, native());
@@ -141,7 +146,7 @@ fn a_registry_keeps_both_kinds_of_one_tag_together() {
     let engine = Engine::start();
     let registry = Registry::start(engine.folder());
     let tag = format!("127.0.0.1:{}/both:1", registry.port());
-    build_both(&engine, &tag);
+    build_both(&engine, &tag, &[]);
     let before = (image(&engine, &tag, &native()), image(&engine, &tag, COMPONENT));
     engine.docker(["push", "-q", &tag]).stdout();
     let both = vec![native(), COMPONENT.to_owned()];
@@ -159,6 +164,44 @@ fn a_registry_keeps_both_kinds_of_one_tag_together() {
     assert_eq!((image(&other, &tag, &native()), image(&other, &tag, COMPONENT)), before);
     assert_eq!(run(&other, &tag, &["--label", "bireme.class=wasm"]), FROM_WASM);
     assert_eq!(run(&other, &tag, &["--label", "bireme.class=linux"]), FROM_LINUX);
+    other.finish();
+    drop(registry);
+    engine.finish();
+}
+
+#[test]
+fn a_cache_in_a_registry_spares_another_machine_the_steps_of_both_kinds() {
+    let engine = Engine::start();
+    let registry = Registry::start(engine.folder());
+    let name = |tag: &str| format!("127.0.0.1:{}/both:{tag}", registry.port());
+    let (tag, cache) = (name("1"), name("cache"));
+    let to = format!("--cache-to=type=registry,ref={cache},mode=max");
+    let said = ["--annotation", "index:who=all", "--annotation", "manifest[wasi/wasm]:what=component", "--push"];
+    let told = build_both(&engine, &tag, &[&[to.as_str()], &said[..]].concat());
+    assert!(told.contains("exporting cache to registry"), "{told}");
+    let index = raw(&tag);
+    assert_eq!(index["annotations"]["who"], "all");
+    let manifests = index["manifests"].as_array().unwrap().iter();
+    let annotations: Vec<Value> = manifests
+        .map(|entry| {
+            raw(&format!("{}@{}", tag.trim_end_matches(":1"), entry["digest"].as_str().unwrap()))["annotations"].take()
+        })
+        .collect();
+    assert_eq!(annotations, [Value::Null, serde_json::json!({ "what": "component" })]);
+
+    let other = Engine::start();
+    let from = format!("--cache-from=type=registry,ref={cache}");
+    let told = build_both(&other, &tag, &[&from]);
+    assert_eq!(told.matches(" CACHED").count(), 6, "{told}");
+    for platform in [native(), COMPONENT.to_owned()] {
+        // By its layers: its configuration has another time.
+        let layers = |engine: &Engine| {
+            let format = ["image", "inspect", "--platform", &platform, "-f", "{{.RootFS.Layers}}", &tag];
+            engine.docker(format).stdout().to_owned()
+        };
+        assert_eq!(layers(&other), layers(&engine), "{platform}");
+    }
+    other.docker(["image", "inspect", &cache]).fails(1, "No such image");
     other.finish();
     drop(registry);
     engine.finish();

@@ -8,7 +8,7 @@ mod format;
 mod staged;
 mod write;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
@@ -18,12 +18,11 @@ use crate::digest::{Digest, ImageId};
 use crate::error::ImageError;
 use crate::events::{OnProgress, Progress};
 use crate::guard::GcGuard;
-use crate::record::Record;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner};
 use crate::wanted::while_wanted;
 use staged::Staged;
-pub(crate) use write::write_archive;
+pub(crate) use write::{Saved, write_archive};
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +119,7 @@ impl ImageStore {
         names: &[String],
         out: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Result<(), ImageError> {
-        let mut chosen: Vec<(Record, Option<Reference>)> = Vec::new();
+        let mut chosen: Vec<Saved> = Vec::new();
         let mut claim = GcGuard::new(&self.inner);
         for name in names {
             let reference = Reference::parse(name).ok();
@@ -137,13 +136,13 @@ impl ImageStore {
             for id in ids {
                 let record = self.inner.record(&id)?;
                 record.layers.iter().for_each(|layer| claim.blob(&layer.blob.digest));
-                chosen.push((record, reference.clone()));
+                chosen.push(Saved { record, name: reference.clone(), annotations: BTreeMap::new() });
             }
         }
         let inner = self.inner.clone();
         blocking("save images", move || {
             let _claim = claim;
-            write_archive(&inner, &chosen, SyncIoBridge::new(out))
+            write_archive(&inner, &chosen, &BTreeMap::new(), SyncIoBridge::new(out))
         })
         .await
     }

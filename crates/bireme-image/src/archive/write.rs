@@ -1,6 +1,6 @@
 //! Writing images as an archive that is an OCI layout and what `docker load` reads at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -14,15 +14,26 @@ use crate::record::Record;
 use crate::reference::Reference;
 use crate::store::Inner;
 
+/// An image in an archive.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    pub(crate) record: Record,
+    pub(crate) name: Option<Reference>,
+    /// What the index of the archive says of it beside its name.
+    pub(crate) annotations: BTreeMap<String, String>,
+}
+
+/// `annotations` is what the index of the archive says of the whole.
 pub(crate) fn write_archive(
     inner: &Inner,
-    images: &[(Record, Option<Reference>)],
+    images: &[Saved],
+    annotations: &BTreeMap<String, String>,
     out: impl io::Write,
 ) -> Result<(), ImageError> {
     let mut out = Out { tar: tar::Builder::new(out), written: HashSet::new() };
     let mut index: Vec<serde_json::Value> = Vec::new();
     let mut saved: Vec<SaveEntry> = Vec::new();
-    for (image, reference) in images {
+    for Saved { record: image, name: reference, annotations: said } in images {
         for layer in &image.layers {
             let path = inner.blob_path(&layer.blob.digest);
             let file = std::fs::File::open(&path).during("open the layer", &path)?;
@@ -32,12 +43,12 @@ pub(crate) fn write_archive(
         let config = Digest::of(&image.config);
         out.add(&blob_name(&config), image.config.len() as u64, image.config.as_slice())?;
         out.add(&blob_name(&manifest), image.manifest.len() as u64, image.manifest.as_slice())?;
-        let annotations = reference.as_ref().map(|reference| {
-            serde_json::json!({
-                "io.containerd.image.name": reference.to_string(),
-                "org.opencontainers.image.ref.name": reference.tag().unwrap_or_default(),
-            })
-        });
+        let mut said = said.clone();
+        if let Some(reference) = reference {
+            let tag = reference.tag().unwrap_or_default().to_owned();
+            said.insert("io.containerd.image.name".to_owned(), reference.to_string());
+            said.insert("org.opencontainers.image.ref.name".to_owned(), tag);
+        }
         let mut platform = serde_json::json!({ "os": image.platform.os, "architecture": image.platform.architecture });
         if !image.platform.variant.is_empty() {
             platform["variant"] = image.platform.variant.clone().into();
@@ -45,8 +56,8 @@ pub(crate) fn write_archive(
         let mut entry = serde_json::json!({
             "mediaType": OCI_MANIFEST, "digest": manifest, "size": image.manifest.len(), "platform": platform,
         });
-        if let Some(annotations) = annotations {
-            entry["annotations"] = annotations;
+        if !said.is_empty() {
+            entry["annotations"] = serde_json::json!(said);
         }
         if !index.contains(&entry) {
             index.push(entry);
@@ -64,7 +75,10 @@ pub(crate) fn write_archive(
             }
         }
     }
-    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
+    let mut index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
+    if !annotations.is_empty() {
+        index["annotations"] = serde_json::json!(annotations);
+    }
     let documents = [
         ("index.json", serde_json::to_vec(&index)),
         ("manifest.json", serde_json::to_vec(&saved)),

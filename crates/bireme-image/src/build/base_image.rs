@@ -66,7 +66,7 @@ impl<'a> Graph<'a> {
         if base.is_empty() {
             return Err(fault(instruction, format!("base name ({}) should not be blank", from.image)));
         }
-        if let Some((key, context)) = self.named(&base) {
+        if let Some((key, context)) = self.named(&base, platform.as_ref()) {
             return self.on_named(instruction, &base, key, context, platform).await;
         }
         if base == "scratch" {
@@ -141,16 +141,23 @@ impl<'a> Graph<'a> {
         step.ended(fetched.map(|record| (record, false)))
     }
 
-    /// What a name stands for beside stages and images.
-    pub(super) fn named(&self, name: &str) -> Option<(&'a str, &'a NamedContext)> {
-        let named = &self.shared.request.named;
+    /// What a name stands for beside stages and images, on a platform or else on that of this graph. What is said for one
+    /// platform alone (`NAME::PLATFORM`) goes before what is said for all.
+    pub(super) fn named(&self, name: &str, platform: Option<&Platform>) -> Option<(&'a str, &'a NamedContext)> {
+        let platform = platform.or(self.platform.as_ref()).cloned().unwrap_or_else(Platform::host).to_string();
         let lower = name.to_ascii_lowercase();
         let full = Reference::parse(name).ok().map(|reference| reference.familiar());
-        let plain = full.as_deref().and_then(|full| full.strip_suffix(":latest"));
-        named
-            .iter()
-            .find(|(key, _)| **key == lower || Some(key.as_str()) == full.as_deref() || Some(key.as_str()) == plain)
-            .map(|(key, context)| (key.as_str(), context))
+        let short = full.as_deref().and_then(|full| full.strip_suffix(":latest"));
+        let of_name = |key: &str| key == lower || Some(key) == full.as_deref() || Some(key) == short;
+        let mut found = None;
+        for (key, context) in &self.shared.request.named {
+            match key.split_once("::") {
+                Some((plain, only)) if of_name(plain) && only == platform => return Some((key, context)),
+                None if of_name(key) => found = Some((key.as_str(), context)),
+                _ => {}
+            }
+        }
+        found
     }
 
     async fn on_named(
@@ -196,7 +203,7 @@ impl<'a> Graph<'a> {
 
     /// The files that COPY --from or a mount names: a named context, an earlier stage, or an image.
     pub(super) async fn other(&'a self, at: &Instruction, stage: usize, name: &str) -> Result<Elsewhere, ImageError> {
-        if let Some((key, context)) = self.named(name) {
+        if let Some((key, context)) = self.named(name, None) {
             return self.elsewhere(at, key, context).await;
         }
         let by_number = name.parse::<usize>().ok();

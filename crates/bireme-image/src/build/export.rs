@@ -8,12 +8,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 
 use super::output::BuildOutput;
-use crate::archive::write_archive;
+use crate::archive::{Saved, write_archive};
 use crate::blocking::blocking;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
 use crate::platform::Platform;
-use crate::record::Record;
 use crate::reference::Reference;
 use crate::view::{Found, View};
 use crate::wanted::Wanted;
@@ -241,18 +240,20 @@ impl BuildOutput {
     /// # Cancel safety
     /// Dropping the future does not end the writing: it ends with `out`, or when `out` fails.
     pub async fn write_image(&self, names: &[Reference], out: impl Write + Send + 'static) -> Result<(), ImageError> {
-        let mut images: Vec<(Record, Option<Reference>)> = Vec::new();
+        let mut images = Vec::new();
         for stage in &self.stages {
             let record = self.finished(stage)?;
+            let annotations = self.annotations.of_descriptor(&record.platform);
+            let image = Saved { record, name: None, annotations };
             match names {
-                [] => images.push((record, None)),
-                names => images.extend(names.iter().map(|name| (record.clone(), Some(name.clone())))),
+                [] => images.push(image),
+                names => images.extend(names.iter().map(|name| Saved { name: Some(name.clone()), ..image.clone() })),
             }
         }
-        let (inner, claims) = (self.store.inner.clone(), self.claims());
+        let (inner, claims, index) = (self.store.inner.clone(), self.claims(), self.annotations.index.clone());
         blocking("write images", move || {
             let _claims = claims;
-            write_archive(&inner, &images, out)
+            write_archive(&inner, &images, &index, out)
         })
         .await
     }

@@ -15,6 +15,7 @@
 //! again where nothing that it depends on changed, and a build whose result would differ from a stored image only in its
 //! times answers with that image.
 
+mod annotations;
 mod base_image;
 mod cache;
 mod caches;
@@ -59,6 +60,7 @@ use shared::Shared;
 use source::{BuildSources, Definition};
 use step::Step;
 
+pub use annotations::Annotations;
 pub use caches::{CacheImport, CacheMode, ExportedCache};
 pub use checks::Answers;
 pub use context::{LocalSources, TEXT_LIMIT, read_definition, read_text};
@@ -134,7 +136,7 @@ impl ImageStore {
             // What a named context stands in for is built only where it is asked for by its number.
             of.retain(|at| {
                 let name = dockerfile.stages[*at].name.as_deref();
-                *at == target || name.is_none_or(|name| !request.named.contains_key(name))
+                *at == target || name.is_none_or(|name| graph.named(name, None).is_none())
             });
             graphs.push(graph);
             needed.push(of);
@@ -172,6 +174,7 @@ impl ImageStore {
             asked: platforms,
             inline_cache: request.inline_cache,
             no_cache: request.no_cache,
+            annotations: Annotations::default(),
             epoch: request.epoch,
             made: request.epoch.unwrap_or_else(Utc::now).trunc_subsecs(3),
         })

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 
+use super::annotations::{Annotations, annotated};
 use super::caches::Made;
 use super::rewrite;
 use super::stage::Stage;
@@ -34,6 +35,7 @@ pub struct BuildOutput {
     pub(super) made: DateTime<Utc>,
     /// By which steps they were made is written into the images.
     pub(super) inline_cache: bool,
+    pub(super) annotations: Annotations,
     /// Nothing that is stored takes the place of an image with other times.
     pub(super) no_cache: bool,
     pub(super) epoch: Option<DateTime<Utc>>,
@@ -102,7 +104,7 @@ impl BuildOutput {
     }
 
     /// The same, with claims of its own.
-    fn again(&self) -> Self {
+    pub(super) fn again(&self) -> Self {
         Self {
             store: self.store.clone(),
             stages: self.stages.clone(),
@@ -112,6 +114,7 @@ impl BuildOutput {
             made: self.made,
             inline_cache: self.inline_cache,
             no_cache: self.no_cache,
+            annotations: self.annotations.clone(),
             epoch: self.epoch,
         }
     }
@@ -148,9 +151,7 @@ impl BuildOutput {
         let mut built = Vec::new();
         for stage in &self.stages {
             let key = stage.digest()?;
-            // One with a time of its own is no other's.
-            let stored =
-                if self.no_cache || self.inline_cache || self.epoch.is_some() { None } else { inner.db.built(&key)? };
+            let stored = if self.no_cache || self.is_own() { None } else { inner.db.built(&key)? };
             let record = match stored.and_then(|id| inner.record(&id).ok()) {
                 Some(record) => record,
                 None => self.finished(stage)?,
@@ -166,11 +167,24 @@ impl BuildOutput {
             candidates.push(Candidate { record, names: names.iter().map(|name| (name.clone(), None)).collect() });
         }
         let mut claim = GcGuard::new(inner);
+        let annotated: Vec<Record> = match self.annotations.is_empty() {
+            true => Vec::new(),
+            false => candidates.iter().map(|candidate| candidate.record.clone()).collect(),
+        };
         self.store.admit(candidates, &mut claim).await?;
-        for (key, image) in built.iter().filter(|_| self.epoch.is_none() && !self.inline_cache) {
+        // The same image may have been here before, and have said less.
+        for record in annotated {
+            inner.db.set_manifest(&record)?;
+        }
+        for (key, image) in built.iter().filter(|_| !self.is_own()) {
             inner.db.set_built(key, &image.id)?;
         }
         Ok(built.into_iter().map(|(_, image)| image).collect())
+    }
+
+    /// Whether its images are those of no other build: they have times of their own, or say what others do not.
+    fn is_own(&self) -> bool {
+        self.inline_cache || self.epoch.is_some() || !self.annotations.is_empty()
     }
 
     /// The image with its times.
@@ -183,7 +197,9 @@ impl BuildOutput {
         for step in &mut stage.config.history {
             step.created.get_or_insert(self.made);
         }
-        stage.record()
+        let mut record = stage.record()?;
+        record.manifest = annotated(record.manifest, &self.annotations.of_manifest(&record.platform))?;
+        Ok(record)
     }
 }
 

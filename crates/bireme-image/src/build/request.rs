@@ -54,7 +54,8 @@ pub struct BuildRequest {
     pub auth: BTreeMap<String, RegistryAuth>,
     /// How it tells what it does, and how histories are written.
     pub style: BuildStyle,
-    /// What names stand for in FROM, COPY --from and RUN --mount, before stages and images.
+    /// What names stand for in FROM, COPY --from and RUN --mount, before stages and images: in lower case, as `NAME::PLATFORM`
+    /// on one platform alone.
     pub named: BTreeMap<String, NamedContext>,
     /// The time of everything that is made, so that the same inputs give the same image: `SOURCE_DATE_EPOCH`.
     pub epoch: Option<DateTime<Utc>>,

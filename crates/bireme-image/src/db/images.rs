@@ -170,6 +170,19 @@ impl Db {
     }
 }
 
+impl Db {
+    /// Gives a stored image the manifest of this one, which is the same but for what its manifest says of itself.
+    pub(crate) fn set_manifest(&self, image: &Record) -> Result<(), ImageError> {
+        self.change("record a manifest", |change| {
+            change.execute(
+                "UPDATE images SET manifest = ?2, manifest_digest = ?3 WHERE id = ?1",
+                params![image.id.as_str(), image.manifest, Digest::of(&image.manifest).as_str()],
+            )
+        })?;
+        Ok(())
+    }
+}
+
 fn insert_image(change: &Transaction<'_>, image: &Record) -> rusqlite::Result<()> {
     let inserted = change.execute(
         "INSERT OR IGNORE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

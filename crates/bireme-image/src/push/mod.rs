@@ -45,6 +45,8 @@ pub struct PushRequest {
     pub packing: Packing,
     /// A component goes as a Wasm artifact rather than as an image.
     pub artifact: bool,
+    /// The index of a name with several platforms, as they are stored; `None` for the one that they came with.
+    pub index: Option<Vec<u8>>,
     /// Who pushes.
     pub auth: Option<RegistryAuth>,
 }
@@ -53,7 +55,7 @@ impl PushRequest {
     /// One tag, all platforms of it, as it is stored.
     pub fn new(name: Reference) -> Self {
         let packing = Packing::default();
-        Self { name, all_tags: false, platform: None, packing, artifact: false, auth: None }
+        Self { name, all_tags: false, platform: None, packing, artifact: false, index: None, auth: None }
     }
 }
 
@@ -182,7 +184,11 @@ impl ImageStore {
         remote.log_in().await?;
         let pushing = Pushing { store: self, remote, request, sources, progress };
         let tag = name.tag().unwrap_or(name.version()).to_owned();
-        let index = if request.artifact { None } else { self.index_of(&records)? };
+        let index = match &request.index {
+            _ if request.artifact => None,
+            Some(index) => Some(index.clone()),
+            None => self.index_of(&records)?,
+        };
         // Of several, each is known by its digest, and the tag by what lists them.
         let alone = records.len() == 1 && (index.is_none() || request.platform.is_some());
         let version = alone.then_some(tag.as_str());

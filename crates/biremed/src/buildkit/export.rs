@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bireme_buildkit::{
-    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex, Warning,
+    Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex,
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
 use super::sources::credentials;
-use super::{caches, failed, questions};
+use super::{annotations, caches, failed, questions};
 use crate::app::App;
 
 /// What a client prints and writes as metadata.
@@ -64,19 +64,8 @@ async fn one(
     output: &Arc<BuildOutput>,
     exporter: &Exporter,
 ) -> Result<Response, BuildError> {
-    if exporter.options.keys().any(|option| option.starts_with("annotation")) {
-        build.progress().warn(
-            None,
-            Warning {
-                level: 0,
-                short: "annotations are not kept by this builder: use labels for what the image is to say of itself"
-                    .to_owned(),
-                detail: Vec::new(),
-                url: String::new(),
-                place: None,
-            },
-        );
-    }
+    let said = annotations::read(&exporter.options, output.platforms().len() > 1)?;
+    let output = &if said.is_empty() { Arc::clone(output) } else { Arc::new(output.with_annotations(said)) };
     match exporter.kind.as_str() {
         "moby" | "image" | "" => {
             let vertex = build.progress().vertex("exporting to image", &[]);
@@ -173,8 +162,10 @@ async fn image(
     if is_set(exporter, "push") {
         let session = build.session().await?;
         let packing = packing(&exporter.options)?;
+        let index = output.index().map_err(|error| failed(&error))?;
         for name in &names {
-            let pushed = push(app, &session, name, packing, vertex).await?;
+            let request = PushRequest { packing, index: index.clone(), ..PushRequest::new(name.clone()) };
+            let pushed = push(app, &session, request, vertex).await?;
             response.insert("containerimage.digest".to_owned(), pushed);
         }
     }
@@ -198,17 +189,10 @@ async fn record(output: &Arc<BuildOutput>, names: &[Reference]) -> Result<Vec<Bu
 }
 
 /// Pushes all that a name stands for; answers the digest by which the registry knows it.
-async fn push(
-    app: &App,
-    session: &Session,
-    name: &Reference,
-    packing: Packing,
-    vertex: &Vertex,
-) -> Result<String, BuildError> {
-    let auth = credentials(session, name.registry()).await?;
-    let task = vertex.task(&format!("pushing {name}"));
+async fn push(app: &App, session: &Session, mut request: PushRequest, vertex: &Vertex) -> Result<String, BuildError> {
+    request.auth = credentials(session, request.name.registry()).await?;
+    let task = vertex.task(&format!("pushing {}", request.name));
     let images = app.images.clone();
-    let request = PushRequest { auth, packing, ..PushRequest::new(name.clone()) };
     let pushed = on_a_thread(async move || {
         let digest = parking_lot::Mutex::new(String::new());
         let done = |pushed: &Pushed| *digest.lock() = pushed.digest.to_string();

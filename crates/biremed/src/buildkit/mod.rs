@@ -9,6 +9,7 @@
 //!                                                    └ usage      the cache of builds
 //! ```
 
+mod annotations;
 mod caches;
 mod content;
 mod export;

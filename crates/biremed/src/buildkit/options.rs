@@ -179,9 +179,15 @@ impl Options {
             "build-arg" => drop(self.args.insert(name.to_owned(), Some(value.to_owned()))),
             "label" => drop(self.labels.insert(name.to_owned(), value.to_owned())),
             "context" => {
-                // `NAME::PLATFORM` is for one platform alone; what is said for all of them is enough here.
-                let name = name.split_once("::").map_or(name, |(name, _)| name);
-                drop(self.named.insert(name.to_owned(), named(name, value)?));
+                let key = match name.split_once("::") {
+                    None => name.to_owned(),
+                    Some((plain, platform)) => {
+                        let platform: Platform =
+                            platform.parse().map_err(|error| invalid(format!("context {name}: {error}")))?;
+                        format!("{plain}::{platform}")
+                    }
+                };
+                drop(self.named.insert(key, named(name, value)?));
             }
             "attest" if name == "sbom" && value != "false" && value != "disabled=true" => {
                 return Err(BuildError::new(
@@ -307,7 +313,7 @@ mod tests {
         assert_eq!(options.named["basex"], Named::Input("0-a".to_owned()));
         let laid = Named::Layout { store: "key".to_owned(), digest: "sha256:d".to_owned() };
         assert_eq!(options.named["laid"], laid);
-        assert_eq!(options.named["img"], Named::Image("busybox".to_owned()));
+        assert_eq!(options.named["img::linux/amd64"], Named::Image("busybox".to_owned()));
         assert!(read(&[("image-resolve-mode", "pull")]).unwrap().pull);
         assert_eq!(read(&[("no-cache", "a,b")]).unwrap().no_cache_stages, ["a", "b"]);
     }
@@ -320,6 +326,7 @@ mod tests {
             ("build-arg:BUILDKIT_SYNTAX", "docker/dockerfile:0.9", "docker/dockerfile:0.9"),
             ("context:x", "oci-layout://y", "names no digest"),
             ("context:x", "what", "none that this builder knows"),
+            ("context:x::what", "docker-image://busybox", "what"),
             ("platform", "linux/what", "linux/what"),
             ("build-arg:SOURCE_DATE_EPOCH", "now", "SOURCE_DATE_EPOCH"),
             ("ulimit", "x", "NAME=SOFT"),

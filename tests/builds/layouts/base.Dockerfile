@@ -1,0 +1,3 @@
+FROM busybox
+RUN echo before > /made
+ENV BASE=yes
