@@ -72,12 +72,11 @@ impl Server {
                 let import = |entry: bollard_buildkit_proto::moby::buildkit::v1::frontend::CacheOptionsEntry| {
                     convert::cache_option(CacheOptionsEntry { r#type: entry.r#type, attrs: entry.attrs })
                 };
-                let frontend = Frontend {
-                    name: request.frontend,
-                    options: convert::sorted(request.frontend_opt),
-                    inputs: self.inputs(&request.frontend_inputs)?,
-                    cache_imports: request.cache_imports.into_iter().map(import).collect(),
-                };
+                let options = convert::sorted(request.frontend_opt);
+                let mut cache_imports = convert::named_imports(&options)?;
+                cache_imports.extend(request.cache_imports.into_iter().map(import));
+                let inputs = self.inputs(&request.frontend_inputs)?;
+                let frontend = Frontend { name: request.frontend, options, inputs, cache_imports };
                 let (builder, build) = (self.builder.clone(), open.build.clone());
                 run(&open.build, async move { builder.solve(build, frontend).await }).await?
             }

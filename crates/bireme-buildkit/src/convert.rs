@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use bireme_core::ErrorKind;
 use bollard_buildkit_proto::moby::buildkit::v1::apicaps::ApiCap;
 use bollard_buildkit_proto::moby::buildkit::v1::types::{BuildkitVersion, GcPolicy as WireGcPolicy, WorkerRecord};
 use bollard_buildkit_proto::moby::buildkit::v1::{
@@ -12,6 +13,7 @@ use bollard_buildkit_proto::moby::buildkit::v1::{
 use bollard_buildkit_proto::pb;
 
 use crate::builder::{CacheOption, Exporter, Exports, Platform, Prune, Usage, UsageQuery, Worker};
+use crate::error::BuildError;
 use crate::progress::timestamp;
 
 /// What the gateway offers, by names of `frontend/gateway/pb/caps.go`. `return` is what clients cannot do without;
@@ -106,6 +108,25 @@ pub(crate) fn cache_imports(cache: &CacheOptions) -> Vec<CacheOption> {
         options: BTreeMap::from([("ref".to_owned(), reference.clone())]),
     });
     cache.imports.iter().cloned().map(cache_option).chain(older).collect()
+}
+
+/// The caches to take results from as clients that drive a front end name them: among its options, as JSON.
+///
+/// Source: BuildKit, `client/solve.go`, `parseCacheOptions`; `frontend/dockerui/config.go`.
+///
+/// # Errors
+/// What is no list of caches.
+pub(crate) fn named_imports(options: &BTreeMap<String, String>) -> Result<Vec<CacheOption>, BuildError> {
+    let Some(text) = options.get("cache-imports").filter(|text| !text.is_empty()) else { return Ok(Vec::new()) };
+    let unreadable = |why: String| BuildError::new(ErrorKind::Invalid, format!("failed to read cache-imports: {why}"));
+    let entries: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let read = |entry: serde_json::Value| {
+        let kind = entry["Type"].as_str().ok_or_else(|| unreadable("an entry has no Type".to_owned()))?.to_owned();
+        let attributes = entry["Attrs"].as_object().into_iter().flatten();
+        let options = attributes.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        Ok(CacheOption { kind, options: options.collect() })
+    };
+    entries.into_iter().map(read).collect()
 }
 
 /// What is to be given away, in the older form too.
@@ -209,6 +230,12 @@ mod tests {
             options: pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         };
         assert_eq!(cache_imports(&cache), [option(&[("ref", "r/y")])]);
+        let named = |text: &str| named_imports(&BTreeMap::from([("cache-imports".to_owned(), text.to_owned())]));
+        assert_eq!(named(r#"[{"Type":"registry","Attrs":{"ref":"r/y"}}]"#).unwrap(), [option(&[("ref", "r/y")])]);
+        assert_eq!(named("").unwrap(), []);
+        for text in ["{}", "[", "[{}]", "[1]"] {
+            assert!(named(text).unwrap_err().message().contains("cache-imports"), "{text}");
+        }
         let request = SolveRequest { cache: Some(cache), ..SolveRequest::default() };
         assert_eq!(exports(&request).caches, [option(&[("mode", "max"), ("ref", "r/x")])]);
     }
