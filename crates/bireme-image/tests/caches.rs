@@ -233,7 +233,7 @@ async fn an_image_in_a_layout_of_the_client_is_built_upon() {
     for blob in base.layers.iter().chain([&base.config, &base.manifest]) {
         put(&blob.bytes);
     }
-    let all = index(&[base.clone()]);
+    let all = index(std::slice::from_ref(&base));
     put(&all.bytes);
     let context = |digest: Digest| NamedContext::Content {
         name: "oci-layout://base".to_owned(),

@@ -58,6 +58,7 @@ use crate::store::ImageStore;
 use graph::Graph;
 use shared::Shared;
 use source::{BuildSources, Definition};
+use stage::Stage;
 use step::Step;
 
 pub use annotations::Annotations;
@@ -143,7 +144,8 @@ impl ImageStore {
         }
         let all: BTreeSet<usize> = needed.iter().flatten().copied().collect();
         let count = needed.iter().flatten().map(|at| 1 + dockerfile.stages[*at].body.len()).sum::<usize>();
-        shared.expect(dockerfile.globals.len() + count);
+        let labels = if request.style == BuildStyle::Classic { request.labels.len() } else { 0 };
+        shared.expect(dockerfile.globals.len() + count + labels);
         dockerfile.globals.iter().for_each(|argument| shared.announce(&argument.text));
         shared.hide(ignore, wanted_files(&dockerfile, &all));
         let building = graphs.iter().zip(&needed).map(|(graph, needed)| graph.build(needed, target));
@@ -155,7 +157,10 @@ impl ImageStore {
         let mut made = Vec::new();
         for stage in built {
             let mut stage = (*stage).clone();
-            stage.config.config.labels.extend(request.labels.clone());
+            match request.style {
+                BuildStyle::Steps => stage.config.config.labels.extend(request.labels.clone()),
+                BuildStyle::Classic => add_labels(&shared, &mut stage)?,
+            }
             if let Some(program) = output::recognise(self, &mut stage).await? {
                 let platform = stage.config.platform();
                 shared.say(format!(
@@ -221,6 +226,23 @@ fn wanted_files(dockerfile: &Dockerfile, needed: &BTreeSet<usize>) -> Option<Vec
         !path.is_empty() && path != "." && !path.contains(['$', '*', '?', '[', '\\', '"', '\'']) && !path.contains("..")
     };
     paths.iter().all(plain).then(|| paths.into_iter().collect())
+}
+
+/// Adds the labels of the request, each as a step of its own.
+///
+/// Source: moby, `builder/dockerfile/builder.go`, `buildLabelOptions`.
+fn add_labels(shared: &Shared<'_>, stage: &mut Stage) -> Result<(), ImageError> {
+    for (name, value) in &shared.request.labels {
+        let text = format!("LABEL {name}={value}");
+        shared.announce(&text);
+        stage.config.config.labels.insert(name.clone(), value.clone());
+        stage.note_as(format!("/bin/sh -c #(nop)  {text}"), false);
+        if shared.cache.knows(&shared.store.inner, stage)? {
+            shared.say(cache::USING);
+        }
+        shared.say(format!(" ---> {}\n", stage.digest()?.short()));
+    }
+    Ok(())
 }
 
 /// Whether a stage is neither based on anything nor does anything.

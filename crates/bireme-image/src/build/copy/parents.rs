@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use super::Job;
+use super::job::Job;
 use super::plan::{Content, Plan, Tree};
 use crate::error::ImageError;
 use crate::view::{Found, View};
