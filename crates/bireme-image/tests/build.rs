@@ -115,7 +115,8 @@ CMD echo hi
     assert_eq!(config.cmd.as_deref(), Some(["/bin/ash", "-c", "echo hi"].map(str::to_owned).as_slice()));
     assert_eq!((image.author.as_deref(), image.platform.clone()), (Some("somebody"), Platform::host()));
     assert_eq!(image.history.iter().filter(|step| !step.empty_layer).count(), image.diff_ids.len());
-    assert!(log.starts_with("Step 1/20 : ARG VERSION=1\nStep 2/20 : FROM scratch AS base\n ---> "), "{log}");
+    assert!(log.starts_with("Step 1/21 : ARG VERSION=1\nStep 2/21 : FROM scratch AS base\n ---> "), "{log}");
+    assert!(log.contains("Step 21/21 : LABEL added=yes\n"), "{log}");
     assert!(log.contains("[Warning] One or more build-args [NOBODY] were not consumed\n"));
     assert!(
         log.ends_with(&format!("Successfully built {}\nSuccessfully tagged me/app:2\n", image.id.short())),

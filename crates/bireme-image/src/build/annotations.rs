@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::output::BuildOutput;
-use crate::digest::Digest;
 use crate::error::ImageError;
-use crate::model::{DOCUMENT_LIMIT, OCI_INDEX, OCI_MANIFEST};
+use crate::model::DOCUMENT_LIMIT;
 use crate::platform::Platform;
 
 /// Names and values.
@@ -68,43 +66,6 @@ pub(super) fn annotated(manifest: Vec<u8>, annotations: &Pairs) -> Result<Vec<u8
         return Err(ImageError::TooLarge { what, limit: DOCUMENT_LIMIT });
     }
     Ok(manifest)
-}
-
-impl BuildOutput {
-    /// The same, its manifests and its index saying these things, too.
-    #[must_use]
-    pub fn with_annotations(&self, annotations: Annotations) -> Self {
-        Self { annotations, ..self.again() }
-    }
-
-    /// The index of its images, if anything is said in it that the images do not say themselves.
-    ///
-    /// # Errors
-    /// When a configuration or a manifest has grown too large.
-    pub fn index(&self) -> Result<Option<Vec<u8>>, ImageError> {
-        let Annotations { index, manifest_descriptor, .. } = &self.annotations;
-        if index.is_empty() && manifest_descriptor.is_empty() {
-            return Ok(None);
-        }
-        let mut entries = Vec::new();
-        for stage in &self.stages {
-            let record = self.finished(stage)?;
-            let mut entry = json!({
-                "mediaType": OCI_MANIFEST, "digest": Digest::of(&record.manifest), "size": record.manifest.len(),
-                "platform": record.platform.to_oci(),
-            });
-            let said = self.annotations.of_descriptor(&record.platform);
-            if !said.is_empty() {
-                entry["annotations"] = json!(said);
-            }
-            entries.push(entry);
-        }
-        let mut document = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
-        if !index.is_empty() {
-            document["annotations"] = json!(index);
-        }
-        Ok(Some(document.to_string().into_bytes()))
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::cached::{CacheImport, Imported, Made};
 use super::output::BuildOutput;
 use super::shared::Shared;
 use super::stage::Stage;
@@ -22,22 +23,6 @@ use crate::push::{Packing, PushRequest};
 use crate::record::{Layer, MAX_LAYERS, Record};
 use crate::reference::Reference;
 use crate::registry::Sources;
-
-/// A cache that steps are taken from: `--cache-from`.
-#[derive(Clone)]
-pub enum CacheImport {
-    /// A cache, or an image with an inline cache, of that name: `type=registry`.
-    Registry(String),
-    /// A cache in a client's content store: `type=local`.
-    Client {
-        /// What it is called where something is said of it.
-        name: String,
-        /// Where it is.
-        store: Arc<dyn ContentStore>,
-        /// Of its manifest.
-        digest: String,
-    },
-}
 
 /// Which steps a cache has that is given away: `mode=` of `--cache-to`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,17 +49,6 @@ impl From<Descriptor> for ExportedCache {
     fn from(Descriptor { media_type, digest, size }: Descriptor) -> Self {
         Self { media_type, digest, size }
     }
-}
-
-/// A step with what it made: nothing, or a layer.
-pub(super) type Made = (Digest, Option<Layer>);
-
-/// What a step made in a build elsewhere.
-#[derive(Clone)]
-pub(super) struct Imported {
-    pub(super) layer: Option<Layer>,
-    /// Where the layer is; `None` is here.
-    origin: Option<Arc<Origin>>,
 }
 
 impl<'a> Shared<'a> {

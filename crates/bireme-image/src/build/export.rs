@@ -6,12 +6,16 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
+use serde_json::json;
 
+use super::annotations::Annotations;
 use super::output::BuildOutput;
 use crate::archive::{Saved, write_archive};
 use crate::blocking::blocking;
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
+use crate::model::{OCI_INDEX, OCI_MANIFEST};
 use crate::platform::Platform;
 use crate::reference::Reference;
 use crate::view::{Found, View};
@@ -256,5 +260,42 @@ impl BuildOutput {
             write_archive(&inner, &images, &index, out)
         })
         .await
+    }
+}
+
+impl BuildOutput {
+    /// The same, its manifests and its index saying these things, too.
+    #[must_use]
+    pub fn with_annotations(&self, annotations: Annotations) -> Self {
+        Self { annotations, ..self.again() }
+    }
+
+    /// The index of its images, if anything is said in it that the images do not say themselves.
+    ///
+    /// # Errors
+    /// When a configuration or a manifest has grown too large.
+    pub fn index(&self) -> Result<Option<Vec<u8>>, ImageError> {
+        let Annotations { index, manifest_descriptor, .. } = &self.annotations;
+        if index.is_empty() && manifest_descriptor.is_empty() {
+            return Ok(None);
+        }
+        let mut entries = Vec::new();
+        for stage in &self.stages {
+            let record = self.finished(stage)?;
+            let mut entry = json!({
+                "mediaType": OCI_MANIFEST, "digest": Digest::of(&record.manifest), "size": record.manifest.len(),
+                "platform": record.platform.to_oci(),
+            });
+            let said = self.annotations.of_descriptor(&record.platform);
+            if !said.is_empty() {
+                entry["annotations"] = json!(said);
+            }
+            entries.push(entry);
+        }
+        let mut document = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
+        if !index.is_empty() {
+            document["annotations"] = json!(index);
+        }
+        Ok(Some(document.to_string().into_bytes()))
     }
 }

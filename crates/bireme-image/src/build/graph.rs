@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bireme_dockerfile::{Dockerfile, Instruction, Keyword, read};
 use tokio::sync::OnceCell;
 
-use super::caches::Made;
+use super::cached::Made;
 use super::shared::Shared;
 use super::stage::{Stage, fault, given, too_much};
 use super::step::Step;

@@ -18,6 +18,7 @@
 mod annotations;
 mod base_image;
 mod cache;
+mod cached;
 mod caches;
 mod checks;
 mod context;
@@ -62,7 +63,8 @@ use stage::Stage;
 use step::Step;
 
 pub use annotations::Annotations;
-pub use caches::{CacheImport, CacheMode, ExportedCache};
+pub use cached::CacheImport;
+pub use caches::{CacheMode, ExportedCache};
 pub use checks::Answers;
 pub use context::{LocalSources, TEXT_LIMIT, read_definition, read_text};
 pub use export::{Tree, TreeEntry};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 
 use super::annotations::{Annotations, annotated};
-use super::caches::Made;
+use super::cached::Made;
 use super::rewrite;
 use super::stage::Stage;
 use crate::admit::Candidate;

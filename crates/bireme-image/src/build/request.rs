@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::io::AsyncRead;
 
-use super::caches::CacheImport;
+use super::cached::CacheImport;
 use super::output::BuildOutput;
 use super::run::RunSteps;
 pub use super::style::BuildStyle;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::cache::Cache;
-use super::caches::Imported;
+use super::cached::Imported;
 use super::request::BuildRequest;
 use super::source::{BuildSources, Files};
 use super::style::BuildStyle;

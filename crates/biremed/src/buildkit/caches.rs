@@ -12,7 +12,7 @@ use bireme_image::{BuildOutput, CacheImport, CacheMode, ExportedCache, Packing, 
 use serde_json::json;
 
 use super::content::ClientContent;
-use super::export::{ended, on_a_thread, packing};
+use super::exporting::{ended, on_a_thread, packing};
 use super::failed;
 use super::sources::credentials;
 

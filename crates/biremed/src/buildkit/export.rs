@@ -10,10 +10,11 @@ use bireme_buildkit::{
 };
 use bireme_core::ErrorKind;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildOutput, BuiltImage, ImageError, Packing, Platform, PushRequest, Pushed, Reference, Tree};
+use bireme_image::{BuildOutput, BuiltImage, Platform, PushRequest, Pushed, Reference, Tree};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
+use super::exporting::{ended, on_a_thread, packing};
 use super::sources::credentials;
 use super::{annotations, caches, failed, questions};
 use crate::app::App;
@@ -90,15 +91,6 @@ async fn one(
     }
 }
 
-pub(super) fn ended<T>(vertex: &Vertex, outcome: Result<T, BuildError>) -> Result<T, BuildError> {
-    match &outcome {
-        Ok(_) => vertex.complete(),
-        Err(error) if error.is_cancelled() => vertex.cancel(),
-        Err(error) => vertex.fail(error.message()),
-    }
-    outcome
-}
-
 /// The names that an exporter gives.
 fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
     let names = exporter.options.get("name").map(String::as_str).unwrap_or_default();
@@ -112,16 +104,6 @@ fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
             Ok(reference)
         })
         .collect()
-}
-
-/// How layers are packed that go elsewhere.
-pub(super) fn packing(options: &BTreeMap<String, String>) -> Result<Packing, BuildError> {
-    let Some(word) = options.get("compression") else { return Ok(Packing::default()) };
-    let level = options.get("compression-level").and_then(|level| level.parse().ok());
-    // The one level that gzip has is what clients ask for by default.
-    let level = level.filter(|_| word != "gzip");
-    Packing::of(word, level)
-        .map_err(|reason| BuildError::new(ErrorKind::Invalid, format!("invalid compression: {reason}")))
 }
 
 fn is_set(exporter: &Exporter, option: &str) -> bool {
@@ -202,17 +184,6 @@ async fn push(app: &App, session: &Session, mut request: PushRequest, vertex: &V
     .await?;
     task.done();
     Ok(pushed)
-}
-
-/// Pushes on a thread of its own: the futures of that borrow in ways that keep them from moving between threads.
-pub(super) async fn on_a_thread<T: Send + 'static>(
-    push: impl AsyncFnOnce() -> Result<T, ImageError> + Send + 'static,
-) -> Result<T, BuildError> {
-    let runtime = tokio::runtime::Handle::current();
-    tokio::task::spawn_blocking(move || runtime.block_on(push()))
-        .await
-        .map_err(|_| BuildError::new(ErrorKind::Internal, "the push ended without an answer"))?
-        .map_err(|error| failed(&error))
 }
 
 /// Sends the images as an archive to the client.

@@ -13,6 +13,7 @@ mod annotations;
 mod caches;
 mod content;
 mod export;
+mod exporting;
 mod options;
 mod progress;
 mod questions;

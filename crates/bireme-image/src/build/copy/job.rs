@@ -63,11 +63,11 @@ pub(super) struct Job<'a> {
 const LARGEST_NAMES: usize = 128 << 20;
 
 impl Job<'_> {
-    pub(super) fn fault(&self, reason: impl Into<String>) -> ImageError {
+    fn fault(&self, reason: impl Into<String>) -> ImageError {
         ImageError::Copy { instruction: self.order.keyword.clone(), line: self.order.line, reason: reason.into() }
     }
 
-    pub(super) fn failed<'e>(&'e self, path: &'e Path) -> impl Fn(io::Error) -> ImageError + 'e {
+    fn failed<'e>(&'e self, path: &'e Path) -> impl Fn(io::Error) -> ImageError + 'e {
         move |error| self.fault(format!("{}: {error}", path.display()))
     }
 
@@ -270,6 +270,32 @@ impl Job<'_> {
         path.file_name().unwrap_or_default().to_owned()
     }
 
+    /// Makes the folders between the target and what is kept of a source's path, as they are where it is copied from.
+    fn keep_parents(
+        &self,
+        plan: &mut Plan<'_>,
+        (number, tree): (usize, &View),
+        target: &Path,
+        kept: &Path,
+        item: &Found,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), ImageError> {
+        let depth = kept.components().count();
+        // As many folders above the source as there are above what is kept of its path.
+        let above: Vec<&Path> = item.path.ancestors().skip(1).take(depth.saturating_sub(1)).collect();
+        let places: Vec<&Path> = kept.ancestors().skip(1).take(depth.saturating_sub(1)).collect();
+        for (source, place) in above.into_iter().zip(places).rev() {
+            let place = target.join(place);
+            let found = tree.look(source).map_err(self.failed(source))?;
+            let Some(found) = found.filter(|found| found.kind() == FileType::Directory) else { continue };
+            let attributes = self.attributes(number, &found, owner);
+            self.check(plan, &place, true)?;
+            plan.add(place, Content::Folder(Some((Tree::Source(number), found))), attributes)
+                .map_err(self.failed(source))?;
+        }
+        Ok(())
+    }
+
     /// Makes the target a folder of the layer.
     fn target_folder(
         &self,
@@ -350,7 +376,7 @@ impl Job<'_> {
     }
 
     /// A folder does not become a file, nor a file a folder.
-    pub(super) fn check(&self, plan: &Plan<'_>, place: &Path, folder: bool) -> Result<(), ImageError> {
+    fn check(&self, plan: &Plan<'_>, place: &Path, folder: bool) -> Result<(), ImageError> {
         let is_folder = match plan.entries.get(place) {
             Some((content, _)) => matches!(content, Content::Folder(_)),
             None => match plan.below.look(place).map_err(self.failed(place))? {
@@ -365,7 +391,7 @@ impl Job<'_> {
         }
     }
 
-    pub(super) fn attributes(&self, number: usize, item: &Found, owner: Option<(u32, u32)>) -> Attributes {
+    fn attributes(&self, number: usize, item: &Found, owner: Option<(u32, u32)>) -> Attributes {
         let mut attributes = Attributes::of(&item.stat);
         if let (Some(mode), false) = (&self.order.chmod, item.kind() == FileType::Symlink) {
             attributes.mode = mode.apply(attributes.mode, item.kind() == FileType::Directory);
