@@ -85,9 +85,13 @@ impl<'a> Shared<'a> {
         let (mut found, mut failed) = (false, None);
         for platform in platforms {
             match described(&origin, &name, &version, platform).await {
-                Ok((record, ..)) => {
+                Ok((record, _, index)) => {
                     self.take_steps(&record, Some(&origin))?;
                     found = true;
+                    // What is no index is the same for every platform.
+                    if index.is_none() {
+                        break;
+                    }
                 }
                 // What is stored here has to do then.
                 Err(error) => match self.store.inner.find(&name, platform) {

@@ -9,11 +9,11 @@ use bireme_dockerfile::{Dockerfile, Instruction, Keyword, read};
 use tokio::sync::OnceCell;
 
 use super::cached::Made;
+use super::onbuild;
 use super::shared::Shared;
 use super::stage::{Stage, fault, given, too_much};
 use super::step::Step;
 use super::style::BuildStyle;
-use super::{cache, onbuild};
 use crate::error::ImageError;
 use crate::events::StepId;
 use crate::platform::Platform;
@@ -130,7 +130,7 @@ impl<'a> Graph<'a> {
             let name = format!("{} FROM {image}", self.title(&place));
             stage.last = Some(self.shared.base(&image, &name, stage.no_cache));
         }
-        self.show(&stage)?;
+        self.shared.show(&stage)?;
         if !triggers.is_empty() {
             let plural = if triggers.len() == 1 { "" } else { "s" };
             self.shared.say(format!("# Executing {} build trigger{plural}\n", triggers.len()));
@@ -138,7 +138,7 @@ impl<'a> Graph<'a> {
             for instruction in &triggers {
                 tokio::task::yield_now().await;
                 self.carry_out(&mut stage, instruction, &mut place).await?;
-                self.show(&stage)?;
+                self.shared.show(&stage)?;
             }
             place.trigger = false;
         }
@@ -147,7 +147,7 @@ impl<'a> Graph<'a> {
             tokio::task::yield_now().await;
             self.shared.announce(&instruction.text);
             self.carry_out(&mut stage, instruction, &mut place).await?;
-            self.show(&stage)?;
+            self.shared.show(&stage)?;
         }
         self.check_size(at, &stage)?;
         Ok(Arc::new(stage))
@@ -200,11 +200,8 @@ impl<'a> Graph<'a> {
                 }
             }
         }
-        if !matches!(at.keyword, Keyword::Copy | Keyword::Add | Keyword::Run)
-            && self.shared.request.style == BuildStyle::Classic
-            && self.shared.cache.knows(&self.shared.store.inner, stage)?
-        {
-            self.shared.say(cache::USING);
+        if !matches!(at.keyword, Keyword::Copy | Keyword::Add | Keyword::Run) {
+            self.shared.note_known(stage)?;
         }
         Ok(())
     }
@@ -244,14 +241,6 @@ impl<'a> Graph<'a> {
         let (made, id) = step.ended(outcome)?;
         stage.last = Some(id);
         Ok(made)
-    }
-
-    /// Prints what stands for the state so far, as Docker does after each step.
-    fn show(&self, stage: &Stage) -> Result<(), ImageError> {
-        if self.shared.request.style == BuildStyle::Classic {
-            self.shared.say(format!(" ---> {}\n", stage.digest()?.short()));
-        }
-        Ok(())
     }
 }
 

@@ -239,10 +239,8 @@ fn add_labels(shared: &Shared<'_>, stage: &mut Stage) -> Result<(), ImageError> 
         shared.announce(&text);
         stage.config.config.labels.insert(name.clone(), value.clone());
         stage.note_as(format!("/bin/sh -c #(nop)  {text}"), false);
-        if shared.cache.knows(&shared.store.inner, stage)? {
-            shared.say(cache::USING);
-        }
-        shared.say(format!(" ---> {}\n", stage.digest()?.short()));
+        shared.note_known(stage)?;
+        shared.show(stage)?;
     }
     Ok(())
 }

@@ -9,10 +9,11 @@ use bireme_core::ignore::Ignore;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::cache::Cache;
+use super::cache::{Cache, USING};
 use super::cached::Imported;
 use super::request::BuildRequest;
 use super::source::{BuildSources, Files};
+use super::stage::Stage;
 use super::style::BuildStyle;
 use crate::auth::RegistryAuth;
 use crate::digest::{Digest, ImageId};
@@ -119,6 +120,22 @@ impl<'a> Shared<'a> {
     pub(super) fn announce(&self, text: &str) {
         let step = self.told.fetch_add(1, Ordering::Relaxed) + 1;
         self.say(format!("Step {step}/{} : {text}\n", self.steps.load(Ordering::Relaxed)));
+    }
+
+    /// Prints what stands for the state of a stage, as Docker does after each step.
+    pub(super) fn show(&self, stage: &Stage) -> Result<(), ImageError> {
+        if !self.tells_steps() {
+            self.say(format!(" ---> {}\n", stage.digest()?.short()));
+        }
+        Ok(())
+    }
+
+    /// Says whether an earlier build came to the state of a stage, where steps have no keys; it is known from now on.
+    pub(super) fn note_known(&self, stage: &Stage) -> Result<(), ImageError> {
+        if !self.tells_steps() && self.cache.knows(&self.store.inner, stage)? {
+            self.say(USING);
+        }
+        Ok(())
     }
 
     /// Keeps a layer until the build is recorded. To be called before looking whether its files are there.

@@ -168,9 +168,7 @@ impl Db {
         })?;
         Ok(())
     }
-}
 
-impl Db {
     /// Gives a stored image the manifest of this one, which is the same but for what its manifest says of itself.
     pub(crate) fn set_manifest(&self, image: &Record) -> Result<(), ImageError> {
         self.change("record a manifest", |change| {

@@ -12,7 +12,7 @@ use bireme_image::{BuildOutput, CacheImport, CacheMode, ExportedCache, Packing, 
 use serde_json::json;
 
 use super::content::ClientContent;
-use super::exporting::{ended, on_a_thread, packing};
+use super::exporting::{ended, on_a_thread, packing, reference};
 use super::failed;
 use super::sources::credentials;
 
@@ -122,10 +122,7 @@ async fn one(
         let written = async move { output.write_cache(&store, mode, packing).await };
         return vertex.during("writing layers", written).await.map_err(|error| failed(&error));
     }
-    let name = option("ref");
-    let name = Reference::parse(&name)
-        .map_err(|error| BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}")))?;
-    name.check_tag().map_err(|error| BuildError::new(ErrorKind::Invalid, error.to_string()))?;
+    let name = reference(&option("ref"))?;
     vertex.during(&format!("pushing {name}"), push(&session, output, name.clone(), mode, packing)).await
 }
 

@@ -14,7 +14,7 @@ use bireme_image::{BuildOutput, BuiltImage, Platform, PushRequest, Pushed, Refer
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
-use super::exporting::{ended, on_a_thread, packing};
+use super::exporting::{ended, on_a_thread, packing, reference};
 use super::sources::credentials;
 use super::{annotations, caches, failed, questions};
 use crate::app::App;
@@ -95,15 +95,7 @@ async fn one(
 fn names(exporter: &Exporter) -> Result<Vec<Reference>, BuildError> {
     let names = exporter.options.get("name").map(String::as_str).unwrap_or_default();
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            let reference = Reference::parse(name).map_err(|error| {
-                BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}"))
-            })?;
-            reference.check_tag().map_err(|error| BuildError::new(ErrorKind::Invalid, error.to_string()))?;
-            Ok(reference)
-        })
-        .collect()
+    names.map(reference).collect()
 }
 
 fn is_set(exporter: &Exporter, option: &str) -> bool {

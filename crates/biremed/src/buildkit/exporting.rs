@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bireme_buildkit::{BuildError, Vertex};
 use bireme_core::ErrorKind;
-use bireme_image::{ImageError, Packing};
+use bireme_image::{ImageError, Packing, Reference};
 
 use super::failed;
 
@@ -16,6 +16,14 @@ pub(super) fn ended<T>(vertex: &Vertex, outcome: Result<T, BuildError>) -> Resul
         Err(error) => vertex.fail(error.message()),
     }
     outcome
+}
+
+/// A name that something is given.
+pub(super) fn reference(name: &str) -> Result<Reference, BuildError> {
+    let reference = Reference::parse(name)
+        .map_err(|error| BuildError::new(ErrorKind::Invalid, format!("invalid reference format: {name}: {error}")))?;
+    reference.check_tag().map_err(|error| BuildError::new(ErrorKind::Invalid, error.to_string()))?;
+    Ok(reference)
 }
 
 /// How layers are packed that go elsewhere.
