@@ -6,6 +6,7 @@
 //!
 //! One that somebody has in his hands is not removed. How many may have it at once is for whoever takes it to say.
 
+use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -127,13 +128,23 @@ impl ImageStore {
         Ok(folders)
     }
 
-    /// Finds out the sizes of folders, each by a walk through it.
+    /// Finds out the sizes of folders, each by a walk through it, unless nobody used it since the last.
     pub(crate) async fn measured(&self, mut folders: Vec<CacheRecord>) -> Result<Vec<CacheRecord>, ImageError> {
         let inner = self.inner.clone();
         blocking("measure the folders of builds", move || {
+            let known = std::mem::take(&mut *inner.sizes.lock());
+            let mut sizes = HashMap::new();
             for folder in &mut folders {
-                folder.size = measure(&inner.folder_path(&folder.id));
+                folder.size = match known.get(&folder.id) {
+                    Some((used, size)) if *used == folder.last_used && !folder.in_use => *size,
+                    _ => measure(&inner.folder_path(&folder.id)),
+                };
+                // Whoever has it may change it.
+                if !folder.in_use {
+                    sizes.insert(folder.id.clone(), (folder.last_used, folder.size));
+                }
             }
+            *inner.sizes.lock() = sizes;
             Ok(folders)
         })
         .await

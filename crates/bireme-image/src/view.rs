@@ -3,13 +3,15 @@
 //! The kernel's overlayfs is the model: a name in an upper layer hides the same name below unless both are folders, a
 //! character device 0/0 hides it altogether, an opaque folder hides all below it. Links are followed inside the image.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
@@ -20,10 +22,15 @@ use crate::wanted::Wanted;
 /// Links followed until it is a loop. Source: path_resolution(7).
 const MAX_LINKS: usize = 40;
 
-/// The layers of one image, seen as one tree.
+/// Folders of which a view remembers where they are.
+const MOST_REMEMBERED: usize = 4096;
+
+/// The layers of one image, seen as one tree. Nothing in them changes meanwhile.
 pub(crate) struct View {
     /// The highest first.
     layers: Vec<OwnedFd>,
+    /// Which layers make up a folder, of those that were asked for: of a hundred layers it is mostly one.
+    folders: Mutex<HashMap<PathBuf, Arc<[usize]>>>,
 }
 
 /// Something found in a [`View`].
@@ -48,24 +55,63 @@ impl View {
             fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .during("open the layer", path)
         };
-        Ok(Self { layers: layers.iter().rev().map(open).collect::<Result<_, _>>()? })
+        Ok(Self { layers: layers.iter().rev().map(open).collect::<Result<_, _>>()?, folders: Mutex::default() })
+    }
+
+    /// The layers whose folders at `path`, relative and without links, make up what is seen there, the highest first; none where
+    /// nothing is, or no folder.
+    fn layers_of(&self, path: &Path) -> Result<Arc<[usize]>, Errno> {
+        let (mut unknown, mut layers) = (Vec::new(), None);
+        for folder in path.ancestors() {
+            layers = self.folders.lock().get(folder).cloned();
+            if layers.is_some() {
+                break;
+            }
+            unknown.push(folder);
+        }
+        let mut layers = layers.unwrap_or_else(|| (0..self.layers.len()).collect());
+        for folder in unknown.into_iter().rev() {
+            if layers.is_empty() {
+                break;
+            }
+            layers = self.among(&layers, folder)?;
+            let mut folders = self.folders.lock();
+            if folders.len() >= MOST_REMEMBERED {
+                folders.clear();
+            }
+            folders.insert(folder.to_owned(), Arc::clone(&layers));
+        }
+        Ok(layers)
+    }
+
+    /// Those of `layers`, which make up the folder above, that make up the folder at `path`.
+    fn among(&self, layers: &[usize], path: &Path) -> Result<Arc<[usize]>, Errno> {
+        let mut found = Vec::new();
+        for layer in layers.iter().copied() {
+            match open_beneath(&self.layers[layer], path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(folder) => {
+                    found.push(layer);
+                    if is_opaque(&folder)? {
+                        break;
+                    }
+                }
+                Err(Errno::NOENT) => {}
+                // A file, link or whiteout of this layer stands where a folder would have to be.
+                Err(Errno::NOTDIR | Errno::LOOP) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found.into())
     }
 
     /// Finds what stands at `path`, an absolute path without links, following none.
     pub(crate) fn look(&self, path: &Path) -> std::io::Result<Option<Found>> {
         let relative = relative(path);
-        for (layer, root) in self.layers.iter().enumerate() {
-            match stat_beneath(root, relative) {
+        for layer in self.layers_of(relative.parent().unwrap_or(relative))?.iter().copied() {
+            match stat_beneath(&self.layers[layer], relative) {
                 Ok(stat) if is_whiteout(&stat) => return Ok(None),
                 Ok(stat) => return Ok(Some(Found { path: path.to_owned(), stat, layer })),
-                // Not here; below, unless this layer hides what is below.
-                Err(Errno::NOENT) => {
-                    if hides(root, relative)? {
-                        return Ok(None);
-                    }
-                }
-                // A file or link of this layer stands where a folder would have to be.
-                Err(Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                Err(Errno::NOENT) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -172,14 +218,8 @@ impl View {
         let relative = relative(path);
         let (mut names, mut gone) = (BTreeSet::new(), BTreeSet::new());
         let mut bytes = 0;
-        for root in &self.layers {
-            let folder = match open_beneath(root, relative, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(folder) => folder,
-                Err(Errno::NOENT) if hides(root, relative)? => break,
-                Err(Errno::NOENT) => continue,
-                Err(Errno::NOTDIR | Errno::LOOP) => break,
-                Err(error) => return Err(error.into()),
-            };
+        for layer in self.layers_of(relative)?.iter().copied() {
+            let folder = open_beneath(&self.layers[layer], relative, OFlags::RDONLY | OFlags::DIRECTORY)?;
             for entry in fs::Dir::read_from(&folder)? {
                 wanted.check()?;
                 let entry = entry?;
@@ -197,9 +237,6 @@ impl View {
                 } else {
                     names.insert(name);
                 }
-            }
-            if is_opaque(&folder)? || hides(root, relative)? {
-                break;
             }
         }
         Ok(names.into_iter().collect())
@@ -260,22 +297,6 @@ fn stat_beneath(root: &OwnedFd, path: &Path) -> Result<Stat, Errno> {
     let Some(name) = path.file_name() else { return fs::fstat(root) };
     let folder = open_beneath(root, path.parent().unwrap_or(Path::new("")), OFlags::PATH | OFlags::DIRECTORY)?;
     fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-/// Whether a layer hides `path` in the layers below: a folder above it is opaque, deleted, or not a folder.
-fn hides(root: &OwnedFd, path: &Path) -> Result<bool, Errno> {
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    for folder in above {
-        match open_beneath(root, folder, OFlags::RDONLY | OFlags::DIRECTORY) {
-            Ok(folder) if is_opaque(&folder)? => return Ok(true),
-            Ok(_) => {}
-            Err(Errno::NOENT) => return Ok(false),
-            Err(Errno::NOTDIR | Errno::LOOP) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
 }
 
 fn is_opaque(folder: &OwnedFd) -> Result<bool, Errno> {

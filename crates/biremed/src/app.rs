@@ -1,9 +1,11 @@
 //! What every handler works with.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bireme_engine::{Engine, EngineError};
 use bireme_image::{CachePolicy, ImageStore};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +23,35 @@ pub struct App {
     pub stop: CancellationToken,
     /// Changes that are under way, whether or not their clients are still there.
     pub changes: TaskTracker,
+    /// When the cache of builds is cleared up.
+    pub collecting: Arc<Mutex<Throttle>>,
+}
+
+/// When something that many ask for is done: a little later, for all of them together, and not again before a while. Pure.
+#[derive(Debug, Default)]
+pub struct Throttle {
+    last: Option<Instant>,
+    /// It will be done.
+    asked: bool,
+}
+
+impl Throttle {
+    const LATER: Duration = Duration::from_secs(1);
+    const EVERY: Duration = Duration::from_mins(1);
+
+    /// How long to wait before it is done; `None` where somebody waits already.
+    fn ask(&mut self, now: Instant) -> Option<Duration> {
+        if std::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        let since = self.last.map_or(Self::EVERY, |last| now.saturating_duration_since(last));
+        Some(Self::LATER.max(Self::EVERY.saturating_sub(since)))
+    }
+
+    /// It is done now: whoever asks from here on asks for another time.
+    fn began(&mut self, now: Instant) {
+        (self.last, self.asked) = (Some(now), false);
+    }
 }
 
 impl App {
@@ -30,17 +61,26 @@ impl App {
         CachePolicy::for_disk(disk)
     }
 
-    /// Begins to clear away what is not kept of it.
+    /// Has what is not kept of it cleared away: a little later, so that no client waits for it, and once a minute at most.
+    ///
+    /// Source: BuildKit, `control/control.go`, `throttledGC`.
     pub fn collect_build_cache(&self) {
-        let (images, policy, stop) = (self.images.clone(), self.cache_policy(), self.stop.clone());
+        let Some(wait) = self.collecting.lock().ask(Instant::now()) else { return };
+        let app = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                collected = images.collect_build_cache(&policy) => {
+                () = tokio::time::sleep(wait) => {}
+                () = app.stop.cancelled() => return,
+            }
+            app.collecting.lock().began(Instant::now());
+            let policy = app.cache_policy();
+            tokio::select! {
+                collected = app.images.collect_build_cache(&policy) => {
                     if let Err(error) = collected {
                         tracing::warn!(error = &error as &dyn std::error::Error, "the cache of builds could not be cleared up");
                     }
                 }
-                () = stop.cancelled() => {}
+                () = app.stop.cancelled() => {}
             }
         });
     }
@@ -60,5 +100,23 @@ impl App {
                 Err(_) => Err(EngineError::Stopping),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_who_ask_have_it_done_once_and_not_again_before_a_minute() {
+        let (mut throttle, start) = (Throttle::default(), Instant::now());
+        assert_eq!(throttle.ask(start), Some(Throttle::LATER));
+        assert_eq!(throttle.ask(start), None);
+        throttle.began(start);
+        let soon = start + Duration::from_secs(10);
+        assert_eq!(throttle.ask(soon), Some(Duration::from_secs(50)));
+        assert_eq!(throttle.ask(soon), None);
+        throttle.began(soon);
+        assert_eq!(throttle.ask(soon + Duration::from_mins(10)), Some(Throttle::LATER));
     }
 }

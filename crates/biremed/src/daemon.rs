@@ -131,6 +131,7 @@ async fn serve(settings: Settings, net: Handle) -> anyhow::Result<()> {
         host: Arc::new(Host::read()),
         stop: stop.clone(),
         changes: changes.clone(),
+        collecting: Arc::default(),
         settings: Arc::new(settings),
     };
     let serving = tokio::spawn(server::serve(listeners, routes::router(app), stop.clone()));

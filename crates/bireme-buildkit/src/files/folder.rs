@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, copy_file_range, fchmod, fstat, futimens,
-    linkat, mkdirat, mknodat, openat, openat2, symlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fchmod, futimens, linkat, mkdirat, mknodat,
+    openat, openat2, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -15,14 +15,17 @@ use super::receive::{Content, Failure, Receive};
 
 /// Writes below a folder, which has to be empty and written by nobody else.
 ///
-/// Nothing is reached but by `openat2` beneath the folder without passing through a link, and each entry is created anew. A
-/// transfer that fails leaves what it wrote: whoever made the folder removes it.
+/// Nothing is reached but by `openat2` beneath the folder without passing through a link, and each entry is created anew,
+/// but for files that an earlier transfer brought: these are linked. A transfer that fails leaves what it wrote: whoever made
+/// the folder removes it.
 #[derive(Debug)]
 pub struct Folder {
     root: OwnedFd,
     previous: Option<OwnedFd>,
     /// The folder in which the last entry was, as entries come folder by folder.
     parent: Option<(String, OwnedFd)>,
+    /// The same folder of the earlier transfer; `None` where there was none.
+    previous_parent: Option<(String, Option<OwnedFd>)>,
     /// Files whose content is to come or is coming.
     files: HashMap<u32, Pending>,
     /// Folders, which get their mode and time at the end: what is put into them would change both.
@@ -37,23 +40,31 @@ struct Pending {
 }
 
 impl Folder {
-    /// Writes below `root`. `previous` is an earlier transfer of the same tree: a file which has the same size, time and mode
-    /// there is copied from it instead of asked for.
+    /// Writes below `root`. `previous` is an earlier transfer of the same tree, on the same filesystem and written by nobody: a
+    /// file which has the same size, time and mode there is linked from it instead of asked for, so that an unchanged tree
+    /// takes no inodes but those of its folders.
     pub fn new(root: OwnedFd, previous: Option<OwnedFd>) -> Self {
-        Self { root, previous, parent: None, files: HashMap::new(), folders: Vec::new() }
+        Self { root, previous, parent: None, previous_parent: None, files: HashMap::new(), folders: Vec::new() }
     }
 
-    /// Creates the entry; a file is empty then.
-    fn create(&mut self, entry: &Entry) -> io::Result<()> {
+    /// Creates the entry; a file is empty then, unless the earlier transfer has it. Answers whether its content is to come.
+    fn create(&mut self, entry: &Entry) -> io::Result<Content> {
         let (folder, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
         if self.parent.as_ref().is_none_or(|(open, _)| open != folder) {
             let opened = beneath(self.root.as_fd(), folder, OFlags::PATH | OFlags::DIRECTORY)?;
             self.parent = Some((folder.to_owned(), opened));
         }
-        let Some((_, parent)) = &self.parent else { return Ok(()) };
+        let Some((_, parent)) = &self.parent else { return Ok(Content::Have) };
         match &entry.kind {
             EntryKind::Folder => mkdirat(parent, name, Mode::RWXU)?,
-            EntryKind::File { .. } => {
+            EntryKind::File { size } => {
+                if let Some(previous) = open_previous(self.previous.as_ref(), &mut self.previous_parent, folder)
+                    && is_same(previous, name, entry, *size)
+                    // A file may have as many names as it can; then it is fetched.
+                    && linkat(previous, name, parent, name, AtFlags::empty()).is_ok()
+                {
+                    return Ok(Content::Have);
+                }
                 let private = Mode::RUSR | Mode::WUSR;
                 openat(parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, private)?;
             }
@@ -70,40 +81,7 @@ impl Folder {
             EntryKind::Socket => node(parent, name, FileType::Socket, entry)?,
             EntryKind::Device { .. } => return Err(io::ErrorKind::Unsupported.into()),
         }
-        Ok(())
-    }
-
-    /// Takes the content of a file from the earlier transfer, if it is the same there.
-    fn copy_previous(&self, entry: &Entry, size: u64) -> io::Result<bool> {
-        let Some(previous) = &self.previous else { return Ok(false) };
-        let Ok(old) = beneath(previous.as_fd(), &entry.path, OFlags::RDONLY | OFlags::NONBLOCK) else {
-            return Ok(false);
-        };
-        let stat = fstat(&old)?;
-        let modified = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
-        let same = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-            && u64::try_from(stat.st_size) == Ok(size)
-            && modified == entry.modified
-            && stat.st_mode & 0o7777 == entry.mode;
-        if !same {
-            return Ok(false);
-        }
-        let new = beneath(self.root.as_fd(), &entry.path, OFlags::WRONLY)?;
-        let mut left = size;
-        while left > 0 {
-            let chunk = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
-            match copy_file_range(&old, None, &new, None, chunk)? {
-                0 => break,
-                copied => left -= copied as u64,
-            }
-        }
-        if left > 0 {
-            // It shrank meanwhile, which nobody should do; the client has it.
-            rustix::fs::ftruncate(&new, 0)?;
-            return Ok(false);
-        }
-        describe(new.as_fd(), entry)?;
-        Ok(true)
+        Ok(if matches!(entry.kind, EntryKind::File { .. }) { Content::Want } else { Content::Have })
     }
 
     fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<()> {
@@ -133,6 +111,30 @@ impl Folder {
     fn name(&self, index: u32) -> String {
         self.files.get(&index).map_or_else(|| "a file".to_owned(), |pending| format!("{:?}", pending.entry.path))
     }
+}
+
+/// The folder of the earlier transfer that is called `folder`, as long as it is asked for.
+fn open_previous<'a>(
+    previous: Option<&OwnedFd>,
+    last: &'a mut Option<(String, Option<OwnedFd>)>,
+    folder: &str,
+) -> Option<&'a OwnedFd> {
+    let previous = previous?;
+    if last.as_ref().is_none_or(|(open, _)| open != folder) {
+        let opened = beneath(previous.as_fd(), folder, OFlags::PATH | OFlags::DIRECTORY).ok();
+        *last = Some((folder.to_owned(), opened));
+    }
+    last.as_ref()?.1.as_ref()
+}
+
+/// Whether a file of an earlier transfer is what the walk says of one of this.
+fn is_same(previous: &OwnedFd, name: &str, entry: &Entry, size: u64) -> bool {
+    let Ok(stat) = statat(previous, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+    let modified = stat.st_mtime.saturating_mul(1_000_000_000).saturating_add(stat.st_mtime_nsec as i64);
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && u64::try_from(stat.st_size) == Ok(size)
+        && modified == entry.modified
+        && stat.st_mode & 0o7777 == entry.mode
 }
 
 /// Makes a pipe or a socket.
@@ -189,19 +191,14 @@ impl Receive for Folder {
                 entry.path
             )));
         }
-        self.create(entry).map_err(failed)?;
-        match entry.kind {
-            EntryKind::Folder => self.folders.push(entry.clone()),
-            EntryKind::File { size } => {
-                if self.copy_previous(entry, size).map_err(failed)? {
-                    return Ok(Content::Have);
-                }
-                self.files.insert(index, Pending { entry: entry.clone(), file: None });
-                return Ok(Content::Want);
-            }
-            _ => {}
+        let content = self.create(entry).map_err(failed)?;
+        if entry.kind == EntryKind::Folder {
+            self.folders.push(entry.clone());
         }
-        Ok(Content::Have)
+        if content == Content::Want {
+            self.files.insert(index, Pending { entry: entry.clone(), file: None });
+        }
+        Ok(content)
     }
 
     fn data(&mut self, index: u32, bytes: &[u8]) -> Result<(), Failure> {

@@ -25,7 +25,6 @@ use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::fetch::fetch;
 use crate::record::Layer;
-use crate::view::View;
 use crate::wanted::while_wanted;
 
 /// Where the files of one COPY or ADD are.
@@ -254,22 +253,39 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Makes the working directory where the image has none; answers whether that took a layer.
-    pub(super) async fn work_folder(&self, stage: &mut Stage) -> Result<bool, ImageError> {
-        let (inner, below) = (self.shared.store.inner.clone(), self.shared.folders(&stage.layers));
-        let path = PathBuf::from(&stage.config.config.working_dir);
-        // Docker's classic builder leaves it to root.
-        let user = match self.shared.request.style {
-            BuildStyle::Classic => String::new(),
-            BuildStyle::Steps => stage.config.config.user.clone(),
+    /// Makes the working directory where the image has none, or finds it made. Answers whether that took a layer, and whether it
+    /// was found.
+    pub(super) async fn work_folder(&'a self, stage: &mut Stage, at: &Instruction) -> Result<(bool, bool), ImageError> {
+        let folder = Arc::new(copy::WorkFolder {
+            below: self.shared.folders(&stage.layers),
+            path: PathBuf::from(&stage.config.config.working_dir),
+            // Docker's classic builder leaves it to root.
+            user: match self.shared.request.style {
+                BuildStyle::Classic => String::new(),
+                BuildStyle::Steps => stage.config.config.user.clone(),
+            },
+        });
+        let looking = Arc::clone(&folder);
+        let sum = while_wanted("look for the working directory", move |wanted| looking.sum(wanted)).await?;
+        let Some(sum) = sum else { return Ok((false, true)) };
+        let key = Digest::of(format!("workdir {}", sum.hex()).as_bytes());
+        let (layer, found) = match self.shared.known(stage, key.clone(), &stage.created_by(at)).await? {
+            Known::Made(layer) => (layer, true),
+            Known::Unknown(turn) => {
+                let inner = self.shared.store.inner.clone();
+                let new =
+                    while_wanted("make the working directory", move |wanted| folder.write(&inner, wanted)).await?;
+                let layer = match new {
+                    Some(new) => Some(self.shared.import(new).await?),
+                    None => None,
+                };
+                turn.done(layer.as_ref(), &at.text)?;
+                (layer, false)
+            }
         };
-        let made = while_wanted("make the working directory", move |wanted| {
-            copy::make_folder(&inner, wanted, &View::new(below)?, &path, &user)
-        })
-        .await?;
-        let Some(new) = made else { return Ok(false) };
-        stage.push(self.shared.import(new).await?);
-        Ok(true)
+        let took_layer = layer.is_some();
+        stage.stepped(key, layer);
+        Ok((took_layer, found))
     }
 }
 

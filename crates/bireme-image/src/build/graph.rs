@@ -188,9 +188,9 @@ impl<'a> Graph<'a> {
             Keyword::Workdir => {
                 stage.apply(at, args, &self.globals)?;
                 let step = self.begin(stage, at, place, Vec::new());
-                let made = self.work_folder(stage).await;
-                let made = self.end(stage, step, made.map(|made| (made, !made)))?;
-                stage.note(at, made);
+                let made = self.work_folder(stage, at).await;
+                let took_layer = self.end(stage, step, made)?;
+                stage.note(at, took_layer);
             }
             _ => {
                 stage.apply(at, args, &self.globals)?;

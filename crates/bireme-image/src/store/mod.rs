@@ -64,6 +64,8 @@ pub(crate) struct Inner {
     removing: Mutex<()>,
     /// Who has which folder of builds.
     pub(crate) holders: Holders,
+    /// Folders of builds: when each was last used as it was measured, and the bytes it had.
+    pub(crate) sizes: Mutex<HashMap<String, (i64, u64)>>,
     /// Steps of builds that are being carried out: whoever comes to the same one waits.
     pub(crate) turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
     /// Layers will be brought to the disk soon.
@@ -111,6 +113,7 @@ impl Inner {
             download_slots: Mutex::default(),
             removing: Mutex::default(),
             holders: Holders::default(),
+            sizes: Mutex::default(),
             turns: Mutex::default(),
             syncing: AtomicBool::default(),
         }

@@ -117,21 +117,8 @@ impl ClientSources {
             ..FilesRequest::default()
         };
         self.receive(request, open(new.path())?, previous, arrived).await?;
-        let folder = Arc::clone(&held);
-        let swapped = tokio::task::spawn_blocking(move || -> std::io::Result<PathBuf> {
-            if tree.exists() {
-                std::fs::remove_dir_all(&tree)?;
-            }
-            std::fs::rename(new.path(), &tree)?;
-            // It is no longer there to be deleted.
-            let _ = new.keep();
-            // What an earlier build was kept from removing.
-            for left in std::fs::read_dir(folder.path())?.flatten().filter(|left| left.path() != tree) {
-                std::fs::remove_dir_all(left.path())?;
-            }
-            Ok(tree)
-        })
-        .await;
+        let (folder, ingest) = (Arc::clone(&held), self.images.ingest_folder());
+        let swapped = tokio::task::spawn_blocking(move || swap(folder.path(), new, &ingest)).await;
         let kept = |reason: String| ImageError::BuildRequest {
             reason: format!("the client's files cannot be kept: {reason}"),
         };
@@ -162,6 +149,26 @@ impl ClientSources {
         }
         Ok(definition)
     }
+}
+
+/// Puts what was received in the place of what an earlier build received, within the folder that is kept of them. Nobody waits
+/// for the removal of that: it is moved to `ingest` first, where the next start of the daemon finishes it.
+fn swap(kept: &Path, new: TempDir, ingest: &Path) -> std::io::Result<PathBuf> {
+    let tree = kept.join("tree");
+    let aside = tempfile::Builder::new().prefix("context-").tempdir_in(ingest)?;
+    match std::fs::rename(&tree, aside.path().join("tree")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::rename(new.path(), &tree)?;
+    // It is no longer there to be deleted.
+    let _ = new.keep();
+    // What an earlier build was kept from removing.
+    for left in std::fs::read_dir(kept)?.flatten().filter(|left| left.path() != tree) {
+        std::fs::remove_dir_all(left.path())?;
+    }
+    tokio::task::spawn_blocking(move || drop(aside));
+    Ok(tree)
 }
 
 /// Reads in a folder of texts, which goes then.

@@ -13,12 +13,13 @@ mod write;
 
 use std::cell::Cell;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bireme_core::ignore::Ignore;
 use rustix::fs::FileType;
 
+use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::made::NewLayer;
 use crate::store::Inner;
@@ -143,28 +144,41 @@ pub(super) fn copy(
     Jobs { orders, below, ignore: Arc::default() }.write(inner, wanted)
 }
 
-/// Makes a folder and those above it, as WORKDIR does, for `user` of the image, empty being root; `None` if it is there.
-pub(super) fn make_folder(
-    inner: &Inner,
-    wanted: &Wanted,
-    below: &View,
-    path: &Path,
-    user: &str,
-) -> Result<Option<NewLayer>, ImageError> {
-    let failed = |error: io::Error| ImageError::BuildRequest { reason: format!("WORKDIR {}: {error}", path.display()) };
-    let (place, found) = below.resolve(path, true).map_err(failed)?;
-    match found {
-        Some(found) if found.kind() == FileType::Directory => return Ok(None),
-        Some(_) => {
-            let reason = format!("WORKDIR {}: it is not a folder", path.display());
-            return Err(ImageError::BuildRequest { reason });
-        }
-        None => {}
+/// A folder with those above it, as WORKDIR makes them.
+pub(super) struct WorkFolder {
+    /// The folders of the layers, lowest first.
+    pub(super) below: Vec<PathBuf>,
+    pub(super) path: PathBuf,
+    /// Whose it will be, of the accounts of the image; empty is root.
+    pub(super) user: String,
+}
+
+impl WorkFolder {
+    /// By what the layer with it is known; `None` if it is there. Nothing is written.
+    pub(super) fn sum(&self, wanted: &Wanted) -> Result<Option<Digest>, ImageError> {
+        self.with_plan(|plan| sum(wanted, plan, &[]))
     }
-    let unknown = |reason| ImageError::BuildRequest { reason: format!("WORKDIR {}: {reason}", path.display()) };
-    let (uid, gid) = if user.is_empty() { (0, 0) } else { owner::of(user, below).map_err(unknown)? };
-    let mut plan = Plan::on(below);
-    plan.parents(&place, uid, gid).map_err(failed)?;
-    plan.add(place, Content::Folder(None), Attributes::made(0o755, uid, gid)).map_err(failed)?;
-    write(inner, wanted, &plan, &[]).map(|(layer, _)| Some(layer))
+
+    /// Makes a layer with it; `None` if it is there.
+    pub(super) fn write(&self, inner: &Inner, wanted: &Wanted) -> Result<Option<NewLayer>, ImageError> {
+        self.with_plan(|plan| Ok(write(inner, wanted, plan, &[])?.0))
+    }
+
+    fn with_plan<T>(&self, act: impl FnOnce(&Plan<'_>) -> Result<T, ImageError>) -> Result<Option<T>, ImageError> {
+        let refused =
+            |reason: String| ImageError::BuildRequest { reason: format!("WORKDIR {}: {reason}", self.path.display()) };
+        let failed = |error: io::Error| refused(error.to_string());
+        let below = View::new(self.below.clone())?;
+        let (place, found) = below.resolve(&self.path, true).map_err(failed)?;
+        match found {
+            Some(found) if found.kind() == FileType::Directory => return Ok(None),
+            Some(_) => return Err(refused("it is not a folder".to_owned())),
+            None => {}
+        }
+        let (uid, gid) = if self.user.is_empty() { (0, 0) } else { owner::of(&self.user, &below).map_err(refused)? };
+        let mut plan = Plan::on(&below);
+        plan.parents(&place, uid, gid).map_err(failed)?;
+        plan.add(place, Content::Folder(None), Attributes::made(0o755, uid, gid)).map_err(failed)?;
+        act(&plan).map(Some)
+    }
 }

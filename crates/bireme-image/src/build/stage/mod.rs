@@ -234,11 +234,15 @@ impl Stage {
 
     /// Notes what an instruction did without running anything, and whether it made a layer.
     pub(in crate::build) fn note(&mut self, at: &Instruction, made_layer: bool) {
-        let created_by = match self.style {
+        self.note_as(self.created_by(at), made_layer);
+    }
+
+    /// What the history says of an instruction that runs nothing.
+    pub(in crate::build) fn created_by(&self, at: &Instruction) -> String {
+        match self.style {
             BuildStyle::Classic => format!("/bin/sh -c #(nop)  {}", at.text),
             BuildStyle::Steps => history::created_by(at, &self.config.config),
-        };
-        self.note_as(created_by, made_layer);
+        }
     }
 
     pub(in crate::build) fn note_as(&mut self, created_by: String, made_layer: bool) {
