@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bireme_core::BoxFuture;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
+use crate::apart::place_apart;
 use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
@@ -181,6 +182,7 @@ impl Inner {
     pub(crate) fn sweep_folders(&self) -> Result<(), ImageError> {
         let root = self.root.join("folders");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root).during("create", &root)?;
+        place_apart(&root);
         let known = self.db.folders()?;
         for entry in std::fs::read_dir(&root).during("list", &root)?.flatten() {
             let name = entry.file_name();

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod admit;
+mod apart;
 pub mod archive;
 mod auth;
 mod blob;
@@ -53,6 +54,7 @@ mod view;
 mod wanted;
 pub mod world;
 
+pub use apart::place_apart;
 pub use archive::Loaded;
 pub use build::run::{
     Access, Changes, Hidden, Keep, OnRunOutput, RunOutput, RunStep, RunSteps, StepMount, StepMountSource, StepNetwork,

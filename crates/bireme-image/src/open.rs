@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::apart::place_apart;
 use crate::blocking::blocking;
 use crate::database::Found;
 use crate::db::Db;
@@ -32,6 +33,7 @@ impl ImageStore {
             let ingest = root.join("ingest");
             sweep::clear_leftovers(&root, &ingest);
             std::fs::create_dir_all(&ingest).during("create", &ingest)?;
+            place_apart(&ingest);
             // Layers hold setuid programs of strangers: no user of this machine may reach them but through a container.
             for folder in [&ingest, &root.join("layers")] {
                 let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bireme_core::BoxFuture;
+use bireme_image::events::{BuildEvent, OnBuildEvent, StepEvent};
 use bireme_image::{
     BlobReader, BuildContext, BuildOutput, BuildRequest, BuildStyle, CacheImport, CacheMode, Changes, ContentStore,
     Digest, ImageError, LocalSources, NamedContext, OnRunOutput, Packing, Platform, Reference, RunStep, RunSteps,
@@ -93,6 +94,16 @@ async fn solve(
     runner: Option<&Arc<Maker>>,
     change: impl FnOnce(&mut BuildRequest),
 ) -> Result<BuildOutput, ImageError> {
+    solve_telling(place, dockerfile, runner, change, &|_| {}).await
+}
+
+async fn solve_telling(
+    place: &Place,
+    dockerfile: &str,
+    runner: Option<&Arc<Maker>>,
+    change: impl FnOnce(&mut BuildRequest),
+    tell: OnBuildEvent<'_>,
+) -> Result<BuildOutput, ImageError> {
     let context = tempfile::tempdir_in("/var/tmp").unwrap();
     std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
     std::fs::write(context.path().join("f"), "content").unwrap();
@@ -102,7 +113,29 @@ async fn solve(
     request.runner = runner.map(|runner| Arc::clone(runner) as _);
     change(&mut request);
     let sources = LocalSources::open(&place.store, folder(), "Dockerfile", false, None).await.unwrap();
-    place.store.solve(&request, &sources, &|_| {}).await
+    place.store.solve(&request, &sources, tell).await
+}
+
+/// The steps that were begun, each with whether it was taken from a cache.
+#[derive(Default)]
+struct Told(parking_lot::Mutex<Vec<(Digest, String, Option<bool>)>>);
+
+impl Told {
+    fn hear(&self, event: BuildEvent) {
+        let BuildEvent::Step { id, event } = event else { return };
+        match event {
+            StepEvent::Started { name, .. } => self.0.lock().push((id, name, None)),
+            StepEvent::Ended { cached, .. } => {
+                self.0.lock().iter_mut().filter(|step| step.0 == id).for_each(|step| step.2 = Some(cached));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether those whose names have `word` in them were taken from a cache.
+    fn cached(&self, word: &str) -> Vec<Option<bool>> {
+        self.0.lock().iter().filter(|step| step.1.contains(word)).map(|step| step.2).collect()
+    }
 }
 
 fn client(store: &Arc<Folder>, digest: &Digest) -> CacheImport {
@@ -111,6 +144,26 @@ fn client(store: &Arc<Folder>, digest: &Digest) -> CacheImport {
         store: Arc::clone(store) as Arc<dyn ContentStore>,
         digest: digest.to_string(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_was_carried_out_before_is_told_as_cached_whatever_it_is() {
+    let dockerfile = "FROM scratch\nWORKDIR /a/b\nCOPY f .\nWORKDIR /a/b\nWORKDIR ../c\nRUN [\"make\"]\n";
+    let (here, maker) = (place().await, Arc::default());
+    for expected in [false, true] {
+        let told = Told::default();
+        let output = solve_telling(&here, dockerfile, Some(&maker), |_| {}, &|event| told.hear(event)).await.unwrap();
+        // The second of three finds its folder there.
+        assert_eq!(told.cached("WORKDIR"), [Some(expected), Some(true), Some(expected)]);
+        assert_eq!((told.cached("COPY"), told.cached("RUN")), (vec![Some(expected)], vec![Some(expected)]));
+        let built = output.record(&[]).await.unwrap();
+        assert_eq!(here.store.image(&built[0].id).unwrap().diff_ids.len(), 4);
+    }
+    assert_eq!(maker.ran(), 1);
+    let told = Told::default();
+    let anew = |request: &mut BuildRequest| request.no_cache = true;
+    solve_telling(&here, dockerfile, Some(&maker), anew, &|event| told.hear(event)).await.unwrap();
+    assert_eq!(told.cached("WORKDIR"), [Some(false), Some(true), Some(false)]);
 }
 
 /// An image that says by which steps it was made spares others the commands.

@@ -247,6 +247,11 @@ async fn a_file_that_an_earlier_transfer_has_is_not_asked_for_again() {
     let previous = Some(folder(first.path()));
     assert_eq!(transfer(source(from.path()), second.path(), previous).await, Ok(3));
     assert_eq!(snapshot(from.path()), snapshot(second.path()));
+    // It is the file itself, and what was sent anew has changed nothing of the earlier transfer.
+    let inode = |tree: &tempfile::TempDir, name: &str| fs::metadata(tree.path().join(name)).unwrap().ino();
+    assert_eq!(inode(&first, "same"), inode(&second, "same"));
+    assert_eq!(fs::read(first.path().join("grown")).unwrap(), b"grown");
+    assert_ne!(inode(&first, "mode"), inode(&second, "mode"));
 }
 
 #[tokio::test]
