@@ -24,6 +24,8 @@ mod control;
 mod convert;
 mod error;
 pub mod files;
+#[doc(hidden)]
+pub mod fuzz;
 mod outputs;
 mod place;
 mod progress;

@@ -114,5 +114,8 @@ proptest! {
         if let Err(error) = Dockerfile::parse(&text) {
             prop_assert!(error.lines.iter().all(in_bounds), "{error:?}");
         }
+        // As the fuzz target does it.
+        crate::fuzz::dockerfile(&text);
+        crate::fuzz::dockerfile(&format!("FROM a\n{text}"));
     }
 }

@@ -19,6 +19,8 @@ mod directives;
 mod dockerfile;
 mod error;
 mod excerpt;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod graph;
 mod heredoc;
 mod instruction;

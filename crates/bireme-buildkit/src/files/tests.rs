@@ -376,3 +376,61 @@ proptest! {
         prop_assert_eq!(snapshot(&from_path), snapshot(to.path()));
     }
 }
+
+/// What the fuzz target does, in little.
+mod fuzzed {
+    use prost::Message;
+
+    use super::*;
+
+    fn framed(packets: &[Packet]) -> Vec<u8> {
+        let packets = packets.iter().map(Message::encode_to_vec);
+        packets.flat_map(|packet| [&(packet.len() as u16).to_le_bytes()[..], &packet].concat()).collect()
+    }
+
+    fn transfers() -> Vec<Vec<u8>> {
+        let usual = vec![
+            stat("d", DIR | 0o755),
+            stat("d/f", 0o644),
+            link("d/h", 0o644, "d/f"),
+            link("l", LINK | 0o777, "/etc"),
+            walked(),
+            data(1, b"content"),
+            data(1, b""),
+            fin(),
+        ];
+        let before = Stat { path: "f".to_owned(), mode: 0o644, size: 6, ..Stat::default() };
+        let again = Packet { stat: Some(before), ..stat("f", 0o644) };
+        let leading_out =
+            vec![link("l", LINK | 0o777, ".."), stat("l/victim", 0o644), link("k", 0o644, "l/victim"), walked(), fin()];
+        vec![framed(&usual), framed(&[again, walked(), fin()]), framed(&leading_out)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn nothing_is_written_beside_the_folder(
+            mut bytes in prop::sample::select(transfers()),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12),
+        ) {
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let outer = tempfile::tempdir().unwrap();
+            let [into, before, victim] = ["into", "before", "victim"].map(|name| outer.path().join(name));
+            for folder in [&into, &before] {
+                fs::create_dir(folder).unwrap();
+            }
+            fs::write(before.join("f"), "before").unwrap();
+            symlink("../victim", before.join("l")).unwrap();
+            fs::write(&victim, "untouched").unwrap();
+            let _ = crate::fuzz::files(&bytes, folder(&into), Some(folder(&before)));
+            prop_assert_eq!(fs::read(&victim).unwrap(), b"untouched");
+            prop_assert_eq!(fs::read(before.join("f")).unwrap(), b"before");
+            prop_assert_eq!(fs::metadata(&victim).unwrap().nlink(), 1);
+            prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 3);
+        }
+    }
+}

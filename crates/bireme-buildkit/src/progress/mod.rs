@@ -33,7 +33,8 @@ pub struct Progress {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    changed: watch::Sender<()>,
+    /// Told of every change; whether it has ended.
+    changed: watch::Sender<bool>,
     /// Makes digests of vertices that no other build has.
     seed: [u8; 16],
 }
@@ -53,7 +54,7 @@ impl Progress {
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let value = change(&mut self.shared.state.lock());
-        self.shared.changed.send_replace(());
+        self.shared.changed.send_modify(|_| {});
         value
     }
 
@@ -89,7 +90,8 @@ impl Progress {
 
     /// The build has ended: no more is told. Vertices that are still at work count as given up. Calling it again does nothing.
     pub fn end(&self) {
-        self.change(|state| state.end(SystemTime::now()));
+        self.shared.state.lock().end(SystemTime::now());
+        self.shared.changed.send_replace(true);
     }
 
     /// All that was told and will be, for one reader.
@@ -106,7 +108,8 @@ impl Progress {
                         None if ended => return None,
                         None => {
                             changed.changed().await.ok()?;
-                            tokio::time::sleep(GATHER).await;
+                            // Whoever waits for the end has it at once.
+                            let _ = tokio::time::timeout(GATHER, changed.wait_for(|ended| *ended)).await;
                         }
                     }
                 }
