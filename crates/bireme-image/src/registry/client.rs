@@ -4,6 +4,7 @@ use bireme_core::error::chain;
 use reqwest::{Certificate, ClientBuilder, Identity};
 
 use super::hosts::{Manner, Place, read};
+use super::trust::trusting;
 use super::{CONNECT, SILENCE};
 use crate::error::ImageError;
 
@@ -31,6 +32,9 @@ pub(crate) fn client(place: &Place, listening: bool) -> Result<reqwest::Client, 
             return Err(bad("there is no certificate in it, as PEM".to_owned()));
         }
         trusted.extend(certificates);
+    }
+    if trusted.is_empty() && !skip_verify && client.is_empty() {
+        builder = trusting(builder);
     }
     if !trusted.is_empty() {
         builder = builder.tls_certs_merge(trusted);

@@ -14,6 +14,7 @@ mod log_in;
 mod retry;
 mod send;
 mod sources;
+mod trust;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) use hosts::own_place;
 pub(crate) use retry::Tries;
 pub(crate) use send::{PIECE, Upload};
 pub(crate) use sources::Sources;
+pub(crate) use trust::trusting;
 
 /// Silence after which a connection counts as broken.
 pub(crate) const SILENCE: Duration = Duration::from_secs(30);
