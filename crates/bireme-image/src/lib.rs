@@ -64,9 +64,9 @@ pub use build::source::{
     AgentSocket, BuildSources, Definition, FileFilter, Files, MAIN_CONTEXT, OnArrival, SECRET_LIMIT,
 };
 pub use build::{
-    Allowed, Annotations, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CacheImport, CacheMode,
-    CachePolicy, ExportedCache, KeepContainers, LocalSources, NamedContext, TEXT_LIMIT, Tree, TreeEntry,
-    read_definition, read_text,
+    Allowed, Annotations, ArchiveFor, BuildContext, BuildOutput, BuildRequest, BuildStyle, BuiltImage, CacheImport,
+    CacheMode, CachePolicy, ExportedCache, KeepContainers, LocalSources, NamedContext, PackedOutput, TEXT_LIMIT, Tree,
+    TreeEntry, read_definition, read_text,
 };
 pub use commit::Commit;
 pub use component::is_wasm;

@@ -13,12 +13,12 @@ use crate::reference::Reference;
 /// An entry of `manifest.json`. Source: github.com/moby/docker-image-spec, `v1.2.md`.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct SaveEntry {
-    pub(super) config: String,
+pub(crate) struct SaveEntry {
+    pub(crate) config: String,
     #[serde(default)]
-    pub(super) repo_tags: Option<Vec<String>>,
+    pub(crate) repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    pub(super) layers: Option<Vec<String>>,
+    pub(crate) layers: Option<Vec<String>>,
 }
 
 /// `index.json` of a layout: as any index, but what matters are the names in its annotations.
@@ -49,6 +49,6 @@ pub(super) fn layout_names(entry: &LayoutEntry) -> Result<Vec<Reference>, ImageE
 }
 
 /// Where a layout has a blob.
-pub(super) fn blob_name(digest: &Digest) -> String {
+pub(crate) fn blob_name(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }

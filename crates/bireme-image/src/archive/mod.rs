@@ -8,7 +8,7 @@ mod format;
 mod staged;
 mod write;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
@@ -21,8 +21,10 @@ use crate::guard::GcGuard;
 use crate::reference::Reference;
 use crate::store::{ImageStore, Inner};
 use crate::wanted::while_wanted;
+pub(crate) use format::{SaveEntry, blob_name};
 use staged::Staged;
-pub(crate) use write::{Saved, write_archive};
+pub(crate) use write::{ArchiveWriter, name_annotations};
+use write::{Saved, write_archive};
 
 /// One image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,13 +138,13 @@ impl ImageStore {
             for id in ids {
                 let record = self.inner.record(&id)?;
                 record.layers.iter().for_each(|layer| claim.blob(&layer.blob.digest));
-                chosen.push(Saved { record, name: reference.clone(), annotations: BTreeMap::new() });
+                chosen.push(Saved { record, name: reference.clone() });
             }
         }
         let inner = self.inner.clone();
         blocking("save images", move || {
             let _claim = claim;
-            write_archive(&inner, &chosen, &BTreeMap::new(), SyncIoBridge::new(out))
+            write_archive(&inner, &chosen, SyncIoBridge::new(out))
         })
         .await
     }

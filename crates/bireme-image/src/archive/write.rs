@@ -1,6 +1,6 @@
 //! Writing images as an archive that is an OCI layout and what `docker load` reads at once.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -16,24 +16,17 @@ use crate::store::Inner;
 
 /// An image in an archive.
 #[derive(Clone)]
-pub(crate) struct Saved {
-    pub(crate) record: Record,
-    pub(crate) name: Option<Reference>,
-    /// What the index of the archive says of it beside its name.
-    pub(crate) annotations: BTreeMap<String, String>,
+pub(super) struct Saved {
+    pub(super) record: Record,
+    pub(super) name: Option<Reference>,
 }
 
-/// `annotations` is what the index of the archive says of the whole.
-pub(crate) fn write_archive(
-    inner: &Inner,
-    images: &[Saved],
-    annotations: &BTreeMap<String, String>,
-    out: impl io::Write,
-) -> Result<(), ImageError> {
-    let mut out = Out { tar: tar::Builder::new(out), written: HashSet::new() };
+/// Writes images as they are stored.
+pub(super) fn write_archive(inner: &Inner, images: &[Saved], out: impl io::Write) -> Result<(), ImageError> {
+    let mut out = ArchiveWriter::new(out);
     let mut index: Vec<serde_json::Value> = Vec::new();
     let mut saved: Vec<SaveEntry> = Vec::new();
-    for Saved { record: image, name: reference, annotations: said } in images {
+    for Saved { record: image, name: reference } in images {
         for layer in &image.layers {
             let path = inner.blob_path(&layer.blob.digest);
             let file = std::fs::File::open(&path).during("open the layer", &path)?;
@@ -41,23 +34,13 @@ pub(crate) fn write_archive(
         }
         let manifest = Digest::of(&image.manifest);
         let config = Digest::of(&image.config);
-        out.add(&blob_name(&config), image.config.len() as u64, image.config.as_slice())?;
-        out.add(&blob_name(&manifest), image.manifest.len() as u64, image.manifest.as_slice())?;
-        let mut said = said.clone();
-        if let Some(reference) = reference {
-            let tag = reference.tag().unwrap_or_default().to_owned();
-            said.insert("io.containerd.image.name".to_owned(), reference.to_string());
-            said.insert("org.opencontainers.image.ref.name".to_owned(), tag);
-        }
-        let mut platform = serde_json::json!({ "os": image.platform.os, "architecture": image.platform.architecture });
-        if !image.platform.variant.is_empty() {
-            platform["variant"] = image.platform.variant.clone().into();
-        }
+        out.add_blob(&image.config)?;
+        out.add_blob(&image.manifest)?;
         let mut entry = serde_json::json!({
-            "mediaType": OCI_MANIFEST, "digest": manifest, "size": image.manifest.len(), "platform": platform,
+            "mediaType": OCI_MANIFEST, "digest": manifest, "size": image.manifest.len(), "platform": image.platform.to_oci(),
         });
-        if !said.is_empty() {
-            entry["annotations"] = serde_json::json!(said);
+        for (key, value) in reference.iter().flat_map(name_annotations) {
+            entry["annotations"][key] = value.into();
         }
         if !index.contains(&entry) {
             index.push(entry);
@@ -75,31 +58,49 @@ pub(crate) fn write_archive(
             }
         }
     }
-    let mut index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
-    if !annotations.is_empty() {
-        index["annotations"] = serde_json::json!(annotations);
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
+    for (name, bytes) in [("index.json", serde_json::to_vec(&index)), ("manifest.json", serde_json::to_vec(&saved))] {
+        out.add_document(name, bytes.map_err(|error| ImageError::malformed(name, error))?)?;
     }
-    let documents = [
-        ("index.json", serde_json::to_vec(&index)),
-        ("manifest.json", serde_json::to_vec(&saved)),
-        ("oci-layout", Ok(br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())),
-    ];
-    for (name, bytes) in documents {
-        let bytes = bytes.map_err(|error| ImageError::malformed(name, error))?;
-        out.add(name, bytes.len() as u64, bytes.as_slice())?;
-    }
-    let mut inner = out.tar.into_inner().map_err(|source| ImageError::Output { source })?;
-    inner.flush().map_err(|source| ImageError::Output { source })
+    out.finish()
 }
 
-struct Out<W: io::Write> {
+/// What the index of a layout says of an image that has a name.
+pub(crate) fn name_annotations(name: &Reference) -> [(&'static str, String); 2] {
+    let tag = name.tag().unwrap_or_default().to_owned();
+    [("io.containerd.image.name", name.to_string()), ("org.opencontainers.image.ref.name", tag)]
+}
+
+/// Writes a layout as an archive, each file once.
+pub(crate) struct ArchiveWriter<W: io::Write> {
     tar: tar::Builder<W>,
     written: HashSet<String>,
 }
 
-impl<W: io::Write> Out<W> {
+impl<W: io::Write> ArchiveWriter<W> {
+    pub(crate) fn new(out: W) -> Self {
+        Self { tar: tar::Builder::new(out), written: HashSet::new() }
+    }
+
+    /// Adds a document by its digest.
+    pub(crate) fn add_blob(&mut self, document: &[u8]) -> Result<(), ImageError> {
+        self.add(&blob_name(&Digest::of(document)), document.len() as u64, document)
+    }
+
+    /// Adds a document by its name.
+    pub(crate) fn add_document(&mut self, name: &str, document: Vec<u8>) -> Result<(), ImageError> {
+        self.add(name, document.len() as u64, document.as_slice())
+    }
+
+    /// Says which layout it is, and ends the archive.
+    pub(crate) fn finish(mut self) -> Result<(), ImageError> {
+        self.add_document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec())?;
+        let mut inner = self.tar.into_inner().map_err(|source| ImageError::Output { source })?;
+        inner.flush().map_err(|source| ImageError::Output { source })
+    }
+
     /// Adds a layer's blob, and sees whether it is what it is called: nobody could load an archive with another in it.
-    fn add_layer(&mut self, blob: &Descriptor, content: impl io::Read) -> Result<(), ImageError> {
+    pub(crate) fn add_layer(&mut self, blob: &Descriptor, content: impl io::Read) -> Result<(), ImageError> {
         let name = blob_name(&blob.digest);
         if self.written.contains(&name) {
             return Ok(());

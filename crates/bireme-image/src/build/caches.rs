@@ -93,13 +93,13 @@ impl<'a> Shared<'a> {
                         break;
                     }
                 }
-                // What is stored here has to do then.
-                Err(error) => match self.store.inner.find(&name, platform) {
-                    Ok(id) => {
+                // What is stored here of that name has to do then; the names of a client's folders are of no images.
+                Err(error) => match (import, self.store.inner.find(&name, platform)) {
+                    (CacheImport::Registry(_), Ok(id)) => {
                         self.take_steps(&self.hold(&id)?, None)?;
                         found = true;
                     }
-                    Err(_) => failed = Some(error),
+                    _ => failed = Some(error),
                 },
             }
         }

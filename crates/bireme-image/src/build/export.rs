@@ -10,14 +10,11 @@ use serde_json::json;
 
 use super::annotations::Annotations;
 use super::output::BuildOutput;
-use crate::archive::{Saved, write_archive};
-use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
 use crate::model::{OCI_INDEX, OCI_MANIFEST};
 use crate::platform::Platform;
-use crate::reference::Reference;
 use crate::view::{Found, View};
 use crate::wanted::Wanted;
 
@@ -235,31 +232,6 @@ impl BuildOutput {
         let folders = self.folders(stage);
         let epoch = self.epoch.map(|epoch| epoch.timestamp());
         Ok(Some(Tree { view: View::new(folders)?, epoch, _claims: self.claims() }))
-    }
-
-    /// Writes all its images as one archive that is an OCI layout and what `docker load` reads, without keeping them.
-    ///
-    /// # Errors
-    /// `Output` if `out` fails; `DigestMismatch` and `SizeMismatch` for a layer that is damaged.
-    /// # Cancel safety
-    /// Dropping the future does not end the writing: it ends with `out`, or when `out` fails.
-    pub async fn write_image(&self, names: &[Reference], out: impl Write + Send + 'static) -> Result<(), ImageError> {
-        let mut images = Vec::new();
-        for stage in &self.stages {
-            let record = self.finished(stage)?;
-            let annotations = self.annotations.of_descriptor(&record.platform);
-            let image = Saved { record, name: None, annotations };
-            match names {
-                [] => images.push(image),
-                names => images.extend(names.iter().map(|name| Saved { name: Some(name.clone()), ..image.clone() })),
-            }
-        }
-        let (inner, claims, index) = (self.store.inner.clone(), self.claims(), self.annotations.index.clone());
-        blocking("write images", move || {
-            let _claims = claims;
-            write_archive(&inner, &images, &index, out)
-        })
-        .await
     }
 }
 

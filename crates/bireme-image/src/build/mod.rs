@@ -34,6 +34,7 @@ mod known;
 mod mounts;
 mod onbuild;
 mod output;
+mod packed;
 mod remote;
 mod request;
 mod rewrite;
@@ -71,6 +72,7 @@ pub use export::{Tree, TreeEntry};
 pub use front_end::is_built_in;
 pub use gc::CachePolicy;
 pub use output::{BuildOutput, BuiltImage};
+pub use packed::{ArchiveFor, PackedOutput};
 pub use request::{Allowed, BuildContext, BuildRequest, BuildStyle, KeepContainers, NamedContext};
 
 impl ImageStore {

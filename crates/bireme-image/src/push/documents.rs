@@ -37,7 +37,7 @@ fn bare(descriptor: &Descriptor) -> Value {
 
 /// A manifest with other layers, which are the same unpacked. Annotations, the subject and the like stay; those of a layer that
 /// is packed anew go, as they may tell where its parts lie.
-pub(super) fn repacked(manifest: &[u8], layers: &[Descriptor]) -> Vec<u8> {
+pub(crate) fn repacked(manifest: &[u8], layers: &[Descriptor]) -> Vec<u8> {
     let mut document = object(manifest).unwrap_or_else(|| json!({ "schemaVersion": 2 }));
     let old = document["layers"].as_array().cloned().unwrap_or_default();
     let kept = |layer: &Descriptor| old.iter().find(|old| old["digest"].as_str() == Some(layer.digest.as_str()));

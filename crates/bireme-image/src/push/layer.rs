@@ -30,6 +30,8 @@ pub enum Packing {
     /// As they came; with gzip what was made here.
     #[default]
     Kept,
+    /// As they are here: what was made here is not packed.
+    Plain,
     /// All with gzip.
     Gzip,
     /// All with zstd at this level, from 1 to 19.
@@ -37,26 +39,30 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Reads `gzip` or `zstd`, and a level, which zstd alone has.
+    /// Reads `uncompressed`, `gzip` or `zstd`, and a level, which zstd alone has.
     ///
     /// # Errors
     /// A sentence.
     pub fn of(word: &str, level: Option<i32>) -> Result<Self, String> {
         match (word, level) {
+            ("uncompressed", _) => Ok(Self::Plain),
             ("gzip", None) => Ok(Self::Gzip),
             ("gzip", Some(_)) => Err("gzip has no level here: leave it out, or choose zstd".to_owned()),
             ("zstd", level) => match level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL) {
                 level @ 1..=19 => Ok(Self::Zstd(level)),
                 level => Err(format!("{level} is no level of zstd: choose one from 1 to 19")),
             },
-            _ => Err(format!("\"{word}\" is no compression of layers: choose gzip or zstd")),
+            _ => Err(format!("\"{word}\" is no compression of layers: choose gzip, zstd or uncompressed")),
         }
     }
 
     /// What a layer of that form becomes; `None` if it stays as it is.
     fn wanted(self, form: LayerForm) -> Option<LayerForm> {
         let form = match (self, form) {
-            (_, LayerForm::Wasm) | (Self::Gzip, LayerForm::Gzip) | (Self::Zstd(_), LayerForm::Zstd) => return None,
+            (Self::Plain, _)
+            | (_, LayerForm::Wasm)
+            | (Self::Gzip, LayerForm::Gzip)
+            | (Self::Zstd(_), LayerForm::Zstd) => return None,
             (Self::Kept, LayerForm::Gzip | LayerForm::Zstd) => return None,
             (Self::Kept | Self::Gzip, _) => LayerForm::Gzip,
             (Self::Zstd(_), _) => LayerForm::Zstd,
@@ -66,16 +72,16 @@ impl Packing {
 }
 
 /// A layer as it is sent.
-pub(super) struct Ready {
-    pub(super) blob: Descriptor,
-    pub(super) path: PathBuf,
+pub(crate) struct Ready {
+    pub(crate) blob: Descriptor,
+    pub(crate) path: PathBuf,
     /// Deletes what was packed for this alone.
     _made: Option<TempPath>,
 }
 
 impl Ready {
     /// Packs a layer, unless it stays as it is.
-    pub(super) async fn of(inner: &Arc<Inner>, layer: &Layer, packing: Packing) -> Result<Self, ImageError> {
+    pub(crate) async fn of(inner: &Arc<Inner>, layer: &Layer, packing: Packing) -> Result<Self, ImageError> {
         let Some(form) = packing.wanted(layer.blob.form()?) else {
             let path = inner.blob_path(&layer.blob.digest);
             return Ok(Self { blob: layer.blob.clone(), path, _made: None });

@@ -27,7 +27,9 @@ use crate::store::{ImageStore, offered};
 
 use documents::Entry;
 
+pub(crate) use documents::repacked;
 pub use layer::Packing;
+pub(crate) use layer::Ready;
 
 /// Repositories of one registry that layers are mounted from in one push.
 const MOST_SOURCES: usize = 8;

@@ -5,15 +5,20 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
 use bireme_buildkit::{
     Build, BuildError, Entry, Exporter, Exports, Failure, LogStream, Outputs, Session, Solved, Source, Vertex,
 };
 use bireme_core::ErrorKind;
+use bireme_core::go::parse_bool;
 use bireme_engine::{Preparation, PreparationStep};
-use bireme_image::{BuildOutput, BuiltImage, Platform, PushRequest, Pushed, Reference, Tree};
+use bireme_image::{
+    ArchiveFor, BuildOutput, BuiltImage, PackedOutput, Packing, Platform, PushRequest, Pushed, Reference, Tree,
+};
 use tokio::io::AsyncWriteExt as _;
 use tokio_util::io::SyncIoBridge;
 
+use super::content::ClientContent;
 use super::exporting::{ended, on_a_thread, packing, reference};
 use super::sources::credentials;
 use super::{annotations, caches, failed, questions};
@@ -178,7 +183,7 @@ async fn push(app: &App, session: &Session, mut request: PushRequest, vertex: &V
     Ok(pushed)
 }
 
-/// Sends the images as an archive to the client.
+/// Sends the images to the client: as an archive, or file by file (`tar=false`).
 async fn archive(
     build: &Arc<Build>,
     output: &Arc<BuildOutput>,
@@ -192,18 +197,47 @@ async fn archive(
             "docker exporter does not currently support exporting manifest lists: use type=oci, or keep it as an image",
         ));
     }
-    let session = build.session().await?;
-    let metadata = Response::new();
-    let out = session.send_tar(&exporter.id, &metadata).await?;
-    let task = vertex.task("sending tarball");
-    let written = async {
-        let (bridge, done) = finished(out);
-        output.write_image(&names, bridge).await.map_err(|error| failed(&error))?;
-        done.await
+    let (whom, usual) = match exporter.kind.as_str() {
+        "docker" => (ArchiveFor::Docker, Packing::Plain),
+        _ => (ArchiveFor::Oci, Packing::Kept),
     };
-    written.await?;
+    let packing = if exporter.options.contains_key("compression") { packing(&exporter.options)? } else { usual };
+    let output = Arc::clone(output);
+    let packed = vertex.during("exporting layers", on_a_thread(async move || output.packed(packing).await)).await?;
+    let response = described(&packed, &names);
+    let session = build.session().await?;
+    let packed = Arc::new(packed);
+    if exporter.options.get("tar").is_some_and(|value| parse_bool(value) == Some(false)) {
+        // The one store that clients offer for this. Source: BuildKit, `client/solve.go`.
+        let store = ClientContent::new(session, "export".to_owned());
+        let written = async move { packed.write_to(&store).await };
+        vertex.during("copying to the client's folder", written).await.map_err(|error| failed(&error))?;
+        return Ok(response);
+    }
+    let out = session.send_tar(&exporter.id, &response).await?;
+    let task = vertex.task("sending tarball");
+    let (bridge, done) = finished(out);
+    packed.write_archive(&names, whom, bridge).await.map_err(|error| failed(&error))?;
+    done.await?;
     task.done();
-    Ok(metadata)
+    Ok(response)
+}
+
+/// What the client is told of images that it gets.
+fn described(packed: &PackedOutput, names: &[Reference]) -> Response {
+    let descriptor = packed.descriptor();
+    let mut response = Response::new();
+    if let Some(config) = packed.config_digest() {
+        response.insert("containerimage.config.digest".to_owned(), config.to_string());
+    }
+    response.insert("containerimage.digest".to_owned(), descriptor["digest"].as_str().unwrap_or_default().to_owned());
+    let descriptor = base64::engine::general_purpose::STANDARD.encode(descriptor.to_string());
+    response.insert("containerimage.descriptor".to_owned(), descriptor);
+    if !names.is_empty() {
+        let all: Vec<String> = names.iter().map(ToString::to_string).collect();
+        response.insert("image.name".to_owned(), all.join(","));
+    }
+    response
 }
 
 /// A writer for blocking code, and what waits until all that was written has arrived.
