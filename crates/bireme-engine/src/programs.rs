@@ -37,6 +37,15 @@ pub(crate) async fn interface(services: &Services, image: &Image) -> Result<Opti
     Ok(Some(programs.interface(&program).await?))
 }
 
+/// As [`Engine::forget_unused_programs`](crate::Engine::forget_unused_programs).
+pub(crate) async fn forget_unused(services: &Services) -> Result<(), EngineError> {
+    let kept = services.images().program_digests()?;
+    for programs in services.options.executors.iter().filter_map(|executor| executor.as_programs()) {
+        programs.retain(&kept).await;
+    }
+    Ok(())
+}
+
 /// As [`Engine::prepare_image`](crate::Engine::prepare_image).
 pub(crate) async fn prepare(services: &Arc<Services>, id: &ImageId, tell: OnPreparation<'_>) {
     follow(begin(services, id), tell).await;

@@ -1,5 +1,6 @@
 //! From images to the components in them.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,15 @@ use crate::wanted::while_wanted;
 const COMPONENT_LIMIT: u64 = 1 << 30;
 
 impl ImageStore {
+    /// The digests of all that may be a component of an image: layers as they came, and files that were taken out of images.
+    ///
+    /// # Errors
+    /// `Database`.
+    pub fn program_digests(&self) -> Result<HashSet<String>, ImageError> {
+        let known = self.inner.db.referenced()?;
+        Ok(known.blobs.iter().chain(&known.components).map(ToString::to_string).collect())
+    }
+
     /// The component of a Wasm image, and the `sha256:…` of its content.
     ///
     /// For an artifact it is the one layer. For an image with a root filesystem it is the regular file that

@@ -61,10 +61,23 @@ impl App {
         CachePolicy::for_disk(disk)
     }
 
-    /// Has what is not kept of it cleared away: a little later, so that no client waits for it, and once a minute at most.
+    async fn collect(&self, policy: &CachePolicy) {
+        if let Err(error) = self.images.collect_build_cache(policy).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the cache of builds could not be cleared up");
+        }
+        if let Err(error) = self.engine.forget_unused_programs().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "code of components that are gone could not be removed"
+            );
+        }
+    }
+
+    /// Has what is not kept of the cache of builds cleared away, and code of components that no image has: a little later, so
+    /// that no client waits for it, and once a minute at most.
     ///
     /// Source: BuildKit, `control/control.go`, `throttledGC`.
-    pub fn collect_build_cache(&self) {
+    pub fn collect_soon(&self) {
         let Some(wait) = self.collecting.lock().ask(Instant::now()) else { return };
         let app = self.clone();
         tokio::spawn(async move {
@@ -75,11 +88,7 @@ impl App {
             app.collecting.lock().began(Instant::now());
             let policy = app.cache_policy();
             tokio::select! {
-                collected = app.images.collect_build_cache(&policy) => {
-                    if let Err(error) = collected {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "the cache of builds could not be cleared up");
-                    }
-                }
+                () = app.collect(&policy) => {}
                 () = app.stop.cancelled() => {}
             }
         });

@@ -134,6 +134,7 @@ async fn serve(settings: Settings, net: Handle) -> anyhow::Result<()> {
         collecting: Arc::default(),
         settings: Arc::new(settings),
     };
+    app.collect_soon();
     let serving = tokio::spawn(server::serve(listeners, routes::router(app), stop.clone()));
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping; workloads go on running"),

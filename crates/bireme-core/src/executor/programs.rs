@@ -1,5 +1,7 @@
 //! What an executor does with programs before any workload of them exists.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Program;
@@ -22,6 +24,13 @@ pub trait Programs: Send + Sync {
         program: &'a Program,
         begins: &'a (dyn Fn() + Send + Sync),
     ) -> BoxFuture<'a, Result<(), ExecError>>;
+
+    /// Forgets what was prepared of programs whose digests (`sha256:…`) are not among `kept`, unless that was within the last
+    /// hour: an image that is on its way may want it. Idempotent; what is forgotten is prepared again where it is asked for.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest for the next call.
+    fn retain<'a>(&'a self, kept: &'a HashSet<String>) -> BoxFuture<'a, ()>;
 
     /// What `program` exports and imports, by its own words: nothing is compiled and nothing is run.
     ///

@@ -313,6 +313,16 @@ impl Engine {
         drop(programs::begin(self.services(), image));
     }
 
+    /// Has executors forget what they prepared of images that are gone: code of components takes several times their size.
+    ///
+    /// # Errors
+    /// When it cannot be read which images there are.
+    /// # Cancel safety
+    /// Dropping the future leaves the rest for the next call.
+    pub async fn forget_unused_programs(&self) -> Result<(), EngineError> {
+        programs::forget_unused(self.services()).await
+    }
+
     /// What the program of an image imports and exports; `None` for an image of another kind than components, and for one
     /// that names no program.
     ///

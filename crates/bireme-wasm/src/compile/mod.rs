@@ -8,7 +8,7 @@
 
 mod process;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
@@ -52,6 +52,9 @@ const KNOWN: usize = 4096;
 /// How long a component that takes too much to compile is refused for that without another attempt, and how many are.
 const REFUSED: Duration = Duration::from_secs(15 * 60);
 const MOST_REFUSED: usize = 1024;
+
+/// Code that was compiled so long ago, for a component that no image has, is removed.
+const UNUSED: Duration = Duration::from_secs(60 * 60);
 
 /// [`share`] of this machine.
 fn share_of_machine() -> (usize, u64) {
@@ -144,12 +147,7 @@ impl Cache {
         if let Some(compiled) = self.lock_known().get(plain) {
             return Ok(compiled.clone());
         }
-        let turn = {
-            let mut under_way = self.under_way.lock();
-            // Whoever waits or works holds a turn: what nobody holds is over, however it ended.
-            under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(under_way.entry(plain.to_owned()).or_default())
-        };
+        let turn = self.turn(plain);
         let mut told = false;
         let _guard = match turn.try_lock() {
             Ok(guard) => guard,
@@ -184,6 +182,30 @@ impl Cache {
         known.insert(plain.to_owned(), compiled.clone());
         drop(known);
         Ok(compiled)
+    }
+
+    /// Removes code of components whose digests are not among `kept`, unless it was compiled within the last hour.
+    pub(crate) async fn retain(&self, kept: &HashSet<String>) {
+        let Some(engine) = self.engine.get().cloned() else { return };
+        let (dir, kept) = (self.dir.clone(), kept.clone());
+        let found = tokio::task::spawn_blocking(move || unused(&dir, &engine, &kept)).await;
+        for (plain, path) in found.unwrap_or_default() {
+            // Whoever is about to use it has its turn, and finds it gone after ours.
+            let turn = self.turn(&plain);
+            let Ok(_guard) = turn.try_lock() else { continue };
+            self.lock_known().remove(&plain);
+            if let Err(error) = tokio::fs::remove_file(&path).await {
+                tracing::warn!(path = %path.display(), %error, "code of a component that no image has cannot be removed");
+            }
+        }
+    }
+
+    /// What is held by whoever compiles this content.
+    fn turn(&self, plain: &str) -> Arc<AsyncMutex<()>> {
+        let mut under_way = self.under_way.lock();
+        // Whoever waits or works holds a turn: what nobody holds is over, however it ended.
+        under_way.retain(|_, turn| Arc::strong_count(turn) > 1);
+        Arc::clone(under_way.entry(plain.to_owned()).or_default())
     }
 
     /// Why this content was refused a while ago, so that asking again and again does not keep the machine busy.
@@ -357,6 +379,22 @@ impl Cache {
     }
 }
 
+/// The files of code that was compiled a while ago, of components whose digests are not among `kept`; with the digests.
+fn unused(dir: &Path, engine: &str, kept: &HashSet<String>) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_code_of(name, engine)) else { continue };
+        let plain = &name[..64];
+        let made = entry.metadata().and_then(|about| about.modified()).ok();
+        let old = made.and_then(|made| made.elapsed().ok()).is_some_and(|age| age >= UNUSED);
+        if old && !kept.contains(&format!("sha256:{plain}")) {
+            found.push((plain.to_owned(), entry.path()));
+        }
+    }
+    found
+}
+
 /// Whether `name` is that of compiled code, or of the record beside it, of the engine `key`.
 fn is_code_of(name: &str, key: &str) -> bool {
     let stem = name.strip_suffix(".cwasm").or_else(|| name.strip_suffix(".json"));
@@ -446,5 +484,32 @@ mod tests {
             cache.remember_refusal(&digest.to_string(), &takes_too_long());
         }
         assert!(cache.refused.lock().len() <= MOST_REFUSED);
+    }
+
+    #[tokio::test]
+    async fn code_that_no_image_has_goes_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let [kept, gone, new] = ["a", "b", "c"].map(|digit| digit.repeat(64));
+        let hour_ago = std::time::SystemTime::now() - UNUSED;
+        for (digest, made) in [(&kept, hour_ago), (&gone, hour_ago), (&new, std::time::SystemTime::now())] {
+            for suffix in ["cwasm", "json"] {
+                let file = std::fs::File::create(dir.path().join(format!("{digest}-0e.{suffix}"))).unwrap();
+                file.set_modified(made).unwrap();
+            }
+        }
+        let cache = Cache::new(PathBuf::new(), dir.path().to_owned());
+        let images = HashSet::from([format!("sha256:{kept}")]);
+        cache.retain(&images).await;
+        let count = || std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(count(), 6, "whose code it is, is not known before an engine was asked for its version");
+        cache.engine.set("0e".to_owned()).unwrap();
+        let turn = cache.turn(&gone);
+        let held = turn.try_lock().unwrap();
+        cache.retain(&images).await;
+        assert_eq!(count(), 6, "somebody is about to use it");
+        drop(held);
+        cache.retain(&images).await;
+        assert_eq!(count(), 4);
+        assert!(!dir.path().join(format!("{gone}-0e.cwasm")).exists());
     }
 }

@@ -4,7 +4,7 @@ mod check;
 mod earlier;
 mod load;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -417,6 +417,10 @@ impl Programs for WasmExecutor {
             let (path, digest) = component(program)?;
             self.cache.get_telling(path, digest, begins).await.map(|_| ())
         })
+    }
+
+    fn retain<'a>(&'a self, kept: &'a HashSet<String>) -> BoxFuture<'a, ()> {
+        Box::pin(self.cache.retain(kept))
     }
 
     fn interface<'a>(&'a self, program: &'a Program) -> BoxFuture<'a, Result<Interface, ExecError>> {

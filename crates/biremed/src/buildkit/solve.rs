@@ -45,7 +45,7 @@ pub(super) async fn solve(app: App, build: Arc<Build>, frontend: Frontend) -> Re
         convert::create::create(json!({ "Image": "", "Hostname": hostname, "HostConfig": options.host }), None, None)
             .map_err(|error| BuildError::new(ErrorKind::Invalid, error.message))?;
     let output = on_a_thread(app.clone(), Arc::clone(&build), request, sources, steps).await?;
-    app.collect_build_cache();
+    app.collect_soon();
     solved(output, multi)
 }
 

@@ -58,7 +58,7 @@ async fn build(State(app): State<App>, headers: HeaderMap, query: Query, body: B
             unsaid.lines.into_iter().for_each(|line| report.line(line));
         }
         let id = built?;
-        app.collect_build_cache();
+        app.collect_soon();
         let mut images = vec![id.clone()];
         for platform in platforms.iter().skip(1) {
             // Its name may be another image's by now, which is no matter of this build.

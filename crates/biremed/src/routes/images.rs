@@ -337,6 +337,9 @@ async fn remove_image(app: &App, name: &str, force: bool) -> Result<Vec<Removed>
             Removed::Deleted(id) => emit(app, "delete", id, id),
         }
     }
+    if removed.iter().any(|one| matches!(one, Removed::Deleted(_))) {
+        app.collect_soon();
+    }
     Ok(removed)
 }
 
