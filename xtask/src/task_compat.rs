@@ -33,8 +33,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
     task_oracle::start()?;
     let began = Instant::now();
-    let theirs = conformance::run(&Run { socket: &task_oracle::socket(), shapes, reference: true }, &scripts);
+    let socket = task_oracle::socket();
+    let docker = Run { socket: &socket, shapes, reference: true };
+    let mut theirs = conformance::run(&docker, &scripts);
     eprintln!("x: Docker's engine: {} cases in {:.0} s", theirs.len(), began.elapsed().as_secs_f64());
+    // It refuses one prune beside another, and tells of memory that ran out late on a busy machine: with less beside them, the
+    // scripts pass that are right.
+    for _ in 0..2 {
+        theirs.retain(|outcome| outcome.failure.is_some());
+        let failed: Vec<_> =
+            scripts.iter().filter(|one| theirs.iter().any(|outcome| outcome.script == one.name)).cloned().collect();
+        if failed.is_empty() {
+            break;
+        }
+        let again = conformance::run(&docker, &failed);
+        theirs.retain(|one| {
+            again.iter().any(|other| {
+                (&other.script, other.case.line()) == (&one.script, one.case.line()) && other.failure.is_some()
+            })
+        });
+    }
     let wrong: Vec<String> = theirs.iter().filter_map(|outcome| told(outcome, outcome.failure.as_ref()?)).collect();
     if !wrong.is_empty() {
         bail!("Docker's own engine does not pass, so these cases are wrong:\n{}", wrong.join("\n"));

@@ -24,7 +24,7 @@ use crate::wanted::{Wanted, while_wanted};
 /// Bytes between two progress lines of one layer.
 const REPORT_EVERY: u64 = 512 << 10;
 
-/// How layers are packed for a registry. Each packs the same layer to the same bytes.
+/// How layers are packed for others. Each packs the same layer to the same bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Packing {
     /// As they came; with gzip what was made here.
@@ -299,11 +299,12 @@ mod tests {
         assert_eq!(Packing::of("zstd", None), Ok(Packing::Zstd(3)));
         assert_eq!(Packing::of("zstd", Some(19)), Ok(Packing::Zstd(19)));
         assert_eq!(Packing::of("gzip", None), Ok(Packing::Gzip));
+        assert_eq!(Packing::of("uncompressed", None), Ok(Packing::Plain));
         for (word, level, words) in [
             ("zstd", Some(22), "from 1 to 19"),
             ("zstd", Some(0), "from 1 to 19"),
             ("gzip", Some(9), "no level here"),
-            ("xz", None, "choose gzip or zstd"),
+            ("xz", None, "choose gzip, zstd or uncompressed"),
         ] {
             assert!(Packing::of(word, level).unwrap_err().contains(words), "{word}");
         }
@@ -314,6 +315,7 @@ mod tests {
         use LayerForm::{Gzip, Tar, Wasm, Zstd};
         for (packing, becomes) in [
             (Packing::Kept, [Some(Gzip), None, None, None]),
+            (Packing::Plain, [None, None, None, None]),
             (Packing::Gzip, [Some(Gzip), None, Some(Gzip), None]),
             (Packing::Zstd(3), [Some(Zstd), Some(Zstd), None, None]),
         ] {

@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
+use bireme_core::clock::now_nanos;
 use bireme_engine::EventQuery;
 use futures::StreamExt as _;
 
@@ -21,16 +22,19 @@ pub(super) fn router() -> Router<App> {
 async fn events(State(app): State<App>, query: Query) -> Answer {
     // Docker takes filters of any name here.
     let filters = Filters::any(query.get("filters").unwrap_or_default())?;
-    // Zero is a time here: everything that is kept, and nothing to wait for.
+    // Zero is a time here: for `since`, everything that is kept; for `until`, all of that and nothing to wait for.
     let time = |name: &str| match query.get(name) {
         Some("0") => Ok(Some(0)),
         _ => query.time(name),
     };
-    let asked = EventQuery { since: time("since")?, until: time("until")? };
+    let mut asked = EventQuery { since: time("since")?, until: time("until")? };
     if let (Some(since), Some(until)) = (asked.since, asked.until)
         && since > until
     {
         return Err(ApiError::invalid("`since` time cannot be after `until` time"));
+    }
+    if asked.until == Some(0) {
+        asked.until = Some(now_nanos());
     }
     let lines = app.engine.events(asked).filter_map(move |event| {
         let line = event::passes(&event, &filters).then(|| event::show(&event));
