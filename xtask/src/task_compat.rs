@@ -31,6 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let shapes = if args.dry_run { &scratch } else { &kept };
     std::fs::create_dir_all(shapes)?;
 
+    workspace::run(&mut workspace::cargo(&["build", "--locked", "--workspace", "--all-targets"]))?;
     task_oracle::start()?;
     let began = Instant::now();
     let socket = task_oracle::socket();
