@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::build::Build;
 use crate::builder::{Output, Solved};
 use crate::error::BuildError;
-use crate::outputs::OutputTable;
+use crate::outputs::Results;
 use crate::progress::Progress;
 
 /// How long a builder may clean up after its build was given up.
@@ -38,7 +38,7 @@ pub(crate) struct OpenBuild {
     returned: Mutex<Option<oneshot::Sender<Returned>>>,
     /// Handles of its results.
     outputs: Mutex<Vec<String>>,
-    table: OutputTable,
+    table: Results,
 }
 
 impl OpenBuild {
@@ -80,7 +80,7 @@ impl Builds {
         &self,
         build: Build,
         inputs: HashMap<String, pb::Definition>,
-        table: OutputTable,
+        table: Results,
     ) -> Result<(Guard, oneshot::Receiver<Returned>), BuildError> {
         let id = build.id().to_owned();
         let (returned, waiting) = oneshot::channel();

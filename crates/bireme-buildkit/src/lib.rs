@@ -42,6 +42,7 @@ pub use error::BuildError;
 pub use files::{
     Content, Entry, EntryKind, Failure, FewFiles, Folder, FolderSource, InMemory, Limits, Receive, Source,
 };
+pub use outputs::Results;
 pub use place::{Lines, SourceFile};
 pub use progress::{LogStream, Progress, Task, Vertex, Warning};
 pub use server::{MAX_FILE, Server};

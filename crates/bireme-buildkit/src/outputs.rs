@@ -17,7 +17,7 @@ use crate::builder::Output;
 use crate::error::BuildError;
 
 /// How long a result can be built upon after its build has ended.
-const LINGER: Duration = Duration::from_secs(300);
+const LINGER: Duration = Duration::from_secs(60);
 /// How many results are kept.
 const MAX_OUTPUTS: usize = 4096;
 /// How many operations a definition may have that comes in.
@@ -25,9 +25,9 @@ const MAX_OPS: usize = 1024;
 /// Begins the identifier of our source.
 const SCHEME: &str = "bireme-output://";
 
-/// Outputs by their handles.
+/// Outputs of builds by their handles. Clones are the same table.
 #[derive(Clone, Default)]
-pub(crate) struct OutputTable {
+pub struct Results {
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -38,7 +38,18 @@ struct Kept {
     lingering: VecDeque<String>,
 }
 
-impl OutputTable {
+impl Results {
+    /// Forgets those whose builds have ended before their time is over, and with them what they keep from being deleted.
+    pub fn forget_ended(&self) {
+        let gone: Vec<Output> = {
+            let mut kept = self.kept.lock();
+            let ended = std::mem::take(&mut kept.lingering);
+            ended.iter().filter_map(|id| kept.by_id.remove(id)).collect()
+        };
+        // Not under the lock: what goes with them may take its time.
+        drop(gone);
+    }
+
     /// Keeps an output and answers with its handle.
     pub(crate) fn keep(&self, output: Output) -> Result<String, BuildError> {
         let id = random_id();
@@ -59,7 +70,7 @@ impl OutputTable {
     pub(crate) fn get(&self, id: &str) -> Result<Output, BuildError> {
         self.kept.lock().by_id.get(id).cloned().ok_or_else(|| {
             let shown: String = id.chars().take(64).collect();
-            BuildError::new(ErrorKind::NotFound, format!("no result {shown:?}: its build has ended some minutes ago"))
+            BuildError::new(ErrorKind::NotFound, format!("no result {shown:?}: its build has ended"))
         })
     }
 
@@ -75,9 +86,9 @@ impl OutputTable {
             if let Some(kept) = kept.upgrade() {
                 let mut kept = kept.lock();
                 kept.lingering.retain(|id| !ids.contains(id));
-                for id in &ids {
-                    kept.by_id.remove(id);
-                }
+                let gone: Vec<Option<Output>> = ids.iter().map(|id| kept.by_id.remove(id)).collect();
+                drop(kept);
+                drop(gone);
             }
         });
     }
@@ -135,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_definition_of_ours_leads_back_to_its_output() {
-        let table = OutputTable::default();
+        let table = Results::default();
         let id = table.keep(Arc::new(7_u8)).unwrap();
         let output = table.of_definition(&definition_of(&id)).unwrap();
         assert_eq!(output.downcast_ref::<u8>(), Some(&7));
@@ -144,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_not_ours_is_refused_by_name() {
-        let table = OutputTable::default();
+        let table = Results::default();
         let id = table.keep(Arc::new(())).unwrap();
         let mut more = definition_of(&id);
         more.def.push(more.def[1].clone());
@@ -162,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn results_outlive_their_build_by_some_minutes() {
-        let table = OutputTable::default();
+        let table = Results::default();
         let id = table.keep(Arc::new(())).unwrap();
         table.release(vec![id.clone()]);
         tokio::time::sleep(LINGER / 2).await;
@@ -173,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_number_of_results_is_bounded_and_ended_builds_give_way() {
-        let table = OutputTable::default();
+        let table = Results::default();
         let first = table.keep(Arc::new(())).unwrap();
         for _ in 1..MAX_OUTPUTS {
             table.keep(Arc::new(())).unwrap();

@@ -21,7 +21,7 @@ use tower::Service as _;
 
 use crate::builder::Builder;
 use crate::builds::Builds;
-use crate::outputs::OutputTable;
+use crate::outputs::Results;
 use crate::session::Sessions;
 
 /// The largest file of a result, or part of one, that is read at once, in bytes.
@@ -42,15 +42,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Server {
     pub(crate) builder: Arc<dyn Builder>,
     pub(crate) builds: Builds,
-    pub(crate) outputs: OutputTable,
+    pub(crate) outputs: Results,
     sessions: Sessions,
 }
 
 impl Server {
-    /// Lets `builder` build.
-    pub fn new(builder: Arc<dyn Builder>) -> Self {
-        let (builds, outputs, sessions) = (Builds::default(), OutputTable::default(), Sessions::new());
-        Self { builder, builds, outputs, sessions }
+    /// Lets `builder` build, and keeps in `results` what clients may build upon.
+    pub fn new(builder: Arc<dyn Builder>, results: Results) -> Self {
+        Self { builder, builds: Builds::default(), outputs: results, sessions: Sessions::new() }
     }
 
     /// The clients' sessions; what comes by `POST /session` is given to [`Sessions::attach`].

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bireme_buildkit::{
-    Build, BuildError, Builder, Exports, Frontend, LogStream, Outputs, Prune, Server, Solved, Usage, UsageQuery, Worker,
+    Build, BuildError, Builder, Exports, Frontend, LogStream, Outputs, Prune, Results, Server, Solved, Usage,
+    UsageQuery, Worker,
 };
 use bireme_core::BoxFuture;
 use bollard_buildkit_proto::moby::buildkit::v1::control_client::ControlClient;
@@ -100,7 +101,7 @@ struct Engine {
 
 async fn engine() -> Engine {
     let builder = Arc::new(Simple::default());
-    let server = Server::new(builder.clone());
+    let server = Server::new(builder.clone(), Results::default());
     let connector = tower::service_fn(move |_| {
         let server = server.clone();
         async move {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::client::{self, Answer};
 use crate::leftovers::Leftovers;
 use crate::output::Output;
-use crate::{binaries, eventually, image};
+use crate::{binaries, eventually, image, workspace};
 
 /// A running engine. Dropping it ends it with everything it runs.
 pub struct Engine {
@@ -170,6 +170,23 @@ impl Engine {
     pub fn come_back(&mut self) {
         assert!(self.daemon.is_none(), "crash it first");
         self.launch();
+    }
+
+    /// The `docker` command line with the newest buildx, against this engine.
+    ///
+    /// # Panics
+    /// When `./x setup` has not installed it.
+    pub fn buildx(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let config = self.path("buildx");
+        if !config.exists() {
+            let plugins = workspace().join("target/setup/docker-buildx/cli-plugins");
+            assert!(plugins.is_dir(), "{} is missing: run `./x setup`", plugins.display());
+            std::fs::create_dir(&config).expect("a folder can be made");
+            std::os::unix::fs::symlink(plugins, config.join("cli-plugins")).expect("a link can be made");
+        }
+        let mut command = self.command("docker", args);
+        command.env("DOCKER_CONFIG", &config).env("HOME", self.folder());
+        command
     }
 
     /// Runs the `docker` command line against this engine.

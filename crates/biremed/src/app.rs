@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bireme_buildkit::Results;
 use bireme_engine::{Engine, EngineError};
 use bireme_image::{CachePolicy, ImageStore};
 use parking_lot::Mutex;
@@ -23,6 +24,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// Changes that are under way, whether or not their clients are still there.
     pub changes: TaskTracker,
+    /// What clients of BuildKit's protocol may build upon.
+    pub build_results: Results,
     /// When the cache of builds is cleared up.
     pub collecting: Arc<Mutex<Throttle>>,
 }
@@ -55,14 +58,16 @@ impl Throttle {
 }
 
 impl App {
-    /// What is kept of the cache of builds by itself.
-    pub fn cache_policy(&self) -> CachePolicy {
+    /// What is kept of the cache of builds; `None` where it is not cleared up by itself.
+    pub fn cache_policy(&self) -> Option<CachePolicy> {
         let disk = rustix::fs::statvfs(&self.settings.data_root).map_or(0, |disk| disk.f_blocks * disk.f_frsize);
-        CachePolicy::for_disk(disk)
+        self.settings.build_cache.policy(disk)
     }
 
-    async fn collect(&self, policy: &CachePolicy) {
-        if let Err(error) = self.images.collect_build_cache(policy).await {
+    async fn collect(&self) {
+        if let Some(policy) = self.cache_policy()
+            && let Err(error) = self.images.collect_build_cache(&policy).await
+        {
             tracing::warn!(error = &error as &dyn std::error::Error, "the cache of builds could not be cleared up");
         }
         if let Err(error) = self.engine.forget_unused_programs().await {
@@ -86,9 +91,8 @@ impl App {
                 () = app.stop.cancelled() => return,
             }
             app.collecting.lock().began(Instant::now());
-            let policy = app.cache_policy();
             tokio::select! {
-                () = app.collect(&policy) => {}
+                () = app.collect() => {}
                 () = app.stop.cancelled() => {}
             }
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use bireme_buildkit::Results;
 use bireme_core::{Executor, env};
 use bireme_engine::{Engine, EngineOptions};
 use bireme_image::{ImageStore, RegistrySettings};
@@ -131,6 +132,7 @@ async fn serve(settings: Settings, net: Handle) -> anyhow::Result<()> {
         host: Arc::new(Host::read()),
         stop: stop.clone(),
         changes: changes.clone(),
+        build_results: Results::default(),
         collecting: Arc::default(),
         settings: Arc::new(settings),
     };

@@ -18,6 +18,7 @@
 #![recursion_limit = "256"]
 
 pub mod app;
+mod build_cache;
 mod buildkit;
 pub mod convert;
 pub mod daemon;

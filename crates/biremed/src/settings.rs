@@ -12,6 +12,8 @@ use clap::Parser;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
+use crate::build_cache::{BuildCache, BuilderKey};
+
 /// The flags, dockerd's own where it has them.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "biremed", version, about = "Runs Linux containers and WebAssembly components side by side")]
@@ -80,9 +82,10 @@ struct File {
     registry_config_dirs: Option<Vec<String>>,
     max_concurrent_downloads: Option<usize>,
     max_concurrent_uploads: Option<usize>,
+    builder: Option<BuilderKey>,
 }
 
-const FILE_KEYS: [&str; 13] = [
+const FILE_KEYS: [&str; 14] = [
     "data-root",
     "exec-root",
     "hosts",
@@ -96,6 +99,7 @@ const FILE_KEYS: [&str; 13] = [
     "registry-config-dirs",
     "max-concurrent-downloads",
     "max-concurrent-uploads",
+    "builder",
 ];
 
 /// Where registries are looked for that name none themselves: ours first, then what containerd and Docker were told.
@@ -142,6 +146,7 @@ pub struct Settings {
     pub max_concurrent_downloads: usize,
     /// Layers that one push sends at once.
     pub max_concurrent_uploads: usize,
+    pub build_cache: BuildCache,
     /// Eight hexadecimal digits that mark everything of this engine on the machine.
     pub instance: String,
     pub runner: PathBuf,
@@ -198,6 +203,9 @@ impl Settings {
             resolver.pick_number("max-concurrent-downloads", flags.max_concurrent_downloads, down, 4)?;
         let max_concurrent_uploads =
             resolver.pick_number("max-concurrent-uploads", flags.max_concurrent_uploads, up, 5)?;
+        let origin = if file.builder.is_some() { resolver.named_file() } else { Origin::Default };
+        let build_cache = BuildCache::of(file.builder.unwrap_or_default())?;
+        resolver.note("builder.gc", build_cache, origin);
         let sockets = hosts.iter().map(|host| socket(host)).collect::<anyhow::Result<_>>()?;
         let instance = instance(&data_root, &exec_root);
         resolver.note("instance", &instance, Origin::Default);
@@ -218,6 +226,7 @@ impl Settings {
             registry_config_dirs,
             max_concurrent_downloads,
             max_concurrent_uploads,
+            build_cache,
             instance,
             runner,
             wasm_host,

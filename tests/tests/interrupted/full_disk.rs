@@ -52,10 +52,16 @@ fn a_disk_that_becomes_full_costs_nothing_that_is_stored() {
         build.arg(context.path()).env("DOCKER_BUILDKIT", "0");
         build
     };
-    let works: [&dyn Fn() -> Command; 3] = [
+    let buildx = || {
+        let mut build = engine.buildx(["build", "-q", "-t", &name]);
+        build.arg(context.path());
+        build
+    };
+    let works: [&dyn Fn() -> Command; 4] = [
         &|| engine.command("docker", ["pull", "-q", &name]),
         &|| engine.command("docker", ["load", "-q", "-i", archive]),
         &build,
+        &buildx,
     ];
     let mut refused = 0;
     for (at, work) in works.into_iter().enumerate() {

@@ -19,6 +19,38 @@ fn nothing_that_is_in_use_is_pruned() {
     let busy = || Instant::now() < until;
     let (engine, name, printed) = (&story.engine, &story.name, &story.printed);
     let filters = "%7B%22dangling%22%3A%5B%22false%22%5D%7D";
+    // By either endpoint.
+    let build = |buildkit: bool| {
+        let mut built = 0;
+        let context = tempfile::tempdir().unwrap();
+        while busy() {
+            std::fs::write(context.path().join("new"), format!("{built}\n")).unwrap();
+            // Its base has a container that holds it; what is between has nobody but the build.
+            let dockerfile = format!(
+                "FROM {held}\nCOPY new /new\nRUN cat /new > /run1\nRUN cat /run1 > /run2 && sleep 0.2\nRUN cat /new /run2 && \
+                 ls /data/many | wc -l\n"
+            );
+            std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+            let args = ["build", "--no-cache", "--progress=plain", "."];
+            let mut build = if buildkit {
+                engine.buildx(args)
+            } else {
+                let mut classic = engine.command("docker", args.iter().filter(|word| !word.contains("progress")));
+                classic.env("DOCKER_BUILDKIT", "0");
+                classic
+            };
+            build.current_dir(&context);
+            let log = engine.run(build);
+            assert_eq!(log.code, 0, "{log}");
+            // What the last command prints; BuildKit's clients put a number and a time before it.
+            let text = format!("{}{}", log.stdout(), log.stderr());
+            let printed: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next_back()).collect();
+            let built_now = built.to_string();
+            assert!(printed.windows(3).any(|lines| lines == [&built_now, &built_now, "400"]), "{log}");
+            built += 1;
+        }
+        built
+    };
     let done = std::thread::scope(|scope| {
         let pruner = scope.spawn(|| {
             let mut turns = 0;
@@ -43,26 +75,7 @@ fn nothing_that_is_in_use_is_pruned() {
             }
             pulled
         });
-        let builder = scope.spawn(|| {
-            let mut built = 0;
-            let context = tempfile::tempdir().unwrap();
-            while busy() {
-                std::fs::write(context.path().join("new"), format!("{built}\n")).unwrap();
-                // Its base has a container that holds it; what is between has nobody but the build.
-                let dockerfile = format!(
-                    "FROM {held}\nCOPY new /new\nRUN cat /new > /run1\nRUN cat /run1 > /run2 && sleep 0.2\nRUN cat /new /run2 && \
-                     ls /data/many | wc -l\n"
-                );
-                std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
-                let mut build = engine.command("docker", ["build", "--no-cache", "."]);
-                build.current_dir(&context).env("DOCKER_BUILDKIT", "0");
-                let log = engine.run(build);
-                assert_eq!(log.code, 0, "{log}");
-                assert!(log.stdout().contains(&format!("\n{built}\n{built}\n400\n")), "{log}");
-                built += 1;
-            }
-            built
-        });
+        let (classic, buildkit) = (scope.spawn(|| build(false)), scope.spawn(|| build(true)));
         let reader = scope.spawn(|| {
             let mut read = 0;
             while busy() {
@@ -72,7 +85,7 @@ fn nothing_that_is_in_use_is_pruned() {
             }
             read
         });
-        let done = [puller.join(), builder.join(), reader.join()].map(|all| all.unwrap_or_default());
+        let done = [puller.join(), classic.join(), buildkit.join(), reader.join()].map(|all| all.unwrap_or_default());
         ended.store(true, Ordering::Relaxed);
         [&done[..], &[pruner.join().unwrap_or_default()]].concat()
     });

@@ -12,7 +12,7 @@ mod story;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use story::{Registry, Story};
+use story::{Registry, Story, write_stages};
 
 fn nothing(_: &Story) {}
 
@@ -46,6 +46,36 @@ fn a_build_is_cut_short() {
     story.is_cut_short(Story::build, without);
     // With what of it the cache has.
     story.is_cut_short(Story::build, |story| drop(story.engine.docker(["rmi", "-f", &story.name])));
+    story.end();
+}
+
+#[test]
+fn a_build_by_a_client_of_buildkit_is_cut_short() {
+    let registry = Registry::start();
+    let mut story = Story::begin("buildx", "app:1");
+    let stages = write_stages(&mut story);
+    let build = |story: &Story, flags: &[&str]| {
+        let secret = format!("id=token,src={}", stages.secret.display());
+        let mut command = story.engine.buildx(["build", "-q", "--secret", &secret]);
+        command.args(flags).arg(stages.context.path());
+        command
+    };
+    let tagged = |story: &Story| build(story, &["-t", &story.name]);
+    story.engine.run(tagged(&story)).stdout();
+    story.printed = story.run().stdout().to_owned();
+    story.is_cut_short(tagged, without);
+    story.is_cut_short(tagged, |story| drop(story.engine.docker(["rmi", "-f", &story.name])));
+    // What clients get of it, and what goes to a registry.
+    let archive = story.engine.folder().join("app.tar");
+    let archived = format!("type=oci,dest={}", archive.display());
+    story.is_cut_short(|story| build(story, &["-o", &archived]), without);
+    let pushed = format!("{}/pushed:1", registry.host);
+    let cache = format!("type=registry,mode=max,ref={}/cache:1", registry.host);
+    let from = format!("type=registry,ref={}/cache:1", registry.host);
+    let push = |story: &Story| build(story, &["--push", "-t", &pushed, "--cache-to", &cache, "--cache-from", &from]);
+    story.is_cut_short(push, |story| drop(story.engine.docker(["builder", "prune", "-af"])));
+    story.engine.docker(["rmi", "-f", &pushed]);
+    assert_eq!(story.engine.docker(["run", "--rm", &pushed]).stdout(), story.printed, "what came there is whole");
     story.end();
 }
 

@@ -1,7 +1,7 @@
 //! An engine with an image, work on it that is cut short, and what must be so afterwards.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,32 @@ pub(crate) fn write_context(folder: &Path, random: &mut Random) {
     std::fs::write(folder.join("Dockerfile"), dockerfile).unwrap();
 }
 
+/// The context of a build of several stages, and the file of a secret that it takes.
+pub(crate) struct Stages {
+    pub(crate) context: tempfile::TempDir,
+    pub(crate) secret: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// Two stages that do not wait for each other, of which one reads a secret and the other has a folder that is kept. The story
+/// sees from here on that nothing on the disk has the secret.
+pub(crate) fn write_stages(story: &mut Story) -> Stages {
+    let (context, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_context(context.path(), &mut story.random);
+    let dockerfile = "FROM busybox AS one\nCOPY one /data/\n\
+                      RUN --mount=type=secret,id=token md5sum < /run/secrets/token > /data/token && sleep 0.1\n\
+                      FROM busybox AS two\nCOPY two /data/\n\
+                      RUN --mount=type=cache,target=/kept md5sum /data/two > /kept/sum && sleep 0.1 && cp /kept/sum /data/\n\
+                      FROM busybox\nCOPY many /data/many/\nCOPY --from=one /data /data\nCOPY --from=two /data /data\n\
+                      CMD cat $(find /data -type f | sort) | md5sum\n";
+    std::fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    let secret = folder.path().join("token");
+    let text = format!("secret-{:x}-{:x}", story.random.below(u64::MAX), story.random.below(u64::MAX));
+    std::fs::write(&secret, &text).unwrap();
+    story.secret = Some(text);
+    Stages { context, secret, _folder: folder }
+}
+
 /// An engine, the image that it works on, and what that prints.
 pub(crate) struct Story {
     pub(crate) engine: Engine,
@@ -90,6 +116,8 @@ pub(crate) struct Story {
     pub(crate) name: String,
     pub(crate) printed: String,
     pub(crate) random: Random,
+    /// What must be in no file of the engine's.
+    secret: Option<String>,
 }
 
 impl Story {
@@ -99,7 +127,7 @@ impl Story {
         let context = tempfile::tempdir().unwrap();
         let mut random = Random::new(of);
         write_context(context.path(), &mut random);
-        let mut story = Self { engine, context, name: name.to_owned(), printed: String::new(), random };
+        let mut story = Self { engine, context, name: name.to_owned(), printed: String::new(), random, secret: None };
         story.engine.run(story.build()).stdout();
         story.printed = story.run().stdout().to_owned();
         assert!(story.printed.len() > 32, "{:?}", story.printed);
@@ -158,6 +186,16 @@ impl Story {
     #[track_caller]
     pub(crate) fn is_well(&self, about: &str) {
         is_well(&self.engine, about);
+        if let Some(secret) = &self.secret {
+            // What it keeps and what a restart of the machine empties, its log, and what of it is mounted.
+            let mut search = Command::new("grep");
+            search.args(["-rlaF", "--devices=skip", "--", secret]);
+            search.args([self.engine.data_root(), self.engine.exec_root(), self.engine.folder().join("log")]);
+            // A build whose client went away ends on its own.
+            eventually(&format!("{about}: no file has the secret"), || {
+                search.output().unwrap().stdout.is_empty().then_some(())
+            });
+        }
     }
 
     /// With the last image nothing of any is left.
@@ -205,8 +243,11 @@ pub(crate) fn all_goes(engine: &Engine) {
     }
     engine.docker(["system", "prune", "-af"]).stdout();
     let images = engine.data_root().join("images");
-    eventually("nothing of any image", || {
-        let left = ["blobs/sha256", "layers/sha256", "ingest", "components"].map(|part| names_in(&images.join(part)));
-        left.iter().all(Vec::is_empty).then_some(())
-    });
+    let left = || ["blobs/sha256", "layers/sha256", "ingest", "components"].map(|part| names_in(&images.join(part)));
+    let until = Instant::now() + Duration::from_secs(30);
+    while !left().iter().all(Vec::is_empty) {
+        let kept = || engine.docker(["system", "df", "-v"]);
+        assert!(Instant::now() < until, "left of images: {:?}\n{}", left(), kept());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -1,10 +1,9 @@
 //! One build makes both kinds under one tag, and a registry keeps them together.
 
-use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bireme_testing::{Engine, Output, eventually, free_port, guest, workspace};
+use bireme_testing::{Engine, eventually, free_port, guest};
 use serde_json::Value;
 
 use super::coming_in::compiled;
@@ -43,20 +42,6 @@ fn native() -> String {
     format!("linux/{machine}")
 }
 
-/// `docker` with the newest buildx.
-fn with_buildx(engine: &Engine, args: &[&str]) -> Output {
-    let config = engine.folder().join("buildx");
-    if !config.exists() {
-        std::fs::create_dir(&config).unwrap();
-        let plugins = workspace().join("target/setup/docker-buildx/cli-plugins");
-        assert!(plugins.is_dir(), "{} is missing: run `./x setup`", plugins.display());
-        symlink(plugins, config.join("cli-plugins")).unwrap();
-    }
-    let mut command = engine.command("docker", args);
-    command.env("DOCKER_CONFIG", &config).env("HOME", engine.folder());
-    engine.run(command)
-}
-
 /// A folder to build from.
 fn context(engine: &Engine) -> PathBuf {
     engine.load("busybox");
@@ -72,7 +57,7 @@ fn build_both(engine: &Engine, tag: &str, flags: &[&str]) -> String {
     let folder = context(engine);
     let platforms = format!("{},{COMPONENT}", native());
     let args = ["buildx", "build", "--progress=plain", "--platform", &platforms, "-t", tag, folder.to_str().unwrap()];
-    let built = with_buildx(engine, &[&args, flags].concat());
+    let built = engine.run(engine.buildx([&args, flags].concat()));
     built.stdout();
     built.stderr().to_owned()
 }

@@ -418,19 +418,7 @@ mod fuzzed {
                 let at = at.index(bytes.len());
                 bytes[at] = byte;
             }
-            let outer = tempfile::tempdir().unwrap();
-            let [into, before, victim] = ["into", "before", "victim"].map(|name| outer.path().join(name));
-            for folder in [&into, &before] {
-                fs::create_dir(folder).unwrap();
-            }
-            fs::write(before.join("f"), "before").unwrap();
-            symlink("../victim", before.join("l")).unwrap();
-            fs::write(&victim, "untouched").unwrap();
-            let _ = crate::fuzz::files(&bytes, folder(&into), Some(folder(&before)));
-            prop_assert_eq!(fs::read(&victim).unwrap(), b"untouched");
-            prop_assert_eq!(fs::read(before.join("f")).unwrap(), b"before");
-            prop_assert_eq!(fs::metadata(&victim).unwrap().nlink(), 1);
-            prop_assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 3);
+            crate::fuzz::files(&bytes, tempfile::tempdir().unwrap().path());
         }
     }
 }

@@ -33,8 +33,8 @@ pub struct Progress {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Told of every change; whether it has ended.
-    changed: watch::Sender<bool>,
+    /// Told of every change.
+    changed: watch::Sender<()>,
     /// Makes digests of vertices that no other build has.
     seed: [u8; 16],
 }
@@ -90,8 +90,7 @@ impl Progress {
 
     /// The build has ended: no more is told. Vertices that are still at work count as given up. Calling it again does nothing.
     pub fn end(&self) {
-        self.shared.state.lock().end(SystemTime::now());
-        self.shared.changed.send_replace(true);
+        self.change(|state| state.end(SystemTime::now()));
     }
 
     /// All that was told and will be, for one reader.
@@ -100,16 +99,17 @@ impl Progress {
         futures::stream::unfold(
             (self.clone(), changed, state::Seen::default()),
             |(progress, mut changed, mut seen)| async move {
+                let ended = |_: &()| progress.shared.state.lock().ended();
                 loop {
                     changed.mark_unchanged();
-                    let (news, ended) = progress.shared.state.lock().since(&mut seen);
+                    let (news, all) = progress.shared.state.lock().since(&mut seen);
                     match news {
                         Some(news) => return Some((news, (progress, changed, seen))),
-                        None if ended => return None,
+                        None if all => return None,
                         None => {
                             changed.changed().await.ok()?;
                             // Whoever waits for the end has it at once.
-                            let _ = tokio::time::timeout(GATHER, changed.wait_for(|ended| *ended)).await;
+                            let _ = tokio::time::timeout(GATHER, changed.wait_for(ended)).await;
                         }
                     }
                 }

@@ -201,6 +201,10 @@ impl State {
         self.ended = true;
     }
 
+    pub(super) fn ended(&self) -> bool {
+        self.ended
+    }
+
     /// What a reader has not seen, in a message of bounded size, and whether it has seen all there will be.
     pub(super) fn since(&self, seen: &mut Seen) -> (Option<StatusResponse>, bool) {
         let mut news = StatusResponse::default();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use bireme_buildkit::{Server, SessionHeaders};
+use bireme_buildkit::{Results, Server, SessionHeaders};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
@@ -57,7 +57,7 @@ impl Engine {
         let folder = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let fake = Arc::new(Fake::default());
-        let server = Server::new(fake.clone());
+        let server = Server::new(fake.clone(), Results::default());
         let listener = {
             let _entered = runtime.enter();
             UnixListener::bind(folder.path().join("docker.sock")).unwrap()

@@ -1,6 +1,6 @@
 //! Writing images as an archive that is an OCI layout and what `docker load` reads at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -9,13 +9,12 @@ use sha2::{Digest as _, Sha256};
 use super::format::{SaveEntry, blob_name};
 use crate::digest::{Digest, Summed};
 use crate::error::{ImageError, StoreContext as _};
-use crate::model::{Descriptor, OCI_INDEX, OCI_MANIFEST};
+use crate::model::{Descriptor, index_entry, index_of};
 use crate::record::Record;
 use crate::reference::Reference;
 use crate::store::Inner;
 
 /// An image in an archive.
-#[derive(Clone)]
 pub(super) struct Saved {
     pub(super) record: Record,
     pub(super) name: Option<Reference>,
@@ -32,16 +31,11 @@ pub(super) fn write_archive(inner: &Inner, images: &[Saved], out: impl io::Write
             let file = std::fs::File::open(&path).during("open the layer", &path)?;
             out.add_layer(&layer.blob, file)?;
         }
-        let manifest = Digest::of(&image.manifest);
         let config = Digest::of(&image.config);
         out.add_blob(&image.config)?;
         out.add_blob(&image.manifest)?;
-        let mut entry = serde_json::json!({
-            "mediaType": OCI_MANIFEST, "digest": manifest, "size": image.manifest.len(), "platform": image.platform.to_oci(),
-        });
-        for (key, value) in reference.iter().flat_map(name_annotations) {
-            entry["annotations"][key] = value.into();
-        }
+        let named = reference.iter().flat_map(name_annotations).map(|(key, value)| (key.to_owned(), value)).collect();
+        let entry = index_entry(&image.manifest, &image.platform, &named);
         if !index.contains(&entry) {
             index.push(entry);
         }
@@ -58,10 +52,9 @@ pub(super) fn write_archive(inner: &Inner, images: &[Saved], out: impl io::Write
             }
         }
     }
-    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": index });
-    for (name, bytes) in [("index.json", serde_json::to_vec(&index)), ("manifest.json", serde_json::to_vec(&saved))] {
-        out.add_document(name, bytes.map_err(|error| ImageError::malformed(name, error))?)?;
-    }
+    out.add_document("index.json", index_of(&index, &BTreeMap::new()))?;
+    let saved = serde_json::to_vec(&saved);
+    out.add_document("manifest.json", saved.map_err(|error| ImageError::malformed("manifest.json", error))?)?;
     out.finish()
 }
 

@@ -6,14 +6,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
-use serde_json::json;
 
 use super::annotations::Annotations;
 use super::output::BuildOutput;
-use crate::digest::Digest;
 use crate::error::ImageError;
 use crate::guard::GcGuard;
-use crate::model::{OCI_INDEX, OCI_MANIFEST};
+use crate::model::{index_entry, index_of};
 use crate::platform::Platform;
 use crate::view::{Found, View};
 use crate::wanted::Wanted;
@@ -254,20 +252,9 @@ impl BuildOutput {
         let mut entries = Vec::new();
         for stage in &self.stages {
             let record = self.finished(stage)?;
-            let mut entry = json!({
-                "mediaType": OCI_MANIFEST, "digest": Digest::of(&record.manifest), "size": record.manifest.len(),
-                "platform": record.platform.to_oci(),
-            });
             let said = self.annotations.of_descriptor(&record.platform);
-            if !said.is_empty() {
-                entry["annotations"] = json!(said);
-            }
-            entries.push(entry);
+            entries.push(index_entry(&record.manifest, &record.platform, &said));
         }
-        let mut document = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
-        if !index.is_empty() {
-            document["annotations"] = json!(index);
-        }
-        Ok(Some(document.to_string().into_bytes()))
+        Ok(Some(index_of(&entries, index)))
     }
 }

@@ -15,8 +15,7 @@ use crate::content_store::ContentStore;
 use crate::digest::Digest;
 use crate::error::{ImageError, StoreContext as _};
 use crate::guard::GcGuard;
-use crate::model::{Descriptor, OCI_INDEX, OCI_MANIFEST};
-use crate::platform::Platform;
+use crate::model::{Descriptor, OCI_INDEX, index_entry, index_of};
 use crate::push::{Packing, Ready, repacked};
 use crate::reference::Reference;
 
@@ -25,12 +24,13 @@ pub struct PackedOutput {
     images: Vec<Packed>,
     /// What names stand for, where that is several images.
     index: Option<Vec<u8>>,
+    /// Of the image, or of the index of several.
+    descriptor: Value,
     annotations: Annotations,
     _claims: Vec<GcGuard>,
 }
 
 struct Packed {
-    platform: Platform,
     layers: Vec<Ready>,
     config: Vec<u8>,
     manifest: Vec<u8>,
@@ -53,7 +53,7 @@ impl BuildOutput {
     /// # Cancel safety
     /// Dropping the future, or what it answers, deletes what was packed.
     pub async fn packed(&self, packing: Packing) -> Result<PackedOutput, ImageError> {
-        let mut images = Vec::new();
+        let (mut images, mut entries) = (Vec::new(), Vec::new());
         for stage in &self.stages {
             let record = self.finished(stage)?;
             let mut layers = Vec::new();
@@ -62,48 +62,26 @@ impl BuildOutput {
             }
             let blobs: Vec<Descriptor> = layers.iter().map(|layer| layer.blob.clone()).collect();
             let manifest = repacked(&record.manifest, &blobs);
-            images.push(Packed { platform: record.platform, layers, config: record.config, manifest });
+            entries.push(index_entry(&manifest, &record.platform, &self.annotations.of_descriptor(&record.platform)));
+            images.push(Packed { layers, config: record.config, manifest });
         }
         let annotations = self.annotations.clone();
-        let index =
-            (images.len() > 1).then(|| index(images.iter().map(|image| image.entry(&annotations)), &annotations.index));
-        Ok(PackedOutput { images, index, annotations, _claims: self.claims() })
+        let (index, descriptor) = match &entries[..] {
+            [image] => (None, image.clone()),
+            several => {
+                let index = index_of(several, &annotations.index);
+                let descriptor = json!({ "mediaType": OCI_INDEX, "digest": Digest::of(&index), "size": index.len() });
+                (Some(index), descriptor)
+            }
+        };
+        Ok(PackedOutput { images, index, descriptor, annotations, _claims: self.claims() })
     }
-}
-
-impl Packed {
-    /// What an index says of it.
-    fn entry(&self, annotations: &Annotations) -> Value {
-        let mut entry = json!({
-            "mediaType": OCI_MANIFEST, "digest": Digest::of(&self.manifest), "size": self.manifest.len(),
-            "platform": self.platform.to_oci(),
-        });
-        let said = annotations.of_descriptor(&self.platform);
-        if !said.is_empty() {
-            entry["annotations"] = json!(said);
-        }
-        entry
-    }
-}
-
-fn index(entries: impl Iterator<Item = Value>, annotations: &Pairs) -> Vec<u8> {
-    let mut document = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries.collect::<Vec<_>>() });
-    if !annotations.is_empty() {
-        document["annotations"] = json!(annotations);
-    }
-    document.to_string().into_bytes()
 }
 
 impl PackedOutput {
     /// Describes what names stand for, as in an index: the image, or the index of several.
-    pub fn descriptor(&self) -> Value {
-        match (&self.index, &self.images[..]) {
-            (None, [image]) => image.entry(&self.annotations),
-            (index, _) => {
-                let index = index.as_deref().unwrap_or_default();
-                json!({ "mediaType": OCI_INDEX, "digest": Digest::of(index), "size": index.len() })
-            }
-        }
+    pub fn descriptor(&self) -> &Value {
+        &self.descriptor
     }
 
     /// Of the configuration of the one image that there is.
@@ -143,18 +121,17 @@ impl PackedOutput {
         if let Some(index) = &self.index {
             out.add_blob(index)?;
         }
-        let descriptor = self.descriptor();
         let named = names.iter().map(|name| {
-            let mut entry = descriptor.clone();
+            let mut entry = self.descriptor.clone();
             for (key, value) in name_annotations(name) {
                 entry["annotations"][key] = value.into();
             }
             entry
         });
-        let entries = if names.is_empty() { vec![descriptor.clone()] } else { named.collect() };
+        let entries = if names.is_empty() { vec![self.descriptor.clone()] } else { named.collect() };
         // Of several images, their own index says it.
         let said = if self.index.is_none() { self.annotations.index.clone() } else { Pairs::new() };
-        out.add_document("index.json", index(entries.into_iter(), &said))?;
+        out.add_document("index.json", index_of(&entries, &said))?;
         if let (ArchiveFor::Docker, [image]) = (whom, &self.images[..]) {
             let entry = SaveEntry {
                 config: blob_name(&Digest::of(&image.config)),

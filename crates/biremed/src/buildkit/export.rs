@@ -115,6 +115,12 @@ async fn image(
     exporter: &Exporter,
     vertex: &Vertex,
 ) -> Result<Response, BuildError> {
+    if is_set(exporter, "push-by-digest") {
+        return Err(BuildError::new(
+            ErrorKind::Unsupported,
+            "push-by-digest is not offered: leave it out and push under a tag, or build all platforms in one go",
+        ));
+    }
     let names = names(exporter)?;
     let built = vertex.during("exporting layers", record(output, &names)).await?;
     let Some(first) = built.first() else {
@@ -131,10 +137,7 @@ async fn image(
     // As an engine without a content store of manifests has it, the image is known by its configuration.
     let digest = if built.len() == 1 { first.id.to_string() } else { first.manifest.to_string() };
     response.insert("containerimage.digest".to_owned(), digest);
-    if !names.is_empty() {
-        let all: Vec<String> = names.iter().map(ToString::to_string).collect();
-        response.insert("image.name".to_owned(), all.join(","));
-    }
+    response.extend(named(&names));
     for image in &built {
         app.engine.prepare_image(&image.id, &|step| prepared(vertex, &step)).await;
     }
@@ -233,11 +236,14 @@ fn described(packed: &PackedOutput, names: &[Reference]) -> Response {
     response.insert("containerimage.digest".to_owned(), descriptor["digest"].as_str().unwrap_or_default().to_owned());
     let descriptor = base64::engine::general_purpose::STANDARD.encode(descriptor.to_string());
     response.insert("containerimage.descriptor".to_owned(), descriptor);
-    if !names.is_empty() {
-        let all: Vec<String> = names.iter().map(ToString::to_string).collect();
-        response.insert("image.name".to_owned(), all.join(","));
-    }
+    response.extend(named(names));
     response
+}
+
+/// What the client is told of the names of what it built.
+fn named(names: &[Reference]) -> Option<(String, String)> {
+    let all: Vec<String> = names.iter().map(ToString::to_string).collect();
+    (!all.is_empty()).then(|| ("image.name".to_owned(), all.join(",")))
 }
 
 /// A writer for blocking code, and what waits until all that was written has arrived.

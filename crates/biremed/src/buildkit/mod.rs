@@ -35,7 +35,8 @@ use crate::app::App;
 
 /// What answers BuildKit's clients.
 pub(crate) fn server(app: App) -> Server {
-    Server::new(Arc::new(ImageBuilder { app }))
+    let results = app.build_results.clone();
+    Server::new(Arc::new(ImageBuilder { app }), results)
 }
 
 /// Builds with the engine of this daemon.
@@ -61,17 +62,17 @@ impl Builder for ImageBuilder {
                 ("org.mobyproject.buildkit.worker.executor", "bireme"),
                 ("org.mobyproject.buildkit.worker.moby.host-gateway-ip", "host-gateway"),
             ];
-            let policy = self.app.cache_policy();
+            let policies = self.app.cache_policy().into_iter().map(|policy| GcPolicy {
+                all: true,
+                keep_duration: policy.unused,
+                max_used_space: policy.most_bytes,
+                ..GcPolicy::default()
+            });
             Ok(vec![Worker {
                 id: self.app.settings.instance.clone(),
                 labels: labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
                 platforms: platforms.to_vec(),
-                gc_policies: vec![GcPolicy {
-                    all: true,
-                    keep_duration: policy.unused,
-                    max_used_space: policy.most_bytes,
-                    ..GcPolicy::default()
-                }],
+                gc_policies: policies.collect(),
             }])
         })
     }

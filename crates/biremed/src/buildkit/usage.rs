@@ -19,6 +19,7 @@ pub(super) async fn disk_usage(app: &App, query: UsageQuery) -> Result<Vec<Usage
 
 pub(super) async fn prune(app: &App, prune: Prune, gone: mpsc::Sender<Usage>) -> Result<(), BuildError> {
     let filters = read_filters(&prune.filters)?;
+    app.build_results.forget_ended();
     let records = app.images.build_cache().await.map_err(|error| failed(&error))?;
     if filters.is_empty() && prune.max_used_space.max(prune.reserved_space) == 0 {
         let until = i64::try_from(prune.keep_duration.as_millis()).unwrap_or(i64::MAX);

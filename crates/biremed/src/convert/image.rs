@@ -15,21 +15,28 @@ use crate::version::ApiVersion;
 /// The filters of `GET /images/json`.
 pub const FILTERS: &[&str] = &["before", "dangling", "label", "label!", "reference", "since", "until"];
 
-/// One entry of the list. `containers` is how many workloads use it.
-pub fn entry(image: &ImageSummary, references: &[String], containers: i64, version: ApiVersion) -> Value {
+/// One entry of the list. `containers` is how many workloads use it, `shared` how many bytes of it other images have, too; both
+/// are left out of the list unless somebody asks.
+pub fn entry(
+    image: &ImageSummary,
+    references: &[String],
+    containers: Option<usize>,
+    shared: Option<u64>,
+    version: ApiVersion,
+) -> Value {
     let nameless = references.is_empty() && image.repo_digests.is_empty();
     // Before 1.43 an image without a name was given one that no image can have.
     let old = version < ApiVersion(43);
     let placeholder = |of: &[String], text: &str| if nameless && old { json!([text]) } else { json!(of) };
     let mut wire = json!({
-        "Containers": containers,
+        "Containers": containers.map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX)),
         "Created": image.created.map_or(0, |created| created.timestamp()),
         "Id": image.id.to_string(),
         "Labels": (!image.labels.is_empty()).then_some(&image.labels),
         "ParentId": "",
         "RepoDigests": placeholder(&image.repo_digests, "<none>@<none>"),
         "RepoTags": placeholder(references, "<none>:<none>"),
-        "SharedSize": -1,
+        "SharedSize": shared.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
         "Size": image.size,
     });
     if version < ApiVersion(44) {

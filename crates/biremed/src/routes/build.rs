@@ -225,6 +225,7 @@ async fn prune(State(app): State<App>, query: Query) -> Answer {
     let by_time = ["until", "unused-for"];
     let narrowed = PRUNED_BY.iter().any(|name| !by_time.contains(name) && !filters.get(name).is_empty());
     let chosen: Option<&(dyn Fn(&CacheRecord) -> bool + Sync)> = if narrowed { Some(&chosen) } else { None };
+    app.build_results.forget_ended();
     let cleared = app.images.clear_build_cache(until, chosen).await?;
     let ids: Vec<String> = cleared.iter().map(|layer| layer.id.clone()).collect();
     let freed: u64 = cleared.iter().filter(|layer| !layer.shared).map(|layer| layer.size).sum();

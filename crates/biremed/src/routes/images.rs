@@ -77,6 +77,7 @@ async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answ
     let until = filters::until(&filters, now_nanos())?;
     let before = bound(&app, &filters, "before").await?;
     let since = bound(&app, &filters, "since").await?;
+    let shared = query.flag("shared-size").then(|| app.images.shared_sizes()).transpose()?.map(|(_, shared)| shared);
     let mut shown = Vec::new();
     for summary in app.images.list().await? {
         let created = summary.created.and_then(|created| created.timestamp_nanos_opt()).unwrap_or_default();
@@ -89,7 +90,8 @@ async fn list(State(app): State<App>, version: ApiVersion, query: Query) -> Answ
             continue;
         }
         if let Some(references) = image::references_left(&summary, &filters) {
-            shown.push(image::entry(&summary, &references, -1, version));
+            let shared = shared.as_ref().map(|shared| shared.get(&summary.id).copied().unwrap_or(0));
+            shown.push(image::entry(&summary, &references, None, shared, version));
         }
     }
     ok(&Value::Array(shown))
@@ -330,6 +332,7 @@ async fn remove_image(app: &App, name: &str, force: bool) -> Result<Vec<Removed>
         users.first().map(|user| format!("container {}", user.get(..12).unwrap_or(user)))
     };
     let id = app.images.resolve(name, None).await?.id;
+    app.build_results.forget_ended();
     let removed = app.images.remove(name, force, &user).await?;
     for one in &removed {
         match one {

@@ -203,10 +203,7 @@ async fn disk_usage(State(app): State<App>, version: ApiVersion, query: Query) -
         } else {
             images_used += 1;
         }
-        let users = i64::try_from(users).unwrap_or(i64::MAX);
-        let mut entry = convert::image::entry(&summary, &summary.references, users, version);
-        entry["SharedSize"] = json!(shared);
-        images.push(entry);
+        images.push(convert::image::entry(&summary, &summary.references, Some(users), Some(shared), version));
     }
     let now = now_nanos();
     let listed = app.engine.list(&ContainerFilter { all: true, ..ContainerFilter::default() })?;
