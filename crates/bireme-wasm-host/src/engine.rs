@@ -16,14 +16,15 @@ pub(crate) use bireme_wasm::memory::{DEFAULT_LIMIT as DEFAULT_MEMORY, MAX_LIMIT 
 pub(crate) enum Size {
     /// Nothing will run.
     Compiling,
-    Serving,
+    /// `swapped` says whether memory of this process may be swapped out.
+    Serving { swapped: bool },
 }
 
 pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
-    let instances = match size {
-        Size::Compiling => 1,
+    let (instances, swapped) = match size {
+        Size::Compiling => (1, false),
         // 2,000 memories of 4 GiB and their guards are 8 TiB of the 128 TiB that a process can address.
-        Size::Serving => 2000,
+        Size::Serving { swapped } => (2000, swapped),
     };
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(instances)
@@ -44,7 +45,9 @@ pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
         .linear_memory_keep_resident(2 << 20)
         .table_keep_resident(64 << 10)
         .max_unused_warm_slots(128)
-        .pagemap_scan(Enabled::Auto);
+        // The kernel's list of pages that were written to leaves out those in swap, which would be seen by the next instance
+        // (wasmtime's pull request 14357, not in 48).
+        .pagemap_scan(if swapped { Enabled::No } else { Enabled::Auto });
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))

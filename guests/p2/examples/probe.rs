@@ -82,6 +82,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Probe {
             "nothings" => {
                 let (_body, stream) = begin(out);
                 for _ in 0..query.parse::<u64>().unwrap() {
+                    let _ = stream.check_write();
                     let _ = stream.write(b"");
                     let _ = stream.flush();
                 }

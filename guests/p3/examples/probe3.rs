@@ -1,6 +1,6 @@
 //! An HTTP component of WASI 0.3 that behaves as the last segment of the path says.
 
-use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::sockets::ip_name_lookup;
 use wasip3::sockets::types::{
     IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, Ipv6SocketAddress, TcpSocket, UdpSocket,
@@ -98,6 +98,14 @@ impl wasip3::exports::http::handler::Guest for Probe {
                 });
                 whole(text.into_bytes())
             }
+            "fetch" => told(fetch(&query).await),
+            // Writes so many parts of the body that have nothing in them.
+            "nothings" => body(Fields::new(), None, async move |part| {
+                for _ in 0..query.parse::<u32>().unwrap() {
+                    part.write(Vec::new()).await;
+                }
+                part.write_all(b"done".to_vec()).await;
+            }),
             "connect" => told(connect(&query).await),
             "udp" => told(datagram(&query).await),
             _ => whole(b"probe of 0.3".to_vec()),
@@ -166,6 +174,24 @@ async fn connect(target: &str) -> Result<String, String> {
     let socket = TcpSocket::create(family).map_err(|code| format!("create: {code:?}"))?;
     socket.connect(address).await.map_err(|code| format!("connect: {code:?}"))?;
     Ok("connected".to_owned())
+}
+
+/// What another answers: its body, or its status where that is no success.
+async fn fetch(url: &str) -> Result<String, String> {
+    let rest = url.strip_prefix("http://").ok_or("no http://")?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let (end, trailers) = wit_future::new(|| Ok(None));
+    drop(end);
+    let (request, _sent) = Request::new(Fields::new(), None, trailers, None);
+    request.set_scheme(Some(&Scheme::Http)).map_err(|()| "scheme")?;
+    request.set_authority(Some(authority)).map_err(|()| "authority")?;
+    request.set_path_with_query(Some(path)).map_err(|()| "path")?;
+    let response = wasip3::http::client::send(request).await.map_err(|code| format!("{code:?}"))?;
+    let status = response.get_status_code();
+    let (_read, result) = wit_future::new(|| Ok(()));
+    let (bytes, _trailers) = Response::consume_body(response, result);
+    let text = String::from_utf8_lossy(&bytes.collect().await).into_owned();
+    if status == 200 { Ok(text) } else { Err(format!("status {status}")) }
 }
 
 /// Opens `count` of one kind, or as many as there may be, and tells why there are no more.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bireme_core::error::one_line;
 use bireme_core::{ErrorKind, WorkloadId};
-use bireme_wasm::cgroup::SocketMemory;
+use bireme_wasm::cgroup::{self, SocketMemory};
 use bireme_wasm::protocol::{self, Answer, Brief, HostConfig, HostState, Refusal, Request, WorkloadState};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -47,7 +47,9 @@ const LAST_WORDS: Duration = Duration::from_secs(4);
 pub fn serve(config: HostConfig) -> anyhow::Result<()> {
     confine::enter(&config)?;
     let socket = bind(&config)?;
-    let engine = engine::new(Size::Serving).map_err(anyhow::Error::from).context("cannot set up the engine")?;
+    let swapped = !cgroup::keep_from_swap(&config.cgroup);
+    let engine =
+        engine::new(Size::Serving { swapped }).map_err(anyhow::Error::from).context("cannot set up the engine")?;
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
     // What it is asked for later is found out now: the machine is out of sight then.
     let budget = Arc::new(Budget::of_machine());

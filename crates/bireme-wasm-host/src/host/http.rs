@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, rustls};
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::net::{ConnectError, Target};
@@ -85,7 +86,10 @@ async fn send(
             component.log.note("bireme: outgoing request refused: it has been through too many components, in a loop?");
             return Err(Error::LoopDetected);
         }
-        let response = neighbour.answer(request, depth + 1).await;
+        // In a task of its own: a component of WASI 0.3 waits for this within its store's event loop, and another store's
+        // would not run there.
+        let answer = AbortOnDropHandle::new(tokio::spawn(neighbour.answer(request, depth + 1)));
+        let response = answer.await.map_err(|error| Error::InternalError(Some(error.to_string())))?;
         return Ok((response, Box::new(std::future::ready(Ok(())))));
     }
     let time =

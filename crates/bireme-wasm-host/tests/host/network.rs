@@ -67,9 +67,21 @@ async fn components_have_addresses_and_call_each_other_without_a_socket() {
     let front = spec("front", &[("bireme.allow", "http://back")]);
     let front =
         rig.run_in(front, &program("probe"), address, socket, Some(place(front_ip)), names.clone()).await.unwrap();
+    let (address, socket) = publish();
+    let newer_ip: IpAddr = "10.213.77.4".parse().unwrap();
+    let newer = spec("newer", &[("bireme.allow", "http://back,http://newer"), ("bireme.http.route", "/newer/...")]);
+    let names_of_newer = BTreeMap::from([("back".to_owned(), vec![back_ip]), ("newer".to_owned(), vec![newer_ip])]);
+    let newer =
+        rig.run_in(newer, &program("probe3"), address, socket, Some(place(newer_ip)), names_of_newer).await.unwrap();
 
     // The loopback is down: no packet can pass, so this went from component to component.
-    let answer = front.get("/fetch?http://back/inner/x");
+    for caller in [&front, &newer] {
+        let within = if caller.address == newer.address { "/newer" } else { "" };
+        let answer = caller.get(&format!("{within}/fetch?http://back/inner/x"));
+        assert_eq!((answer.status, answer.body.as_str()), (200, "from the back"), "{answer:?}");
+    }
+    // And through an instance of the same component, of either generation.
+    let answer = newer.get("/newer/fetch?http://newer/newer/fetch?http://back/inner/x");
     assert_eq!((answer.status, answer.body.as_str()), (200, "from the back"), "{answer:?}");
     assert_eq!(front.get("/fetch?http://back/outside").status, 404);
     assert_eq!(front.get("/fetch?http://front/").status, 502, "only what is permitted");

@@ -21,6 +21,8 @@ use crate::workload::Outcome;
 
 /// Most bytes of a body that are gathered before the answer goes out.
 const GATHERED: usize = 64 << 10;
+/// What a part of a body counts at least among those bytes: parts may be empty, and there may be very many.
+const PART: usize = 64;
 
 /// An instance that has answered: still at work, or ended.
 pub(super) struct Progress {
@@ -67,7 +69,7 @@ pub(super) async fn begin_body(
         progress.fail();
         return failed(component);
     }
-    let (mut frames, mut size) = (VecDeque::new(), 0);
+    let (mut frames, mut size, mut held) = (VecDeque::new(), 0, 0);
     let gathered = poll_fn(|cx| {
         loop {
             if let Some(instance) = &mut progress.instance
@@ -77,10 +79,11 @@ pub(super) async fn begin_body(
             }
             match Pin::new(&mut body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    size += frame.data_ref().map_or(0, Bytes::len);
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    (size, held) = (size + length, held + length.max(PART));
                     frames.push_back(frame);
                     // What an instance leaves behind that broke off is little, and tells whether its body is whole.
-                    if size > GATHERED && !progress.broke_off() {
+                    if held > GATHERED && !progress.broke_off() {
                         return Poll::Ready(Gathered::Part);
                     }
                 }

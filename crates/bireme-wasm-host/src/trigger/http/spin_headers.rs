@@ -35,7 +35,7 @@ pub(super) fn path_headers(
     headers.extend(HeaderValue::try_from(url).ok().map(|value| (FULL_URL, value)));
     headers.extend(client.cloned().map(|value| (CLIENT_ADDR, value)));
     for (name, text) in &captures.parameters {
-        let name = HeaderName::try_from(format!("spin-path-match-{name}").to_ascii_lowercase());
+        let name = HeaderName::try_from(format!("spin-path-match-{name}").to_ascii_lowercase().replace('_', "-"));
         headers.extend(name.ok().zip(value(text)));
     }
     headers
