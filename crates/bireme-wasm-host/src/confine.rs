@@ -10,11 +10,9 @@ use bireme_wasm::{HOST_UID, cgroup};
 
 use crate::fence::{self, Purpose};
 
-/// Before any thread is started and while the process may still do everything: cgroup, processes, session, network.
-pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
+/// What is the same for every host: processes, session, open files. Before any thread is started.
+pub(crate) fn leave() -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
-        enter_cgroup(&config.cgroup)?;
-        limit_threads(config)?;
         leave_other_processes()?;
     }
     // Fails for a process that leads its group already, which then cannot be reached through a terminal either.
@@ -23,6 +21,15 @@ pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let files = rustix::process::Rlimit { current: files.maximum, maximum: files.maximum };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, files);
+    Ok(())
+}
+
+/// Before any thread is started and while the process may still do everything: cgroup, network.
+pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        enter_cgroup(&config.cgroup)?;
+        limit_threads(config)?;
+    }
     // Stores and logs are for nobody else.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     if let Some(netns) = &config.netns {
@@ -46,11 +53,11 @@ fn limit_threads(config: &HostConfig) -> anyhow::Result<()> {
 }
 
 fn enter_cgroup(name: &Path) -> anyhow::Result<()> {
-    let pid = std::process::id().to_string();
     for folder in cgroup::folders(name) {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the cgroup {}", folder.display()))?;
         let procs = folder.join("cgroup.procs");
-        std::fs::write(&procs, &pid).with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
+        // Whoever writes it, whatever it is called in which namespace.
+        std::fs::write(&procs, "0").with_context(|| format!("cannot enter the cgroup {}", folder.display()))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One process that runs the components of one sandbox: an app, or a lone component.
 //!
 //! ```text
+//!  spare: engine -> configuration comes, and then as
 //!  serve: confine (cgroup, network, mounts, uid, seccomp) -> "ready" -> control socket until the last is deleted
 //!
 //!  control ──> Workload (one component's life: what is let in, and what is under way)
@@ -43,7 +44,7 @@ mod watch;
 mod workload;
 
 pub use confine::hold_user_namespace;
-pub use control::serve;
+pub use control::{serve, serve_when_told};
 
 /// Bytes that a process may complain of in its life: its file lies in memory, and a full disk is cause for endless complaint.
 const MOST_COMPLAINTS: usize = 1 << 20;

@@ -27,6 +27,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
             let config: HostConfig = serde_json::from_str(config).context("the configuration is not understood")?;
             bireme_wasm_host::serve(config)
         }
+        ["spare"] => bireme_wasm_host::serve_when_told(),
         ["compile", output, memory] => {
             let memory = memory.parse().context("the memory limit is not a number")?;
             bireme_wasm_host::compile::run(&PathBuf::from(output), memory)
@@ -34,7 +35,7 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
         ["user-namespace"] => bireme_wasm_host::hold_user_namespace(),
         ["engine"] => bireme_wasm_host::compile::print_engine(),
         _ => anyhow::bail!(
-            "usage: bireme-wasm-host serve CONFIG | compile OUT MEMORY < IN | engine (biremed starts it; there is no need to)"
+            "usage: bireme-wasm-host serve CONFIG | spare | compile OUT MEMORY < IN | engine (biremed starts it; there is no need to)"
         ),
     }
 }

@@ -149,14 +149,25 @@ pub fn limit_memory(name: &Path, bytes: u64, sockets: u64) {
 /// Keeps what the processes in the cgroup `name` write to memory out of swap. Answers whether that is certain: the kernel has a
 /// controller that does it (cgroup v2), or the machine has no swap at this moment.
 ///
-/// Source: `memory.swap.max`, Documentation/admin-guide/cgroup-v2.rst; `/proc/swaps`, proc(5).
+/// Source: `memory.swap.max`, Documentation/admin-guide/cgroup-v2.rst.
 pub fn keep_from_swap(name: &Path) -> bool {
     let kept = folders(name).iter().any(|folder| {
         pass_on(folder, name, "memory");
         let most = folder.join("memory.swap.max");
         most.exists() && fs::write(most, "0").is_ok()
     });
-    kept || fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() <= 1)
+    kept || !has_swap()
+}
+
+/// Whether the machine has swap at this moment, as far as can be told.
+///
+/// Source: `/proc/swaps`, proc(5).
+pub fn has_swap() -> bool {
+    // The first line is a heading. A kernel without swap has no such file.
+    match fs::read_to_string("/proc/swaps") {
+        Ok(text) => text.lines().count() > 1,
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// What the kernel keeps in the sockets of a cgroup's processes, as it counts that to their memory (cgroup v2).

@@ -1,7 +1,7 @@
 //! One host process, seen from the daemon: starting it, asking it, clearing it away.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Weak};
@@ -17,6 +17,7 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 
 use crate::protocol::{self, HostConfig, HostState, Request};
+use crate::spare::Spares;
 use crate::{cgroup, complaints, memory};
 
 /// Longest time a host may take to stand ready.
@@ -180,7 +181,13 @@ impl Host {
     ///
     /// # Errors
     /// When the process does not start, or one that does not answer does not end.
-    pub(crate) async fn ensure(&self, program: &Path, config: &HostConfig, shared: bool) -> Result<(), ExecError> {
+    pub(crate) async fn ensure(
+        &self,
+        program: &Path,
+        spares: &Spares,
+        config: &HostConfig,
+        shared: bool,
+    ) -> Result<(), ExecError> {
         if shared && self.answers().await.is_ok() {
             return Ok(());
         }
@@ -190,7 +197,7 @@ impl Host {
             return Err(ExecError::new(ErrorKind::Unavailable, text));
         }
         cgroup::remove(&self.cgroup);
-        self.spawn(program, config).await.map_err(|error| {
+        self.spawn(program, spares, config).await.map_err(|error| {
             cgroup::remove(&self.cgroup);
             let text = format!("cannot start the host process of {}: {error}", self.sandbox);
             ExecError::new(ErrorKind::Internal, text)
@@ -198,7 +205,7 @@ impl Host {
         self.answers().await
     }
 
-    async fn spawn(&self, program: &Path, config: &HostConfig) -> std::io::Result<()> {
+    async fn spawn(&self, program: &Path, spares: &Spares, config: &HostConfig) -> std::io::Result<()> {
         for dir in [&self.dir, &config.kv_dir] {
             tokio::fs::create_dir_all(dir).await?;
         }
@@ -206,26 +213,40 @@ impl Host {
             cgroup::deny_devices(&self.cgroup)?;
         }
         let (voice, complaints) = complaints::begin(&self.dir)?;
-        let mut child = Command::new(program)
-            .arg("serve")
-            .arg(serde_json::to_string(config)?)
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(voice)
-            .process_group(0)
-            .spawn()?;
+        let assigned = match spares.take().await {
+            Some(spare) => spare.assign(config, voice.as_fd()).await.ok(),
+            None => None,
+        };
+        let (stdout, child) = match assigned {
+            Some(stdout) => (Some(stdout), None),
+            None => {
+                let mut child = Command::new(program)
+                    .arg("serve")
+                    .arg(serde_json::to_string(config)?)
+                    .env_clear()
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .stderr(voice.try_clone()?)
+                    .process_group(0)
+                    .spawn()?;
+                (child.stdout.take(), Some(child))
+            }
+        };
+        // Its last word is heard when nobody has this end any more.
+        drop(voice);
         let mut said = String::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = stdout {
             // The host writes one line when it stands ready and closes the pipe; a failed one only closes it.
             let _ = tokio::time::timeout(START, stdout.take(64).read_to_string(&mut said)).await;
         }
         if said.trim() == "ready" {
             // As root, the process that was started has left its place to one in a namespace of its own.
-            tokio::spawn(async move { child.wait().await });
+            tokio::spawn(async move { child?.wait().await.ok() });
             return Ok(());
         }
-        let _ = child.kill().await;
+        if let Some(mut child) = child {
+            let _ = child.kill().await;
+        }
         self.kill().await;
         // To the end of what it said.
         let _ = tokio::time::timeout(GONE, complaints).await;

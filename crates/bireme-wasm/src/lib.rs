@@ -40,6 +40,7 @@ mod names;
 mod places;
 pub mod protocol;
 mod roster;
+mod spare;
 mod state;
 mod stores;
 mod user;

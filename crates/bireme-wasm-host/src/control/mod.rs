@@ -45,11 +45,50 @@ const LAST_WORDS: Duration = Duration::from_secs(4);
 /// # Errors
 /// When the process cannot be set up as `config` says.
 pub fn serve(config: HostConfig) -> anyhow::Result<()> {
+    confine::leave()?;
+    run(config, None)
+}
+
+/// The same with a configuration that comes on standard input, a socket, with a descriptor to complain on. What is the same for
+/// every host is ready by then. Ends when nobody sends one.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_when_told() -> anyhow::Result<()> {
+    confine::leave()?;
+    // Whether memory may be swapped out depends on the cgroup, unless there is nowhere to swap it to.
+    let engine = if cgroup::has_swap() { None } else { Some(serving_engine(false)?) };
+    let Some((config, voice)) = receive_config()? else { return Ok(()) };
+    rustix::stdio::dup2_stderr(&voice).context("cannot take the way to complain")?;
+    run(config, engine)
+}
+
+/// Waits for what a spare host is for, without starting a thread.
+fn receive_config() -> anyhow::Result<Option<(HostConfig, OwnedFd)>> {
+    let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("cannot take standard input")?;
+    rustix::stdio::dup2_stdin(&null).context("cannot close standard input")?;
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait")?;
+    let received = runtime.block_on(async { protocol::receive::<HostConfig>(&UnixStream::from_std(socket)?).await });
+    let Some((config, fds)) = received.context("the configuration is not understood")? else { return Ok(None) };
+    let voice = fds.into_iter().next().context("no descriptor to complain on came with the configuration")?;
+    Ok(Some((config, voice)))
+}
+
+fn serving_engine(swapped: bool) -> anyhow::Result<wasmtime::Engine> {
+    engine::new(Size::Serving { swapped }).map_err(anyhow::Error::from).context("cannot set up the engine")
+}
+
+fn run(config: HostConfig, engine: Option<wasmtime::Engine>) -> anyhow::Result<()> {
     confine::enter(&config)?;
     let socket = bind(&config)?;
     let swapped = !cgroup::keep_from_swap(&config.cgroup);
-    let engine =
-        engine::new(Size::Serving { swapped }).map_err(anyhow::Error::from).context("cannot set up the engine")?;
+    let engine = match engine {
+        Some(engine) if !swapped => engine,
+        _ => serving_engine(swapped)?,
+    };
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
     // What it is asked for later is found out now: the machine is out of sight then.
     let budget = Arc::new(Budget::of_machine());

@@ -14,4 +14,5 @@ mod hostile;
 mod http;
 mod network;
 mod sockets;
+mod spare;
 mod stores;

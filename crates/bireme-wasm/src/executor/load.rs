@@ -30,7 +30,9 @@ impl WasmExecutor {
         roster: &mut Roster,
     ) -> Result<u32, ExecError> {
         let id = &work.spec.id;
-        if let Err(error) = host.ensure(&self.options.host, &self.config(host, work), !roster.is_empty()).await {
+        if let Err(error) =
+            host.ensure(&self.options.host, &self.spares, &self.config(host, work), !roster.is_empty()).await
+        {
             if roster.is_empty() {
                 // What it wrote of itself is in the error.
                 host.clear(&self.kv_dir(host)).await;

@@ -28,6 +28,7 @@ use crate::host::{self, Host};
 use crate::names::Tables;
 use crate::protocol::{DAMAGED, HostConfig, Request};
 use crate::roster::Roster;
+use crate::spare::Spares;
 use crate::state::StateFolder;
 use crate::user::{self, HOST_UID, Secret};
 use crate::workload::{ComponentWorkload, Home, read_exit};
@@ -59,6 +60,7 @@ pub struct WasmOptions {
 pub struct WasmExecutor {
     options: WasmOptions,
     cache: Cache,
+    spares: Arc<Spares>,
     tables: Arc<Tables>,
     /// One task at a time starts or ends the process of a sandbox, and knows what it has to run. By the name of its folder,
     /// which is all that is left of a sandbox for whoever finds it there.
@@ -77,6 +79,7 @@ impl WasmExecutor {
         let cache = Cache::new(options.host.clone(), options.data_root.join("wasm/cache"));
         Self {
             cache,
+            spares: Spares::new(options.host.clone()),
             options,
             tables: Arc::default(),
             turns: StdMutex::default(),
@@ -149,7 +152,12 @@ impl Executor for WasmExecutor {
         WorkloadKind::Component
     }
 
+    fn prewarm(&self) {
+        self.spares.prewarm();
+    }
+
     fn close(&self) {
+        self.spares.end();
         cgroup::remove(&host::parent_cgroup(&self.options.instance));
     }
 
