@@ -26,9 +26,43 @@ pub fn query_escape(text: &str) -> String {
     escaped
 }
 
+/// A text between quotes, as Go's `strconv.Quote` writes it (`%q`).
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\x0b' => quoted.push_str("\\v"),
+            _ if letter.is_ascii_control() => drop(write!(quoted, "\\x{:02x}", u32::from(letter))),
+            _ if letter.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(letter))),
+            _ => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_are_those_of_go() {
+        for (text, expected) in [
+            ("plain ü", "\"plain ü\""),
+            ("a \"b\" \\", "\"a \\\"b\\\" \\\\\""),
+            ("\n\t\x01\x7f\u{85}", "\"\\n\\t\\x01\\x7f\\u0085\""),
+        ] {
+            assert_eq!(quote(text), expected);
+        }
+    }
 
     #[test]
     fn escapes_are_those_of_a_query() {

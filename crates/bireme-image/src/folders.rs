@@ -75,17 +75,22 @@ impl ImageStore {
         let mut number = 0;
         let (name, held) = loop {
             let key = if number == 0 { key.to_owned() } else { format!("{key}\n{number}") };
-            let name = Digest::of(format!("{} {key}", kind.word()).as_bytes()).hex()[..32].to_owned();
+            let name = name_of(kind, &key);
             let lock = inner.holders.of(&name);
             match sharing {
                 Sharing::Shared => {
-                    if !inner.folder_path(&name).is_dir() {
-                        // Whoever makes it is alone with it until it is made.
-                        let alone = Arc::clone(&lock).write_owned().await;
+                    let there = || inner.folder_path(&name).is_dir();
+                    // Whoever makes it is alone with it until it is made; the others have it as soon as it is.
+                    let alone = if there() { None } else { Arc::clone(&lock).try_write_owned().ok() };
+                    if let Some(alone) = alone {
                         self.make_folder(kind, &name, description, fill).await?;
                         break (name, Held::Together(alone.downgrade()));
                     }
-                    break (name, Held::Together(lock.read_owned().await));
+                    let together = lock.read_owned().await;
+                    if there() {
+                        break (name, Held::Together(together));
+                    }
+                    // It could not be made, or is gone again.
                 }
                 Sharing::Locked => break (name, Held::Alone(lock.write_owned().await)),
                 Sharing::Private => match lock.try_write_owned() {
@@ -97,6 +102,14 @@ impl ImageStore {
         self.make_folder(kind, &name, description, fill).await?;
         inner.db.use_folder(&name, kind, description)?;
         Ok(HeldFolder { path: inner.folder_path(&name), _held: held })
+    }
+
+    /// Empties the folder that is known by `key`, unless somebody has it: the next who takes it makes it anew.
+    ///
+    /// # Errors
+    /// `Database`; when it cannot be moved away.
+    pub(crate) async fn renew_folder(&self, kind: CacheKind, key: &str) -> Result<(), ImageError> {
+        self.remove_folder(&name_of(kind, key)).await.map(drop)
     }
 
     async fn make_folder(
@@ -171,6 +184,11 @@ impl ImageStore {
         })
         .await
     }
+}
+
+/// What the folder is called that is known by `key`.
+fn name_of(kind: CacheKind, key: &str) -> String {
+    Digest::of(format!("{} {key}", kind.word()).as_bytes()).hex()[..32].to_owned()
 }
 
 impl Inner {

@@ -43,6 +43,8 @@ enum Message {
         stream: Stream,
         bytes: Bytes,
         time: i64,
+        /// More of the same line may follow: it is one in the file.
+        goes_on: bool,
         /// Of those that its stream may have under way; `None` for what no instance wrote.
         _under_way: Option<OwnedSemaphorePermit>,
     },
@@ -98,11 +100,13 @@ impl LogHandle {
         drop(last_words);
     }
 
-    /// The output stream of a new instance.
-    pub(crate) fn stream(&self, stream: Stream) -> InstanceOutput {
+    /// The output stream of a new instance. Where it is the only one of the workload (`alone`), what it prints leaves at once,
+    /// as that of a process does; otherwise in whole lines.
+    pub(crate) fn stream(&self, stream: Stream, alone: bool) -> InstanceOutput {
         InstanceOutput(Arc::new(Output {
             log: self.clone(),
             stream,
+            alone,
             text: Mutex::default(),
             under_way: Arc::new(Semaphore::new(UNDER_WAY)),
         }))
@@ -111,7 +115,7 @@ impl LogHandle {
 
 fn sentence(text: &str) -> Message {
     let bytes = Bytes::from(format!("{text}\n"));
-    Message::Output { stream: Stream::Stderr, bytes, time: now_nanos(), _under_way: None }
+    Message::Output { stream: Stream::Stderr, bytes, time: now_nanos(), goes_on: false, _under_way: None }
 }
 
 /// A log file that is rotated by size.
@@ -181,6 +185,8 @@ impl LogFile {
 
 async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>) {
     let mut clients: Vec<mpsc::Sender<Bytes>> = Vec::new();
+    // Of an instance that is alone.
+    let mut lines = [Stream::Stdout, Stream::Stderr].map(Splitter::new);
     let mut finished = false;
     let mut batch = Vec::new();
     let mut records = Vec::new();
@@ -188,8 +194,10 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
         let mut waiting = Vec::new();
         for message in batch.drain(..) {
             match message {
-                Message::Output { stream, bytes, time, _under_way } => {
-                    if file.is_some() {
+                Message::Output { stream, bytes, time, goes_on, _under_way } => {
+                    if file.is_some() && goes_on {
+                        lines[usize::from(stream == Stream::Stderr)].push(&bytes, time, &mut records);
+                    } else if file.is_some() {
                         let mut splitter = Splitter::new(stream);
                         splitter.push(&bytes, time, &mut records);
                         splitter.finish(time, &mut records);
@@ -212,6 +220,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                 Message::Attach(client) => clients.push(client),
                 Message::Finish(done) => {
                     finished = true;
+                    lines.iter_mut().for_each(|line| line.finish(now_nanos(), &mut records));
                     clients.clear();
                     waiting.push(done);
                 }
@@ -252,10 +261,11 @@ pub(crate) async fn feed(mut client: impl AsyncWrite + Unpin, mut frames: mpsc::
 /// Standard output or error of one instance, for any number of handles.
 pub(crate) struct InstanceOutput(Arc<Output>);
 
-/// Output leaves in whole lines, or when the instance ends.
+/// Output leaves in whole lines, or when the instance ends; at once where no other instance prints.
 struct Output {
     log: LogHandle,
     stream: Stream,
+    alone: bool,
     /// What was not handed over: the line that is not finished yet, and before it what found the log full.
     text: Mutex<Vec<u8>>,
     /// Places for what is under way to the log.
@@ -287,13 +297,20 @@ impl Output {
         let end = if finished <= CHUNK { finished } else { whole_lines(&text[..CHUNK]).unwrap_or(CHUNK) };
         let rest = text.split_off(end);
         let bytes = std::mem::replace(text, rest).into();
-        Message::Output { stream: self.stream, bytes, time: now_nanos(), _under_way: under_way }
+        Message::Output { stream: self.stream, bytes, time: now_nanos(), goes_on: self.alone, _under_way: under_way }
+    }
+
+    /// How many bytes of `text` may leave: those of whole lines, or all of a line that is too long to wait for its end.
+    fn finished(&self, text: &[u8]) -> usize {
+        let too_long = text.len() >= MAX_TEXT;
+        let lines = if self.alone { None } else { whole_lines(text) };
+        lines.unwrap_or(if self.alone || too_long { text.len() } else { 0 })
     }
 
     /// Hands over what is finished; false where some of it has to wait.
     fn flush(&self, text: &mut Vec<u8>) -> Result<bool, Refused> {
         loop {
-            let finished = finished(text);
+            let finished = self.finished(text);
             if finished == 0 {
                 return Ok(true);
             }
@@ -336,7 +353,7 @@ impl Output {
         let Ok(under_way) = Arc::clone(&self.under_way).acquire_owned().await else { return };
         let Ok(place) = self.log.sender.reserve().await else { return };
         let mut text = self.lock();
-        let finished = finished(&text);
+        let finished = self.finished(&text);
         if finished > 0 {
             place.send(self.chunk(&mut text, finished, Some(under_way)));
         }
@@ -346,11 +363,6 @@ impl Output {
 /// How many bytes of `text` belong to whole lines; `None` where there is none.
 fn whole_lines(text: &[u8]) -> Option<usize> {
     text.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1)
-}
-
-/// How many bytes of `text` may leave: those of whole lines, or all of a line that is too long to wait for its end.
-fn finished(text: &[u8]) -> usize {
-    whole_lines(text).unwrap_or(if text.len() >= MAX_TEXT { text.len() } else { 0 })
 }
 
 impl Drop for Output {
@@ -367,10 +379,10 @@ impl Drop for Output {
         }
         let waiting = Arc::clone(&self.log.last_words).try_acquire_owned();
         if let (Ok(waiting), Ok(runtime)) = (waiting, tokio::runtime::Handle::try_current()) {
-            let (sender, stream) = (self.log.sender.clone(), self.stream);
+            let (sender, stream, goes_on) = (self.log.sender.clone(), self.stream, self.alone);
             runtime.spawn(async move {
-                let bytes = Bytes::from(text);
-                let _ = sender.send(Message::Output { stream, bytes, time: now_nanos(), _under_way: None }).await;
+                let (bytes, time) = (Bytes::from(text), now_nanos());
+                let _ = sender.send(Message::Output { stream, bytes, time, goes_on, _under_way: None }).await;
                 drop(waiting);
             });
         }

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             loop {
                 match input.read(&mut buffer) {
                     Ok(0) => break,
-                    Ok(length) => output.write_all(&buffer[..length]).unwrap(),
+                    Ok(length) => output.write_all(&buffer[..length]).and_then(|()| output.flush()).unwrap(),
                     Err(error) => return fail(&error.to_string()),
                 }
             }

@@ -1,4 +1,4 @@
-//! Images that Dockerfiles build with: a C compiler, Python with pip, Node. Each is small for its kind, and stands above the
+//! Images that Dockerfiles build with: a C compiler, Python with pip, Node, Go. Each is small for its kind, and stands above the
 //! layer of `busybox`.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,10 @@ pub(super) fn write(base: &Tree, folder: &Path) -> Result<()> {
     let config = json!({ "Cmd": ["python3"], "Env": [PATH, "PYTHONDONTWRITEBYTECODE=1"] });
     Image { name: "python", layers: vec![base.layer()?, python()?.layer()?], config }.write(folder)?;
     let config = json!({ "Cmd": ["node"], "Env": [PATH, "NODE_VERSION=0"] });
-    Image { name: "node", layers: vec![base.layer()?, node()?.layer()?], config }.write(folder)
+    Image { name: "node", layers: vec![base.layer()?, node()?.layer()?], config }.write(folder)?;
+    let path = PATH.replacen('=', "=/go/bin:/usr/local/go/bin:", 1);
+    let config = json!({ "Cmd": ["sh"], "Env": [path, "GOPATH=/go"], "WorkingDir": "/go" });
+    Image { name: "golang", layers: vec![base.layer()?, go()?.layer()?], config }.write(folder)
 }
 
 /// What C programs of a page include.
@@ -125,5 +128,39 @@ fn node() -> Result<Tree> {
     tree.folder("etc", 0o755, 0);
     tree.text("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnode:x:1000:1000::/home/node:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n", 0o644);
     tree.text("etc/group", "root:x:0:\ntty:x:5:\nnode:x:1000:\nnogroup:x:65534:\n", 0o644);
+    Ok(tree)
+}
+
+/// Go of Debian where its official image has it: what compiles programs without C, and the library as sources, which a first
+/// build compiles.
+fn go() -> Result<Tree> {
+    let unpacked = workspace::made("images-build/golang");
+    workspace::once("Go for images, of Debian", "1", &unpacked.join("usr/lib/go/bin/go"), || {
+        debian::unpack_with_what_is_missing("golang-go", &unpacked)
+    })?;
+    // Links to folders called by a version, which point elsewhere from within this one.
+    let version = |folder: &str| -> Result<PathBuf> {
+        let link = unpacked.join(folder).join("go");
+        let name = fs::read_link(&link).with_context(|| format!("cannot read {}", link.display()))?;
+        Ok(unpacked.join(folder).join(name))
+    };
+    let (own, shared) = (version("usr/lib")?, version("usr/share")?);
+    let mut tree = Tree::default();
+    tree.folders_above(Path::new("usr/local/go/bin/go"));
+    tree.host_file("usr/local/go/bin/go", &own.join("bin/go"), 0o755)?;
+    tree.host_file("usr/local/go/VERSION", &own.join("VERSION"), 0o644)?;
+    for machine in fs::read_dir(own.join("pkg/tool")).context("Go has no tools")? {
+        let tools = machine.context("cannot list Go's tools")?.path();
+        let name = tools.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for tool in ["asm", "compile", "link"] {
+            let inside = format!("usr/local/go/pkg/tool/{name}/{tool}");
+            tree.folders_above(Path::new(&inside));
+            tree.host_file(&inside, &tools.join(tool), 0o755)?;
+        }
+    }
+    tree.host_folder("usr/local/go/pkg/include", &shared.join("pkg/include"), &|_| false)?;
+    let leaves = |name: &str| name == "testdata" || name == "cmd" || name.ends_with("_test.go");
+    tree.host_folder("usr/local/go/src", &shared.join("src"), &leaves)?;
+    tree.folder("go", 0o777, 0);
     Ok(tree)
 }

@@ -34,7 +34,10 @@ impl ImageStore {
         if !subrequest::REQUESTS.contains(&question) {
             return Ok(None);
         }
-        let definition = sources.definition().await?;
+        let mut definition = sources.definition(&|_| {}).await?;
+        if definition.ignore.is_none() && !sources.comes_whole() {
+            definition.ignore = sources.ignore(&|_| {}).await?;
+        }
         let text = String::from_utf8_lossy(&definition.text).into_owned();
         log(BuildEvent::Dockerfile { name: definition.name.clone(), text: text.clone() });
         let parsed = Dockerfile::parse(&text);

@@ -32,6 +32,7 @@ pub struct LocalSources {
     text: Option<Vec<u8>>,
     /// Who has all else.
     client: Option<Arc<dyn BuildSources>>,
+    whole: bool,
 }
 
 impl LocalSources {
@@ -50,6 +51,7 @@ impl LocalSources {
         client: Option<Arc<dyn BuildSources>>,
     ) -> Result<Self, ImageError> {
         let mut dockerfile = dockerfile.to_owned();
+        let whole = !matches!(context, BuildContext::Folder(_));
         let files = match context {
             BuildContext::Folder(path) => Files::new(path, Arc::new(())),
             BuildContext::Archive(archive) => unpacked(store, archive).await?,
@@ -67,7 +69,7 @@ impl LocalSources {
                 }
             }
         };
-        Ok(Self { files, dockerfile, text: None, client })
+        Ok(Self { files, dockerfile, text: None, client, whole })
     }
 
     /// The same, with a folder of the context in its place; empty is all of it.
@@ -122,7 +124,18 @@ pub(super) async fn files_at(store: &ImageStore, address: &str, access: &GitAcce
 }
 
 impl BuildSources for LocalSources {
-    fn definition(&self) -> BoxFuture<'_, Result<Definition, ImageError>> {
+    fn comes_whole(&self) -> bool {
+        self.whole
+    }
+
+    fn ignore<'a>(&'a self, _: OnArrival<'a>) -> BoxFuture<'a, Result<Option<Vec<u8>>, ImageError>> {
+        Box::pin(async move {
+            let folder = self.files.path().to_owned();
+            blocking("read .dockerignore", move || read_text(&folder, ".dockerignore")).await
+        })
+    }
+
+    fn definition<'a>(&'a self, _: OnArrival<'a>) -> BoxFuture<'a, Result<Definition, ImageError>> {
         Box::pin(async move {
             let (folder, name) = (self.files.path().to_owned(), self.dockerfile.clone());
             let text = self.text.clone();
@@ -248,10 +261,6 @@ pub fn read_definition(context: &Path, name: &str, text: Option<Vec<u8>>) -> Res
     if text.trim_ascii().is_empty() {
         return Err(ImageError::EmptyDockerfile { name: name.to_owned() });
     }
-    let own = if given { None } else { read(&format!("{name}.dockerignore"))? };
-    let ignore = match own {
-        Some(text) => Some(text),
-        None => read(".dockerignore")?,
-    };
+    let ignore = if given { None } else { read(&format!("{name}.dockerignore"))? };
     Ok(Definition { name: name.to_owned(), text, ignore })
 }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use bireme_core::ignore::Ignore;
+
 use super::context::files_at;
 use super::git::{self, GitAccess};
+use super::request::BuildRequest;
 use super::shared::{Context, Shared};
-use super::source::{FileFilter, MAIN_CONTEXT};
+use super::source::{BuildSources, Definition, FileFilter, MAIN_CONTEXT};
 use super::step::Step;
+use super::style::BuildStyle;
 use crate::error::ImageError;
 use crate::events::{Progress, StepId};
 
@@ -36,6 +40,14 @@ impl<'a> Shared<'a> {
         Ok(context.clone())
     }
 
+    /// The `.dockerignore` of the main context.
+    pub(super) async fn ignore_text(&'a self) -> Result<Option<Vec<u8>>, ImageError> {
+        let step = Step::begin(self, "[internal] load .dockerignore".to_owned(), Vec::new(), None);
+        let arrived = |bytes| step.progress(Progress::counted_alone("transferring context:", bytes));
+        let text = self.sources.ignore(&arrived).await;
+        step.ended_by(text)
+    }
+
     async fn load(&'a self, name: &str) -> Result<Context, ImageError> {
         let whole = name == WHOLE_CONTEXT;
         let main = whole || name == MAIN_CONTEXT;
@@ -63,5 +75,29 @@ impl<'a> Shared<'a> {
         let mut bases = self.bases.lock();
         let begin = || Step::begin(self, name.to_owned(), Vec::new(), None).end(cached);
         bases.entry(image.to_owned()).or_insert_with(begin).clone()
+    }
+}
+
+/// What COPY and ADD do not see of the main context.
+///
+/// Source: BuildKit, `frontend/dockerui/config.go`, `DockerIgnorePatterns`; moby, `builder/remotecontext/detect.go`,
+/// `removeDockerfile`.
+pub(super) fn hidden(
+    definition: &Definition,
+    request: &BuildRequest,
+    sources: &dyn BuildSources,
+) -> Result<Ignore, ImageError> {
+    let text = definition.ignore.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let malformed = |error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") };
+    let ignore = Ignore::parse(&text).map_err(malformed)?;
+    match (sources.comes_whole(), request.style) {
+        (false, _) => Ok(ignore),
+        (true, BuildStyle::Steps) => Ok(Ignore::default()),
+        // The client has left out what it says, but for what the builder itself reads.
+        (true, BuildStyle::Classic) => {
+            let own = [".dockerignore", request.dockerfile.as_str()];
+            let own: Vec<String> = own.into_iter().filter(|name| ignore.hides(name)).map(str::to_owned).collect();
+            Ignore::of(&own).map_err(malformed)
+        }
     }
 }

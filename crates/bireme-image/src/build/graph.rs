@@ -124,8 +124,10 @@ impl<'a> Graph<'a> {
         let triggers = onbuild::triggers(from, &std::mem::take(&mut stage.config.config.on_build))?;
         let makes_step =
             |one: &&Instruction| matches!(one.keyword, Keyword::Add | Keyword::Copy | Keyword::Run | Keyword::Workdir);
-        let of = 1 + triggers.iter().chain(&text.body).filter(makes_step).count();
-        let mut place = Place { stage: at, number: 1, of, trigger: false };
+        // What a stage begins with counts where it is an image, and not another stage.
+        let begins = usize::from(image.is_some());
+        let of = begins + triggers.iter().chain(&text.body).filter(makes_step).count();
+        let mut place = Place { stage: at, number: begins, of, trigger: false };
         if let Some(image) = image {
             let name = format!("{} FROM {image}", self.title(&place));
             stage.last = Some(self.shared.base(&image, &name, stage.no_cache));

@@ -48,13 +48,12 @@ mod style;
 
 use std::collections::BTreeSet;
 
-use bireme_core::ignore::Ignore;
 use bireme_dockerfile::{Dockerfile, Expander, Keyword, graph as stages, read};
 use chrono::{SubsecRound as _, Utc};
 
 use crate::digest::ImageId;
 use crate::error::ImageError;
-use crate::events::{BuildEvent, OnBuildEvent};
+use crate::events::{BuildEvent, OnBuildEvent, Progress};
 use crate::reference::Reference;
 use crate::store::ImageStore;
 use graph::Graph;
@@ -117,9 +116,14 @@ impl ImageStore {
         let shared = Shared::new(self, request, sources, log)?;
         let name = format!("[internal] load build definition from {}", request.dockerfile);
         let step = Step::begin(&shared, name, Vec::new(), None);
-        let definition = step.ended_by(sources.definition().await)?;
+        let arrived = |bytes| step.progress(Progress::counted_alone("transferring dockerfile:", bytes));
+        let definition = sources.definition(&arrived).await;
+        let mut definition = step.ended_by(definition)?;
         let dockerfile = parse(&definition, log)?;
-        let ignore = ignored(&definition)?;
+        if definition.ignore.is_none() && !(request.style == BuildStyle::Steps && sources.comes_whole()) {
+            definition.ignore = shared.ignore_text().await?;
+        }
+        let ignore = contexts::hidden(&definition, request, sources)?;
         if request.style == BuildStyle::Steps {
             front_end::check(&dockerfile, &definition)?;
             self.warn(&definition, &dockerfile, request, log)?;
@@ -194,11 +198,6 @@ fn parse(definition: &Definition, log: OnBuildEvent<'_>) -> Result<Dockerfile, I
     let text = String::from_utf8_lossy(&definition.text).into_owned();
     log(BuildEvent::Dockerfile { name: definition.name.clone(), text: text.clone() });
     Ok(Dockerfile::parse(&text)?)
-}
-
-fn ignored(definition: &Definition) -> Result<Ignore, ImageError> {
-    let text = definition.ignore.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    Ignore::parse(&text).map_err(|error| ImageError::BuildRequest { reason: format!(".dockerignore: {error}") })
 }
 
 /// Which paths of the main context the stages take, where that can be told; `None` is all of it.

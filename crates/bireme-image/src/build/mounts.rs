@@ -107,6 +107,7 @@ impl<'a> Graph<'a> {
         stage: &Stage,
         at: &Instruction,
         mounts: Mounts,
+        command: &str,
     ) -> Result<Opened, ImageError> {
         let mut opened = Opened::default();
         let Mounts { mut mounts, working_dir, .. } = mounts;
@@ -126,7 +127,13 @@ impl<'a> Graph<'a> {
         }
         let mut folders: Vec<Option<Arc<folders::HeldFolder>>> = mounts.iter().map(|_| None).collect();
         for (key, numbers) in caches {
-            let folder = Arc::new(self.cache_folder(at, &mounts[numbers[0]], &key).await?);
+            let mounted = &mounts[numbers[0]];
+            // One that begins with something is made of that, and stays.
+            if stage.no_cache && key == mounted.mount.cache_id(&working_dir).map_err(|reason| fault(at, reason))? {
+                self.shared.renew_cache(&key).await?;
+            }
+            let target = mounted.mount.target_in(&working_dir).map_err(|reason| fault(at, reason))?;
+            let folder = Arc::new(self.cache_folder(at, mounted, &key, &target, command).await?);
             numbers.into_iter().for_each(|number| folders[number] = Some(Arc::clone(&folder)));
         }
         let mut agents = 0;
@@ -229,6 +236,8 @@ impl<'a> Graph<'a> {
         at: &Instruction,
         mounted: &Mounted,
         key: &str,
+        target: &str,
+        command: &str,
     ) -> Result<folders::HeldFolder, ImageError> {
         let mount = &mounted.mount;
         let id = key.lines().next().unwrap_or_default();
@@ -256,7 +265,7 @@ impl<'a> Graph<'a> {
                 .await
             })
         };
-        let description = format!("cached mount {id} from exec {}", at.text);
+        let description = format!("cached mount {target} from exec {command} with id \"/{id}\"");
         self.shared.store.take_folder(CacheKind::Mount, key, &description, sharing, &fill).await
     }
 
@@ -282,12 +291,17 @@ enum Loan {
     Agent(Option<AgentSocket>),
 }
 
-/// By what a cache is known: its name, and what it begins with.
+/// By what a cache is known: its name, and what it begins with, a folder of somebody's own or files.
 fn cache_key(at: &Instruction, mounted: &Mounted, working_dir: &str) -> Result<String, ImageError> {
     let id = mounted.mount.cache_id(working_dir).map_err(|reason| fault(at, reason))?;
+    let Mount { mode, uid, gid, source, .. } = &mounted.mount;
+    let own = match (mode, uid, gid) {
+        (None, None, None) => String::new(),
+        _ => format!("\n{:o} {} {}", mode.unwrap_or(0o755), uid.unwrap_or(0), gid.unwrap_or(0)),
+    };
     Ok(match &mounted.files {
-        Some(files) => format!("{id}\n{:?}\n{:?}", files.folders, mounted.mount.source),
-        None => id,
+        Some(files) => format!("{id}{own}\n{:?}\n{source:?}", files.folders),
+        None => format!("{id}{own}"),
     })
 }
 

@@ -68,6 +68,7 @@ impl<'a> Graph<'a> {
             .as_bytes(),
         );
         let step = self.begin(stage, at, place, mounts.inputs.clone());
+        let description = format!("mount / from exec {}", command.join(" "));
         let made = match self.shared.known(stage, key.clone(), &created_by).await {
             Ok(Known::Made(layer)) => {
                 self.shared.say(cache::USING);
@@ -75,7 +76,7 @@ impl<'a> Graph<'a> {
             }
             Ok(Known::Unknown(turn)) => {
                 let layer = self.execute(stage, at, &flags, mounts, (command, env), &step).await;
-                layer.and_then(|layer| turn.done(layer.as_ref(), &at.text).map(|()| (layer, false)))
+                layer.and_then(|layer| turn.done(layer.as_ref(), &description).map(|()| (layer, false)))
             }
             Err(error) => Err(error),
         };
@@ -109,7 +110,7 @@ impl<'a> Graph<'a> {
         let Some(runner) = &shared.request.runner else {
             return Err(lacking(at, "RUN", "nothing runs commands here"));
         };
-        let mut opened = self.open_mounts(stage, at, mounts).await?;
+        let mut opened = self.open_mounts(stage, at, mounts, &command.join(" ")).await?;
         if let RunCommand::Script { name, content } = &flags.command {
             let (script, run) = self.script(stage, at, name, content)?;
             opened.mounts.push(script);

@@ -1,6 +1,6 @@
 //! What all parts of one build share: its request, what it is made from, what it tells, and what it holds on to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ use crate::error::ImageError;
 use crate::events::{BuildEvent, OnBuildEvent, StepId};
 use crate::guard::GcGuard;
 use crate::made::NewLayer;
+use crate::model::CacheKind;
 use crate::record::{Layer, Record};
 use crate::store::ImageStore;
 
@@ -45,6 +46,8 @@ pub(super) struct Shared<'a> {
     pub(super) bases: Mutex<HashMap<String, StepId>>,
     /// What steps made in builds elsewhere, by their keys.
     pub(super) imported: Mutex<HashMap<Digest, Imported>>,
+    /// Caches of commands that this build has begun anew.
+    renewed: tokio::sync::Mutex<HashSet<String>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }
@@ -77,6 +80,7 @@ impl<'a> Shared<'a> {
             contexts: Mutex::default(),
             bases: Mutex::default(),
             imported: Mutex::default(),
+            renewed: tokio::sync::Mutex::default(),
             done: Mutex::default(),
         })
     }
@@ -89,6 +93,16 @@ impl<'a> Shared<'a> {
     /// What COPY and ADD do not see of the main context.
     pub(super) fn ignore(&self) -> Arc<Ignore> {
         self.hidden.get().map(|(ignore, _)| Arc::clone(ignore)).unwrap_or_default()
+    }
+
+    /// Has a cache of commands begin anew, once in this build.
+    pub(super) async fn renew_cache(&self, key: &str) -> Result<(), ImageError> {
+        let mut renewed = self.renewed.lock().await;
+        if !renewed.contains(key) {
+            self.store.renew_folder(CacheKind::Mount, key).await?;
+            renewed.insert(key.to_owned());
+        }
+        Ok(())
     }
 
     /// What keeps the layers of all stages there.

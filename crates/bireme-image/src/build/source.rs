@@ -17,11 +17,22 @@ pub const TEXT_LIMIT: u64 = 1 << 20;
 
 /// What the client of a build has for it. Each is asked for when a step needs it, and once.
 pub trait BuildSources: Send + Sync {
-    /// The Dockerfile, and what belongs to it.
+    /// The Dockerfile, and what belongs to it alone. `arrived` is told how many bytes have come so far.
     ///
     /// # Errors
     /// `NoDockerfile`; `TooLarge`; what keeps it from being read.
-    fn definition(&self) -> BoxFuture<'_, Result<Definition, ImageError>>;
+    fn definition<'a>(&'a self, arrived: OnArrival<'a>) -> BoxFuture<'a, Result<Definition, ImageError>>;
+
+    /// The `.dockerignore` of the main context, if there is one.
+    ///
+    /// # Errors
+    /// `TooLarge`; what keeps it from being read.
+    fn ignore<'a>(&'a self, arrived: OnArrival<'a>) -> BoxFuture<'a, Result<Option<Vec<u8>>, ImageError>>;
+
+    /// Whether the main context came whole, as an archive or from an address: nothing of it is hidden then.
+    fn comes_whole(&self) -> bool {
+        false
+    }
 
     /// The files of a context: [`MAIN_CONTEXT`] or one that has a name. `arrived` is told how many bytes have come so far.
     ///
@@ -67,7 +78,7 @@ pub struct Definition {
     pub name: String,
     /// The Dockerfile.
     pub text: Vec<u8>,
-    /// The patterns of what COPY and ADD do not see, if there are any.
+    /// What is in place of the context's `.dockerignore` for this Dockerfile (`NAME.dockerignore`).
     pub ignore: Option<Vec<u8>>,
 }
 

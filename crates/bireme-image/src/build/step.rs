@@ -2,6 +2,8 @@
 
 use std::ops::RangeInclusive;
 
+use bireme_core::go::quote;
+
 use super::run::RunOutput;
 use super::shared::Shared;
 use crate::digest::Digest;
@@ -91,7 +93,7 @@ impl<'a> Step<'a> {
 fn told(error: &ImageError) -> String {
     match error {
         ImageError::Run { command, code } => {
-            format!("process \"{command}\" did not complete successfully: exit code: {code}")
+            format!("process {} did not complete successfully: exit code: {code}", quote(command))
         }
         other => bireme_core::error::chain(other),
     }

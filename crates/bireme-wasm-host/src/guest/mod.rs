@@ -156,12 +156,14 @@ fn give_input(builder: &mut WasiCtxBuilder, component: &Component) {
 fn wasi(account: &Arc<Account>, folders: &[Folder]) -> wasmtime::Result<(WasiCtxBuilder, Vec<Place>)> {
     let component = &account.component;
     let mut places = Vec::with_capacity(folders.len());
+    // A command is the one instance of its workload.
+    let alone = component.trigger.name() == "command";
     let mut builder = WasiCtxBuilder::new();
     builder
         .envs(&component.env)
         .args(&component.spec.args)
-        .stdout(component.log.stream(Stream::Stdout))
-        .stderr(component.log.stream(Stream::Stderr))
+        .stdout(component.log.stream(Stream::Stdout, alone))
+        .stderr(component.log.stream(Stream::Stderr, alone))
         .max_random_size(MAX_RANDOM)
         .allow_blocking_current_thread(false);
     if component.spec.cwd != "/" && !component.spec.cwd.is_empty() {

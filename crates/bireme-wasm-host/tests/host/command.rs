@@ -348,6 +348,36 @@ async fn a_command_reads_what_clients_send_and_they_are_told_of_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_command_prints_leaves_at_once_and_stands_in_whole_lines_in_its_log() {
+    let rig = Rig::new();
+    for guest in ["command", "command-p1", "command3"] {
+        let (deployed, mut client) = with_input(&rig, guest, &["cat"]).await;
+        let talk = tokio::task::spawn_blocking(move || {
+            // Each is answered before more is sent.
+            for part in ["your name? ", "and", " again\n", "no line end"] {
+                client.write_all(part.as_bytes()).unwrap();
+                let mut got = Vec::new();
+                while got.len() < part.len() {
+                    let mut frame = [0; 8];
+                    client.read_exact(&mut frame).unwrap();
+                    let mut text = vec![0; usize::from(frame[7])];
+                    client.read_exact(&mut text).unwrap();
+                    got.extend(text);
+                }
+                assert_eq!(String::from_utf8(got).unwrap(), part);
+            }
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        talk.await.unwrap();
+        assert_eq!(deployed.workload.wait().await.unwrap().code, 0, "{guest}: {}", deployed.log());
+        assert_eq!(deployed.log(), "your name? and again\nno line end", "{guest}");
+        let records = std::fs::read_to_string(&deployed.log).unwrap();
+        assert_eq!(records.lines().count(), 2, "{guest}: {records}");
+        deployed.workload.delete().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_echoes_much_input_gets_and_gives_all_of_it() {
     let rig = Rig::new();
     let lines: String = (0..10_000).map(|n| format!("line {n:>14}\n")).collect();

@@ -28,6 +28,7 @@ use bireme_buildkit::{
     Build, BuildError, Builder, Entry, Exports, Frontend, GcPolicy, Output, Platform, Prune, SNAPSHOTTER_LABEL, Server,
     Solved, Usage, UsageQuery, Worker,
 };
+use bireme_core::go::quote;
 use bireme_core::{BoxFuture, ErrorKind};
 use tokio::sync::mpsc;
 
@@ -134,7 +135,7 @@ fn failed(error: &bireme_image::ImageError) -> BuildError {
     match error {
         // In BuildKit's words, which people and programs look for.
         ImageError::Run { command, code } => {
-            let text = format!("process \"{command}\" did not complete successfully: exit code: {code}");
+            let text = format!("process {} did not complete successfully: exit code: {code}", quote(command));
             let error = BuildError::failed(text);
             u32::try_from(*code).map_or(error.clone(), |code| error.exit_code(code))
         }

@@ -127,7 +127,7 @@ async fn sources(
     if !own {
         return Ok(Arc::new(opened.below(&options.subdir)));
     }
-    let definition = client.definition().await.map_err(|error| failed(&error))?;
+    let definition = client.definition(&|_| {}).await.map_err(|error| failed(&error))?;
     Ok(Arc::new(opened.below(&options.subdir).with_dockerfile(definition.text)))
 }
 

@@ -67,11 +67,11 @@ impl ClientSources {
     }
 
     /// Receives some small files of one of the client's folders.
-    async fn texts_of(&self, name: &str, follow: Vec<String>) -> Result<TempDir, ImageError> {
+    async fn texts_of(&self, name: &str, follow: Vec<String>, arrived: OnArrival<'_>) -> Result<TempDir, ImageError> {
         let folder = folder(&self.images.ingest_folder())?;
         let limits = Limits { bytes: 4 * TEXT_LIMIT, entries: 64 };
         let request = FilesRequest { name: name.to_owned(), follow, limits, ..FilesRequest::default() };
-        self.receive(request, open(folder.path())?, None, &|_| {}).await?;
+        self.receive(request, open(folder.path())?, None, arrived).await?;
         Ok(folder)
     }
 
@@ -126,12 +126,12 @@ impl ClientSources {
         Ok(Files::new(tree, held))
     }
 
-    /// The Dockerfile and the lists of what is hidden, from whichever of the client's folders has them.
-    async fn texts(&self) -> Result<Definition, ImageError> {
+    /// The Dockerfile, and the list of what is hidden that is its own.
+    async fn text(&self, arrived: OnArrival<'_>) -> Result<Definition, ImageError> {
         let name = self.keys.filename.clone();
         let follow = vec![name.clone(), format!("{name}.dockerignore"), name.to_lowercase()];
-        let folder = self.texts_of(&self.keys.dockerfile, follow).await?;
-        let mut definition = in_folder(folder, move |path| match read_definition(path, &name, None) {
+        let folder = self.texts_of(&self.keys.dockerfile, follow, arrived).await?;
+        let definition = in_folder(folder, move |path| match read_definition(path, &name, None) {
             // Docker's clients take the lower case where there is no other.
             Err(ImageError::NoDockerfile { .. }) if name == "Dockerfile" => {
                 read_definition(path, "dockerfile", None).map_err(|_| ImageError::NoDockerfile { name })
@@ -141,13 +141,15 @@ impl ClientSources {
         .await?;
         let known = format!("{} {}", self.keys.known, bases(&definition.text));
         let _ = self.known_by.set(Digest::of(known.as_bytes()).to_string());
-        if definition.ignore.is_none() {
-            // A context that is not there is told when somebody needs it.
-            if let Ok(folder) = self.texts_of(&self.keys.context, vec![".dockerignore".to_owned()]).await {
-                definition.ignore = in_folder(folder, |path| read_text(path, ".dockerignore")).await?;
-            }
-        }
         Ok(definition)
+    }
+
+    async fn hidden(&self, arrived: OnArrival<'_>) -> Result<Option<Vec<u8>>, ImageError> {
+        // A context that is not there is told when somebody needs it.
+        match self.texts_of(&self.keys.context, vec![".dockerignore".to_owned()], arrived).await {
+            Ok(folder) => in_folder(folder, |path| read_text(path, ".dockerignore")).await,
+            Err(_) => Ok(None),
+        }
     }
 }
 
@@ -188,8 +190,12 @@ fn bases(dockerfile: &[u8]) -> String {
 }
 
 impl BuildSources for ClientSources {
-    fn definition(&self) -> BoxFuture<'_, Result<Definition, ImageError>> {
-        Box::pin(self.texts())
+    fn definition<'a>(&'a self, arrived: OnArrival<'a>) -> BoxFuture<'a, Result<Definition, ImageError>> {
+        Box::pin(self.text(arrived))
+    }
+
+    fn ignore<'a>(&'a self, arrived: OnArrival<'a>) -> BoxFuture<'a, Result<Option<Vec<u8>>, ImageError>> {
+        Box::pin(self.hidden(arrived))
     }
 
     fn files<'a>(
@@ -206,7 +212,7 @@ impl BuildSources for ClientSources {
             let mut filter = filter.clone();
             if name != MAIN_CONTEXT {
                 // A named context has a list of its own.
-                let folder = self.texts_of(key, vec![".dockerignore".to_owned()]).await?;
+                let folder = self.texts_of(key, vec![".dockerignore".to_owned()], &|_| {}).await?;
                 if let Some(text) = in_folder(folder, |path| read_text(path, ".dockerignore")).await? {
                     let ignore = bireme_core::ignore::Ignore::parse(&String::from_utf8_lossy(&text));
                     filter.exclude = ignore.map(|ignore| ignore.patterns()).unwrap_or_default();

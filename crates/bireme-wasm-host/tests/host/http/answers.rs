@@ -57,6 +57,7 @@ async fn limits_end_one_request_and_no_other() {
     assert!(neighbour.join().unwrap(), "a neighbour was harmed");
     probe.logged("it took longer than bireme.timeout=400ms");
     probe.logged("GET /trap failed: it trapped");
+    probe.logged("    at function ");
     let stats = probe.workload.as_invocations().unwrap().invocations().await.unwrap();
     assert_eq!((stats.timed_out, stats.failed, stats.alive), (2, 3, 0), "{stats:?}");
     assert!(stats.memory_peak <= 16 << 20);

@@ -1,0 +1,2 @@
+FROM busybox
+COPY sub /sub

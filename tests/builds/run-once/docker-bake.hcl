@@ -1,0 +1,10 @@
+variable "TAG" {}
+
+target "default" {
+  name = "target-${name}"
+  matrix = {
+    name = ["one", "two"]
+  }
+  target = name
+  tags   = ["${TAG}-${name}"]
+}

@@ -1,0 +1,6 @@
+variable "TAG" {}
+
+target "default" {
+  args = { TITLE = "Ours, baked" }
+  tags = [TAG]
+}
