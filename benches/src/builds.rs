@@ -51,6 +51,17 @@ impl Way {
     }
 }
 
+/// Makes a context of many small files, which has no file of another number.
+fn write_many(folder: &Path, context: usize) {
+    let write = |path: PathBuf, text: &str| std::fs::write(path, text).expect("target/ can be written to");
+    write(folder.join("Dockerfile"), "FROM scratch\nCOPY . /\n");
+    for number in 0..FILES {
+        let folder = folder.join(format!("d{}", number / 50));
+        std::fs::create_dir_all(&folder).expect("target/ can be written to");
+        write(folder.join(format!("file{number}.js")), &format!("export const n = {number} + {context};\n").repeat(40));
+    }
+}
+
 /// Docker's command line.
 fn client(buildx: Option<&Path>) -> Command {
     let mut command = Command::new("docker");
@@ -72,12 +83,7 @@ pub(crate) fn run(peers: &Peers) {
         write(steps.join(format!("{name}.txt")), name);
     }
     let many = place.folder("many");
-    write(many.join("Dockerfile"), "FROM scratch\nCOPY . /\n");
-    for number in 0..FILES {
-        let folder = many.join(format!("d{}", number / 50));
-        std::fs::create_dir_all(&folder).expect("target/ can be written to");
-        write(folder.join(format!("file{number}.js")), &format!("export const n = {number};\n").repeat(40));
-    }
+    write_many(&many, 0);
 
     let mut ways = Vec::new();
     let dockerd = peers.dockerd.as_ref().map(|socket| format!("unix://{}", socket.display()));
@@ -100,10 +106,11 @@ pub(crate) fn run(peers: &Peers) {
     });
 
     let mut own = Samples::default();
-    let (mut cold, mut warm, mut context): (Vec<Samples>, Vec<Samples>, Vec<Samples>) = Default::default();
-    for all in [&mut cold, &mut warm, &mut context] {
+    let [mut cold, mut warm, mut context, mut first] = [(); 4].map(|()| {
+        let mut all = Vec::new();
         all.resize_with(ways.len(), Samples::default);
-    }
+        all
+    });
     for round in 0..peers.rounds {
         let start: &[&str] = if peers.buildx.is_some() { &["buildx", "version"] } else { &["--version"] };
         let began = Instant::now();
@@ -118,6 +125,10 @@ pub(crate) fn run(peers: &Peers) {
                 cold[at].add(way.must_build(&steps, &["--no-cache"]));
                 // What the next build finds is that of this round.
                 way.must_build(&steps, &[]);
+                // A folder that nobody has built from, with files that nobody has.
+                let new = place.folder(&format!("new-{round}-{at}"));
+                write_many(&new, round * ways.len() + at + 1);
+                first[at].add(way.must_build(&new, &[]));
             }
         }
     }
@@ -134,6 +145,7 @@ pub(crate) fn run(peers: &Peers) {
     table(&format!("`docker build` of a Dockerfile of 20 steps, nothing changed, {rounds} rounds"), &warm);
     table(&format!("The same with `--no-cache`, {} rounds", rounds.div_ceil(3)), &cold);
     table(&format!("`docker build` with {FILES} files of context, one of them changed, {rounds} rounds"), &context);
+    table(&format!("The same with {FILES} files that were never there, {} rounds", rounds.div_ceil(3)), &first);
     for line in left_out {
         println!("Left out: {line}\n");
     }

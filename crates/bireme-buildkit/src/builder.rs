@@ -18,7 +18,7 @@ pub const SNAPSHOTTER_LABEL: &str = "org.mobyproject.buildkit.worker.snapshotter
 
 /// Something that was built and can be exported, read or built upon; only the builder knows what it is.
 ///
-/// It is kept by this crate for as long as the client may refer to it: while its build lasts, and some minutes more for
+/// It is kept by this crate for as long as the client may refer to it: while its build lasts, and a minute more for
 /// other builds of the same client which stand upon it (`contexts = { base = "target:base" }` of bake).
 pub type Output = Arc<dyn Any + Send + Sync>;
 

@@ -53,6 +53,8 @@ impl Results {
     /// Keeps an output and answers with its handle.
     pub(crate) fn keep(&self, output: Output) -> Result<String, BuildError> {
         let id = random_id();
+        // Dropped when the lock is not held any more.
+        let mut gone = Vec::new();
         let mut kept = self.kept.lock();
         while kept.by_id.len() >= MAX_OUTPUTS {
             let Some(oldest) = kept.lingering.pop_front() else {
@@ -61,9 +63,10 @@ impl Results {
                     format!("more than {MAX_OUTPUTS} results of builds are held by clients; wait for builds to end"),
                 ));
             };
-            kept.by_id.remove(&oldest);
+            gone.extend(kept.by_id.remove(&oldest));
         }
         kept.by_id.insert(id.clone(), output);
+        drop(kept);
         Ok(id)
     }
 
@@ -74,7 +77,7 @@ impl Results {
         })
     }
 
-    /// The build of these has ended: they go some minutes later.
+    /// The build of these has ended: they go a minute later.
     pub(crate) fn release(&self, ids: Vec<String>) {
         if ids.is_empty() {
             return;
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn results_outlive_their_build_by_some_minutes() {
+    async fn results_outlive_their_build_by_a_minute() {
         let table = Results::default();
         let id = table.keep(Arc::new(())).unwrap();
         table.release(vec![id.clone()]);

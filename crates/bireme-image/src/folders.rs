@@ -104,12 +104,22 @@ impl ImageStore {
         Ok(HeldFolder { path: inner.folder_path(&name), _held: held })
     }
 
-    /// Empties the folder that is known by `key`, unless somebody has it: the next who takes it makes it anew.
+    /// Moves the folder that is known by `key` away, unless somebody has it: the next who takes it makes it anew. Nobody waits
+    /// for its removal.
     ///
     /// # Errors
     /// `Database`; when it cannot be moved away.
     pub(crate) async fn renew_folder(&self, kind: CacheKind, key: &str) -> Result<(), ImageError> {
-        self.remove_folder(&name_of(kind, key)).await.map(drop)
+        let name = name_of(kind, key);
+        let Ok(alone) = self.inner.holders.of(&name).try_write_owned() else { return Ok(()) };
+        let inner = self.inner.clone();
+        let aside = blocking("begin a folder of builds anew", move || {
+            let _alone = alone;
+            inner.move_folder_away(&name)
+        });
+        let aside = aside.await?;
+        drop(tokio::task::spawn_blocking(move || drop(aside)));
+        Ok(())
     }
 
     async fn make_folder(
@@ -170,16 +180,8 @@ impl ImageStore {
         let (inner, name) = (self.inner.clone(), name.to_owned());
         blocking("remove a folder of builds", move || {
             let _alone = alone;
-            let path = inner.folder_path(&name);
-            let size = measure(&path);
-            let aside = inner.aside("folder-")?;
-            match std::fs::rename(&path, aside.path().join("removed")) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(ImageError::store("move away", &path, error));
-                }
-                _ => {}
-            }
-            inner.db.forget_folder(&name)?;
+            let size = measure(&inner.folder_path(&name));
+            inner.move_folder_away(&name)?;
             Ok(Some(size))
         })
         .await
@@ -194,6 +196,20 @@ fn name_of(kind: CacheKind, key: &str) -> String {
 impl Inner {
     pub(crate) fn folder_path(&self, name: &str) -> PathBuf {
         self.root.join("folders").join(name)
+    }
+
+    /// Moves a folder, where there is one, to where it is deleted when the answer is dropped, and forgets it.
+    fn move_folder_away(&self, name: &str) -> Result<tempfile::TempDir, ImageError> {
+        let path = self.folder_path(name);
+        let aside = self.aside("folder-")?;
+        match std::fs::rename(&path, aside.path().join("removed")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ImageError::store("move away", &path, error));
+            }
+            _ => {}
+        }
+        self.db.forget_folder(name)?;
+        Ok(aside)
     }
 
     /// Makes folders and rows agree after a crash.

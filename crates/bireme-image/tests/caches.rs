@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bireme_core::BoxFuture;
 use bireme_image::events::{BuildEvent, OnBuildEvent, StepEvent};
 use bireme_image::{
-    BlobReader, BuildContext, BuildOutput, BuildRequest, BuildStyle, CacheImport, CacheMode, Changes, ContentStore,
-    Digest, ImageError, LocalSources, NamedContext, OnRunOutput, Packing, Platform, Reference, RunStep, RunSteps,
+    BlobReader, BuildContext, BuildOutput, BuildRequest, BuildStyle, CacheImport, CacheKind, CacheMode, CachePolicy,
+    Changes, ContentStore, Digest, ImageError, LocalSources, NamedContext, OnRunOutput, Packing, Platform, Reference,
+    RunStep, RunSteps, Sharing,
 };
 use common::*;
 
@@ -164,6 +165,50 @@ async fn a_step_that_was_carried_out_before_is_told_as_cached_whatever_it_is() {
     let anew = |request: &mut BuildRequest| request.no_cache = true;
     solve_telling(&here, dockerfile, Some(&maker), anew, &|event| told.hear(event)).await.unwrap();
     assert_eq!(told.cached("WORKDIR"), [Some(false), Some(true), Some(false)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_of_the_cache_goes_and_what_images_and_builds_have_stays() {
+    let (here, maker) = (place().await, Arc::default());
+    let build = async |what: &str| {
+        let dockerfile = format!("FROM scratch\nCOPY f /{what}\nRUN [\"make\", \"{what}\"]\n");
+        solve(&here, &dockerfile, Some(&maker), |_| {}).await.unwrap()
+    };
+    let kept = build("kept").await.record(&[]).await.unwrap();
+    let held = build("held").await;
+    drop(build("left").await);
+    here.settles_to(6, 6).await;
+    let policy = |most_bytes| CachePolicy { most_bytes, ..CachePolicy::for_disk(0) };
+    assert_eq!(here.store.collect_build_cache(&policy(1 << 30)).await.unwrap(), 0, "there is room");
+    assert!(here.store.collect_build_cache(&policy(0)).await.unwrap() > 0);
+    here.settles_to(4, 4).await;
+    assert_eq!(here.store.image(&kept[0].id).unwrap().diff_ids.len(), 2);
+    assert_eq!(held.record(&[]).await.unwrap().len(), 1, "it can be kept to the end");
+    assert_eq!(maker.ran(), 3);
+    drop(build("left").await);
+    assert_eq!(maker.ran(), 4, "what went is made again");
+    drop(build("kept").await);
+    assert_eq!(maker.ran(), 4, "what an image has is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_two_share_is_there_for_the_second_as_soon_as_it_is_made() {
+    let here = place().await;
+    let made = AtomicUsize::new(0);
+    let fill = |_: PathBuf| -> BoxFuture<'static, Result<(), ImageError>> {
+        made.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            Ok(())
+        })
+    };
+    let take = || here.store.take_folder(CacheKind::Mount, "together", "", Sharing::Shared, &fill);
+    // Neither lets go before both have it.
+    let both = async { tokio::join!(take(), take(), take()) };
+    let (one, two, three) = tokio::time::timeout(std::time::Duration::from_secs(20), both).await.expect("none waits");
+    let paths = [one.unwrap().path().to_owned(), two.unwrap().path().to_owned(), three.unwrap().path().to_owned()];
+    assert!(paths.iter().all(|path| *path == paths[0] && path.is_dir()), "{paths:?}");
+    assert_eq!(made.load(Ordering::Relaxed), 1);
 }
 
 /// An image that says by which steps it was made spares others the commands.

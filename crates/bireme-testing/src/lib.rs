@@ -18,11 +18,13 @@ mod engine;
 pub mod fake;
 mod leftovers;
 mod output;
+mod registry;
 mod subject;
 
 pub use client::Answer;
 pub use engine::Engine;
 pub use output::Output;
+pub use registry::Registry;
 pub use subject::Subject;
 
 use std::path::PathBuf;

@@ -10,8 +10,16 @@ use bireme_wasm::{HOST_UID, cgroup};
 
 use crate::fence::{self, Purpose};
 
+/// Enters the cgroup, by which whoever starts this process can end it from then on.
+pub(crate) fn join(config: &HostConfig) -> anyhow::Result<()> {
+    if rustix::process::geteuid().is_root() {
+        enter_cgroup(&config.cgroup)?;
+    }
+    Ok(())
+}
+
 /// What is the same for every host: processes, session, open files. Before any thread is started.
-pub(crate) fn leave() -> anyhow::Result<()> {
+pub(crate) fn set_apart() -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
         leave_other_processes()?;
     }
@@ -24,10 +32,9 @@ pub(crate) fn leave() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Before any thread is started and while the process may still do everything: cgroup, network.
+/// Before any thread is started and while the process may still do everything: threads, network. In the cgroup already.
 pub(crate) fn enter(config: &HostConfig) -> anyhow::Result<()> {
     if rustix::process::geteuid().is_root() {
-        enter_cgroup(&config.cgroup)?;
         limit_threads(config)?;
     }
     // Stores and logs are for nobody else.

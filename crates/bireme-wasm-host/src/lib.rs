@@ -1,7 +1,7 @@
 //! One process that runs the components of one sandbox: an app, or a lone component.
 //!
 //! ```text
-//!  spare: engine -> configuration comes, and then as
+//!  spare: engine, unless there is swap -> configuration comes, and then as
 //!  serve: confine (cgroup, network, mounts, uid, seccomp) -> "ready" -> control socket until the last is deleted
 //!
 //!  control ──> Workload (one component's life: what is let in, and what is under way)

@@ -1,6 +1,6 @@
 //! The log of one workload: what its instances print, in the order in which lines were finished.
 //!
-//! Instances hand finished lines to one writer through a bounded channel; when the disk is slower than the instances,
+//! Instances hand finished lines, and a command what it prints at once, to one writer through a bounded channel; when the disk is slower than the instances,
 //! they wait, each in its turn: however many handles an instance has of a stream, they have one turn together. Lines of
 //! different instances never mix.
 
@@ -195,9 +195,11 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
         for message in batch.drain(..) {
             match message {
                 Message::Output { stream, bytes, time, goes_on, _under_way } => {
-                    if file.is_some() && goes_on {
+                    if file.is_some() && goes_on && !finished {
                         lines[usize::from(stream == Stream::Stderr)].push(&bytes, time, &mut records);
                     } else if file.is_some() {
+                        // What was printed before stands before it.
+                        lines.iter_mut().for_each(|line| line.finish(time, &mut records));
                         let mut splitter = Splitter::new(stream);
                         splitter.push(&bytes, time, &mut records);
                         splitter.finish(time, &mut records);
@@ -226,17 +228,23 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                 }
             }
         }
-        if let Some(open) = file.as_mut().filter(|_| !records.is_empty()) {
-            // Appending to a file of the page cache takes microseconds; a thread of its own would cost more.
-            if let Err(error) = open.append(&records) {
-                crate::complain(&format!("cannot write the log {}: {error}", open.name));
-            }
-        }
-        records.clear();
+        append(file.as_mut(), &mut records);
         for done in waiting {
             let _ = done.send(());
         }
     }
+    lines.iter_mut().for_each(|line| line.finish(now_nanos(), &mut records));
+    append(file.as_mut(), &mut records);
+}
+
+fn append(file: Option<&mut LogFile>, records: &mut Vec<u8>) {
+    // Appending to a file of the page cache takes microseconds; a thread of its own would cost more.
+    if let Some(open) = file.filter(|_| !records.is_empty())
+        && let Err(error) = open.append(records)
+    {
+        crate::complain(&format!("cannot write the log {}: {error}", open.name));
+    }
+    records.clear();
 }
 
 /// One frame of Docker's attach protocol.

@@ -146,8 +146,8 @@ pub fn limit_memory(name: &Path, bytes: u64, sockets: u64) {
     }
 }
 
-/// Keeps what the processes in the cgroup `name` write to memory out of swap. Answers whether that is certain: the kernel has a
-/// controller that does it (cgroup v2), or the machine has no swap at this moment.
+/// Keeps what the processes in the cgroup `name` write to memory out of swap. Answers whether it is: the kernel has a controller
+/// that does it (cgroup v2), or the machine has no swap at this moment. What is added later is not noticed.
 ///
 /// Source: `memory.swap.max`, Documentation/admin-guide/cgroup-v2.rst.
 pub fn keep_from_swap(name: &Path) -> bool {
@@ -166,7 +166,7 @@ pub fn has_swap() -> bool {
     // The first line is a heading. A kernel without swap has no such file.
     match fs::read_to_string("/proc/swaps") {
         Ok(text) => text.lines().count() > 1,
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+        Err(error) => error.kind() != io::ErrorKind::NotFound || !Path::new("/proc/self").exists(),
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
-use tokio::process::Command;
+use tokio::process::{ChildStdout, Command};
 use tokio::sync::Semaphore;
 
 use crate::protocol::{self, HostConfig, HostState, Request};
@@ -213,40 +213,35 @@ impl Host {
             cgroup::deny_devices(&self.cgroup)?;
         }
         let (voice, complaints) = complaints::begin(&self.dir)?;
-        let assigned = match spares.take().await {
-            Some(spare) => spare.assign(config, voice.as_fd()).await.ok(),
-            None => None,
-        };
-        let (stdout, child) = match assigned {
-            Some(stdout) => (Some(stdout), None),
-            None => {
-                let mut child = Command::new(program)
-                    .arg("serve")
-                    .arg(serde_json::to_string(config)?)
-                    .env_clear()
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::piped())
-                    .stderr(voice.try_clone()?)
-                    .process_group(0)
-                    .spawn()?;
-                (child.stdout.take(), Some(child))
+        if let Some(mut spare) = spares.take().await
+            && spare.assign(config, voice.as_fd()).await.is_ok()
+        {
+            if is_ready(spare.stdout()).await {
+                return Ok(());
             }
-        };
-        // Its last word is heard when nobody has this end any more.
-        drop(voice);
-        let mut said = String::new();
-        if let Some(stdout) = stdout {
-            // The host writes one line when it stands ready and closes the pipe; a failed one only closes it.
-            let _ = tokio::time::timeout(START, stdout.take(64).read_to_string(&mut said)).await;
+            // It ends when nobody has the other end of its socket, and is not to be in the way of the next one.
+            drop(spare);
+            self.kill().await;
         }
-        if said.trim() == "ready" {
+        let mut child = Command::new(program)
+            .arg("serve")
+            .arg(serde_json::to_string(config)?)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(voice)
+            .process_group(0)
+            .spawn()?;
+        let ready = match &mut child.stdout {
+            Some(stdout) => is_ready(stdout).await,
+            None => false,
+        };
+        if ready {
             // As root, the process that was started has left its place to one in a namespace of its own.
-            tokio::spawn(async move { child?.wait().await.ok() });
+            tokio::spawn(async move { child.wait().await });
             return Ok(());
         }
-        if let Some(mut child) = child {
-            let _ = child.kill().await;
-        }
+        let _ = child.kill().await;
         self.kill().await;
         // To the end of what it said.
         let _ = tokio::time::timeout(GONE, complaints).await;
@@ -311,6 +306,13 @@ impl Host {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Whether a host comes to stand ready: it writes one line then and closes the pipe; a failed one only closes it.
+async fn is_ready(stdout: &mut ChildStdout) -> bool {
+    let mut said = String::new();
+    let _ = tokio::time::timeout(START, stdout.take(64).read_to_string(&mut said)).await;
+    said.trim() == "ready"
 }
 
 /// Asks for one thing on `stream` and waits for the answer.

@@ -43,13 +43,18 @@ impl Spare {
         Ok(Self { socket: UnixStream::from_std(ours)?, stdout })
     }
 
-    /// Says what it is for, and where to complain. Answers where it tells that it stands ready.
+    /// Says what it is for, and where to complain.
     ///
     /// # Errors
     /// When it is not there any more.
-    pub(crate) async fn assign(self, config: &HostConfig, voice: BorrowedFd<'_>) -> std::io::Result<ChildStdout> {
-        protocol::send(&self.socket, config, &[voice]).await?;
-        Ok(self.stdout)
+    pub(crate) async fn assign(&self, config: &HostConfig, voice: BorrowedFd<'_>) -> std::io::Result<()> {
+        protocol::send(&self.socket, config, &[voice]).await
+    }
+
+    /// Where it tells that it stands ready. Until this is dropped, it goes on: nobody can name its process, and one that comes
+    /// late must not take another's place.
+    pub(crate) fn stdout(&mut self) -> &mut ChildStdout {
+        &mut self.stdout
     }
 }
 

@@ -22,7 +22,9 @@ pub(crate) struct BuilderKey {
 struct Gc {
     enabled: Option<bool>,
     default_keep_storage: Option<String>,
-    /// The name of the same since Docker 28.
+    /// The newer name of the same.
+    default_reserved_space: Option<String>,
+    /// More than that is never kept, whatever is reserved.
     default_max_used_space: Option<String>,
 }
 
@@ -39,8 +41,8 @@ impl BuildCache {
     /// # Errors
     /// A size that is none.
     pub(crate) fn of(key: BuilderKey) -> anyhow::Result<Self> {
-        let Gc { enabled, default_keep_storage, default_max_used_space } = key.gc;
-        let size = default_max_used_space.or(default_keep_storage);
+        let Gc { enabled, default_keep_storage, default_reserved_space, default_max_used_space } = key.gc;
+        let size = default_max_used_space.or(default_reserved_space).or(default_keep_storage);
         let parse = |size: String| parse_binary(&size).with_context(|| format!("builder.gc: {size:?} is no size"));
         Ok(Self {
             collected: enabled.unwrap_or(true),
@@ -79,9 +81,11 @@ mod tests {
         let disk = 1 << 40;
         let usual = CachePolicy::for_disk(disk);
         assert_eq!(of("{}").unwrap().policy(disk), Some(usual));
-        for text in
-            [r#"{"gc":{"defaultKeepStorage":"20GB"}}"#, r#"{"gc":{"enabled":true,"defaultMaxUsedSpace":"20GB"}}"#]
-        {
+        for text in [
+            r#"{"gc":{"defaultKeepStorage":"20GB"}}"#,
+            r#"{"gc":{"enabled":true,"defaultReservedSpace":"20GB"}}"#,
+            r#"{"gc":{"defaultReservedSpace":"1GB","defaultMaxUsedSpace":"20GB"}}"#,
+        ] {
             let policy = of(text).unwrap().policy(disk).unwrap();
             assert_eq!(policy, CachePolicy { most_bytes: 20 << 30, ..usual }, "{text}");
         }

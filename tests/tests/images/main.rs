@@ -4,6 +4,7 @@
 
 mod build;
 mod layers;
+mod login;
 
 use bireme_testing::{Engine, Output};
 

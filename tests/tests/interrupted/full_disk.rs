@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bireme_testing::{Engine, eventually};
+use bireme_testing::{Engine, Registry, eventually};
 
-use super::story::{Random, Registry, all_goes, is_well, said, write_context};
+use super::story::{Random, all_goes, is_well, said, write_context};
 
 /// Bytes that are free.
 fn free(engine: &Engine) -> u64 {
@@ -26,7 +26,7 @@ fn fill_but(engine: &Engine, bytes: u64) -> PathBuf {
 #[test]
 fn a_disk_that_becomes_full_costs_nothing_that_is_stored() {
     let registry = Registry::start();
-    let name = format!("{}/app:1", registry.host);
+    let name = format!("{}/app:1", registry.host());
     let context = tempfile::tempdir().unwrap();
     let mut random = Random::new("full");
     write_context(context.path(), &mut random);

@@ -3,15 +3,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::story::{Registry, Story, said};
+use bireme_testing::Registry;
+
+use super::story::{Story, said};
 
 /// Whoever prunes all the time takes nothing from those who pull, build and run meanwhile.
 #[test]
 fn nothing_that_is_in_use_is_pruned() {
     let registry = Registry::start();
-    let story = Story::begin("in use", &format!("{}/app:1", registry.host));
+    let story = Story::begin("in use", &format!("{}/app:1", registry.host()));
     story.engine.docker(["push", "-q", &story.name]).stdout();
-    let held = format!("{}/held:1", registry.host);
+    let held = format!("{}/held:1", registry.host());
     story.engine.docker(["tag", &story.name, &held]).stdout();
     story.engine.docker(["run", "-d", "--name", "holder", &held, "sleep", "1000"]).stdout();
     let ended = AtomicBool::new(false);

@@ -1,15 +1,15 @@
 //! What is kept, and mended where it is damaged.
 
-use bireme_testing::Engine;
+use bireme_testing::{Engine, Registry};
 
-use super::story::{Registry, is_well, names_in};
+use super::story::{is_well, names_in};
 
 #[test]
 fn what_is_damaged_is_fetched_again_on_request() {
     let registry = Registry::start();
     let engine = Engine::start();
     engine.load("busybox");
-    let name = format!("{}/app:1", registry.host);
+    let name = format!("{}/app:1", registry.host());
     engine.docker(["tag", "busybox", &name]).stdout();
     engine.docker(["push", "-q", &name]).stdout();
     let flip = || {

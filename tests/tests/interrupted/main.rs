@@ -12,7 +12,8 @@ mod story;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use story::{Registry, Story, write_stages};
+use bireme_testing::Registry;
+use story::{Story, write_stages};
 
 fn nothing(_: &Story) {}
 
@@ -25,7 +26,7 @@ fn without(story: &Story) {
 #[test]
 fn a_pull_is_cut_short() {
     let registry = Registry::start();
-    let mut story = Story::begin("pull", &format!("{}/app:1", registry.host));
+    let mut story = Story::begin("pull", &format!("{}/app:1", registry.host()));
     story.engine.docker(["push", "-q", &story.name]).stdout();
     story.is_cut_short(|story| story.docker(&["pull", "-q", &story.name]), without);
     story.end();
@@ -69,9 +70,9 @@ fn a_build_by_a_client_of_buildkit_is_cut_short() {
     let archive = story.engine.folder().join("app.tar");
     let archived = format!("type=oci,dest={}", archive.display());
     story.is_cut_short(|story| build(story, &["-o", &archived]), without);
-    let pushed = format!("{}/pushed:1", registry.host);
-    let cache = format!("type=registry,mode=max,ref={}/cache:1", registry.host);
-    let from = format!("type=registry,ref={}/cache:1", registry.host);
+    let pushed = format!("{}/pushed:1", registry.host());
+    let cache = format!("type=registry,mode=max,ref={}/cache:1", registry.host());
+    let from = format!("type=registry,ref={}/cache:1", registry.host());
     let push = |story: &Story| build(story, &["--push", "-t", &pushed, "--cache-to", &cache, "--cache-from", &from]);
     story.is_cut_short(push, |story| drop(story.engine.docker(["builder", "prune", "-af"])));
     story.engine.docker(["rmi", "-f", &pushed]);
@@ -82,20 +83,20 @@ fn a_build_by_a_client_of_buildkit_is_cut_short() {
 #[test]
 fn a_push_is_cut_short() {
     let registry = Registry::start();
-    let mut story = Story::begin("push", &format!("{}/app:1", registry.host));
+    let mut story = Story::begin("push", &format!("{}/app:1", registry.host()));
     // Each time to a repository that has nothing of it.
     let turn = AtomicUsize::new(0);
     let next = |story: &Story| {
         let turn = turn.fetch_add(1, Ordering::Relaxed) + 1;
-        story.engine.docker(["tag", &story.name, &format!("{}/other{turn}:1", registry.host)]).stdout();
+        story.engine.docker(["tag", &story.name, &format!("{}/other{turn}:1", registry.host())]).stdout();
     };
     let push = |story: &Story| {
         let turn = turn.load(Ordering::Relaxed);
-        story.docker(&["push", "-q", &format!("{}/other{turn}:1", registry.host)])
+        story.docker(&["push", "-q", &format!("{}/other{turn}:1", registry.host())])
     };
     story.is_cut_short(push, next);
     // What came there is whole.
-    let last = format!("{}/other{}:1", registry.host, turn.load(Ordering::Relaxed));
+    let last = format!("{}/other{}:1", registry.host(), turn.load(Ordering::Relaxed));
     for id in story.engine.docker(["images", "-aq"]).stdout().lines() {
         story.engine.docker(["rmi", "-f", id]);
     }

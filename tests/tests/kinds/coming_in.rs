@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use bireme_testing::{Engine, PATIENCE, client, guest};
+use bireme_testing::{Engine, PATIENCE, Registry, client, guest};
 use serde_json::Value;
 
 use super::build;
-use super::registry::Registry;
 
 /// Components that stand compiled.
 pub(super) fn compiled(engine: &Engine) -> usize {
@@ -143,8 +142,8 @@ fn a_world_is_shown_before_anything_runs() {
 #[test]
 fn a_component_is_compiled_when_it_is_pulled_and_two_pulls_share_it() {
     let mut engine = Engine::start();
-    let registry = Registry::start(engine.folder());
-    let name = format!("127.0.0.1:{}/hello:1", registry.port());
+    let registry = Registry::start();
+    let name = format!("{}/hello:1", registry.host());
     engine.build_guest("hello", &name);
     engine.docker(["push", "-q", &name]).stdout();
     engine.docker(["rmi", &name]).stdout();

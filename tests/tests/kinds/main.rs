@@ -5,7 +5,6 @@
 
 mod coming_in;
 mod one_build;
-mod registry;
 mod switch;
 
 use std::path::Path;

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use bireme_testing::{Engine, eventually, free_port, guest};
+use bireme_testing::{Engine, Registry, eventually, free_port, guest};
 use serde_json::Value;
 
 use super::coming_in::compiled;
-use super::registry::Registry;
 use super::{FROM_LINUX, FROM_WASM, answer};
 
 /// The program is chosen where it is compiled, on this machine, as in `examples/visits`; all after that is alike. Busybox is
@@ -129,8 +128,8 @@ fn one_build_makes_a_container_and_a_component_of_one_tag() {
 #[test]
 fn a_registry_keeps_both_kinds_of_one_tag_together() {
     let engine = Engine::start();
-    let registry = Registry::start(engine.folder());
-    let tag = format!("127.0.0.1:{}/both:1", registry.port());
+    let registry = Registry::start();
+    let tag = format!("{}/both:1", registry.host());
     build_both(&engine, &tag, &[]);
     let before = (image(&engine, &tag, &native()), image(&engine, &tag, COMPONENT));
     engine.docker(["push", "-q", &tag]).stdout();
@@ -157,8 +156,8 @@ fn a_registry_keeps_both_kinds_of_one_tag_together() {
 #[test]
 fn a_cache_in_a_registry_spares_another_machine_the_steps_of_both_kinds() {
     let engine = Engine::start();
-    let registry = Registry::start(engine.folder());
-    let name = |tag: &str| format!("127.0.0.1:{}/both:{tag}", registry.port());
+    let registry = Registry::start();
+    let name = |tag: &str| format!("{}/both:{tag}", registry.host());
     let (tag, cache) = (name("1"), name("cache"));
     let to = format!("--cache-to=type=registry,ref={cache},mode=max");
     let said = ["--annotation", "index:who=all", "--annotation", "manifest[wasi/wasm]:what=component", "--push"];

@@ -1,6 +1,6 @@
 //! What all parts of one build share: its request, what it is made from, what it tells, and what it holds on to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -47,7 +47,7 @@ pub(super) struct Shared<'a> {
     /// What steps made in builds elsewhere, by their keys.
     pub(super) imported: Mutex<HashMap<Digest, Imported>>,
     /// Caches of commands that this build has begun anew.
-    renewed: tokio::sync::Mutex<HashSet<String>>,
+    renewed: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
     /// Layers that were made in this very build, by the key of their step: whoever asks for no cache has each step done once.
     done: Mutex<HashMap<Digest, Option<Layer>>>,
 }
@@ -80,7 +80,7 @@ impl<'a> Shared<'a> {
             contexts: Mutex::default(),
             bases: Mutex::default(),
             imported: Mutex::default(),
-            renewed: tokio::sync::Mutex::default(),
+            renewed: Mutex::default(),
             done: Mutex::default(),
         })
     }
@@ -95,14 +95,10 @@ impl<'a> Shared<'a> {
         self.hidden.get().map(|(ignore, _)| Arc::clone(ignore)).unwrap_or_default()
     }
 
-    /// Has a cache of commands begin anew, once in this build.
+    /// Has a cache of commands begin anew, once in this build, unless another build has it in its hands.
     pub(super) async fn renew_cache(&self, key: &str) -> Result<(), ImageError> {
-        let mut renewed = self.renewed.lock().await;
-        if !renewed.contains(key) {
-            self.store.renew_folder(CacheKind::Mount, key).await?;
-            renewed.insert(key.to_owned());
-        }
-        Ok(())
+        let cell = Arc::clone(self.renewed.lock().entry(key.to_owned()).or_default());
+        cell.get_or_try_init(|| self.store.renew_folder(CacheKind::Mount, key)).await.map(|()| ())
     }
 
     /// What keeps the layers of all stages there.

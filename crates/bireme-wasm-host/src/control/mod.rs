@@ -45,7 +45,8 @@ const LAST_WORDS: Duration = Duration::from_secs(4);
 /// # Errors
 /// When the process cannot be set up as `config` says.
 pub fn serve(config: HostConfig) -> anyhow::Result<()> {
-    confine::leave()?;
+    confine::join(&config)?;
+    confine::set_apart()?;
     run(config, None)
 }
 
@@ -55,26 +56,42 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
 /// # Errors
 /// As [`serve`].
 pub fn serve_when_told() -> anyhow::Result<()> {
-    confine::leave()?;
+    confine::set_apart()?;
     // Whether memory may be swapped out depends on the cgroup, unless there is nowhere to swap it to.
     let engine = if cgroup::has_swap() { None } else { Some(serving_engine(false)?) };
-    let Some((config, voice)) = receive_config()? else { return Ok(()) };
+    let Some((config, voice, leash)) = receive_config()? else { return Ok(()) };
     rustix::stdio::dup2_stderr(&voice).context("cannot take the way to complain")?;
+    confine::join(&config)?;
+    // Who gave it up looks into the cgroup afterwards: one of both sees the other.
+    if is_hung_up(&leash)? {
+        return Ok(());
+    }
+    drop(leash);
     run(config, engine)
 }
 
-/// Waits for what a spare host is for, without starting a thread.
-fn receive_config() -> anyhow::Result<Option<(HostConfig, OwnedFd)>> {
+/// Whether the other end of a socket is closed.
+fn is_hung_up(socket: &std::os::unix::net::UnixStream) -> std::io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
+}
+
+/// Waits for what a spare host is for, without starting a thread. Comes with where to complain, and with the socket, which is
+/// closed by whoever does not want this process any more.
+fn receive_config() -> anyhow::Result<Option<(HostConfig, OwnedFd, std::os::unix::net::UnixStream)>> {
     let null = std::fs::File::open("/dev/null").context("cannot open /dev/null")?;
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).context("cannot take standard input")?;
     rustix::stdio::dup2_stdin(&null).context("cannot close standard input")?;
     let socket = std::os::unix::net::UnixStream::from(socket);
     socket.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait")?;
+    let leash = socket.try_clone().context("cannot keep the socket")?;
     let received = runtime.block_on(async { protocol::receive::<HostConfig>(&UnixStream::from_std(socket)?).await });
     let Some((config, fds)) = received.context("the configuration is not understood")? else { return Ok(None) };
     let voice = fds.into_iter().next().context("no descriptor to complain on came with the configuration")?;
-    Ok(Some((config, voice)))
+    Ok(Some((config, voice, leash)))
 }
 
 fn serving_engine(swapped: bool) -> anyhow::Result<wasmtime::Engine> {

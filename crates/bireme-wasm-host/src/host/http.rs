@@ -89,7 +89,11 @@ async fn send(
         // In a task of its own: a component of WASI 0.3 waits for this within its store's event loop, and another store's
         // would not run there.
         let answer = AbortOnDropHandle::new(tokio::spawn(neighbour.answer(request, depth + 1)));
-        let response = answer.await.map_err(|error| Error::InternalError(Some(error.to_string())))?;
+        let response = answer.await.map_err(|error| {
+            // Of the host's own: nothing for a guest to read.
+            crate::complain(&format!("a component could not be asked: {error}"));
+            Error::InternalError(None)
+        })?;
         return Ok((response, Box::new(std::future::ready(Ok(())))));
     }
     let time =

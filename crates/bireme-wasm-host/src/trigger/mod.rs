@@ -30,6 +30,26 @@ pub(crate) fn reason(account: &Account, error: &wasmtime::Error) -> String {
     crate::compile::root(error)
 }
 
+/// The first [`NAME`] bytes of what would be written: names are a stranger's, and may unfold to a megabyte.
+struct Beginning(String);
+
+impl Beginning {
+    fn of(name: &rustc_demangle::Demangle<'_>) -> String {
+        let mut beginning = Self(String::new());
+        // Fails where it is full, and that is all there is to it.
+        let _ = write!(beginning, "{name:#}");
+        beginning.0
+    }
+}
+
+impl std::fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = NAME.saturating_sub(self.0.len());
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        if text.len() > room { Err(std::fmt::Error) } else { Ok(()) }
+    }
+}
+
 /// The functions in which the guest was, by the names that its module gives them.
 ///
 /// Source: WebAssembly specification, "Name Section".
@@ -39,7 +59,7 @@ fn place(error: &wasmtime::Error) -> String {
     let mut text = String::new();
     for frame in frames.iter().take(FRAMES) {
         let name = match frame.func_name() {
-            Some(name) => one_line(&format!("{:#}", rustc_demangle::demangle(name)), NAME),
+            Some(name) => one_line(&Beginning::of(&rustc_demangle::demangle(name)), NAME),
             None => format!("function {}", frame.func_index()),
         };
         text.push_str("\n    at ");

@@ -2,15 +2,16 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bireme_core::Executor as _;
 use bireme_wasm::WasmExecutor;
 
-use crate::common::{Rig, until};
+use crate::common::{Rig, program, until};
 
 /// The processes that wait as spare hosts, and run this very file.
-fn spares(program: &Path) -> Vec<u32> {
-    let inode = std::fs::metadata(program).unwrap().ino();
+fn spares(file: &Path) -> Vec<u32> {
+    let inode = std::fs::metadata(file).unwrap().ino();
     let of = |pid: u32| {
         let folder = Path::new("/proc").join(pid.to_string());
         let same = std::fs::metadata(folder.join("exe")).is_ok_and(|exe| exe.ino() == inode);
@@ -29,33 +30,37 @@ fn spares(program: &Path) -> Vec<u32> {
 async fn a_spare_host_is_taken_by_the_next_start_and_missed_by_none() {
     let mut rig = Rig::new();
     // A file of its own, by which other tests' are told apart.
-    let program = rig.dir.path().join("host");
-    std::fs::copy(&rig.options.host, &program).unwrap();
-    rig.options.host = program.clone();
+    let file = rig.dir.path().join("host");
+    std::fs::copy(&rig.options.host, &file).unwrap();
+    rig.options.host = file.clone();
     rig.executor = WasmExecutor::new(rig.options.clone());
 
+    // Compiled before, so that the start takes no time.
+    rig.executor.check(&rig.spec("one", &[]), &program("hello")).await.unwrap();
     rig.executor.prewarm();
     rig.executor.prewarm();
-    until("one spare host", || spares(&program).len() == 1);
-    let spare = spares(&program)[0];
+    until("one spare host", || spares(&file).len() == 1);
+    let spare = spares(&file)[0];
     let one = rig.run(rig.spec("one", &[]), "hello").await;
     assert_eq!(one.get("/").status, 200);
     assert_eq!(one.workload.pid(), Some(spare), "it became the host");
 
     // One that dies meanwhile is as none.
     rig.executor.prewarm();
-    until("another", || spares(&program).iter().any(|pid| *pid != spare));
-    let other = spares(&program).into_iter().find(|pid| *pid != spare).unwrap();
+    until("another", || spares(&file).iter().any(|pid| *pid != spare));
+    let other = spares(&file).into_iter().find(|pid| *pid != spare).unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(other.try_into().unwrap()), nix::sys::signal::SIGKILL).unwrap();
-    until("its end", || !spares(&program).contains(&other));
+    until("its end", || !spares(&file).contains(&other));
     let two = rig.run(rig.spec("two", &[]), "hello").await;
     assert_eq!(two.get("/").status, 200);
 
     // Nobody asks for the next.
     rig.executor.prewarm();
-    until("a third", || spares(&program).iter().any(|pid| *pid != spare));
+    until("a third", || spares(&file).iter().any(|pid| *pid != spare));
     two.workload.delete().await.unwrap();
     one.workload.delete().await.unwrap();
+    let closed = Instant::now();
     rig.executor.close();
-    until("no host is left", || spares(&program).is_empty());
+    until("no host is left", || spares(&file).is_empty());
+    assert!(closed.elapsed() < Duration::from_secs(5), "it went by itself");
 }

@@ -34,7 +34,7 @@ pub const MAX_FDS: usize = 253;
 /// In a host's refusal of compiled code that it cannot map.
 pub const DAMAGED: &str = "the compiled code is damaged";
 
-/// How a host process is started: its one argument after `serve`, as JSON.
+/// What a host process is for, as JSON: its one argument after `serve`, or what a spare one is sent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HostConfig {
     /// Whose components it runs.

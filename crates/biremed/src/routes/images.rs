@@ -332,8 +332,11 @@ async fn remove_image(app: &App, name: &str, force: bool) -> Result<Vec<Removed>
         users.first().map(|user| format!("container {}", user.get(..12).unwrap_or(user)))
     };
     let id = app.images.resolve(name, None).await?.id;
-    app.build_results.forget_ended();
     let removed = app.images.remove(name, force, &user).await?;
+    if removed.iter().any(|one| matches!(one, Removed::Deleted(_))) {
+        // The builds that made it keep its layers otherwise.
+        app.build_results.forget_ended();
+    }
     for one in &removed {
         match one {
             Removed::Untagged(_) => emit(app, "untag", &id.to_string(), &id.to_string()),
