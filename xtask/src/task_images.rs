@@ -2,7 +2,7 @@
 //!
 //! Made from what Debian's packages put on this machine, since a public registry is not always at hand: `busybox`,
 //! `alpine` (the same files under the name that everybody's examples use), `hello-world` and `redis`; for Dockerfiles to
-//! build with `cc`, `python`, `node` and `golang`. The archives are the same, byte for byte, as long as the packages are.
+//! build with `cc`, `python`, `node`, `golang` and `rust`. The archives are the same, byte for byte, as long as the packages are.
 
 mod archive;
 mod builders;

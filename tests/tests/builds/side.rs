@@ -24,6 +24,9 @@ pub(crate) enum Side {
     Docker(TempDir),
 }
 
+/// Bytes of an image from which on its engine is on the disk.
+const IN_MEMORY: u64 = 150 << 20;
+
 /// How a command ended.
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -49,7 +52,9 @@ impl Side {
             side.plain("docker", &["builder", "prune", "--all", "--force"]);
             return side;
         }
-        let engine = Engine::in_memory();
+        let large =
+            |image: &String| std::fs::metadata(bireme_testing::image(image)).is_ok_and(|tar| tar.len() > IN_MEMORY);
+        let engine = if case.images.iter().any(large) { Engine::start() } else { Engine::in_memory() };
         case.images.iter().for_each(|image| engine.load(image));
         Self::Ours(engine)
     }

@@ -10,6 +10,7 @@ mod in_use;
 mod kept;
 mod story;
 
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bireme_testing::Registry;
@@ -50,23 +51,34 @@ fn a_build_is_cut_short() {
     story.end();
 }
 
-#[test]
-fn a_build_by_a_client_of_buildkit_is_cut_short() {
-    let registry = Registry::start();
-    let mut story = Story::begin("buildx", "app:1");
+/// A story of a build by a client of BuildKit, which has been done once, and how it is done with further flags.
+fn by_buildx(of: &str) -> (Story, impl Fn(&Story, &[&str]) -> Command + use<>) {
+    let mut story = Story::begin(of, "app:1");
     let stages = write_stages(&mut story);
-    let build = |story: &Story, flags: &[&str]| {
+    let build = move |story: &Story, flags: &[&str]| {
         let secret = format!("id=token,src={}", stages.secret.display());
         let mut command = story.engine.buildx(["build", "-q", "--secret", &secret]);
         command.args(flags).arg(stages.context.path());
         command
     };
-    let tagged = |story: &Story| build(story, &["-t", &story.name]);
-    story.engine.run(tagged(&story)).stdout();
+    story.engine.run(build(&story, &["-t", &story.name])).stdout();
     story.printed = story.run().stdout().to_owned();
+    (story, build)
+}
+
+#[test]
+fn a_build_by_a_client_of_buildkit_is_cut_short() {
+    let (mut story, build) = by_buildx("buildx");
+    let tagged = |story: &Story| build(story, &["-t", &story.name]);
     story.is_cut_short(tagged, without);
     story.is_cut_short(tagged, |story| drop(story.engine.docker(["rmi", "-f", &story.name])));
-    // What clients get of it, and what goes to a registry.
+    story.end();
+}
+
+#[test]
+fn what_a_build_gives_away_is_cut_short() {
+    let registry = Registry::start();
+    let (mut story, build) = by_buildx("outputs");
     let archive = story.engine.folder().join("app.tar");
     let archived = format!("type=oci,dest={}", archive.display());
     story.is_cut_short(|story| build(story, &["-o", &archived]), without);

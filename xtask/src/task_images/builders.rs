@@ -1,4 +1,4 @@
-//! Images that Dockerfiles build with: a C compiler, Python with pip, Node, Go. Each is small for its kind, and stands above the
+//! Images that Dockerfiles build with: a C compiler, Python with pip, Node, Go, Rust. Each is small for its kind, and stands above the
 //! layer of `busybox`.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,9 @@ pub(super) fn write(base: &Tree, folder: &Path) -> Result<()> {
     Image { name: "node", layers: vec![base.layer()?, node()?.layer()?], config }.write(folder)?;
     let path = PATH.replacen('=', "=/go/bin:/usr/local/go/bin:", 1);
     let config = json!({ "Cmd": ["sh"], "Env": [path, "GOPATH=/go"], "WorkingDir": "/go" });
-    Image { name: "golang", layers: vec![base.layer()?, go()?.layer()?], config }.write(folder)
+    Image { name: "golang", layers: vec![base.layer()?, go()?.layer()?], config }.write(folder)?;
+    let config = json!({ "Cmd": ["sh"], "Env": [PATH, "CARGO_HOME=/usr/local/cargo", "RUST_VERSION=0"] });
+    Image { name: "rust", layers: vec![base.layer()?, rust()?.layer()?], config }.write(folder)
 }
 
 /// What C programs of a page include.
@@ -162,5 +164,84 @@ fn go() -> Result<Tree> {
     let leaves = |name: &str| name == "testdata" || name == "cmd" || name.ends_with("_test.go");
     tree.host_folder("usr/local/go/src", &shared.join("src"), &leaves)?;
     tree.folder("go", 0o777, 0);
+    Ok(tree)
+}
+
+/// Parts of Rust's library that programs of a page do without: tests, macros that are programs, and what the compiler is made of.
+fn rust_leaves(name: &str) -> bool {
+    let without = ["libtest-", "libproc_macro-", "libgetopts-", "libunicode_width-"];
+    !name.ends_with(".rlib") || without.iter().any(|start| name.starts_with(start))
+}
+
+/// Rust of Debian: the compiler, cargo, the library of static programs, and a linker that knows what those begin and end with, as
+/// no C compiler is there for that.
+fn rust() -> Result<Tree> {
+    let unpacked = workspace::made("images-build/rust");
+    workspace::once("Rust for images, of Debian", "1", &unpacked.join("usr/bin/ld.lld"), || {
+        debian::unpack_with_what_is_missing("cargo", &unpacked)?;
+        debian::unpack_with_what_is_missing("lld", &unpacked)
+    })?;
+    let machine = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut tree = Tree::default();
+    tree.folders_above(Path::new("usr/bin/cargo"));
+    for program in ["rustc", "cargo", "ld.lld"] {
+        let host = unpacked.join("usr/bin").join(program);
+        tree.host_file(&format!("usr/bin/{program}"), &host, 0o755)?;
+        let named = workspace::program("ldd")
+            .env("LD_LIBRARY_PATH", unpacked.join("usr/lib").join(&machine))
+            .arg(&host)
+            .output()
+            .context("ldd does not run")?;
+        let named = String::from_utf8_lossy(&named.stdout).into_owned();
+        for library in named.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/'))) {
+            let library = Path::new(library);
+            match library.strip_prefix(&unpacked) {
+                Ok(inside) => {
+                    tree.folders_above(inside);
+                    tree.host_file(&inside.to_string_lossy(), library, 0o755)?;
+                }
+                Err(_) => tree.library(library)?,
+            }
+        }
+    }
+    let library = format!("usr/lib/rustlib/{target}/lib");
+    tree.host_folder(&library, &unpacked.join(&library), &rust_leaves)?;
+    // The compiler of this machine knows where these are.
+    let mut part = |name: &str| -> Result<String> {
+        let host = workspace::output(workspace::program("cc").arg(format!("-print-file-name={name}")))?;
+        let mut host = PathBuf::from(host.trim());
+        // Some are a line of text that names the archive.
+        let text = fs::read(&host).with_context(|| format!("cannot read {}", host.display()))?;
+        if text.starts_with(b"/* GNU ld script") {
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let named = text.split_whitespace().find(|word| word.starts_with('/') && word.ends_with(".a"));
+            host = named.context("a library of this machine names no archive")?.into();
+        }
+        tree.folders_above(Path::new("usr/lib/static/file"));
+        tree.host_file(&format!("usr/lib/static/{name}"), &host, 0o644)?;
+        Ok(format!("/usr/lib/static/{name}"))
+    };
+    let begin = ["crt1.o", "crti.o", "crtbeginT.o"].map(&mut part).into_iter().collect::<Result<Vec<_>>>()?.join(" ");
+    let end = ["crtend.o", "crtn.o"].map(&mut part).into_iter().collect::<Result<Vec<_>>>()?.join(" ");
+    for name in ["libc.a", "libgcc.a", "libgcc_eh.a", "libm.a", "libpthread.a", "libdl.a", "librt.a", "libutil.a"] {
+        part(name)?;
+    }
+    tree.text(
+        "usr/bin/link-static",
+        &format!(
+            "#!/bin/sh\nexec ld.lld -static -L/usr/lib/static {begin} \"$@\" --start-group -lgcc -lgcc_eh -lc --end-group {end}\n"
+        ),
+        0o755,
+    );
+    tree.folders_above(Path::new("usr/local/cargo/config.toml"));
+    tree.text(
+        "usr/local/cargo/config.toml",
+        &format!(
+            "[net]\noffline = true\n\n[target.{target}]\nlinker = \"link-static\"\n\
+             rustflags = [\"-Clinker-flavor=ld\", \"-Ctarget-feature=+crt-static\", \"-Crelocation-model=static\"]\n"
+        ),
+        0o644,
+    );
     Ok(tree)
 }

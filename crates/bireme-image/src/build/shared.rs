@@ -98,7 +98,7 @@ impl<'a> Shared<'a> {
     /// Has a cache of commands begin anew, once in this build, unless another build has it in its hands.
     pub(super) async fn renew_cache(&self, key: &str) -> Result<(), ImageError> {
         let cell = Arc::clone(self.renewed.lock().entry(key.to_owned()).or_default());
-        cell.get_or_try_init(|| self.store.renew_folder(CacheKind::Mount, key)).await.map(|()| ())
+        cell.get_or_try_init(|| self.store.renew_folder(CacheKind::Mount, key)).await.copied()
     }
 
     /// What keeps the layers of all stages there.
