@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::db::Garbage;
 use crate::digest::Digest;
 use crate::record::Layer;
-use crate::store::{Inner, Pin};
+use crate::store::{Inner, Part, Pin};
 
 /// Keeps the layers of images from being deleted while they are not recorded yet; deletes them if they never are.
 pub(crate) struct GcGuard {
@@ -21,12 +21,12 @@ impl GcGuard {
 
     /// To be called before looking whether the blob is there.
     pub(crate) fn blob(&mut self, digest: &Digest) {
-        self.pins.push(self.inner.pin(digest));
+        self.pins.push(self.inner.pin(Part::Blob, digest));
         self.claimed.blobs.push(digest.clone());
     }
 
     pub(crate) fn layer(&mut self, diff_id: &Digest) {
-        self.pins.push(self.inner.pin(diff_id));
+        self.pins.push(self.inner.pin(Part::Folder, diff_id));
         self.claimed.diff_ids.push(diff_id.clone());
     }
 

@@ -22,8 +22,8 @@ fn what_needs_a_password_is_pushed_pulled_and_built_upon_by_whoever_has_logged_i
         engine.run(if buildx { engine.buildx(args) } else { engine.command("docker", args) })
     };
 
-    engine.docker(["push", "-q", &name]).fails(1, "no basic auth credentials");
-    login("wrong", false).fails(1, "401 Unauthorized");
+    engine.docker(["push", "-q", &name]).fails(1, "authentication required; log in to it");
+    login("wrong", false).fails(1, "unauthorized");
     login(password, false).stdout();
     engine.docker(["push", "-q", &name]).stdout();
     engine.docker(["rmi", "-f", &name, "busybox"]).stdout();
@@ -41,6 +41,6 @@ fn what_needs_a_password_is_pushed_pulled_and_built_upon_by_whoever_has_logged_i
     assert!(!log.contains(password), "the password is in the log: {log}");
 
     engine.docker(["logout", &host]).stdout();
-    engine.docker(["pull", "-q", &name]).fails(1, "no basic auth credentials");
+    engine.docker(["pull", "-q", &name]).fails(1, "authentication required; log in to it");
     engine.finish();
 }

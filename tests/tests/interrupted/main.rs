@@ -56,6 +56,8 @@ fn by_buildx(of: &str) -> (Story, impl Fn(&Story, &[&str]) -> Command + use<>) {
     let mut story = Story::begin(of, "app:1");
     let stages = write_stages(&mut story);
     let build = move |story: &Story, flags: &[&str]| {
+        // The whole of it, with the folder that goes when it is dropped.
+        let stages = &stages;
         let secret = format!("id=token,src={}", stages.secret.display());
         let mut command = story.engine.buildx(["build", "-q", "--secret", &secret]);
         command.args(flags).arg(stages.context.path());

@@ -37,7 +37,7 @@ pub use remove::Removed;
 
 pub(crate) use holders::Holders;
 pub(crate) use lookup::{familiar, offered};
-pub(crate) use pins::Pin;
+pub(crate) use pins::{Part, Pin};
 
 /// All images of one engine. Clones share everything.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ pub(crate) struct Inner {
     pub(crate) db: Db,
     pub(crate) settings: RegistrySettings,
     /// Blobs and diff IDs that running work relies on and that no removal may delete.
-    pins: Mutex<HashMap<Digest, usize>>,
+    pins: Mutex<HashMap<(Part, Digest), usize>>,
     /// One unpacking per layer at a time; the others wait for it.
     pub(crate) unpacking: Mutex<HashMap<Digest, Arc<OnceCell<u64>>>>,
     /// One fetching per blob at a time; the others wait for it.

@@ -6,30 +6,39 @@ use super::Inner;
 use crate::db::Garbage;
 use crate::digest::Digest;
 
+/// What is pinned of a digest: a layer that is stored as it is has one digest as a blob and as a folder, and whoever needs the
+/// folder need not need the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Part {
+    Blob,
+    /// A layer as it is unpacked.
+    Folder,
+}
+
 /// Keeps a blob or layer from being deleted while it lives.
 pub(crate) struct Pin {
     inner: Arc<Inner>,
-    digest: Digest,
+    pinned: (Part, Digest),
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut pins = self.inner.pins.lock();
-        if let Some(count) = pins.get_mut(&self.digest) {
+        if let Some(count) = pins.get_mut(&self.pinned) {
             *count -= 1;
             if *count == 0 {
-                pins.remove(&self.digest);
+                pins.remove(&self.pinned);
             }
         }
     }
 }
 
 impl Inner {
-    /// Keeps `digest` from being deleted until the answer is dropped. Pin first, then look whether the file is there.
-    pub(crate) fn pin(self: &Arc<Self>, digest: &Digest) -> Pin {
-        let mut pins = self.pins.lock();
-        *pins.entry(digest.clone()).or_default() += 1;
-        Pin { inner: self.clone(), digest: digest.clone() }
+    /// Keeps a part of `digest` from being deleted until the answer is dropped. Pin first, then look whether the file is there.
+    pub(crate) fn pin(self: &Arc<Self>, part: Part, digest: &Digest) -> Pin {
+        let pinned = (part, digest.clone());
+        *self.pins.lock().entry(pinned.clone()).or_default() += 1;
+        Pin { inner: self.clone(), pinned }
     }
 
     /// Deletes files that nothing refers to. What another task has pinned or recorded meanwhile stays; what cannot be
@@ -39,7 +48,8 @@ impl Inner {
         let pins = self.pins.lock();
         let mut doomed = Vec::new();
         for digest in &garbage.blobs {
-            if !pins.contains_key(digest) && matches!(self.db.uses_blob(digest), Ok(false)) {
+            let pinned = pins.contains_key(&(Part::Blob, digest.clone()));
+            if !pinned && matches!(self.db.uses_blob(digest), Ok(false)) {
                 let path = self.blob_path(digest);
                 if let Err(error) = std::fs::remove_file(&path)
                     && error.kind() != std::io::ErrorKind::NotFound
@@ -49,7 +59,8 @@ impl Inner {
             }
         }
         for digest in &garbage.diff_ids {
-            if !pins.contains_key(digest) && matches!(self.db.uses_diff_id(digest), Ok(false)) {
+            let pinned = pins.contains_key(&(Part::Folder, digest.clone()));
+            if !pinned && matches!(self.db.uses_diff_id(digest), Ok(false)) {
                 // Renamed first: a folder half deleted must never be found under its name. A row without its folder is
                 // no unpacked layer, and the next open removes it.
                 let doom = self.ingest().join(format!("gone-{}", digest.hex()));
