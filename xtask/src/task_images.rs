@@ -11,6 +11,7 @@ mod tree;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -135,7 +136,12 @@ fn redis() -> Result<Tree> {
 
 /// What `ldd` says that a program loads.
 pub(crate) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
-    let named = workspace::output(workspace::program("ldd").arg(program))?;
+    libraries_named(workspace::program("ldd").arg(program))
+}
+
+/// The libraries that a call of `ldd` names.
+fn libraries_named(ldd: &mut Command) -> Result<Vec<PathBuf>> {
+    let named = workspace::output(ldd)?;
     Ok(named
         .lines()
         .filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::archive::Image;
 use super::tree::Tree;
-use super::{PATH, libraries_of, loader};
+use super::{PATH, libraries_named, libraries_of, loader};
 use crate::{debian, workspace};
 
 /// Writes the images into `folder`.
@@ -188,20 +188,14 @@ fn rust() -> Result<Tree> {
     for program in ["rustc", "cargo", "ld.lld"] {
         let host = unpacked.join("usr/bin").join(program);
         tree.host_file(&format!("usr/bin/{program}"), &host, 0o755)?;
-        let named = workspace::program("ldd")
-            .env("LD_LIBRARY_PATH", unpacked.join("usr/lib").join(&machine))
-            .arg(&host)
-            .output()
-            .context("ldd does not run")?;
-        let named = String::from_utf8_lossy(&named.stdout).into_owned();
-        for library in named.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/'))) {
-            let library = Path::new(library);
+        let beside = unpacked.join("usr/lib").join(&machine);
+        for library in libraries_named(workspace::program("ldd").env("LD_LIBRARY_PATH", beside).arg(&host))? {
             match library.strip_prefix(&unpacked) {
                 Ok(inside) => {
                     tree.folders_above(inside);
-                    tree.host_file(&inside.to_string_lossy(), library, 0o755)?;
+                    tree.host_file(&inside.to_string_lossy(), &library, 0o755)?;
                 }
-                Err(_) => tree.library(library)?,
+                Err(_) => tree.library(&library)?,
             }
         }
     }
