@@ -374,6 +374,16 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// The failure with its causes, that of a command in BuildKit's words, which people and programs look for.
+    pub fn of_step(&self) -> String {
+        match self {
+            Self::Run { command, code } => {
+                format!("process {} did not complete successfully: exit code: {code}", bireme_core::go::quote(command))
+            }
+            other => bireme_core::error::chain(other),
+        }
+    }
+
     /// What the failure means to whoever asked.
     pub fn kind(&self) -> ErrorKind {
         match self {

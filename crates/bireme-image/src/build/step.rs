@@ -2,8 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use bireme_core::go::quote;
-
 use super::run::RunOutput;
 use super::shared::Shared;
 use crate::digest::Digest;
@@ -68,7 +66,7 @@ impl<'a> Step<'a> {
     /// Ends it by what went wrong.
     pub(super) fn fail(mut self, error: &ImageError) {
         self.ended = true;
-        let error = Some(told(error));
+        let error = Some(error.of_step());
         self.tell(StepEvent::Ended { cached: false, error, lines: self.lines.clone() });
     }
 
@@ -86,16 +84,6 @@ impl<'a> Step<'a> {
     /// Ends it by how its work ended, which the cache had no part in.
     pub(super) fn ended_by<T>(self, outcome: Result<T, ImageError>) -> Result<T, ImageError> {
         self.ended(outcome.map(|made| (made, false))).map(|(made, _)| made)
-    }
-}
-
-/// A failure in the words of those that see steps.
-fn told(error: &ImageError) -> String {
-    match error {
-        ImageError::Run { command, code } => {
-            format!("process {} did not complete successfully: exit code: {code}", quote(command))
-        }
-        other => bireme_core::error::chain(other),
     }
 }
 

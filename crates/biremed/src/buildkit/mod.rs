@@ -28,7 +28,6 @@ use bireme_buildkit::{
     Build, BuildError, Builder, Entry, Exports, Frontend, GcPolicy, Output, Platform, Prune, SNAPSHOTTER_LABEL, Server,
     Solved, Usage, UsageQuery, Worker,
 };
-use bireme_core::go::quote;
 use bireme_core::{BoxFuture, ErrorKind};
 use tokio::sync::mpsc;
 
@@ -133,10 +132,8 @@ impl Builder for ImageBuilder {
 fn failed(error: &bireme_image::ImageError) -> BuildError {
     use bireme_image::ImageError;
     match error {
-        // In BuildKit's words, which people and programs look for.
-        ImageError::Run { command, code } => {
-            let text = format!("process {} did not complete successfully: exit code: {code}", quote(command));
-            let error = BuildError::failed(text);
+        ImageError::Run { code, .. } => {
+            let error = BuildError::failed(error.of_step());
             u32::try_from(*code).map_or(error.clone(), |code| error.exit_code(code))
         }
         other => match other.kind() {
