@@ -147,6 +147,11 @@ pub trait Pause: Send + Sync {
     fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>>;
     /// Has them go on.
     fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>>;
+    /// Whether they stand still, by [`Self::pause`] of whoever called it.
+    ///
+    /// # Errors
+    /// `Unavailable` when whoever stands for it does not answer.
+    fn is_paused(&self) -> BoxFuture<'_, Result<bool, ExecError>>;
 }
 
 /// Workloads whose limits may change while they run.

@@ -1,7 +1,7 @@
 //! A workload is changed while it is there: paused, given other limits, found well or ill.
 
+use bireme_core::WorkloadSpec;
 use bireme_core::executor::Power;
-use bireme_core::{ErrorKind, WorkloadSpec};
 
 use crate::lifecycle::{Operation, Transition};
 use crate::refusal::{ContainerRefusal, UpdateConflict};
@@ -85,21 +85,29 @@ impl WorkloadActor {
         self.remember().await
     }
 
+    /// Notes whether it stands still where an earlier engine was killed between that and its record.
+    pub(super) async fn settle_pause(&mut self) {
+        let Some(workload) = self.handle.workload() else { return };
+        let Some(power) = workload.as_pause() else { return };
+        let noted = self.mutable.state.status == Status::Paused;
+        match self.handle.unless_hurried(power.is_paused()).await {
+            Ok(Ok(paused)) if paused != noted => {
+                self.happened(if paused { Transition::Paused } else { Transition::Unpaused });
+                self.remember_or_log().await;
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(workload.id = self.handle.id(), %error, "it is not known whether a container is paused");
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Has it go on that an earlier engine paused for a moment, in the middle of which it was killed.
     pub(super) async fn end_hold(&mut self) {
         self.mutable.held = false;
-        let gone_on = match (self.mutable.state.status, self.handle.workload()) {
-            (Status::Paused, _) => self.pause(false).await,
-            // It may stand still, and nobody could note it any more.
-            (Status::Running, Some(workload)) => match workload.as_pause() {
-                Some(power) => match self.handle.unless_hurried(power.resume()).await {
-                    Ok(Err(error)) if error.kind() == ErrorKind::Unavailable => Err(error.into()),
-                    // It stands still no more, or never did.
-                    Ok(_) => self.remember().await,
-                    Err(error) => Err(error),
-                },
-                None => Ok(()),
-            },
+        let gone_on = match self.mutable.state.status {
+            Status::Paused => self.pause(false).await,
             _ => self.remember().await,
         };
         if let Err(error) = gone_on {

@@ -115,6 +115,7 @@ impl WorkloadActor {
         if self.handle.removes_itself() && matches!(self.mutable.state.status, Status::Exited | Status::Dead) {
             self.remove_at = Some(Instant::now());
         }
+        self.settle_pause().await;
         if self.mutable.held {
             self.end_hold().await;
         }

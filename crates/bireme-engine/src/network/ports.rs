@@ -101,14 +101,25 @@ impl Networks {
             let further = bounds::all_published(&config.spec.ports, config.publish.iter().map(|one| one.container))?;
             wanted.extend(further.into_iter().map(|container| Publish { container, host_ip: None, host_ports: None }));
         }
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(endpoint) = ingress_endpoint(self, &mutable.endpoints).cloned() else {
+            // Source: moby's libnetwork, where an internal network is no gateway and programs no ports.
+            tracing::warn!(
+                workload.id = handle.id(),
+                "none of its networks leads outside: its published ports stay closed"
+            );
+            return Ok(Vec::new());
+        };
         // A range takes what those leave that name one port, and who names none takes what is left of all.
         wanted.sort_by_key(|publish| publish.host_ports.map_or(u16::MAX, |(first, last)| last.saturating_sub(first)));
         let mut listeners = Vec::new();
         for publish in wanted {
             if handle.executor.takes_listeners() {
-                listeners.extend(self.open_listeners(handle, &publish, mutable)?);
+                listeners.extend(self.open_listeners(handle, &publish, &endpoint, mutable)?);
             } else {
-                self.open_forward(handle, &publish, mutable).await?;
+                self.open_forward(handle, &publish, &endpoint, mutable).await?;
             }
         }
         // Before they are handed over.
@@ -128,12 +139,13 @@ impl Networks {
         &self,
         handle: &Handle,
         publish: &Publish,
+        endpoint: &Endpoint,
         mutable: &mut MutableState,
     ) -> Result<Vec<Listener>, EngineError> {
         if publish.container.protocol != Protocol::Tcp {
             return Err(handle.lacks(Power::Publish(publish.container)));
         }
-        let publish = &self.bound(handle, publish, self.published_by(handle, &mutable.endpoints)?)?;
+        let publish = &self.bound(handle, publish, endpoint)?;
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {
@@ -223,19 +235,6 @@ impl Networks {
         }
     }
 
-    /// The endpoint by which the ports of a workload are published.
-    ///
-    /// # Errors
-    /// `Invalid` where no network of it has a way out.
-    pub(super) fn published_by<'a>(
-        &self,
-        handle: &Handle,
-        endpoints: &'a [Endpoint],
-    ) -> Result<&'a Endpoint, EngineError> {
-        ingress_endpoint(self, endpoints)
-            .ok_or_else(|| NetworkRefusal::NoWayOut { name: handle.view().name.clone() }.into())
-    }
-
     /// What is published without an address of its own is at that of the network.
     pub(super) fn bound(
         &self,
@@ -256,9 +255,9 @@ impl Networks {
         &self,
         handle: &Handle,
         publish: &Publish,
+        endpoint: &Endpoint,
         mutable: &mut MutableState,
     ) -> Result<(), EngineError> {
-        let endpoint = self.published_by(handle, &mutable.endpoints)?;
         let network = NetworkId::parse(&endpoint.network).map_err(NetworkRefusal::Id)?;
         let forward = |host: SocketAddr| {
             let target = target(endpoint, host.ip())?;
@@ -369,11 +368,9 @@ impl Networks {
     /// Publishes again, by way of another network, what led to an endpoint that a workload no longer has. Where it has no
     /// other, and what cannot be published so, is published no longer.
     pub(super) async fn publish_again(&self, handle: &Handle, ports: &[PublishedPort], mutable: &mut MutableState) {
-        if ingress_endpoint(self, &mutable.endpoints).is_none() {
-            return;
-        }
+        let Some(endpoint) = ingress_endpoint(self, &mutable.endpoints).cloned() else { return };
         for publish in again(&handle.config.publish, ports) {
-            if let Err(error) = self.open_forward(handle, &publish, mutable).await {
+            if let Err(error) = self.open_forward(handle, &publish, &endpoint, mutable).await {
                 tracing::warn!(
                     workload.id = handle.id(),
                     port = publish.host_ports.map(|(port, _)| port),

@@ -93,8 +93,6 @@ pub enum NetworkRefusal {
     /// The first port of a range is beyond the last.
     #[error("an empty range of host ports")]
     NoPorts,
-    #[error("{name} publishes a port and is on no network that has a way out")]
-    NoWayOut { name: String },
     #[error("{name} has no address to forward to")]
     NoAddress { name: String },
     #[error(
@@ -135,7 +133,6 @@ impl NetworkRefusal {
             | Self::NotLinkLocal { .. }
             | Self::Id(_)
             | Self::NoPorts
-            | Self::NoWayOut { .. }
             | Self::NoAddress { .. } => ErrorKind::Invalid,
         }
     }

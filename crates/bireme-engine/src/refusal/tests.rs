@@ -140,7 +140,6 @@ fn networks() {
         Bind { name: s("web"), host, why: BindFailure::OfAnotherApp },
         Bind { name: s("web"), host, why: BindFailure::Io(denied()) },
         NoPorts,
-        NoWayOut { name: s("web") },
         NoAddress { name: s("web") },
         ServedBy { name: s("web"), network: net() },
     ];

@@ -16,6 +16,7 @@ mod check;
 mod rig;
 mod script;
 
+use bireme_engine::request::RestartPolicy;
 use proptest::prelude::*;
 
 use rig::Rig;
@@ -88,13 +89,32 @@ fn at_every_call(listens: bool) {
                     let fate = if number == at { fault(calls) } else { Fate::None };
                     Step { op: op.clone(), fate, must: number < at }
                 });
-                reached |= run(listens, &steps.collect::<Vec<_>>());
+                let steps: Vec<_> = steps.collect();
+                reached |= run(listens, &steps);
+                // A later operation may put right what this one left.
+                run(listens, &steps[..=at]);
             }
             if !reached {
                 // The operation has no further call.
                 break;
             }
         }
+    }
+}
+
+/// Its policy starts it again, and again, on networks that lead nowhere.
+#[test]
+fn that_go_on_without_a_network() {
+    for listens in [false, true] {
+        let (restart, network) = (RestartPolicy::Always, script::Network::One(0));
+        let form = script::Form { publish: true, restart, network, ..script::Form::default() };
+        let steps = [
+            Op::Create { slot: 0, form },
+            Op::Start { slot: 0 },
+            Op::Exit { slot: 0, code: 0 },
+            Op::Disconnect { slot: 0, network: 0 },
+        ];
+        run(listens, &steps.map(|op| Step { op, fate: Fate::None, must: true }));
     }
 }
 

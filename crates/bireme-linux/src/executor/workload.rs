@@ -428,6 +428,15 @@ impl Pause for LinuxWorkload {
     fn resume(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(self.done(ANSWER_LIMIT, Request::Resume))
     }
+
+    fn is_paused(&self) -> BoxFuture<'_, Result<bool, ExecError>> {
+        Box::pin(async move {
+            match self.within(ANSWER_LIMIT, Request::State).await? {
+                (Reply::State(state), _) => Ok(state.paused),
+                (other, _) => Err(unexpected(&other)),
+            }
+        })
+    }
 }
 
 fn into_std(stream: UnixStream) -> Result<std::os::unix::net::UnixStream, ExecError> {

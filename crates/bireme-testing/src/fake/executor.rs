@@ -265,6 +265,10 @@ impl Workload for FakeWorkload {
 }
 
 impl Pause for FakeWorkload {
+    fn is_paused(&self) -> BoxFuture<'_, Result<bool, ExecError>> {
+        Box::pin(self.about("is_paused", |process| Ok(process.stage == Stage::Paused)))
+    }
+
     fn pause(&self) -> BoxFuture<'_, Result<(), ExecError>> {
         Box::pin(self.about("pause", |process| match process.stage {
             Stage::Running => {
