@@ -58,15 +58,7 @@ impl PacketSocket {
         let protocol = Protocol::from_raw(u32::from(everything).try_into().map_err(|_| io::ErrorKind::InvalidInput)?);
         let fd =
             rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
-        let address = libc::sockaddr_ll {
-            sll_family: u16::try_from(libc::AF_PACKET).unwrap_or_default(),
-            sll_protocol: everything,
-            sll_ifindex: index.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
+        let address = link_address(index, everything);
         let length = u32::try_from(size_of_val(&address)).unwrap_or_default();
         // SAFETY: the pointer and the length are those of `address`, which outlives the call; the descriptor is open.
         #[expect(unsafe_code, reason = "rustix has no addresses of the family AF_PACKET")]
@@ -98,5 +90,52 @@ impl PacketSocket {
             Err(rustix::io::Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// A socket that sends by any interface of the namespace it was opened in, and receives nothing. To be kept: closing one, as
+/// binding a [`PacketSocket`], waits until all processors have let go of the old list of receivers, 10 to 30 ms.
+///
+/// Source: packet(7); `packet_release` of Linux, net/packet/af_packet.c.
+#[derive(Debug)]
+pub struct PacketSender(OwnedFd);
+
+impl PacketSender {
+    /// Opens it in the caller's namespace.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_RAW`.
+    pub fn open() -> io::Result<Self> {
+        // Of no protocol, so that the kernel puts it in no list of receivers.
+        Ok(Self(rustix::net::socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None)?))
+    }
+
+    /// Sends one frame by the interface `index`, its Ethernet header included.
+    ///
+    /// # Errors
+    /// As sendto(2); `EINVAL` for what is shorter than an Ethernet header.
+    pub fn send(&self, index: u32, frame: &[u8]) -> io::Result<()> {
+        let kind = frame.get(12..14).ok_or(io::ErrorKind::InvalidInput)?;
+        let address = link_address(index, u16::from_ne_bytes([kind[0], kind[1]]));
+        let length = u32::try_from(size_of_val(&address)).unwrap_or_default();
+        // SAFETY: pointers and lengths are those of `frame` and `address`, which outlive the call; the descriptor is open.
+        #[expect(unsafe_code, reason = "rustix has no addresses of the family AF_PACKET")]
+        let sent = unsafe {
+            libc::sendto(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const address).cast(), length)
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// `protocol` in network byte order.
+fn link_address(index: u32, protocol: u16) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).unwrap_or_default(),
+        sll_protocol: protocol,
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 
 use bireme_core::SandboxId;
 use bireme_sys::netlink::{Refused, Socket, Subsystem};
-use bireme_sys::packet::{self, PacketSocket};
+use bireme_sys::packet::{self, PacketSender};
 use bireme_sys::{netns, route};
 use ipnet::IpNet;
 use rustix::io::Errno;
@@ -252,8 +252,12 @@ impl State {
                     answer => answer?,
                 }
             }
-            let socket = PacketSocket::open(bridge)?;
-            addresses.iter().try_for_each(|address| socket.send(&packet::announcement(mac, *address)))?;
+            let frames = match &mut self.frames {
+                Some(frames) => frames,
+                none => none.insert(PacketSender::open()?),
+            };
+            let announce = |address: &IpAddr| frames.send(bridge, &packet::announcement(mac, *address));
+            addresses.iter().try_for_each(announce)?;
             Ok(())
         };
         if let Err(error) = told() {

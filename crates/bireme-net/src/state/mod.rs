@@ -26,6 +26,7 @@ use std::time::Duration;
 use bireme_core::SandboxId;
 use bireme_core::spec::Protocol;
 use bireme_sys::netlink::{Refused, Socket, Subsystem};
+use bireme_sys::packet::PacketSender;
 use bireme_sys::route;
 use bridge::Network;
 use endpoint::Link;
@@ -46,6 +47,8 @@ const DEFAULT_MTU: u32 = 1500;
 pub(crate) struct State {
     instance: String,
     route: Socket,
+    /// For announcements on bridges, from the first one on.
+    frames: Option<PacketSender>,
     rules: Rules,
     forwarding: Forwarding,
     /// What the kernel shall forget of connections.
@@ -87,6 +90,7 @@ impl State {
         Ok(Self {
             instance: instance.to_owned(),
             route,
+            frames: None,
             rules,
             forwarding: Forwarding::load(&sandboxes.run_dir),
             stale: Stale::default(),
