@@ -241,14 +241,14 @@ impl Receiving {
             return receiver.end(id);
         }
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if let Some(count) = &self.transferred {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
         if self.bytes > self.limits.bytes {
             return Err(Failure(format!(
                 "the client sends more than {} bytes; leave out what the build does not need with a .dockerignore",
                 self.limits.bytes
             )));
-        }
-        if let Some(count) = &self.transferred {
-            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         receiver.data(id, bytes)
     }

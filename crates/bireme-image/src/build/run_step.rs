@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bireme_dockerfile::Instruction;
 use bireme_dockerfile::read::{self, Network, RunCommand, RunFlags, Security};
+use bireme_dockerfile::{Instruction, ParseError};
 use chrono::{SubsecRound as _, Utc};
 
 use super::cache;
@@ -13,7 +13,7 @@ use super::known::Known;
 use super::mounts::Mounts;
 use super::request::KeepContainers;
 use super::run::{Hidden, Keep, RunStep, StepMount, StepMountSource, StepNetwork};
-use super::stage::{PREDEFINED, Stage, fault, given, lacking};
+use super::stage::{PREDEFINED, Stage, given, lacking};
 use super::step::Step;
 use super::style::BuildStyle;
 use crate::admit::Candidate;
@@ -33,13 +33,10 @@ impl<'a> Graph<'a> {
         let flags = read::run(at)?;
         let allowed = self.shared.request.allowed;
         if flags.network == Network::Host && !allowed.host_network {
-            return Err(fault(at, "network.host is not allowed: allow it for the build with --allow network.host"));
+            return Err(not_allowed(at, "network.host"));
         }
         if flags.security == Security::Insecure && !allowed.insecure {
-            return Err(fault(
-                at,
-                "security.insecure is not allowed: allow it for the build with --allow security.insecure",
-            ));
+            return Err(not_allowed(at, "security.insecure"));
         }
         let mounts = stage.expanding(at, args, |expander| read::mounts(at, &flags, expander))?;
         let mounts = self.mounts(stage, at, place, mounts).await?;
@@ -215,4 +212,10 @@ fn words(stage: &Stage, command: &RunCommand) -> Vec<String> {
         }
         RunCommand::Script { name, .. } => vec![format!("<<{name}")],
     }
+}
+
+/// What a build may do only where whoever asks for it says so. Source: BuildKit's entitlements.
+fn not_allowed(at: &Instruction, entitlement: &str) -> ImageError {
+    let message = format!("{entitlement} is not allowed: allow it for the build with --allow {entitlement}");
+    ImageError::Dockerfile(ParseError::at(at.lines, message))
 }

@@ -83,6 +83,11 @@ impl ClientSources {
         arrived: OnArrival<'_>,
     ) -> Result<(), ImageError> {
         let session = self.session_of(&request.name).await?;
+        let limit = request.limits.bytes;
+        let what = match request.follow.is_empty() {
+            true => format!("the client's folder {}", request.name),
+            false => request.follow.join(", "),
+        };
         let count = Arc::new(AtomicU64::new(0));
         request.transferred = Some(Arc::clone(&count));
         let mut receiving = std::pin::pin!(session.files(request, Folder::new(into, previous)));
@@ -90,8 +95,13 @@ impl ClientSources {
         loop {
             tokio::select! {
                 received = &mut receiving => {
-                    arrived(count.load(Ordering::Relaxed));
-                    return received.map(drop).map_err(|error| refused(&error));
+                    let count = count.load(Ordering::Relaxed);
+                    arrived(count);
+                    return match received {
+                        Ok(_) => Ok(()),
+                        Err(_) if count > limit => Err(ImageError::TooLarge { what, limit }),
+                        Err(error) => Err(refused(&error)),
+                    };
                 }
                 _ = ticks.tick() => arrived(count.load(Ordering::Relaxed)),
             }
@@ -148,6 +158,7 @@ impl ClientSources {
         // A context that is not there is told when somebody needs it.
         match self.texts_of(&self.keys.context, vec![".dockerignore".to_owned()], arrived).await {
             Ok(folder) => in_folder(folder, |path| read_text(path, ".dockerignore")).await,
+            Err(error @ ImageError::TooLarge { .. }) => Err(error),
             Err(_) => Ok(None),
         }
     }
