@@ -18,6 +18,8 @@ use super::WorkloadActor;
 
 impl WorkloadActor {
     pub(super) async fn start(&mut self) -> Result<(), EngineError> {
+        // Whoever asked for it may be ahead of the restart policy, which is served by that.
+        self.restart_at = None;
         // Kept until it counts as running: a copy goes by its process then.
         let handle = self.handle.clone();
         let _tree = handle.unless_hurried(handle.tree()).await??;

@@ -118,6 +118,22 @@ fn that_go_on_without_a_network() {
     }
 }
 
+/// Of the engine's start and somebody's, one is first, and there is no other.
+#[test]
+fn that_are_started_by_two_at_once() {
+    let form = script::Form { restart: RestartPolicy::Always, ..script::Form::default() };
+    for listens in [false, true] {
+        let steps = [
+            Op::Create { slot: 0, form: form.clone() },
+            Op::Start { slot: 0 },
+            Op::Kill { slot: 0 },
+            Op::Close,
+            Op::Start { slot: 0 },
+        ];
+        run(listens, &steps.map(|op| Step { op, fate: Fate::None, must: true }));
+    }
+}
+
 #[test]
 fn at_every_call_of_a_life_with_forwards() {
     at_every_call(false);
