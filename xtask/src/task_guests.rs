@@ -8,16 +8,20 @@ use crate::{task_setup, workspace};
 
 /// Guests built for WASI preview 1 too, as `NAME-p1.wasm`.
 const PREVIEW1: (&str, &str) = ("guests-p2", "command");
+/// Guests that are core modules, with imports that no component has.
+const MODULES: &str = "guests-spin1";
 
 pub(crate) fn run() -> Result<()> {
-    build("wasm32-wasip2", &["--workspace", "--bins", "--examples"])?;
+    build("wasm32-wasip2", &["--workspace", "--exclude", MODULES, "--bins", "--examples"])?;
     let (package, name) = PREVIEW1;
     build("wasm32-wasip1", &["--package", package, "--bin", name])?;
+    build("wasm32-wasip1", &["--package", MODULES, "--bins", "--examples"])?;
 
     let built = workspace::made("guests-build");
     collect(&built.join("wasm32-wasip2/release"), "")?;
     collect(&built.join("wasm32-wasip2/release/examples"), "")?;
-    collect(&built.join("wasm32-wasip1/release"), "-p1")
+    collect(&built.join("wasm32-wasip1/release"), "-p1")?;
+    collect(&built.join("wasm32-wasip1/release/examples"), "")
 }
 
 fn build(target: &str, which: &[&str]) -> Result<()> {

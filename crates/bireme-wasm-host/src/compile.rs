@@ -14,6 +14,7 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use crate::engine::{self, Size};
+use crate::host::spin1;
 use crate::linker;
 use crate::program::Program;
 
@@ -133,7 +134,14 @@ fn module_facts(engine: &Engine, module: &Module) -> Result<Facts, Refusal> {
             format!("an import of the module has another type than WASI gives it: {error:#}"),
         )
     })?;
-    Ok(Facts { trigger: module_trigger(&exports)?, imports, exports })
+    let trigger = module_trigger(&exports)?;
+    if let Some(lacks) = spin1::lacks(module, trigger) {
+        let text = format!(
+            "the module exports no {lacks}, as Spin before version 2 has it: build it with an SDK of then, or as a component"
+        );
+        return Err(Refusal::new(ErrorKind::Invalid, text));
+    }
+    Ok(Facts { trigger, imports, exports })
 }
 
 fn component_facts(engine: &Engine, component: &Component) -> Result<Facts, Refusal> {

@@ -20,6 +20,7 @@
 //! prepared when the workload was loaded.
 
 mod account;
+mod body;
 mod budget;
 mod clients;
 pub mod compile;

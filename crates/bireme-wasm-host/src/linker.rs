@@ -31,6 +31,7 @@ pub(crate) fn new_p1(engine: &Engine) -> wasmtime::Result<wasmtime::Linker<Guest
         Err(wasmtime::Error::from(wasmtime_wasi::I32Exit(code & 0xff)))
     })?;
     host::open::add_to_linker_p1(&mut linker)?;
+    host::spin1::add_to_linker(&mut linker)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }

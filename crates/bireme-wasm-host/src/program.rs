@@ -13,6 +13,8 @@ pub(crate) enum Program {
     CommandP2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
     CommandP3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
     CommandP1(wasmtime::InstancePre<Guest>),
+    /// A module of Spin before components.
+    Spin1(wasmtime::InstancePre<Guest>),
     RedisP2(redis_trigger::RedisTriggerPre<Guest>),
     RedisP3(redis_trigger_async::RedisTriggerAsyncPre<Guest>),
 }
@@ -28,7 +30,9 @@ impl Program {
             Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),
             Trigger::RedisP2 => Self::RedisP2(redis_trigger::RedisTriggerPre::new(pre)?),
             Trigger::RedisP3 => Self::RedisP3(redis_trigger_async::RedisTriggerAsyncPre::new(pre)?),
-            Trigger::CommandP1 => wasmtime::bail!("a core module is not a component"),
+            Trigger::CommandP1 | Trigger::HttpSpin1 | Trigger::RedisSpin1 | Trigger::Wagi => {
+                wasmtime::bail!("a core module is not a component")
+            }
         })
     }
 }

@@ -49,6 +49,12 @@ pub const KEYS: &[(&str, &str, &str)] = &[
     ("bireme.kv", "key-value stores: `default`, or `NAME=redis://…`, comma-separated", "`default` (embedded)"),
     ("bireme.health", "path of an HTTP component probed by GET with the timing of Docker's health check", "none"),
     (
+        "bireme.wagi",
+        "a program of WASI preview 1 answers each request as a CGI program (Spin's executor `wagi`), with this command line: \
+         `${SCRIPT_NAME}` stands for the path, `${ARGS}` for the words of the query",
+        "none: it is a command that runs once",
+    ),
+    (
         "bireme.class",
         "when one image has both platforms: `wasm`, `linux`, or `auto` for the lightest that runs here. Whoever asks for a \
          platform gets that",
@@ -77,6 +83,9 @@ pub struct Labels {
     pub stores: BTreeMap<String, StoreBackend>,
     /// `bireme.health`: the path that is probed by GET; `None` is not probed.
     pub health: Option<String>,
+    /// `bireme.wagi`: the command line of a program that answers each request as a CGI program; `None` is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wagi: Option<String>,
     /// `bireme.class`; `None` where the label is absent.
     pub class: Option<Class>,
     /// Rights that the image asks for and that nobody granted, as key and value. A value may hold a password.
@@ -190,6 +199,7 @@ impl Default for Labels {
             queue: 1000,
             stores: BTreeMap::from([("default".to_owned(), StoreBackend::Embedded)]),
             health: None,
+            wagi: None,
             class: None,
             requested: BTreeMap::new(),
         }
@@ -344,6 +354,14 @@ impl Labels {
                     return Err(malformed(format!("{value:?} is not a path such as /healthz")));
                 }
                 self.health = Some(value.to_owned());
+            }
+            "bireme.wagi" => {
+                if value.is_empty() || value.bytes().any(|b| b.is_ascii_control()) {
+                    return Err(malformed(format!(
+                        "{value:?} is not a command line such as ${{SCRIPT_NAME}} ${{ARGS}}"
+                    )));
+                }
+                self.wagi = Some(value.to_owned());
             }
             CLASS => self.class = Some(value.parse().map_err(malformed)?),
             _ => unreachable!("every key of KEYS is set above"),

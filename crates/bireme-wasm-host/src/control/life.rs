@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::{ErrorKind, Exit, WorkloadId};
-use bireme_wasm::protocol::{self, Refusal, Trigger};
+use bireme_wasm::protocol::{self, Refusal};
 
 use super::{Host, Loaded, refuse};
 use crate::component::Component;
@@ -26,9 +26,9 @@ impl Host {
             let text = format!("component {} was started before", workload.component.name());
             return Err(refuse(ErrorKind::Conflict, text));
         }
-        match workload.component.trigger {
-            Trigger::HttpP2 | Trigger::HttpP3 => self.set_active(&loaded, true),
-            Trigger::CommandP1 | Trigger::CommandP2 | Trigger::CommandP3 => {
+        match workload.component.trigger.name() {
+            "http" => self.set_active(&loaded, true),
+            "command" => {
                 let host = Arc::clone(self);
                 let running = tokio::spawn(command::run(Arc::clone(workload)));
                 tokio::spawn(async move {
@@ -36,7 +36,7 @@ impl Host {
                     host.end(&loaded, exit).await;
                 });
             }
-            Trigger::RedisP2 | Trigger::RedisP3 => {
+            _ => {
                 tokio::spawn(redis::listen(Arc::clone(workload)));
             }
         }

@@ -55,7 +55,7 @@ impl Host {
         let ports: Vec<u16> =
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
-        let trigger = load.facts.trigger;
+        let trigger = load.facts.trigger.of(&load.spec.bireme);
         let trust = Trust::read(&load.spec.env, &load.spec.cwd, &folders)
             .map_err(|text| refuse(ErrorKind::Invalid, format!("{text} ({})", load.spec.name)))?;
         if let Trust::Elsewhere(text) = &trust {
@@ -69,7 +69,7 @@ impl Host {
         let component = Component::new(load.spec, trigger, log, folders, standing, self.shared.clone());
         let workload = Arc::new(Workload::new(component, program));
         let mut loaded = Loaded { workload, site_addresses: Vec::new(), exit: Mutex::new(exit), _descriptors: own };
-        let opened = if matches!(trigger, Trigger::HttpP2 | Trigger::HttpP3) {
+        let opened = if trigger.name() == "http" {
             self.open_sites(&mut loaded, &load.listeners, sockets, &addresses, &ports)
         } else {
             Ok(())
@@ -86,9 +86,10 @@ impl Host {
     fn program(&self, trigger: Trigger, code: &OwnedFd) -> Result<Program, Refusal> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
         let damaged = |error: wasmtime::Error| refuse(ErrorKind::Internal, format!("{DAMAGED}: {error:#}"));
-        if trigger == Trigger::CommandP1 {
+        if trigger.is_module() {
             let module = deserialize_module(&self.shared.engine, &path).map_err(damaged)?;
-            return self.linker_p1.instantiate_pre(&module).map(Program::CommandP1).map_err(damaged);
+            let pre = self.linker_p1.instantiate_pre(&module).map_err(damaged)?;
+            return Ok(if trigger == Trigger::CommandP1 { Program::CommandP1(pre) } else { Program::Spin1(pre) });
         }
         let component = deserialize_component(&self.shared.engine, &path).map_err(damaged)?;
         let pre = self.linker.instantiate_pre(&component).map_err(damaged)?;

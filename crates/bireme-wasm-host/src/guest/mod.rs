@@ -1,11 +1,11 @@
 //! The state of one instance: what the host functions it calls work on.
 
+mod cgi;
 mod open;
 
 use std::sync::Arc;
 
 use bireme_core::log_line::Stream;
-use bireme_wasm::protocol::Trigger;
 use wasmtime::error::Context as _;
 use wasmtime::{ResourceLimiter, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
@@ -19,6 +19,7 @@ use crate::host::http::Outgoing;
 use crate::host::permit::permit;
 use crate::stock::Place;
 
+pub(crate) use cgi::Cgi;
 pub(crate) use open::Open;
 
 /// Most random bytes of one call.
@@ -96,9 +97,9 @@ impl Guest {
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds.fields);
         // A core module has a state of its own, with its own folders.
-        let module = component.trigger == Trigger::CommandP1;
+        let module = component.trigger.is_module();
         let folders = if module { &[] } else { component.folders.as_slice() };
-        let (mut builder, folders) = wasi(account, folders)?;
+        let (mut builder, folders) = wasi(account, folders, None)?;
         if !module {
             give_input(&mut builder, component);
         }
@@ -117,18 +118,26 @@ impl Guest {
         Ok(Self::limited(guest, bounds))
     }
 
-    /// The same for a core module that speaks WASI preview 1.
-    pub(crate) fn store_p1(account: &Arc<Account>) -> wasmtime::Result<Store<Self>> {
-        let mut store = Self::store(account, 0)?;
+    /// The same for a core module that speaks WASI preview 1, which may be given a request as CGI programs are.
+    pub(crate) fn store_p1(account: &Arc<Account>, depth: u32, cgi: Option<Cgi>) -> wasmtime::Result<Store<Self>> {
+        let mut store = Self::store(account, depth)?;
         let component = &account.component;
-        let (mut builder, folders) = wasi(account, &component.folders)?;
-        give_input(&mut builder, component);
+        let (mut builder, folders) = wasi(account, &component.folders, cgi.as_ref())?;
+        match cgi {
+            Some(cgi) => drop(builder.stdin(cgi.input())),
+            None => give_input(&mut builder, component),
+        }
         let mut p1 = builder.build_p1();
         p1.ctx().table.set_max_capacity(Bounds::of(component.memory_limit).handles);
         let guest = store.data_mut();
         guest.p1 = Some(p1);
         guest.folders = folders;
         Ok(store)
+    }
+
+    /// How many components of this host its request has been in before.
+    pub(crate) fn depth(&self) -> u32 {
+        self.outgoing.depth()
     }
 
     fn limited(guest: Self, bounds: Bounds) -> Store<Self> {
@@ -153,16 +162,22 @@ fn give_input(builder: &mut WasiCtxBuilder, component: &Component) {
 }
 
 /// What an instance is given, with `folders` opened for it, and the places that those take.
-fn wasi(account: &Arc<Account>, folders: &[Folder]) -> wasmtime::Result<(WasiCtxBuilder, Vec<Place>)> {
+fn wasi(
+    account: &Arc<Account>,
+    folders: &[Folder],
+    cgi: Option<&Cgi>,
+) -> wasmtime::Result<(WasiCtxBuilder, Vec<Place>)> {
     let component = &account.component;
     let mut places = Vec::with_capacity(folders.len());
     // A command is the one instance of its workload.
     let alone = component.trigger.name() == "command";
     let mut builder = WasiCtxBuilder::new();
+    builder.envs(&component.env);
+    match cgi {
+        Some(cgi) => builder.envs(cgi.env()).args(cgi.args()).stdout(cgi.output()),
+        None => builder.args(&component.spec.args).stdout(component.log.stream(Stream::Stdout, alone)),
+    };
     builder
-        .envs(&component.env)
-        .args(&component.spec.args)
-        .stdout(component.log.stream(Stream::Stdout, alone))
         .stderr(component.log.stream(Stream::Stderr, alone))
         .max_random_size(MAX_RANDOM)
         .allow_blocking_current_thread(false);

@@ -35,13 +35,18 @@ impl Outgoing {
     pub(crate) fn new(account: &Arc<Account>, depth: u32) -> Self {
         Self { account: Arc::clone(account), depth }
     }
+
+    /// How many components of this host the request of the instance has been in before.
+    pub(crate) fn depth(&self) -> u32 {
+        self.depth
+    }
 }
 
 /// Bytes of a body that wait for whoever reads it: enough for whole parts, and little for each of many handles.
 const BODY: usize = 64 << 10;
 
-type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = Result<(http::Response<WasiBody>, Io), Error>;
+pub(super) type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+pub(super) type Sent = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl WasiHttpHooks for Outgoing {
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -62,7 +67,11 @@ impl WasiHttpHooks for Outgoing {
     }
 }
 
-async fn send(
+/// Sends a request, if it is permitted, and answers with the head of the answer.
+///
+/// # Errors
+/// Those that guests are told of; the log knows more.
+pub(super) async fn send(
     account: Arc<Account>,
     depth: u32,
     request: http::Request<WasiBody>,

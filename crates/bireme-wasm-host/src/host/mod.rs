@@ -15,6 +15,7 @@ pub(crate) mod permit;
 pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sockets;
+pub(crate) mod spin1;
 pub(crate) mod store;
 pub(crate) mod tls;
 mod variables;

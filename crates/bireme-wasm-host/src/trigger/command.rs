@@ -104,11 +104,13 @@ async fn call(program: &Program, account: &Arc<Account>) -> wasmtime::Result<i32
             Ok(code(result))
         }
         Program::CommandP1(pre) => {
-            let mut store = Guest::store_p1(account)?;
+            let mut store = Guest::store_p1(account, 0, None)?;
             let instance = pre.instantiate_async(&mut store).await?;
             instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await?;
             Ok(0)
         }
-        Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) => wasmtime::bail!("not a command"),
+        Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) | Program::Spin1(_) => {
+            wasmtime::bail!("not a command")
+        }
     }
 }

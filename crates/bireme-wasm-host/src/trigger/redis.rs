@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use wasmtime::InstancePre;
 
 use crate::account::Account;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::host::redis::dial::dial;
 use crate::host::resp::Backlog;
+use crate::host::spin1::abi::Abi;
 use crate::program::Program;
 use crate::workload::{Invocation, Outcome, Workload};
 
@@ -157,6 +159,9 @@ async fn handle(mut invocation: Invocation, payload: Vec<u8>) {
 
 /// Calls the handler; the inner error is the guest's own.
 async fn call(program: &Program, account: &Arc<Account>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
+    if let Program::Spin1(pre) = program {
+        return call_spin1(account, pre, &payload).await;
+    }
     let mut store = Guest::store(account, 0)?;
     match program {
         Program::RedisP2(pre) => {
@@ -177,4 +182,25 @@ async fn call(program: &Program, account: &Arc<Account>, payload: Vec<u8>) -> wa
         }
         _ => wasmtime::bail!("not a message handler"),
     }
+}
+
+/// The same of a module of Spin before components. Source: its interface `inbound-redis`, in `wit/deps/spin@unversioned`.
+async fn call_spin1(
+    account: &Arc<Account>,
+    pre: &InstancePre<Guest>,
+    payload: &[u8],
+) -> wasmtime::Result<Result<(), String>> {
+    let mut store = Guest::store_p1(account, 0, None)?;
+    let instance = pre.instantiate_async(&mut store).await?;
+    let abi = Abi::of(&instance, &mut store)?;
+    if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
+        initialize.typed::<(), ()>(&store)?.call_async(&mut store, ()).await?;
+    }
+    let message = abi.give_text(&mut store, payload).await?;
+    let handle = instance.get_typed_func::<(i32, i32), i32>(&mut store, "handle-redis-message")?;
+    let at = handle.call_async(&mut store, message).await?;
+    Ok(match abi.bytes(&store, at, 1)?[0] {
+        0 => Ok(()),
+        _ => Err("the handler answered with an error".to_owned()),
+    })
 }

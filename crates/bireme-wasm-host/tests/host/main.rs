@@ -15,4 +15,5 @@ mod http;
 mod network;
 mod sockets;
 mod spare;
+mod spin1;
 mod stores;

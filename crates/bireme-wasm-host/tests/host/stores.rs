@@ -7,13 +7,13 @@ use std::process::{Child, Command, Stdio};
 use crate::common::{LIMIT, Rig, get, until};
 
 /// A Redis server on a port of its own.
-struct Redis {
+pub(crate) struct Redis {
     port: u16,
     process: Child,
 }
 
 impl Redis {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { port, process: Self::spawn(port) }
     }
@@ -28,12 +28,12 @@ impl Redis {
         process
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Sends one command and answers the first line that comes back.
-    fn command(&self, words: &[&str]) -> String {
+    pub(crate) fn command(&self, words: &[&str]) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         let mut text = format!("*{}\r\n", words.len());

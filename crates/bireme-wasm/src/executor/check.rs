@@ -9,8 +9,15 @@ use crate::protocol::Trigger;
 ///
 /// # Errors
 /// A sentence that says what to change.
-pub(super) fn fits(spec: &WorkloadSpec, trigger: Trigger) -> Result<(), ExecError> {
+pub(super) fn fits(spec: &WorkloadSpec, exported: Trigger) -> Result<(), ExecError> {
     let invalid = |text: &str| Err(ExecError::new(ErrorKind::Invalid, text));
+    let trigger = exported.of(&spec.bireme);
+    if spec.bireme.wagi.is_some() && trigger != Trigger::Wagi {
+        return invalid(
+            "label bireme.wagi does not fit: it has a program answer requests that is a core module of WASI preview 1 with \
+             a main function, and this is none",
+        );
+    }
     let name = trigger.name();
     if name != "http" && spec.labels.contains_key("bireme.http.route") {
         return invalid(&format!(
@@ -23,18 +30,17 @@ pub(super) fn fits(spec: &WorkloadSpec, trigger: Trigger) -> Result<(), ExecErro
         return Err(ExecError::new(ErrorKind::Unsupported, text));
     }
     match (trigger, &spec.bireme.subscribe) {
-        (Trigger::RedisP2 | Trigger::RedisP3, None) if spec.bireme.requested.contains_key("bireme.redis.subscribe") => {
-            invalid(
-                "the image requests the channel of its label bireme.redis.subscribe: confirm it with \
+        (_, None) if name == "redis" && spec.bireme.requested.contains_key("bireme.redis.subscribe") => invalid(
+            "the image requests the channel of its label bireme.redis.subscribe: confirm it with \
                  bireme.allow-requested=true (bireme run --allow-requested), or set bireme.redis.subscribe to \
                  redis://host:port/CHANNEL",
-            )
-        }
-        (Trigger::RedisP2 | Trigger::RedisP3, None) => invalid(
+        ),
+        (_, None) if name == "redis" => invalid(
             "this component handles Redis messages, and no label says which: set bireme.redis.subscribe to \
              redis://host:port/CHANNEL",
         ),
-        (Trigger::RedisP2 | Trigger::RedisP3, Some(_)) | (_, None) => Ok(()),
+        (_, None) => Ok(()),
+        (_, Some(_)) if name == "redis" => Ok(()),
         (other, Some(_)) => invalid(&format!(
             "label bireme.redis.subscribe does not fit: this component exports the {} trigger, not \
              inbound-redis",

@@ -39,7 +39,7 @@ impl WasmExecutor {
             }
             return Err(error);
         }
-        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.name() == "command");
+        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.of(&work.spec.bireme).name() == "command");
         let loaded = async {
             let pid = host.pid().await?;
             self.tables.follow(host, pid, &work.networks).await?;

@@ -221,7 +221,7 @@ impl Executor for WasmExecutor {
 
     fn check_ports<'a>(&'a self, spec: &'a WorkloadSpec, program: &'a Program) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(async move {
-            match self.compiled(program).await?.facts.trigger.name() {
+            match self.compiled(program).await?.facts.trigger.of(&spec.bireme).name() {
                 "http" => Ok(()),
                 trigger => Err(ExecError::new(
                     ErrorKind::Invalid,

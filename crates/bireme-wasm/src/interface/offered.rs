@@ -73,10 +73,19 @@ pub fn refuse_imports(imports: &[String], is_module: bool) -> Option<Refusal> {
 /// # Errors
 /// `Invalid` where nothing does.
 pub fn module_trigger(exports: &[String]) -> Result<Trigger, Refusal> {
-    if exports.iter().any(|name| name == "_start") {
-        return Ok(Trigger::CommandP1);
+    let exports = |wanted: &str| exports.iter().any(|name| name == wanted);
+    // Compilers of programs export _start too, and leave it to the handler.
+    for (name, trigger) in [
+        ("handle-http-request", Trigger::HttpSpin1),
+        ("handle-redis-message", Trigger::RedisSpin1),
+        ("_start", Trigger::CommandP1),
+    ] {
+        if exports(name) {
+            return Ok(trigger);
+        }
     }
-    let text = "the module exports no _start, so there is nothing to run; build it as a command or as a component";
+    let text = "the module exports none of _start, handle-http-request and handle-redis-message, so there is nothing to run; \
+                build it as a command or as a component";
     Err(Refusal::new(ErrorKind::Invalid, text))
 }
 
@@ -134,8 +143,30 @@ pub fn trigger(exports: &[String]) -> Result<Trigger, Refusal> {
 }
 
 fn offered_p1(import: &str) -> bool {
-    import.strip_prefix("wasi_snapshot_preview1.").is_some_and(|name| P1.contains(&name))
+    import.strip_prefix("wasi_snapshot_preview1.").is_some_and(|name| P1.contains(&name)) || SPIN1.contains(&import)
 }
+
+/// The functions of Spin's interfaces before components.
+const SPIN1: &[&str] = &[
+    "key-value.close",
+    "key-value.delete",
+    "key-value.exists",
+    "key-value.get",
+    "key-value.get-keys",
+    "key-value.open",
+    "key-value.set",
+    "outbound-redis.del",
+    "outbound-redis.execute",
+    "outbound-redis.get",
+    "outbound-redis.incr",
+    "outbound-redis.publish",
+    "outbound-redis.sadd",
+    "outbound-redis.set",
+    "outbound-redis.smembers",
+    "outbound-redis.srem",
+    "spin-config.get-config",
+    "wasi-outbound-http.request",
+];
 
 /// The functions of WASI preview 1.
 const P1: &[&str] = &[

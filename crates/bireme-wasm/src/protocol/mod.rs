@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use bireme_core::clock::now_nanos;
 use bireme_core::error::one_line;
 use bireme_core::{
-    ErrorKind, ExecError, Exit, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
+    ErrorKind, ExecError, Exit, Labels, NamedNetwork, NamesChange, NetworkPlace, SandboxId, WorkloadId, WorkloadSpec,
 };
 use serde::{Deserialize, Serialize};
 
@@ -223,22 +223,39 @@ pub enum Trigger {
     CommandP3,
     /// A core module with `_start` and WASI preview 1.
     CommandP1,
+    /// The same, run for each request as a CGI program: what its label says, not its exports.
+    Wagi,
+    /// A core module with `handle-http-request`, of Spin before components.
+    HttpSpin1,
+    /// A core module with `handle-redis-message`, of Spin before components.
+    RedisSpin1,
 }
 
 impl Trigger {
     /// `http`, `redis` or `command`.
     pub fn name(self) -> &'static str {
         match self {
-            Self::HttpP2 | Self::HttpP3 => "http",
-            Self::RedisP2 | Self::RedisP3 => "redis",
+            Self::HttpP2 | Self::HttpP3 | Self::HttpSpin1 | Self::Wagi => "http",
+            Self::RedisP2 | Self::RedisP3 | Self::RedisSpin1 => "redis",
             Self::CommandP1 | Self::CommandP2 | Self::CommandP3 => "command",
         }
+    }
+
+    /// What starts instances of a component with these labels: `bireme.wagi` has a command answer requests.
+    #[must_use]
+    pub fn of(self, labels: &Labels) -> Self {
+        if self == Self::CommandP1 && labels.wagi.is_some() { Self::Wagi } else { self }
+    }
+
+    /// Whether it is a core module that is started.
+    pub fn is_module(self) -> bool {
+        matches!(self, Self::CommandP1 | Self::Wagi | Self::HttpSpin1 | Self::RedisSpin1)
     }
 
     /// Of two triggers of one name the greater is the newer.
     pub fn generation(self) -> u8 {
         match self {
-            Self::CommandP1 => 1,
+            Self::CommandP1 | Self::Wagi | Self::HttpSpin1 | Self::RedisSpin1 => 1,
             Self::HttpP2 | Self::RedisP2 | Self::CommandP2 => 2,
             Self::HttpP3 | Self::RedisP3 | Self::CommandP3 => 3,
         }

@@ -14,10 +14,13 @@ use crate::host::net::Target;
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub struct Connection(MultiplexedConnection, #[expect(dead_code, reason = "held so that it counts as in use")] Held);
 
-#[derive(Debug)]
-pub(super) enum Failure {
+#[derive(Debug, thiserror::Error)]
+pub(in crate::host) enum Failure {
+    #[error("the address is not that of a Redis server, such as redis://host:6379")]
     InvalidAddress,
+    #[error("what is there is of another type")]
     TypeError,
+    #[error("{0}")]
     Other(String),
 }
 
@@ -33,7 +36,7 @@ impl From<RedisError> for Failure {
     }
 }
 
-pub(super) async fn open(component: &Arc<Component>, address: &str) -> Result<Connection, Failure> {
+pub(in crate::host) async fn open(component: &Arc<Component>, address: &str) -> Result<Connection, Failure> {
     let info = address.into_connection_info().map_err(|_| Failure::InvalidAddress)?;
     let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(Failure::InvalidAddress) };
     let target = Target { scheme: "redis", host: host.trim_matches(['[', ']']), port: *port };
@@ -47,13 +50,13 @@ pub(super) async fn open(component: &Arc<Component>, address: &str) -> Result<Co
 }
 
 /// One argument of `execute`.
-pub(super) enum Argument {
+pub(in crate::host) enum Argument {
     Number(i64),
     Bytes(Vec<u8>),
 }
 
 /// One value of its answer; nested answers are flattened, as Spin does.
-pub(super) enum Answer {
+pub(in crate::host) enum Answer {
     Nil,
     Status(String),
     Number(i64),
@@ -120,40 +123,44 @@ fn refused(command: &str, arguments: &[Argument]) -> Option<&'static str> {
 }
 
 impl Connection {
-    pub(super) async fn publish(mut self, channel: String, payload: Vec<u8>) -> Result<(), Failure> {
+    pub(in crate::host) async fn publish(mut self, channel: String, payload: Vec<u8>) -> Result<(), Failure> {
         let _: i64 = self.0.publish(channel, payload).await?;
         Ok(())
     }
 
-    pub(super) async fn get(mut self, key: String) -> Result<Option<Vec<u8>>, Failure> {
+    pub(in crate::host) async fn get(mut self, key: String) -> Result<Option<Vec<u8>>, Failure> {
         Ok(self.0.get(key).await?)
     }
 
-    pub(super) async fn set(mut self, key: String, value: Vec<u8>) -> Result<(), Failure> {
+    pub(in crate::host) async fn set(mut self, key: String, value: Vec<u8>) -> Result<(), Failure> {
         Ok(self.0.set(key, value).await?)
     }
 
-    pub(super) async fn incr(mut self, key: String) -> Result<i64, Failure> {
+    pub(in crate::host) async fn incr(mut self, key: String) -> Result<i64, Failure> {
         Ok(self.0.incr(key, 1).await?)
     }
 
-    pub(super) async fn del(mut self, keys: Vec<String>) -> Result<u32, Failure> {
+    pub(in crate::host) async fn del(mut self, keys: Vec<String>) -> Result<u32, Failure> {
         if keys.is_empty() { Ok(0) } else { Ok(self.0.del(keys).await?) }
     }
 
-    pub(super) async fn sadd(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
+    pub(in crate::host) async fn sadd(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
         if values.is_empty() { Ok(0) } else { Ok(self.0.sadd(key, values).await?) }
     }
 
-    pub(super) async fn smembers(mut self, key: String) -> Result<Vec<String>, Failure> {
+    pub(in crate::host) async fn smembers(mut self, key: String) -> Result<Vec<String>, Failure> {
         Ok(self.0.smembers(key).await?)
     }
 
-    pub(super) async fn srem(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
+    pub(in crate::host) async fn srem(mut self, key: String, values: Vec<String>) -> Result<u32, Failure> {
         if values.is_empty() { Ok(0) } else { Ok(self.0.srem(key, values).await?) }
     }
 
-    pub(super) async fn execute(mut self, command: String, arguments: Vec<Argument>) -> Result<Vec<Answer>, Failure> {
+    pub(in crate::host) async fn execute(
+        mut self,
+        command: String,
+        arguments: Vec<Argument>,
+    ) -> Result<Vec<Answer>, Failure> {
         if let Some(why) = refused(&command, &arguments) {
             return Err(Failure::Other(format!("{} is not offered: {why}", command.to_ascii_uppercase())));
         }

@@ -11,6 +11,7 @@ use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::answer::{End, Ended, Instance, failed, failure};
 use super::response_body::{Progress, begin_body};
+use super::{spin1, wagi};
 use crate::account::Account;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
@@ -132,6 +133,18 @@ async fn call(
     answer: Answer,
     depth: u32,
 ) -> Result<(), (wasmtime::Error, Option<Store<Guest>>)> {
+    match &workload.program {
+        Program::Http(_) => {}
+        Program::Spin1(pre) => {
+            let mut store = Guest::store_p1(&account, depth, None).map_err(|error| (error, None))?;
+            let answered = spin1::call(&mut store, &account, pre, request).await;
+            return answered.map(|response| drop(answer.send(Ok(response)))).map_err(|error| (error, Some(store)));
+        }
+        program => {
+            let answered = wagi::call(&account, program, depth, request).await;
+            return answered.map(|response| drop(answer.send(Ok(response))));
+        }
+    }
     let mut store = Guest::store(&account, depth).map_err(|error| (error, None))?;
     let result = call_in(&mut store, &workload.program, request, answer).await;
     result.map_err(|error| (error, Some(store)))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  listen (connections) -> plain_request -> route (whose request it is; spin_headers)
-//!                                              -> invoke (the instance) -> response_body
+//!                                              -> invoke (the instance; spin1, wagi) -> response_body
 //! ```
 
 mod answer;
@@ -12,7 +12,9 @@ mod plain_request;
 mod response_body;
 mod route;
 mod site;
+mod spin1;
 mod spin_headers;
+mod wagi;
 
 pub(crate) use listen::listen;
 pub(crate) use site::{Site, SiteAddress, Sites};

@@ -6,13 +6,13 @@ use http::header::{HeaderName, HeaderValue};
 
 use super::site::ServedRoute;
 
-const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
-const FULL_URL: HeaderName = HeaderName::from_static("spin-full-url");
-const MATCHED_ROUTE: HeaderName = HeaderName::from_static("spin-matched-route");
-const RAW_COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-raw-component-route");
-const COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-component-route");
-const BASE_PATH: HeaderName = HeaderName::from_static("spin-base-path");
-const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
+pub(super) const PATH_INFO: HeaderName = HeaderName::from_static("spin-path-info");
+pub(super) const FULL_URL: HeaderName = HeaderName::from_static("spin-full-url");
+pub(super) const MATCHED_ROUTE: HeaderName = HeaderName::from_static("spin-matched-route");
+pub(super) const RAW_COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-raw-component-route");
+pub(super) const COMPONENT_ROUTE: HeaderName = HeaderName::from_static("spin-component-route");
+pub(super) const BASE_PATH: HeaderName = HeaderName::from_static("spin-base-path");
+pub(super) const CLIENT_ADDR: HeaderName = HeaderName::from_static("spin-client-addr");
 
 /// What Spin tells a component about the way a request came.
 pub(super) fn path_headers(
