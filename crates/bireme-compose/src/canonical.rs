@@ -5,6 +5,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::ComposeError;
+use crate::local;
 use crate::yaml::{Map, Node, Value};
 
 /// Most ports that one file may publish: a range of few characters is as many values as it has ports.
@@ -110,6 +111,10 @@ fn service(node: &mut Node, path: &str, base: Base<'_>, published: &mut usize) -
         each(map, key, |node| references(node, secret));
     }
     each(map, "devices", devices);
+    each(map, "image", |node| {
+        let image = node.as_str().filter(|image| local::is_file(image))?;
+        Some(Value::Text(base.resolve(image)))
+    });
     each(map, "build", |node| {
         node.as_str().map(|context| Value::Map(Map::from([("context".to_owned(), node.text(context))])))
     });

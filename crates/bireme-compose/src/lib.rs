@@ -5,6 +5,8 @@
 //!       ──[decode]──> Project ──[plan]──> steps ──> whoever calls the Docker API
 //! ```
 //!
+//! A manifest of Spin (`spin.toml`) is read as the Compose file that it stands for (`spin`).
+//!
 //! - [`load()`] reads through [`Files`], which the caller gives, and answers a [`Project`]: absolute paths, final names,
 //!   only the services of the active profiles. A key nobody knows, or one that we do not do, is refused by name, file
 //!   and line; nothing is ignored in silence.
@@ -24,6 +26,7 @@ mod error;
 mod interpolate;
 mod keys;
 mod load;
+mod local;
 mod merge;
 mod model;
 mod order;
@@ -33,10 +36,12 @@ mod render;
 mod request;
 mod scalar;
 pub mod schema;
+mod spin;
 mod yaml;
 
 pub use error::{ComposeError, Place};
 pub use load::{Files, LoadOptions, load};
+pub use local::{component_image, stem};
 pub use model::{
     BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject,
     FileReference, Healthcheck, Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Project, Resource, Resources,

@@ -36,6 +36,7 @@ volumes: {data: }
 fn line(planned: &Planned) -> String {
     let what = match &planned.step {
         Step::Pull { image, .. } => format!("pull {image}"),
+        Step::Load { image, file, .. } => format!("load {} as {image}", file.display()),
         Step::Build { image, .. } => format!("build {image}"),
         Step::CreateNetwork { request, .. } => format!("create network {}", request.name),
         Step::CreateVolume { request, .. } => format!("create volume {}", request.name.as_deref().unwrap_or_default()),
@@ -107,7 +108,7 @@ fn carried_out(project: &Project, mut observed: Observed, plan: &Plan) -> Observ
             Step::RemoveImage { image } => {
                 observed.images.remove(image);
             }
-            Step::Pull { image, .. } | Step::Build { image, .. } => {
+            Step::Pull { image, .. } | Step::Load { image, .. } | Step::Build { image, .. } => {
                 observed.images.insert(image.clone(), format!("sha256:{image}"));
             }
             Step::RestartContainer { .. } | Step::WaitFor { .. } => {}

@@ -351,27 +351,14 @@ pub fn read_wasm(path: &str) -> anyhow::Result<WasmImage> {
         .code(126)
         .into());
     }
-    let stem = Path::new(path).file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    wasm_image(&stem, &module)
+    wasm_image(Path::new(path), &module)
 }
 
 /// An image of platform wasi/wasm whose entrypoint is `module`.
 /// Source: the archive format of `docker save`, with `manifest.json` and one layer.
-pub fn wasm_image(stem: &str, module: &[u8]) -> anyhow::Result<WasmImage> {
+pub fn wasm_image(path: &Path, module: &[u8]) -> anyhow::Result<WasmImage> {
     let digest = |bytes: &[u8]| hex::encode(Sha256::digest(bytes));
-    let mut name: String = stem
-        .to_ascii_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
-        .collect();
-    while name.contains("--") {
-        name = name.replace("--", "-");
-    }
-    let name = match name.trim_matches('-') {
-        "" => "module",
-        name => name,
-    };
-    let reference = format!("local/{name}:sha256-{}", digest(module));
+    let (name, reference) = (bireme_compose::stem(path), bireme_compose::component_image(path, module));
     let mut layer = tar::Builder::new(Vec::new());
     let file = format!("{name}.wasm");
     let mut header = tar::Header::new_gnu();
@@ -436,9 +423,9 @@ mod tests {
 
     #[test]
     fn a_module_becomes_an_image_named_after_its_content() {
-        let image = wasm_image("Hello World", b"\0asm\x0d\0\x01\0").unwrap();
+        let image = wasm_image(Path::new("Hello World.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
         assert!(image.reference.starts_with("local/hello-world:sha256-"), "{}", image.reference);
-        assert_eq!(image, wasm_image("Hello World", b"\0asm\x0d\0\x01\0").unwrap());
+        assert_eq!(image, wasm_image(Path::new("Hello World.wasm"), b"\0asm\x0d\0\x01\0").unwrap());
         let mut files = BTreeMap::new();
         for entry in tar::Archive::new(image.archive.as_slice()).entries().unwrap() {
             let mut entry = entry.unwrap();

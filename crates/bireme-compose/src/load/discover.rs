@@ -11,6 +11,9 @@ use crate::error::ComposeError;
 /// The standard names, the first of which is found wins.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
+/// What is taken where there is no Compose file.
+const MANIFEST: &str = "spin.toml";
+
 const OVERRIDES: [&str; 4] =
     ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
 
@@ -52,7 +55,8 @@ impl Found {
             }
         }
         if chosen.is_empty() {
-            chosen = upward(&start, files).ok_or_else(|| {
+            let manifest = || start.ancestors().map(|folder| folder.join(MANIFEST)).find(|path| files.exists(path));
+            chosen = upward(&start, files).or_else(|| manifest().map(|path| vec![path])).ok_or_else(|| {
                 ComposeError::NotFound(format!(
                     "no compose.yaml in {} or any folder above it; write one, or name a file with -f",
                     start.display()

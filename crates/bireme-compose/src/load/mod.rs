@@ -21,6 +21,7 @@ use crate::keys::check_keys;
 use crate::merge::{clean, merge, unique};
 use crate::model::Project;
 use crate::schema;
+use crate::spin;
 use crate::yaml::{self, Mark, Node, Value};
 
 /// Most files one project may bring together, so that includes cannot grow without end.
@@ -66,6 +67,7 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Project, Compose
     let found = Found::find(options, files)?;
     let loader = Loader {
         files,
+        env: &found.env,
         unset: RefCell::new(found.unset.clone()),
         parsed: RefCell::default(),
         grown: RefCell::default(),
@@ -105,6 +107,8 @@ type Env = BTreeMap<String, String>;
 
 struct Loader<'a> {
     files: &'a dyn Files,
+    /// What the variables of manifests are looked up in.
+    env: &'a Env,
     /// Variables that were used and are nowhere set.
     unset: RefCell<BTreeSet<String>>,
     /// Files that were read, before interpolation.
@@ -140,7 +144,11 @@ impl Loader<'_> {
             }
             _ => ComposeError::Read { path: path.to_path_buf(), reason: error.to_string() },
         })?;
-        let documents = yaml::parse(&bytes, path)?;
+        let documents = if spin::is_manifest(path) {
+            vec![spin::compose(&bytes, path, &|name| self.env.get(name).cloned())?]
+        } else {
+            yaml::parse(&bytes, path)?
+        };
         self.parsed.borrow_mut().insert(path.to_path_buf(), documents.clone());
         Ok(documents)
     }

@@ -1,12 +1,14 @@
 //! The merged tree → the project: names are final, profiles decided, references checked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::discover::Found;
 use super::{Env, Loader};
 use crate::decode::{self, Surroundings};
 use crate::error::ComposeError;
-use crate::model::{MountKind, Network, Project};
+use crate::local;
+use crate::model::{MountKind, Network, Project, Service};
 use crate::yaml::{Map, Node};
 
 impl Loader<'_> {
@@ -24,9 +26,13 @@ impl Loader<'_> {
         let read = |path: &str, raw: bool| self.variables(path, raw, env);
         let around = Surroundings { read: &read, lookup: &lookup };
         let (mut services, mut disabled) = (BTreeMap::new(), BTreeMap::new());
+        let mut components = BTreeMap::new();
         for (key, node) in section("services") {
             check_name(key, node, "services")?;
             let mut service = decode::service(key, node, &format!("services.{key}"), &around)?;
+            if let Some(file) = self.component(&mut service, node)? {
+                components.insert(key.clone(), file);
+            }
             if service.networks.is_empty() && service.network_mode.is_none() {
                 service.networks.insert("default".to_owned(), None);
             }
@@ -78,6 +84,7 @@ impl Loader<'_> {
             working_dir: found.folder.clone(),
             files: found.files.clone(),
             services,
+            components,
             networks,
             volumes,
             secrets,
@@ -95,6 +102,27 @@ impl Loader<'_> {
         check_owners(&project, section("services"))?;
         project.service_order()?;
         Ok(project)
+    }
+
+    /// The file that `service` has for an image; the service then has the image that the file is loaded as.
+    fn component(&self, service: &mut Service, node: &Node) -> Result<Option<PathBuf>, ComposeError> {
+        let Some(path) = service.image.as_deref().filter(|image| local::is_file(image)).map(PathBuf::from) else {
+            return Ok(None);
+        };
+        if service.build.is_some() {
+            let place = node.get("image").unwrap_or(node);
+            let key = format!("services.{}.image", service.name);
+            return Err(
+                place.invalid(key, "is a file, and there is a build, too: keep one of them, or give the image a name")
+            );
+        }
+        // One that is not there yet is missed when it is loaded, and by nobody who only looks or takes down.
+        service.image = Some(match self.files.read(&path) {
+            Ok(content) => local::component_image(&path, &content),
+            Err(_) => local::absent(&path),
+        });
+        service.platform.get_or_insert_with(|| "wasi/wasm".to_owned());
+        Ok(Some(path))
     }
 }
 

@@ -49,6 +49,9 @@ pub struct Project {
     pub files: Vec<PathBuf>,
     /// The active ones, by their key in the file.
     pub services: BTreeMap<String, Service>,
+    /// Services whose image is a file, and which: absolute.
+    #[serde(skip)]
+    pub components: BTreeMap<String, PathBuf>,
     /// Only those that a service uses, by the key in the file.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<String, Network>,

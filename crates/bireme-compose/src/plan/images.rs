@@ -20,6 +20,12 @@ pub fn images(project: &Project, observed: &Observed, options: &UpOptions) -> Re
     for (name, service) in &project.services {
         let image = service.image_name(&project.name);
         let present = image_of(observed, service, &image).is_some();
+        if let Some(file) = project.components.get(name) {
+            if !present && seen.insert((image.clone(), (None, None), None)) {
+                plan.push(Step::Load { service: name.clone(), image, file: file.clone() }, []);
+            }
+            continue;
+        }
         // One that is preferred, but need not be.
         let mut wanted = platforms(service);
         let prefers = (wanted.len() > 1).then(|| wanted.remove(0)).flatten();

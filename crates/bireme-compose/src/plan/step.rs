@@ -1,5 +1,6 @@
 //! The steps of a plan and their order.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard_stubs::models::{NetworkCreateRequest, VolumeCreateRequest};
@@ -23,6 +24,15 @@ pub enum Step {
         prefers: Option<String>,
         /// Whether failure ends the plan: the store has no older copy.
         required: bool,
+    },
+    /// Load an image that is a file.
+    Load {
+        /// The key of the service in the file.
+        service: String,
+        /// The name it is given.
+        image: String,
+        /// Absolute.
+        file: PathBuf,
     },
     /// Build an image.
     Build {

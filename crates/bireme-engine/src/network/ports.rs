@@ -92,11 +92,14 @@ impl Networks {
         mutable: &mut MutableState,
     ) -> Result<Vec<Listener>, EngineError> {
         let config = &handle.config;
-        if config.spec.namespaces.network != NetworkMode::Attached {
+        let mode = &config.spec.namespaces.network;
+        // On the machine's own network a process listens where it likes; what is handed its sockets, where it is published.
+        let on_host = *mode == NetworkMode::Host && handle.executor.takes_listeners();
+        if *mode != NetworkMode::Attached && !on_host {
             return Ok(Vec::new());
         }
         let mut wanted = config.publish.clone();
-        if config.publish_all {
+        if config.publish_all && !on_host {
             // One that an older version took may have more than are taken now.
             let further = bounds::all_published(&config.spec.ports, config.publish.iter().map(|one| one.container))?;
             wanted.extend(further.into_iter().map(|container| Publish { container, host_ip: None, host_ports: None }));
@@ -104,22 +107,25 @@ impl Networks {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(endpoint) = ingress_endpoint(self, &mutable.endpoints).cloned() else {
+        let endpoint = ingress_endpoint(self, &mutable.endpoints).cloned();
+        if endpoint.is_none() && !on_host {
             // Source: moby's libnetwork, where an internal network is no gateway and programs no ports.
             tracing::warn!(
                 workload.id = handle.id(),
                 "none of its networks leads outside: its published ports stay closed"
             );
             return Ok(Vec::new());
-        };
+        }
         // A range takes what those leave that name one port, and who names none takes what is left of all.
         wanted.sort_by_key(|publish| publish.host_ports.map_or(u16::MAX, |(first, last)| last.saturating_sub(first)));
         let mut listeners = Vec::new();
         for publish in wanted {
-            if handle.executor.takes_listeners() {
-                listeners.extend(self.open_listeners(handle, &publish, &endpoint, mutable)?);
-            } else {
-                self.open_forward(handle, &publish, &endpoint, mutable).await?;
+            match &endpoint {
+                endpoint if handle.executor.takes_listeners() => {
+                    listeners.extend(self.open_listeners(handle, &publish, endpoint.as_ref(), mutable)?);
+                }
+                Some(endpoint) => self.open_forward(handle, &publish, endpoint, mutable).await?,
+                None => {}
             }
         }
         // Before they are handed over.
@@ -139,13 +145,14 @@ impl Networks {
         &self,
         handle: &Handle,
         publish: &Publish,
-        endpoint: &Endpoint,
+        endpoint: Option<&Endpoint>,
         mutable: &mut MutableState,
     ) -> Result<Vec<Listener>, EngineError> {
         if publish.container.protocol != Protocol::Tcp {
             return Err(handle.lacks(Power::Publish(publish.container)));
         }
-        let publish = &self.bound(handle, publish, endpoint)?;
+        let bound = endpoint.map(|endpoint| self.bound(handle, publish, endpoint)).transpose()?;
+        let publish = bound.as_ref().unwrap_or(publish);
         let (first, last) = publish.host_ports.unwrap_or((0, 0));
         let mut refusal = None;
         for number in first..=last {

@@ -4,6 +4,7 @@ mod connections;
 mod input;
 mod looked_up;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub(crate) struct Folder {
     pub open: std::os::fd::OwnedFd,
 }
 
+/// How variables of apps of Spin are called among those of the environment. Source: Spin's documentation, "Environment Variable
+/// Provider".
+const VARIABLE: &str = "SPIN_VARIABLE_";
+
 /// How often a component is told that work is turned away, or that it may open no more.
 const BUSY_TOLD: Duration = Duration::from_secs(10);
 
@@ -69,6 +74,9 @@ pub(crate) struct Component {
     pub log: LogHandle,
     pub metrics: Metrics,
     pub env: Vec<(String, String)>,
+    /// Variables of an app of Spin, by their names in lower case: they are asked for by an interface of their own and are no
+    /// environment.
+    pub variables: BTreeMap<String, String>,
     pub folders: Vec<Folder>,
     /// Its own in the sandbox, which it shares with others: where its connections come from.
     pub addresses: Vec<IpAddr>,
@@ -119,10 +127,12 @@ impl Component {
         standing: NetworkIdentity,
         shared: Shared,
     ) -> Self {
-        let env =
-            spec.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (k.into(), v.into()));
+        let pairs = spec.env.iter().map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let (variables, env): (Vec<_>, Vec<_>) = pairs.partition(|(name, _)| name.starts_with(VARIABLE));
+        let lower = |name: &str| name.strip_prefix(VARIABLE).unwrap_or(name).to_ascii_lowercase();
         Self {
-            env: env.collect(),
+            env: env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            variables: variables.into_iter().map(|(name, value)| (lower(name), value.to_owned())).collect(),
             trigger,
             engine: shared.engine,
             log,

@@ -20,10 +20,10 @@ impl Guest {
             return Err(Missing::InvalidName(format!("{name:?} may have letters, digits and _ only")));
         }
         let upper = name.to_ascii_uppercase();
-        let names = [name, &format!("SPIN_VARIABLE_{upper}"), &upper];
-        let find = |wanted: &str| self.component.env.iter().find(|(known, _)| known == wanted);
-        match names.into_iter().find_map(find) {
-            Some((_, value)) => Ok(value.clone()),
+        let find = |wanted: &str| self.component.env.iter().find(|(known, _)| known == wanted).map(|(_, value)| value);
+        let variable = self.component.variables.get(&name.to_ascii_lowercase());
+        match find(name).or(variable).or_else(|| find(&upper)) {
+            Some(value) => Ok(value.clone()),
             None => Err(Missing::Undefined(format!(
                 "{name} is not set: give the workload the environment variable {upper}"
             ))),

@@ -127,7 +127,7 @@ impl WasmExecutor {
             }
         }
         let mut listeners: Vec<SocketAddr> = tcp().map(|listener| listener.host).collect();
-        if work.spec.namespaces.network == NetworkMode::Host {
+        if work.spec.namespaces.network == NetworkMode::Host && listeners.is_empty() {
             // On the machine's own network the ports of the component are the machine's; the host may not bind low ones.
             for port in work.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
                 let address = SocketAddr::from(([0, 0, 0, 0], port.number));

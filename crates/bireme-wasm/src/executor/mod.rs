@@ -241,11 +241,12 @@ impl Executor for WasmExecutor {
 
     fn sandbox(&self, spec: &WorkloadSpec) -> SandboxId {
         match (&spec.app, &spec.namespaces.network) {
-            (Some(app), NetworkMode::Attached) => {
-                SandboxId::parse(&format!("app-{app}")).unwrap_or_else(|_| SandboxId::from(&spec.id))
-            }
-            _ => SandboxId::from(&spec.id),
+            (Some(app), NetworkMode::Attached) => SandboxId::parse(&format!("app-{app}")).ok(),
+            // Those of one app share ports by their routes here, too.
+            (Some(app), NetworkMode::Host) => SandboxId::parse(&format!("host-{app}")).ok(),
+            _ => None,
         }
+        .unwrap_or_else(|| SandboxId::from(&spec.id))
     }
 
     fn takes_listeners(&self) -> bool {

@@ -57,6 +57,7 @@ fn nameless(name: &str) -> Project {
         working_dir: std::path::PathBuf::new(),
         files: Vec::new(),
         services: BTreeMap::new(),
+        components: BTreeMap::new(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         secrets: BTreeMap::new(),

@@ -22,7 +22,7 @@ mod ps;
 pub(crate) mod pull;
 mod push;
 mod rm;
-mod run;
+pub(crate) mod run;
 mod search;
 mod start;
 mod stats;

@@ -5,7 +5,7 @@ mod container;
 mod prepare;
 mod wait;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use bireme_api::Hijacked;
 use bireme_api::answers::image::Image;
 use bireme_compose::Project;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Member;
 use crate::attach::{self, Streams};
-use crate::commands::pull;
+use crate::commands::{pull, run};
 use crate::context::Context;
 use crate::registry;
 
@@ -144,6 +144,16 @@ impl<'a> Executor<'a> {
                     }
                     Err(error) => return Err(error.context(format!("service {service}: cannot pull {image}"))),
                 }
+            }
+            Step::Load { service, image, file } => {
+                self.say("Image", image, "Loading")?;
+                let loaded = run::load_wasm(self.context, &file.to_string_lossy()).await;
+                // Its exit code would be that of a command that is not there.
+                let loaded = loaded.map_err(|error| anyhow!("service {service}: {error:#}"))?;
+                if loaded != *image {
+                    bail!("service {service}: {} changed in this moment; run the command again", file.display());
+                }
+                self.say("Image", image, "Loaded")?;
             }
             Step::Build { service, image, platform, build } => {
                 self.say("Image", image, "Building")?;

@@ -1,0 +1,96 @@
+//! Whom components may reach, in the words of `bireme.allow`.
+
+use super::manifest::{list, text};
+use super::variables::Variables;
+use crate::error::ComposeError;
+use crate::yaml::Node;
+
+/// Ports that one range may have: each becomes an entry.
+const MOST_PORTS: u16 = 64;
+
+/// What version 1 permits where it says nothing of hosts: only HTTP was held to a list then. Databases, too, which are below.
+const BEFORE: &str = "redis://*:*";
+
+/// Schemes of interfaces that are not offered: what is permitted by them could not be asked for.
+const WITHOUT_EFFECT: [&str; 3] = ["mqtt", "mysql", "postgres"];
+
+/// The entries for a component of a manifest of `version`.
+///
+/// # Errors
+/// What is malformed, and hosts that have no form here.
+pub(super) fn entries(
+    component: &Node,
+    id: &str,
+    version: u8,
+    variables: &Variables<'_>,
+) -> Result<Vec<String>, ComposeError> {
+    let mut entries = Vec::new();
+    let hosts = component.get("allowed_outbound_hosts");
+    let place = format!("component.{id}.allowed_outbound_hosts");
+    for host in list(hosts, &place)? {
+        let filled = variables.fill(text(host, &place)?, host, &place)?;
+        entries.extend(entry(&filled, host, &place)?);
+    }
+    if version == 1 {
+        let place = format!("component.{id}.allowed_http_hosts");
+        for host in list(component.get("allowed_http_hosts"), &place)? {
+            let filled = variables.fill(text(host, &place)?, host, &place)?;
+            match filled.as_str() {
+                "insecure:allow-all" => entries.extend(["http://*:*".to_owned(), "https://*:*".to_owned()]),
+                "self" => return Err(of_itself(host, &place)),
+                host => {
+                    let (name, port) = match host.split_once(':') {
+                        Some((name, port)) => (name, format!(":{port}")),
+                        None => (host, String::new()),
+                    };
+                    entries.extend([format!("http://{name}{port}"), format!("https://{name}{port}")]);
+                }
+            }
+        }
+        if hosts.is_none() {
+            entries.push(BEFORE.to_owned());
+        }
+    }
+    Ok(entries)
+}
+
+fn of_itself(node: &Node, place: &str) -> ComposeError {
+    node.unsupported(place, "\"self\" is not offered: name the app's own address, such as http://127.0.0.1:3000")
+}
+
+/// Source: Spin's documentation, "Granting networking permissions to components".
+fn entry(host: &str, node: &Node, place: &str) -> Result<Vec<String>, ComposeError> {
+    let malformed = || {
+        node.invalid(place, format!("{host:?} is not scheme://host or scheme://host:port, such as https://example.com"))
+    };
+    let (scheme, rest) = host.split_once("://").ok_or_else(malformed)?;
+    if WITHOUT_EFFECT.contains(&scheme) {
+        return Ok(Vec::new());
+    }
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.is_empty() || rest.contains('/') {
+        return Err(malformed());
+    }
+    if rest == "self" || rest == "self.alt" {
+        return Err(of_itself(node, place));
+    }
+    let (name, port) = match rest.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (rest, None),
+    };
+    let entry = |port: &str| format!("{scheme}://{name}{port}");
+    let Some(port) = port else { return Ok(vec![entry("")]) };
+    let Some((first, last)) = port.split_once("..").or_else(|| port.split_once('-')) else {
+        return Ok(vec![entry(&format!(":{port}"))]);
+    };
+    // The last of Spin's ranges is not in them.
+    let range = first.parse::<u16>().ok().zip(last.parse::<u16>().ok()).filter(|(first, last)| first < last);
+    let (first, last) = range.ok_or_else(malformed)?;
+    if last - first > MOST_PORTS {
+        return Err(node.unsupported(
+            place,
+            format!("{host:?} has more than {MOST_PORTS} ports: name those that are used, or all of them (*)"),
+        ));
+    }
+    Ok((first..last).map(|port| entry(&format!(":{port}"))).collect())
+}
