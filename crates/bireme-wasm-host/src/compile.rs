@@ -152,7 +152,7 @@ fn component_facts(engine: &Engine, component: &Component) -> Result<Facts, Refu
         return Err(refusal);
     }
     let trigger = trigger(&exports)?;
-    let pre = linker::new(engine).and_then(|linker| linker.instantiate_pre(component)).map_err(|error| {
+    let pre = linker::new(engine).and_then(|linker| linker::link(&linker, component)).map_err(|error| {
         let text = format!("an import of the component has another type than this engine offers: {error:#}");
         Refusal::new(ErrorKind::Unsupported, text)
     })?;

@@ -26,7 +26,7 @@ pub(crate) struct Embedded {
 }
 
 /// Descriptors of an embedded store: the file, its log, and the index of that.
-const OF_STORE: usize = 3;
+pub(crate) const OF_STORE: usize = 3;
 
 impl Embedded {
     pub(crate) fn new(folder: PathBuf, descriptors: &Arc<Stock>) -> Self {
@@ -37,6 +37,11 @@ impl Embedded {
     pub(crate) fn known(&self, name: &str) -> Option<Arc<File>> {
         let open = self.open.try_lock()?;
         open.get(name).map(|(store, _)| Arc::clone(store))
+    }
+
+    /// Where the database called `name` is.
+    pub(crate) fn database(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{}.db", file_name(name)))
     }
 
     pub(crate) fn get(&self, name: &str) -> Result<Arc<File>, String> {
@@ -70,6 +75,13 @@ fn file_name(name: &str) -> String {
 const LARGEST: i64 = 1 << 30;
 
 fn open_file(file: &Path) -> rusqlite::Result<Connection> {
+    let db = open_bounded(file)?;
+    db.execute("CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID", [])?;
+    Ok(db)
+}
+
+/// Opens a file that may become [`LARGEST`].
+pub(crate) fn open_bounded(file: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(file)?;
     db.busy_timeout(std::time::Duration::from_secs(5))?;
     db.pragma_update(None, "journal_mode", "WAL")?;
@@ -78,7 +90,6 @@ fn open_file(file: &Path) -> rusqlite::Result<Connection> {
     // Every component may have one, unasked.
     let page: i64 = db.pragma_query_value(None, "page_size", |row| row.get(0))?;
     db.pragma_update(None, "max_page_count", LARGEST / page.max(1))?;
-    db.execute("CREATE TABLE IF NOT EXISTS kv (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID", [])?;
     Ok(db)
 }
 

@@ -1,7 +1,8 @@
 //! Everything a component may import.
 
+use bireme_wasm::interface::traps;
 use wasmtime::Engine;
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, InstancePre, Linker};
 
 use crate::guest::Guest;
 use crate::host;
@@ -17,6 +18,21 @@ pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     host::open::add_to_linker(&mut linker)?;
     host::add_to_linker(&mut linker)?;
     Ok(linker)
+}
+
+/// Links a component. What it imports of interfaces that are not offered and may be imported all the same, traps.
+///
+/// # Errors
+/// When an import has another type than it has here.
+pub(crate) fn link(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
+    let ty = component.component_type();
+    if !ty.imports(linker.engine()).any(|(name, _)| traps(name)) {
+        return linker.instantiate_pre(component);
+    }
+    // Others are not to find there what this one lacks.
+    let mut linker = linker.clone();
+    linker.define_unknown_imports_as_traps(component)?;
+    linker.instantiate_pre(component)
 }
 
 /// The linker of core modules that speak WASI preview 1.

@@ -3,6 +3,7 @@
 use spin_sdk::http::{IntoResponse, Request, Response};
 use spin_sdk::key_value::Store;
 use spin_sdk::redis::{Connection, RedisParameter};
+use spin_sdk::sqlite3::Value;
 use spin_sdk::{http_component, variables};
 
 #[http_component]
@@ -43,6 +44,26 @@ fn handle(request: Request) -> anyhow::Result<impl IntoResponse> {
             connection.publish("channel", &b"published".to_vec())?;
             let echoed = connection.execute("ECHO", &[RedisParameter::Binary(b"hi".to_vec())])?;
             format!("{:?} {number} {} {echoed:?}", connection.get("greeting")?.map(|b| b.len()), connection.smembers("set")?.len())
+        }
+        // Each line of the body is a statement, with what stands behind a bar as its parameter.
+        "/sql" => {
+            let connection = match spin_sdk::sqlite3::Connection::open(query) {
+                Ok(connection) => connection,
+                Err(error) => return Ok(Response::new(200, format!("{error:?}"))),
+            };
+            let mut said = String::new();
+            for line in String::from_utf8_lossy(request.body()).lines() {
+                let (statement, parameter) = line.split_once(" | ").map_or((line, None), |(a, b)| (a, Some(b)));
+                let parameters: Vec<_> = parameter.map(|text| Value::Text(text.to_owned())).into_iter().collect();
+                match connection.execute(statement, &parameters) {
+                    Ok(answer) => {
+                        let rows: Vec<_> = answer.rows.iter().map(|row| &row.values).collect();
+                        said.push_str(&format!("{:?} {rows:?}\n", answer.columns));
+                    }
+                    Err(error) => said.push_str(&format!("{error:?}\n")),
+                }
+            }
+            format!("{said}{} {}", connection.changes(), connection.last_insert_rowid())
         }
         other => format!("no {other} here"),
     };

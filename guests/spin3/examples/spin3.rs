@@ -4,6 +4,7 @@ use spin_sdk::http::{IntoResponse, Request};
 use spin_sdk::http_service;
 use spin_sdk::key_value::Store;
 use spin_sdk::redis::Connection;
+use spin_sdk::sqlite::Value;
 use spin_sdk::variables;
 
 #[http_service]
@@ -37,6 +38,18 @@ async fn answer(request: Request) -> anyhow::Result<String> {
             connection.set("greeting3", "hello").await?;
             let number = connection.incr("number3").await?;
             format!("{:?} {number}", connection.get("greeting3").await?.map(|bytes| bytes.len()))
+        }
+        "/sql" => {
+            let connection = spin_sdk::sqlite::Connection::open(&query).await?;
+            connection.execute("CREATE TABLE IF NOT EXISTS third (n INTEGER)", []).await?;
+            connection.execute("DELETE FROM third", []).await?;
+            for number in 0..3 {
+                connection.execute("INSERT INTO third VALUES (?)", [Value::Integer(number)]).await?;
+            }
+            let answer = connection.execute("SELECT n, 'x' AS t FROM third ORDER BY n", []).await?;
+            let columns = format!("{:?}", answer.columns());
+            let rows = answer.collect().await?;
+            format!("{columns} {} {}", rows.len(), connection.changes().await)
         }
         other => format!("no {other} here"),
     })

@@ -17,11 +17,7 @@ const LISTENS: &str = "127.0.0.1:3000";
 const LISTEN_ADDRESS: &str = "SPIN_HTTP_LISTEN_ADDR";
 
 /// What a component may ask for and is not given.
-const NOT_OFFERED: [(&str, &str); 3] = [
-    (
-        "sqlite_databases",
-        "SQLite databases are not offered yet: keep what you store in key_value_stores, or in a container",
-    ),
+const NOT_OFFERED: [(&str, &str); 2] = [
     ("ai_models", "language models are not offered"),
     ("dependencies", "dependencies are not composed here: compose the component before (wac plug), and name that"),
 ];
@@ -86,6 +82,11 @@ fn service(
     let stores = list(node.get("key_value_stores"), &place("key_value_stores"))?.iter();
     let stores: Vec<&str> = stores.map(|store| text(store, &place("key_value_stores"))).collect::<Result<_>>()?;
     labels.insert("bireme.kv".to_owned(), stores.join(","));
+    let databases = list(node.get("sqlite_databases"), &place("sqlite_databases"))?.iter();
+    let databases: Vec<&str> = databases.map(|name| text(name, &place("sqlite_databases"))).collect::<Result<_>>()?;
+    if !databases.is_empty() {
+        labels.insert("bireme.sqlite".to_owned(), databases.join(","));
+    }
     labels.extend(started(component, variables)?);
     if labels.contains_key("bireme.http.route") {
         keys.insert("ports", node.part(Value::List(vec![plain(node, published)])));

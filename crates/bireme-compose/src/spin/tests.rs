@@ -64,6 +64,7 @@ component = "counts"
 source = "hello.wasm"
 allowed_outbound_hosts = ["https://*.example.com", "redis://{{ token }}:7000..7002", "*://*:*"]
 key_value_stores = ["default", "other"]
+sqlite_databases = ["default"]
 environment = { SHAPE = "a {{ colour }} circle", COUNT = 3 }
 files = [{ source = "site", destination = "/" }, "assets/**/*"]
 [component.hello.variables]
@@ -136,10 +137,6 @@ fn what_is_wrong_is_told_with_its_line() {
         (
             v2("[[trigger.http]]\nroute = { private = true }\ncomponent = { source = \"x\" }"),
             "private routes are not offered",
-        ),
-        (
-            component("sqlite_databases = [\"default\"]"),
-            "component.c.sqlite_databases: SQLite databases are not offered yet",
         ),
         (component("ai_models = [\"x\"]"), "language models are not offered"),
         (component("files = [\"a/*.txt\"]"), "\"a/*.txt\" is not a whole folder"),

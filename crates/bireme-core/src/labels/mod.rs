@@ -3,7 +3,7 @@
 //! The same keys are read from the image's labels, the container's labels and, in Kubernetes, annotations. They are
 //! parsed once, at create; an unknown or malformed key is refused there, never ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "1000",
     ),
     ("bireme.kv", "key-value stores: `default`, or `NAME=redis://…`, comma-separated", "`default` (embedded)"),
+    ("bireme.sqlite", "SQLite databases of the engine's own, by name, comma-separated, such as `default`", "none"),
     ("bireme.health", "path of an HTTP component probed by GET with the timing of Docker's health check", "none"),
     (
         "bireme.wagi",
@@ -81,6 +82,9 @@ pub struct Labels {
     pub queue: u32,
     /// `bireme.kv`: by the names that the component opens them by.
     pub stores: BTreeMap<String, StoreBackend>,
+    /// `bireme.sqlite`: the databases that the component may open.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub databases: BTreeSet<String>,
     /// `bireme.health`: the path that is probed by GET; `None` is not probed.
     pub health: Option<String>,
     /// `bireme.wagi`: the command line of a program that answers each request as a CGI program; `None` is none.
@@ -198,6 +202,7 @@ impl Default for Labels {
             instances: 1000,
             queue: 1000,
             stores: BTreeMap::from([("default".to_owned(), StoreBackend::Embedded)]),
+            databases: BTreeSet::new(),
             health: None,
             wagi: None,
             class: None,
@@ -349,6 +354,12 @@ impl Labels {
             "bireme.instances" => self.instances = count(value, 1).map_err(malformed)?,
             "bireme.queue" => self.queue = count(value, 0).map_err(malformed)?,
             "bireme.kv" => self.stores = stores(value).map_err(malformed)?,
+            "bireme.sqlite" => {
+                self.databases = parts(value)
+                    .map(|name| store_name(name).map(str::to_owned))
+                    .collect::<Result<_, _>>()
+                    .map_err(malformed)?;
+            }
             "bireme.health" => {
                 if !value.starts_with('/') || value.bytes().any(|b| b <= b' ' || b == 0x7f) {
                     return Err(malformed(format!("{value:?} is not a path such as /healthz")));
@@ -438,17 +449,21 @@ fn stores(value: &str) -> Result<BTreeMap<String, StoreBackend>, String> {
             }
             Some((name, _)) => return Err(format!("store {name:?} must be NAME or NAME=redis://host:port")),
         };
-        if name.is_empty()
-            || name.len() > 64
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
-        {
-            return Err(format!("store name {name:?} may have letters, digits, _, - and . only"));
-        }
+        store_name(name)?;
         if stores.insert(name.to_owned(), backend).is_some() {
             return Err(format!("store {name:?} is named twice"));
         }
     }
     Ok(stores)
+}
+
+/// A name that a store or a database may have.
+fn store_name(name: &str) -> Result<&str, String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
+        return Err(format!("store name {name:?} may have letters, digits, _, - and . only"));
+    }
+    Ok(name)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use super::{Host, Loaded, refuse};
 use crate::clients;
 use crate::component::{Component, Folder, NetworkIdentity};
 use crate::host::tls::Trust;
+use crate::linker;
 use crate::log::LogHandle;
 use crate::program::Program;
 use crate::workload::Workload;
@@ -92,7 +93,7 @@ impl Host {
             return Ok(if trigger == Trigger::CommandP1 { Program::CommandP1(pre) } else { Program::Spin1(pre) });
         }
         let component = deserialize_component(&self.shared.engine, &path).map_err(damaged)?;
-        let pre = self.linker.instantiate_pre(&component).map_err(damaged)?;
+        let pre = linker::link(&self.linker, &component).map_err(damaged)?;
         Program::new(trigger, pre).map_err(damaged)
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod sync {
         with: {
             "fermyon:spin/key-value.store": crate::host::store::Store,
             "fermyon:spin/redis.connection": crate::host::redis::connection::Connection,
+            "fermyon:spin/sqlite.connection": crate::host::sqlite::Database,
             "wasi:keyvalue/store.bucket": crate::host::store::Store,
             "wasi:keyvalue/atomics.cas": crate::host::cas::Cas,
         },
@@ -32,11 +33,19 @@ pub(crate) mod concurrent {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "bireme:host/imports-async",
-        imports: { "spin:key-value/key-value.[method]store.get-keys": async | store | trappable },
+        imports: {
+            "spin:key-value/key-value.[method]store.get-keys": async | store | trappable,
+            "spin:sqlite/sqlite.[method]connection.execute-async": async | store | trappable,
+            "spin:sqlite/sqlite.[static]connection.open": async,
+            "spin:sqlite/sqlite.[method]connection.execute": async,
+            "spin:sqlite/sqlite.[method]connection.last-insert-rowid": async,
+            "spin:sqlite/sqlite.[method]connection.changes": async,
+        },
         require_store_data_send: true,
         with: {
             "spin:key-value/key-value.store": crate::host::store::Store,
             "spin:redis/redis.connection": crate::host::redis::connection::Connection,
+            "spin:sqlite/sqlite.connection": crate::host::sqlite::Database,
         },
     });
 }

@@ -16,6 +16,7 @@ pub(crate) mod redis;
 pub(crate) mod resp;
 pub(crate) mod sockets;
 pub(crate) mod spin1;
+mod sqlite;
 pub(crate) mod store;
 pub(crate) mod tls;
 mod variables;
@@ -34,6 +35,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         use bindings::sync::{fermyon::spin2_0_0 as spin, wasi};
         spin::key_value::add_to_linker::<_, This>(linker, this)?;
         spin::redis::add_to_linker::<_, This>(linker, this)?;
+        spin::sqlite::add_to_linker::<_, This>(linker, this)?;
         spin::variables::add_to_linker::<_, This>(linker, this)?;
         wasi::config0_2_0_draft_2024_09_27::store::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft2::store::add_to_linker::<_, This>(linker, this)?;
@@ -51,6 +53,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         use bindings::concurrent::spin;
         spin::key_value::key_value::add_to_linker::<_, This>(linker, this)?;
         spin::redis::redis::add_to_linker::<_, This>(linker, this)?;
+        spin::sqlite::sqlite::add_to_linker::<_, This>(linker, this)?;
         spin::variables::variables::add_to_linker::<_, This>(linker, this)?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use bireme_core::{ErrorKind, Executor as _};
 use bireme_wasm::{WasmExecutor, WasmOptions};
 
-use crate::common::{Rig, bytes, program};
+use crate::common::{Rig, bytes, program, text};
 
 fn leb(mut n: usize, out: &mut Vec<u8>) {
     while n >= 0x80 {
@@ -87,4 +87,38 @@ async fn a_module_that_takes_too_much_memory_to_compile_is_refused_in_a_sentence
     small.check(&spec, &program("probe")).await.unwrap();
     let module = bytes(&rig, &pathological(1_000, 2_000));
     rig.executor.check(&spec, &module).await.unwrap();
+}
+
+/// SDKs import interfaces that their users never call.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_imported_and_not_offered_traps_when_it_is_called() {
+    let rig = Rig::new();
+    let component = |interface: &str, call: &str| {
+        format!(
+            r#"(component
+              (import "{interface}" (instance $other (export "ask" (func))))
+              (core func $ask (canon lower (func $other "ask")))
+              (core module $m
+                (import "" "ask" (func $ask))
+                (func (export "run") (result i32) {call} (i32.const 0)))
+              (core instance $i (instantiate $m (with "" (instance (export "ask" (func $ask))))))
+              (func $run (result (result)) (canon lift (core func $i "run")))
+              (component $c (import "run" (func $f (result (result)))) (export "run" (func $f)))
+              (instance $out (instantiate $c (with "run" (func $run))))
+              (export "wasi:cli/run@0.2.0" (instance $out)))"#
+        )
+    };
+    for (call, code) in [("", 0), ("(call $ask)", 134)] {
+        let program = text(&rig, &component("fermyon:spin/llm@2.0.0", call));
+        let spec = rig.spec("asks", &[]);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let deployed = rig.run_on(spec, &program, address, None).await.unwrap();
+        assert_eq!(deployed.workload.wait().await.unwrap().code, code, "{}", deployed.log());
+        if code != 0 {
+            deployed.logged("fermyon:spin/llm@2.0.0");
+        }
+    }
+    let program = text(&rig, &component("acme:thing/api@1.0.0", ""));
+    let error = rig.executor.check(&rig.spec("asks", &[]), &program).await.unwrap_err();
+    assert!(error.to_string().contains("imports what this engine does not offer: acme:thing/api@1.0.0"), "{error}");
 }

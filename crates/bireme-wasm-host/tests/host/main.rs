@@ -16,4 +16,5 @@ mod network;
 mod sockets;
 mod spare;
 mod spin1;
+mod sqlite;
 mod stores;

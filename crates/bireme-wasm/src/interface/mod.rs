@@ -8,7 +8,7 @@ use std::path::Path;
 use bireme_core::executor::Interface;
 use bireme_core::{ErrorKind, ExecError};
 
-pub use self::offered::{module_trigger, refuse_imports, trigger};
+pub use self::offered::{module_trigger, refuse_imports, traps, trigger};
 use crate::protocol::sentence;
 
 /// Reads the interface of the component or core module at `path`. Blocking.

@@ -10,9 +10,11 @@ const OFFERED: &[(&str, &[&str])] = &[
     ("fermyon:spin/key-value", &["2.0.0"]),
     ("fermyon:spin/redis", &["2.0.0"]),
     ("fermyon:spin/redis-types", &[""]),
+    ("fermyon:spin/sqlite", &["2.0.0"]),
     ("fermyon:spin/variables", &["2.0.0"]),
     ("spin:key-value/key-value", &["3.0.0"]),
     ("spin:redis/redis", &["3.0.0"]),
+    ("spin:sqlite/sqlite", &["3.0.0", "3.1.0"]),
     ("spin:variables/variables", &["3.0.0"]),
     ("wasi:cli/", &["0.2.", "0.3."]),
     ("wasi:clocks/", &["0.2.", "0.3."]),
@@ -27,10 +29,32 @@ const OFFERED: &[(&str, &[&str])] = &[
     ("wasi:sockets/", &["0.2.", "0.3."]),
 ];
 
+/// Packages that are not offered, and that SDKs of Spin import whether they are used or not: a component with them runs, and a
+/// call of them traps.
+const TRAPS: &[(&str, &[&str])] = &[
+    ("fermyon:spin/llm", &["2."]),
+    ("fermyon:spin/mqtt", &["2."]),
+    ("fermyon:spin/mysql", &["2."]),
+    ("fermyon:spin/postgres", &["2."]),
+    ("fermyon:spin/rdbms-types", &["2."]),
+    ("spin:mqtt/mqtt", &["3."]),
+    ("spin:mysql/mysql", &["3."]),
+    ("spin:postgres/postgres", &["3.", "4."]),
+];
+
+/// Whether calls of the interface `import` trap.
+pub fn traps(import: &str) -> bool {
+    is_among(TRAPS, import)
+}
+
 /// Whether the interface `import` (`wasi:http/types@0.2.3`) is offered in that version.
 fn offers(import: &str) -> bool {
+    is_among(OFFERED, import)
+}
+
+fn is_among(packages: &[(&str, &[&str])], import: &str) -> bool {
     let (name, version) = import.split_once('@').unwrap_or((import, ""));
-    OFFERED.iter().any(|(offered, versions)| {
+    packages.iter().any(|(offered, versions)| {
         let named = if offered.ends_with('/') { name.starts_with(offered) } else { name == *offered };
         let released = |want: &&str| {
             if want.ends_with('.') { version.starts_with(*want) && !version.contains('-') } else { version == *want }
@@ -63,7 +87,7 @@ pub fn refuse_imports(imports: &[String], is_module: bool) -> Option<Refusal> {
     let missing: Vec<String> = if is_module {
         imports.iter().filter(|import| !offered_p1(import)).cloned().collect()
     } else {
-        imports.iter().filter(|import| !offers(import)).map(|import| hint(import)).collect()
+        imports.iter().filter(|import| !offers(import) && !traps(import)).map(|import| hint(import)).collect()
     };
     (!missing.is_empty()).then(|| missing_imports(&missing))
 }
