@@ -238,3 +238,56 @@ fn a_component_beside_a_compose_file_is_an_image() {
     bireme(&engine, &folder, port, &["up", "-d"]).fails(1, "is a file, and there is a build, too");
     engine.finish();
 }
+
+#[test]
+fn components_of_an_app_ask_each_other_by_name() {
+    let engine = Engine::start();
+    let port = free_port();
+    let manifest = r#"
+spin_manifest_version = 2
+[application]
+name = "chain"
+[[trigger.http]]
+route = "/..."
+component = "front"
+[[trigger.http]]
+route = { private = true }
+component = "hidden"
+[[trigger.http]]
+route = "/public"
+component = "public"
+[component.front]
+source = "spin1.wasm"
+allowed_outbound_hosts = ["http://*.spin.internal", "http://self"]
+[component.hidden]
+source = "spin1.wasm"
+[component.public]
+source = "hello.wasm"
+"#;
+    let folder = app(&engine, "chain", manifest, &["spin1", "hello"]);
+    bireme(&engine, &folder, port, &["up", "-d"]).stdout();
+    eventually("an answer", || {
+        client::tcp(port, "GET", "/status?200", "", b"").ok().filter(|answer| answer.status == 200)
+    });
+    let asked = |url: &str| get(port, &format!("/http?{url}"));
+    let (status, said) = asked("http://hidden.spin.internal/echo?x=y");
+    assert!(status == 200 && said.starts_with("(200, "), "{said}");
+    for part in
+        ["1 /echo?x=y", "host: hidden.spin.internal", "spin-path-info: /echo", "spin-matched-route: /...", "sent"]
+    {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    assert!(asked("http://public.spin.internal/anything").1.starts_with("(200, "));
+    assert_eq!(asked("http://nobody.spin.internal/").1, "error 4");
+    // By the routes of the app.
+    assert!(asked("http://self.alt/public").1.starts_with("(200, "));
+    assert!(asked("http://self.alt/status?418").1.starts_with("(418, "));
+    assert_eq!(asked("http://elsewhere.example/").1, "error 1");
+    // One that stopped is not found.
+    engine.docker(["stop", "chain-hidden-1"]).stdout();
+    assert_eq!(asked("http://hidden.spin.internal/echo").1, "error 4");
+    engine.docker(["start", "chain-hidden-1"]).stdout();
+    assert!(asked("http://hidden.spin.internal/echo").1.starts_with("(200, "));
+    bireme(&engine, &folder, port, &["down", "-t", "0"]);
+    engine.finish();
+}

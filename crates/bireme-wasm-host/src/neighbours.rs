@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bireme_core::WorkloadId;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use wasmtime_wasi_http::WasiBody;
@@ -13,6 +14,10 @@ use wasmtime_wasi_http::WasiBody;
 pub(crate) trait Neighbours: Send + Sync {
     /// Whoever answers at `address` of the sandbox's network.
     fn inside(&self, address: SocketAddr) -> Option<Arc<dyn Neighbour>>;
+    /// The component called `name` in its app, whatever its routes are.
+    fn named(&self, name: &str) -> Option<Arc<dyn Neighbour>>;
+    /// Where the component `id` answers, and others of its app by their routes.
+    fn beside(&self, id: &WorkloadId) -> Option<Arc<dyn Neighbour>>;
 }
 
 /// A listening address of this process.

@@ -11,6 +11,9 @@ const MOST_PORTS: u16 = 64;
 /// What version 1 permits where it says nothing of hosts: only HTTP was held to a list then. Databases, too, which are below.
 const BEFORE: &str = "redis://*:*";
 
+/// The app itself, by the routes of its components.
+const ITSELF: &str = "http://self.alt";
+
 /// Schemes of interfaces that are not offered: what is permitted by them could not be asked for.
 const WITHOUT_EFFECT: [&str; 3] = ["mqtt", "mysql", "postgres"];
 
@@ -37,7 +40,7 @@ pub(super) fn entries(
             let filled = variables.fill(text(host, &place)?, host, &place)?;
             match filled.as_str() {
                 "insecure:allow-all" => entries.extend(["http://*:*".to_owned(), "https://*:*".to_owned()]),
-                "self" => return Err(of_itself(host, &place)),
+                "self" => entries.push(ITSELF.to_owned()),
                 host => {
                     let (name, port) = match host.split_once(':') {
                         Some((name, port)) => (name, format!(":{port}")),
@@ -54,10 +57,6 @@ pub(super) fn entries(
     Ok(entries)
 }
 
-fn of_itself(node: &Node, place: &str) -> ComposeError {
-    node.unsupported(place, "\"self\" is not offered: name the app's own address, such as http://127.0.0.1:3000")
-}
-
 /// Source: Spin's documentation, "Granting networking permissions to components".
 fn entry(host: &str, node: &Node, place: &str) -> Result<Vec<String>, ComposeError> {
     let malformed = || {
@@ -72,7 +71,7 @@ fn entry(host: &str, node: &Node, place: &str) -> Result<Vec<String>, ComposeErr
         return Err(malformed());
     }
     if rest == "self" || rest == "self.alt" {
-        return Err(of_itself(node, place));
+        return Ok(vec![ITSELF.to_owned()]);
     }
     let (name, port) = match rest.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, Some(port)),

@@ -32,8 +32,8 @@ pub(super) struct Component<'a> {
 
 pub(super) enum Trigger<'a> {
     Http {
-        /// As it was written, with the base of version 1 before it.
-        route: String,
+        /// As it was written, with the base of version 1 before it; none where it is private.
+        route: Option<String>,
         /// The command line of a program that answers as a CGI program.
         wagi: Option<String>,
     },
@@ -192,15 +192,14 @@ fn redis<'a>(trigger: &'a Node, place: &str, application: &'a Node) -> Result<Tr
 
 fn http<'a>(trigger: &'a Node, place: &str, base: &str) -> Result<Trigger<'a>> {
     let route = trigger.get("route").ok_or_else(|| trigger.invalid(place, "has no route"))?;
-    if route.get("private").is_some() {
-        return Err(route.unsupported(
-            format!("{place}.route"),
-            "private routes are not offered: give it a route that nobody knows, or compose the components",
-        ));
-    }
-    let path = text(route, &format!("{place}.route"))?;
-    let route = format!("{}/{}", base.trim_end_matches('/'), path.trim_start_matches('/'));
-    let route = if route == "/" { route } else { route.trim_end_matches('/').to_owned() };
+    let is_private = route.get("private").is_some_and(|private| private.value == Value::Bool(true));
+    let route = if is_private {
+        None
+    } else {
+        let path = text(route, &format!("{place}.route"))?;
+        let route = format!("{}/{}", base.trim_end_matches('/'), path.trim_start_matches('/'));
+        Some(if route == "/" { route } else { route.trim_end_matches('/').to_owned() })
+    };
     let wagi = match trigger.get("executor") {
         None => None,
         Some(executor) => match wanted(executor, "type", &format!("{place}.executor"))? {

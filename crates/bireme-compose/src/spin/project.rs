@@ -88,7 +88,7 @@ fn service(
         labels.insert("bireme.sqlite".to_owned(), databases.join(","));
     }
     labels.extend(started(component, variables)?);
-    if labels.contains_key("bireme.http.route") {
+    if labels.get("bireme.http.route").is_some_and(|routes| routes != "none") {
         keys.insert("ports", node.part(Value::List(vec![plain(node, published)])));
     }
     keys.insert("labels", texts(node, &labels));
@@ -148,7 +148,9 @@ fn started(component: &Component<'_>, variables: &Variables<'_>) -> Result<BTree
         ));
     }
     if !routes.is_empty() {
-        labels.insert("bireme.http.route".to_owned(), routes.join(","));
+        let public: Vec<String> = routes.into_iter().flatten().collect();
+        let served = if public.is_empty() { "none".to_owned() } else { public.join(",") };
+        labels.insert("bireme.http.route".to_owned(), served);
     }
     programs.dedup();
     match programs.as_slice() {

@@ -134,10 +134,6 @@ fn what_is_wrong_is_told_with_its_line() {
             "spin.toml:4: trigger.mqtt[0]: \"mqtt\" is no trigger that is offered",
         ),
         (v2("[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\""), "\"c\" is no component of this manifest"),
-        (
-            v2("[[trigger.http]]\nroute = { private = true }\ncomponent = { source = \"x\" }"),
-            "private routes are not offered",
-        ),
         (component("ai_models = [\"x\"]"), "language models are not offered"),
         (component("files = [\"a/*.txt\"]"), "\"a/*.txt\" is not a whole folder"),
         (component("environment = { A = \"{{ b }}\" }"), "uses the variable \"b\", which [variables] does not have"),
@@ -147,7 +143,6 @@ fn what_is_wrong_is_told_with_its_line() {
             "variable SPIN_VARIABLE_T is required",
         ),
         (component("allowed_outbound_hosts = [\"example.com\"]"), "is not scheme://host or scheme://host:port"),
-        (component("allowed_outbound_hosts = [\"http://self\"]"), "\"self\" is not offered"),
         (component("allowed_outbound_hosts = [\"tcp://a:1..9000\"]"), "has more than 64 ports"),
         (component("dependencies = { \"a:b\" = \"x.wasm\" }"), "dependencies are not composed here"),
     ];

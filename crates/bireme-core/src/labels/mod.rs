@@ -16,7 +16,8 @@ use crate::{AllowList, Route};
 pub const KEYS: &[(&str, &str, &str)] = &[
     (
         "bireme.http.route",
-        "routes served, comma-separated: `/tally`, `/api/...` (subtree), `/users/:id`; an optional host before the path",
+        "routes served, comma-separated: `/tally`, `/api/...` (subtree), `/users/:id`; an optional host before the path. \
+         `none` serves none: the component is asked by others of its app, as `http://NAME.spin.internal`",
         "`/...`",
     ),
     ("bireme.redis.subscribe", "`redis://host:port/CHANNEL`: one instance per message", "none"),
@@ -66,7 +67,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
 /// The `bireme.*` labels of one workload, parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labels {
-    /// At least one.
+    /// None where the component is asked by name alone.
     pub routes: Vec<Route>,
     /// `bireme.redis.subscribe`; `None` subscribes to nothing.
     pub subscribe: Option<Subscription>,
@@ -321,6 +322,8 @@ impl Labels {
     fn set(&mut self, key: &'static str, value: &str) -> Result<(), LabelError> {
         let malformed = |reason: String| LabelError::Malformed { key, reason };
         match key {
+            // Asked by others of its app, and by nobody else.
+            "bireme.http.route" if value == "none" => self.routes = Vec::new(),
             "bireme.http.route" => {
                 let routes: Vec<Route> = parts(value)
                     .map(|part| part.parse::<Route>().map_err(|error| malformed(error.to_string())))

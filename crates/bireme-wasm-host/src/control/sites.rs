@@ -14,7 +14,7 @@ use crate::trigger::http::{self, SiteAddress};
 
 impl Host {
     pub(super) fn lock_sites(&self) -> parking_lot::RwLockWriteGuard<'_, HashMap<SiteAddress, Arc<http::Site>>> {
-        self.sites.0.write()
+        self.sites.all.write()
     }
 
     /// Joins every site that the component answers at, listening where it is the first.
@@ -83,6 +83,9 @@ impl Host {
     }
 
     pub(super) fn set_active(&self, loaded: &Loaded, active: bool) {
+        if loaded.workload.component.trigger.name() == "http" {
+            self.sites.set_named(&loaded.workload, active);
+        }
         let sites = self.lock_sites();
         for site in loaded.site_addresses.iter().filter_map(|at| sites.get(at)) {
             site.set_active(&loaded.workload.component.spec.id, active);

@@ -15,6 +15,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::net::{ConnectError, Target};
 use crate::account::{Account, Charge};
 use crate::component::Component;
+use crate::neighbours::Neighbour;
 
 /// Longest time to connect where the guest sets none.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -83,6 +84,19 @@ pub(super) async fn send(
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let target = Target { scheme: if tls { "https" } else { "http" }, host, port };
+    if !tls && let Some(neighbour) = within_app(&component, host) {
+        target.permit(&component).map_err(|error| {
+            component.log.note(&format!("bireme: outgoing request refused: {error}"));
+            Error::HttpRequestDenied
+        })?;
+        let Some(neighbour) = neighbour else {
+            component
+                .log
+                .note(&format!("bireme: outgoing request refused: no component of this app answers at {host}"));
+            return Err(Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None });
+        };
+        return ask(&component, neighbour, request, depth).await;
+    }
     let addresses = target.resolve(&component).await.map_err(|error| {
         component.log.note(&format!("bireme: outgoing request refused: {error}"));
         match error {
@@ -91,19 +105,7 @@ pub(super) async fn send(
         }
     })?;
     if !tls && let Some(neighbour) = addresses.iter().find_map(|address| component.neighbours.inside(*address)) {
-        if depth >= MAX_DEPTH {
-            component.log.note("bireme: outgoing request refused: it has been through too many components, in a loop?");
-            return Err(Error::LoopDetected);
-        }
-        // In a task of its own: a component of WASI 0.3 waits for this within its store's event loop, and another store's
-        // would not run there.
-        let answer = AbortOnDropHandle::new(tokio::spawn(neighbour.answer(request, depth + 1)));
-        let response = answer.await.map_err(|error| {
-            // Of the host's own: nothing for a guest to read.
-            crate::complain(&format!("a component could not be asked: {error}"));
-            Error::InternalError(None)
-        })?;
-        return Ok((response, Box::new(std::future::ready(Ok(())))));
+        return ask(&component, neighbour, request, depth).await;
     }
     let time =
         |chosen: fn(&RequestOptions) -> Option<Duration>, default| options.as_ref().and_then(chosen).unwrap_or(default);
@@ -137,6 +139,40 @@ pub(super) async fn send(
     let response = tokio::time::timeout(first_time, answer).await.map_err(|_| Error::ConnectionReadTimeout)??;
     let response =
         response.map(|body| Paced { body, driver: Some(driver), limit: between_time, timer: None }.boxed_unsync());
+    Ok((response, Box::new(std::future::ready(Ok(())))))
+}
+
+/// What `host` stands for in an app of Spin: one of its components by name, or the app itself. `None` for other hosts,
+/// `Some(None)` where nobody is there.
+///
+/// Source: Spin's documentation, "Local Service Chaining", "Intra-Application HTTP Requests by Route".
+fn within_app(component: &Component, host: &str) -> Option<Option<Arc<dyn Neighbour>>> {
+    match host.strip_suffix(".spin.internal") {
+        Some(name) => Some(component.neighbours.named(name)),
+        None if host == "self.alt" => Some(component.neighbours.beside(&component.spec.id)),
+        None => None,
+    }
+}
+
+/// Asks another component of this process.
+async fn ask(
+    component: &Component,
+    neighbour: Arc<dyn Neighbour>,
+    request: http::Request<WasiBody>,
+    depth: u32,
+) -> Sent {
+    if depth >= MAX_DEPTH {
+        component.log.note("bireme: outgoing request refused: it has been through too many components, in a loop?");
+        return Err(Error::LoopDetected);
+    }
+    // In a task of its own: a component of WASI 0.3 waits for this within its store's event loop, and another store's would
+    // not run there.
+    let answer = AbortOnDropHandle::new(tokio::spawn(neighbour.answer(request, depth + 1)));
+    let response = answer.await.map_err(|error| {
+        // Of the host's own: nothing for a guest to read.
+        crate::complain(&format!("a component could not be asked: {error}"));
+        Error::InternalError(None)
+    })?;
     Ok((response, Box::new(std::future::ready(Ok(())))))
 }
 

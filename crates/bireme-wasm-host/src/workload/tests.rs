@@ -23,6 +23,14 @@ impl Neighbours for Alone {
     fn inside(&self, _address: SocketAddr) -> Option<Arc<dyn Neighbour>> {
         None
     }
+
+    fn named(&self, _: &str) -> Option<Arc<dyn Neighbour>> {
+        None
+    }
+
+    fn beside(&self, _: &WorkloadId) -> Option<Arc<dyn Neighbour>> {
+        None
+    }
 }
 
 fn spec() -> WorkloadSpec {

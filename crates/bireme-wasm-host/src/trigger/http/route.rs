@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bireme_core::RouteTable;
+use bireme_core::route::Captures;
+use bireme_core::{Route, RouteTable, WorkloadId};
 use futures::future::BoxFuture;
 use http::header::{HOST, HeaderValue};
 use http::{Request, Response, StatusCode};
@@ -25,8 +26,31 @@ pub(super) struct Client {
 
 impl Neighbours for Sites {
     fn inside(&self, address: SocketAddr) -> Option<Arc<dyn Neighbour>> {
-        let site = self.0.read().get(&SiteAddress::Inside(address)).cloned()?;
+        let site = self.all.read().get(&SiteAddress::Inside(address)).cloned()?;
         Some(site)
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<dyn Neighbour>> {
+        Some(Arc::new(Direct(self.find_named(name)?)))
+    }
+
+    fn beside(&self, id: &WorkloadId) -> Option<Arc<dyn Neighbour>> {
+        let site = self.find_beside(id)?;
+        Some(site)
+    }
+}
+
+/// One component, asked by its name: no route is in between.
+struct Direct(Arc<Workload>);
+
+impl Neighbour for Direct {
+    fn answer(self: Arc<Self>, request: Request<WasiBody>, depth: u32) -> BoxFuture<'static, Response<WasiBody>> {
+        Box::pin(async move {
+            let served = ServedRoute::new(&self.0, &Route::everything());
+            let asked = Asked::of(&request);
+            let captures = Captures { parameters: Vec::new(), trailing: Some(asked.uri.path()) };
+            ask(&served, &captures, &asked, &Client { address: None }, request, depth).await
+        })
     }
 }
 
@@ -43,12 +67,11 @@ impl Neighbour for Site {
 pub(super) async fn route(
     table: &RouteTable<ServedRoute>,
     client: &Client,
-    mut request: Request<WasiBody>,
+    request: Request<WasiBody>,
     depth: u32,
 ) -> Response<WasiBody> {
-    let host = request.uri().authority().map(http::uri::Authority::as_str);
-    let host = host.or_else(|| request.headers().get(HOST).and_then(|host| host.to_str().ok())).unwrap_or_default();
-    let Some((_, served, captures)) = table.find(host, request.uri().path()) else {
+    let asked = Asked::of(&request);
+    let Some((_, served, captures)) = table.find(asked.host(), asked.uri.path()) else {
         let text = if table.is_empty() {
             return answer(StatusCode::SERVICE_UNAVAILABLE, "no component answers here at the moment".to_owned());
         } else {
@@ -56,6 +79,37 @@ pub(super) async fn route(
         };
         return answer(StatusCode::NOT_FOUND, text);
     };
+    ask(served, &captures, &asked, client, request, depth).await
+}
+
+/// What a request asks for, and whom, beside the request itself: its own bytes, shared.
+struct Asked {
+    uri: http::Uri,
+    header: Option<HeaderValue>,
+}
+
+impl Asked {
+    fn of(request: &Request<WasiBody>) -> Self {
+        Self { uri: request.uri().clone(), header: request.headers().get(HOST).cloned() }
+    }
+
+    /// As the first line or the header has it; empty where neither does.
+    fn host(&self) -> &str {
+        let host = self.uri.authority().map(http::uri::Authority::as_str);
+        host.or_else(|| self.header.as_ref().and_then(|host| host.to_str().ok())).unwrap_or_default()
+    }
+}
+
+/// Has the component of a route answer.
+async fn ask(
+    served: &ServedRoute,
+    captures: &Captures<'_, '_>,
+    asked: &Asked,
+    client: &Client,
+    mut request: Request<WasiBody>,
+    depth: u32,
+) -> Response<WasiBody> {
+    let host = asked.host();
     let named = !host.is_empty() || request.uri().authority().is_some();
     if !named && request.headers().contains_key(HOST) {
         return answer(StatusCode::BAD_REQUEST, "the Host header is not text".to_owned());
@@ -67,7 +121,7 @@ pub(super) async fn route(
         Err(refusal) => return *refusal,
     };
     let headers =
-        path_headers(served, client.address.as_ref(), if named { host } else { "localhost" }, request.uri(), &captures);
+        path_headers(served, client.address.as_ref(), if named { host } else { "localhost" }, &asked.uri, captures);
     if !named {
         let _ = request.headers_mut().try_insert(HOST, HeaderValue::from_static("localhost"));
     }

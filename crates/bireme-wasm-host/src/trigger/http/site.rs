@@ -20,7 +20,7 @@ pub(super) struct ServedRoute {
 }
 
 impl ServedRoute {
-    fn new(workload: &Arc<Workload>, route: &Route) -> Self {
+    pub(super) fn new(workload: &Arc<Workload>, route: &Route) -> Self {
         let text = route.to_string();
         let plain = text.strip_suffix("/...").unwrap_or(&text);
         let value = |text: &str| HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
@@ -82,6 +82,10 @@ impl Site {
         self.changed();
     }
 
+    fn has(&self, id: &WorkloadId) -> bool {
+        self.members.read().iter().any(|member| member.workload.component.spec.id == *id)
+    }
+
     /// Removes a component; true when it was the last.
     pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
         let mut members = self.members.write();
@@ -137,6 +141,34 @@ pub(crate) enum SiteAddress {
     Inside(SocketAddr),
 }
 
-/// Every site of this process.
+/// Every site of this process, and every component that answers.
 #[derive(Default)]
-pub(crate) struct Sites(pub RwLock<HashMap<SiteAddress, Arc<Site>>>);
+pub(crate) struct Sites {
+    pub(crate) all: RwLock<HashMap<SiteAddress, Arc<Site>>>,
+    /// By their names in the app.
+    named: RwLock<HashMap<String, Vec<Arc<Workload>>>>,
+}
+
+impl Sites {
+    /// Whether `workload` is found by its name from now on.
+    pub(crate) fn set_named(&self, workload: &Arc<Workload>, active: bool) {
+        let spec = &workload.component.spec;
+        let name = spec.service.as_ref().unwrap_or(&spec.name);
+        let mut named = self.named.write();
+        let members = named.entry(name.clone()).or_default();
+        members.retain(|other| other.component.spec.id != spec.id);
+        if active {
+            members.push(Arc::clone(workload));
+        } else if members.is_empty() {
+            named.remove(name);
+        }
+    }
+
+    pub(super) fn find_named(&self, name: &str) -> Option<Arc<Workload>> {
+        self.named.read().get(name)?.first().cloned()
+    }
+
+    pub(super) fn find_beside(&self, id: &WorkloadId) -> Option<Arc<Site>> {
+        self.all.read().values().find(|site| site.has(id)).cloned()
+    }
+}
