@@ -85,6 +85,25 @@ async fn a_private_authority_is_trusted_where_its_certificate_lies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_and_a_password_go_together() {
+    let tls = Certificates::make();
+    let registry = Registry::asking(Asks { tls: Some(&tls), password: true, ..Asks::default() }).await;
+    registry.push("x", "1", &one_layer()).await;
+    let (host, name) = (&registry.host, reference(&registry.host, "x:1"));
+    let folder = Folder::new();
+    folder.put(&format!("{host}/ca.crt"), tls.content("ca.pem"));
+    let place = folder.place().await;
+    let with = |password: &str| Some(RegistryAuth::Basic(USER.0.to_owned(), password.to_owned()));
+    for auth in [None, with("wrong")] {
+        let error = place.store.pull(&name, None, auth, &quiet).await.unwrap_err();
+        assert!(error.to_string().contains("authentication required"), "{error}");
+    }
+    place.store.pull(&name, None, with(USER.1), &quiet).await.unwrap();
+    let pushed = PushRequest { auth: with(USER.1), ..PushRequest::new(name.clone()) };
+    place.store.push(&pushed, &quiet, &|_| ()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_certificate_is_shown_to_who_wants_one() {
     let tls = Certificates::make();
     let registry = Registry::asking(Asks { tls: Some(&tls), client: true, ..Asks::default() }).await;
