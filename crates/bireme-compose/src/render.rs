@@ -15,7 +15,13 @@ impl Project {
     /// so
     /// that it can be loaded again.
     pub fn to_yaml(&self) -> String {
-        let mut value = self.to_value();
+        let mut shown = self.clone();
+        for (name, file) in &self.components {
+            if let Some(service) = shown.services.get_mut(name) {
+                service.image = Some(file.to_string_lossy().into_owned());
+            }
+        }
+        let mut value = shown.to_value();
         omit_absent(&mut value);
         let mut out = String::new();
         if let Value::Object(map) = &value {

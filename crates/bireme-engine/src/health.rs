@@ -2,6 +2,7 @@
 //!
 //! The probe is a command inside it, or, with `bireme.health`, a GET to its first address.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -218,10 +219,17 @@ async fn command(events: &Events, handle: &Handle, args: &[String], timeout: Dur
 
 async fn http(handle: &Handle, path: &str, port: u16) -> std::io::Result<(i32, String)> {
     let view = handle.view();
-    let Some((address, _)) = view.endpoints.iter().find_map(|endpoint| endpoint.ipv4) else {
+    let own = view.endpoints.iter().find_map(|endpoint| endpoint.ipv4);
+    let own = own.map(|(address, _)| SocketAddr::new(address, port));
+    // On the machine's network it is where it is published.
+    let published = view.ports.iter().find(|published| published.container.number == port).map(|published| {
+        let host = published.host;
+        if host.ip().is_unspecified() { SocketAddr::from(([127, 0, 0, 1], host.port())) } else { host }
+    });
+    let Some(address) = own.or(published) else {
         return Ok((1, "it has no address to probe".to_owned()));
     };
-    let mut stream = TcpStream::connect((address, port)).await?;
+    let mut stream = TcpStream::connect(address).await?;
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: bireme-health\r\nConnection: close\r\n\r\n", view.name);
     stream.write_all(request.as_bytes()).await?;

@@ -72,7 +72,7 @@ fn file_name(name: &str) -> String {
 }
 
 /// Bytes of one embedded store; what would make it larger is refused with "database or disk is full".
-const LARGEST: i64 = 1 << 30;
+pub(crate) const LARGEST: i64 = 1 << 30;
 
 fn open_file(file: &Path) -> rusqlite::Result<Connection> {
     let db = open_bounded(file)?;

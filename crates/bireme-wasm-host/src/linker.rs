@@ -2,7 +2,8 @@
 
 use bireme_wasm::interface::traps;
 use wasmtime::Engine;
-use wasmtime::component::{Component, InstancePre, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, InstancePre, Linker, ResourceType};
 
 use crate::guest::Guest;
 use crate::host;
@@ -25,13 +26,34 @@ pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 /// # Errors
 /// When an import has another type than it has here.
 pub(crate) fn link(linker: &Linker<Guest>, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
-    let ty = component.component_type();
-    if !ty.imports(linker.engine()).any(|(name, _)| traps(name)) {
+    let (ty, engine) = (component.component_type(), linker.engine().clone());
+    if !ty.imports(&engine).any(|(name, _)| traps(name)) {
         return linker.instantiate_pre(component);
     }
     // Others are not to find there what this one lacks.
     let mut linker = linker.clone();
-    linker.define_unknown_imports_as_traps(component)?;
+    for (name, item) in ty.imports(&engine).filter(|(name, _)| traps(name)) {
+        let ComponentItem::ComponentInstance(interface) = item.ty else { continue };
+        let mut instance = linker.instance(name)?;
+        for (function, export) in interface.exports(&engine) {
+            let text = format!("{name} is not offered ({function})");
+            match export.ty {
+                ComponentItem::ComponentFunc(ty) if ty.async_() => {
+                    instance.func_new_concurrent(function, move |_, _, _, _| {
+                        let text = text.clone();
+                        Box::pin(async move { wasmtime::bail!(text) })
+                    })?
+                }
+                ComponentItem::ComponentFunc(_) => {
+                    instance.func_new(function, move |_, _, _, _| wasmtime::bail!(text.clone()))?;
+                }
+                ComponentItem::Resource(_) => {
+                    instance.resource(function, ResourceType::host::<()>(), |_, _| Ok(()))?;
+                }
+                _ => {}
+            }
+        }
+    }
     linker.instantiate_pre(component)
 }
 

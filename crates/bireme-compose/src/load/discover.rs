@@ -11,7 +11,7 @@ use crate::error::ComposeError;
 /// The standard names, the first of which is found wins.
 const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
-/// What is taken where there is no Compose file.
+/// What is taken of a folder without a Compose file.
 const MANIFEST: &str = "spin.toml";
 
 const OVERRIDES: [&str; 4] =
@@ -55,8 +55,7 @@ impl Found {
             }
         }
         if chosen.is_empty() {
-            let manifest = || start.ancestors().map(|folder| folder.join(MANIFEST)).find(|path| files.exists(path));
-            chosen = upward(&start, files).or_else(|| manifest().map(|path| vec![path])).ok_or_else(|| {
+            chosen = upward(&start, files).ok_or_else(|| {
                 ComposeError::NotFound(format!(
                     "no compose.yaml in {} or any folder above it; write one, or name a file with -f",
                     start.display()
@@ -81,10 +80,12 @@ impl Found {
     }
 }
 
-/// The standard file of `start` or the nearest folder above, and its override.
+/// The standard file of `start` or the nearest folder above, and its override; or a manifest of Spin.
 fn upward(start: &Path, files: &dyn Files) -> Option<Vec<PathBuf>> {
     start.ancestors().find_map(|folder| {
-        let main = NAMES.iter().map(|name| folder.join(name)).find(|path| files.exists(path))?;
+        let Some(main) = NAMES.iter().map(|name| folder.join(name)).find(|path| files.exists(path)) else {
+            return Some(folder.join(MANIFEST)).filter(|path| files.exists(path)).map(|path| vec![path]);
+        };
         let over = OVERRIDES.iter().map(|name| folder.join(name)).find(|path| files.exists(path));
         Some(std::iter::once(main).chain(over).collect())
     })

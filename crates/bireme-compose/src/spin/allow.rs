@@ -34,25 +34,22 @@ pub(super) fn entries(
         let filled = variables.fill(text(host, &place)?, host, &place)?;
         entries.extend(entry(&filled, host, &place)?);
     }
-    if version == 1 {
-        let place = format!("component.{id}.allowed_http_hosts");
-        for host in list(component.get("allowed_http_hosts"), &place)? {
-            let filled = variables.fill(text(host, &place)?, host, &place)?;
-            match filled.as_str() {
-                "insecure:allow-all" => entries.extend(["http://*:*".to_owned(), "https://*:*".to_owned()]),
-                "self" => entries.push(ITSELF.to_owned()),
-                host => {
-                    let (name, port) = match host.split_once(':') {
-                        Some((name, port)) => (name, format!(":{port}")),
-                        None => (host, String::new()),
-                    };
-                    entries.extend([format!("http://{name}{port}"), format!("https://{name}{port}")]);
-                }
+    let place = format!("component.{id}.allowed_http_hosts");
+    for host in list(component.get("allowed_http_hosts"), &place)? {
+        let filled = variables.fill(text(host, &place)?, host, &place)?;
+        match filled.as_str() {
+            "insecure:allow-all" => entries.extend(["http://*:*".to_owned(), "https://*:*".to_owned()]),
+            "self" => entries.push(ITSELF.to_owned()),
+            // With its scheme, or for both.
+            host => {
+                let bare = host.trim_end_matches('/');
+                let schemes: &[&str] = if bare.contains("://") { &[""] } else { &["http://", "https://"] };
+                entries.extend(schemes.iter().map(|scheme| format!("{scheme}{bare}")));
             }
         }
-        if hosts.is_none() {
-            entries.push(BEFORE.to_owned());
-        }
+    }
+    if version == 1 && hosts.is_none() {
+        entries.push(BEFORE.to_owned());
     }
     Ok(entries)
 }
@@ -67,7 +64,12 @@ fn entry(host: &str, node: &Node, place: &str) -> Result<Vec<String>, ComposeErr
         return Ok(Vec::new());
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.is_empty() || rest.contains('/') {
+    // A range of addresses has its slash.
+    let is_range = rest.split_once('/').is_some_and(|(net, bits)| {
+        let bits = bits.split(':').next().unwrap_or_default();
+        net.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok() && bits.parse::<u8>().is_ok()
+    });
+    if rest.is_empty() || (rest.contains('/') && !is_range) {
         return Err(malformed());
     }
     if rest == "self" || rest == "self.alt" {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bireme_core::nearest::nearest;
+
 use super::allow;
 use super::manifest::{App, Component, Trigger, list, table, text};
 use super::variables::Variables;
@@ -17,9 +19,36 @@ const LISTENS: &str = "127.0.0.1:3000";
 const LISTEN_ADDRESS: &str = "SPIN_HTTP_LISTEN_ADDR";
 
 /// What a component may ask for and is not given.
-const NOT_OFFERED: [(&str, &str); 2] = [
+const NOT_OFFERED: [(&str, &str); 3] = [
+    (
+        "exclude_files",
+        "files are not left out of folders here: put what the component may see into a folder of its own",
+    ),
     ("ai_models", "language models are not offered"),
     ("dependencies", "dependencies are not composed here: compose the component before (wac plug), and name that"),
+];
+
+/// What else a component's table may have. Building, watching and tools are Spin's.
+const KNOWN: [&str; 19] = [
+    "id",
+    "description",
+    "source",
+    "files",
+    "allowed_outbound_hosts",
+    "allowed_http_hosts",
+    "key_value_stores",
+    "sqlite_databases",
+    "environment",
+    "variables",
+    "config",
+    "trigger",
+    "build",
+    "watch",
+    "tool",
+    "targets",
+    "profile",
+    "dependencies_inherit_configuration",
+    "labels",
 ];
 
 /// `folder` is that of the manifest.
@@ -68,6 +97,12 @@ fn service(
     for (key, why) in NOT_OFFERED {
         if let Some(asked) = node.get(key).filter(|asked| asked.count() > 1) {
             return Err(asked.unsupported(place(key), why));
+        }
+    }
+    for (key, value) in table(Some(node), &format!("component.{id}"))? {
+        if !KNOWN.contains(&key.as_str()) && !NOT_OFFERED.iter().any(|(known, _)| known == key) {
+            let near = nearest(key, KNOWN).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            return Err(value.invalid(place(key), format!("is no key that a component has{near}")));
         }
     }
     let mut keys: BTreeMap<&str, Node> = BTreeMap::new();
@@ -131,7 +166,10 @@ fn started(component: &Component<'_>, variables: &Variables<'_>) -> Result<BTree
                     variables.fill(text(node, &place)?, node, &place)
                 };
                 let (address, channel) = (filled(address, "address")?, filled(channel, "channel")?);
-                let subscribed = format!("{}/{channel}", address.trim_end_matches('/'));
+                // Messages know no databases: the channel stands in the place of one.
+                let begin = address.find("://").map_or(0, |at| at + 3);
+                let server = address[begin..].find('/').map_or(address.as_str(), |end| &address[..begin + end]);
+                let subscribed = format!("{server}/{channel}");
                 if labels.insert("bireme.redis.subscribe".to_owned(), subscribed).is_some() {
                     return Err(node.unsupported(
                         format!("component.{id}"),

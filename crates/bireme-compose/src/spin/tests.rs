@@ -42,7 +42,7 @@ spin_manifest_version = 2
 name = "Two Apps"
 version = "1.0.0"
 [application.trigger.redis]
-address = "redis://localhost:6379"
+address = "redis://localhost:6379/0"
 
 [variables]
 colour = { default = "dark $blue" }
@@ -62,7 +62,7 @@ component = "counts"
 
 [component.hello]
 source = "hello.wasm"
-allowed_outbound_hosts = ["https://*.example.com", "redis://{{ token }}:7000..7002", "*://*:*"]
+allowed_outbound_hosts = ["https://*.example.com", "redis://{{ token }}:7000..7002", "*://*:*", "tcp://10.1.0.0/16:5432"]
 key_value_stores = ["default", "other"]
 sqlite_databases = ["default"]
 environment = { SHAPE = "a {{ colour }} circle", COUNT = 3 }
@@ -93,7 +93,7 @@ executor = { type = "wagi" }
 [[component]]
 id = "asks"
 source = "hello.wasm"
-allowed_http_hosts = ["example.com", "insecure:allow-all", "localhost:8080"]
+allowed_http_hosts = ["example.com", "insecure:allow-all", "localhost:8080", "https://api.example.com/"]
 [component.trigger]
 route = "/asks"
 executor = { type = "wagi", argv = "ruby /app/x.rb ${ARGS}" }
@@ -135,6 +135,11 @@ fn what_is_wrong_is_told_with_its_line() {
         ),
         (v2("[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\""), "\"c\" is no component of this manifest"),
         (component("ai_models = [\"x\"]"), "language models are not offered"),
+        (component("exclude_files = [\"a/secret\"]"), "component.c.exclude_files: files are not left out"),
+        (
+            component("alowed_outbound_hosts = []"),
+            "is no key that a component has; did you mean allowed_outbound_hosts?",
+        ),
         (component("files = [\"a/*.txt\"]"), "\"a/*.txt\" is not a whole folder"),
         (component("environment = { A = \"{{ b }}\" }"), "uses the variable \"b\", which [variables] does not have"),
         (component("environment = { A = \"{{ b\" }"), "has a {{ without its }}"),

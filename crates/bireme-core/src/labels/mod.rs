@@ -238,6 +238,10 @@ impl Labels {
             };
             parsed.set(key, value)?;
         }
+        if parsed.routes.is_empty() && parsed.health.is_some() {
+            let reason = "cannot be probed where bireme.http.route is none: leave one of the two out".to_owned();
+            return Err(LabelError::Malformed { key: "bireme.health", reason });
+        }
         Ok(parsed)
     }
 

@@ -85,10 +85,11 @@ impl WorkloadActor {
         self.remember().await
     }
 
-    /// Notes whether it stands still where an earlier engine was killed between that and its record.
-    pub(super) async fn settle_pause(&mut self) {
-        let Some(workload) = self.handle.workload() else { return };
-        let Some(power) = workload.as_pause() else { return };
+    /// Notes whether it stands still where an earlier engine was killed between that and its record. False where that is not
+    /// known.
+    pub(super) async fn settle_pause(&mut self) -> bool {
+        let Some(workload) = self.handle.workload() else { return true };
+        let Some(power) = workload.as_pause() else { return true };
         let noted = self.mutable.state.status == Status::Paused;
         match self.handle.unless_hurried(power.is_paused()).await {
             Ok(Ok(paused)) if paused != noted => {
@@ -98,9 +99,11 @@ impl WorkloadActor {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 tracing::warn!(workload.id = self.handle.id(), %error, "it is not known whether a container is paused");
+                return false;
             }
-            Err(_) => {}
+            Err(_) => return false,
         }
+        true
     }
 
     /// Has it go on that an earlier engine paused for a moment, in the middle of which it was killed.

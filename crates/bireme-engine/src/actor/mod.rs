@@ -115,8 +115,8 @@ impl WorkloadActor {
         if self.handle.removes_itself() && matches!(self.mutable.state.status, Status::Exited | Status::Dead) {
             self.remove_at = Some(Instant::now());
         }
-        self.settle_pause().await;
-        if self.mutable.held {
+        // What is not known now, the next engine asks again.
+        if self.settle_pause().await && self.mutable.held {
             self.end_hold().await;
         }
         loop {

@@ -66,6 +66,9 @@ pub(crate) const MOST_LOOKUPS_OF_ALL: usize = 128;
 /// answer any more, and the threads are those that stores use.
 const MOST_LOOKUPS: usize = 32;
 
+/// Statements of one component to SQLite at once.
+const MOST_STATEMENTS: usize = 16;
+
 /// One workload as its instances see it.
 pub(crate) struct Component {
     pub spec: WorkloadSpec,
@@ -90,6 +93,8 @@ pub(crate) struct Component {
     pub lookups: Arc<Semaphore>,
     /// The same of all components of the process.
     pub lookups_of_all: Arc<Semaphore>,
+    /// Places for statements of SQLite, each of which holds a thread.
+    pub statements: Arc<Semaphore>,
     /// What its instances and its connections may have open.
     pub descriptors: Arc<Share>,
     /// Threads that its instances may hold by reading too slowly.
@@ -146,6 +151,7 @@ impl Component {
             looked_up: LookedUp::default(),
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             lookups_of_all: shared.lookups,
+            statements: Arc::new(Semaphore::new(MOST_STATEMENTS)),
             descriptors: Share::new(&shared.descriptors),
             threads: Share::new(&shared.threads),
             tls: standing.tls,

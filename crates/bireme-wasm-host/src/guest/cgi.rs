@@ -13,6 +13,7 @@ use wasmtime_wasi::p2::pipe::MemoryInputPipe;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::account::{Account, Charge};
+use crate::body::Kept;
 
 /// Bytes that a program may print at a time.
 const CHUNK: usize = 64 << 10;
@@ -34,7 +35,7 @@ impl Cgi {
         account: &Arc<Account>,
         charges: Vec<Charge>,
     ) -> Self {
-        let output = Output { account: Arc::clone(account), kept: Mutex::new((Vec::new(), charges)) };
+        let output = Output { kept: Mutex::new(Kept::new(account)), _input: charges };
         Self { args, env, input, output: Printed(Arc::new(output)) }
     }
 
@@ -60,24 +61,16 @@ impl Cgi {
 pub(crate) struct Printed(Arc<Output>);
 
 struct Output {
-    account: Arc<Account>,
-    kept: Mutex<(Vec<u8>, Vec<Charge>)>,
-}
-
-impl Output {
-    fn write(&self, bytes: &[u8]) -> Result<(), String> {
-        let charge = self.account.charge(bytes.len())?;
-        let mut kept = self.kept.lock();
-        kept.0.extend_from_slice(bytes);
-        kept.1.push(charge);
-        Ok(())
-    }
+    kept: Mutex<Kept>,
+    /// Of what the program reads.
+    _input: Vec<Charge>,
 }
 
 impl Printed {
     /// All of it, once the program has ended.
-    pub(crate) fn take(&self) -> Bytes {
-        Bytes::from(std::mem::take(&mut self.0.kept.lock().0))
+    pub(crate) fn take(&self) -> (Bytes, Vec<Charge>) {
+        let (bytes, charges) = self.0.kept.lock().take();
+        (Bytes::from(bytes), charges)
     }
 }
 
@@ -99,7 +92,7 @@ impl StdoutStream for Printed {
 
 impl OutputStream for Printed {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.0.write(&bytes).map_err(|why| StreamError::Trap(wasmtime::Error::msg(why)))
+        self.0.kept.lock().add(&bytes).map_err(|why| StreamError::Trap(wasmtime::Error::msg(why)))
     }
 
     fn flush(&mut self) -> StreamResult<()> {
@@ -118,7 +111,7 @@ impl Pollable for Printed {
 
 impl AsyncWrite for Printed {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.0.write(bytes).map(|()| bytes.len()).map_err(io::Error::other))
+        Poll::Ready(self.0.kept.lock().add(bytes).map(|()| bytes.len()).map_err(io::Error::other))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

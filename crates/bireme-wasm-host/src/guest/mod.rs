@@ -33,6 +33,8 @@ pub(crate) struct Guest {
     pub wasi: WasiCtx,
     /// Only for core modules.
     pub p1: Option<WasiP1Ctx>,
+    /// It is asked for memory in this moment: a core module of Spin.
+    pub gives_memory: bool,
     http: WasiHttpCtx,
     outgoing: Outgoing,
     limits: Limits,
@@ -107,6 +109,7 @@ impl Guest {
             table,
             wasi: builder.build(),
             p1: None,
+            gives_memory: false,
             http,
             outgoing: Outgoing::new(account, depth),
             limits: Limits { account: Arc::clone(account), memory: 0 },

@@ -142,6 +142,9 @@ pub(super) async fn send(
     Ok((response, Box::new(std::future::ready(Ok(())))))
 }
 
+/// The host by which a component of an app of Spin asks the app itself.
+pub(super) const ITSELF: &str = "self.alt";
+
 /// What `host` stands for in an app of Spin: one of its components by name, or the app itself. `None` for other hosts,
 /// `Some(None)` where nobody is there.
 ///
@@ -149,7 +152,7 @@ pub(super) async fn send(
 fn within_app(component: &Component, host: &str) -> Option<Option<Arc<dyn Neighbour>>> {
     match host.strip_suffix(".spin.internal") {
         Some(name) => Some(component.neighbours.named(name)),
-        None if host == "self.alt" => Some(component.neighbours.beside(&component.spec.id)),
+        None if host == ITSELF => Some(component.neighbours.beside(&component.spec.id)),
         None => None,
     }
 }

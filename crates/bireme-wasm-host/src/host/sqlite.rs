@@ -1,34 +1,42 @@
 //! Spin's SQLite: `fermyon:spin/sqlite@2.0.0` and `spin:sqlite/sqlite@3`. The databases are files of the engine's own, as
 //! key-value stores are.
 //!
-//! The statements are a stranger's. None of them reaches another file, sets a limit, or goes on when nobody waits for it
-//! any more.
+//! The statements are a stranger's. None of them reaches another file or sets a limit. One that nobody waits for any more ends
+//! at SQLite's next step; the functions that may take long within one step are ours, or held to short patterns and values.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use memchr::memmem;
 use parking_lot::Mutex;
+use rusqlite::fallible_iterator::FallibleIterator as _;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Batch, Connection, ErrorCode};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, StreamReader};
 
 use super::bindings::concurrent::spin::sqlite::sqlite as v3;
 use super::bindings::sync::fermyon::spin2_0_0::sqlite as v2;
-use crate::account::{Account, Payer};
-use crate::embedded::{OF_STORE, blocking, open_bounded};
+use crate::account::{Account, Charge, Payer};
+use crate::embedded::{LARGEST, OF_STORE, blocking, open_bounded};
 use crate::guest::Guest;
 use crate::stock::Place;
 
 /// Steps of SQLite's machine between two looks whether anybody still waits.
 const STEPS: i32 = 10_000;
 /// Bytes that SQLite may have in memory, for all databases of a process.
-const HEAP: i64 = 512 << 20;
+const HEAP: i64 = 64 << 20;
 /// Bytes of one value, or of a row.
-const LONGEST: i32 = 64 << 20;
+const LONGEST: i32 = 16 << 20;
+/// Bytes of a pattern of LIKE and GLOB, which take a call within a call for each wildcard.
+const PATTERN: i32 = 1000;
+/// Bytes that it takes to remember what was paid for a value.
+const OF_CHARGE: usize = size_of::<Option<Charge>>();
 /// What a statement may ask or set of the database: nothing of how it is kept or how large it may be.
 const PRAGMAS: [&str; 20] = [
     "application_id",
@@ -62,8 +70,12 @@ struct Open {
     connection: Mutex<Connection>,
     /// One at a time: calls wait for it here, and not each in a thread.
     turn: Arc<Semaphore>,
-    /// Whoever asked has gone.
+    /// Whoever asked last has gone.
     given_up: Arc<AtomicBool>,
+    /// Those of the component that may be under way at once.
+    statements: Arc<Semaphore>,
+    /// The write-ahead log, which no limit of SQLite is about.
+    log: PathBuf,
     /// Of its files.
     _places: Vec<Place>,
 }
@@ -80,13 +92,17 @@ impl From<rusqlite::Error> for Failure {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::Full,
-            Some(ErrorCode::AuthorizationForStatementDenied) => {
-                Self::Other("the statement is not offered: it would reach another file, or set a limit".to_owned())
-            }
+            Some(ErrorCode::AuthorizationForStatementDenied) => Self::Other(NOT_OFFERED.to_owned()),
             _ => Self::Other(error.to_string()),
         }
     }
 }
+
+/// Why a statement is refused.
+const NOT_OFFERED: &str = "the statement is not offered: ATTACH, DETACH, VACUUM, virtual tables, extensions, and pragmas that say how a \
+                           database is kept are not (docs/spin.md); leave it out";
+/// Why several are.
+const ONE_AT_A_TIME: &str = "there are several statements: send each by itself";
 
 /// Has a statement end when this is dropped before it was told that the statement has.
 struct Waiting<'a>(Option<&'a AtomicBool>);
@@ -117,13 +133,58 @@ fn open_file(file: PathBuf, given_up: Arc<AtomicBool>) -> rusqlite::Result<Conne
     connection.pragma_update(None, "hard_heap_limit", HEAP)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN)?;
+    add_functions(&connection)?;
     connection.authorizer(Some(may))?;
     connection.progress_handler(STEPS, Some(move || given_up.load(Relaxed)))?;
     Ok(connection)
 }
 
-/// What a statement answers: the names of its columns, and its rows.
-type Answer = (Vec<String>, Vec<Vec<Value>>);
+/// In place of SQLite's own, which look for a text at each place of another: these take as long as both are.
+fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("instr", 2, flags, |context| {
+        let (whole, part) = (context.get_raw(0), context.get_raw(1));
+        let both_are_bytes = matches!((whole, part), (ValueRef::Blob(_), ValueRef::Blob(_)));
+        let (Some(whole), Some(part)) = (bytes_of(whole), bytes_of(part)) else { return Ok(None) };
+        let found = memmem::find(&whole, &part);
+        // Counted in characters, but for blobs.
+        let counted =
+            |at: usize| if both_are_bytes { at } else { String::from_utf8_lossy(&whole[..at]).chars().count() };
+        Ok(Some(found.map_or(0, |at| counted(at) as i64 + 1)))
+    })?;
+    connection.create_scalar_function("replace", 3, flags, |context| {
+        let texts = (bytes_of(context.get_raw(0)), bytes_of(context.get_raw(1)), bytes_of(context.get_raw(2)));
+        let (Some(whole), Some(from), Some(to)) = texts else { return Ok(None) };
+        let mut text = Vec::with_capacity(whole.len());
+        let mut rest = &whole[..];
+        while !from.is_empty()
+            && let Some(at) = memmem::find(rest, &from)
+        {
+            text.extend_from_slice(&rest[..at]);
+            text.extend_from_slice(&to);
+            rest = &rest[at + from.len()..];
+            if text.len() > LONGEST as usize {
+                return Err(rusqlite::Error::UserFunctionError("string or blob too big".into()));
+            }
+        }
+        text.extend_from_slice(rest);
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+    })
+}
+
+/// A value as text or bytes; `None` for NULL.
+fn bytes_of(value: ValueRef<'_>) -> Option<Cow<'_, [u8]>> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(Cow::Owned(number.to_string().into_bytes())),
+        ValueRef::Real(number) => Some(Cow::Owned(format!("{number:?}").into_bytes())),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(Cow::Borrowed(bytes)),
+    }
+}
+
+/// What a statement answers: the names of its columns, its rows, and what is paid for them.
+type Answer = (Vec<String>, Vec<Vec<Value>>, Vec<Option<Charge>>);
 
 impl Database {
     async fn open(account: &Arc<Account>, name: &str) -> Result<Self, Failure> {
@@ -141,10 +202,14 @@ impl Database {
             );
         }
         let (file, given_up) = (component.embedded.database(name), Arc::new(AtomicBool::new(false)));
+        let mut log = file.clone().into_os_string();
+        log.push("-wal");
+        let (log, statements) = (PathBuf::from(log), Arc::clone(&component.statements));
         let flag = Arc::clone(&given_up);
         let opened = blocking(move || open_file(file, flag).map_err(|error| error.to_string()));
         let connection = Mutex::new(opened.await.map_err(Failure::Other)?);
-        Ok(Self(Arc::new(Open { connection, turn: Arc::new(Semaphore::new(1)), given_up, _places: places })))
+        let turn = Arc::new(Semaphore::new(1));
+        Ok(Self(Arc::new(Open { connection, turn, given_up, statements, log, _places: places })))
     }
 
     /// Runs `work` on a thread, which gives up when nobody waits any more.
@@ -154,9 +219,13 @@ impl Database {
     ) -> Result<T, Failure> {
         let open = Arc::clone(&self.0);
         let turn = Arc::clone(&open.turn).acquire_owned().await.map_err(|error| Failure::Other(error.to_string()))?;
+        let statements = Arc::clone(&open.statements);
+        let thread = statements.acquire_owned().await.map_err(|error| Failure::Other(error.to_string()))?;
+        // Nothing of an earlier call runs any more.
+        self.0.given_up.store(false, Relaxed);
         let mut waiting = Waiting(Some(&self.0.given_up));
         let done = blocking(move || {
-            let _turn = turn;
+            let (_turn, _thread) = (turn, thread);
             Ok(work(&mut open.connection.lock()))
         });
         let done = done.await;
@@ -165,8 +234,17 @@ impl Database {
     }
 
     async fn execute(&self, statement: String, parameters: Vec<Value>, payer: Payer) -> Result<Answer, Failure> {
+        // As long as somebody reads what was there before, nothing of it is taken over into the database.
+        if std::fs::metadata(&self.0.log).is_ok_and(|log| log.len() > LARGEST as u64) {
+            return Err(Failure::Full);
+        }
         self.with(move |connection| {
-            let mut prepared = connection.prepare(&statement)?;
+            // One by one: what looks for the end of all of them calls itself for each.
+            let mut all = Batch::new(connection, &statement);
+            let Some(mut prepared) = all.next()? else { return Ok(Ok((Vec::new(), Vec::new(), Vec::new()))) };
+            if all.next()?.is_some() {
+                return Ok(Err(ONE_AT_A_TIME.to_owned()));
+            }
             let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
             let (count, mut charges) = (columns.len(), Vec::new());
             let (mut rows, mut found) = (prepared.query(rusqlite::params_from_iter(parameters))?, Vec::new());
@@ -178,7 +256,7 @@ impl Database {
                         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
                         _ => 0,
                     };
-                    match payer.pay(length + size_of::<Value>()) {
+                    match payer.pay(length + size_of::<Value>() + OF_CHARGE) {
                         Ok(charge) => charges.push(charge),
                         Err(text) => return Ok(Err(text)),
                     }
@@ -188,7 +266,7 @@ impl Database {
                 }
                 found.push(values);
             }
-            Ok(Ok((columns, found)))
+            Ok(Ok((columns, found, charges)))
         })
         .await
     }
@@ -236,7 +314,7 @@ macro_rules! version {
         }
 
         impl From<Answer> for $v::QueryResult {
-            fn from((columns, rows): Answer) -> Self {
+            fn from((columns, rows, _charges): Answer) -> Self {
                 let row = |values: Vec<Value>| $v::RowResult { values: values.into_iter().map(Into::into).collect() };
                 Self { columns, rows: rows.into_iter().map(row).collect() }
             }
@@ -349,14 +427,19 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
             Ok(database) => database.execute(statement, parameters.into_iter().map(Into::into).collect(), payer).await,
             Err(failure) => Err(failure),
         };
-        let answer: v3::QueryResult = match answer {
-            Ok(answer) => answer.into(),
+        let (columns, rows, charges) = match answer {
+            Ok(answer) => answer,
             Err(failure) => return Ok(Err(failure.into())),
         };
+        let rows: Vec<_> = v3::QueryResult::from((Vec::new(), rows, Vec::new())).rows;
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, answer.rows)?;
-            let end = FutureReader::new(&mut access, async move { wasmtime::error::Ok(Ok(())) })?;
-            Ok(Ok((answer.columns, rows, end)))
+            let rows = StreamReader::new(&mut access, rows)?;
+            // Paid for until it is known to be all.
+            let end = FutureReader::new(&mut access, async move {
+                drop(charges);
+                wasmtime::error::Ok(Ok(()))
+            })?;
+            Ok(Ok((columns, rows, end)))
         })
     }
 

@@ -99,7 +99,7 @@ async fn a_module_sends_requests_where_it_may() {
     assert!(asked.starts_with("POST /there?x=y HTTP/1.1\r\n"), "{asked}");
     assert!(asked.contains("x-sent: yes\r\n") && asked.contains(&format!("host: {address}\r\n")), "{asked}");
     assert_eq!(module.get("/http?http://127.0.0.1:9/").body, "error 1");
-    assert_eq!(module.get("/http?/relative").body, "error 2");
+    assert_eq!(module.get("/http?::").body, "error 2");
     assert_eq!(module.get(&format!("/http?http://{address}/")).body, "error 4", "nobody listens any more");
 }
 
@@ -175,6 +175,24 @@ async fn what_claims_to_be_such_a_module_is_refused_or_contained() {
     }
 }
 
+/// Each call would have a stack of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_asks_nothing_while_it_gives_memory() {
+    let rig = Rig::new();
+    let module = r#"(module
+        (import "spin-config" "get-config" (func $get (param i32 i32 i32)))
+        (memory (export "memory") 1)
+        (func (export "canonical_abi_realloc") (param i32 i32 i32 i32) (result i32)
+            (call $get (i32.const 0) (i32.const 1) (i32.const 64)) (i32.const 128))
+        (func (export "handle-http-request") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8)))"#;
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let program = bytes(&rig, &wat::parse_str(module).unwrap());
+    let deployed = rig.run_on(rig.spec("asks", &[]), &program, address, Some(socket)).await.unwrap();
+    assert_eq!(deployed.get("/").status, 500);
+    deployed.logged("canonical_abi_realloc of the module calls an import, which it may not");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_handles_messages() {
     let (rig, redis) = (Rig::new(), Redis::start());
@@ -204,7 +222,7 @@ async fn a_program_answers_as_a_cgi_program() {
     let answer = post(
         wagi.address,
         "/cgi/a%20b?show&x=1",
-        "Content-Type: text/x\r\nX-Sent: yes\r\nAuthorization: secret\r\n",
+        "Content-Type: text/x\r\nX-Sent: yes\r\nAuthorization: secret\r\nProxy: http://evil.example\r\n",
         "what was sent",
     );
     assert_eq!(answer.status, 200, "{} {}", answer.body, wagi.log());
@@ -233,7 +251,8 @@ async fn a_program_answers_as_a_cgi_program() {
     ] {
         assert!(lines.contains(&line), "{line} is not in {lines:?}");
     }
-    assert!(!answer.body.contains("secret") && answer.body.ends_with("what was sent"), "{}", answer.body);
+    assert!(!answer.body.contains("secret") && !answer.body.contains("evil.example"), "{}", answer.body);
+    assert!(answer.body.ends_with("what was sent"), "{}", answer.body);
     wagi.logged("asked for show");
     let head = |path: &str| wagi.get(path).head.to_ascii_lowercase();
     assert!(

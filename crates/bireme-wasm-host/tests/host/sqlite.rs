@@ -90,12 +90,31 @@ async fn statements_reach_nothing_else_and_end() {
     for _ in 0..8 {
         assert!(ask(&deployed, "default", "SELECT 1")[0].contains("[[Integer(1)]]"));
     }
+    // No thread of the process is at it any more.
     let pid = deployed.workload.pid().unwrap();
-    let busy = || crate::common::status(pid, "State").starts_with('R');
+    let spent = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
     crate::common::until("an idle process", || {
-        (0..5).all(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            !busy()
-        })
+        let before = spent();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        spent() - before < 10
     });
+    // What would take a call within a call for each statement, and the product of two lengths.
+    let said = ask(&deployed, "default", &"END;".repeat(100_000));
+    assert!(said[0].contains("there are several statements"), "{}", said[0]);
+    let text = "hex(zeroblob(4000000))";
+    let said =
+        ask(&deployed, "default", &format!("SELECT instr({text}, {text} || 'x'), length(replace({text}, '00', 'a'))"));
+    assert!(said[0].contains("[[Integer(0), Integer(4000000)]]"), "{}", said[0]);
+    let said = ask(
+        &deployed,
+        "default",
+        "SELECT instr('höhe', 'h'), instr('höhe', 'he'), instr(NULL, 'x'), replace('aXbX', 'X', 1.5)",
+    );
+    assert!(said[0].contains("[[Integer(1), Integer(3), Null, Text(\"a1.5b1.5\")]]"), "{}", said[0]);
+    let pattern = "%a".repeat(2000);
+    assert!(ask(&deployed, "default", &format!("SELECT 'b' LIKE '{pattern}'"))[0].contains("too complex"));
 }

@@ -14,6 +14,9 @@ type Realloc = TypedFunc<(i32, i32, i32, i32), i32>;
 /// Bytes of a string or list within a list.
 pub(crate) const SLICE: usize = 8;
 
+/// Bytes that the host holds for each string, beside its own.
+const OF_EACH: usize = 64;
+
 const NO_MEMORY: &str = "the module exports no memory";
 pub(super) const REALLOC: &str = "canonical_abi_realloc";
 
@@ -85,7 +88,10 @@ impl Abi {
         alignment: i32,
     ) -> wasmtime::Result<i32> {
         let length = i32::try_from(bytes.len()).map_err(|_| wasmtime::Trap::MemoryOutOfBounds)?;
-        let at = self.realloc.call_async(&mut *store, (0, 0, alignment, length)).await?;
+        store.as_context_mut().data_mut().gives_memory = true;
+        let given = self.realloc.call_async(&mut *store, (0, 0, alignment, length)).await;
+        store.as_context_mut().data_mut().gives_memory = false;
+        let at = given?;
         self.put(store, at, 0, bytes)?;
         Ok(at)
     }
@@ -164,6 +170,10 @@ pub(super) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(super) fn new(mut caller: Caller<'a, Guest>) -> wasmtime::Result<Self> {
+        // As of components: one would call the other without end, each time on a stack of its own.
+        if caller.data().gives_memory {
+            wasmtime::bail!("{REALLOC} of the module calls an import, which it may not");
+        }
         let Some(Extern::Memory(memory)) = caller.get_export("memory") else { wasmtime::bail!(NO_MEMORY) };
         let Some(Extern::Func(realloc)) = caller.get_export(REALLOC) else {
             wasmtime::bail!("the module exports no {REALLOC}")
@@ -178,9 +188,19 @@ impl<'a> Call<'a> {
     /// A trap for what is not within the memory, or more than the instance may have the host hold.
     pub(super) fn bytes(&mut self, slice: Slice) -> wasmtime::Result<Vec<u8>> {
         let length = self.abi.slice(&self.caller, slice)?.len();
-        let charge = self.caller.data().account.charge(length);
+        let charge = self.caller.data().account.charge(length + OF_EACH);
         self.charges.push(charge.map_err(wasmtime::Error::msg)?);
         Ok(self.abi.slice(&self.caller, slice)?.to_vec())
+    }
+
+    /// Pays for the elements of a list.
+    ///
+    /// # Errors
+    /// More than the instance may have the host hold.
+    pub(super) fn pay(&mut self, elements: i32) -> wasmtime::Result<()> {
+        let charge = self.caller.data().account.charge((elements.cast_unsigned() as usize).saturating_mul(OF_EACH));
+        self.charges.push(charge.map_err(wasmtime::Error::msg)?);
+        Ok(())
     }
 
     /// A string.
@@ -204,8 +224,7 @@ impl<'a> Call<'a> {
     /// # Errors
     /// As [`Self::bytes`].
     pub(super) fn slices(&mut self, list: Slice, size: usize, at: usize) -> wasmtime::Result<Vec<Slice>> {
-        let charge = self.caller.data().account.charge(list.1.cast_unsigned() as usize * SLICE);
-        self.charges.push(charge.map_err(wasmtime::Error::msg)?);
+        self.pay(list.1)?;
         Ok(self.abi.elements(&self.caller, list, size)?.map(|element| raised(element, at)).collect())
     }
 

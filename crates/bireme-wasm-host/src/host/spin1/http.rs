@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt as _;
 use wasmtime::Linker;
@@ -11,6 +14,7 @@ use super::abi::{Call, SLICE, Slice, lowered};
 use super::import;
 use crate::body;
 use crate::guest::Guest;
+use crate::host::http::ITSELF;
 
 /// Variants of its error.
 const NOT_ALLOWED: u8 = 1;
@@ -36,6 +40,13 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
 pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::HEAD, Method::OPTIONS];
 
+/// Whether a header is about the connection, and not about what is sent over it. Source: RFC 9110, section 7.6.1.
+pub(crate) fn is_of_connection(name: &HeaderName) -> bool {
+    [CONNECTION, CONTENT_LENGTH, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE]
+        .contains(name)
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
+
 /// The error stands where the answer would.
 fn fail(call: &mut Call<'_>, out: i32, variant: u8) -> wasmtime::Result<()> {
     call.put(out, 0, &[1])?;
@@ -57,9 +68,15 @@ async fn request(
     for (name, value) in names.into_iter().zip(values) {
         let (name, value) = (call.text(name)?, call.bytes(value)?);
         let pair = HeaderName::try_from(name).ok().zip(HeaderValue::from_bytes(&value).ok());
+        if pair.as_ref().is_some_and(|(name, _)| is_of_connection(name) || *name == HOST) {
+            // Whom it asks is whom it names, and how they are connected is theirs.
+            continue;
+        }
         well_formed &= pair.is_some_and(|(name, value)| map.try_append(name, value).is_ok());
     }
     let content = body.map(|body| call.bytes(body)).transpose()?.unwrap_or_default();
+    // Without a host it is the app that is asked.
+    let uri = if uri.starts_with('/') { format!("http://{ITSELF}{uri}") } else { uri };
     let Some(uri) = uri.parse::<Uri>().ok().filter(|uri| uri.authority().is_some()) else {
         return fail(&mut call, out, INVALID_URL);
     };
@@ -67,10 +84,8 @@ async fn request(
     let (Some(method), true) = (method, well_formed) else { return fail(&mut call, out, REQUEST) };
     let mut request = Request::new(body::full(content));
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, map);
-    if !request.headers().contains_key(http::header::HOST)
-        && let Some(host) = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
-    {
-        request.headers_mut().insert(http::header::HOST, host);
+    if let Some(host) = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok()) {
+        request.headers_mut().insert(HOST, host);
     }
     let guest = call.caller.data();
     let (account, depth) = (Arc::clone(&guest.account), guest.depth());

@@ -19,7 +19,7 @@ mod redis;
 use bireme_wasm::protocol::Trigger;
 use wasmtime::{ExternType, Linker, Module, ValType};
 
-pub(crate) use self::http::{METHODS, PAIR};
+pub(crate) use self::http::{METHODS, PAIR, is_of_connection};
 use crate::guest::Guest;
 
 /// Defines an import: its arguments come as the numbers they are lowered to, the last of which is mostly the place for its

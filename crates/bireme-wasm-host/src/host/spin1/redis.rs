@@ -154,6 +154,7 @@ async fn execute(
     out: i32,
 ) -> wasmtime::Result<()> {
     let command = call.text(command)?;
+    call.pay(arguments.1)?;
     let elements: Vec<[u8; VALUE]> =
         call.abi.elements(&call.caller, arguments, VALUE)?.filter_map(|element| element.try_into().ok()).collect();
     let mut lifted = Vec::with_capacity(elements.len());

@@ -133,7 +133,7 @@ impl Site {
 }
 
 /// Where requests come in. The same address may be listened on by the engine outside and by us inside a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SiteAddress {
     /// A published port, handed over as a socket.
     Published(SocketAddr),
@@ -169,6 +169,9 @@ impl Sites {
     }
 
     pub(super) fn find_beside(&self, id: &WorkloadId) -> Option<Arc<Site>> {
-        self.all.read().values().find(|site| site.has(id)).cloned()
+        let all = self.all.read();
+        // What is published has the routes of all: the process is the app's alone.
+        let published = all.iter().filter(|(at, _)| matches!(at, SiteAddress::Published(_))).min_by_key(|(at, _)| **at);
+        published.map(|(_, site)| site).or_else(|| all.values().find(|site| site.has(id))).cloned()
     }
 }

@@ -12,7 +12,7 @@ use crate::account::Account;
 use crate::body;
 use crate::guest::Guest;
 use crate::host::spin1::abi::{Abi, SLICE, lowered, number, raised};
-use crate::host::spin1::{METHODS, PAIR};
+use crate::host::spin1::{METHODS, PAIR, is_of_connection};
 
 /// Bytes of an answer: status, headers and body, each of the last two a mark whether it is there, and a slice.
 const ANSWER: usize = 28;
@@ -62,16 +62,21 @@ pub(super) async fn call(
     let at = handle.call_async(&mut *store, arguments).await?;
     let answer: [u8; ANSWER] = abi.bytes(store, at, ANSWER)?.try_into()?;
     let status = u16::from_le_bytes([answer[0], answer[1]]);
-    let mut response = Response::new(body::full(match answer[16] {
-        0 => Vec::new(),
-        _ => abi.slice(store, raised(&answer, 20))?.to_vec(),
-    }));
+    let content = match answer[16] {
+        0 => &[][..],
+        _ => abi.slice(store, raised(&answer, 20))?,
+    };
+    let charge = account.charge(content.len()).map_err(wasmtime::Error::msg)?;
+    let mut response = Response::new(body::paid(content.to_vec(), vec![charge]));
     *response.status_mut() = StatusCode::from_u16(status)
         .map_err(|_| wasmtime::format_err!("it answered with status {status}, which is none"))?;
     if number(&answer, 4) & 0xff != 0 {
         for pair in abi.elements(store, raised(&answer, 8), PAIR)? {
             let (name, value) = (abi.slice(store, raised(pair, 0))?, abi.slice(store, raised(pair, SLICE))?);
             let pair = HeaderName::from_bytes(name).ok().zip(HeaderValue::from_bytes(value).ok());
+            if pair.as_ref().is_some_and(|(name, _)| is_of_connection(name)) {
+                continue;
+            }
             let kept = pair.is_some_and(|(name, value)| response.headers_mut().try_append(name, value).is_ok());
             if !kept {
                 let name = String::from_utf8_lossy(name).chars().take(80).collect::<String>();

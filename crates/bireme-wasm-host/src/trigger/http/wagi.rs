@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use wasmtime::Store;
@@ -14,10 +14,14 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::WasiBody;
 
 use super::spin_headers;
-use crate::account::Account;
+use crate::account::{Account, Charge};
 use crate::body;
 use crate::guest::{Cgi, Guest};
+use crate::host::spin1::is_of_connection;
 use crate::program::Program;
+
+/// As `HTTP_PROXY` it would say where programs send what they ask. Source: CVE-2016-5385.
+const PROXY: HeaderName = HeaderName::from_static("proxy");
 
 /// Runs the program once.
 ///
@@ -40,7 +44,8 @@ pub(super) async fn call(
     if let Err(error) = ran {
         return Err((error, Some(store)));
     }
-    answered(&output.take()).map_err(|why| (wasmtime::Error::msg(why), Some(store)))
+    let (printed, charges) = output.take();
+    answered(&printed, charges).map_err(|why| (wasmtime::Error::msg(why), Some(store)))
 }
 
 async fn run(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<()> {
@@ -107,7 +112,7 @@ fn environment(head: &Parts, length: usize) -> Vec<(String, String)> {
         let shown = variable(name.as_str());
         if let Some(part) = name.as_str().strip_prefix("spin-path-match-") {
             all.push((format!("X_PATH_MATCH_{}", variable(part)), text(value)));
-        } else if !name.as_str().starts_with("spin-") && name != AUTHORIZATION && name != CONNECTION {
+        } else if !name.as_str().starts_with("spin-") && ![AUTHORIZATION, CONNECTION, PROXY].contains(name) {
             all.push((format!("HTTP_{shown}"), text(value)));
         }
     }
@@ -147,7 +152,7 @@ fn decoded(path: &str) -> String {
 ///
 /// # Errors
 /// What is missing in it, in a sentence.
-fn answered(output: &Bytes) -> Result<Response<WasiBody>, String> {
+fn answered(output: &Bytes, charges: Vec<Charge>) -> Result<Response<WasiBody>, String> {
     if output.is_empty() {
         return Err("it printed nothing: a CGI program prints headers, an empty line and the body".to_owned());
     }
@@ -169,8 +174,8 @@ fn answered(output: &Bytes) -> Result<Response<WasiBody>, String> {
         let Some((name, value)) = HeaderName::from_bytes(name).ok().zip(HeaderValue::from_bytes(value).ok()) else {
             continue;
         };
-        // How long it is, is what it is.
-        if name != CONTENT_LENGTH {
+        // How long it is, is what it is, and how it is sent is not its own.
+        if !is_of_connection(&name) {
             headers
                 .try_append(name, value)
                 .map_err(|_| "it printed more headers than an answer may have".to_owned())?;
@@ -180,7 +185,7 @@ fn answered(output: &Bytes) -> Result<Response<WasiBody>, String> {
     if status.is_none() && !moved && !headers.contains_key(CONTENT_TYPE) {
         return Err("it printed none of the headers content-type, status and location".to_owned());
     }
-    let mut response = Response::new(body::full(rest));
+    let mut response = Response::new(body::paid(rest, charges));
     *response.status_mut() = status.unwrap_or(if moved { StatusCode::FOUND } else { StatusCode::OK });
     *response.headers_mut() = headers;
     Ok(response)
@@ -205,7 +210,7 @@ mod tests {
     use super::*;
 
     async fn read(output: &'static str) -> Result<(u16, String, String), String> {
-        let response = answered(&Bytes::from_static(output.as_bytes()))?;
+        let response = answered(&Bytes::from_static(output.as_bytes()), Vec::new())?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let pairs: Vec<String> = head.headers.iter().map(|(name, value)| format!("{name}={}", text(value))).collect();
