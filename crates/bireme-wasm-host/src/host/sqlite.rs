@@ -67,7 +67,8 @@ const PRAGMAS: [&str; 20] = [
 pub struct Database(Arc<Open>);
 
 struct Open {
-    connection: Mutex<Connection>,
+    /// Until it is closed.
+    connection: Mutex<Option<Connection>>,
     /// One at a time: calls wait for it here, and not each in a thread.
     turn: Arc<Semaphore>,
     /// Whoever asked last has gone.
@@ -78,6 +79,17 @@ struct Open {
     log: PathBuf,
     /// Of its files.
     _places: Vec<Place>,
+}
+
+impl Drop for Open {
+    /// The last connection to a database that is closed takes over what is in the log, and waits for the disk.
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.get_mut().take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn_blocking(move || drop(connection));
+        }
+    }
 }
 
 /// Why something was not done.
@@ -207,7 +219,7 @@ impl Database {
         let (log, statements) = (PathBuf::from(log), Arc::clone(&component.statements));
         let flag = Arc::clone(&given_up);
         let opened = blocking(move || open_file(file, flag).map_err(|error| error.to_string()));
-        let connection = Mutex::new(opened.await.map_err(Failure::Other)?);
+        let connection = Mutex::new(Some(opened.await.map_err(Failure::Other)?));
         let turn = Arc::new(Semaphore::new(1));
         Ok(Self(Arc::new(Open { connection, turn, given_up, statements, log, _places: places })))
     }
@@ -226,7 +238,7 @@ impl Database {
         let mut waiting = Waiting(Some(&self.0.given_up));
         let done = blocking(move || {
             let (_turn, _thread) = (turn, thread);
-            Ok(work(&mut open.connection.lock()))
+            open.connection.lock().as_mut().map(work).ok_or_else(|| "the connection is closed".to_owned())
         });
         let done = done.await;
         waiting.0 = None;
