@@ -29,7 +29,7 @@ const NOT_OFFERED: [(&str, &str); 3] = [
 ];
 
 /// What else a component's table may have. Building, watching and tools are Spin's.
-const KNOWN: [&str; 19] = [
+const KNOWN: [&str; 18] = [
     "id",
     "description",
     "source",
@@ -48,7 +48,6 @@ const KNOWN: [&str; 19] = [
     "targets",
     "profile",
     "dependencies_inherit_configuration",
-    "labels",
 ];
 
 /// `folder` is that of the manifest.
