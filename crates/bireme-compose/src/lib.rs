@@ -41,7 +41,7 @@ mod yaml;
 
 pub use error::{ComposeError, Place};
 pub use load::{Files, LoadOptions, load};
-pub use local::{component_image, stem};
+pub use local::{component_image, is_component_file, stem};
 pub use model::{
     BindOptions, BlkioConfig, Build, Condition, Dependency, Deploy, DeployRestart, Device, DeviceRate, FileObject,
     FileReference, Healthcheck, Ipam, IpamPool, Logging, Mount, MountKind, Network, Port, Project, Resource, Resources,

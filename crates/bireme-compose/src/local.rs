@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// Whether an `image` is meant as a file: it ends in `.wasm` and has a path, which no name of an image has.
-pub(crate) fn is_file(image: &str) -> bool {
+pub fn is_component_file(image: &str) -> bool {
     image.ends_with(".wasm") && image.starts_with(['.', '/'])
 }
 

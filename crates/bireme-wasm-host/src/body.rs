@@ -76,12 +76,7 @@ impl Kept {
         Ok(())
     }
 
-    /// The bytes, and what was paid for them, for as long as they live.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<Charge>) {
-        (self.bytes, self.charges)
-    }
-
-    /// The same of what has come so far.
+    /// The bytes that have come so far, and what was paid for them, for as long as they live.
     pub(crate) fn take(&mut self) -> (Vec<u8>, Vec<Charge>) {
         self.paid = 0;
         (std::mem::take(&mut self.bytes), std::mem::take(&mut self.charges))
@@ -100,5 +95,5 @@ pub(crate) async fn collect(account: &Arc<Account>, mut body: WasiBody) -> Resul
             kept.add(&data)?;
         }
     }
-    Ok(kept.into_parts())
+    Ok(kept.take())
 }

@@ -333,7 +333,7 @@ pub struct WasmImage {
 
 /// Whether `image` is meant as a local file: it ends in `.wasm` and has a path, or is a file here.
 pub fn is_wasm_file(image: &str) -> bool {
-    image.ends_with(".wasm") && (image.starts_with(['.', '/']) || Path::new(image).is_file())
+    bireme_compose::is_component_file(image) || (image.ends_with(".wasm") && Path::new(image).is_file())
 }
 
 /// Reads the file at `path`; see [`wasm_image`].

@@ -106,7 +106,8 @@ impl Loader<'_> {
 
     /// The file that `service` has for an image; the service then has the image that the file is loaded as.
     fn component(&self, service: &mut Service, node: &Node) -> Result<Option<PathBuf>, ComposeError> {
-        let Some(path) = service.image.as_deref().filter(|image| local::is_file(image)).map(PathBuf::from) else {
+        let Some(path) = service.image.as_deref().filter(|image| local::is_component_file(image)).map(PathBuf::from)
+        else {
             return Ok(None);
         };
         if service.build.is_some() {

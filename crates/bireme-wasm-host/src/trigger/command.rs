@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
 use bireme_core::{Exit, Labels, WorkloadSpec};
+use wasmtime::{InstancePre, Store};
 use wasmtime_wasi::I32Exit;
 
 use crate::account::Account;
@@ -105,12 +106,20 @@ async fn call(program: &Program, account: &Arc<Account>) -> wasmtime::Result<i32
         }
         Program::CommandP1(pre) => {
             let mut store = Guest::store_p1(account, 0, None)?;
-            let instance = pre.instantiate_async(&mut store).await?;
-            instance.get_typed_func::<(), ()>(&mut store, "_start")?.call_async(&mut store, ()).await?;
+            start(&mut store, pre).await?;
             Ok(0)
         }
         Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) | Program::Spin1(_) => {
             wasmtime::bail!("not a command")
         }
     }
+}
+
+/// Runs the main function of a program of WASI preview 1 in a fresh instance.
+///
+/// # Errors
+/// What it traps with; [`I32Exit`] where it ends by itself, also with 0.
+pub(super) async fn start(store: &mut Store<Guest>, pre: &InstancePre<Guest>) -> wasmtime::Result<()> {
+    let instance = pre.instantiate_async(&mut *store).await?;
+    instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call_async(&mut *store, ()).await
 }

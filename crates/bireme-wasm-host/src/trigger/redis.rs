@@ -191,11 +191,7 @@ async fn call_spin1(
     payload: &[u8],
 ) -> wasmtime::Result<Result<(), String>> {
     let mut store = Guest::store_p1(account, 0, None)?;
-    let instance = pre.instantiate_async(&mut store).await?;
-    let abi = Abi::of(&instance, &mut store)?;
-    if let Some(initialize) = instance.get_func(&mut store, "_initialize") {
-        initialize.typed::<(), ()>(&store)?.call_async(&mut store, ()).await?;
-    }
+    let (instance, abi) = Abi::begin(&mut store, pre).await?;
     let message = abi.give_text(&mut store, payload).await?;
     let handle = instance.get_typed_func::<(i32, i32), i32>(&mut store, "handle-redis-message")?;
     let at = handle.call_async(&mut store, message).await?;

@@ -1,6 +1,6 @@
 //! Strings, lists and results of a module, as they lie in its memory.
 
-use wasmtime::{AsContext, AsContextMut, Caller, Extern, Instance, Memory, Store, TypedFunc};
+use wasmtime::{AsContext, AsContextMut, Caller, Extern, Instance, InstancePre, Memory, Store, TypedFunc};
 
 use crate::account::Charge;
 use crate::guest::Guest;
@@ -21,19 +21,27 @@ const NO_MEMORY: &str = "the module exports no memory";
 pub(super) const REALLOC: &str = "canonical_abi_realloc";
 
 /// The memory of an instance, and how more of it is had.
-#[derive(Clone)]
 pub(crate) struct Abi {
     memory: Memory,
     realloc: Realloc,
 }
 
 impl Abi {
+    /// A fresh instance, ready to be called.
+    ///
     /// # Errors
-    /// When the instance lacks one of the two.
-    pub(crate) fn of(instance: &Instance, store: &mut Store<Guest>) -> wasmtime::Result<Self> {
+    /// When it lacks its memory or what gives more; what it traps with when it is initialised.
+    pub(crate) async fn begin(
+        store: &mut Store<Guest>,
+        pre: &InstancePre<Guest>,
+    ) -> wasmtime::Result<(Instance, Self)> {
+        let instance = pre.instantiate_async(&mut *store).await?;
         let memory = instance.get_memory(&mut *store, "memory").ok_or_else(|| wasmtime::format_err!(NO_MEMORY))?;
         let realloc = instance.get_typed_func(&mut *store, REALLOC)?;
-        Ok(Self { memory, realloc })
+        if let Some(initialize) = instance.get_func(&mut *store, "_initialize") {
+            initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
+        }
+        Ok((instance, Self { memory, realloc }))
     }
 
     /// `length` bytes at `at`.

@@ -35,10 +35,21 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     Ok(())
 }
 
-async fn connect(call: &mut Call<'_>, address: Slice) -> wasmtime::Result<Result<Connection, Failure>> {
+/// Asks the server at `address`, if it may be asked.
+async fn asked<T, F>(
+    call: &mut Call<'_>,
+    address: Slice,
+    work: impl FnOnce(Connection) -> F,
+) -> wasmtime::Result<Result<T, Failure>>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
     let address = call.text(address)?;
     let component = Arc::clone(&call.caller.data().component);
-    Ok(open(&component, &address).await)
+    Ok(match open(&component, &address).await {
+        Ok(connection) => work(connection).await,
+        Err(failure) => Err(failure),
+    })
 }
 
 /// The interface has one error, which says nothing: the log does. It stands where the answer would, `at` bytes on: as far as
@@ -69,19 +80,13 @@ fn counted(call: &mut Call<'_>, out: i32, result: Result<i64, Failure>) -> wasmt
 
 async fn publish(mut call: Call<'_>, address: Slice, channel: Slice, payload: Slice, out: i32) -> wasmtime::Result<()> {
     let (channel, payload) = (call.text(channel)?, call.bytes(payload)?);
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.publish(channel, payload).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.publish(channel, payload)).await?;
     done(&mut call, out, result)
 }
 
 async fn get(mut call: Call<'_>, address: Slice, key: Slice, out: i32) -> wasmtime::Result<()> {
     let key = call.text(key)?;
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.get(key).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.get(key)).await?;
     match result {
         // The interface does not tell a key that is not there from an empty one.
         Ok(value) => call.answer_text(out, &value.unwrap_or_default()).await,
@@ -91,55 +96,37 @@ async fn get(mut call: Call<'_>, address: Slice, key: Slice, out: i32) -> wasmti
 
 async fn set(mut call: Call<'_>, address: Slice, key: Slice, value: Slice, out: i32) -> wasmtime::Result<()> {
     let (key, value) = (call.text(key)?, call.bytes(value)?);
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.set(key, value).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.set(key, value)).await?;
     done(&mut call, out, result)
 }
 
 async fn incr(mut call: Call<'_>, address: Slice, key: Slice, out: i32) -> wasmtime::Result<()> {
     let key = call.text(key)?;
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.incr(key).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.incr(key)).await?;
     counted(&mut call, out, result)
 }
 
 async fn del(mut call: Call<'_>, address: Slice, keys: Slice, out: i32) -> wasmtime::Result<()> {
     let keys = call.texts(keys)?;
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.del(keys).await.map(i64::from),
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.del(keys)).await?.map(i64::from);
     counted(&mut call, out, result)
 }
 
 async fn sadd(mut call: Call<'_>, address: Slice, key: Slice, values: Slice, out: i32) -> wasmtime::Result<()> {
     let (key, values) = (call.text(key)?, call.texts(values)?);
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.sadd(key, values).await.map(i64::from),
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.sadd(key, values)).await?.map(i64::from);
     counted(&mut call, out, result)
 }
 
 async fn srem(mut call: Call<'_>, address: Slice, key: Slice, values: Slice, out: i32) -> wasmtime::Result<()> {
     let (key, values) = (call.text(key)?, call.texts(values)?);
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.srem(key, values).await.map(i64::from),
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.srem(key, values)).await?.map(i64::from);
     counted(&mut call, out, result)
 }
 
 async fn smembers(mut call: Call<'_>, address: Slice, key: Slice, out: i32) -> wasmtime::Result<()> {
     let key = call.text(key)?;
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.smembers(key).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.smembers(key)).await?;
     match result {
         Ok(members) => call.answer_texts(out, &members).await,
         Err(failure) => fail(&mut call, out, 4, &failure),
@@ -164,10 +151,7 @@ async fn execute(
             _ => Argument::Bytes(call.bytes(raised(&element, 8))?),
         });
     }
-    let result = match connect(&mut call, address).await? {
-        Ok(connection) => connection.execute(command, lifted).await,
-        Err(failure) => Err(failure),
-    };
+    let result = asked(&mut call, address, |redis| redis.execute(command, lifted)).await?;
     match result {
         Ok(answers) => {
             let mut list = Vec::with_capacity(answers.len() * VALUE);

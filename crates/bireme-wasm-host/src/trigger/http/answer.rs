@@ -2,12 +2,11 @@
 
 use std::pin::Pin;
 
-use bytes::Bytes;
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::WasiBody;
 
+use crate::body;
 use crate::component::Component;
 use crate::workload::Invocation;
 
@@ -34,8 +33,7 @@ pub(super) struct Ended {
 
 /// An answer of ours, in one sentence.
 pub(super) fn answer(status: StatusCode, text: String) -> Response<WasiBody> {
-    let body = Full::new(Bytes::from(text + "\n")).map_err(wasmtime_wasi_http::Error::from).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(body::full(text + "\n"));
     *response.status_mut() = status;
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(http::header::CONTENT_TYPE, text);

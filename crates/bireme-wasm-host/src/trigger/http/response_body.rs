@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 use http::header::CONTENT_LENGTH;
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Full};
+use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Frame};
 use parking_lot::Mutex;
 use wasmtime_wasi_http::WasiBody;
@@ -123,7 +123,7 @@ pub(super) async fn begin_body(
                     all.freeze()
                 }
             };
-            Full::new(bytes).map_err(wasmtime_wasi_http::Error::from).boxed_unsync()
+            crate::body::full(bytes)
         }
         // Nothing has gone out yet, so the client can be told.
         Gathered::Broken(error) => {

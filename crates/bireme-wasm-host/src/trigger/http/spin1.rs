@@ -39,11 +39,7 @@ pub(super) async fn call(
     };
     // The body of a request that has none is empty.
     let (sent, _charges) = body::collect(account, sent).await.map_err(wasmtime::Error::msg)?;
-    let instance = pre.instantiate_async(&mut *store).await?;
-    let abi = Abi::of(&instance, store)?;
-    if let Some(initialize) = instance.get_func(&mut *store, "_initialize") {
-        initialize.typed::<(), ()>(&mut *store)?.call_async(&mut *store, ()).await?;
-    }
+    let (instance, abi) = Abi::begin(store, pre).await?;
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let uri = abi.give_text(store, path.as_bytes()).await?;
     let mut pairs = Vec::with_capacity(head.headers.len() * PAIR);

@@ -19,6 +19,7 @@ use crate::body;
 use crate::guest::{Cgi, Guest};
 use crate::host::spin1::is_of_connection;
 use crate::program::Program;
+use crate::trigger::command;
 
 /// As `HTTP_PROXY` it would say where programs send what they ask. Source: CVE-2016-5385.
 const PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -50,15 +51,11 @@ pub(super) async fn call(
 
 async fn run(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<()> {
     let Program::CommandP1(pre) = program else { wasmtime::bail!("not a program of WASI preview 1") };
-    let instance = pre.instantiate_async(&mut *store).await?;
-    let ended = instance.get_typed_func::<(), ()>(&mut *store, "_start")?.call_async(&mut *store, ()).await;
-    match ended {
-        Err(error) if error.downcast_ref::<I32Exit>().is_some_and(|exit| exit.0 == 0) => Ok(()),
-        Err(error) => match error.downcast_ref::<I32Exit>() {
-            Some(exit) => wasmtime::bail!("it ended with code {}", exit.0),
-            None => Err(error),
-        },
-        Ok(()) => Ok(()),
+    let Err(error) = command::start(store, pre).await else { return Ok(()) };
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(0)) => Ok(()),
+        Some(I32Exit(code)) => wasmtime::bail!("it ended with code {code}"),
+        None => Err(error),
     }
 }
 
