@@ -8,6 +8,8 @@ use crate::{task_setup, workspace};
 
 /// Guests built for WASI preview 1 too, as `NAME-p1.wasm`.
 const PREVIEW1: (&str, &str) = ("guests-p2", "command");
+/// Guests built as core modules, too, which the host makes into components: as Spin's templates had them.
+const OF_A_WORLD: &str = "guests-spin2";
 /// Guests that are core modules, with imports that no component has.
 const MODULES: &str = "guests-spin1";
 
@@ -15,13 +17,17 @@ pub(crate) fn run() -> Result<()> {
     build("wasm32-wasip2", &["--workspace", "--exclude", MODULES, "--bins", "--examples"])?;
     let (package, name) = PREVIEW1;
     build("wasm32-wasip1", &["--package", package, "--bin", name])?;
-    build("wasm32-wasip1", &["--package", MODULES, "--bins", "--examples"])?;
+    build("wasm32-wasip1", &["--package", MODULES, "--package", OF_A_WORLD, "--bins", "--examples"])?;
 
     let built = workspace::made("guests-build");
+    collect(&built.join("wasm32-wasip1/release"), "-p1")?;
+    collect(&built.join("wasm32-wasip1/release/examples"), "")?;
+    // Those that were built as components, too, are these.
     collect(&built.join("wasm32-wasip2/release"), "")?;
     collect(&built.join("wasm32-wasip2/release/examples"), "")?;
-    collect(&built.join("wasm32-wasip1/release"), "-p1")?;
-    collect(&built.join("wasm32-wasip1/release/examples"), "")
+    let (module, guest) = (built.join("wasm32-wasip1/release/examples/spin2.wasm"), "guests/spin2-p1.wasm");
+    let copied = std::fs::copy(&module, workspace::made(guest));
+    copied.map(drop).with_context(|| format!("cannot copy {}", module.display()))
 }
 
 fn build(target: &str, which: &[&str]) -> Result<()> {

@@ -30,6 +30,7 @@ pub mod labels;
 pub mod linux_names;
 pub mod log_line;
 pub mod nearest;
+pub mod replaced;
 pub mod route;
 pub mod size;
 pub mod spec;

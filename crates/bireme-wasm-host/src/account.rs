@@ -166,7 +166,9 @@ impl Payer {
     /// # Errors
     /// A sentence for the guest: what is read is more than its limit leaves.
     pub(crate) fn pay(&self, bytes: usize) -> Result<Option<Charge>, String> {
-        self.0.as_ref().map(|account| account.charge(bytes)).transpose()
+        let paid = self.0.as_ref().map(|account| account.charge(bytes)).transpose();
+        // In the words of Spin, which guests may look for.
+        paid.map_err(|text| format!("query result exceeds limit: {text}"))
     }
 }
 

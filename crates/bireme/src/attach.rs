@@ -1,15 +1,18 @@
 //! Being a workload's terminal: copying the streams, passing signals and sizes on.
 
+use std::collections::VecDeque;
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bireme_api::{Client, ClientError, Hijacked};
 use bireme_core::detach_keys::DetachKeys;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::context::Context;
+use crate::error::Failure;
 use crate::printer::Printer;
 use crate::terminal::{RawMode, size};
 
@@ -215,31 +218,82 @@ pub async fn follow_size(client: &Client, target: Target) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands the signals we are sent on to the workload, until dropped. Ends by itself when the user insists: the third
-/// interrupt is for us.
-pub async fn forward_signals(client: &Client, id: &str) -> io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut user1 = signal(SignalKind::user_defined1())?;
-    let mut user2 = signal(SignalKind::user_defined2())?;
-    let mut insisted = 0;
-    loop {
-        let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
-            _ = terminate.recv() => "SIGTERM",
-            _ = hangup.recv() => "SIGHUP",
-            _ = quit.recv() => "SIGQUIT",
-            _ = user1.recv() => "SIGUSR1",
-            _ = user2.recv() => "SIGUSR2",
-        };
-        if matches!(name, "SIGINT" | "SIGTERM") {
-            insisted += 1;
-            if insisted >= 3 {
-                return Ok(());
+/// Interrupts after which the user means this program.
+const INSISTS: usize = 3;
+
+/// The signals that are for the workload. From when this is made they are kept for it, and do not end this program.
+pub struct Signals {
+    all: Vec<(&'static str, Signal)>,
+    /// What came before the workload could be told.
+    kept: VecDeque<&'static str>,
+    interrupts: usize,
+}
+
+impl Signals {
+    /// # Errors
+    /// Where the kernel or the runtime refuses a handler.
+    pub fn new() -> io::Result<Self> {
+        let all = [
+            ("SIGINT", SignalKind::interrupt()),
+            ("SIGTERM", SignalKind::terminate()),
+            ("SIGHUP", SignalKind::hangup()),
+            ("SIGQUIT", SignalKind::quit()),
+            ("SIGUSR1", SignalKind::user_defined1()),
+            ("SIGUSR2", SignalKind::user_defined2()),
+        ];
+        let all = all.into_iter().map(|(name, kind)| Ok((name, signal(kind)?))).collect::<io::Result<_>>()?;
+        Ok(Self { all, kept: VecDeque::new(), interrupts: 0 })
+    }
+
+    /// The next signal that comes; `None` where the user insists, with the third interrupt.
+    ///
+    /// # Cancel safety
+    /// No signal is lost.
+    async fn next(&mut self) -> Option<&'static str> {
+        let came = std::future::poll_fn(|context| {
+            let came =
+                self.all.iter_mut().find_map(|(name, signal)| signal.poll_recv(context).is_ready().then_some(*name));
+            came.map_or(Poll::Pending, Poll::Ready)
+        });
+        let name = came.await;
+        self.interrupts += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
+        (self.interrupts < INSISTS).then_some(name)
+    }
+
+    /// Waits for the workload to be started, and keeps what comes meanwhile: it could not be told yet.
+    ///
+    /// # Errors
+    /// Those of `start`, and where the user insists.
+    pub async fn kept_during<E>(&mut self, start: impl Future<Output = Result<(), E>>) -> anyhow::Result<()>
+    where
+        anyhow::Error: From<E>,
+    {
+        let mut start = std::pin::pin!(start);
+        loop {
+            tokio::select! {
+                started = &mut start => return Ok(started?),
+                came = self.next() => self.kept.push_back(came.ok_or_else(insisted)?),
             }
         }
+    }
+}
+
+fn insisted() -> Failure {
+    Failure::new("got 3 SIGTERM/SIGINTs, forcefully exiting")
+}
+
+/// Hands the signals we are sent on to the workload, until dropped. Ends by itself when the user insists: the third
+/// interrupt is for us.
+async fn forward_signals(client: &Client, id: &str, signals: &mut Signals) {
+    loop {
+        let kept = signals.kept.pop_front();
+        let name = match kept {
+            Some(name) => name,
+            None => match signals.next().await {
+                Some(name) => name,
+                None => return,
+            },
+        };
         // It may have ended already, which is what the signal was for.
         let _ = client.post(format!("/containers/{id}/kill")).query("signal", name).done().await;
     }
@@ -277,7 +331,7 @@ pub async fn converse(
     session: Session,
     connection: Hijacked,
     target: Target,
-    forward: bool,
+    signals: Option<Signals>,
 ) -> anyhow::Result<Ended> {
     let _raw = session.raw_mode()?;
     let tty = session.tty;
@@ -291,20 +345,16 @@ pub async fn converse(
         }
         std::future::pending::<io::Result<()>>().await
     };
-    let signals = async {
-        if forward && !tty {
-            forward_signals(&context.client, &id).await
-        } else {
-            std::future::pending::<io::Result<()>>().await
+    let forwarded = async {
+        match signals {
+            Some(mut signals) => forward_signals(&context.client, &id, &mut signals).await,
+            None => std::future::pending().await,
         }
     };
     tokio::select! {
         ended = session.run(connection, &context.printer) => ended,
         failed = sizes => Err(failed.err().unwrap_or_else(|| io::Error::other("lost the terminal")).into()),
-        insisted = signals => {
-            insisted?;
-            Err(crate::error::Failure::new("got 3 SIGTERM/SIGINTs, forcefully exiting").into())
-        }
+        () = forwarded => Err(insisted().into()),
     }
 }
 

@@ -51,6 +51,29 @@ async fn answer(request: Request) -> anyhow::Result<String> {
             let rows = answer.collect().await?;
             format!("{columns} {} {}", rows.len(), connection.changes().await)
         }
+        "/postgres" => {
+            let connection = spin_sdk::pg::Connection::open(&query).await?;
+            connection.execute("CREATE TEMPORARY TABLE third (n INTEGER)", []).await?;
+            let changed = connection.execute("INSERT INTO third VALUES (1), (2), ($1)", [3.into()]).await?;
+            let answer = connection.query("SELECT n, 'x' AS t FROM third ORDER BY n", []).await?;
+            let columns: Vec<_> = answer.columns().iter().map(|column| column.name.clone()).collect();
+            let rows = answer.collect().await?;
+            format!("{changed} {columns:?} {} {:?}", rows.len(), rows[2].get::<i32>("n"))
+        }
+        "/mysql" => {
+            let connection = spin_sdk::mysql::Connection::open(&query).await?;
+            connection.execute("CREATE TEMPORARY TABLE third (n INTEGER)", []).await?;
+            connection.execute("INSERT INTO third VALUES (1), (2), (?)", [3.into()]).await?;
+            let answer = connection.query("SELECT n, 'x' AS t FROM third ORDER BY n", []).await?;
+            let columns: Vec<_> = answer.columns().iter().map(|column| column.name.clone()).collect();
+            let rows = answer.collect().await?;
+            format!("{columns:?} {} {:?}", rows.len(), rows[2].get::<i32>("n"))
+        }
+        "/mqtt" => {
+            let connection = spin_sdk::mqtt::Connection::open(&query, "", "", 30).await?;
+            connection.publish("third", b"a message".to_vec(), spin_sdk::mqtt::Qos::ExactlyOnce).await?;
+            "published".to_owned()
+        }
         other => format!("no {other} here"),
     })
 }

@@ -5,6 +5,7 @@
 
 mod coming_in;
 mod one_build;
+mod replace;
 mod switch;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Whom components may reach, in the words of `bireme.allow`.
 
+use bireme_core::allow::is_scheme;
+
 use super::manifest::{list, text};
 use super::variables::Variables;
 use crate::error::ComposeError;
@@ -8,14 +10,11 @@ use crate::yaml::Node;
 /// Ports that one range may have: each becomes an entry.
 const MOST_PORTS: u16 = 64;
 
-/// What version 1 permits where it says nothing of hosts: only HTTP was held to a list then. Databases, too, which are below.
-const BEFORE: &str = "redis://*:*";
+/// What version 1 permits where it says nothing of hosts: only HTTP was held to a list then.
+const BEFORE: [&str; 3] = ["redis://*:*", "mysql://*:*", "postgres://*:*"];
 
 /// The app itself, by the routes of its components.
 const ITSELF: &str = "http://self.alt";
-
-/// Schemes of interfaces that are not offered: what is permitted by them could not be asked for.
-const WITHOUT_EFFECT: [&str; 3] = ["mqtt", "mysql", "postgres"];
 
 /// The entries for a component of a manifest of `version`.
 ///
@@ -49,7 +48,7 @@ pub(super) fn entries(
         }
     }
     if version == 1 && hosts.is_none() {
-        entries.push(BEFORE.to_owned());
+        entries.extend(BEFORE.map(str::to_owned));
     }
     Ok(entries)
 }
@@ -60,7 +59,8 @@ fn entry(host: &str, node: &Node, place: &str) -> Result<Vec<String>, ComposeErr
         node.invalid(place, format!("{host:?} is not scheme://host or scheme://host:port, such as https://example.com"))
     };
     let (scheme, rest) = host.split_once("://").ok_or_else(malformed)?;
-    if WITHOUT_EFFECT.contains(&scheme) {
+    // What nothing connects by may stand there, as `wss` and the `no://no:0000` of templates do, and permits nothing.
+    if scheme.bytes().all(|byte| byte.is_ascii_alphabetic()) && !is_scheme(scheme) {
         return Ok(Vec::new());
     }
     let rest = rest.strip_suffix('/').unwrap_or(rest);

@@ -137,6 +137,9 @@ fn no_trigger(node: &Node, place: &str, kind: &str) -> ComposeError {
     node.unsupported(place, format!("{kind:?} is no trigger that is offered: http and redis are"))
 }
 
+/// What a trigger may say. What is not known may be what keeps strangers out, as middleware is.
+const OF_TRIGGERS: [&str; 6] = ["address", "channel", "component", "executor", "id", "route"];
+
 fn version2(tree: &Node) -> Result<App<'_>> {
     let application = tree.get("application").ok_or_else(|| tree.invalid("application", "is missing"))?;
     let name = wanted(application, "name", "application")?.to_owned();
@@ -153,6 +156,12 @@ fn version2(tree: &Node) -> Result<App<'_>> {
                     format!("{place}.static_response"),
                     "is not offered: answer that from a component, or from a container",
                 ));
+            }
+            for (key, value) in table(Some(trigger), &place)? {
+                if !OF_TRIGGERS.contains(&key.as_str()) {
+                    let text = "is not offered for triggers: leave it out, or do in the component what it asks for";
+                    return Err(value.unsupported(format!("{place}.{key}"), text));
+                }
             }
             let named = trigger.get("component").ok_or_else(|| trigger.invalid(&place, "has no component"))?;
             let (id, node) = match named.as_str() {
@@ -213,7 +222,7 @@ fn http<'a>(trigger: &'a Node, place: &str, base: &str) -> Result<Trigger<'a>> {
                     executor.get("argv").map(|argv| text(argv, &format!("{place}.executor.argv"))).transpose()?;
                 Some(argv.unwrap_or(WAGI).to_owned())
             }
-            "http" | "spin" | "wasi" => None,
+            "http" | "spin" | "wasi" | "wasi_http" => None,
             other => {
                 return Err(executor.unsupported(
                     format!("{place}.executor"),

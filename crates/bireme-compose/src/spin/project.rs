@@ -94,7 +94,9 @@ fn service(
     let (node, id) = (component.node, &component.id);
     let place = |key: &str| format!("component.{id}.{key}");
     for (key, why) in NOT_OFFERED {
-        if let Some(asked) = node.get(key).filter(|asked| asked.count() > 1) {
+        // Templates name what is left out of no files.
+        let is_idle = key == "exclude_files" && node.get("files").is_none_or(|files| files.count() <= 1);
+        if let Some(asked) = node.get(key).filter(|asked| asked.count() > 1 && !is_idle) {
             return Err(asked.unsupported(place(key), why));
         }
     }
@@ -142,6 +144,16 @@ fn service(
     keys.insert("environment", texts(node, &environment));
     let files = list(node.get("files"), &place("files"))?.iter().map(|files| mount(files, folder, &place("files")));
     let files: Vec<Node> = files.collect::<Result<_>>()?;
+    let target = |files: &Node| files.get("target").and_then(Node::as_str).map(str::to_owned);
+    for (at, one) in files.iter().enumerate() {
+        if files[..at].iter().any(|other| target(other) == target(one)) {
+            let text = format!(
+                "two folders are to be seen at {}: put what the component may see into one folder",
+                target(one).unwrap_or_default()
+            );
+            return Err(node.unsupported(place("files"), text));
+        }
+    }
     if !files.is_empty() {
         keys.insert("volumes", node.part(Value::List(files)));
     }
@@ -255,8 +267,15 @@ fn mount(files: &Node, folder: &Path, place: &str) -> Result<Node> {
         }
     };
     let source = folder.join(source);
+    if source.is_file() {
+        let text = format!("{} is a file: a component is given folders, so put it into one", source.display());
+        return Err(files.unsupported(place, text));
+    }
     let source = source.to_string_lossy();
+    // A folder that is missing is not made in the user's.
+    let bind = Value::Map([("create_host_path".to_owned(), files.part(Value::Bool(false)))].into());
     let keys = [
+        ("bind", files.part(bind)),
         ("type", files.text("bind")),
         ("source", plain(files, &source)),
         ("target", plain(files, &target)),

@@ -135,7 +135,10 @@ fn what_is_wrong_is_told_with_its_line() {
         ),
         (v2("[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\""), "\"c\" is no component of this manifest"),
         (component("ai_models = [\"x\"]"), "language models are not offered"),
-        (component("exclude_files = [\"a/secret\"]"), "component.c.exclude_files: files are not left out"),
+        (
+            component("files = [\"a/*\"]\nexclude_files = [\"a/secret\"]"),
+            "component.c.exclude_files: files are not left out",
+        ),
         (
             component("alowed_outbound_hosts = []"),
             "is no key that a component has; did you mean allowed_outbound_hosts?",
@@ -149,13 +152,30 @@ fn what_is_wrong_is_told_with_its_line() {
         ),
         (component("allowed_outbound_hosts = [\"example.com\"]"), "is not scheme://host or scheme://host:port"),
         (component("allowed_outbound_hosts = [\"tcp://a:1..9000\"]"), "has more than 64 ports"),
+        (
+            v2(
+                "[[trigger.http]]\nroute = \"/\"\ncomponent = \"c\"\ndependencies.middleware = [\"d\"]\n[component.c]\nsource = \"c.wasm\"",
+            ),
+            "trigger.http[0].dependencies: is not offered for triggers",
+        ),
+        (
+            component("files = [{ source = \"a\", destination = \"/\" }, { source = \"b\", destination = \"/\" }]"),
+            "two folders are to be seen at /",
+        ),
         (component("dependencies = { \"a:b\" = \"x.wasm\" }"), "dependencies are not composed here"),
     ];
     for (manifest, expected) in cases {
         let error = loaded(&manifest, &[]).unwrap_err();
         assert!(error.contains(expected), "{error}\n  instead of {expected}\n{manifest}");
     }
-    for empty in ["sqlite_databases = []", "ai_models = []", "allowed_outbound_hosts = []"] {
+    for empty in [
+        "sqlite_databases = []",
+        "ai_models = []",
+        "allowed_outbound_hosts = []",
+        // As templates have it.
+        "exclude_files = [\"**/node_modules\"]",
+        "allowed_outbound_hosts = [\"no://no:0000\", \"wss://*:443\"]",
+    ] {
         loaded(&component(empty), &[]).unwrap();
     }
 }

@@ -1,10 +1,10 @@
 //! Where a workload may connect to: the `bireme.allow` label, as pure decisions.
 //!
 //! An entry is `scheme://host[:port]`, where the scheme is the way to connect that it allows and no other: `http`,
-//! `https`, `redis`, `tcp` (sockets) or `udp` (datagrams). The host is a name, `*.domain` (every name below it), an
-//! address or a range of them (`10.1.0.0/16`, `10.1.0.0/16:5432`); `*` stands for any scheme, host or port. Without a port, a scheme means
-//! its usual port, or every port if it has none. An entry without a scheme (`host[:port]`) is one with `*`: every way to
-//! connect, sockets included.
+//! `https`, `redis`, `postgres`, `mysql`, `mqtt`, `mqtts`, `tcp` (sockets) or `udp` (datagrams). The host is a name,
+//! `*.domain` (every name below it), an address or a range of them (`10.1.0.0/16`, `10.1.0.0/16:5432`); `*` stands for any
+//! scheme, host or port. Without a port, a scheme means its usual port, or every port if it has none. An entry without a
+//! scheme (`host[:port]`) is one with `*`: every way to connect, sockets included.
 //!
 //! A name covers the addresses that it leads to, but not the private ones of a public name: whoever answers for a name
 //! outside must not choose a machine inside. See [`AllowList::covers_answer`].
@@ -59,10 +59,16 @@ pub fn default_port(scheme: &str) -> Option<u16> {
         "mysql" => 3306,
         "amqp" => 5672,
         "mqtt" => 1883,
+        "mqtts" => 8883,
         "nats" => 4222,
         "mongodb" => 27017,
         _ => return None,
     })
+}
+
+/// Of the names of one scheme the usual one.
+fn plain(scheme: &str) -> &str {
+    if scheme == "postgresql" { "postgres" } else { scheme }
 }
 
 impl Allow {
@@ -96,7 +102,7 @@ impl Allow {
     }
 
     fn permits_scheme(&self, scheme: &str) -> bool {
-        self.scheme.as_deref().is_none_or(|want| want == scheme)
+        self.scheme.as_deref().is_none_or(|want| plain(want) == plain(scheme))
     }
 }
 
@@ -218,7 +224,13 @@ fn reach_v4(v4: Ipv4Addr) -> Reach {
 }
 
 /// The ways to connect that an entry can name.
-const SCHEMES: [&str; 5] = ["http", "https", "redis", "tcp", "udp"];
+const SCHEMES: [&str; 10] =
+    ["http", "https", "mqtt", "mqtts", "mysql", "postgres", "postgresql", "redis", "tcp", "udp"];
+
+/// Whether an entry with `scheme` permits anything.
+pub fn is_scheme(scheme: &str) -> bool {
+    scheme == "*" || SCHEMES.iter().any(|known| known.eq_ignore_ascii_case(scheme))
+}
 
 impl FromStr for Allow {
     type Err = AllowError;
@@ -226,10 +238,10 @@ impl FromStr for Allow {
     fn from_str(text: &str) -> Result<Self, AllowError> {
         let entry = Self::read(text)?;
         match entry.scheme.as_deref() {
-            Some(scheme) if !SCHEMES.contains(&scheme) => Err(AllowError {
+            Some(scheme) if !is_scheme(scheme) => Err(AllowError {
                 text: text.to_owned(),
-                reason: "has a scheme that allows nothing: use http, https, redis, tcp (sockets, which clients of other \
-                         protocols open) or udp",
+                reason: "has a scheme that allows nothing: use http, https, redis, postgres, mysql, mqtt, mqtts, tcp \
+                         (sockets, which clients of other protocols open) or udp",
             }),
             _ => Ok(entry),
         }

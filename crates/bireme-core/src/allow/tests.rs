@@ -13,6 +13,9 @@ fn permits_only_what_is_named() {
     check("redis://redis", "redis", "REDIS", 6379, true);
     check("redis://redis", "redis", "redis", 6380, false);
     check("redis://redis", "http", "redis", 6379, false);
+    check("postgresql://db", "postgres", "db", 5432, true);
+    check("postgres://db", "postgres", "db", 5433, false);
+    check("mqtt://broker", "mqtts", "broker", 1883, false);
     check("redis://redis", "tcp", "redis", 6379, false);
     check("https://db:5432", "tcp", "db", 5432, false);
     check("https://db:5432", "http", "db", 5432, false);
@@ -117,9 +120,9 @@ fn a_public_name_does_not_lead_into_private_networks() {
 
 #[test]
 fn a_scheme_that_no_connection_has_is_refused_and_still_read() {
-    for text in ["postgres://db", "rediss://db", "wss://x", "ftp://x:*"] {
+    for text in ["rediss://db", "wss://x", "ftp://x:*"] {
         let error = text.parse::<Allow>().unwrap_err().to_string();
-        assert!(error.contains("use http, https, redis, tcp"), "{error}");
+        assert!(error.contains("use http, https, redis, postgres, mysql, mqtt, mqtts, tcp"), "{error}");
         let old: AllowList = serde_json::from_value(serde_json::json!([text])).unwrap();
         assert!(!old.permits("tcp", "db", 5432), "{text}");
     }

@@ -7,27 +7,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use bireme_core::replaced::{is_replacement, replaces};
 use bireme_net::addresses::{AddressError, AddressPool};
 use ipnet::IpNet;
 
 use crate::registry::Registry;
 use crate::view::Endpoint;
 
-/// Set on a container that replaces another.
-const REPLACE: &str = "com.docker.compose.replace";
-/// What both have alike.
-const SAME: [&str; 3] =
-    ["com.docker.compose.project", "com.docker.compose.service", "com.docker.compose.container-number"];
-
-/// Whether one with `labels` takes the place of one with the labels `other`. Pure.
-fn replaces(labels: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
-    labels.contains_key(REPLACE)
-        && SAME.iter().all(|key| labels.contains_key(*key) && labels.get(*key) == other.get(*key))
-}
-
 /// Notes in the endpoints of a new workload the addresses that whatever it replaces has on the same networks.
 pub(crate) fn keep_addresses(registry: &Registry, labels: &BTreeMap<String, String>, endpoints: &mut [Endpoint]) {
-    if !labels.contains_key(REPLACE) {
+    if !is_replacement(labels) {
         return;
     }
     for old in registry.handles() {
@@ -58,25 +47,6 @@ fn first_free<T, E>(preferred: &[IpAddr], mut take: impl FnMut(IpAddr) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| (format!("com.docker.compose.{key}"), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn only_the_same_place_of_the_same_service_is_replaced() {
-        let old = labels(&[("project", "app"), ("service", "web"), ("container-number", "1")]);
-        for (new, expected) in [
-            (&[("project", "app"), ("service", "web"), ("container-number", "1"), ("replace", "x")][..], true),
-            (&[("project", "app"), ("service", "web"), ("container-number", "2"), ("replace", "x")], false),
-            (&[("project", "other"), ("service", "web"), ("container-number", "1"), ("replace", "x")], false),
-            (&[("project", "app"), ("service", "web"), ("container-number", "1")], false),
-            (&[("replace", "x")], false),
-        ] {
-            assert_eq!(replaces(&labels(new), &old), expected, "{new:?}");
-        }
-        assert!(!replaces(&labels(&[("replace", "x")]), &BTreeMap::new()), "what has no place replaces nobody");
-    }
 
     #[test]
     fn an_address_that_is_taken_is_passed_over() {

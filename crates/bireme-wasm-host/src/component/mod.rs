@@ -3,6 +3,7 @@
 mod connections;
 mod input;
 mod looked_up;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use crate::stock::{Share, Stock};
 pub(crate) use connections::{Connections, Entered, Held, IDLE};
 pub(crate) use input::Input;
 pub(crate) use looked_up::LookedUp;
+pub(crate) use sessions::{Kinds, Lent, Session};
 
 /// A folder that is preopened in each instance.
 pub(crate) struct Folder {
@@ -88,6 +90,7 @@ pub(crate) struct Component {
     pub budget: Arc<Budget>,
     pub embedded: Arc<Embedded>,
     pub redis: Connections,
+    pub sessions: Kinds,
     pub looked_up: LookedUp,
     /// Places for questions to DNS, each of which holds a thread until it is answered or given up.
     pub lookups: Arc<Semaphore>,
@@ -148,6 +151,7 @@ impl Component {
             neighbours: shared.neighbours,
             budget: shared.budget,
             redis: Connections::default(),
+            sessions: Kinds::default(),
             looked_up: LookedUp::default(),
             lookups: Arc::new(Semaphore::new(MOST_LOOKUPS)),
             lookups_of_all: shared.lookups,

@@ -84,8 +84,10 @@ pub(super) async fn send(
     let host = authority.host().trim_matches(['[', ']']);
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let target = Target { scheme: if tls { "https" } else { "http" }, host, port };
-    if !tls && let Some(neighbour) = within_app(&component, host) {
-        target.permit(&component).map_err(|error| {
+    if let Some(neighbour) = within_app(&component, host) {
+        // Whatever the scheme says, the request does not leave this process.
+        let plain = Target { scheme: "http", host, port: authority.port_u16().unwrap_or(80) };
+        plain.permit(&component).or_else(|error| target.permit(&component).map_err(|_| error)).map_err(|error| {
             component.log.note(&format!("bireme: outgoing request refused: {error}"));
             Error::HttpRequestDenied
         })?;

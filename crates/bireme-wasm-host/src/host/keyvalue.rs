@@ -18,7 +18,7 @@ macro_rules! store_of {
         impl From<OpenError> for $version::store::Error {
             fn from(error: OpenError) -> Self {
                 match error {
-                    OpenError::NoSuchStore => Self::NoSuchStore,
+                    OpenError::AccessDenied => Self::AccessDenied,
                     OpenError::Other(text) => Self::Other(text),
                 }
             }

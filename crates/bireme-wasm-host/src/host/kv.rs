@@ -11,7 +11,7 @@ use crate::guest::Guest;
 impl From<OpenError> for v2::Error {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::NoSuchStore => Self::NoSuchStore,
+            OpenError::AccessDenied => Self::AccessDenied,
             OpenError::Other(text) => Self::Other(text),
         }
     }
@@ -20,7 +20,7 @@ impl From<OpenError> for v2::Error {
 impl From<OpenError> for v3::Error {
     fn from(error: OpenError) -> Self {
         match error {
-            OpenError::NoSuchStore => Self::NoSuchStore,
+            OpenError::AccessDenied => Self::AccessDenied,
             OpenError::Other(text) => Self::Other(text),
         }
     }

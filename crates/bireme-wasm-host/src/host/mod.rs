@@ -9,11 +9,16 @@ pub(crate) mod http;
 mod keyvalue;
 mod kv;
 mod lookup;
+pub(crate) mod mqtt;
+pub(crate) mod mysql;
 pub(crate) mod net;
 pub(crate) mod open;
 pub(crate) mod permit;
+pub(crate) mod postgres;
 pub(crate) mod redis;
+pub(crate) mod relative;
 pub(crate) mod resp;
+mod server;
 pub(crate) mod sockets;
 pub(crate) mod spin1;
 mod sqlite;
@@ -32,8 +37,13 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         guest
     }
     {
-        use bindings::sync::{fermyon::spin2_0_0 as spin, wasi};
+        use bindings::sync::{fermyon::spin2_0_0 as spin, spin::postgres3_0_0 as postgres, wasi};
         spin::key_value::add_to_linker::<_, This>(linker, this)?;
+        spin::mqtt::add_to_linker::<_, This>(linker, this)?;
+        spin::mysql::add_to_linker::<_, This>(linker, this)?;
+        spin::postgres::add_to_linker::<_, This>(linker, this)?;
+        spin::rdbms_types::add_to_linker::<_, This>(linker, this)?;
+        postgres::postgres::add_to_linker::<_, This>(linker, this)?;
         spin::redis::add_to_linker::<_, This>(linker, this)?;
         spin::sqlite::add_to_linker::<_, This>(linker, this)?;
         spin::variables::add_to_linker::<_, This>(linker, this)?;
@@ -52,6 +62,9 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     {
         use bindings::concurrent::spin;
         spin::key_value::key_value::add_to_linker::<_, This>(linker, this)?;
+        spin::mqtt::mqtt::add_to_linker::<_, This>(linker, this)?;
+        spin::mysql::mysql::add_to_linker::<_, This>(linker, this)?;
+        spin::postgres4_2_0::postgres::add_to_linker::<_, This>(linker, this)?;
         spin::redis::redis::add_to_linker::<_, This>(linker, this)?;
         spin::sqlite::sqlite::add_to_linker::<_, This>(linker, this)?;
         spin::variables::variables::add_to_linker::<_, This>(linker, this)?;

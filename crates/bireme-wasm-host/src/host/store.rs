@@ -15,7 +15,7 @@ use crate::embedded::{File, blocking, sql};
 /// Why a store could not be opened.
 #[derive(Debug)]
 pub(crate) enum OpenError {
-    NoSuchStore,
+    AccessDenied,
     Other(String),
 }
 
@@ -33,7 +33,10 @@ impl Store {
     /// Opens the store that `component` calls `name`.
     pub(crate) async fn open(component: &Arc<Component>, name: &str) -> Result<Self, OpenError> {
         match component.spec.bireme.stores.get(name) {
-            None => Err(OpenError::NoSuchStore),
+            None => {
+                component.log.note(&format!("bireme: the store {name} is not permitted; add it to bireme.kv"));
+                Err(OpenError::AccessDenied)
+            }
             Some(StoreBackend::Embedded) => {
                 if let Some(known) = component.embedded.known(name) {
                     return Ok(Self::Embedded(known));

@@ -50,15 +50,7 @@ impl Trust {
             format!("cannot use {VARIABLE}={file}: {why}; name a PEM file with the certificates of whom to trust")
         };
         let bytes = read_beneath(folder, &rest).map_err(|error| refuse(&error.to_string()))?;
-        let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|error| refuse(&format!("it is not in PEM form ({error})")))?;
-        let mut roots = RootCertStore::empty();
-        let (usable, _) = roots.add_parsable_certificates(certificates);
-        if usable == 0 {
-            return Err(refuse("no certificate is in it"));
-        }
-        Ok(Self::Own(client(roots)))
+        Ok(Self::Own(trusting(&bytes).map_err(|why| refuse(&why))?))
     }
 
     pub(crate) fn config(self) -> Arc<ClientConfig> {
@@ -70,6 +62,22 @@ impl Trust {
             ),
         }
     }
+}
+
+/// Whoever is certified by the certificates in `pem` is trusted, and nobody else.
+///
+/// # Errors
+/// Why they cannot be used.
+pub(crate) fn trusting(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let certificates: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("it is not in PEM form ({error})"))?;
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(certificates);
+    if usable == 0 {
+        return Err("no certificate is in it".to_owned());
+    }
+    Ok(client(roots))
 }
 
 fn client(roots: RootCertStore) -> Arc<ClientConfig> {

@@ -16,8 +16,9 @@ impl Guest {
     /// The environment variable called `name`, or the one Spin's lower-case spelling stands for: `SPIN_VARIABLE_NAME`,
     /// then `NAME`.
     pub(super) fn variable(&self, name: &str) -> Result<String, Missing> {
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return Err(Missing::InvalidName(format!("{name:?} may have letters, digits and _ only")));
+        if !is_name(name) {
+            let rule = "begins with a letter, has letters, digits and single _ only, and does not end with _";
+            return Err(Missing::InvalidName(format!("{name:?} is no name of a variable, which {rule}")));
         }
         let upper = name.to_ascii_uppercase();
         let find = |wanted: &str| self.component.env.iter().find(|(known, _)| known == wanted).map(|(_, value)| value);
@@ -29,6 +30,14 @@ impl Guest {
             ))),
         }
     }
+}
+
+/// Source: Spin, `crates/expressions`. Capital letters, which are none of Spin's, are those of the environment.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.ends_with('_')
+        && !name.contains("__")
 }
 
 impl v2::Host for Guest {
@@ -48,5 +57,20 @@ impl<T: Send> v3::HostWithStore<T> for HasSelf<Guest> {
             Missing::InvalidName(text) => v3::Error::InvalidName(text),
             Missing::Undefined(text) => v3::Error::Undefined(text),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_spin_and_of_the_environment() {
+        for name in ["a", "greeting", "GREETING", "a_1", "tls2"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "1a", "_a", "a_", "a__b", "a-b", "ä", "a b"] {
+            assert!(!is_name(name), "{name}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use bireme_core::spec::{Mount, MountSource, Propagation};
 use crate::common::{Deployed, LIMIT, Rig, host_peak, host_said, peak, program, text};
 use crate::fence::command;
 
-fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
+pub(crate) fn bind(path: &Path, target: &str, read_only: bool) -> Mount {
     let source = MountSource::Bind { path: path.into(), propagation: Propagation::Private, recursive: true };
     Mount { source, target: target.to_owned(), read_only }
 }

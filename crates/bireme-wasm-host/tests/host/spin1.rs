@@ -49,11 +49,27 @@ async fn a_module_is_asked_and_answers() {
     assert!(missing.status == 500 && missing.body.contains("error 3: shape is not set"), "{}", missing.body);
     assert_eq!(module.get("/input").body, "", "there is no standard input");
     assert!(module.get("/kv?default").body.ends_with("1\nErr(\"error 4: \")\ntrue\none,two\nfalse"));
-    assert_eq!(module.get("/kv?another").body, "error 1: ");
+    assert_eq!(module.get("/kv?another").body, "error 2: ");
     for (method, status) in [("PUT", 200), ("PATCH", 200), ("OPTIONS", 200), ("TRACE", 405)] {
         let asked = format!("{method} /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
         assert_eq!(send(module.address, &asked).unwrap().status, status, "{method}");
     }
+}
+
+/// What a tool chain leaves to its host to make a component of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_module_made_for_a_world_is_the_component_that_it_is_meant_to_be() {
+    let rig = Rig::new();
+    let spec = rig.spec("module", &[("bireme.kv", "default")]);
+    let module = rig.run(spec, "spin2-p1").await;
+    assert_eq!(module.get("/count").body, "1 of [\"count\"]");
+    let component = rig.run(rig.spec("component", &[("bireme.kv", "default")]), "spin2").await;
+    assert_eq!(component.get("/count").body, "2 of [\"count\"]", "the same store");
+    // A module whose world is nonsense is refused with a sentence.
+    let text = "(module (@custom \"component-type:x\" \"nonsense\") (func (export \"a:b/c#d\")))";
+    let broken = crate::common::bytes(&rig, &wat::parse_str(text).unwrap());
+    let refused = rig.executor.check(&rig.spec("broken", &[]), &broken).await.unwrap_err();
+    assert!(refused.to_string().contains("does not fit the world that it was made for"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,7 +74,7 @@ async fn stores_keep_their_values_and_are_named_by_labels() {
         assert_eq!(redis.command(&["GET", "count"]), "1");
         redis.command(&["DEL", "count"]);
         let unknown = deployed.get("/count?other");
-        assert!(unknown.status == 500 || unknown.body.contains("NoSuchStore"), "{unknown:?}");
+        assert!(unknown.status == 500 || unknown.body.contains("AccessDenied"), "{unknown:?}");
         deployed.workload.delete().await.unwrap();
     }
 }
@@ -226,7 +226,7 @@ async fn only_stores_that_a_label_names_are_opened() {
     // Neither another name nor the address of a server is a way round the label.
     for store in ["other", &redis.url(), "../default", "DEFAULT"] {
         for draft in ["draft", "draft2"] {
-            assert_eq!(plain.get(&format!("/{draft}/tour?{store}")).body, "open: Error::NoSuchStore", "{store}");
+            assert_eq!(plain.get(&format!("/{draft}/tour?{store}")).body, "open: Error::AccessDenied", "{store}");
         }
     }
     assert_eq!(redis.command(&["DBSIZE"]), ":0");
@@ -235,7 +235,7 @@ async fn only_stores_that_a_label_names_are_opened() {
     plain.workload.delete().await.unwrap();
 
     let none = rig.run(rig.spec("none", &[("bireme.kv", "mine")]), "keyvalue").await;
-    assert_eq!(none.get("/draft2/set?default/k/v").body, "open: Error::NoSuchStore");
+    assert_eq!(none.get("/draft2/set?default/k/v").body, "open: Error::AccessDenied");
     assert_eq!(none.get("/draft2/set?mine/k/v").body, "Ok(())");
     none.workload.delete().await.unwrap();
 

@@ -16,16 +16,23 @@ use wasmparser::{
 const MOST_READ: u64 = 1 << 20;
 /// Most imports and exports together: some hundred times what a component has.
 const MOST_NAMES: usize = 16 << 10;
+/// What begins the names of the sections in which tool chains leave the world that a core module was made for. Source:
+/// wit-component, `metadata`.
+const WORLD: &[u8] = b"component-type";
+/// The module of WASI preview 1, whose functions an adapter brings.
+const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// Most sections: each costs a read. A component of a language with a runtime has some hundred.
 const MOST_SECTIONS: usize = 64 << 10;
 
 /// What stands in the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// A core module, not a component.
+    /// A core module, not a component, nor what is made into one when it is compiled.
     pub(super) is_module: bool,
     pub(super) imports: Vec<String>,
     pub(super) exports: Vec<String>,
+    /// Of a module: what it imports from, each once.
+    modules: Vec<String>,
 }
 
 /// Why a file gives no names.
@@ -58,9 +65,12 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Names, NamesError> {
         _ => return Err(malformed("it does not begin with \\0asm")),
     };
     let mut names = Names { is_module, ..Names::default() };
+    let mut has_world = false;
     let (mut at, mut left) = (8, MOST_READ);
     for _ in 0..MOST_SECTIONS {
-        let Some(section) = header(file, at)? else { return Ok(names) };
+        let Some(section) = header(file, at)? else {
+            return Ok(if has_world && is_made_for_a_world(&names.exports) { names.of_world() } else { names });
+        };
         let end = section.start + section.size;
         if end > length {
             return Err(malformed(format!("its section at byte {at} is longer than the file")));
@@ -71,10 +81,23 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Names, NamesError> {
             file.take(section.size).read_to_end(&mut content)?;
             names.add(section.kind, &content, section.start)?;
         }
+        if is_module && section.kind == 0 && !has_world {
+            // Its name is behind one byte of its length.
+            let mut begins = [0; 1 + WORLD.len()];
+            let read = file.take(section.size).read(&mut begins)?;
+            has_world = begins[..read].get(1..) == Some(WORLD);
+        }
         at = end;
         file.seek(SeekFrom::Start(at))?;
     }
     Err(malformed(format!("it has more than {MOST_SECTIONS} sections")))
+}
+
+/// Whether a core module with a world is to be made into a component: those that Spin's first tool chain made are not.
+///
+/// Source: Spin, `crates/componentize`.
+pub fn is_made_for_a_world<T: AsRef<str>>(exports: &[T]) -> bool {
+    !exports.iter().any(|name| matches!(name.as_ref(), "handle-http-request" | "handle-redis-message"))
 }
 
 fn too_many() -> NamesError {
@@ -120,6 +143,9 @@ impl Names {
             2 => {
                 for import in ImportSectionReader::new(reader).map_err(fault)?.into_imports() {
                     let import = import.map_err(fault)?;
+                    if !self.modules.iter().any(|known| known == import.module) {
+                        self.modules.push(import.module.to_owned());
+                    }
                     self.push(true, format!("{}.{}", import.module, import.name))?;
                 }
             }
@@ -140,6 +166,24 @@ impl Names {
             }
         }
         Ok(())
+    }
+
+    /// The names as the component has them that this module is made into: of functions those of their interfaces.
+    fn of_world(self) -> Self {
+        let imports = self.modules.into_iter().filter(|module| module != PREVIEW1).collect();
+        let mut names = Self { imports, ..Self::default() };
+        for export in &self.exports {
+            let plain = export.strip_prefix("cabi_post_").unwrap_or(export);
+            let interface = match plain.split_once('#') {
+                Some((interface, _)) => interface,
+                None if plain == "_start" => "wasi:cli/run@0.2.0",
+                None => continue,
+            };
+            if !names.exports.iter().any(|known| known == interface) {
+                names.exports.push(interface.to_owned());
+            }
+        }
+        names
     }
 
     fn push(&mut self, is_import: bool, name: String) -> Result<(), NamesError> {
@@ -226,6 +270,41 @@ mod tests {
     }
 
     #[test]
+    fn a_module_made_for_a_world_is_told_as_its_component() {
+        let world = |name: &str| {
+            let content = [string(name), vec![0; 40]].concat();
+            [vec![0], leb(content.len()), content].concat()
+        };
+        let import = |module: &str, name: &str| [string(module), string(name), vec![0, 0]].concat();
+        let imports = section(
+            2,
+            &[
+                import("wasi:http/types@0.2.0", "[resource-drop]incoming-request"),
+                import("wasi:http/types@0.2.0", "[method]fields.get"),
+                import(PREVIEW1, "fd_write"),
+            ],
+        );
+        let exports = |names: &[&str]| {
+            section(7, &names.iter().map(|name| [string(name), vec![0, 0]].concat()).collect::<Vec<_>>())
+        };
+        let handler = exports(&["memory", "wasi:http/incoming-handler@0.2.0#handle", "cabi_realloc", "_initialize"]);
+        let module =
+            [MODULE.to_vec(), imports.clone(), handler, world("component-type:wit-bindgen:0.30.0:proxy")].concat();
+        let names = of(&module).unwrap();
+        assert!(!names.is_module);
+        assert_eq!(names.imports, ["wasi:http/types@0.2.0"]);
+        assert_eq!(names.exports, ["wasi:http/incoming-handler@0.2.0"]);
+        let program =
+            [MODULE.to_vec(), imports.clone(), exports(&["_start"]), world("component-type:command")].concat();
+        assert_eq!(of(&program).unwrap().exports, ["wasi:cli/run@0.2.0"]);
+        // Another section, and what Spin's first tool chain made.
+        let other = [MODULE.to_vec(), imports.clone(), exports(&["_start"]), world("producers")].concat();
+        assert!(of(&other).unwrap().is_module);
+        let old = [MODULE.to_vec(), exports(&["handle-http-request"]), world("component-type:spin")].concat();
+        assert!(of(&old).unwrap().is_module);
+    }
+
+    #[test]
     fn what_is_malformed_is_refused_with_its_place() {
         let long = [COMPONENT, &[10, 0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
         let endless = [COMPONENT, &[10, 0xff, 0xff, 0xff, 0xff, 0xff]].concat();
@@ -264,7 +343,7 @@ mod tests {
             let preamble = if kind { COMPONENT } else { MODULE };
             let _ = of(&[preamble, &bytes].concat());
             // With a section that is looked into, so that its content is met.
-            for section in [2, 7, 10, 11] {
+            for section in [0, 2, 7, 10, 11] {
                 let _ = of(&[preamble, &[section], &leb(bytes.len()), &bytes].concat());
             }
         }

@@ -8,11 +8,18 @@ use crate::protocol::{Refusal, Trigger};
 /// Packages offered, with the versions that guests may ask for. A trailing `.` matches every patch release.
 const OFFERED: &[(&str, &[&str])] = &[
     ("fermyon:spin/key-value", &["2.0.0"]),
+    ("fermyon:spin/mqtt", &["2.0.0"]),
+    ("fermyon:spin/mysql", &["2.0.0"]),
+    ("fermyon:spin/postgres", &["2.0.0"]),
+    ("fermyon:spin/rdbms-types", &["2.0.0"]),
     ("fermyon:spin/redis", &["2.0.0"]),
     ("fermyon:spin/redis-types", &[""]),
     ("fermyon:spin/sqlite", &["2.0.0"]),
     ("fermyon:spin/variables", &["2.0.0"]),
     ("spin:key-value/key-value", &["3.0.0"]),
+    ("spin:mqtt/mqtt", &["3.0.0"]),
+    ("spin:mysql/mysql", &["3.0.0"]),
+    ("spin:postgres/postgres", &["3.0.0", "4.0.0", "4.1.0", "4.2.0"]),
     ("spin:redis/redis", &["3.0.0"]),
     ("spin:sqlite/sqlite", &["3.0.0", "3.1.0"]),
     ("spin:variables/variables", &["3.0.0"]),
@@ -31,16 +38,7 @@ const OFFERED: &[(&str, &[&str])] = &[
 
 /// Packages that are not offered, and that SDKs of Spin import whether they are used or not: a component with them runs, and a
 /// call of them traps.
-const TRAPS: &[(&str, &[&str])] = &[
-    ("fermyon:spin/llm", &["2."]),
-    ("fermyon:spin/mqtt", &["2."]),
-    ("fermyon:spin/mysql", &["2."]),
-    ("fermyon:spin/postgres", &["2."]),
-    ("fermyon:spin/rdbms-types", &["2."]),
-    ("spin:mqtt/mqtt", &["3."]),
-    ("spin:mysql/mysql", &["3."]),
-    ("spin:postgres/postgres", &["3.", "4."]),
-];
+const TRAPS: &[(&str, &[&str])] = &[("fermyon:spin/llm", &["2."])];
 
 /// Whether calls of the interface `import` trap.
 pub fn traps(import: &str) -> bool {

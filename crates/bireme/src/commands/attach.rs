@@ -2,7 +2,7 @@
 
 use bireme_api::answers::container::Container;
 
-use crate::attach::{self, Ended, Session, Streams, Target};
+use crate::attach::{self, Ended, Session, Signals, Streams, Target};
 use crate::cli::AttachArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -26,7 +26,8 @@ pub(super) async fn attach(context: &Context, args: &AttachArgs) -> Outcome {
     let exit = attach::begin_wait(&context.client, &id, "not-running").await?;
     let streams = Streams::with_input(stdin);
     let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
-    match attach::converse(context, session, connection, Target::Container(id), args.sig_proxy).await? {
+    let signals = (args.sig_proxy && !tty).then(Signals::new).transpose()?;
+    match attach::converse(context, session, connection, Target::Container(id), signals).await? {
         Ended::Detached => Ok(0),
         Ended::Output => exit.await,
     }

@@ -44,7 +44,7 @@ pub(super) async fn exec(context: &Context, args: &ExecArgs) -> Outcome {
     }
     let session = Session::new(args.interactive, args.tty, args.detach_keys.as_deref())?;
     let connection = start.upgrade().await?;
-    let ended = attach::converse(context, session, connection, Target::Exec(id.clone()), false).await?;
+    let ended = attach::converse(context, session, connection, Target::Exec(id.clone()), None).await?;
     if ended == Ended::Detached {
         return Ok(0);
     }

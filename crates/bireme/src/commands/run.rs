@@ -9,7 +9,7 @@ use bireme_api::answers::progress::Message;
 use bytes::Bytes;
 
 use crate::archive;
-use crate::attach::{self, Ended, Session, Streams, Target};
+use crate::attach::{self, Ended, Session, Signals, Streams, Target};
 use crate::cli::{ContainerOptions, CreateArgs, RunArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -40,6 +40,8 @@ async fn start(context: &Context, args: &RunArgs, id: &str) -> Outcome {
         context.printer.line(id)?;
         return Ok(0);
     }
+    // Whoever interrupts means what is being started. With a terminal, that is what the workload reads.
+    let mut signals = (args.sig_proxy && !options.tty).then(Signals::new).transpose()?;
     let all = options.attach.is_empty();
     let wants = |stream: &str| options.attach.iter().any(|named| named.eq_ignore_ascii_case(stream));
     let stdin = if all { options.interactive } else { wants("stdin") };
@@ -49,9 +51,11 @@ async fn start(context: &Context, args: &RunArgs, id: &str) -> Outcome {
     // The wait is registered before the start: however quickly the workload ends, its exit code is not missed.
     let condition = if options.rm { "removed" } else { "next-exit" };
     let exit = attach::begin_wait(&context.client, id, condition).await?;
-    begin().await?;
-    let ended =
-        attach::converse(context, session, connection, Target::Container(id.to_owned()), args.sig_proxy).await?;
+    match &mut signals {
+        Some(signals) => signals.kept_during(begin()).await?,
+        None => begin().await?,
+    }
+    let ended = attach::converse(context, session, connection, Target::Container(id.to_owned()), signals).await?;
     match ended {
         Ended::Detached => Ok(0),
         Ended::Output => exit.await,

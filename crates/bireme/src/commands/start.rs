@@ -4,7 +4,7 @@ use bireme_api::answers::container::Container;
 
 use super::each::each;
 use crate::app;
-use crate::attach::{self, Ended, Session, Streams, Target};
+use crate::attach::{self, Ended, Session, Signals, Streams, Target};
 use crate::cli::StartArgs;
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -27,13 +27,19 @@ async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
     let tty = container.config.tty;
     let stdin = args.interactive && container.config.open_stdin;
     super::run::check_terminal(tty && stdin)?;
+    // Whoever interrupts means what is being started. With a terminal, that is what the workload reads.
+    let mut signals = (!tty).then(Signals::new).transpose()?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
     let streams = Streams::with_input(stdin);
     let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
     let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
     let exit = attach::begin_wait(&context.client, &id, condition).await?;
-    context.client.post(format!("/containers/{id}/start")).done().await?;
-    match attach::converse(context, session, connection, Target::Container(id), true).await? {
+    let begin = context.client.post(format!("/containers/{id}/start")).done();
+    match &mut signals {
+        Some(signals) => signals.kept_during(begin).await?,
+        None => begin.await?,
+    }
+    match attach::converse(context, session, connection, Target::Container(id), signals).await? {
         Ended::Detached => Ok(0),
         Ended::Output => exit.await,
     }

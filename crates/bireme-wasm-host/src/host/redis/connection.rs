@@ -40,12 +40,16 @@ pub(in crate::host) async fn open(component: &Arc<Component>, address: &str) -> 
     let info = address.into_connection_info().map_err(|_| Failure::InvalidAddress)?;
     let ConnectionAddr::Tcp(host, port) = info.addr() else { return Err(Failure::InvalidAddress) };
     let target = Target { scheme: "redis", host: host.trim_matches(['[', ']']), port: *port };
-    let refused = |text: String| {
-        component.log.note(&format!("bireme: {text}"));
+    let note = |text: &str| component.log.note(&format!("bireme: {text}"));
+    target.permit(component).map_err(|error| {
+        note(&error.to_string());
+        // As Spin says it of what is not permitted.
+        Failure::InvalidAddress
+    })?;
+    let (open, held) = connection(component, address, false).await.map_err(|text| {
+        note(&text);
         Failure::Other(text)
-    };
-    target.permit(component).map_err(|error| refused(error.to_string()))?;
-    let (open, held) = connection(component, address, false).await.map_err(refused)?;
+    })?;
     Ok(Connection(open, held))
 }
 

@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, ConnectionAddr, ConnectionInfo, IntoConnectio
 use crate::component::{Component, Entered, Held, IDLE};
 use crate::host::net;
 use crate::host::resp::{Backlog, Measured};
-use crate::stock::Place;
+use crate::host::server::take_place;
 
 /// Longest time to connect, and to wait for one answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -54,13 +54,6 @@ pub(crate) async fn dial(
     let under_way = component.redis.under_way.clone();
     let stream = Measured::new(stream, host, component.memory_limit, under_way, backlog, component.log.clone(), place);
     Ok((info, stream))
-}
-
-fn take_place(component: &Component) -> Result<Place, String> {
-    component.descriptors.take().ok_or_else(|| {
-        component.note_descriptors();
-        "the component has as many files, sockets and connections open as it may".to_owned()
-    })
 }
 
 /// The connection to `url`, made if there is none. Whether the workload may is the caller's to know. It counts as in use

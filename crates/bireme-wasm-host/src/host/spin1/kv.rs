@@ -11,7 +11,7 @@ use crate::host::store::{OpenError, Store};
 
 /// Variants of its error.
 const TABLE_FULL: u8 = 0;
-const NO_SUCH_STORE: u8 = 1;
+const ACCESS_DENIED: u8 = 2;
 const INVALID_STORE: u8 = 3;
 const NO_SUCH_KEY: u8 = 4;
 const IO: u8 = 5;
@@ -53,7 +53,7 @@ async fn open(mut call: Call<'_>, name: Slice, out: i32) -> wasmtime::Result<()>
             }
             Err(_) => call.answer_variant(out, TABLE_FULL, "").await,
         },
-        Err(OpenError::NoSuchStore) => call.answer_variant(out, NO_SUCH_STORE, "").await,
+        Err(OpenError::AccessDenied) => call.answer_variant(out, ACCESS_DENIED, "").await,
         Err(OpenError::Other(why)) => fail(&mut call, out, &why).await,
     }
 }

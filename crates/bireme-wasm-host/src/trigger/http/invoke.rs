@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use http::{Method, Request, Response};
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Response, Uri};
 use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
@@ -146,8 +148,21 @@ async fn call(
         }
     }
     let mut store = Guest::store(&account, depth).map_err(|error| (error, None))?;
-    let result = call_in(&mut store, &workload.program, request, answer).await;
+    let result = call_in(&mut store, &workload.program, with_server(request), answer).await;
     result.map_err(|error| (error, Some(store)))
+}
+
+/// A request that says in its address, too, whom it is for, as components are told it: not all look at its headers.
+fn with_server(mut request: Request<WasiBody>) -> Request<WasiBody> {
+    let host = request.headers().get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let (None, Some(host)) = (request.uri().authority(), host) else { return request };
+    let mut parts = request.uri().clone().into_parts();
+    (parts.scheme, parts.authority) = (Some(Scheme::HTTP), Some(host));
+    // One without a path is for the server itself (`OPTIONS *`).
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+    request
 }
 
 async fn call_in(

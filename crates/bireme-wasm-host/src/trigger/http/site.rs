@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bireme_core::replaced::replaces;
 use bireme_core::{Route, RouteTable, WorkloadId};
 use http::header::HeaderValue;
 use parking_lot::RwLock;
@@ -40,6 +41,11 @@ pub(crate) struct Site {
     pub(super) closed: CancellationToken,
 }
 
+/// Whether `one` replaces `other`, as their labels say.
+fn takes_place_of(one: &Workload, other: &Workload) -> bool {
+    replaces(&one.component.spec.labels, &other.component.spec.labels)
+}
+
 struct Member {
     workload: Arc<Workload>,
     active: bool,
@@ -56,13 +62,13 @@ impl Site {
         }
     }
 
-    /// Adds a component that answers nothing yet.
+    /// Adds a component that answers nothing yet. The one whose place it takes may have the same routes.
     ///
     /// # Errors
     /// The two routes that clash, with the name of the workload that has the first.
     pub(crate) fn join(&self, workload: &Arc<Workload>) -> Result<(), (String, Route)> {
         let mut members = self.members.write();
-        for member in members.iter() {
+        for member in members.iter().filter(|member| !takes_place_of(workload, &member.workload)) {
             for route in &workload.component.spec.bireme.routes {
                 if member.workload.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
                     return Err((member.workload.component.name().to_string(), route.clone()));
@@ -73,11 +79,21 @@ impl Site {
         Ok(())
     }
 
-    /// Whether the requests that match `id`'s routes reach it from now on.
+    /// Whether the requests that match `id`'s routes reach it from now on. They reach the one whose place it takes no more: at
+    /// no time none or both of them.
     pub(crate) fn set_active(&self, id: &WorkloadId, active: bool) {
         let mut members = self.members.write();
-        for member in members.iter_mut().filter(|member| member.workload.component.spec.id == *id) {
-            member.active = active;
+        let Some(workload) = members.iter().map(|member| &member.workload).find(|one| one.component.spec.id == *id)
+        else {
+            return;
+        };
+        let workload = Arc::clone(workload);
+        for member in members.iter_mut() {
+            if member.workload.component.spec.id == *id {
+                member.active = active;
+            } else if active && takes_place_of(&workload, &member.workload) {
+                member.active = false;
+            }
         }
         self.changed();
     }

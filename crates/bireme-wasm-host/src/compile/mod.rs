@@ -2,6 +2,8 @@
 //!
 //! Runs as a process of its own without privileges: both files are open before anything of the input is looked at.
 
+mod encode;
+
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
@@ -105,6 +107,9 @@ fn compile(engine: &Engine, bytes: &[u8], memory: u64) -> Result<(Facts, Vec<u8>
     };
     // Bytes 4 to 7 of a binary are its version and layer; layer 0 is a core module.
     if bytes.get(..8) == Some(b"\0asm\x01\0\0\0") {
+        if let Some(component) = encode::component(bytes)? {
+            return compile(engine, &component, memory);
+        }
         let module = Module::new(engine, bytes).map_err(invalid)?;
         let facts = module_facts(engine, &module)?;
         return Ok((facts, module.serialize().map_err(failed)?));
