@@ -370,7 +370,7 @@ pub fn wasm_image(path: &Path, module: &[u8]) -> anyhow::Result<WasmImage> {
     let config = json!({
         "architecture": "wasm",
         "os": "wasi",
-        "config": {"Entrypoint": [format!("/{file}")], "Env": null, "Labels": BTreeMap::<&str, &str>::new()},
+        "config": {"Entrypoint": [&file], "Env": null, "Labels": BTreeMap::<&str, &str>::new()},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer))]},
         "created": "1970-01-01T00:00:00Z",
     })

@@ -5,6 +5,7 @@
 mod apps;
 mod copy;
 mod printing;
+mod signals;
 
 use std::path::{Path, PathBuf};
 
