@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bireme_core::executor::Power;
-use bireme_core::replaced::replaces;
 use bireme_core::spec::Signal;
 use bireme_core::{BoxFuture, StoreFolder};
 
@@ -21,9 +20,6 @@ use crate::registry::Found;
 use crate::request::{Attach, EndpointRequest, LogQuery, RemoveRequest, StopRequest, Update, WaitCondition};
 use crate::view::{Ended, Status, WorkloadView};
 use crate::{EngineError, purge, resolve};
-
-/// How long a workload that is stopped waits for the one that takes its place.
-const SUCCEEDS: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Has a workload run; answers when it does.
@@ -54,35 +50,6 @@ impl Engine {
         }
         let engine = self.clone();
         self.services().tasks.completed(async move { engine.stop_and_wait(&handle, how).await }).await
-    }
-
-    /// Has whatever takes the place of `handle` started, where it can do so while `handle` still runs: the ports stay open,
-    /// and each request finds one of both. Clients make the successor, stop the old one and start the successor, in this
-    /// order; between the last two nobody would answer.
-    async fn start_successor(&self, handle: &Arc<Handle>) {
-        let old = handle.view();
-        if old.state.status != Status::Running || old.ports.is_empty() || !handle.executor.takes_listeners() {
-            return;
-        }
-        let sandbox = |handle: &Handle| handle.executor.sandbox(&handle.config.spec);
-        let follows = |other: &Handle| {
-            replaces(&other.config.spec.labels, &handle.config.spec.labels)
-                && other.view().state.status == Status::Created
-                && !other.config.publish.is_empty()
-                && other.executor.takes_listeners()
-                && sandbox(other) == sandbox(handle)
-        };
-        let Some(successor) = self.registry().handles().into_iter().find(|other| follows(other)) else { return };
-        match tokio::time::timeout(SUCCEEDS, successor.command(Command::Start)).await {
-            Ok(Ok(())) => {}
-            // Whoever starts it is told why it does not.
-            Ok(Err(error)) => tracing::info!(
-                id = %successor.id(),
-                error = &error as &dyn std::error::Error,
-                "what takes the place of a workload does not start while that runs"
-            ),
-            Err(_) => tracing::warn!(id = %successor.id(), "what takes the place of a workload is slow to start"),
-        }
     }
 
     async fn stop_and_wait(&self, handle: &Arc<Handle>, how: StopRequest) -> Result<(), EngineError> {
@@ -151,7 +118,7 @@ impl Engine {
         }
     }
 
-    /// Stops a workload, where it runs, and starts it.
+    /// Stops a workload, where it runs, and starts it. What answers on ports that are handed over runs anew before it ends.
     ///
     /// # Errors
     /// Those of [`Engine::stop`] and [`Engine::start`], but for `NotModified`.
@@ -160,7 +127,13 @@ impl Engine {
     ///
     /// Source: Docker Engine API, `ContainerRestart`.
     pub async fn restart(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
-        let id = self.registry().find(name)?.id().to_owned();
+        let handle = self.registry().find(name)?;
+        let id = handle.id().to_owned();
+        // Whoever names a signal, or leaves it no time, wants it to end first.
+        if how.signal.is_none() && how.timeout_secs != Some(0) && handle.command(Command::Anew).await? {
+            handle.emit(&self.services().events, "restart", []);
+            return Ok(());
+        }
         match self.stop(&id, how).await {
             Ok(()) | Err(EngineError::NotModified { .. }) => {}
             Err(error) => return Err(error),

@@ -11,6 +11,7 @@ mod create;
 mod query;
 mod recovery;
 mod resources;
+mod successor;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -74,7 +74,7 @@ impl Host {
     pub(super) fn close_sites(&self, loaded: &Loaded) {
         let mut sites = self.lock_sites();
         for at in &loaded.site_addresses {
-            if sites.get(at).is_some_and(|site| site.leave(&loaded.workload.component.spec.id))
+            if sites.get(at).is_some_and(|site| site.leave(&loaded.workload))
                 && let Some(site) = sites.remove(at)
             {
                 site.close();
@@ -88,7 +88,7 @@ impl Host {
         }
         let sites = self.lock_sites();
         for site in loaded.site_addresses.iter().filter_map(|at| sites.get(at)) {
-            site.set_active(&loaded.workload.component.spec.id, active);
+            site.set_active(&loaded.workload, active);
         }
     }
 }

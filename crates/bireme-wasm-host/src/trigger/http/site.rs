@@ -41,9 +41,10 @@ pub(crate) struct Site {
     pub(super) closed: CancellationToken,
 }
 
-/// Whether `one` replaces `other`, as their labels say.
+/// Whether `one` replaces `other`: as their labels say, or as a later run of the same.
 fn takes_place_of(one: &Workload, other: &Workload) -> bool {
-    replaces(&one.component.spec.labels, &other.component.spec.labels)
+    let (one, other) = (&one.component.spec, &other.component.spec);
+    one.id == other.id || replaces(&one.labels, &other.labels)
 }
 
 struct Member {
@@ -79,19 +80,14 @@ impl Site {
         Ok(())
     }
 
-    /// Whether the requests that match `id`'s routes reach it from now on. They reach the one whose place it takes no more: at
+    /// Whether the requests that match the routes of `workload` reach it from now on. They reach the one whose place it takes no more: at
     /// no time none or both of them.
-    pub(crate) fn set_active(&self, id: &WorkloadId, active: bool) {
+    pub(crate) fn set_active(&self, workload: &Arc<Workload>, active: bool) {
         let mut members = self.members.write();
-        let Some(workload) = members.iter().map(|member| &member.workload).find(|one| one.component.spec.id == *id)
-        else {
-            return;
-        };
-        let workload = Arc::clone(workload);
         for member in members.iter_mut() {
-            if member.workload.component.spec.id == *id {
+            if Arc::ptr_eq(&member.workload, workload) {
                 member.active = active;
-            } else if active && takes_place_of(&workload, &member.workload) {
+            } else if active && takes_place_of(workload, &member.workload) {
                 member.active = false;
             }
         }
@@ -103,9 +99,9 @@ impl Site {
     }
 
     /// Removes a component; true when it was the last.
-    pub(crate) fn leave(&self, id: &WorkloadId) -> bool {
+    pub(crate) fn leave(&self, workload: &Arc<Workload>) -> bool {
         let mut members = self.members.write();
-        members.retain(|member| member.workload.component.spec.id != *id);
+        members.retain(|member| !Arc::ptr_eq(&member.workload, workload));
         self.changed();
         members.is_empty()
     }
@@ -172,7 +168,8 @@ impl Sites {
         let name = spec.service.as_ref().unwrap_or(&spec.name);
         let mut named = self.named.write();
         let members = named.entry(name.clone()).or_default();
-        members.retain(|other| other.component.spec.id != spec.id);
+        // An earlier run of the same goes with it.
+        members.retain(|other| !Arc::ptr_eq(other, workload) && !(active && other.component.spec.id == spec.id));
         if active {
             members.push(Arc::clone(workload));
         } else if members.is_empty() {

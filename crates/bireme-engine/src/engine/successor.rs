@@ -1,0 +1,45 @@
+//! One workload takes the place of another without a gap between them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bireme_core::replaced::replaces;
+
+use super::Engine;
+use crate::command::Command;
+use crate::container::Handle;
+use crate::view::Status;
+
+/// How long a workload that is stopped waits for the one that takes its place.
+const SUCCEEDS: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Has whatever takes the place of `handle` started, where it can do so while `handle` still runs: the ports stay open,
+    /// and each request finds one of both. Clients make the successor, stop the old one and start the successor, in this
+    /// order; between the last two nobody would answer.
+    pub(super) async fn start_successor(&self, handle: &Arc<Handle>) {
+        let old = handle.view();
+        if old.state.status != Status::Running || old.ports.is_empty() || !handle.executor.takes_listeners() {
+            return;
+        }
+        let sandbox = |handle: &Handle| handle.executor.sandbox(&handle.config.spec);
+        let follows = |other: &Handle| {
+            replaces(&other.config.spec.labels, &handle.config.spec.labels)
+                && other.view().state.status == Status::Created
+                && !other.config.publish.is_empty()
+                && other.executor.takes_listeners()
+                && sandbox(other) == sandbox(handle)
+        };
+        let Some(successor) = self.registry().handles().into_iter().find(|other| follows(other)) else { return };
+        match tokio::time::timeout(SUCCEEDS, successor.command(Command::Start)).await {
+            Ok(Ok(())) => {}
+            // Whoever starts it is told why it does not.
+            Ok(Err(error)) => tracing::info!(
+                id = %successor.id(),
+                error = &error as &dyn std::error::Error,
+                "what takes the place of a workload does not start while that runs"
+            ),
+            Err(_) => tracing::warn!(id = %successor.id(), "what takes the place of a workload is slow to start"),
+        }
+    }
+}
