@@ -259,21 +259,22 @@ impl Signals {
         self.interrupts += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
         (self.interrupts < INSISTS).then_some(name)
     }
+}
 
-    /// Waits for the workload to be started, and keeps what comes meanwhile: it could not be told yet.
-    ///
-    /// # Errors
-    /// Those of `start`, and where the user insists.
-    pub async fn kept_during<E>(&mut self, start: impl Future<Output = Result<(), E>>) -> anyhow::Result<()>
-    where
-        anyhow::Error: From<E>,
-    {
-        let mut start = std::pin::pin!(start);
-        loop {
-            tokio::select! {
-                started = &mut start => return Ok(started?),
-                came = self.next() => self.kept.push_back(came.ok_or_else(insisted)?),
-            }
+/// Carries `start` out, and keeps the signals that come meanwhile: the workload could not be told of them yet.
+///
+/// # Errors
+/// Those of `start`, and where the user insists.
+pub async fn kept_during<T>(
+    signals: Option<&mut Signals>,
+    start: impl Future<Output = Result<T, ClientError>>,
+) -> anyhow::Result<T> {
+    let Some(signals) = signals else { return Ok(start.await?) };
+    let mut start = std::pin::pin!(start);
+    loop {
+        tokio::select! {
+            started = &mut start => return Ok(started?),
+            came = signals.next() => signals.kept.push_back(came.ok_or_else(insisted)?),
         }
     }
 }

@@ -186,7 +186,9 @@ fn rust() -> Result<Tree> {
     let mut tree = Tree::default();
     tree.folders_above(Path::new("usr/bin/cargo"));
     for program in ["rustc", "cargo", "ld.lld"] {
-        let host = unpacked.join("usr/bin").join(program);
+        // What the machine has was not unpacked.
+        let places = [unpacked.join("usr/bin"), PathBuf::from("/usr/bin")].map(|folder| folder.join(program));
+        let host = places.iter().find(|place| place.exists()).unwrap_or(&places[0]).clone();
         tree.host_file(&format!("usr/bin/{program}"), &host, 0o755)?;
         let beside = unpacked.join("usr/lib").join(&machine);
         for library in libraries_named(workspace::program("ldd").env("LD_LIBRARY_PATH", beside).arg(&host))? {

@@ -44,16 +44,32 @@ impl Engine {
     /// Source: Docker Engine API, `ContainerStop`.
     pub async fn stop(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
+        self.end(&handle, how).await?;
+        let engine = self.clone();
+        let stop = async move {
+            engine.start_successor(&handle).await;
+            engine.stop_and_wait(&handle, how).await
+        };
+        self.services().tasks.completed(stop).await
+    }
+
+    /// Says that it shall end, if it may and does not rest already.
+    async fn end(&self, handle: &Arc<Handle>, how: StopRequest) -> Result<(), EngineError> {
         handle.require(Operation::Stop)?;
-        if !handle.ending(patience(&handle, how)).await? {
+        if !handle.ending(patience(handle, how)).await? {
             return Err(EngineError::NotModified { name: handle.view().name.clone(), running: false });
         }
+        Ok(())
+    }
+
+    /// [`Engine::stop`] of one that is started again.
+    async fn stop_for_restart(&self, handle: Arc<Handle>, how: StopRequest) -> Result<(), EngineError> {
+        self.end(&handle, how).await?;
         let engine = self.clone();
         self.services().tasks.completed(async move { engine.stop_and_wait(&handle, how).await }).await
     }
 
     async fn stop_and_wait(&self, handle: &Arc<Handle>, how: StopRequest) -> Result<(), EngineError> {
-        self.start_successor(handle).await;
         let spec = &handle.config.spec;
         let signal = how.signal.unwrap_or(spec.stop_signal);
         let patience = patience(handle, how);
@@ -134,7 +150,7 @@ impl Engine {
             handle.emit(&self.services().events, "restart", []);
             return Ok(());
         }
-        match self.stop(&id, how).await {
+        match self.stop_for_restart(handle, how).await {
             Ok(()) | Err(EngineError::NotModified { .. }) => {}
             Err(error) => return Err(error),
         }

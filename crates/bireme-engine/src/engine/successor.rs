@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bireme_core::clock::now_nanos;
 use bireme_core::replaced::replaces;
 
 use super::Engine;
@@ -12,6 +13,8 @@ use crate::view::Status;
 
 /// How long a workload that is stopped waits for the one that takes its place.
 const SUCCEEDS: Duration = Duration::from_secs(10);
+/// How long after it was made one is taken for what is about to take a place.
+const RECENT: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// Has whatever takes the place of `handle` started, where it can do so while `handle` still runs: the ports stay open,
@@ -30,7 +33,12 @@ impl Engine {
                 && other.executor.takes_listeners()
                 && sandbox(other) == sandbox(handle)
         };
-        let Some(successor) = self.registry().handles().into_iter().find(|other| follows(other)) else { return };
+        // One that was made long ago is what an `up` left that did not come to its end.
+        let since = now_nanos().saturating_sub(i64::try_from(RECENT.as_nanos()).unwrap_or(i64::MAX));
+        let made = |handle: &Arc<Handle>| handle.config.created;
+        let all = self.registry().handles().into_iter();
+        let successor = all.filter(|other| made(other) > since && follows(other)).max_by_key(made);
+        let Some(successor) = successor else { return };
         match tokio::time::timeout(SUCCEEDS, successor.command(Command::Start)).await {
             Ok(Ok(())) => {}
             // Whoever starts it is told why it does not.

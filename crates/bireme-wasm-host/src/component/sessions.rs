@@ -50,11 +50,17 @@ impl Kinds {
 pub(crate) struct Sessions<S>(Arc<Pool<S>>);
 
 struct Pool<S> {
-    /// In the order in which they were given back.
-    idle: Mutex<Vec<Idle<S>>>,
+    idle: Mutex<AtRest<S>>,
     places: Arc<Semaphore>,
     /// Somebody closes those that nobody used for a while.
     is_swept: AtomicBool,
+}
+
+/// The sessions that nobody has, in the order in which they were given back.
+struct AtRest<S> {
+    all: Vec<Idle<S>>,
+    /// How many wait for a place: as long as there are any, what comes back makes room.
+    waiting: usize,
 }
 
 struct Idle<S> {
@@ -66,7 +72,8 @@ struct Idle<S> {
 
 impl<S> Default for Pool<S> {
     fn default() -> Self {
-        Self { idle: Mutex::default(), places: Arc::new(Semaphore::new(MOST)), is_swept: AtomicBool::new(false) }
+        let idle = Mutex::new(AtRest { all: Vec::new(), waiting: 0 });
+        Self { idle, places: Arc::new(Semaphore::new(MOST)), is_swept: AtomicBool::new(false) }
     }
 }
 
@@ -93,8 +100,9 @@ impl<S: Session> Sessions<S> {
         let place = match Arc::clone(&self.0.places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                self.0.close_oldest();
+                let waiting = Waiting::new(&self.0);
                 let waited = tokio::time::timeout(WAIT, Arc::clone(&self.0.places).acquire_owned()).await;
+                drop(waiting);
                 let full = || format!("{MOST} connections are in use, and no component may have more");
                 waited.ok().and_then(Result::ok).ok_or_else(full)?
             }
@@ -108,22 +116,42 @@ impl<S: Session> Pool<S> {
     /// Of those that fit the one that was used last.
     fn take(&self, fits: impl Fn(&Idle<S>) -> bool) -> Option<Idle<S>> {
         let mut idle = self.idle.lock();
-        let at = idle.iter().rposition(fits)?;
-        Some(idle.remove(at))
+        let at = idle.all.iter().rposition(fits)?;
+        Some(idle.all.remove(at))
     }
 
-    fn close_oldest(&self) {
+    /// Keeps a session for the next, unless somebody waits for its place.
+    fn keep(self: &Arc<Self>, one: Idle<S>) {
         let mut idle = self.idle.lock();
-        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        if idle.waiting > 0 {
+            drop(idle);
+            return;
+        }
+        idle.all.push(one);
         drop(idle);
-        drop(oldest);
-    }
-
-    fn keep(self: &Arc<Self>, idle: Idle<S>) {
-        self.idle.lock().push(idle);
         if !self.is_swept.swap(true, Relaxed) {
             tokio::spawn(sweep(Arc::downgrade(self)));
         }
+    }
+}
+
+/// Somebody waits for a place. The session that was not used for longest is closed for it, where one is idle.
+struct Waiting<'a, S>(&'a Pool<S>);
+
+impl<'a, S> Waiting<'a, S> {
+    fn new(pool: &'a Pool<S>) -> Self {
+        let mut idle = pool.idle.lock();
+        idle.waiting += 1;
+        let oldest = (!idle.all.is_empty()).then(|| idle.all.remove(0));
+        drop(idle);
+        drop(oldest);
+        Self(pool)
+    }
+}
+
+impl<S> Drop for Waiting<'_, S> {
+    fn drop(&mut self) {
+        self.0.idle.lock().waiting -= 1;
     }
 }
 
@@ -133,9 +161,9 @@ async fn sweep<S: Session>(pool: Weak<Pool<S>>) {
         tokio::time::sleep(IDLE / 2).await;
         let Some(pool) = pool.upgrade() else { return };
         let mut idle = pool.idle.lock();
-        let old = idle.partition_point(|one| one.since.elapsed() >= IDLE);
-        let closed: Vec<_> = idle.drain(..old).collect();
-        let is_empty = idle.is_empty();
+        let old = idle.all.partition_point(|one| one.since.elapsed() >= IDLE);
+        let closed: Vec<_> = idle.all.drain(..old).collect();
+        let is_empty = idle.all.is_empty();
         if is_empty {
             pool.is_swept.store(false, Relaxed);
         }
@@ -156,6 +184,11 @@ pub(crate) struct Lent<S: Session> {
 }
 
 impl<S: Session> Lent<S> {
+    /// Closes it, and gives its place back.
+    pub(crate) fn close(&mut self) {
+        self.held = None;
+    }
+
     pub(crate) fn session(&mut self) -> Option<&mut S> {
         self.held.as_mut().map(|(session, _)| session)
     }
@@ -171,10 +204,10 @@ impl<S: Session> Drop for Lent<S> {
                 let _ = tokio::time::timeout(CLEANING, session.abandon()).await;
                 return;
             }
-            if tokio::time::timeout(CLEANING, session.reset()).await == Ok(true)
-                && let Some(pool) = pool.upgrade()
-            {
-                pool.keep(Idle { address, session, place, since: Instant::now() });
+            match (tokio::time::timeout(CLEANING, session.reset()).await, pool.upgrade()) {
+                (Ok(true), Some(pool)) => pool.keep(Idle { address, session, place, since: Instant::now() }),
+                (Ok(_), _) => {}
+                (Err(_), _) => drop(tokio::time::timeout(CLEANING, session.abandon()).await),
             }
         });
     }
@@ -182,8 +215,6 @@ impl<S: Session> Drop for Lent<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::any::{Any, TypeId};
-    use std::collections::HashMap;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -243,9 +274,9 @@ mod tests {
         assert_eq!((seen.made.load(Relaxed), seen.reset.load(Relaxed)), (3, 1));
         drop((again, second, other));
         settle().await;
-        assert_eq!(sessions.0.idle.lock().len(), 3);
+        assert_eq!(sessions.0.idle.lock().all.len(), 3);
         tokio::time::sleep(IDLE * 2).await;
-        assert!(sessions.0.idle.lock().is_empty(), "closed after a while");
+        assert!(sessions.0.idle.lock().all.is_empty(), "closed after a while");
         assert_eq!(sessions.0.places.available_permits(), MOST);
     }
 
@@ -259,7 +290,7 @@ mod tests {
         drop((busy, broken));
         settle().await;
         assert_eq!((seen.abandoned.load(Relaxed), seen.reset.load(Relaxed)), (1, 1));
-        assert!(sessions.0.idle.lock().is_empty());
+        assert!(sessions.0.idle.lock().all.is_empty());
         assert_eq!(sessions.0.places.available_permits(), MOST);
     }
 
@@ -276,5 +307,18 @@ mod tests {
         settle().await;
         drop(lend(&sessions, &seen, "b").await);
         assert_eq!(seen.made.load(Relaxed), MOST + 1);
+        settle().await;
+        held.push(lend(&sessions, &seen, "b").await);
+        // One who waits has the place of what comes back.
+        let (sessions, waiting) = (Arc::new(sessions), Arc::clone(&seen));
+        let of_waiting = Arc::clone(&sessions);
+        let waits = tokio::spawn(async move { drop(lend(&of_waiting, &waiting, "c").await) });
+        settle().await;
+        assert!(!waits.is_finished());
+        held.pop();
+        let since = Instant::now();
+        waits.await.unwrap();
+        assert!(since.elapsed() < WAIT, "it did not wait in vain");
+        assert_eq!(sessions.0.idle.lock().waiting, 0);
     }
 }

@@ -81,12 +81,14 @@ pub(super) async fn send(
     let component = Arc::clone(&account.component);
     let tls = request.uri().scheme() == Some(&Scheme::HTTPS);
     let authority = request.uri().authority().cloned().ok_or(Error::HttpRequestUriInvalid)?;
-    let host = authority.host().trim_matches(['[', ']']);
+    // SDKs that ask for a path alone give it a port, and no host.
+    let host = Some(authority.host().trim_matches(['[', ']'])).filter(|host| !host.is_empty()).unwrap_or(ITSELF);
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let target = Target { scheme: if tls { "https" } else { "http" }, host, port };
     if let Some(neighbour) = within_app(&component, host) {
         // Whatever the scheme says, the request does not leave this process.
-        let plain = Target { scheme: "http", host, port: authority.port_u16().unwrap_or(80) };
+        let named = authority.port_u16().filter(|_| !authority.host().is_empty());
+        let plain = Target { scheme: "http", host, port: named.unwrap_or(80) };
         plain.permit(&component).or_else(|error| target.permit(&component).map_err(|_| error)).map_err(|error| {
             component.log.note(&format!("bireme: outgoing request refused: {error}"));
             Error::HttpRequestDenied

@@ -18,6 +18,7 @@ pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod relative;
 pub(crate) mod resp;
+mod rows;
 mod server;
 pub(crate) mod sockets;
 pub(crate) mod spin1;

@@ -1,6 +1,7 @@
 //! Servers that a guest names by an address of its own: whether it may connect, and the connection.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,12 +14,15 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::net::{self, Target};
+use super::net::{self, ConnectError, Target};
 use crate::component::Component;
 use crate::stock::Place;
 
 /// Longest time to connect, and to agree with a server on who is there.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
+
+/// Most bytes of an address that a guest names: a handle keeps it.
+pub(super) const LONGEST_ADDRESS: usize = 2 << 10;
 
 /// Most bytes of one message of a server to a workload whose instances may have `memory`: it is in memory as bytes, as
 /// values, and in the guest.
@@ -51,11 +55,14 @@ enum Bytes {
 /// # Errors
 /// A sentence where the component may not connect to `target`; the log is told.
 pub(super) fn permit(component: &Component, target: Target<'_>) -> Result<(), String> {
-    target.permit(component).map_err(|error| {
-        let text = error.to_string();
-        component.log.note(&format!("bireme: {text}"));
-        text
-    })
+    target.permit(component).map_err(|error| noted(component, &error))
+}
+
+/// What the guest is told, told to the log, too.
+fn noted(component: &Component, error: &ConnectError) -> String {
+    let text = error.to_string();
+    component.log.note(&format!("bireme: {text}"));
+    text
 }
 
 impl Stream {
@@ -64,16 +71,23 @@ impl Stream {
     /// # Errors
     /// A sentence; of what is not permitted the log is told, too.
     pub(super) async fn connect(component: &Component, target: Target<'_>) -> Result<Self, String> {
-        let addresses = target.resolve(component).await.map_err(|error| {
-            let text = error.to_string();
-            component.log.note(&format!("bireme: {text}"));
-            text
-        })?;
+        let addresses = target.resolve(component).await.map_err(|error| noted(component, &error))?;
+        Self::dial(component, &addresses, target.host).await
+    }
+
+    /// Connects to the server that another connection is with, which was permitted then. `host` is what it is called.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) async fn again(component: &Component, peer: SocketAddr, host: &str) -> Result<Self, String> {
+        Self::dial(component, &[peer], host).await
+    }
+
+    async fn dial(component: &Component, addresses: &[SocketAddr], host: &str) -> Result<Self, String> {
         let place = take_place(component)?;
-        let host = target.host;
-        let stream = tokio::time::timeout(CONNECT, net::dial(component, &addresses)).await;
+        let stream = tokio::time::timeout(CONNECT, net::dial(component, addresses)).await;
         let stream = stream.map_err(|_| format!("{host} does not answer"))?;
-        let stream = stream.map_err(|error| format!("{host}:{}: {error}", target.port))?;
+        let stream = stream.map_err(|error| format!("{host}: {error}"))?;
         Ok(Self { bytes: Bytes::Plain(stream), _place: place })
     }
 
@@ -98,15 +112,31 @@ impl Stream {
         matches!(self.bytes, Bytes::Secured(_))
     }
 
-    /// Whether the server has neither closed it nor sent what nobody asked for.
-    pub(super) fn is_quiet(&self) -> bool {
-        let stream = match &self.bytes {
+    fn socket(&self) -> &TcpStream {
+        match &self.bytes {
             Bytes::Plain(stream) => stream,
             Bytes::Secured(stream) => stream.get_ref().0,
-        };
-        let waits =
-            rustix::net::recv(stream, &mut [0u8; 1], rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT);
-        matches!(waits, Err(rustix::io::Errno::AGAIN))
+        }
+    }
+
+    /// Where the server is.
+    pub(super) fn peer(&self) -> io::Result<SocketAddr> {
+        self.socket().peer_addr()
+    }
+
+    fn peek(&self) -> rustix::io::Result<(usize, usize)> {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        rustix::net::recv(self.socket(), &mut [0u8; 1], flags)
+    }
+
+    /// Whether the server has neither closed it nor sent what nobody asked for.
+    pub(super) fn is_quiet(&self) -> bool {
+        matches!(self.peek(), Err(rustix::io::Errno::AGAIN))
+    }
+
+    /// Whether the server has closed it, or it broke.
+    pub(super) fn is_closed(&self) -> bool {
+        !matches!(self.peek(), Ok((1.., _)) | Err(rustix::io::Errno::AGAIN))
     }
 }
 

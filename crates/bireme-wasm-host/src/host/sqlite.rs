@@ -22,6 +22,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 
 use super::bindings::concurrent::spin::sqlite::sqlite as v3;
 use super::bindings::sync::fermyon::spin2_0_0::sqlite as v2;
+use super::rows::Paid;
 use crate::account::{Account, Charge, Payer};
 use crate::embedded::{LARGEST, OF_STORE, blocking, open_bounded};
 use crate::guest::Guest;
@@ -445,12 +446,8 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
         };
         let rows: Vec<_> = v3::QueryResult::from((Vec::new(), rows, Vec::new())).rows;
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, rows)?;
-            // Paid for until it is known to be all.
-            let end = FutureReader::new(&mut access, async move {
-                drop(charges);
-                wasmtime::error::Ok(Ok(()))
-            })?;
+            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
+            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
             Ok(Ok((columns, rows, end)))
         })
     }

@@ -3,6 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 
+use bireme_core::Executor as _;
+
 use crate::common::{Deployed, Rig, bytes, program, send, until};
 use crate::stores::Redis;
 

@@ -82,10 +82,11 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Names, NamesError> {
             names.add(section.kind, &content, section.start)?;
         }
         if is_module && section.kind == 0 && !has_world {
-            // Its name is behind one byte of its length.
-            let mut begins = [0; 1 + WORLD.len()];
-            let read = file.take(section.size).read(&mut begins)?;
-            has_world = begins[..read].get(1..) == Some(WORLD);
+            // Its name is behind its length, of five bytes at most.
+            let mut begins = Vec::new();
+            file.take(section.size.min(5 + WORLD.len() as u64)).read_to_end(&mut begins)?;
+            let length = begins.iter().take(5).position(|byte| byte & 0x80 == 0).map_or(begins.len(), |last| last + 1);
+            has_world = begins[length..].starts_with(WORLD);
         }
         at = end;
         file.seek(SeekFrom::Start(at))?;
@@ -297,6 +298,10 @@ mod tests {
         let program =
             [MODULE.to_vec(), imports.clone(), exports(&["_start"]), world("component-type:command")].concat();
         assert_eq!(of(&program).unwrap().exports, ["wasi:cli/run@0.2.0"]);
+        // A length of two bytes.
+        let long = format!("component-type:{}", "x".repeat(200));
+        let module = [MODULE.to_vec(), imports.clone(), exports(&["a:b/c#d"]), world(&long)].concat();
+        assert!(!of(&module).unwrap().is_module);
         // Another section, and what Spin's first tool chain made.
         let other = [MODULE.to_vec(), imports.clone(), exports(&["_start"]), world("producers")].concat();
         assert!(of(&other).unwrap().is_module);

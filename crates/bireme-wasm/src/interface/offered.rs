@@ -5,7 +5,8 @@ use bireme_core::nearest::nearest;
 
 use crate::protocol::{Refusal, Trigger};
 
-/// Packages offered, with the versions that guests may ask for. A trailing `.` matches every patch release.
+/// Packages offered, with the versions that guests may ask for. A trailing `.` matches every patch release, a trailing `-` every
+/// draft.
 const OFFERED: &[(&str, &[&str])] = &[
     ("fermyon:spin/key-value", &["2.0.0"]),
     ("fermyon:spin/mqtt", &["2.0.0"]),
@@ -38,7 +39,16 @@ const OFFERED: &[(&str, &[&str])] = &[
 
 /// Packages that are not offered, and that SDKs of Spin import whether they are used or not: a component with them runs, and a
 /// call of them traps.
-const TRAPS: &[(&str, &[&str])] = &[("fermyon:spin/llm", &["2."])];
+const TRAPS: &[(&str, &[&str])] = &[
+    ("fermyon:spin/llm", &["2."]),
+    // Drafts that the world of the Python SDK has beside the release.
+    ("wasi:cli/", &["0.3.0-rc-"]),
+    ("wasi:clocks/", &["0.3.0-rc-"]),
+    ("wasi:filesystem/", &["0.3.0-rc-"]),
+    ("wasi:http/", &["0.3.0-rc-"]),
+    ("wasi:random/", &["0.3.0-rc-"]),
+    ("wasi:sockets/", &["0.3.0-rc-"]),
+];
 
 /// Whether calls of the interface `import` trap.
 pub fn traps(import: &str) -> bool {
@@ -54,8 +64,10 @@ fn is_among(packages: &[(&str, &[&str])], import: &str) -> bool {
     let (name, version) = import.split_once('@').unwrap_or((import, ""));
     packages.iter().any(|(offered, versions)| {
         let named = if offered.ends_with('/') { name.starts_with(offered) } else { name == *offered };
-        let released = |want: &&str| {
-            if want.ends_with('.') { version.starts_with(*want) && !version.contains('-') } else { version == *want }
+        let released = |want: &&str| match want.chars().last() {
+            Some('.') => version.starts_with(*want) && !version.contains('-'),
+            Some('-') => version.starts_with(*want),
+            _ => version == *want,
         };
         named && versions.iter().any(released)
     })

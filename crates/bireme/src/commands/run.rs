@@ -47,14 +47,15 @@ async fn start(context: &Context, args: &RunArgs, id: &str) -> Outcome {
     let stdin = if all { options.interactive } else { wants("stdin") };
     let session = Session::new(stdin, options.tty, args.detach_keys.as_deref())?;
     let streams = Streams { stdin, stdout: all || wants("stdout"), stderr: all || wants("stderr") };
-    let connection = attach::connect(&context.client, id, streams, args.detach_keys.as_deref()).await?;
-    // The wait is registered before the start: however quickly the workload ends, its exit code is not missed.
     let condition = if options.rm { "removed" } else { "next-exit" };
-    let exit = attach::begin_wait(&context.client, id, condition).await?;
-    match &mut signals {
-        Some(signals) => signals.kept_during(begin()).await?,
-        None => begin().await?,
-    }
+    let begun = async {
+        let connection = attach::connect(&context.client, id, streams, args.detach_keys.as_deref()).await?;
+        // The wait is registered before the start: however quickly the workload ends, its exit code is not missed.
+        let exit = attach::begin_wait(&context.client, id, condition).await?;
+        begin().await?;
+        Ok::<_, ClientError>((connection, exit))
+    };
+    let (connection, exit) = attach::kept_during(signals.as_mut(), begun).await?;
     let ended = attach::converse(context, session, connection, Target::Container(id.to_owned()), signals).await?;
     match ended {
         Ended::Detached => Ok(0),

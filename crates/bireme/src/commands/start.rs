@@ -31,14 +31,14 @@ async fn attached(context: &Context, args: &StartArgs, name: &str) -> Outcome {
     let mut signals = (!tty).then(Signals::new).transpose()?;
     let session = Session::new(stdin, tty, args.detach_keys.as_deref())?;
     let streams = Streams::with_input(stdin);
-    let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
     let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
-    let exit = attach::begin_wait(&context.client, &id, condition).await?;
-    let begin = context.client.post(format!("/containers/{id}/start")).done();
-    match &mut signals {
-        Some(signals) => signals.kept_during(begin).await?,
-        None => begin.await?,
-    }
+    let begun = async {
+        let connection = attach::connect(&context.client, &id, streams, args.detach_keys.as_deref()).await?;
+        let exit = attach::begin_wait(&context.client, &id, condition).await?;
+        context.client.post(format!("/containers/{id}/start")).done().await?;
+        Ok::<_, bireme_api::ClientError>((connection, exit))
+    };
+    let (connection, exit) = attach::kept_during(signals.as_mut(), begun).await?;
     match attach::converse(context, session, connection, Target::Container(id), signals).await? {
         Ended::Detached => Ok(0),
         Ended::Output => exit.await,

@@ -40,6 +40,7 @@ impl Connection {
         let mut lent = self.lent.lock().await;
         // Brokers leave whoever said nothing for a while.
         if !lent.session().is_some_and(|session| session.is_at_rest()) {
+            lent.close();
             *lent = lend(&self.component, &self.account).await?;
         }
         let session = lent.session().ok_or_else(|| Failure::Other("the connection is closed".to_owned()))?;

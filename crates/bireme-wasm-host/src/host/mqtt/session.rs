@@ -12,13 +12,15 @@ use url::Url;
 
 use crate::component::{self, Component};
 use crate::host::net::Target;
-use crate::host::server::{CONNECT, Stream, permit};
+use crate::host::server::{CONNECT, LONGEST_ADDRESS, Stream, permit};
 
 /// Most bytes of a packet of the broker: all that it is asked for are acknowledgements.
 const LONGEST: usize = 4 << 10;
 /// Most bytes of a text and of a message. Source: MQTT 3.1.1, sections 1.5.3 and 2.2.3.
 const LONGEST_TEXT: usize = u16::MAX as usize;
 const LONGEST_MESSAGE: usize = 256 << 20;
+/// Most bytes of a user and of a password: a handle keeps them.
+const LONGEST_LOGIN: usize = 4 << 10;
 /// Longest wait for an acknowledgement.
 const ACKNOWLEDGED: Duration = Duration::from_secs(30);
 
@@ -54,6 +56,9 @@ impl Account {
     /// # Errors
     /// `Address` for what is no address of a broker.
     pub(super) fn parse(address: &str, user: String, password: String, keep_alive: u64) -> Result<Self, Failure> {
+        if address.len() > LONGEST_ADDRESS {
+            return Err(Failure::Address);
+        }
         let url = Url::parse(address).map_err(|_| Failure::Address)?;
         let (is_secured, usual) = match url.scheme() {
             "mqtt" | "tcp" => (false, 1883),
@@ -63,11 +68,9 @@ impl Account {
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(Failure::Address)?;
         let name = url.query_pairs().find(|(name, _)| name == "client_id");
         let name = name.map_or_else(|| "bireme".to_owned(), |(_, name)| name.into_owned());
-        if name.len() > LONGEST_TEXT / 2 {
-            return Err(Failure::Address);
-        }
-        if user.len() > LONGEST_TEXT || password.len() > LONGEST_TEXT {
-            return Err(Failure::Other("the user or the password has more than 64 KiB".to_owned()));
+        if user.len() > LONGEST_LOGIN || password.len() > LONGEST_LOGIN {
+            let text = format!("the user or the password has more than {} KiB", LONGEST_LOGIN >> 10);
+            return Err(Failure::Other(text));
         }
         let keep_alive = keep_alive.try_into().unwrap_or(u16::MAX);
         let (host, port) = (host.trim_matches(['[', ']']).to_owned(), url.port().unwrap_or(usual));

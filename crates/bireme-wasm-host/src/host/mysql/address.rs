@@ -3,6 +3,8 @@
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use crate::host::server::LONGEST_ADDRESS;
+
 const DEFAULT_PORT: u16 = 3306;
 
 /// What an address says.
@@ -22,6 +24,9 @@ impl Address {
     /// A sentence, without the address, which may hold a password.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let malformed = |why: &str| format!("the address is not mysql://USER:PASSWORD@HOST/DATABASE: {why}");
+        if text.len() > LONGEST_ADDRESS {
+            return Err(malformed("it is too long"));
+        }
         let url = Url::parse(text).map_err(|error| malformed(&error.to_string()))?;
         if url.scheme() != "mysql" {
             return Err(malformed("its scheme is another"));

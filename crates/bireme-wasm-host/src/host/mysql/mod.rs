@@ -16,6 +16,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 
 use super::bindings::concurrent::spin::mysql::mysql as v3;
 use super::bindings::sync::fermyon::spin2_0_0::{mysql as v2, rdbms_types as rdbms};
+use super::rows::Paid;
 use crate::account::Payer;
 use crate::component::{Component, Lent};
 use crate::guest::Guest;
@@ -256,12 +257,8 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
             Err(error) => return Ok(Err(error)),
         };
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, rows)?;
-            // Paid for until it is known to be all.
-            let end = FutureReader::new(&mut access, async move {
-                drop(charges);
-                wasmtime::error::Ok(Ok(()))
-            })?;
+            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
+            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
             Ok(Ok((columns, rows, end)))
         })
     }

@@ -1,8 +1,9 @@
 //! A session with a MySQL or MariaDB server: how it is made, asked, and made as new.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
-use mysql_common::constants::{CapabilityFlags, StatusFlags};
+use mysql_common::constants::{CapabilityFlags, ColumnType, StatusFlags};
 use mysql_common::io::ParseBuf;
 use mysql_common::packets::{
     AuthPlugin, AuthSwitchRequest, Column, ComStmtExecuteRequestBuilder, ErrPacket, HandshakePacket, HandshakeResponse,
@@ -29,6 +30,7 @@ const CAPABILITIES: CapabilityFlags = CapabilityFlags::CLIENT_PROTOCOL_41
     .union(CapabilityFlags::CLIENT_MULTI_RESULTS)
     .union(CapabilityFlags::CLIENT_PS_MULTI_RESULTS);
 /// Commands. Source: "Command Phase" in MySQL's internals.
+const COM_INIT_DB: u8 = 0x02;
 const COM_QUERY: u8 = 0x03;
 const COM_STMT_PREPARE: u8 = 0x16;
 const COM_STMT_CLOSE: u8 = 0x19;
@@ -80,6 +82,7 @@ pub(super) struct Session {
     /// A statement was sent, and not all of its answer was read.
     is_busy: bool,
     /// To have the server end a statement.
+    peer: Option<SocketAddr>,
     address: Arc<Address>,
     component: Weak<Component>,
 }
@@ -96,7 +99,12 @@ impl Session {
     /// # Errors
     /// `Connection` with a sentence.
     pub(super) async fn connect(component: &Arc<Component>, address: Arc<Address>) -> Result<Self, Failure> {
-        let made = tokio::time::timeout(2 * CONNECT, Self::shake_hands(component, &address)).await;
+        let target = Target { scheme: "mysql", host: &address.host, port: address.port };
+        Self::begin(component, &address, Stream::connect(component, target).await?).await
+    }
+
+    async fn begin(component: &Arc<Component>, address: &Arc<Address>, stream: Stream) -> Result<Self, Failure> {
+        let made = tokio::time::timeout(2 * CONNECT, Self::shake_hands(component, address, stream)).await;
         made.map_err(|_| Failure::Connection(format!("{} does not answer", address.host)))?.map_err(|failure| {
             let (Failure::Connection(text) | Failure::Parameter(text) | Failure::Query(_, text) | Failure::Other(text)) =
                 failure;
@@ -104,13 +112,16 @@ impl Session {
         })
     }
 
-    async fn shake_hands(component: &Arc<Component>, address: &Arc<Address>) -> Result<Self, Failure> {
-        let target = Target { scheme: "mysql", host: &address.host, port: address.port };
+    async fn shake_hands(component: &Arc<Component>, address: &Arc<Address>, stream: Stream) -> Result<Self, Failure> {
+        let peer = stream.peer().ok();
         let limit = longest_message(component.memory_limit);
-        let mut packets = Packets::new(Stream::connect(component, target).await?, limit);
+        let mut packets = Packets::new(stream, limit);
         let greeting = packets.read().await?;
         if greeting.first() == Some(&ERROR) {
             return Err(server_error(&greeting, CapabilityFlags::empty()));
+        }
+        if !is_sound(&greeting) {
+            return Err(out_of_turn());
         }
         let greeting: HandshakePacket<'_> = ParseBuf(&greeting).parse(())?;
         let mut capabilities = CAPABILITIES & greeting.capabilities();
@@ -149,7 +160,7 @@ impl Session {
         );
         packets.write(&serialized(|into| response.serialize(into))).await?;
         let (id, address, component) = (greeting.connection_id(), Arc::clone(address), Arc::downgrade(component));
-        let mut session = Self { packets, capabilities, id, is_busy: false, address, component };
+        let mut session = Self { packets, capabilities, id, is_busy: false, peer, address, component };
         session.authenticate(plugin, nonce).await?;
         Ok(session)
     }
@@ -246,10 +257,10 @@ impl Session {
             Err(Failure::Parameter(format!("the statement takes {wanted} parameters, and {given} were given")))
         };
         if matches!(answer, Ok(_) | Err(Failure::Query(..) | Failure::Parameter(_))) {
-            // Nothing is answered to this.
+            // Nothing is answered to this. Where it cannot be sent, what was done is done all the same.
+            self.is_busy = true;
             self.packets.begin();
-            self.packets.write(&command(COM_STMT_CLOSE, &id.to_le_bytes())).await?;
-            self.is_busy = false;
+            self.is_busy = self.packets.write(&command(COM_STMT_CLOSE, &id.to_le_bytes())).await.is_err();
         }
         answer
     }
@@ -304,7 +315,11 @@ impl Session {
         for _ in 0..count {
             let packet = self.packets.read().await?;
             answer.charges.push(payer.pay(packet.len() + size_of::<Column>()).map_err(Failure::Other)?);
-            columns.push(ParseBuf(&packet).parse(())?);
+            let column: Column = ParseBuf(&packet).parse(())?;
+            if !is_read(column.column_type()) {
+                return Err(out_of_turn());
+            }
+            columns.push(column);
         }
         answer.columns = columns.into();
         // What ends the columns.
@@ -347,24 +362,61 @@ impl component::Session for Session {
     }
 
     async fn reset(&mut self) -> bool {
-        self.packets.begin();
-        if self.packets.write(&[COM_RESET_CONNECTION]).await.is_err() {
-            return false;
+        // The database that a guest chose stays, and only another takes its place.
+        let Some(database) = self.address.database.clone() else { return false };
+        for text in [
+            command(COM_RESET_CONNECTION, b""),
+            command(COM_INIT_DB, database.as_bytes()),
+            // Some servers go back to a character set of their own.
+            command(COM_QUERY, b"SET NAMES utf8mb4"),
+        ] {
+            self.packets.begin();
+            let is_sent = self.packets.write(&text).await.is_ok();
+            if !is_sent || !self.packets.read().await.is_ok_and(|packet| packet.first() == Some(&OK)) {
+                return false;
+            }
         }
-        self.packets.read().await.is_ok_and(|packet| packet.first() == Some(&OK))
+        true
     }
 
     /// By a session of its own: a server does not look whether its client is still there.
     async fn abandon(self) {
-        let Some(component) = self.component.upgrade() else { return };
+        // What has ended has no statement, and its number may be another's.
+        if !self.is_busy || self.packets.stream().is_closed() {
+            return;
+        }
+        let (Some(component), Some(peer)) = (self.component.upgrade(), self.peer) else { return };
         let (id, address) = (self.id, Arc::clone(&self.address));
-        drop(self);
-        if let Ok(mut other) = Self::connect(&component, address).await {
+        let Ok(stream) = Stream::again(&component, peer, &address.host).await else { return };
+        // Until the other has begun, the number is this one's.
+        if let Ok(mut other) = Self::begin(&component, &address, stream).await
+            && !self.packets.stream().is_closed()
+        {
             other.packets.begin();
             let _ = other.packets.write(&command(COM_QUERY, format!("KILL {id}").as_bytes())).await;
             let _ = other.packets.read().await;
         }
     }
+}
+
+/// Whether the library reads the greeting: it takes a length of salt above 127 for a negative one.
+fn is_sound(greeting: &[u8]) -> bool {
+    // Behind the version: the number of the session, salt, capabilities, character set, status.
+    let version = greeting.iter().skip(1).position(|byte| *byte == 0);
+    version.and_then(|end| greeting.get(1 + end + 1 + 20)).is_none_or(|length| *length < 0x80)
+}
+
+/// Whether the library reads values of this type.
+fn is_read(ty: ColumnType) -> bool {
+    !matches!(
+        ty,
+        ColumnType::MYSQL_TYPE_NEWDATE
+            | ColumnType::MYSQL_TYPE_TIMESTAMP2
+            | ColumnType::MYSQL_TYPE_DATETIME2
+            | ColumnType::MYSQL_TYPE_TIME2
+            | ColumnType::MYSQL_TYPE_TYPED_ARRAY
+            | ColumnType::MYSQL_TYPE_UNKNOWN
+    )
 }
 
 fn out_of_turn() -> Failure {

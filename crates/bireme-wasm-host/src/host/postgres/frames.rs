@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,15 +15,38 @@ use crate::host::server::Stream;
 
 /// Most bytes of settings that a server may tell of itself, each of which is kept.
 const SETTINGS: usize = 64 << 10;
-/// The kind of such a message.
+/// Most statements that a server may finish in one step of the client, which asks for types that it does not know one by one,
+/// each within the one before.
+const ANSWERS: usize = 256;
+/// The kinds of such messages.
 const SETTING: u8 = b'S';
+const READY: u8 = b'Z';
+
+/// What a server told so far.
+#[derive(Default)]
+pub(super) struct Told {
+    settings: AtomicUsize,
+    answers: AtomicUsize,
+}
+
+impl Told {
+    /// The client begins another step.
+    pub(super) fn begin(&self) {
+        self.answers.store(0, Relaxed);
+    }
+
+    /// Whether another guest may have the session before it breaks.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.settings.load(Relaxed) < SETTINGS / 2
+    }
+}
 
 /// Follows the messages of a server without keeping any of them: a byte of kind, the length with itself, the rest.
 ///
 /// Source: PostgreSQL's documentation, "Message Formats".
 struct Frames {
     limit: usize,
-    settings: usize,
+    told: Arc<Told>,
     at: At,
 }
 
@@ -66,11 +91,11 @@ impl Frames {
             let most = self.limit >> 20;
             return Err(format!("sends a message of more than {most} MiB, the most that an instance could be given"));
         }
-        if kind == SETTING {
-            self.settings = self.settings.saturating_add(length);
-            if self.settings > SETTINGS {
-                return Err(format!("tells more than {} KiB of settings", SETTINGS >> 10));
-            }
+        if kind == SETTING && self.told.settings.fetch_add(length, Relaxed) > SETTINGS {
+            return Err(format!("tells more than {} KiB of settings", SETTINGS >> 10));
+        }
+        if kind == READY && self.told.answers.fetch_add(1, Relaxed) > ANSWERS {
+            return Err(format!("has types of more than {ANSWERS} other types"));
         }
         let rest = length.checked_sub(4).ok_or("sends a message that is shorter than its length")?;
         self.at = if rest == 0 { At::Kind } else { At::Rest(rest) };
@@ -85,8 +110,8 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    pub(super) fn new(stream: Stream, limit: usize) -> Self {
-        Self { stream, frames: Frames { limit, settings: 0, at: At::Kind } }
+    pub(super) fn new(stream: Stream, limit: usize, told: Arc<Told>) -> Self {
+        Self { stream, frames: Frames { limit, told, at: At::Kind } }
     }
 }
 
@@ -126,7 +151,7 @@ mod tests {
     }
 
     fn frames() -> Frames {
-        Frames { limit: 100 << 10, settings: 0, at: At::Kind }
+        Frames { limit: 100 << 10, told: Arc::default(), at: At::Kind }
     }
 
     #[test]
@@ -138,6 +163,10 @@ mod tests {
         assert!(frames().push(&[b'D', 0, 0, 0, 3]).is_err());
         let mut chatty = frames();
         assert!((0..100).any(|_| chatty.push(&message(SETTING, 1000)).is_err()));
+        let mut nested = frames();
+        assert!((0..ANSWERS).all(|_| nested.push(&message(READY, 1)).is_ok()));
+        nested.told.begin();
+        assert!((0..2 * ANSWERS).any(|_| nested.push(&message(READY, 1)).is_err()));
     }
 
     proptest! {

@@ -14,6 +14,8 @@ use tokio_rustls::rustls::ClientConfig;
 use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, StreamReader};
 
 use super::bindings::concurrent::spin::postgres4_2_0::postgres as v4;
+use super::rows::Paid;
+use super::server::LONGEST_ADDRESS;
 use super::tls;
 use crate::account::Payer;
 use crate::component::{Component, Lent};
@@ -31,27 +33,29 @@ pub struct Connection(Arc<tokio::sync::Mutex<Lent<Session>>>);
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub struct Builder {
+    /// As much of it as an address may have, and one byte more where it is longer.
     address: String,
-    /// Certificates of whom to trust instead, in PEM form.
-    roots: Option<String>,
+    roots: Option<Roots>,
 }
 
-impl Connection {
-    async fn open(component: &Arc<Component>, address: &str, roots: Option<&str>) -> Result<Self, Error> {
-        let own = roots.map(|pem| tls::trusting(pem.as_bytes())).transpose();
-        let config = own.map_err(Error::ConnectionFailed)?.unwrap_or_else(|| Arc::clone(&component.tls));
-        // Sessions with other authorities are other sessions.
-        let key = roots.map_or_else(|| address.to_owned(), |pem| format!("{address}\n{pem}"));
-        Self::lend(component, address, &key, &config).await
-    }
+/// Whom to trust instead of those that the workload trusts.
+#[derive(Clone)]
+struct Roots {
+    /// Certificates in PEM form.
+    pem: Arc<str>,
+    config: Arc<ClientConfig>,
+}
 
-    async fn lend(
-        component: &Arc<Component>,
-        address: &str,
-        key: &str,
-        config: &Arc<ClientConfig>,
-    ) -> Result<Self, Error> {
-        let lent = component.sessions.of().lend(key, Session::connect(component, address, config)).await?;
+/// Most bytes of certificates that a guest names: a handle keeps them.
+const LONGEST_PEM: usize = 12 << 10;
+
+impl Connection {
+    async fn open(component: &Arc<Component>, address: &str, roots: Option<&Roots>) -> Result<Self, Error> {
+        // Sessions with other authorities are other sessions.
+        let key = roots.map_or_else(|| address.to_owned(), |roots| format!("{address}\n{}", roots.pem));
+        let config = roots.map_or(&component.tls, |roots| &roots.config);
+        let connect = Session::connect(component, address, config, roots.is_some());
+        let lent = component.sessions.of().lend(&key, connect).await?;
         Ok(Self(Arc::new(tokio::sync::Mutex::new(lent))))
     }
 
@@ -83,7 +87,7 @@ impl From<wasmtime::component::ResourceTableError> for Error {
 }
 
 impl Guest {
-    async fn open_postgres(&mut self, address: &str, roots: Option<&str>) -> Result<Resource<Connection>, Error> {
+    async fn open_postgres(&mut self, address: &str, roots: Option<&Roots>) -> Result<Resource<Connection>, Error> {
         let connection = Connection::open(&self.component, address, roots).await?;
         Ok(self.table.push(connection)?)
     }
@@ -147,18 +151,23 @@ impl v4::HostConnection for Guest {
 
 impl v4::HostConnectionBuilder for Guest {
     fn new(&mut self, address: String) -> wasmtime::Result<Resource<Builder>> {
+        let mut address = address;
+        address.truncate(address.floor_char_boundary(LONGEST_ADDRESS + 4));
         Ok(self.table.push(Builder { address, roots: None })?)
     }
 
     fn set_ca_root(&mut self, builder: Resource<Builder>, certificate: String) -> Result<(), Error> {
-        tls::trusting(certificate.as_bytes()).map_err(Error::Other)?;
-        self.table.get_mut(&builder)?.roots = Some(certificate);
+        if certificate.len() > LONGEST_PEM {
+            return Err(Error::Other(format!("the certificates have more than {} KiB", LONGEST_PEM >> 10)));
+        }
+        let config = tls::trusting(certificate.as_bytes()).map_err(Error::Other)?;
+        self.table.get_mut(&builder)?.roots = Some(Roots { pem: certificate.into(), config });
         Ok(())
     }
 
     async fn build(&mut self, builder: Resource<Builder>) -> Result<Resource<Connection>, Error> {
         let Builder { address, roots } = self.table.get(&builder)?.clone();
-        self.open_postgres(&address, roots.as_deref()).await
+        self.open_postgres(&address, roots.as_ref()).await
     }
 
     fn drop(&mut self, builder: Resource<Builder>) -> wasmtime::Result<()> {
@@ -170,7 +179,7 @@ impl v4::HostConnectionBuilder for Guest {
 async fn open_beside<T: Send>(
     guest: &Accessor<T, HasSelf<Guest>>,
     address: &str,
-    roots: Option<&str>,
+    roots: Option<&Roots>,
 ) -> Result<Resource<Connection>, Error> {
     let component = guest.with(|mut access| Arc::clone(&access.get().component));
     let connection = Connection::open(&component, address, roots).await?;
@@ -180,7 +189,7 @@ async fn open_beside<T: Send>(
 impl<T: Send> v4::HostConnectionBuilderWithStore<T> for HasSelf<Guest> {
     async fn build_async(guest: &Accessor<T, Self>, builder: Resource<Builder>) -> Result<Resource<Connection>, Error> {
         let Builder { address, roots } = guest.with(|mut access| access.get().table.get(&builder).cloned())?;
-        open_beside(guest, &address, roots.as_deref()).await
+        open_beside(guest, &address, roots.as_ref()).await
     }
 }
 
@@ -211,12 +220,8 @@ impl<T: Send> v4::HostConnectionWithStore<T> for HasSelf<Guest> {
             Err(error) => return Ok(Err(error)),
         };
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, rows)?;
-            // Paid for until it is known to be all.
-            let end = FutureReader::new(&mut access, async move {
-                drop(charges);
-                wasmtime::error::Ok(Ok(()))
-            })?;
+            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
+            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
             Ok(Ok((columns, rows, end)))
         })
     }

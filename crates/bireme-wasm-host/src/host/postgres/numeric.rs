@@ -16,9 +16,27 @@ const WIDTH: usize = 4;
 /// Most decimal digits before the point, and behind it.
 const MOST: (usize, usize) = (131_072, 16_383);
 
+/// Bytes that the text of a number takes at most, which may be some ten thousand times its own.
+///
+/// # Errors
+/// A sentence where the bytes are no number, or one that PostgreSQL does not have.
+pub(super) fn text_length(bytes: &[u8]) -> Result<usize, String> {
+    let word = |at: usize| bytes.get(2 * at..2 * at + 2).map(|word| i16::from_be_bytes([word[0], word[1]]));
+    let (Some(weight), Some(scale)) = (word(1), word(3)) else {
+        return Err("the server sent a numeric value that is cut short".to_owned());
+    };
+    let (before, behind) =
+        (usize::try_from(weight).map_or(1, |weight| WIDTH * (weight + 1)), usize::from(scale as u16));
+    if before > MOST.0 + WIDTH || behind > MOST.1 {
+        return Err("the server sent a numeric value with more digits than there can be".to_owned());
+    }
+    Ok("-.".len() + before + behind)
+}
+
 /// # Errors
 /// A sentence where the bytes are no number.
 pub(super) fn to_text(bytes: &[u8]) -> Result<String, String> {
+    text_length(bytes)?;
     let word = |at: usize| -> Result<u16, String> {
         let word = bytes.get(2 * at..2 * at + 2).ok_or("the server sent a numeric value that is cut short")?;
         Ok(u16::from_be_bytes([word[0], word[1]]))
@@ -148,7 +166,9 @@ mod tests {
 
         #[test]
         fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-            let _ = to_text(&bytes);
+            if let Ok(text) = to_text(&bytes) {
+                prop_assert!(text.len() <= text_length(&bytes).unwrap().max("-Infinity".len()));
+            }
         }
     }
 }

@@ -1,17 +1,19 @@
 //! A session with a PostgreSQL server: how it is made, asked, and made as new.
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, Weak};
 
 use futures::TryStreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Config, NoTls, Statement};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 use tokio_rustls::rustls::ClientConfig;
 
-use super::frames::Measured;
+use super::frames::{Measured, Told};
 use super::value::{self, Raw};
 use crate::account::{Charge, Payer};
 use crate::component::{self, Component};
@@ -19,7 +21,7 @@ use crate::host::bindings::concurrent::spin::postgres4_2_0::postgres::{
     Column, DbError, DbValue, Error, ParameterValue, QueryError,
 };
 use crate::host::net::Target;
-use crate::host::server::{CONNECT, Stream, longest_message};
+use crate::host::server::{CONNECT, LONGEST_ADDRESS, Stream, longest_message};
 
 const SCHEME: &str = "postgres";
 const DEFAULT_PORT: u16 = 5432;
@@ -27,12 +29,18 @@ const DEFAULT_PORT: u16 = 5432;
 /// documentation, "Message Formats".
 const ASK_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
+/// Makes a session as new. The last tells whether the guest prepared statements by SQL.
+const AS_NEW: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); \
+                      DISCARD PLANS; DISCARD TEMP; DISCARD SEQUENCES; \
+                      SELECT name FROM pg_prepared_statements WHERE from_sql LIMIT 1";
+
 pub(super) struct Session {
     client: Client,
     /// A statement was sent, and not all of its answer was read.
     is_busy: bool,
     /// Why the connection broke, which the client is not told by its library.
     fault: Arc<OnceLock<String>>,
+    server: Arc<Told>,
     way: Way,
     /// Dropped with the session: the task that reads from the server ends then.
     _end: oneshot::Sender<Infallible>,
@@ -42,7 +50,9 @@ pub(super) struct Session {
 struct Way {
     component: Weak<Component>,
     host: String,
-    port: u16,
+    peer: Option<SocketAddr>,
+    /// Of a connection with TLS: the server may know no other.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// What a statement answers: its columns, its rows, and what is paid for them.
@@ -53,7 +63,7 @@ pub(super) struct Answer {
 }
 
 impl Session {
-    /// Connects to the first server of `address` that answers.
+    /// Connects to the first server of `address` that answers. `is_own` is whether `tls` trusts whom the guest names.
     ///
     /// # Errors
     /// `ConnectionFailed` with a sentence. The address, which may hold a password, is not in it.
@@ -61,10 +71,21 @@ impl Session {
         component: &Arc<Component>,
         address: &str,
         tls: &Arc<ClientConfig>,
+        is_own: bool,
     ) -> Result<Self, Error> {
         let failed = Error::ConnectionFailed;
         let malformed = |error| failed(format!("the address is not that of a PostgreSQL server: {error}"));
-        let config: Config = address.parse().map_err(malformed)?;
+        if address.len() > LONGEST_ADDRESS {
+            return Err(failed(format!("the address has more than {LONGEST_ADDRESS} bytes")));
+        }
+        let mut config: Config = address.parse().map_err(malformed)?;
+        if is_own && config.get_ssl_mode() == SslMode::Prefer {
+            // Whoever says whom to trust does not mean to go on without.
+            config.ssl_mode(SslMode::Require);
+        }
+        if config.get_channel_binding() == ChannelBinding::Require {
+            return Err(failed("channel_binding=require is not offered: leave it out".to_owned()));
+        }
         if config.get_user().is_none() {
             return Err(failed("the address names no user (postgres://USER:PASSWORD@HOST/DATABASE)".to_owned()));
         }
@@ -79,8 +100,12 @@ impl Session {
             };
             let ports = config.get_ports();
             let port = ports.get(number).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
-            match Self::connect_to(component, &config, host.trim_matches(['[', ']']), port, tls).await {
-                Ok(session) => return Ok(session),
+            let host = host.trim_matches(['[', ']']);
+            match Self::connect_to(component, &config, host, port, tls).await {
+                Ok(session) => match session.fits(config.get_target_session_attrs()).await {
+                    true => return Ok(session),
+                    false => last = format!("{host} is not as target_session_attrs asks"),
+                },
                 Err(error) => last = error,
             }
         }
@@ -100,20 +125,26 @@ impl Session {
         if mode != SslMode::Disable {
             let asked = tokio::time::timeout(CONNECT, ask_for_tls(&mut stream)).await;
             let is_offered = asked.map_err(|_| format!("{host} does not answer"))?;
+            let plain = mode == SslMode::Prefer;
             stream = match is_offered.map_err(|error| format!("{host}: {error}"))? {
-                true => match stream.secure(host, tls).await {
+                Offer::Yes => match stream.secure(host, tls).await {
                     Ok(stream) => stream,
                     // As it would be with a server that does not offer it.
-                    Err(_) if mode == SslMode::Prefer => Stream::connect(component, target).await?,
+                    Err(_) if plain => Stream::connect(component, target).await?,
                     Err(error) => return Err(error),
                 },
-                false if mode == SslMode::Prefer => stream,
-                false => return Err(format!("{host} does not offer TLS, which sslmode=require asks for")),
+                Offer::No if plain => stream,
+                Offer::Refused if plain => Stream::connect(component, target).await?,
+                Offer::No | Offer::Refused => {
+                    return Err(format!("{host} does not offer TLS, which sslmode=require asks for"));
+                }
             };
         }
         let mut config = config.clone();
         config.ssl_mode(SslMode::Disable);
-        let measured = Measured::new(stream, longest_message(component.memory_limit));
+        let (peer, is_secured) = (stream.peer().ok(), stream.is_secured());
+        let server = Arc::new(Told::default());
+        let measured = Measured::new(stream, longest_message(component.memory_limit), Arc::clone(&server));
         let made = tokio::time::timeout(CONNECT, config.connect_raw(measured, NoTls)).await;
         let (client, connection) =
             made.map_err(|_| format!("{host} does not answer"))?.map_err(|error| told(&error))?;
@@ -129,8 +160,26 @@ impl Session {
                 _ = ended => drop(tokio::time::timeout(CONNECT, connection).await),
             }
         });
-        let way = Way { component: Arc::downgrade(component), host: host.to_owned(), port };
-        Ok(Self { client, is_busy: false, fault, way, _end: end })
+        let tls = is_secured.then(|| Arc::clone(tls));
+        let way = Way { component: Arc::downgrade(component), host: host.to_owned(), peer, tls };
+        Ok(Self { client, is_busy: false, fault, server, way, _end: end })
+    }
+
+    /// Whether the server is one to write to, or to read from, as the address asks.
+    ///
+    /// Source: PostgreSQL's documentation, "Parameter Key Words".
+    async fn fits(&self, wanted: TargetSessionAttrs) -> bool {
+        let is_read_only = match wanted {
+            TargetSessionAttrs::ReadWrite => false,
+            TargetSessionAttrs::ReadOnly => true,
+            _ => return true,
+        };
+        let asked = tokio::time::timeout(CONNECT, self.client.simple_query("SHOW transaction_read_only")).await;
+        let Ok(Ok(said)) = asked else { return false };
+        said.iter().any(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some(if is_read_only { "on" } else { "off" }),
+            _ => false,
+        })
     }
 
     /// Runs a statement and reads all of its rows, for which `payer` pays.
@@ -157,9 +206,26 @@ impl Session {
                 let raw: Option<Raw<'_>> =
                     row.try_get(column).map_err(|error| Error::ValueConversionFailed(told(&error)))?;
                 let length = raw.as_ref().map_or(0, |raw| raw.0.len());
+                let too_much = |text| Error::QueryFailed(QueryError::Text(text));
                 let paid = payer.pay(length + size_of::<DbValue>() + size_of::<Option<Charge>>());
-                answer.charges.push(paid.map_err(|text| Error::QueryFailed(QueryError::Text(text)))?);
-                values.push(value::decode(ty, raw.map(|raw| raw.0)).map_err(Error::ValueConversionFailed)?);
+                answer.charges.push(paid.map_err(too_much)?);
+                let (more, refused) = (RefCell::new(Vec::new()), Cell::new(false));
+                let pay = |bytes| match payer.pay(bytes) {
+                    Ok(charge) => Ok(more.borrow_mut().push(charge)),
+                    Err(text) => {
+                        refused.set(true);
+                        Err(text)
+                    }
+                };
+                let value = value::decode(ty, raw.map(|raw| raw.0), &pay);
+                values.push(
+                    value.map_err(
+                        |text| {
+                            if refused.get() { too_much(text) } else { Error::ValueConversionFailed(text) }
+                        },
+                    )?,
+                );
+                answer.charges.append(&mut more.into_inner());
             }
             answer.rows.push(values);
         }
@@ -182,6 +248,7 @@ impl Session {
         parameters: &[ParameterValue],
     ) -> Result<(Statement, Vec<value::Encoded>), Error> {
         self.is_busy = true;
+        self.server.begin();
         let prepared = self.client.prepare(statement).await;
         self.is_busy = false;
         let prepared = prepared.map_err(|error| self.query_failed(&error))?;
@@ -215,38 +282,58 @@ impl Session {
 
 impl component::Session for Session {
     fn is_at_rest(&self) -> bool {
-        !self.is_busy && !self.client.is_closed()
+        !self.is_busy && !self.client.is_closed() && self.server.may_go_on()
     }
 
     async fn reset(&mut self) -> bool {
-        // By itself: what discards all may not run within a transaction.
+        self.server.begin();
+        // By itself: what follows is one transaction.
         if self.client.batch_execute("ROLLBACK").await.is_err() {
             return false;
         }
-        let done = self.client.batch_execute("DISCARD ALL").await;
-        // The statements by which the client knows types are among what is discarded.
-        self.client.clear_type_cache();
-        done.is_ok()
+        // All that DISCARD ALL does but for prepared statements: the client knows types by some of its own.
+        let Ok(said) = self.client.simple_query(AS_NEW).await else { return false };
+        // The locks answer with a row. Another is a statement that the guest prepared by SQL.
+        said.iter().filter(|message| matches!(message, SimpleQueryMessage::Row(_))).count() == 1
     }
 
     /// Source: "Canceling Requests in Progress" in PostgreSQL's documentation: by a connection of its own.
     async fn abandon(self) {
-        let token = self.client.cancel_token();
-        let Some(component) = self.way.component.upgrade() else { return };
-        let target = Target { scheme: SCHEME, host: &self.way.host, port: self.way.port };
-        if let Ok(stream) = Stream::connect(&component, target).await {
-            let _ = token.cancel_query_raw(stream, NoTls).await;
+        if !self.is_busy || self.client.is_closed() {
+            return;
         }
+        let token = self.client.cancel_token();
+        let Self { client, way: Way { component, host, peer, tls }, .. } = self;
+        // Its place among the descriptors is needed.
+        drop(client);
+        let (Some(component), Some(peer)) = (component.upgrade(), peer) else { return };
+        let Ok(mut stream) = Stream::again(&component, peer, &host).await else { return };
+        if let Some(tls) = tls {
+            if !matches!(ask_for_tls(&mut stream).await, Ok(Offer::Yes)) {
+                return;
+            }
+            let Ok(secured) = stream.secure(&host, &tls).await else { return };
+            stream = secured;
+        }
+        let _ = token.cancel_query_raw(stream, NoTls).await;
     }
 }
 
-/// Whether the server goes on with TLS.
-async fn ask_for_tls(stream: &mut Stream) -> std::io::Result<bool> {
+/// What a server says to the question for TLS.
+enum Offer {
+    Yes,
+    No,
+    /// With an error, as servers of before TLS do, and those that have no place for one more.
+    Refused,
+}
+
+/// Asks whether the server goes on with TLS.
+async fn ask_for_tls(stream: &mut Stream) -> std::io::Result<Offer> {
     stream.write_all(&ASK_FOR_TLS).await?;
     match stream.read_u8().await? {
-        b'S' => Ok(true),
-        // Servers of before TLS answer with an error.
-        b'N' | b'E' => Ok(false),
+        b'S' => Ok(Offer::Yes),
+        b'N' => Ok(Offer::No),
+        b'E' => Ok(Offer::Refused),
         other => {
             Err(std::io::Error::other(format!("it does not speak PostgreSQL: it answers with the byte {other:#04x}")))
         }

@@ -60,11 +60,20 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
+/// Pays for bytes that a value takes beside those that it has on the way.
+type Pay<'a> = &'a dyn Fn(usize) -> Result<(), String>;
+
+/// Reads a value. What takes more in memory than on its way is paid by `pay` before it is made.
+///
 /// # Errors
-/// A sentence where the bytes are not of that type, or a value has no form in the interface.
-pub(super) fn decode(ty: &Type, bytes: Option<&[u8]>) -> Result<DbValue, String> {
+/// A sentence where the bytes are not of that type, or a value has no form in the interface; those of `pay`.
+pub(super) fn decode(ty: &Type, bytes: Option<&[u8]>, pay: Pay<'_>) -> Result<DbValue, String> {
     let Some(bytes) = bytes else { return Ok(DbValue::DbNull) };
     let text = |error: Box<dyn std::error::Error + Sync + Send>| format!("a value of type {ty}: {error}");
+    let decimal = |bytes: &[u8]| {
+        pay(numeric::text_length(bytes)?)?;
+        numeric::to_text(bytes)
+    };
     fn read<'a, T: FromSql<'a>>(ty: &Type, bytes: &'a [u8]) -> Result<T, String> {
         T::from_sql(ty, bytes).map_err(|error| format!("a value of type {ty}: {error}"))
     }
@@ -89,15 +98,21 @@ pub(super) fn decode(ty: &Type, bytes: Option<&[u8]>) -> Result<DbValue, String>
             Some((&JSONB, json)) => DbValue::Jsonb(json.to_vec()),
             _ => return Err("a value of type jsonb in a version that is not known".to_owned()),
         },
-        Type::NUMERIC => DbValue::Decimal(numeric::to_text(bytes)?),
+        Type::NUMERIC => DbValue::Decimal(decimal(bytes)?),
         Type::INT4_RANGE => DbValue::RangeInt32(range(bytes, 0, |bytes| wire::int4_from_sql(bytes).map_err(text))?),
         Type::INT8_RANGE => DbValue::RangeInt64(range(bytes, 0, |bytes| wire::int8_from_sql(bytes).map_err(text))?),
-        Type::NUM_RANGE => DbValue::RangeDecimal(range(bytes, "0".to_owned(), numeric::to_text)?),
-        Type::INT4_ARRAY => DbValue::ArrayInt32(array(ty, bytes, |bytes| wire::int4_from_sql(bytes).map_err(text))?),
-        Type::INT8_ARRAY => DbValue::ArrayInt64(array(ty, bytes, |bytes| wire::int8_from_sql(bytes).map_err(text))?),
-        Type::NUMERIC_ARRAY => DbValue::ArrayDecimal(array(ty, bytes, numeric::to_text)?),
+        Type::NUM_RANGE => DbValue::RangeDecimal(range(bytes, "0".to_owned(), decimal)?),
+        Type::INT4_ARRAY => {
+            DbValue::ArrayInt32(array(ty, bytes, pay, |bytes| wire::int4_from_sql(bytes).map_err(text))?)
+        }
+        Type::INT8_ARRAY => {
+            DbValue::ArrayInt64(array(ty, bytes, pay, |bytes| wire::int8_from_sql(bytes).map_err(text))?)
+        }
+        Type::NUMERIC_ARRAY => DbValue::ArrayDecimal(array(ty, bytes, pay, decimal)?),
         Type::TEXT_ARRAY | Type::VARCHAR_ARRAY | Type::BPCHAR_ARRAY => {
-            DbValue::ArrayStr(array(ty, bytes, |bytes| wire::text_from_sql(bytes).map(str::to_owned).map_err(text))?)
+            DbValue::ArrayStr(array(ty, bytes, pay, |bytes| {
+                wire::text_from_sql(bytes).map(str::to_owned).map_err(text)
+            })?)
         }
         Type::INTERVAL => DbValue::Interval(interval(bytes)?),
         _ => DbValue::Unsupported(bytes.to_vec()),
@@ -127,7 +142,12 @@ fn range<T: Clone>(
     }
 }
 
-fn array<T>(ty: &Type, bytes: &[u8], read: impl Fn(&[u8]) -> Result<T, String>) -> Result<Vec<Option<T>>, String> {
+fn array<T>(
+    ty: &Type,
+    bytes: &[u8],
+    pay: Pay<'_>,
+    read: impl Fn(&[u8]) -> Result<T, String>,
+) -> Result<Vec<Option<T>>, String> {
     let malformed = |error: Box<dyn std::error::Error + Sync + Send>| format!("a value of type {ty}: {error}");
     let array = wire::array_from_sql(bytes).map_err(malformed)?;
     if array.dimensions().count().map_err(malformed)? > 1 {
@@ -136,6 +156,8 @@ fn array<T>(ty: &Type, bytes: &[u8], read: impl Fn(&[u8]) -> Result<T, String>) 
     let mut found = Vec::new();
     let mut values = array.values();
     while let Some(value) = values.next().map_err(malformed)? {
+        // Doubled where the list grows.
+        pay(2 * size_of::<Option<T>>())?;
         found.push(value.map(&read).transpose()?);
     }
     Ok(found)
@@ -397,7 +419,7 @@ mod tests {
     /// What comes back of a value that was sent as `ty`.
     fn through(value: &ParameterValue, ty: &Type) -> Result<DbValue, String> {
         let encoded = encode(value, ty)?;
-        decode(ty, encoded.0.as_deref())
+        decode(ty, encoded.0.as_deref(), &|_| Ok(()))
     }
 
     #[test]
@@ -470,7 +492,9 @@ mod tests {
 
     #[test]
     fn an_empty_range_holds_nothing() {
-        let DbValue::RangeInt32((lower, upper)) = decode(&Type::INT4_RANGE, Some(&[1])).unwrap() else { panic!() };
+        let DbValue::RangeInt32((lower, upper)) = decode(&Type::INT4_RANGE, Some(&[1]), &|_| Ok(())).unwrap() else {
+            panic!()
+        };
         assert!(matches!(lower, Some((0, RangeBoundKind::Exclusive))));
         assert!(matches!(upper, Some((0, RangeBoundKind::Exclusive))));
     }

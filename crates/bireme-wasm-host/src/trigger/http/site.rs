@@ -41,15 +41,16 @@ pub(crate) struct Site {
     pub(super) closed: CancellationToken,
 }
 
-/// Whether `one` replaces `other`: as their labels say, or as a later run of the same.
-fn takes_place_of(one: &Workload, other: &Workload) -> bool {
+/// Whether `one` and `other` have the same place, as their labels say, or as runs of the same.
+fn share_a_place(one: &Workload, other: &Workload) -> bool {
     let (one, other) = (&one.component.spec, &other.component.spec);
-    one.id == other.id || replaces(&one.labels, &other.labels)
+    one.id == other.id || replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
 }
 
 struct Member {
     workload: Arc<Workload>,
-    active: bool,
+    /// Since which change of the site it answers, where it does.
+    active: Option<u64>,
 }
 
 impl Site {
@@ -69,27 +70,23 @@ impl Site {
     /// The two routes that clash, with the name of the workload that has the first.
     pub(crate) fn join(&self, workload: &Arc<Workload>) -> Result<(), (String, Route)> {
         let mut members = self.members.write();
-        for member in members.iter().filter(|member| !takes_place_of(workload, &member.workload)) {
+        for member in members.iter().filter(|member| !share_a_place(workload, &member.workload)) {
             for route in &workload.component.spec.bireme.routes {
                 if member.workload.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
                     return Err((member.workload.component.name().to_string(), route.clone()));
                 }
             }
         }
-        members.push(Member { workload: Arc::clone(workload), active: false });
+        members.push(Member { workload: Arc::clone(workload), active: None });
         Ok(())
     }
 
-    /// Whether the requests that match the routes of `workload` reach it from now on. They reach the one whose place it takes no more: at
-    /// no time none or both of them.
+    /// Whether the requests that match the routes of `workload` reach it from now on, and not the one whose place it takes.
     pub(crate) fn set_active(&self, workload: &Arc<Workload>, active: bool) {
         let mut members = self.members.write();
-        for member in members.iter_mut() {
-            if Arc::ptr_eq(&member.workload, workload) {
-                member.active = active;
-            } else if active && takes_place_of(workload, &member.workload) {
-                member.active = false;
-            }
+        let now = self.generation.load(Ordering::Acquire);
+        for member in members.iter_mut().filter(|member| Arc::ptr_eq(&member.workload, workload)) {
+            member.active = active.then(|| member.active.unwrap_or(now));
         }
         self.changed();
     }
@@ -124,7 +121,13 @@ impl Site {
             // Another request did so while this one waited.
             return;
         }
-        let routes = members.iter().filter(|member| member.active).flat_map(|member| {
+        // Of two of which one takes the other's place, the later answers. Where it ends, the earlier does, if it is still there.
+        let is_followed = |member: &Member| {
+            let of_place = |other: &Member| share_a_place(&other.workload, &member.workload);
+            members.iter().any(|other| other.active > member.active && of_place(other))
+        };
+        let answering = members.iter().filter(|member| member.active.is_some() && !is_followed(member));
+        let routes = answering.flat_map(|member| {
             let workload = &member.workload;
             workload.component.spec.bireme.routes.iter().map(|route| (route.clone(), ServedRoute::new(workload, route)))
         });
