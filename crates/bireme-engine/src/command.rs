@@ -10,8 +10,6 @@ type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 pub(crate) enum Command {
     Start(Reply<()>),
-    /// Has it run anew beside the run that there is, which ends then. Answers whether that can be done.
-    Anew(Reply<bool>),
     /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
     Ending(Reply<bool>),
     Pause(Reply<()>),
@@ -64,7 +62,7 @@ impl Command {
             | Self::Connect { reply, .. }
             | Self::Disconnect { reply, .. }
             | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
-            Self::Anew(reply) | Self::Ending(reply) => drop(reply.send(Err(error))),
+            Self::Ending(reply) => drop(reply.send(Err(error))),
             Self::Rename { reply, .. } => drop(reply.send(Err(error))),
             Self::Update { reply, .. } => drop(reply.send(Err(error))),
             Self::Probed { .. } => {}

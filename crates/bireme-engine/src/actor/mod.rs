@@ -179,9 +179,6 @@ impl WorkloadActor {
                 let _ = reply.send(result);
                 return gone;
             }
-            Command::Anew(reply) => {
-                let _ = reply.send(self.run_anew().await);
-            }
             Command::Ending(reply) => {
                 self.mutable.stopped = true;
                 if self.restart_at.take().is_some() && self.mutable.state.status == Status::Restarting {

@@ -11,8 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::Transition;
-use crate::network::NetworkAttachment;
-use crate::view::{Ended, Health, Status};
+use crate::view::{Ended, Health};
 use crate::{EngineError, health, log_options};
 
 use super::WorkloadActor;
@@ -72,9 +71,24 @@ impl WorkloadActor {
         let placed = self.parts.networks.attach_network(&self.handle, &self.name, &mut self.mutable).await?;
         self.parts.volumes.emit_mounts("mount", &self.handle);
         self.mounted = true;
-        self.parts.services.dirs(&self.handle.config.spec.id).make().await?;
+        let dirs = self.parts.services.dirs(&self.handle.config.spec.id);
+        dirs.make().await?;
         self.parts.volumes.mount(&self.handle).await?;
-        let workload = self.create(self.prepared(placed)).await?;
+        let spec = self.spec();
+        let env = [placed.env, spec.env, self.handle.secret_env()].concat();
+        let prepared = Prepared {
+            // It may have been renamed since it was created.
+            spec: WorkloadSpec { name: self.name.clone(), env, ..spec },
+            program: self.handle.config.program.clone(),
+            state_dir: dirs.state.clone(),
+            run_dir: dirs.run.clone(),
+            log: log_options::target(&self.handle.config),
+            network: placed.network,
+            listeners: placed.listeners,
+            networks: placed.networks,
+            etc: placed.etc,
+        };
+        let workload = self.create(prepared).await?;
         let start = async {
             self.handle.connect_pending(workload.clone()).await;
             workload.start().await
@@ -88,86 +102,6 @@ impl WorkloadActor {
             return Err(error);
         }
         Ok(workload)
-    }
-
-    /// What the executor is handed, where the network has `placed` it. Its folders are there.
-    fn prepared(&self, placed: NetworkAttachment) -> Prepared {
-        let dirs = self.parts.services.dirs(&self.handle.config.spec.id);
-        let spec = self.spec();
-        let env = [placed.env, spec.env, self.handle.secret_env()].concat();
-        Prepared {
-            // It may have been renamed since it was created.
-            spec: WorkloadSpec { name: self.name.clone(), env, ..spec },
-            program: self.handle.config.program.clone(),
-            state_dir: dirs.state,
-            run_dir: dirs.run,
-            log: log_options::target(&self.handle.config),
-            network: placed.network,
-            listeners: placed.listeners,
-            networks: placed.networks,
-            etc: placed.etc,
-        }
-    }
-
-    /// Has it run anew while it runs: its ports stay open, and each request finds one of both runs. Its place on networks and
-    /// its volumes are those that it has. False where that cannot be done: nothing has changed then.
-    pub(super) async fn run_anew(&mut self) -> Result<bool, EngineError> {
-        let log = log_options::target(&self.handle.config);
-        let may = self.mutable.state.status == Status::Running
-            && self.handle.executor.takes_listeners()
-            && !self.mutable.ports.is_empty()
-            // Two that write to one log do not know when the other rotates it.
-            && log.max_size.is_none();
-        if !may {
-            return Ok(false);
-        }
-        let Some(placed) = self.parts.networks.attachment(&self.handle, &self.name, &self.mutable).await? else {
-            return Ok(false);
-        };
-        let begun = match self.create(self.prepared(placed)).await {
-            Ok(workload) => match workload.start().await {
-                Ok(()) => Ok(workload),
-                Err(error) => {
-                    let _ = workload.delete().await;
-                    Err(error.into())
-                }
-            },
-            Err(error) => Err(error),
-        };
-        let workload = match begun {
-            Ok(workload) => workload,
-            Err(error) => {
-                let error = &error as &dyn std::error::Error;
-                tracing::info!(
-                    workload.id = self.handle.id(),
-                    error,
-                    "a run does not begin beside the one that there is"
-                );
-                return Ok(false);
-            }
-        };
-        // The run before ends by itself, and is nobody's any more.
-        self.end = None;
-        self.run.cancel();
-        self.handle.set_workload(Some(workload.clone()));
-        let ran = self.started.replace(Instant::now()).map_or(Duration::ZERO, |at| at.elapsed());
-        let now = now_nanos();
-        let state = &mut self.mutable.state;
-        state.pid = workload.pid();
-        (state.exit_code, state.error, state.oom_killed) = (0, String::new(), false);
-        (state.finished_at, state.started_at) = (Some(now), Some(now));
-        (self.mutable.health, self.mutable.restart_count) = (None, 0);
-        self.remember_or_log().await;
-        let events = &self.parts.services.events;
-        let (signal, duration) = (self.handle.config.spec.stop_signal.0.to_string(), ran.as_secs().to_string());
-        self.handle.emit(events, "kill", [("signal", signal.as_str())]);
-        self.handle.emit(events, "die", [("exitCode", "0"), ("execDuration", duration.as_str())]);
-        self.handle.emit(events, "stop", []);
-        self.handle.emit(events, "start", []);
-        self.handle.ended(Ended { code: 0, error: None });
-        self.watch_end(workload);
-        self.begin_probes();
-        Ok(true)
     }
 
     /// Has the executor make it ready, unless somebody is in a hurry to end it. What was begun is undone then: at once, or

@@ -134,7 +134,7 @@ impl Engine {
         }
     }
 
-    /// Stops a workload, where it runs, and starts it. What answers on ports that are handed over runs anew before it ends.
+    /// Stops a workload, where it runs, and starts it.
     ///
     /// # Errors
     /// Those of [`Engine::stop`] and [`Engine::start`], but for `NotModified`.
@@ -145,11 +145,6 @@ impl Engine {
     pub async fn restart(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         let id = handle.id().to_owned();
-        // Whoever names a signal, or leaves it no time, wants it to end first.
-        if how.signal.is_none() && how.timeout_secs != Some(0) && handle.command(Command::Anew).await? {
-            handle.emit(&self.services().events, "restart", []);
-            return Ok(());
-        }
         match self.stop_for_restart(handle, how).await {
             Ok(()) | Err(EngineError::NotModified { .. }) => {}
             Err(error) => return Err(error),

@@ -2,7 +2,9 @@
 //!
 //! Compose, ours and the real one, makes the new container before it stops the old one, and says by a label that it replaces
 //! one of the same project, service and number. On Docker's engine the new one has another address then; who kept the old
-//! one, such as a proxy, a resolver's cache or a connection pool, would miss it, above all where the kind changes.
+//! one, such as a proxy, a resolver's cache or a connection pool, would miss it, above all where the kind changes. One that
+//! is started while the old one runs (`engine/successor.rs`) has another: clients of its ports lose nothing, those of its
+//! address look the name up again.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -15,24 +15,11 @@ use crate::workload::{Phase, Workload};
 
 /// How long instances may take to be gone once they were cut.
 const INSIST: Duration = Duration::from_secs(2);
-/// How long requests that have found a run may take to be let in once another has taken its place.
-const LAST_ENTRIES: Duration = Duration::from_millis(50);
 /// How long the end of a workload waits for its log to be written.
 const WRITTEN: Duration = Duration::from_secs(60);
 
 impl Host {
     pub(super) fn start(self: &Arc<Self>, id: &WorkloadId) -> Result<(), Refusal> {
-        let following = self.following.lock().remove(id);
-        if let Some(loaded) = following {
-            loaded.workload.run();
-            let before = self.components.lock().insert(id.clone(), Arc::clone(&loaded));
-            self.set_active(&loaded, true);
-            if let Some(before) = before {
-                let host = Arc::clone(self);
-                tokio::spawn(async move { host.retire(&before).await });
-            }
-            return Ok(());
-        }
         let loaded = self.find(id)?;
         let workload = &loaded.workload;
         if !workload.run() {
@@ -136,27 +123,7 @@ impl Host {
         loaded.workload.end(exit);
     }
 
-    /// Ends a run whose place another has taken, once it is done with what it has begun, or its time is over.
-    async fn retire(&self, loaded: &Loaded) {
-        // Requests that found it before the other took its place are let in yet.
-        tokio::time::sleep(LAST_ENTRIES).await;
-        let workload = &loaded.workload;
-        if tokio::time::timeout(workload.component.spec.stop_timeout, workload.drain()).await.is_ok() {
-            self.end(loaded, Exit { code: 0, oom_killed: false, finished_at: now_nanos(), error: None }).await;
-        } else {
-            workload.cut(137);
-            self.insist(loaded).await;
-        }
-        self.close_sites(loaded);
-    }
-
     pub(super) async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
-        let following = self.following.lock().remove(id);
-        if let Some(loaded) = following {
-            // It was not started, and what runs goes on.
-            self.close_sites(&loaded);
-            return Ok(());
-        }
         let loaded = self.find(id)?;
         self.set_active(&loaded, false);
         loaded.workload.cut(137);

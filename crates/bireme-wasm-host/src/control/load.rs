@@ -18,15 +18,12 @@ use crate::host::tls::Trust;
 use crate::linker;
 use crate::log::LogHandle;
 use crate::program::Program;
-use crate::workload::{Phase, Workload};
+use crate::workload::Workload;
 
 impl Host {
     pub(super) fn load(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
         let id = load.spec.id.clone();
-        let follows = self.components.lock().get(&id).cloned();
-        if follows.as_ref().is_some_and(|running| !may_be_followed(&running.workload))
-            || self.following.lock().contains_key(&id)
-        {
+        if self.components.lock().contains_key(&id) {
             return Err(refuse(ErrorKind::Conflict, format!("component {} is loaded already", id.short())));
         }
         if fds.len() != load.fds.len() {
@@ -82,8 +79,7 @@ impl Host {
             self.close_sites(&loaded);
             return Err(refusal);
         }
-        let all = if follows.is_some() { &self.following } else { &self.components };
-        all.lock().insert(id, Arc::new(loaded));
+        self.components.lock().insert(id, Arc::new(loaded));
         clients::allow(self.brief().memory);
         Ok(())
     }
@@ -100,11 +96,6 @@ impl Host {
         let pre = linker::link(&self.linker, &component).map_err(damaged)?;
         Program::new(trigger, pre).map_err(damaged)
     }
-}
-
-/// Whether another run of the same may begin while this one runs: requests know no order, messages and programs do.
-fn may_be_followed(workload: &Workload) -> bool {
-    workload.component.trigger.name() == "http" && *workload.phase().borrow() == Phase::Running
 }
 
 /// Makes the working directory the folder in which relative paths begin, if it lies in a folder of the workload: most

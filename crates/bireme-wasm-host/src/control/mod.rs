@@ -126,7 +126,6 @@ fn run(config: HostConfig, engine: Option<wasmtime::Engine>) -> anyhow::Result<(
         linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
         linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
         components: Mutex::default(),
-        following: Mutex::default(),
         networks: Networks::default(),
         sites: Arc::clone(&sites),
         shared: Shared {
@@ -177,8 +176,6 @@ struct Host {
     linker: wasmtime::component::Linker<Guest>,
     linker_p1: wasmtime::Linker<Guest>,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
-    /// Those that are loaded beside a running one of the same id, whose place they take when they are started.
-    following: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
     networks: Networks,
     sites: Arc<Sites>,
     shared: Shared,
@@ -297,11 +294,7 @@ impl Host {
                 self.signal(&id, signal)?;
                 value(&())
             }
-            Request::Wait { id } => {
-                // Of two runs the later: whoever waits for the earlier has asked before.
-                let following = self.following.lock().get(&id).cloned();
-                value(&wait(&following.map_or_else(|| self.find(&id), Ok)?.workload).await)
-            }
+            Request::Wait { id } => value(&wait(&self.find(&id)?.workload).await),
             Request::Usage { id } => value(&self.usage(&self.find(&id)?.workload.component)),
             Request::Instances { id } => value(&listed(self.find(&id)?.workload.instances())),
             Request::Invocations { id } => {

@@ -41,10 +41,10 @@ pub(crate) struct Site {
     pub(super) closed: CancellationToken,
 }
 
-/// Whether `one` and `other` have the same place, as their labels say, or as runs of the same.
+/// Whether one of both replaces the other, as their labels say.
 fn share_a_place(one: &Workload, other: &Workload) -> bool {
     let (one, other) = (&one.component.spec, &other.component.spec);
-    one.id == other.id || replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
+    replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
 }
 
 struct Member {
@@ -171,8 +171,7 @@ impl Sites {
         let name = spec.service.as_ref().unwrap_or(&spec.name);
         let mut named = self.named.write();
         let members = named.entry(name.clone()).or_default();
-        // An earlier run of the same goes with it.
-        members.retain(|other| !Arc::ptr_eq(other, workload) && !(active && other.component.spec.id == spec.id));
+        members.retain(|other| !Arc::ptr_eq(other, workload));
         if active {
             members.push(Arc::clone(workload));
         } else if members.is_empty() {
