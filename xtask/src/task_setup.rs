@@ -17,10 +17,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("/bin/busybox", "busybox-static"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
-    ("/usr/lib/postgresql", "postgresql"),
-    ("mariadbd", "mariadb-server"),
-    ("mosquitto", "mosquitto"),
-    ("mosquitto_sub", "mosquitto-clients"),
     ("ip", "iproute2"),
     ("node", "nodejs"),
     ("npm", "npm"),
@@ -33,6 +29,14 @@ const NEEDED: &[(&str, &str)] = &[
     ("git", "git"),
     ("ssh-agent", "openssh-client"),
     ("openssl", "openssl"),
+];
+
+/// Servers that tests alone ask; the demo does without.
+const SERVERS: &[(&str, &str)] = &[
+    ("/usr/lib/postgresql", "postgresql"),
+    ("mariadbd", "mariadb-server"),
+    ("mosquitto", "mosquitto"),
+    ("mosquitto_sub", "mosquitto-clients"),
 ];
 
 /// Python's tools: one makes components of Python, the other carries the real Compose.
@@ -51,7 +55,7 @@ const DOCKER_PY: &[&str] = &[
 const WASM_TARGETS: [&str; 2] = ["wasm32-wasip1", "wasm32-wasip2"];
 
 pub(crate) fn run() -> Result<()> {
-    packages()?;
+    packages_of_tests()?;
     tools()
 }
 
@@ -79,6 +83,12 @@ fn registry_tools() -> Result<()> {
 /// Debian's packages.
 pub(crate) fn packages() -> Result<()> {
     install(NEEDED)
+}
+
+/// The same, and the servers that tests ask.
+pub(crate) fn packages_of_tests() -> Result<()> {
+    packages()?;
+    install(SERVERS)
 }
 
 /// Installs the Debian packages of `needed` that are not there, where that is possible.

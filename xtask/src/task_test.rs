@@ -22,7 +22,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Answers the summary of the test runner.
 fn all(steps: &mut Steps) -> Result<String> {
-    steps.step("Debian packages", task_setup::packages)?;
+    steps.step("Debian packages", task_setup::packages_of_tests)?;
     steps.step("formatting", formatting)?;
     steps.step("edges between crates", task_deps::run)?;
     // What is fetched and built for WebAssembly does not wait for the workspace, nor the workspace for it.

@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -76,7 +75,7 @@ fn a_component_is_made_anew_without_a_request_that_fails() {
     let plugin = workspace().join("target/setup/docker/cli-plugins/docker-compose");
     for program in [bireme_testing::binaries().join("bireme"), plugin] {
         let compose = |number: usize, args: &[&str]| {
-            let mut command = engine.command(&PathBuf::from(&program), args);
+            let mut command = engine.command(&program, args);
             command.current_dir(file.parent().unwrap()).env("PORT", port.to_string()).env("NUMBER", number.to_string());
             engine.run(command).stdout().to_owned()
         };

@@ -2,6 +2,8 @@
 //!
 //! A guest has a session for itself. What it leaves behind, an open transaction above all, is gone before another has it.
 
+#![expect(clippy::result_large_err, reason = "the error of the interface, with all that a server says of a failure")]
+
 mod frames;
 mod numeric;
 mod session;

@@ -211,7 +211,10 @@ impl Session {
                 answer.charges.push(paid.map_err(too_much)?);
                 let (more, refused) = (RefCell::new(Vec::new()), Cell::new(false));
                 let pay = |bytes| match payer.pay(bytes) {
-                    Ok(charge) => Ok(more.borrow_mut().push(charge)),
+                    Ok(charge) => {
+                        more.borrow_mut().push(charge);
+                        Ok(())
+                    }
                     Err(text) => {
                         refused.set(true);
                         Err(text)
