@@ -122,9 +122,14 @@ impl Site {
             return;
         }
         // Of two of which one takes the other's place, the later answers. Where it ends, the earlier does, if it is still there.
+        let mut of_service: HashMap<_, Vec<&Member>> = HashMap::new();
+        for member in members.iter().filter(|member| member.active.is_some()) {
+            of_service.entry(&member.workload.component.spec.service).or_default().push(member);
+        }
         let is_followed = |member: &Member| {
-            let of_place = |other: &Member| share_a_place(&other.workload, &member.workload);
-            members.iter().any(|other| other.active > member.active && of_place(other))
+            let others = of_service.get(&member.workload.component.spec.service).into_iter().flatten();
+            let mut later = others.filter(|other| other.active > member.active);
+            later.any(|other| share_a_place(&other.workload, &member.workload))
         };
         let answering = members.iter().filter(|member| member.active.is_some() && !is_followed(member));
         let routes = answering.flat_map(|member| {
