@@ -272,6 +272,22 @@ mod tests {
     }
 
     #[test]
+    fn drafts_beside_a_release_may_be_imported_and_trap() {
+        for (import, expected) in [
+            ("wasi:http/client@0.3.0-rc-2026-03-15", true),
+            ("wasi:cli/environment@0.3.0-rc-2026-03-15", true),
+            ("fermyon:spin/llm@2.0.0", true),
+            ("wasi:http/client@0.3.0", false),
+            ("wasi:http/types@0.2.0-rc-2023-11-10", false),
+            ("fermyon:spin/mysql@2.0.0", false),
+        ] {
+            assert_eq!(traps(import), expected, "{import}");
+        }
+        let imports = ["wasi:http/client@0.3.0-rc-2026-03-15", "wasi:http/client@0.3.0"].map(str::to_owned);
+        assert!(refuse_imports(&imports, false).is_none());
+    }
+
+    #[test]
     fn of_one_trigger_in_several_versions_the_newest_is_taken() {
         let check = |exports: &[&str], expected: Option<Trigger>| {
             let exports: Vec<String> = exports.iter().map(|name| (*name).to_owned()).collect();
