@@ -4,16 +4,13 @@
 //! own, imports and exports by the names of the canonical ABI, and WASI preview 1, which an adapter turns into WASI 0.2.
 
 use bireme_core::ErrorKind;
-use bireme_wasm::interface::is_made_for_a_world;
+use bireme_wasm::interface::{WORLD, is_made_for_a_world};
 use bireme_wasm::protocol::Refusal;
 use wasi_preview1_component_adapter_provider::{
     WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
 };
 use wasmparser::{Parser, Payload};
 use wit_component::ComponentEncoder;
-
-/// What begins the name of a section with a world.
-const WORLD: &str = "component-type";
 
 /// The component of `module`; `None` where it was made for no world.
 ///

@@ -6,6 +6,7 @@ mod open;
 use std::sync::Arc;
 
 use bireme_core::log_line::Stream;
+use wasmtime::component::Resource;
 use wasmtime::error::Context as _;
 use wasmtime::{ResourceLimiter, Store};
 use wasmtime_wasi::cli::AsyncStdinStream;
@@ -86,6 +87,14 @@ impl WasiHttpView for Guest {
 }
 
 impl Guest {
+    /// What stands behind a handle of the host's table, shared with it.
+    ///
+    /// # Errors
+    /// A sentence where nothing does.
+    pub(crate) fn held<T: Clone + 'static>(&self, handle: &Resource<T>) -> Result<T, String> {
+        self.table.get(handle).cloned().map_err(|error| error.to_string())
+    }
+
     /// A store with the state of a fresh instance that `account` pays for. `depth` counts the components of this host
     /// that the request at hand has been in already.
     ///

@@ -28,7 +28,7 @@ impl From<OpenError> for v3::Error {
 
 /// The store behind a handle.
 pub(super) fn find(guest: &mut Guest, store: &Resource<Store>) -> Result<Store, String> {
-    guest.table.get(store).cloned().map_err(|error| error.to_string())
+    guest.held(store)
 }
 
 impl v2::Host for Guest {}

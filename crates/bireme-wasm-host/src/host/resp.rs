@@ -31,6 +31,12 @@ const VALUE: u64 = 64;
 /// Most bytes of messages that wait for the one who handles them; further ones wait with the server.
 const MAX_BACKLOG: u64 = 1 << 20;
 
+/// Most bytes of one message of a server to a workload whose instances may have `memory`: it is in memory thrice before a guest
+/// has it, as bytes, as values, and in the guest.
+pub(super) fn longest_message(memory: u64) -> u64 {
+    (memory / 4).clamp(1 << 20, 64 << 20)
+}
+
 /// Follows the answers of a server.
 ///
 /// Source: <https://redis.io/docs/latest/develop/reference/protocol-spec/>, versions 2 and 3.
@@ -294,8 +300,7 @@ impl Measured {
         log: LogHandle,
         place: Option<Place>,
     ) -> Self {
-        // A value is in memory thrice before a guest has it: as bytes, as a value, and in the guest.
-        let replies = Replies::new((limit / 4).clamp(1 << 20, 64 << 20));
+        let replies = Replies::new(longest_message(limit));
         Self { stream, replies, counted: 0, under_way, limit, backlog, log, host: host.to_owned(), _place: place }
     }
 

@@ -3,15 +3,36 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use wasmtime::StoreContextMut;
-use wasmtime::component::{Destination, StreamProducer, StreamResult, VecBuffer};
+use wasmtime::component::{
+    Destination, FutureReader, Lift, Lower, StreamProducer, StreamReader, StreamResult, VecBuffer,
+};
+use wasmtime::{AsContextMut, StoreContextMut};
 
 use crate::account::Charge;
 
 /// Rows, and what is paid for them. Given to a stream, which drops them when the guest has read all, or reads no more.
-pub(super) struct Paid<T> {
-    pub rows: Vec<T>,
-    pub charges: Vec<Option<Charge>>,
+struct Paid<T> {
+    rows: Vec<T>,
+    charges: Vec<Option<Charge>>,
+}
+
+/// A stream of rows, and whether these were all.
+pub(super) type Streams<T, E> = (StreamReader<T>, FutureReader<Result<(), E>>);
+
+/// # Errors
+/// Where the guest holds as many handles as it may.
+pub(super) fn streams<S, T, E>(
+    mut store: S,
+    rows: Vec<T>,
+    charges: Vec<Option<Charge>>,
+) -> wasmtime::Result<Streams<T, E>>
+where
+    S: AsContextMut,
+    T: Lower + Lift + Unpin + Send + Sync + 'static,
+    E: Lower + Lift + Send + Sync + 'static,
+{
+    let rows = StreamReader::new(&mut store, Paid { rows, charges })?;
+    Ok((rows, FutureReader::new(&mut store, async { wasmtime::error::Ok(Ok(())) })?))
 }
 
 impl<T: Unpin + Send + Sync + 'static, D> StreamProducer<D> for Paid<T> {

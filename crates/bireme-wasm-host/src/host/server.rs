@@ -24,12 +24,6 @@ pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// Most bytes of an address that a guest names: a handle keeps it.
 pub(super) const LONGEST_ADDRESS: usize = 2 << 10;
 
-/// Most bytes of one message of a server to a workload whose instances may have `memory`: it is in memory as bytes, as
-/// values, and in the guest.
-pub(super) fn longest_message(memory: u64) -> usize {
-    (memory / 4).clamp(1 << 20, 64 << 20) as usize
-}
-
 /// A place among the descriptors of the component for a connection.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 
 use super::bindings::concurrent::spin::sqlite::sqlite as v3;
 use super::bindings::sync::fermyon::spin2_0_0::sqlite as v2;
-use super::rows::Paid;
+use super::rows::streams;
 use crate::account::{Account, Charge, Payer};
 use crate::embedded::{LARGEST, OF_STORE, blocking, open_bounded};
 use crate::guest::Guest;
@@ -286,7 +286,7 @@ impl Database {
 }
 
 fn find(guest: &mut Guest, connection: &Resource<Database>) -> Result<Database, Failure> {
-    guest.table.get(connection).cloned().map_err(|error| Failure::Other(error.to_string()))
+    guest.held(connection).map_err(Failure::Other)
 }
 
 /// Conversions to the types of one version.
@@ -446,8 +446,7 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
         };
         let rows: Vec<_> = v3::QueryResult::from((Vec::new(), rows, Vec::new())).rows;
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
-            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
+            let (rows, end) = streams(&mut access, rows, charges)?;
             Ok(Ok((columns, rows, end)))
         })
     }

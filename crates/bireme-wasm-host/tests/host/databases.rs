@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::advisories::bind;
 use crate::common::{Answer, Deployed, Rig, send, until};
-use crate::servers::{mariadb, mosquitto, postgres};
+use crate::servers::{Server, mariadb, mosquitto, postgres};
 
 fn post(deployed: &Deployed, path: &str, body: &str) -> Answer {
     let length = body.len();
@@ -21,6 +21,17 @@ fn ask(deployed: &Deployed, path: &str, body: &str) -> Vec<String> {
     let answer = post(deployed, path, body);
     assert_eq!(answer.status, 200, "{} {}", answer.body, deployed.log());
     answer.body.lines().map(|line| line.replace("DbValue::", "").replace("DbDataType::", "")).collect()
+}
+
+/// A guest whose environment names the certificate of `server`.
+async fn trusting(rig: &Rig, server: &Server, allow: &str) -> Deployed {
+    let mut spec = rig.spec("trusting", &[("bireme.allow", allow)]);
+    let folder = rig.dir.path().join("authority");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(server.folder.path().join("server.crt"), folder.join("ca.pem")).unwrap();
+    spec.mounts = vec![bind(&folder, "/authority", true)];
+    spec.env = vec!["SSL_CERT_FILE=/authority/ca.pem".to_owned()];
+    rig.run(spec, "spin2").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,13 +163,7 @@ async fn sessions_with_postgres_are_kept_but_nothing_of_their_guests_is() {
     assert!(refused("127.0.0.1/postgres").contains("the address names no user"));
 
     // Whom the certificate of the server certifies, the guest may say itself, and its environment.
-    let mut spec = rig.spec("trusting", &[("bireme.allow", &allow)]);
-    let folder = rig.dir.path().join("authority");
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::copy(server.folder.path().join("server.crt"), folder.join("ca.pem")).unwrap();
-    spec.mounts = vec![bind(&folder, "/authority", true)];
-    spec.env = vec!["SSL_CERT_FILE=/authority/ca.pem".to_owned()];
-    let trusting = rig.run(spec, "spin2").await;
+    let trusting = trusting(&rig, &server, &allow).await;
     let path = format!("/postgres?postgres://me:p%40ss@localhost:{port}/postgres?sslmode=require");
     let said = ask(&trusting, &path, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
     assert!(said[0].contains("[[Boolean(true)]]"), "{}", said[0]);
@@ -242,13 +247,7 @@ async fn mysql_keeps_what_is_written_and_nothing_of_its_guests_sessions() {
     let text = refused(&format!("mysql://me:p%40ss@localhost:{port}/base?ssl-mode=REQUIRED"));
     assert!(text.contains("localhost cannot be trusted"), "{text}");
 
-    let mut spec = rig.spec("trusting", &[("bireme.allow", &allow)]);
-    let folder = rig.dir.path().join("authority");
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::copy(server.folder.path().join("server.crt"), folder.join("ca.pem")).unwrap();
-    spec.mounts = vec![bind(&folder, "/authority", true)];
-    spec.env = vec!["SSL_CERT_FILE=/authority/ca.pem".to_owned()];
-    let trusting = rig.run(spec, "spin2").await;
+    let trusting = trusting(&rig, &server, &allow).await;
     let path = format!("/mysql?mysql://me:p%40ss@localhost:{port}/base?ssl-mode=REQUIRED");
     let said = ask(&trusting, &path, "SHOW STATUS LIKE 'Ssl_version'");
     assert!(said[0].contains("TLSv1."), "{}", said[0]);

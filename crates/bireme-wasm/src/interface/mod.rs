@@ -8,7 +8,7 @@ use std::path::Path;
 use bireme_core::executor::Interface;
 use bireme_core::{ErrorKind, ExecError};
 
-pub use self::names::is_made_for_a_world;
+pub use self::names::{WORLD, is_made_for_a_world};
 pub use self::offered::{module_trigger, refuse_imports, traps, trigger};
 use crate::protocol::sentence;
 

@@ -18,7 +18,7 @@ const MOST_READ: u64 = 1 << 20;
 const MOST_NAMES: usize = 16 << 10;
 /// What begins the names of the sections in which tool chains leave the world that a core module was made for. Source:
 /// wit-component, `metadata`.
-const WORLD: &[u8] = b"component-type";
+pub const WORLD: &str = "component-type";
 /// The module of WASI preview 1, whose functions an adapter brings.
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 /// Most sections: each costs a read. A component of a language with a runtime has some hundred.
@@ -86,7 +86,7 @@ pub(super) fn read(file: &mut (impl Read + Seek)) -> Result<Names, NamesError> {
             let mut begins = Vec::new();
             file.take(section.size.min(5 + WORLD.len() as u64)).read_to_end(&mut begins)?;
             let length = begins.iter().take(5).position(|byte| byte & 0x80 == 0).map_or(begins.len(), |last| last + 1);
-            has_world = begins[length..].starts_with(WORLD);
+            has_world = begins[length..].starts_with(WORLD.as_bytes());
         }
         at = end;
         file.seek(SeekFrom::Start(at))?;

@@ -82,7 +82,7 @@ version!(v2);
 version!(v3);
 
 fn find(guest: &mut Guest, connection: &Resource<Connection>) -> Result<Connection, Failure> {
-    guest.table.get(connection).cloned().map_err(|error| Failure::Other(error.to_string()))
+    guest.held(connection).map_err(Failure::Other)
 }
 
 impl v2::HostConnection for Guest {

@@ -16,7 +16,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 
 use super::bindings::concurrent::spin::mysql::mysql as v3;
 use super::bindings::sync::fermyon::spin2_0_0::{mysql as v2, rdbms_types as rdbms};
-use super::rows::Paid;
+use super::rows::streams;
 use crate::account::Payer;
 use crate::component::{Component, Lent};
 use crate::guest::Guest;
@@ -166,7 +166,7 @@ macro_rules! rows {
 }
 
 fn find(guest: &mut Guest, connection: &Resource<Connection>) -> Result<Connection, Failure> {
-    guest.table.get(connection).cloned().map_err(|error| Failure::Other(error.to_string()))
+    guest.held(connection).map_err(Failure::Other)
 }
 
 impl rdbms::Host for Guest {}
@@ -257,8 +257,7 @@ impl<T: Send> v3::HostConnectionWithStore<T> for HasSelf<Guest> {
             Err(error) => return Ok(Err(error)),
         };
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
-            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
+            let (rows, end) = streams(&mut access, rows, charges)?;
             Ok(Ok((columns, rows, end)))
         })
     }

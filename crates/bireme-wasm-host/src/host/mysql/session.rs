@@ -18,7 +18,8 @@ use super::packets::Packets;
 use crate::account::{Charge, Payer};
 use crate::component::{self, Component};
 use crate::host::net::Target;
-use crate::host::server::{CONNECT, Stream, longest_message};
+use crate::host::resp::longest_message;
+use crate::host::server::{CONNECT, Stream};
 
 /// What this client can do: nothing of several statements at once, and no files that a server may ask for.
 const CAPABILITIES: CapabilityFlags = CapabilityFlags::CLIENT_PROTOCOL_41
@@ -114,7 +115,7 @@ impl Session {
 
     async fn shake_hands(component: &Arc<Component>, address: &Arc<Address>, stream: Stream) -> Result<Self, Failure> {
         let peer = stream.peer().ok();
-        let limit = longest_message(component.memory_limit);
+        let limit = longest_message(component.memory_limit) as usize;
         let mut packets = Packets::new(stream, limit);
         let greeting = packets.read().await?;
         if greeting.first() == Some(&ERROR) {

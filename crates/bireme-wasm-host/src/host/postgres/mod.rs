@@ -16,7 +16,7 @@ use tokio_rustls::rustls::ClientConfig;
 use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, StreamReader};
 
 use super::bindings::concurrent::spin::postgres4_2_0::postgres as v4;
-use super::rows::Paid;
+use super::rows::streams;
 use super::server::LONGEST_ADDRESS;
 use super::tls;
 use crate::account::Payer;
@@ -35,7 +35,7 @@ pub struct Connection(Arc<tokio::sync::Mutex<Lent<Session>>>);
 #[derive(Clone)]
 #[expect(unreachable_pub, reason = "generated code re-exports it")]
 pub struct Builder {
-    /// As much of it as an address may have, and one byte more where it is longer.
+    /// Cut, where it is longer than an address may be, and still longer than that.
     address: String,
     roots: Option<Roots>,
 }
@@ -222,8 +222,7 @@ impl<T: Send> v4::HostConnectionWithStore<T> for HasSelf<Guest> {
             Err(error) => return Ok(Err(error)),
         };
         guest.with(|mut access: Access<'_, T, Self>| {
-            let rows = StreamReader::new(&mut access, Paid { rows, charges })?;
-            let end = FutureReader::new(&mut access, async { wasmtime::error::Ok(Ok(())) })?;
+            let (rows, end) = streams(&mut access, rows, charges)?;
             Ok(Ok((columns, rows, end)))
         })
     }

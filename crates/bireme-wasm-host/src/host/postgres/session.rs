@@ -21,7 +21,8 @@ use crate::host::bindings::concurrent::spin::postgres4_2_0::postgres::{
     Column, DbError, DbValue, Error, ParameterValue, QueryError,
 };
 use crate::host::net::Target;
-use crate::host::server::{CONNECT, LONGEST_ADDRESS, Stream, longest_message};
+use crate::host::resp::longest_message;
+use crate::host::server::{CONNECT, LONGEST_ADDRESS, Stream};
 
 const SCHEME: &str = "postgres";
 const DEFAULT_PORT: u16 = 5432;
@@ -144,7 +145,7 @@ impl Session {
         config.ssl_mode(SslMode::Disable);
         let (peer, is_secured) = (stream.peer().ok(), stream.is_secured());
         let server = Arc::new(Told::default());
-        let measured = Measured::new(stream, longest_message(component.memory_limit), Arc::clone(&server));
+        let measured = Measured::new(stream, longest_message(component.memory_limit) as usize, Arc::clone(&server));
         let made = tokio::time::timeout(CONNECT, config.connect_raw(measured, NoTls)).await;
         let (client, connection) =
             made.map_err(|_| format!("{host} does not answer"))?.map_err(|error| told(&error))?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bireme_wasm::protocol::Trigger;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use http::header::HOST;
@@ -148,7 +149,10 @@ async fn call(
         }
     }
     let mut store = Guest::store(&account, depth).map_err(|error| (error, None))?;
-    let result = call_in(&mut store, &workload.program, with_server(request), answer).await;
+    // Those of 0.2 are told by the WASI crate.
+    let is_newest = workload.component.trigger == Trigger::HttpP3;
+    let request = if is_newest { with_server(request) } else { request };
+    let result = call_in(&mut store, &workload.program, request, answer).await;
     result.map_err(|error| (error, Some(store)))
 }
 
