@@ -39,8 +39,8 @@ pub use allow::{Allow, AllowList};
 pub use error::{ErrorKind, ExecError};
 pub use executor::{
     Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, LayerFolders, Limits, Listener,
-    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Power, Prepared, ProcessTable, Program, Resolver, Stats,
-    StoreFolder, Workload,
+    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Power, Prepared, ProcessTable, Program, Renew, Resolver,
+    Stats, StoreFolder, Workload,
 };
 pub use id::{SandboxId, WorkloadId};
 pub use labels::{LabelError, Labels};

@@ -10,6 +10,8 @@ type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 pub(crate) enum Command {
     Start(Reply<()>),
+    /// Replaces the run that there is by a new one, without a gap. Answers whether that can be done.
+    Renew(Reply<bool>),
     /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
     Ending(Reply<bool>),
     Pause(Reply<()>),
@@ -62,7 +64,7 @@ impl Command {
             | Self::Connect { reply, .. }
             | Self::Disconnect { reply, .. }
             | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
-            Self::Ending(reply) => drop(reply.send(Err(error))),
+            Self::Renew(reply) | Self::Ending(reply) => drop(reply.send(Err(error))),
             Self::Rename { reply, .. } => drop(reply.send(Err(error))),
             Self::Update { reply, .. } => drop(reply.send(Err(error))),
             Self::Probed { .. } => {}

@@ -49,6 +49,8 @@ enum Message {
         _under_way: Option<OwnedSemaphorePermit>,
     },
     Attach(mpsc::Sender<Bytes>),
+    /// Whoever is attached is told that nothing more comes.
+    Disconnect,
     /// Answered when everything before it is written and whoever is attached has been told that nothing more comes.
     Finish(oneshot::Sender<()>),
 }
@@ -87,6 +89,11 @@ impl LogHandle {
         let (sender, frames) = mpsc::channel(CLIENT_WAITING);
         let _ = self.sender.send(Message::Attach(sender)).await;
         frames
+    }
+
+    /// Ends the streams of clients that are attached, after what was handed over so far. The log goes on.
+    pub(crate) async fn disconnect(&self) {
+        let _ = self.sender.send(Message::Disconnect).await;
     }
 
     /// Waits until everything handed over so far is written, and ends the streams of attached clients after it. What comes
@@ -220,6 +227,7 @@ async fn write(mut receiver: mpsc::Receiver<Message>, mut file: Option<LogFile>)
                 // A stream of the clients' outlives the workload otherwise, since they hold it and it holds this writer.
                 Message::Attach(client) if finished => drop(client),
                 Message::Attach(client) => clients.push(client),
+                Message::Disconnect => clients.clear(),
                 Message::Finish(done) => {
                     finished = true;
                     lines.iter_mut().for_each(|line| line.finish(now_nanos(), &mut records));

@@ -30,8 +30,8 @@ impl Program {
             Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),
             Trigger::RedisP2 => Self::RedisP2(redis_trigger::RedisTriggerPre::new(pre)?),
             Trigger::RedisP3 => Self::RedisP3(redis_trigger_async::RedisTriggerAsyncPre::new(pre)?),
-            Trigger::CommandP1 | Trigger::HttpSpin1 | Trigger::RedisSpin1 | Trigger::Wagi => {
-                wasmtime::bail!("a core module is not a component")
+            Trigger::CommandP1 | Trigger::HttpSpin1 | Trigger::RedisSpin1 | Trigger::Wagi | Trigger::Schedule => {
+                wasmtime::bail!("no component exports that")
             }
         })
     }

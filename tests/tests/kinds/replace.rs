@@ -1,4 +1,4 @@
-//! A component that is made anew while clients ask it: none of them notices.
+//! A component that is made anew, or restarted, while clients ask it: none of them notices.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -94,6 +94,10 @@ fn a_component_is_made_anew_without_a_request_that_fails() {
             for number in 1..=4 {
                 compose(number, &["up", "-d"]);
                 seen.push(id());
+            }
+            for _ in 0..3 {
+                compose(4, &["restart"]);
+                engine.docker(["restart", "anew-web-1"]).stdout();
             }
             std::thread::sleep(Duration::from_millis(200));
             ends.store(true, Ordering::Relaxed);

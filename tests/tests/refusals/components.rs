@@ -42,10 +42,10 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         subject: "label",
-        input: "one that is not offered yet",
+        input: "a malformed schedule",
         code: 1,
-        words: "label bireme.schedule is not offered yet",
-        run: |b| b.labelled("bireme.schedule=* * * * *"),
+        words: "label bireme.schedule: \"tomorrow\" is not five fields",
+        run: |b| b.labelled("bireme.schedule=tomorrow"),
     },
     Row {
         subject: "route",

@@ -100,7 +100,7 @@ fn service_labels(service: &mut Service, r: &Reader<'_>, around: &Surroundings<'
     if let Err(error) = Labels::parse(&labels) {
         let key = match &error {
             LabelError::Unknown { key, .. } => key.as_str(),
-            LabelError::Malformed { key, .. } | LabelError::NotOffered { key, .. } => key,
+            LabelError::Malformed { key, .. } => key,
         };
         let path = format!("{}.labels", r.path);
         let whole = r.map.get("labels").or_else(|| r.map.get("label_file"));

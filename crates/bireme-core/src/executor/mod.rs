@@ -85,6 +85,13 @@ pub trait Executor: Send + Sync {
     /// differ.
     fn takes_listeners(&self) -> bool;
 
+    /// Whether a workload may be started while the one whose place it takes still runs, and takes over from it: ports
+    /// (`published`) and messages then find one of both at all times. Pure.
+    fn takes_over(&self, spec: &WorkloadSpec, published: bool) -> bool {
+        let _ = (spec, published);
+        false
+    }
+
     /// Whether its workloads offer [`Workload::as_exec`], known before any exists: health checks that run a command are
     /// refused at create where it is false.
     fn offers_exec(&self) -> bool;
@@ -153,6 +160,25 @@ pub trait Executor: Send + Sync {
     fn as_resolver(&self) -> Option<&dyn Resolver> {
         None
     }
+
+    /// It replaces a run of a workload by another without a gap: only components.
+    fn as_renew(&self) -> Option<&dyn Renew> {
+        None
+    }
+}
+
+/// Replaces runs by new ones, as a restart does, with somebody to answer at all times.
+pub trait Renew: Send + Sync {
+    /// Makes a new run of a workload ready beside the one there is, and has it take over: new work goes to the new run,
+    /// the old one ends what it has begun, for as long as its stop timeout lets it. Listening sockets, the record of the
+    /// end and the log go on; clients that are attached are told of an end. For [`Workload::wait`] it is one run.
+    ///
+    /// # Errors
+    /// `Unsupported` or `Conflict` where it does not run, or cannot be replaced so; `NotFound` where its process is gone.
+    /// What runs goes on as before.
+    /// # Cancel safety
+    /// What was begun goes on to its end; either run may be the one that is there.
+    fn renew(&self, work: Prepared) -> BoxFuture<'_, Result<(), ExecError>>;
 }
 
 /// Keeps the names of networks for workloads that resolve names themselves.

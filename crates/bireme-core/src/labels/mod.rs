@@ -3,12 +3,18 @@
 //! The same keys are read from the image's labels, the container's labels and, in Kubernetes, annotations. They are
 //! parsed once, at create; an unknown or malformed key is refused there, never ignored.
 
+mod schedule;
+mod subscription;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::schedule::Schedule;
+use self::subscription::subscription;
+pub use self::subscription::{Group, Subscription};
 use crate::nearest::nearest;
 use crate::{AllowList, Route};
 
@@ -20,8 +26,20 @@ pub const KEYS: &[(&str, &str, &str)] = &[
          `none` serves none: the component is asked by others of its app, as `http://NAME.spin.internal`",
         "`/...`",
     ),
-    ("bireme.redis.subscribe", "`redis://host:port/CHANNEL`: one instance per message", "none"),
-    ("bireme.schedule", "cron expression with a time zone", "none"),
+    (
+        "bireme.redis.subscribe",
+        "`redis://host:port/CHANNEL`: one instance per message. `redis://host:port?stream=NAME&group=GROUP`: one per entry of \
+         a stream, at least once, acknowledged when it was handled; after `&attempts=5` that failed it is put aside in \
+         `&dead=NAME.dead`",
+        "none",
+    ),
+    (
+        "bireme.schedule",
+        "when a command runs, again and again: five fields as crontab(5) has them and a time zone, such as `30 4 * * 1-5 \
+         Europe/Berlin`; UTC where none is named. `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. It does not run \
+         while it still does",
+        "none: it runs once",
+    ),
     (
         "bireme.allow",
         "outbound permissions, comma-separated `scheme://host[:port]`: the scheme is `http`, `https`, `redis`, `tcp` \
@@ -70,7 +88,10 @@ pub struct Labels {
     /// None where the component is asked by name alone.
     pub routes: Vec<Route>,
     /// `bireme.redis.subscribe`; `None` subscribes to nothing.
-    pub subscribe: Option<Subscription>,
+    pub subscribe: Option<Box<Subscription>>,
+    /// `bireme.schedule`: when a command runs; `None` is once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Box<Schedule>>,
     /// `None` when the label is absent: everything for containers, nothing for components.
     pub allow: Option<AllowList>,
     /// `bireme.timeout`: wall-clock time of one invocation.
@@ -96,15 +117,6 @@ pub struct Labels {
     /// Rights that the image asks for and that nobody granted, as key and value. A value may hold a password.
     #[serde(default)]
     pub requested: BTreeMap<String, String>,
-}
-
-/// `redis://host:port/CHANNEL`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subscription {
-    /// As given, without the channel: `redis://[user:password@]host[:port]`. May hold a password: never log it.
-    pub server: String,
-    /// The name of the channel.
-    pub channel: String,
 }
 
 /// What keeps one key-value store.
@@ -172,23 +184,12 @@ pub enum LabelError {
         /// What is wrong with its value.
         reason: String,
     },
-    /// A key that is known, and does nothing yet.
-    #[error("label {key} is not offered yet: {instead}")]
-    NotOffered {
-        /// One of [`KEYS`].
-        key: &'static str,
-        /// What to do instead.
-        instead: &'static str,
-    },
 }
 
 impl LabelError {
-    /// `Invalid` or `Unsupported`.
+    /// Always `Invalid`.
     pub fn kind(&self) -> crate::ErrorKind {
-        match self {
-            Self::Unknown { .. } | Self::Malformed { .. } => crate::ErrorKind::Invalid,
-            Self::NotOffered { .. } => crate::ErrorKind::Unsupported,
-        }
+        crate::ErrorKind::Invalid
     }
 }
 
@@ -197,6 +198,7 @@ impl Default for Labels {
         Self {
             routes: vec![Route::everything()],
             subscribe: None,
+            schedule: None,
             allow: None,
             timeout: Duration::from_secs(30),
             cpu_time: None,
@@ -223,7 +225,7 @@ impl Labels {
     /// Reads the `bireme.*` keys of `labels` and leaves every other key alone.
     ///
     /// # Errors
-    /// The first key, in the order of the alphabet, that is unknown, malformed or not offered.
+    /// The first key, in the order of the alphabet, that is unknown or malformed.
     pub fn parse<'a>(labels: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<Self, LabelError> {
         let mut parsed = Self::default();
         let ours: BTreeMap<&str, &str> = labels
@@ -342,13 +344,8 @@ impl Labels {
                 }
                 self.routes = routes;
             }
-            "bireme.redis.subscribe" => self.subscribe = Some(subscription(value).map_err(malformed)?),
-            "bireme.schedule" => {
-                return Err(LabelError::NotOffered {
-                    key,
-                    instead: "call the component over HTTP from a scheduler of your own",
-                });
-            }
+            "bireme.redis.subscribe" => self.subscribe = Some(Box::new(subscription(value).map_err(malformed)?)),
+            "bireme.schedule" => self.schedule = Some(Box::new(value.parse().map_err(malformed)?)),
             "bireme.allow" => {
                 self.allow =
                     Some(value.parse().map_err(|error: crate::allow::AllowError| malformed(error.to_string()))?)
@@ -431,19 +428,6 @@ pub fn duration(value: &str) -> Result<Duration, String> {
         rest = &rest[unit_end..];
     }
     if total > 0.0 && total <= 366.0 * 86_400.0 { Ok(Duration::from_secs_f64(total)) } else { Err(refuse()) }
-}
-
-fn subscription(value: &str) -> Result<Subscription, String> {
-    let form = "must be redis://host:port/CHANNEL";
-    if value.contains('?') {
-        return Err("streams (?stream=) are not offered yet; name a channel".to_owned());
-    }
-    let (scheme, rest) = value.split_once("://").ok_or(form)?;
-    let (server, channel) = rest.split_once('/').ok_or(form)?;
-    if !matches!(scheme, "redis" | "rediss") || server.is_empty() || channel.is_empty() {
-        return Err(form.to_owned());
-    }
-    Ok(Subscription { server: format!("{scheme}://{server}"), channel: channel.to_owned() })
 }
 
 fn stores(value: &str) -> Result<BTreeMap<String, StoreBackend>, String> {

@@ -25,7 +25,9 @@ fn reads_every_key_and_names_what_it_refuses() {
     check(
         "bireme.redis.subscribe",
         "redis://redis",
-        Err("label bireme.redis.subscribe: must be redis://host:port/CHANNEL"),
+        Err(
+            "label bireme.redis.subscribe: must be redis://host:port/CHANNEL or redis://host:port?stream=NAME&group=GROUP",
+        ),
     );
     check("bireme.timeout", "1m30s", Ok(()));
     check(
@@ -44,11 +46,28 @@ fn reads_every_key_and_names_what_it_refuses() {
     );
     check("bireme.health", "healthz", Err("label bireme.health: \"healthz\" is not a path such as /healthz"));
     check("bireme.class", "wasi", Err("label bireme.class: \"wasi\" is not one of wasm, linux, auto"));
+    check("bireme.schedule", "30 4 * * 1-5 Europe/Berlin", Ok(()));
     check(
         "bireme.schedule",
-        "* * * * *",
-        Err("label bireme.schedule is not offered yet: call the component over HTTP from a scheduler of your own"),
+        "daily",
+        Err(
+            "label bireme.schedule: \"daily\" is not five fields (minute, hour, day of the month, month, day of the week) and \
+             a time zone, such as 30 4 * * 1-5 Europe/Berlin",
+        ),
     );
+    check("bireme.redis.subscribe", "redis://redis/?stream=orders&group=billing&attempts=3&dead=lost", Ok(()));
+    for (value, reason) in [
+        ("redis://redis?stream=orders", "a stream needs a name and a group: ?stream=NAME&group=GROUP"),
+        ("redis://redis?stream=s&group=g&attempts=0", "attempts must be a number from 1"),
+        ("redis://redis?stream=s&group=g&dead=s", "dead must be another stream"),
+        ("redis://redis?stream=s&stream=t&group=g", "stream is named twice"),
+        (
+            "redis://redis?stream=s&group=g&from=0",
+            "\"from=0\" must be stream=NAME, group=GROUP, attempts=NUMBER or dead=NAME",
+        ),
+    ] {
+        check("bireme.redis.subscribe", value, Err(&format!("label bireme.redis.subscribe: {reason}")));
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod change;
 mod end;
+mod renew;
 mod start;
 
 use std::sync::Arc;
@@ -178,6 +179,9 @@ impl WorkloadActor {
                     && self.remove_by_itself().await;
                 let _ = reply.send(result);
                 return gone;
+            }
+            Command::Renew(reply) => {
+                let _ = reply.send(self.renew().await);
             }
             Command::Ending(reply) => {
                 self.mutable.stopped = true;

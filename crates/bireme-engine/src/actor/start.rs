@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::lifecycle::Transition;
+use crate::network::NetworkAttachment;
 use crate::view::{Ended, Health};
 use crate::{EngineError, health, log_options};
 
@@ -71,24 +72,9 @@ impl WorkloadActor {
         let placed = self.parts.networks.attach_network(&self.handle, &self.name, &mut self.mutable).await?;
         self.parts.volumes.emit_mounts("mount", &self.handle);
         self.mounted = true;
-        let dirs = self.parts.services.dirs(&self.handle.config.spec.id);
-        dirs.make().await?;
+        self.parts.services.dirs(&self.handle.config.spec.id).make().await?;
         self.parts.volumes.mount(&self.handle).await?;
-        let spec = self.spec();
-        let env = [placed.env, spec.env, self.handle.secret_env()].concat();
-        let prepared = Prepared {
-            // It may have been renamed since it was created.
-            spec: WorkloadSpec { name: self.name.clone(), env, ..spec },
-            program: self.handle.config.program.clone(),
-            state_dir: dirs.state.clone(),
-            run_dir: dirs.run.clone(),
-            log: log_options::target(&self.handle.config),
-            network: placed.network,
-            listeners: placed.listeners,
-            networks: placed.networks,
-            etc: placed.etc,
-        };
-        let workload = self.create(prepared).await?;
+        let workload = self.create(self.prepared(placed)).await?;
         let start = async {
             self.handle.connect_pending(workload.clone()).await;
             workload.start().await
@@ -102,6 +88,25 @@ impl WorkloadActor {
             return Err(error);
         }
         Ok(workload)
+    }
+
+    /// What the executor is handed, where the network has `placed` it. Its folders are there.
+    pub(super) fn prepared(&self, placed: NetworkAttachment) -> Prepared {
+        let dirs = self.parts.services.dirs(&self.handle.config.spec.id);
+        let spec = self.spec();
+        let env = [placed.env, spec.env, self.handle.secret_env()].concat();
+        Prepared {
+            // It may have been renamed since it was created.
+            spec: WorkloadSpec { name: self.name.clone(), env, ..spec },
+            program: self.handle.config.program.clone(),
+            state_dir: dirs.state,
+            run_dir: dirs.run,
+            log: log_options::target(&self.handle.config),
+            network: placed.network,
+            listeners: placed.listeners,
+            networks: placed.networks,
+            etc: placed.etc,
+        }
     }
 
     /// Has the executor make it ready, unless somebody is in a hurry to end it. What was begun is undone then: at once, or

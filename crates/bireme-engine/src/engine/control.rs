@@ -134,7 +134,8 @@ impl Engine {
         }
     }
 
-    /// Stops a workload, where it runs, and starts it.
+    /// Stops a workload, where it runs, and starts it. Where its executor can do so, the new run takes over from
+    /// the old one without a gap.
     ///
     /// # Errors
     /// Those of [`Engine::stop`] and [`Engine::start`], but for `NotModified`.
@@ -145,6 +146,11 @@ impl Engine {
     pub async fn restart(&self, name: &str, how: StopRequest) -> Result<(), EngineError> {
         let handle = self.registry().find(name)?;
         let id = handle.id().to_owned();
+        // Whoever names a signal, or leaves it no time, wants it to end first.
+        if how.signal.is_none() && how.timeout_secs != Some(0) && handle.command(Command::Renew).await? {
+            handle.emit(&self.services().events, "restart", []);
+            return Ok(());
+        }
         match self.stop_for_restart(handle, how).await {
             Ok(()) | Err(EngineError::NotModified { .. }) => {}
             Err(error) => return Err(error),

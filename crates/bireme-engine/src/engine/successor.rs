@@ -18,19 +18,18 @@ const RECENT: Duration = Duration::from_secs(120);
 
 impl Engine {
     /// Has whatever takes the place of `handle` started, where it can do so while `handle` still runs: the ports stay open,
-    /// and each request finds one of both. Clients make the successor, stop the old one and start the successor, in this
+    /// and each request or message finds one of both. Clients make the successor, stop the old one and start the successor, in this
     /// order; between the last two nobody would answer.
     pub(super) async fn start_successor(&self, handle: &Arc<Handle>) {
-        let old = handle.view();
-        if old.state.status != Status::Running || old.ports.is_empty() || !handle.executor.takes_listeners() {
+        let may = |handle: &Handle| handle.executor.takes_over(&handle.config.spec, !handle.config.publish.is_empty());
+        if handle.view().state.status != Status::Running || !may(handle) {
             return;
         }
         let sandbox = |handle: &Handle| handle.executor.sandbox(&handle.config.spec);
         let follows = |other: &Handle| {
             replaces(&other.config.spec.labels, &handle.config.spec.labels)
                 && other.view().state.status == Status::Created
-                && !other.config.publish.is_empty()
-                && other.executor.takes_listeners()
+                && may(other)
                 && sandbox(other) == sandbox(handle)
         };
         // One that was made long ago is what an `up` left that did not come to its end.

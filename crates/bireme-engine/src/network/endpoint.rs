@@ -19,7 +19,7 @@ use super::{Bridge, Networks, Sandbox};
 use crate::container::{Handle, MutableState};
 use crate::refusal::{ContainerRefusal, NetworkRefusal, RequestRefusal};
 use crate::request::EndpointRequest;
-use crate::view::{DEFAULT_NETWORK as DEFAULT, Endpoint, Network};
+use crate::view::{DEFAULT_NETWORK as DEFAULT, Endpoint, Network, PublishedPort};
 use crate::{EngineError, link, names};
 
 /// What a start needs of the network.
@@ -132,12 +132,7 @@ impl Networks {
                     self.services.net().serve_inside(&id).await?;
                 }
                 let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
-                // At the gateway of an internal network nobody is led outside, though another network may lead there.
-                let dns = if finds_names(&mutable.endpoints) {
-                    vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
-                } else {
-                    self.services.net().dns_servers(&id)
-                };
+                let dns = self.servers(&id, &mutable.endpoints);
                 Some(NetworkPlace { dns, sandbox: id, netns, addresses })
             }
         };
@@ -156,6 +151,47 @@ impl Networks {
             listeners,
             networks: named_networks(&mutable.endpoints),
         })
+    }
+
+    /// What [`Networks::attach_network`] answers, of a workload that has its place: for another run of it. `None` where that
+    /// has none of its own. Its listening sockets are with the first.
+    pub(crate) async fn attachment(
+        &self,
+        handle: &Handle,
+        name: &str,
+        mutable: &MutableState,
+    ) -> Result<Option<NetworkAttachment>, EngineError> {
+        let spec = &handle.config.spec;
+        let network = match &spec.namespaces.network {
+            NetworkMode::Host => None,
+            NetworkMode::Attached => {
+                let sandbox = handle.executor.sandbox(spec);
+                let netns = self.services.net().running_sandbox(&sandbox, mutable.state.pid).await?;
+                let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
+                let dns = self.servers(&sandbox, &mutable.endpoints);
+                Some(NetworkPlace { dns, sandbox, netns, addresses })
+            }
+            NetworkMode::None | NetworkMode::Workload(_) => return Ok(None),
+        };
+        let linked = link::linked(&self.services.registry, name, &handle.view().links)?;
+        let listener = |port: &PublishedPort| Listener { host: port.host, container: port.container, socket: None };
+        Ok(Some(NetworkAttachment {
+            etc: etc_files(handle, &mutable.endpoints, network.as_ref(), &linked),
+            env: linked.iter().flat_map(|one| link::environment(name, one)).collect(),
+            network,
+            listeners: mutable.ports.iter().map(listener).collect(),
+            networks: named_networks(&mutable.endpoints),
+        }))
+    }
+
+    /// The DNS servers of one that has these endpoints.
+    fn servers(&self, sandbox: &SandboxId, endpoints: &[Endpoint]) -> Vec<IpAddr> {
+        // At the gateway of an internal network nobody is led outside, though another network may lead there.
+        if finds_names(endpoints) {
+            vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
+        } else {
+            self.services.net().dns_servers(sandbox)
+        }
     }
 
     /// The workload that has the network of `other`: itself, or whichever it shares one with.

@@ -35,6 +35,7 @@ use bireme_net::{NetworkId, NetworkSpec};
 use parking_lot::{Mutex, MutexGuard};
 
 use self::address::{addresses_of, all_addresses_of, parse_mac};
+pub(crate) use self::endpoint::NetworkAttachment;
 use self::endpoint::{administers_network, wants_default_route};
 use self::names::{Naming, reverse_name};
 pub(crate) use self::names::{finds_names, named_networks};

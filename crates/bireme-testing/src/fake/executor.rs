@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bireme_core::executor::Known;
 use bireme_core::spec::Signal;
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, Exit, LabelError, Labels, Pause, Prepared, ProcessTable, Program,
+    BoxFuture, ErrorKind, ExecError, Executor, Exit, LabelError, Labels, Pause, Prepared, ProcessTable, Program, Renew,
     SandboxId, Stats, Workload, WorkloadId, WorkloadKind, WorkloadSpec,
 };
 use tokio::sync::watch;
@@ -50,6 +50,10 @@ impl Executor for FakeExecutor {
 
     fn takes_listeners(&self) -> bool {
         self.listens
+    }
+
+    fn takes_over(&self, _: &WorkloadSpec, published: bool) -> bool {
+        self.listens && published
     }
 
     fn offers_exec(&self) -> bool {
@@ -140,6 +144,10 @@ impl Executor for FakeExecutor {
         })
     }
 
+    fn as_renew(&self) -> Option<&dyn Renew> {
+        self.listens.then_some(self)
+    }
+
     fn end<'a>(&'a self, id: &'a WorkloadId) -> BoxFuture<'a, Result<(), ExecError>> {
         Box::pin(self.machine.call(
             "end",
@@ -151,6 +159,28 @@ impl Executor for FakeExecutor {
                 Ok(())
             },
         ))
+    }
+}
+
+impl Renew for FakeExecutor {
+    fn renew(&self, work: Prepared) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async move {
+            let id = &work.spec.id;
+            let renewed = self.machine.call(
+                "renew",
+                || failed("renew"),
+                |world| {
+                    if work.listeners.iter().any(|listener| listener.socket.is_some()) {
+                        world.breach(format!("{} was handed sockets that its run has", id.short()));
+                    }
+                    match world.processes.get(id) {
+                        Some(process) if process.stage == Stage::Running => Ok(()),
+                        _ => Err(not_running()),
+                    }
+                },
+            );
+            renewed.await
+        })
     }
 }
 

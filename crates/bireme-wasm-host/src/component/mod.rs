@@ -238,7 +238,7 @@ impl Component {
 
     /// Bytes that all its instances may have together, with what the engine keeps for the next.
     pub(crate) fn memory_most(&self) -> u64 {
-        let instances = if self.trigger.name() == "command" { 1 } else { u64::from(self.spec.bireme.instances) };
+        let instances = if self.trigger.is_alone() { 1 } else { u64::from(self.spec.bireme.instances) };
         memory::of_workload(self.memory_limit, instances)
     }
 

@@ -10,11 +10,15 @@ use bireme_wasm::protocol::{self, Refusal};
 
 use super::{Host, Loaded, refuse};
 use crate::component::Component;
-use crate::trigger::{command, redis};
+use crate::trigger::http::share_a_place;
+use crate::trigger::messages::Subscription;
+use crate::trigger::{command, schedule};
 use crate::workload::{Phase, Workload};
 
 /// How long instances may take to be gone once they were cut.
 const INSIST: Duration = Duration::from_secs(2);
+/// How long requests that have found a run may take to be let in once another has taken over from it.
+const LAST_ENTRIES: Duration = Duration::from_millis(50);
 /// How long the end of a workload waits for its log to be written.
 const WRITTEN: Duration = Duration::from_secs(60);
 
@@ -36,11 +40,30 @@ impl Host {
                     host.end(&loaded, exit).await;
                 });
             }
-            _ => {
-                tokio::spawn(redis::listen(Arc::clone(workload)));
+            "schedule" => {
+                if let Some(schedule) = workload.component.spec.bireme.schedule.clone() {
+                    tokio::spawn(schedule::keep(Arc::clone(workload), schedule));
+                }
             }
+            _ => self.subscribe(&loaded),
         }
         Ok(())
+    }
+
+    /// Has messages come to a workload that runs: to the one whose place it takes they come no more.
+    fn subscribe(&self, loaded: &Arc<Loaded>) {
+        let workload = &loaded.workload;
+        let label = |workload: &Workload| workload.component.spec.bireme.subscribe.clone();
+        let precedes = |other: &&Arc<Loaded>| {
+            !Arc::ptr_eq(other, loaded)
+                && share_a_place(&other.workload, workload)
+                && label(&other.workload) == label(workload)
+        };
+        let components = self.components.lock();
+        let handed = components.values().filter(precedes).any(|other| hand_over(other, loaded));
+        if !handed {
+            *loaded.subscription.lock() = Subscription::begin(workload);
+        }
     }
 
     /// SIGKILL cuts; the stop signals let an HTTP or message component finish what it is at.
@@ -50,12 +73,14 @@ impl Host {
         const QUIT: i32 = 3;
         const KILL: i32 = 9;
         const TERM: i32 = 15;
-        let loaded = self.find(id)?;
+        // Not while another run takes over.
+        let components = self.components.lock();
+        let loaded = components.get(id).cloned().ok_or_else(|| unknown(id))?;
         let workload = &loaded.workload;
         let phase = workload.phase().borrow().clone();
         match phase {
             Phase::Loaded => return Err(refuse(ErrorKind::Conflict, "the component was not started yet")),
-            Phase::Ended(_) => return Err(refuse(ErrorKind::Conflict, "the component is not running")),
+            Phase::Ended(_) => return Err(not_running()),
             Phase::Running | Phase::Stopping => {}
         }
         let stops = [HUP, INT, QUIT, TERM].contains(&signal) || signal == workload.component.spec.stop_signal.0;
@@ -65,8 +90,12 @@ impl Host {
             );
             return Err(refuse(ErrorKind::Unsupported, text));
         }
-        let host = Arc::clone(self);
         let is_command = workload.component.trigger.name() == "command";
+        if !is_command {
+            workload.begin_stop();
+        }
+        drop(components);
+        let host = Arc::clone(self);
         tokio::spawn(async move {
             let workload = &loaded.workload;
             host.set_active(&loaded, false);
@@ -123,6 +152,46 @@ impl Host {
         loaded.workload.end(exit);
     }
 
+    /// Has `next` take over from `before`: requests and messages go to it from now on, and `before` ends by itself. False where
+    /// `before` is being stopped; nothing has changed then.
+    pub(super) fn take_over(self: &Arc<Self>, before: &Arc<Loaded>, next: &Arc<Loaded>) -> bool {
+        let mut components = self.components.lock();
+        if !before.workload.begin_stop() {
+            return false;
+        }
+        let _ = before.follower.set(Arc::clone(next));
+        std::mem::swap(&mut *next.exit.lock(), &mut *before.exit.lock());
+        components.insert(next.workload.component.spec.id.clone(), Arc::clone(next));
+        next.workload.run();
+        self.set_active(next, true);
+        hand_over(before, next);
+        drop(components);
+        let (host, before) = (Arc::clone(self), Arc::clone(before));
+        tokio::spawn(async move { host.retire(&before).await });
+        true
+    }
+
+    /// Ends a run from which another has taken over: once it is done with what it has begun, or its time is over. Its log is
+    /// the other's now.
+    async fn retire(&self, loaded: &Loaded) {
+        let workload = &loaded.workload;
+        // Requests that found it before the other took over are let in yet.
+        tokio::time::sleep(LAST_ENTRIES).await;
+        let code = match tokio::time::timeout(workload.component.spec.stop_timeout, workload.drain()).await {
+            Ok(()) => 0,
+            Err(_) => {
+                workload.cut(137);
+                if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
+                    crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
+                }
+                137
+            }
+        };
+        self.set_active(loaded, false);
+        self.close_sites(loaded);
+        workload.end(Exit { code, oom_killed: false, finished_at: now_nanos(), error: None });
+    }
+
     pub(super) async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
         let loaded = self.find(id)?;
         self.set_active(&loaded, false);
@@ -134,11 +203,40 @@ impl Host {
     }
 }
 
-/// Waits until the workload has ended.
+/// Has the messages of one come to another, where it has any.
+fn hand_over(from: &Loaded, to: &Loaded) -> bool {
+    let weak = from.subscription.lock().clone();
+    let subscription = weak.upgrade();
+    if let Some(subscription) = &subscription {
+        subscription.hand_over(&to.workload);
+        *to.subscription.lock() = weak;
+    }
+    subscription.is_some()
+}
+
+pub(super) fn unknown(id: &WorkloadId) -> Refusal {
+    refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short()))
+}
+
+pub(super) fn not_running() -> Refusal {
+    refuse(ErrorKind::Conflict, "the component is not running")
+}
+
+/// Waits until the workload has ended, however often another run takes over.
 ///
 /// # Cancel safety
 /// Dropping the future changes nothing.
-pub(super) async fn wait(workload: &Workload) -> Exit {
+pub(super) async fn wait(mut loaded: Arc<Loaded>) -> Exit {
+    loop {
+        let exit = ended(&loaded.workload).await;
+        match loaded.follower.get().cloned() {
+            Some(follower) => loaded = follower,
+            None => return exit,
+        }
+    }
+}
+
+async fn ended(workload: &Workload) -> Exit {
     let mut phase = workload.phase();
     loop {
         if let Phase::Ended(exit) = &*phase.borrow_and_update() {

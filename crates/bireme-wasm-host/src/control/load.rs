@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bireme_core::ErrorKind;
 use bireme_core::spec::Protocol;
@@ -11,6 +11,7 @@ use bireme_wasm::protocol::{DAMAGED, FdUse, Load, Refusal, Trigger};
 use parking_lot::Mutex;
 use wasmtime::Engine;
 
+use super::life::not_running;
 use super::{Host, Loaded, refuse};
 use crate::clients;
 use crate::component::{Component, Folder, NetworkIdentity};
@@ -18,7 +19,7 @@ use crate::host::tls::Trust;
 use crate::linker;
 use crate::log::LogHandle;
 use crate::program::Program;
-use crate::workload::Workload;
+use crate::workload::{Phase, Workload};
 
 impl Host {
     pub(super) fn load(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
@@ -26,6 +27,32 @@ impl Host {
         if self.components.lock().contains_key(&id) {
             return Err(refuse(ErrorKind::Conflict, format!("component {} is loaded already", id.short())));
         }
+        let loaded = self.make_ready(load, fds, None)?;
+        self.components.lock().insert(id, Arc::new(loaded));
+        clients::allow(self.brief().memory);
+        Ok(())
+    }
+
+    /// Loads a component for a further run, which takes over from the one there is.
+    pub(super) fn renew(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>) -> Result<(), Refusal> {
+        let before = self.find(&load.spec.id)?;
+        let workload = &before.workload;
+        if workload.component.trigger.is_alone() {
+            return Err(refuse(ErrorKind::Unsupported, "a command cannot go on where another run of it was"));
+        }
+        if *workload.phase().borrow() != Phase::Running {
+            return Err(not_running());
+        }
+        let loaded = Arc::new(self.make_ready(load, fds, Some(workload.component.log.clone()))?);
+        if self.take_over(&before, &loaded) {
+            return Ok(());
+        }
+        self.close_sites(&loaded);
+        Err(not_running())
+    }
+
+    /// All of a workload but its place among the others. `log` is that of an earlier run.
+    fn make_ready(self: &Arc<Self>, load: Load, fds: Vec<OwnedFd>, log: Option<LogHandle>) -> Result<Loaded, Refusal> {
         if fds.len() != load.fds.len() {
             return Err(refuse(ErrorKind::Internal, "descriptors were lost on the way to the host process"));
         }
@@ -51,8 +78,9 @@ impl Host {
         let code = code.ok_or_else(|| refuse(ErrorKind::Internal, "no compiled code came with the component"))?;
         let program = self.program(load.facts.trigger, &code)?;
         let misplaced = add_working_folder(&load.spec.cwd, &mut folders);
-        let log = LogHandle::start(load.log, log_folder)
-            .map_err(|error| refuse(ErrorKind::Internal, format!("cannot open the component's log: {error}")))?;
+        let log = log.map_or_else(|| LogHandle::start(load.log, log_folder), Ok);
+        let log =
+            log.map_err(|error| refuse(ErrorKind::Internal, format!("cannot open the component's log: {error}")))?;
         let ports: Vec<u16> =
             load.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect();
         let addresses = load.network.as_ref().map(|place| place.addresses.clone()).unwrap_or_default();
@@ -69,7 +97,14 @@ impl Host {
         let standing = NetworkIdentity { addresses: addresses.clone(), names, tls: trust.config() };
         let component = Component::new(load.spec, trigger, log, folders, standing, self.shared.clone());
         let workload = Arc::new(Workload::new(component, program));
-        let mut loaded = Loaded { workload, site_addresses: Vec::new(), exit: Mutex::new(exit), _descriptors: own };
+        let mut loaded = Loaded {
+            workload,
+            site_addresses: Vec::new(),
+            exit: Mutex::new(exit),
+            subscription: Mutex::default(),
+            follower: OnceLock::new(),
+            _descriptors: own,
+        };
         let opened = if trigger.name() == "http" {
             self.open_sites(&mut loaded, &load.listeners, sockets, &addresses, &ports)
         } else {
@@ -79,9 +114,7 @@ impl Host {
             self.close_sites(&loaded);
             return Err(refusal);
         }
-        self.components.lock().insert(id, Arc::new(loaded));
-        clients::allow(self.brief().memory);
-        Ok(())
+        Ok(loaded)
     }
 
     fn program(&self, trigger: Trigger, code: &OwnedFd) -> Result<Program, Refusal> {

@@ -7,8 +7,8 @@ mod sites;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -32,6 +32,7 @@ use crate::log::feed;
 use crate::names::Networks;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::{SiteAddress, Sites};
+use crate::trigger::messages::Subscription;
 use crate::workload::{Phase, Workload};
 use crate::{confine, linker, watch};
 use life::wait;
@@ -192,6 +193,10 @@ struct Loaded {
     /// Where it answers.
     site_addresses: Vec<SiteAddress>,
     exit: Mutex<Option<std::fs::File>>,
+    /// What brings it messages.
+    subscription: Mutex<Weak<Subscription>>,
+    /// The run that has taken over from this one.
+    follower: OnceLock<Arc<Loaded>>,
     /// Its files, folders and listening sockets, which count before what guests open.
     _descriptors: Own,
 }
@@ -275,14 +280,15 @@ impl Host {
                 value(&found.map(|loaded| *loaded.workload.phase().borrow() != Phase::Loaded))
             }
             Request::Load(load) => {
-                let host = Arc::clone(self);
-                // Reads the code, which takes its time.
-                let loaded = self.main.spawn_blocking(move || {
-                    let _main = host.main.enter();
-                    host.load(*load, fds)
-                });
-                loaded.await.unwrap_or_else(|error| Err(broke("load a component", &error)))?;
+                self.reading(move |host| host.load(*load, fds)).await?;
                 value(&self.brief())
+            }
+            Request::Renew(load) => {
+                let id = load.spec.id.clone();
+                self.reading(move |host| host.renew(*load, fds)).await?;
+                // Before the answer: whoever attaches after it has the new run before him.
+                self.find(&id)?.workload.component.log.disconnect().await;
+                value(&())
             }
             Request::Start { id } => {
                 let _main = self.main.enter();
@@ -294,7 +300,7 @@ impl Host {
                 self.signal(&id, signal)?;
                 value(&())
             }
-            Request::Wait { id } => value(&wait(&self.find(&id)?.workload).await),
+            Request::Wait { id } => value(&wait(self.find(&id)?).await),
             Request::Usage { id } => value(&self.usage(&self.find(&id)?.workload.component)),
             Request::Instances { id } => value(&listed(self.find(&id)?.workload.instances())),
             Request::Invocations { id } => {
@@ -326,6 +332,19 @@ impl Host {
                 value(&())
             }
         }
+    }
+
+    /// Does what reads compiled code, which takes its time.
+    async fn reading(
+        self: &Arc<Self>,
+        load: impl FnOnce(&Arc<Self>) -> Result<(), Refusal> + Send + 'static,
+    ) -> Result<(), Refusal> {
+        let host = Arc::clone(self);
+        let loaded = self.main.spawn_blocking(move || {
+            let _main = host.main.enter();
+            load(&host)
+        });
+        loaded.await.unwrap_or_else(|error| Err(broke("load a component", &error)))
     }
 
     fn state(&self) -> HostState {
@@ -375,7 +394,7 @@ impl Host {
 
     fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
         let found = self.components.lock().get(id).cloned();
-        found.ok_or_else(|| refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short())))
+        found.ok_or_else(|| life::unknown(id))
     }
 }
 

@@ -182,7 +182,7 @@ fn wasi(
     let component = &account.component;
     let mut places = Vec::with_capacity(folders.len());
     // A command is the one instance of its workload.
-    let alone = component.trigger.name() == "command";
+    let alone = component.trigger.is_alone();
     let mut builder = WasiCtxBuilder::new();
     builder.envs(&component.env);
     match cgi {

@@ -2,7 +2,8 @@
 
 pub(crate) mod command;
 pub(crate) mod http;
-pub(crate) mod redis;
+pub(crate) mod messages;
+pub(crate) mod schedule;
 
 use std::fmt::Write as _;
 

@@ -88,19 +88,24 @@ impl Workload {
         })
     }
 
-    /// Takes no new invocations from now on and answers once the last has ended.
-    ///
-    /// # Cancel safety
-    /// New invocations stay refused; it may be called again.
-    pub(crate) async fn drain(&self) {
-        self.refuse_more();
+    /// Goes from `Running` to `Stopping`, which still lets invocations in; false when it is not `Running`.
+    pub(crate) fn begin_stop(&self) -> bool {
         self.phase.send_if_modified(|phase| {
             let may = *phase == Phase::Running;
             if may {
                 *phase = Phase::Stopping;
             }
             may
-        });
+        })
+    }
+
+    /// Takes no new invocations from now on and answers once the last has ended.
+    ///
+    /// # Cancel safety
+    /// New invocations stay refused; it may be called again.
+    pub(crate) async fn drain(&self) {
+        self.refuse_more();
+        self.begin_stop();
         loop {
             let idle = self.idle.notified();
             if self.component.metrics.alive.load(SeqCst) == 0 {
@@ -152,6 +157,11 @@ impl Workload {
             }
             first
         })
+    }
+
+    /// How many instances may be started at once now, without a wait.
+    pub(crate) fn free_slots(&self) -> usize {
+        self.slots.available_permits()
     }
 
     /// Lets one invocation in, waiting for a free place if the queue has room.

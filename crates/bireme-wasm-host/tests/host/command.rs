@@ -439,7 +439,7 @@ async fn what_answers_requests_has_no_standard_input() {
     let mut spec = rig.spec("reader", &[]);
     spec.open_stdin = true;
     let error = rig.executor.check(&spec, &crate::common::program("hello")).await.unwrap_err();
-    assert!(error.message().contains("has no standard input, only a command has"), "{error}");
+    assert!(error.message().contains("only a command that runs once has standard input"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

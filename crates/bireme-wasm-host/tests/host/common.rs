@@ -123,26 +123,40 @@ impl Rig {
     ) -> Result<Deployed, ExecError> {
         self.executor.check(&spec, program).await?;
         self.names(&spec, names).await;
+        let prepared = self.prepared(&spec, program, address, socket, network);
+        let (state_dir, run_dir, log) =
+            (prepared.state_dir.clone(), prepared.run_dir.clone(), prepared.log.path.clone().unwrap());
+        let workload = self.executor.create(prepared).await?;
+        workload.start().await?;
+        Ok(Deployed { workload, address, log, spec, state_dir, run_dir })
+    }
+
+    /// What the executor is handed of a workload, whose folders are made.
+    pub(crate) fn prepared(
+        &self,
+        spec: &WorkloadSpec,
+        program: &Program,
+        address: SocketAddr,
+        socket: Option<TcpListener>,
+        network: Option<NetworkPlace>,
+    ) -> Prepared {
         let state_dir = self.dir.path().join("state").join(spec.id.short());
         let run_dir = self.dir.path().join("run").join(spec.id.short());
         std::fs::create_dir_all(&state_dir).unwrap();
         std::fs::create_dir_all(&run_dir).unwrap();
         let log = state_dir.join("log.json");
         let container = Port { number: 80, protocol: Protocol::Tcp };
-        let prepared = Prepared {
+        Prepared {
             spec: spec.clone(),
             program: program.clone(),
-            state_dir: state_dir.clone(),
-            run_dir: run_dir.clone(),
-            log: LogTarget { path: Some(log.clone()), max_size: self.log_limits.0, max_files: self.log_limits.1 },
+            state_dir,
+            run_dir,
+            log: LogTarget { path: Some(log), max_size: self.log_limits.0, max_files: self.log_limits.1 },
             network,
             listeners: vec![Listener { host: address, container, socket: socket.map(Into::into) }],
-            networks: networks(&spec),
+            networks: networks(spec),
             etc: Vec::new(),
-        };
-        let workload = self.executor.create(prepared).await?;
-        workload.start().await?;
-        Ok(Deployed { workload, address, log, spec, state_dir, run_dir })
+        }
     }
 }
 

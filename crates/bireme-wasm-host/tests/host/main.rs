@@ -13,6 +13,7 @@ mod descriptors;
 mod fence;
 mod hostile;
 mod http;
+mod messages;
 mod network;
 mod servers;
 mod sockets;

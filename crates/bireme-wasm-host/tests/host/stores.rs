@@ -46,7 +46,7 @@ impl Redis {
         if first.starts_with('$') && first != "$-1" { lines.next().unwrap().unwrap() } else { first }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
         self.process = Self::spawn(self.port);

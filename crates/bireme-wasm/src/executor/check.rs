@@ -19,14 +19,19 @@ pub(super) fn fits(spec: &WorkloadSpec, exported: Trigger) -> Result<(), ExecErr
         );
     }
     let name = trigger.name();
+    if spec.bireme.schedule.is_some() && name != "schedule" {
+        return invalid(&format!(
+            "label bireme.schedule does not fit: a schedule is for a command (wasi:cli/run), and this component exports the \
+             {name} trigger"
+        ));
+    }
     if name != "http" && spec.labels.contains_key("bireme.http.route") {
         return invalid(&format!(
             "label bireme.http.route does not fit: this component exports the {name} trigger, not http"
         ));
     }
     if name != "command" && spec.open_stdin {
-        let text = "a component that answers requests has no standard input, only a command has: leave out \
-                    stdin_open (docker run without -i)";
+        let text = "only a command that runs once has standard input: leave out stdin_open (docker run without -i)";
         return Err(ExecError::new(ErrorKind::Unsupported, text));
     }
     match (trigger, &spec.bireme.subscribe) {

@@ -21,6 +21,13 @@ use crate::{memory, mounts, user};
 /// Most user namespaces that are kept for the next workload with the same owners.
 const NAMESPACES: usize = 64;
 
+/// Whether a component is loaded for its first run, or for another that takes over from the one there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    First,
+    Further,
+}
+
 impl WasmExecutor {
     pub(super) async fn create_in_turn(
         &self,
@@ -39,12 +46,12 @@ impl WasmExecutor {
             }
             return Err(error);
         }
-        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.of(&work.spec.bireme).name() == "command");
+        let memory = memory::of_spec(&work.spec, compiled.facts.trigger.of(&work.spec.bireme).is_alone());
         let loaded = async {
             let pid = host.pid().await?;
             self.tables.follow(host, pid, &work.networks).await?;
             host.limit_memory(roster.memory().saturating_add(memory));
-            self.load(work, host, compiled, pid).await?;
+            self.load(work, host, compiled, (pid, Run::First)).await?;
             Ok(pid)
         };
         let loaded = loaded.await;
@@ -87,8 +94,14 @@ impl WasmExecutor {
         }
     }
 
-    /// Hands a component over to its host, the process `pid`.
-    async fn load(&self, work: &Prepared, host: &Host, compiled: &Compiled, pid: u32) -> Result<(), ExecError> {
+    /// Hands a component over to its host, the process `pid`. What the host holds of an earlier run is not handed over again.
+    pub(super) async fn load(
+        &self,
+        work: &Prepared,
+        host: &Host,
+        compiled: &Compiled,
+        (pid, run): (u32, Run),
+    ) -> Result<(), ExecError> {
         // An earlier daemon may have started it, with another secret.
         let uid = user::of_process(pid).unwrap_or_else(|| self.uid_of(host));
         let mut uses = Vec::new();
@@ -104,10 +117,12 @@ impl WasmExecutor {
             self.cache.open(compiled).map_err(|error| failed("open the compiled code in", self.cache.dir(), error))?,
             FdUse::Code,
         );
-        let exit = StateFolder::open(&work.state_dir).and_then(|folder| folder.new_exit());
-        add(exit.map_err(|error| failed("record an end in", &work.state_dir, error))?.into(), FdUse::Exit);
+        if run == Run::First {
+            let exit = StateFolder::open(&work.state_dir).and_then(|folder| folder.new_exit());
+            add(exit.map_err(|error| failed("record an end in", &work.state_dir, error))?.into(), FdUse::Exit);
+        }
         let mut log = Log { file: None, max_size: work.log.max_size, max_files: work.log.max_files };
-        if let Some(path) = &work.log.path {
+        if let Some(path) = work.log.path.as_ref().filter(|_| run == Run::First) {
             let folder = lend_log(path, work.log.max_files, uid);
             let folder = folder.map_err(|error| failed("open the log", path, error))?;
             add(folder, FdUse::LogFolder);
@@ -131,12 +146,15 @@ impl WasmExecutor {
             // On the machine's own network the ports of the component are the machine's; the host may not bind low ones.
             for port in work.spec.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
                 let address = SocketAddr::from(([0, 0, 0, 0], port.number));
+                listeners.push(address);
+                if run == Run::Further {
+                    continue;
+                }
                 let socket = std::net::TcpListener::bind(address).map_err(|error| {
                     let text = format!("cannot listen on port {} of the machine", port.number);
                     ExecError::new(ErrorKind::Conflict, text).caused_by(error)
                 })?;
                 add(socket.into(), FdUse::Listener(address));
-                listeners.push(address);
             }
         }
         let load = Load {
@@ -153,7 +171,11 @@ impl WasmExecutor {
             let text = format!("a component can have at most {} mounts and ports together", MAX_FDS - 3);
             return Err(ExecError::new(ErrorKind::Invalid, text));
         }
-        host.ask::<IgnoredAny>(&Request::Load(Box::new(load)), &fds).await.map(|_| ())
+        let request = match run {
+            Run::First => Request::Load(Box::new(load)),
+            Run::Further => Request::Renew(Box::new(load)),
+        };
+        host.ask::<IgnoredAny>(&request, &fds).await.map(|_| ())
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use bireme_core::clock::now_nanos;
 use bireme_core::spec::NetworkMode;
 use bireme_core::{
-    BoxFuture, ErrorKind, ExecError, Executor, LabelError, Labels, NamesChange, Power, Prepared, Program, Resolver,
-    SandboxId, StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec,
+    BoxFuture, ErrorKind, ExecError, Executor, LabelError, Labels, NamesChange, Power, Prepared, Program, Renew,
+    Resolver, SandboxId, StoreFolder, Workload, WorkloadId, WorkloadKind, WorkloadSpec,
     executor::{Interface, Known, Programs},
 };
 use bireme_sys::removal;
@@ -34,6 +34,7 @@ use crate::user::{self, HOST_UID, Secret};
 use crate::workload::{ComponentWorkload, Home, read_exit};
 use crate::{cgroup, interface, lacks, stores};
 use earlier::{AT_ONCE, STRAYS, follow_later, memory_of};
+use load::Run;
 
 /// How long a daemon that has just started waits for answers of all hosts together: nobody can use it until then. Whoever
 /// has not answered by then goes on as it is, and is asked in the background.
@@ -253,6 +254,10 @@ impl Executor for WasmExecutor {
         true
     }
 
+    fn takes_over(&self, spec: &WorkloadSpec, published: bool) -> bool {
+        published || spec.bireme.subscribe.is_some()
+    }
+
     fn offers_exec(&self) -> bool {
         false
     }
@@ -283,6 +288,10 @@ impl Executor for WasmExecutor {
     }
 
     fn as_resolver(&self) -> Option<&dyn Resolver> {
+        Some(self)
+    }
+
+    fn as_renew(&self) -> Option<&dyn Renew> {
         Some(self)
     }
 
@@ -393,6 +402,20 @@ impl Executor for WasmExecutor {
                 }
             }
             Ok(())
+        })
+    }
+}
+
+impl Renew for WasmExecutor {
+    fn renew(&self, work: Prepared) -> BoxFuture<'_, Result<(), ExecError>> {
+        Box::pin(async move {
+            let host = self.host_of(self.sandbox(&work.spec));
+            let turn = self.turn(&host);
+            // Until the new run is there nobody ends its host.
+            let _roster = turn.lock().await;
+            let compiled = self.compiled(&work.program).await?;
+            let pid = host.pid().await?;
+            self.load(&work, &host, &compiled, (pid, Run::Further)).await
         })
     }
 }

@@ -70,6 +70,10 @@ pub enum Request {
     },
     /// Makes a workload ready to start. Answered with [`Brief`].
     Load(Box<Load>),
+    /// Loads a workload anew beside its run and has the new run take over. Its listening sockets, its log and the record of
+    /// its end stay, and do not come with it. Answered with nothing; `Conflict` where it does not run, `Unsupported` where
+    /// it is none that can be replaced so.
+    Renew(Box<Load>),
     /// Lets a loaded workload run. Answered with nothing; `Conflict` for one that was started before.
     Start {
         /// Which workload.
@@ -225,6 +229,8 @@ pub enum Trigger {
     CommandP1,
     /// The same, run for each request as a CGI program: what its label says, not its exports.
     Wagi,
+    /// A command that runs at the times of its label `bireme.schedule`.
+    Schedule,
     /// A core module with `handle-http-request`, of Spin before components.
     HttpSpin1,
     /// A core module with `handle-redis-message`, of Spin before components.
@@ -232,19 +238,30 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    /// `http`, `redis` or `command`.
+    /// `http`, `redis`, `command` or `schedule`.
     pub fn name(self) -> &'static str {
         match self {
             Self::HttpP2 | Self::HttpP3 | Self::HttpSpin1 | Self::Wagi => "http",
             Self::RedisP2 | Self::RedisP3 | Self::RedisSpin1 => "redis",
             Self::CommandP1 | Self::CommandP2 | Self::CommandP3 => "command",
+            Self::Schedule => "schedule",
         }
     }
 
-    /// What starts instances of a component with these labels: `bireme.wagi` has a command answer requests.
+    /// What starts instances of a component with these labels: `bireme.wagi` has a command answer requests, `bireme.schedule`
+    /// has it run at certain times.
     #[must_use]
     pub fn of(self, labels: &Labels) -> Self {
-        if self == Self::CommandP1 && labels.wagi.is_some() { Self::Wagi } else { self }
+        match self {
+            Self::CommandP1 if labels.wagi.is_some() => Self::Wagi,
+            Self::CommandP1 | Self::CommandP2 | Self::CommandP3 if labels.schedule.is_some() => Self::Schedule,
+            other => other,
+        }
+    }
+
+    /// Whether it has one instance at a time.
+    pub fn is_alone(self) -> bool {
+        matches!(self.name(), "command" | "schedule")
     }
 
     /// Whether it is a core module that is started.
@@ -257,7 +274,7 @@ impl Trigger {
         match self {
             Self::CommandP1 | Self::Wagi | Self::HttpSpin1 | Self::RedisSpin1 => 1,
             Self::HttpP2 | Self::RedisP2 | Self::CommandP2 => 2,
-            Self::HttpP3 | Self::RedisP3 | Self::CommandP3 => 3,
+            Self::HttpP3 | Self::RedisP3 | Self::CommandP3 | Self::Schedule => 3,
         }
     }
 }

@@ -16,6 +16,13 @@ use crate::host::server::take_place;
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Whose a connection is.
+pub(crate) enum For {
+    Guests,
+    /// A label's. What is read waits in the backlog, where there is one, until it is taken from there.
+    Subscription(Option<Arc<Backlog>>),
+}
+
 /// Reads a Redis URL and connects to where its name leads now, from the component's own address.
 ///
 /// # Errors
@@ -23,12 +30,11 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// password, is left out.
 ///
 /// `named` is whether a label names the server: then the name may lead into private networks, which is where servers are.
-/// What is read waits in `backlog`, where there is one, until it is taken from there.
 pub(crate) async fn dial(
     component: &Component,
     url: &str,
     named: bool,
-    backlog: Option<Arc<Backlog>>,
+    user: For,
 ) -> Result<(ConnectionInfo, Measured), String> {
     let info = url.into_connection_info().map_err(|error| format!("this is not a Redis address: {error}"))?;
     let (host, port) = match info.addr() {
@@ -48,7 +54,10 @@ pub(crate) async fn dial(
     }
     let addresses: Vec<SocketAddr> = found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     // What a label subscribes to is the host's own, and not what guests may leave no room for.
-    let place = if backlog.is_some() { None } else { Some(take_place(component)?) };
+    let (place, backlog) = match user {
+        For::Guests => (Some(take_place(component)?), None),
+        For::Subscription(backlog) => (None, backlog),
+    };
     let stream = tokio::time::timeout(CONNECT, net::dial(component, &addresses)).await;
     let stream = stream.map_err(|_| format!("{host} does not answer"))?.map_err(|error| format!("{host}: {error}"))?;
     let under_way = component.redis.under_way.clone();
@@ -76,7 +85,7 @@ pub(crate) async fn connection(
     };
     let made = cell
         .get_or_try_init(async || {
-            let (info, stream) = dial(component, url, named, None).await?;
+            let (info, stream) = dial(component, url, named, For::Guests).await?;
             let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
             let made = MultiplexedConnection::new_with_config(info.redis_settings(), stream, config);
             let made = tokio::time::timeout(CONNECT, made).await.map_err(|_| "Redis does not answer".to_owned())?;

@@ -17,4 +17,4 @@ mod spin_headers;
 mod wagi;
 
 pub(crate) use listen::listen;
-pub(crate) use site::{Site, SiteAddress, Sites};
+pub(crate) use site::{Site, SiteAddress, Sites, share_a_place};

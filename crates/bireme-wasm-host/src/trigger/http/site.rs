@@ -41,10 +41,10 @@ pub(crate) struct Site {
     pub(super) closed: CancellationToken,
 }
 
-/// Whether one of both replaces the other, as their labels say.
-fn share_a_place(one: &Workload, other: &Workload) -> bool {
+/// Whether one of both replaces the other, as their labels say, or as a later run of the same.
+pub(crate) fn share_a_place(one: &Workload, other: &Workload) -> bool {
     let (one, other) = (&one.component.spec, &other.component.spec);
-    replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
+    one.id == other.id || replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
 }
 
 struct Member {
@@ -176,7 +176,11 @@ impl Sites {
         let name = spec.service.as_ref().unwrap_or(&spec.name);
         let mut named = self.named.write();
         let members = named.entry(name.clone()).or_default();
-        members.retain(|other| !Arc::ptr_eq(other, workload));
+        // An earlier run of the same goes with it.
+        members.retain(|other| {
+            let earlier = active && other.component.spec.id == spec.id;
+            !earlier && !Arc::ptr_eq(other, workload)
+        });
         if active {
             members.push(Arc::clone(workload));
         } else if members.is_empty() {
