@@ -83,7 +83,7 @@ pub(crate) fn run(peers: &Peers) {
 /// The same component with a section that nobody reads: another digest, so that it is compiled anew.
 ///
 /// Source: WebAssembly specification, "Custom Section".
-fn marked(component: &[u8], round: usize) -> Vec<u8> {
+pub(crate) fn marked(component: &[u8], round: usize) -> Vec<u8> {
     let text = format!("{round:04}");
     let name = b"round";
     let mut bytes = component.to_vec();

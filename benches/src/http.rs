@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use bireme_testing::{Engine, eventually, free_port, guest};
 
 use crate::Peers;
-use crate::sample::{Samples, figure, print_table};
+use crate::sample::{Samples, figure, print_plot, print_table};
 
 /// As our own host has its pool; a fresh instance for each request.
 const POOL: &[&str] = &[
@@ -21,16 +21,25 @@ const POOL: &[&str] = &[
     "--max-instance-reuse-count=1",
 ];
 
-const CONNECTIONS: &str = "32";
-const SECONDS: &str = "4";
+/// At once, for whole runs of each contender.
+const CONNECTIONS: [u16; 4] = [1, 16, 32, 128];
+const SECONDS: &str = "3";
 
 struct Contender {
     name: String,
     port: u16,
     pid: u32,
+    /// For each number of connections.
+    measured: [Measured; CONNECTIONS.len()],
+    _child: Option<Served>,
+}
+
+#[derive(Default)]
+struct Measured {
     rate: Samples,
     processor: Samples,
-    _child: Option<Served>,
+    /// The latency that one request of a hundred exceeds, in milliseconds.
+    slow: Samples,
 }
 
 /// `wasmtime serve`, ended with us.
@@ -46,39 +55,74 @@ impl Drop for Served {
 pub(crate) fn run(peers: &Peers) {
     let rounds = peers.rounds.div_ceil(3);
     let engine = Engine::start();
-    let mut rows = Vec::new();
     for (generation, name) in [("0.2", "hello"), ("0.3", "hello3")] {
         engine.build_guest(name, name);
         let port = free_port();
         let publish = format!("127.0.0.1:{port}:80");
         engine.bireme(["run", "-d", "--name", name, "-p", &publish, name]).stdout();
-        let mut contenders =
-            vec![Contender::new(format!("Bireme, `wasi:http` {generation}"), port, host_of(&engine), None)];
+        let mut contenders = vec![Contender::new("Bireme".to_owned(), port, host_of(&engine), None)];
         if let Some(wasmtime) = &peers.wasmtime {
             for (flags, with) in [(&[][..], ""), (&["-Wtimeout=30s"][..], ", with a time limit as ours has")] {
                 let (port, child) = serve(wasmtime, &guest(name), flags);
-                let name = format!("`wasmtime serve` 48, best pool flags{with}, {generation}");
+                let name = format!("`wasmtime serve` 48, best pool flags{with}");
                 contenders.push(Contender::new(name, port, child.id(), Some(Served(child))));
             }
         }
         for round in 0..=rounds {
-            for contender in &mut contenders {
-                contender.turn(round > 0);
+            for at in 0..CONNECTIONS.len() {
+                for contender in &mut contenders {
+                    contender.turn(at, round > 0);
+                }
             }
         }
-        rows.extend(
-            contenders.iter().map(|one| vec![one.name.clone(), one.processor.told(), figure(one.rate.median())]),
-        );
+        tell(generation, rounds, &contenders);
         engine.docker(["rm", "-f", name]).stdout();
     }
-    print_table(
-        &format!(
-            "A hello component, a fresh instance for each request, {CONNECTIONS} connections, {rounds} rounds of {SECONDS} s"
-        ),
-        &["what", "processor time of a request, µs: median (least–most)", "requests/s, median"],
-        &rows,
-    );
     engine.finish();
+}
+
+fn tell(generation: &str, rounds: usize, contenders: &[Contender]) {
+    let mut rows = Vec::new();
+    for (at, connections) in CONNECTIONS.iter().enumerate() {
+        let least = |one: &Contender| one.measured[at].processor.median();
+        for contender in contenders {
+            let measured = &contender.measured[at];
+            // Of Bireme, beside the better of its peers.
+            let peers = contenders.iter().skip(1).map(least).fold(f64::INFINITY, f64::min);
+            let share = if std::ptr::eq(contender, &contenders[0]) && peers.is_finite() {
+                figure(least(contender) / peers)
+            } else {
+                String::new()
+            };
+            let (slow, rate) = (figure(measured.slow.median()), figure(measured.rate.median()));
+            rows.push(vec![
+                connections.to_string(),
+                contender.name.clone(),
+                measured.processor.told(),
+                share,
+                rate,
+                slow,
+            ]);
+        }
+    }
+    let title = format!(
+        "A hello component of `wasi:http` {generation}, a fresh instance for each request, {rounds} rounds of {SECONDS} s"
+    );
+    let columns = [
+        "connections",
+        "what",
+        "processor time of a request, µs: median (least–most)",
+        "of the better peer's",
+        "requests/s, median",
+        "99 of 100 within, ms",
+    ];
+    print_table(&title, &columns, &rows);
+    let lines: Vec<(&str, Vec<f64>)> = contenders
+        .iter()
+        .map(|one| (one.name.as_str(), one.measured.iter().map(|measured| measured.processor.median()).collect()))
+        .collect();
+    let title = format!("Processor time of a request, wasi:http {generation}, by connections");
+    print_plot(&title, &CONNECTIONS.map(|count| count.to_string()), "µs", &lines);
 }
 
 impl Contender {
@@ -87,27 +131,38 @@ impl Contender {
             let answer = bireme_testing::client::tcp(port, "GET", "/", "", b"").ok()?;
             (answer.status == 200).then_some(())
         });
-        Self { name, port, pid, rate: Samples::default(), processor: Samples::default(), _child: child }
+        Self { name, port, pid, measured: Default::default(), _child: child }
     }
 
-    fn turn(&mut self, counts: bool) {
+    fn turn(&mut self, at: usize, counts: bool) {
         let before = processor_time(self.pid);
         let url = format!("http://127.0.0.1:{}/", self.port);
         let output = Command::new("wrk")
-            .args(["-c", CONNECTIONS, "-t", "1", "-d", SECONDS, &url])
+            .args(["-c", &CONNECTIONS[at].to_string(), "-t", "1", "-d", SECONDS, "--latency", &url])
             .output()
             .unwrap_or_else(|error| panic!("wrk: {error}; ./x bench installs it"));
         let spent = processor_time(self.pid) - before;
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "{}: {text}", self.name);
-        let word = |marker: &str| -> f64 {
-            let line = text.lines().find(|line| line.contains(marker)).unwrap_or_default();
-            line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or(f64::NAN)
-        };
+        let line = |marker: &str| text.lines().find(|line| line.contains(marker)).unwrap_or_default();
+        let number = |line: &str| line.split_whitespace().find_map(|word| word.parse::<f64>().ok()).unwrap_or(f64::NAN);
         if counts {
-            self.rate.add(word("Requests/sec:"));
-            self.processor.add(spent * 1e6 / word("requests in"));
+            let measured = &mut self.measured[at];
+            measured.rate.add(number(line("Requests/sec:")));
+            measured.processor.add(spent * 1e6 / number(line("requests in")));
+            measured.slow.add(milliseconds(line("99%").split_whitespace().last().unwrap_or_default()));
         }
+    }
+}
+
+/// A duration as wrk writes it, such as `1.20ms`.
+fn milliseconds(text: &str) -> f64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let value: f64 = digits.parse().unwrap_or(f64::NAN);
+    match &text[digits.len()..] {
+        "us" => value / 1000.0,
+        "s" => value * 1000.0,
+        _ => value,
     }
 }
 

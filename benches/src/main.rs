@@ -9,6 +9,7 @@ mod builds;
 mod components;
 mod containers;
 mod cost;
+mod density;
 mod growth;
 mod http;
 mod images;
@@ -42,7 +43,7 @@ struct Peers {
     /// Rounds of each table
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// Only these tables: run, start, http, rest, images, builds, components
+    /// Only these tables: run, start, http, density, rest, images, builds, components
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// The table of growth instead, for these numbers
@@ -71,6 +72,9 @@ fn main() {
     }
     if peers.wants("http") {
         http::run(&peers);
+    }
+    if peers.wants("density") {
+        density::run();
     }
     if peers.wants("rest") {
         rest::run();

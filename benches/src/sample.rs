@@ -55,6 +55,23 @@ pub(crate) fn print_table(title: &str, columns: &[&str], rows: &[Vec<String>]) {
     println!();
 }
 
+/// A chart of lines, as Mermaid draws it.
+///
+/// Source: <https://mermaid.js.org/syntax/xyChart.html>
+pub(crate) fn print_plot(title: &str, places: &[String], unit: &str, lines: &[(&str, Vec<f64>)]) {
+    let most =
+        lines.iter().flat_map(|(_, values)| values).copied().filter(|value| value.is_finite()).fold(0.0, f64::max);
+    println!("```mermaid\nxychart-beta\n    title \"{title}\"");
+    println!("    x-axis [{}]", places.join(", "));
+    println!("    y-axis \"{unit}\" 0 --> {:.0}", (most * 1.1).ceil());
+    for (_, values) in lines {
+        let values: Vec<String> = values.iter().map(|value| format!("{value:.1}")).collect();
+        println!("    line [{}]", values.join(", "));
+    }
+    let names: Vec<&str> = lines.iter().map(|(name, _)| *name).collect();
+    println!("```\n\nLines, in this order: {}.\n", names.join("; "));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,13 +17,14 @@ pub(crate) struct Args {
     /// Rounds of each table
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Only these tables: run, start, http, rest, images, builds, components
+    /// Only these tables: run, start, http, density, rest, images, builds, components
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Put the tables into docs/performance.md
     #[arg(long, conflicts_with = "only")]
     write: bool,
-    /// Everything about containers and components, which is what is measured without this word, or about images and builds
+    /// Starts and rest of workloads, which is what is measured without this word; requests to components, and many of them;
+    /// images and builds
     #[arg(value_enum, default_value_t = Subject::Workloads)]
     subject: Subject,
 }
@@ -31,6 +32,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
 enum Subject {
     Workloads,
+    Wasm,
     Images,
 }
 
@@ -38,7 +40,8 @@ impl Subject {
     /// Its tables.
     fn tables(self) -> &'static str {
         match self {
-            Self::Workloads => "run,start,http,rest",
+            Self::Workloads => "run,start,rest",
+            Self::Wasm => "http,density",
             Self::Images => "images,builds,components",
         }
     }
@@ -47,6 +50,7 @@ impl Subject {
     fn marks(self) -> (&'static str, &'static str) {
         match self {
             Self::Workloads => ("<!-- ./x bench --write -->", "<!-- end -->"),
+            Self::Wasm => ("<!-- ./x bench wasm --write -->", "<!-- end of wasm -->"),
             Self::Images => ("<!-- ./x bench images --write -->", "<!-- end of images -->"),
         }
     }
@@ -54,7 +58,7 @@ impl Subject {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     match args.subject {
-        Subject::Workloads => task_setup::packages()?,
+        Subject::Workloads | Subject::Wasm => task_setup::packages()?,
         // Of what it fetches, JavaScript's packages are files of an image.
         Subject::Images => task_setup::run()?,
     }
@@ -62,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     task_images::run()?;
     task_guests::run()?;
     workspace::run(&mut workspace::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
-    let wasmtime = if args.subject == Subject::Workloads { Some(wasmtime()?) } else { None };
+    let wasmtime = if args.subject == Subject::Wasm { Some(wasmtime()?) } else { None };
     task_oracle::start()?;
     let podman = Podman::set_up()?;
     let bench = workspace::root().join("target/release/bireme-benches");

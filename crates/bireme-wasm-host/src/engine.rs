@@ -1,4 +1,7 @@
-//! The Wasm engine: one configuration for the process that compiles and for those that run.
+//! The Wasm engines: the same configuration for the process that compiles and for those that run.
+//!
+//! There are two. Code of components that came before WASI 0.3 has one call under way at a time, and needs none of the tasks
+//! that the other engine keeps for each call of a guest and of the host: a fifth of a small request.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
@@ -20,7 +23,27 @@ pub(crate) enum Size {
     Serving { swapped: bool },
 }
 
-pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
+/// Both engines. What one has compiled the other does not run.
+#[derive(Clone)]
+pub(crate) struct Engines {
+    /// For core modules and for components without asynchronous functions.
+    pub(crate) sequential: Engine,
+    /// For all others.
+    pub(crate) concurrent: Engine,
+}
+
+impl Engines {
+    pub(crate) fn new(size: Size) -> wasmtime::Result<Self> {
+        Ok(Self { sequential: new(size, false)?, concurrent: new(size, true)? })
+    }
+
+    /// That of code that is `concurrent` or not: [`Facts::concurrent`](bireme_wasm::protocol::Facts::concurrent).
+    pub(crate) fn of(&self, concurrent: bool) -> &Engine {
+        if concurrent { &self.concurrent } else { &self.sequential }
+    }
+}
+
+fn new(size: Size, concurrent: bool) -> wasmtime::Result<Engine> {
     let (instances, swapped) = match size {
         Size::Compiling => (1, false),
         // 2,000 memories of 4 GiB and their guards are 8 TiB of the 128 TiB that a process can address.
@@ -53,8 +76,9 @@ pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .memory_init_cow(true)
-        .wasm_component_model_async(true)
-        .wasm_component_model_async_stackful(true)
+        .concurrency_support(concurrent)
+        .wasm_component_model_async(concurrent)
+        .wasm_component_model_async_stackful(concurrent)
         // Compiled code reads nothing from the stack that it has not written, so what an earlier instance of the app left
         // there is out of reach. To clear it costs a seventh of a small request: a copy, a system call, and the faults
         // that follow.
@@ -63,21 +87,23 @@ pub(crate) fn new(size: Size) -> wasmtime::Result<Engine> {
 }
 
 /// Tells apart engine versions and settings whose compiled code is not interchangeable, in hexadecimal.
-pub(crate) fn compatibility(engine: &Engine) -> String {
+pub(crate) fn compatibility(engines: &Engines) -> String {
     // The seed of this hasher is fixed, unlike that of a hash map's.
     let mut hash = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hash);
+    engines.sequential.precompile_compatibility_hash().hash(&mut hash);
+    engines.concurrent.precompile_compatibility_hash().hash(&mut hash);
     env!("CARGO_PKG_VERSION").hash(&mut hash);
     format!("{:016x}", hash.finish())
 }
 
-/// Advances the engine's clock for as long as the process lives.
-pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
-    let engine = engine.weak();
+/// Advances the engines' clocks for as long as the process lives.
+pub(crate) fn tick(engines: &Engines) -> std::io::Result<()> {
+    let weak = [engines.sequential.weak(), engines.concurrent.weak()];
     std::thread::Builder::new().name("epoch".to_owned()).spawn(move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
+        while let [Some(sequential), Some(concurrent)] = weak.each_ref().map(|engine| engine.upgrade()) {
+            sequential.increment_epoch();
+            concurrent.increment_epoch();
+            drop((sequential, concurrent));
             std::thread::sleep(TICK);
         }
     })?;

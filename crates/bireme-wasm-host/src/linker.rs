@@ -5,20 +5,41 @@ use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, InstancePre, Linker, ResourceType};
 
+use crate::engine::Engines;
 use crate::guest::Guest;
 use crate::host;
 
-/// Links every host interface. Once per process.
-pub(crate) fn new(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+/// What components of each engine may import.
+pub(crate) struct Linkers {
+    sequential: Linker<Guest>,
+    concurrent: Linker<Guest>,
+}
+
+impl Linkers {
+    /// Links every host interface. Once per process.
+    pub(crate) fn new(engines: &Engines) -> wasmtime::Result<Self> {
+        Ok(Self { sequential: new(&engines.sequential, false)?, concurrent: new(&engines.concurrent, true)? })
+    }
+
+    pub(crate) fn of(&self, concurrent: bool) -> &Linker<Guest> {
+        if concurrent { &self.concurrent } else { &self.sequential }
+    }
+}
+
+/// Those with asynchronous functions are for the concurrent engine alone.
+pub(crate) fn new(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     host::relative::add_to_linker(&mut linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
-    host::sockets::add_to_linker(&mut linker)?;
-    host::open::add_to_linker(&mut linker)?;
     host::add_to_linker(&mut linker)?;
+    if concurrent {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+        host::add_concurrent_to_linker(&mut linker)?;
+    }
+    host::sockets::add_to_linker(&mut linker, concurrent)?;
+    host::open::add_to_linker(&mut linker, concurrent)?;
     Ok(linker)
 }
 

@@ -3,12 +3,16 @@
 use bireme_wasm::protocol::Trigger;
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre as HttpP2Pre;
 
 use crate::guest::Guest;
 use crate::host::bindings::{redis_trigger, redis_trigger_async};
 
 /// A component with its imports linked and its export found, ready to be instantiated.
 pub(crate) enum Program {
+    /// Of the sequential engine.
+    HttpP2(HttpP2Pre<Guest>),
+    /// Of the concurrent engine.
     Http(ProxyPre<Guest>),
     CommandP2(wasmtime_wasi::p2::bindings::CommandPre<Guest>),
     CommandP3(wasmtime_wasi::p3::bindings::CommandPre<Guest>),
@@ -22,9 +26,10 @@ pub(crate) enum Program {
 impl Program {
     /// # Errors
     /// When the export that `trigger` needs is absent or has another type.
-    pub(crate) fn new(trigger: Trigger, pre: InstancePre<Guest>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(trigger: Trigger, concurrent: bool, pre: InstancePre<Guest>) -> wasmtime::Result<Self> {
         Ok(match trigger {
-            Trigger::HttpP2 => Self::Http(ProxyPre::P2(wasmtime_wasi_http::p2::bindings::ProxyPre::new(pre)?)),
+            Trigger::HttpP2 if !concurrent => Self::HttpP2(HttpP2Pre::new(pre)?),
+            Trigger::HttpP2 => Self::Http(ProxyPre::P2(HttpP2Pre::new(pre)?)),
             Trigger::HttpP3 => Self::Http(ProxyPre::P3(wasmtime_wasi_http::p3::bindings::ServicePre::new(pre)?)),
             Trigger::CommandP2 => Self::CommandP2(wasmtime_wasi::p2::bindings::CommandPre::new(pre)?),
             Trigger::CommandP3 => Self::CommandP3(wasmtime_wasi::p3::bindings::CommandPre::new(pre)?),

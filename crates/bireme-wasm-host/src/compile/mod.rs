@@ -15,7 +15,7 @@ use bireme_wasm::takes_too_much;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::engine::{self, Size};
+use crate::engine::{self, Engines, Size};
 use crate::host::spin1;
 use crate::linker;
 use crate::program::Program;
@@ -40,8 +40,8 @@ pub fn run(output: &Path, memory: u64) -> anyhow::Result<()> {
         let text = format!("the component is larger than {} MiB", MAX_INPUT >> 20);
         CompileAnswer::Refused(Refusal::new(ErrorKind::Invalid, text))
     } else {
-        let engine = engine::new(Size::Compiling).map_err(anyhow::Error::from).context("cannot set up the engine")?;
-        match compile(&engine, &bytes, memory) {
+        let engines = engines()?;
+        match compile(&engines, &bytes, memory) {
             Ok((facts, code)) => {
                 target.write_all(&code).with_context(|| format!("cannot write {}", output.display()))?;
                 CompileAnswer::Ready(facts)
@@ -90,12 +90,15 @@ fn bounded(answer: CompileAnswer) -> CompileAnswer {
 /// # Errors
 /// When the engine cannot be set up on this machine.
 pub fn print_engine() -> anyhow::Result<()> {
-    let engine = engine::new(Size::Compiling).map_err(anyhow::Error::from).context("cannot set up the engine")?;
-    writeln!(std::io::stdout(), "{}", engine::compatibility(&engine))?;
+    writeln!(std::io::stdout(), "{}", engine::compatibility(&engines()?))?;
     Ok(())
 }
 
-fn compile(engine: &Engine, bytes: &[u8], memory: u64) -> Result<(Facts, Vec<u8>), Refusal> {
+fn engines() -> anyhow::Result<Engines> {
+    Engines::new(Size::Compiling).map_err(anyhow::Error::from).context("cannot set up the engines")
+}
+
+fn compile(engines: &Engines, bytes: &[u8], memory: u64) -> Result<(Facts, Vec<u8>), Refusal> {
     let invalid = |error: wasmtime::Error| {
         if root(&error).contains("(os error 12)") {
             return takes_too_much(memory);
@@ -108,14 +111,20 @@ fn compile(engine: &Engine, bytes: &[u8], memory: u64) -> Result<(Facts, Vec<u8>
     // Bytes 4 to 7 of a binary are its version and layer; layer 0 is a core module.
     if bytes.get(..8) == Some(b"\0asm\x01\0\0\0") {
         if let Some(component) = encode::component(bytes)? {
-            return compile(engine, &component, memory);
+            return compile(engines, &component, memory);
         }
-        let module = Module::new(engine, bytes).map_err(invalid)?;
-        let facts = module_facts(engine, &module)?;
+        let module = Module::new(&engines.sequential, bytes).map_err(invalid)?;
+        let facts = module_facts(&engines.sequential, &module)?;
         return Ok((facts, module.serialize().map_err(failed)?));
     }
-    let component = Component::new(engine, bytes).map_err(invalid)?;
-    let facts = component_facts(engine, &component)?;
+    // One with asynchronous functions is not valid there, which is found before anything of it is compiled.
+    if let Ok(component) = Component::new(&engines.sequential, bytes)
+        && let Ok(facts) = component_facts(&engines.sequential, false, &component)
+    {
+        return Ok((facts, component.serialize().map_err(failed)?));
+    }
+    let component = Component::new(&engines.concurrent, bytes).map_err(invalid)?;
+    let facts = component_facts(&engines.concurrent, true, &component)?;
     Ok((facts, component.serialize().map_err(failed)?))
 }
 
@@ -146,10 +155,10 @@ fn module_facts(engine: &Engine, module: &Module) -> Result<Facts, Refusal> {
         );
         return Err(Refusal::new(ErrorKind::Invalid, text));
     }
-    Ok(Facts { trigger, imports, exports })
+    Ok(Facts { trigger, concurrent: false, imports, exports })
 }
 
-fn component_facts(engine: &Engine, component: &Component) -> Result<Facts, Refusal> {
+fn component_facts(engine: &Engine, concurrent: bool, component: &Component) -> Result<Facts, Refusal> {
     let ty = component.component_type();
     let imports: Vec<String> = ty.imports(engine).map(|(name, _)| name.to_owned()).collect();
     let exports: Vec<String> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
@@ -157,12 +166,12 @@ fn component_facts(engine: &Engine, component: &Component) -> Result<Facts, Refu
         return Err(refusal);
     }
     let trigger = trigger(&exports)?;
-    let pre = linker::new(engine).and_then(|linker| linker::link(&linker, component)).map_err(|error| {
+    let pre = linker::new(engine, concurrent).and_then(|linker| linker::link(&linker, component)).map_err(|error| {
         let text = format!("an import of the component has another type than this engine offers: {error:#}");
         Refusal::new(ErrorKind::Unsupported, text)
     })?;
-    Program::new(trigger, pre).map_err(|error| {
+    Program::new(trigger, concurrent, pre).map_err(|error| {
         Refusal::new(ErrorKind::Invalid, format!("the component's {} export is malformed: {error:#}", trigger.name()))
     })?;
-    Ok(Facts { trigger, imports, exports })
+    Ok(Facts { trigger, concurrent, imports, exports })
 }

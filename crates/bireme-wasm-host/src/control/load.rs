@@ -3,18 +3,18 @@
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bireme_core::ErrorKind;
 use bireme_core::spec::Protocol;
-use bireme_wasm::protocol::{DAMAGED, FdUse, Load, Refusal, Trigger};
+use bireme_wasm::protocol::{DAMAGED, Facts, FdUse, Load, Refusal, Trigger};
 use parking_lot::Mutex;
 use wasmtime::Engine;
 
 use super::life::not_running;
 use super::{Host, Loaded, refuse};
 use crate::clients;
-use crate::component::{Component, Folder, NetworkIdentity};
+use crate::component::{Component, Folder, NetworkIdentity, Shared};
 use crate::host::tls::Trust;
 use crate::linker;
 use crate::log::LogHandle;
@@ -76,7 +76,8 @@ impl Host {
             }
         }
         let code = code.ok_or_else(|| refuse(ErrorKind::Internal, "no compiled code came with the component"))?;
-        let program = self.program(load.facts.trigger, &code)?;
+        let program = self.shared_program(&load.facts, &code)?;
+        let engine = self.engines.of(load.facts.concurrent).clone();
         let misplaced = add_working_folder(&load.spec.cwd, &mut folders);
         let log = log.map_or_else(|| LogHandle::start(load.log, log_folder), Ok);
         let log =
@@ -95,7 +96,8 @@ impl Host {
         }
         let names = self.networks.view(load.networks);
         let standing = NetworkIdentity { addresses: addresses.clone(), names, tls: trust.config() };
-        let component = Component::new(load.spec, trigger, log, folders, standing, self.shared.clone());
+        let component =
+            Component::new(load.spec, trigger, log, folders, standing, Shared { engine, ..self.shared.clone() });
         let workload = Arc::new(Workload::new(component, program));
         let mut loaded = Loaded {
             workload,
@@ -117,17 +119,36 @@ impl Host {
         Ok(loaded)
     }
 
-    fn program(&self, trigger: Trigger, code: &OwnedFd) -> Result<Program, Refusal> {
+    /// The program of `code`, which components of the same code have together.
+    fn shared_program(&self, facts: &Facts, code: &OwnedFd) -> Result<Arc<Program>, Refusal> {
+        let stat = rustix::fs::fstat(code)
+            .map_err(|error| refuse(ErrorKind::Internal, format!("cannot look at the compiled code: {error}")))?;
+        // As long as it is mapped, no other file has its number.
+        let file = (stat.st_dev, stat.st_ino);
+        if let Some(known) = self.programs.lock().get(&file).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let program = Arc::new(self.program(facts, code)?);
+        let mut programs = self.programs.lock();
+        if programs.len() > 2 * self.components.lock().len() + 16 {
+            programs.retain(|_, program| program.strong_count() > 0);
+        }
+        programs.insert(file, Arc::downgrade(&program));
+        Ok(program)
+    }
+
+    fn program(&self, facts: &Facts, code: &OwnedFd) -> Result<Program, Refusal> {
         let path = PathBuf::from(format!("/proc/self/fd/{}", code.as_raw_fd()));
         let damaged = |error: wasmtime::Error| refuse(ErrorKind::Internal, format!("{DAMAGED}: {error:#}"));
+        let (trigger, engine) = (facts.trigger, self.engines.of(facts.concurrent));
         if trigger.is_module() {
-            let module = deserialize_module(&self.shared.engine, &path).map_err(damaged)?;
+            let module = deserialize_module(engine, &path).map_err(damaged)?;
             let pre = self.linker_p1.instantiate_pre(&module).map_err(damaged)?;
             return Ok(if trigger == Trigger::CommandP1 { Program::CommandP1(pre) } else { Program::Spin1(pre) });
         }
-        let component = deserialize_component(&self.shared.engine, &path).map_err(damaged)?;
-        let pre = linker::link(&self.linker, &component).map_err(damaged)?;
-        Program::new(trigger, pre).map_err(damaged)
+        let component = deserialize_component(engine, &path).map_err(damaged)?;
+        let pre = linker::link(self.linkers.of(facts.concurrent), &component).map_err(damaged)?;
+        Program::new(trigger, facts.concurrent, pre).map_err(damaged)
     }
 }
 

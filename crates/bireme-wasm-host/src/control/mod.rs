@@ -26,15 +26,17 @@ use crate::budget::Budget;
 use crate::clients::socket;
 use crate::component::{Component, MOST_LOOKUPS_OF_ALL, Shared};
 use crate::embedded::Embedded;
-use crate::engine::{self, Size};
+use crate::engine::{self, Engines, Size};
 use crate::guest::Guest;
+use crate::linker::{self, Linkers};
 use crate::log::feed;
 use crate::names::Networks;
+use crate::program::Program;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::{SiteAddress, Sites};
 use crate::trigger::messages::Subscription;
 use crate::workload::{Phase, Workload};
-use crate::{confine, linker, watch};
+use crate::{confine, watch};
 use life::wait;
 
 /// How long a process that is over waits for clients that read what its last workload printed; shorter than it is waited for.
@@ -59,7 +61,7 @@ pub fn serve(config: HostConfig) -> anyhow::Result<()> {
 pub fn serve_when_told() -> anyhow::Result<()> {
     confine::set_apart()?;
     // Whether memory may be swapped out depends on the cgroup, unless there is nowhere to swap it to.
-    let engine = if cgroup::has_swap() { None } else { Some(serving_engine(false)?) };
+    let engines = if cgroup::has_swap() { None } else { Some(serving_engines(false)?) };
     let Some((config, voice, leash)) = receive_config()? else { return Ok(()) };
     rustix::stdio::dup2_stderr(&voice).context("cannot take the way to complain")?;
     confine::join(&config)?;
@@ -68,7 +70,7 @@ pub fn serve_when_told() -> anyhow::Result<()> {
         return Ok(());
     }
     drop(leash);
-    run(config, engine)
+    run(config, engines)
 }
 
 /// Whether the other end of a socket is closed.
@@ -95,17 +97,17 @@ fn receive_config() -> anyhow::Result<Option<(HostConfig, OwnedFd, std::os::unix
     Ok(Some((config, voice, leash)))
 }
 
-fn serving_engine(swapped: bool) -> anyhow::Result<wasmtime::Engine> {
-    engine::new(Size::Serving { swapped }).map_err(anyhow::Error::from).context("cannot set up the engine")
+fn serving_engines(swapped: bool) -> anyhow::Result<Engines> {
+    Engines::new(Size::Serving { swapped }).map_err(anyhow::Error::from).context("cannot set up the engine")
 }
 
-fn run(config: HostConfig, engine: Option<wasmtime::Engine>) -> anyhow::Result<()> {
+fn run(config: HostConfig, engines: Option<Engines>) -> anyhow::Result<()> {
     confine::enter(&config)?;
     let socket = bind(&config)?;
     let swapped = !cgroup::keep_from_swap(&config.cgroup);
-    let engine = match engine {
-        Some(engine) if !swapped => engine,
-        _ => serving_engine(swapped)?,
+    let engines = match engines {
+        Some(engines) if !swapped => engines,
+        _ => serving_engines(swapped)?,
     };
     let null = std::fs::OpenOptions::new().write(true).open("/dev/null").context("cannot open /dev/null")?;
     // What it is asked for later is found out now: the machine is out of sight then.
@@ -114,7 +116,7 @@ fn run(config: HostConfig, engine: Option<wasmtime::Engine>) -> anyhow::Result<(
     let _ = rustix::param::page_size();
     let socket_memory = SocketMemory::open(&config.cgroup);
     let rooms = confine::close_in(&config)?;
-    engine::tick(&engine).context("cannot start the engine's clock")?;
+    engine::tick(&engines).context("cannot start the engines' clock")?;
     let descriptors = Stock::of_descriptors();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
@@ -122,15 +124,20 @@ fn run(config: HostConfig, engine: Option<wasmtime::Engine>) -> anyhow::Result<(
     let control =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let sites: Arc<Sites> = Arc::default();
+    let sequential = engines.sequential.clone();
     let host = Host {
         main: runtime.handle().clone(),
-        linker: linker::new(&engine).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
-        linker_p1: linker::new_p1(&engine).map_err(anyhow::Error::from).context("cannot link WASI preview 1")?,
+        linkers: Linkers::new(&engines).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
+        linker_p1: linker::new_p1(&engines.sequential)
+            .map_err(anyhow::Error::from)
+            .context("cannot link WASI preview 1")?,
+        engines,
+        programs: Mutex::default(),
         components: Mutex::default(),
         networks: Networks::default(),
         sites: Arc::clone(&sites),
         shared: Shared {
-            engine: engine.clone(),
+            engine: sequential,
             embedded: Arc::new(Embedded::new(rooms.kv, &descriptors)),
             neighbours: Arc::clone(&sites) as _,
             budget,
@@ -174,8 +181,11 @@ fn bind(config: &HostConfig) -> anyhow::Result<std::os::unix::net::UnixListener>
 struct Host {
     /// Where workloads run. What the daemon asks is answered on another runtime.
     main: tokio::runtime::Handle,
-    linker: wasmtime::component::Linker<Guest>,
+    engines: Engines,
+    linkers: Linkers,
     linker_p1: wasmtime::Linker<Guest>,
+    /// By the device and the number of the file of their code.
+    programs: Mutex<HashMap<(u64, u64), Weak<Program>>>,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
     networks: Networks,
     sites: Arc<Sites>,

@@ -31,12 +31,14 @@ use wasmtime::component::{HasSelf, Linker};
 
 use crate::guest::Guest;
 
-/// Links every interface of this module.
+type This = HasSelf<Guest>;
+
+fn this(guest: &mut Guest) -> &mut Guest {
+    guest
+}
+
+/// Links every interface of this module that has no asynchronous functions.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    type This = HasSelf<Guest>;
-    fn this(guest: &mut Guest) -> &mut Guest {
-        guest
-    }
     {
         use bindings::sync::{fermyon::spin2_0_0 as spin, spin::postgres3_0_0 as postgres, wasi};
         spin::key_value::add_to_linker::<_, This>(linker, this)?;
@@ -60,15 +62,18 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         wasi::keyvalue0_2_0_draft::atomics::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft::batch::add_to_linker::<_, This>(linker, this)?;
     }
-    {
-        use bindings::concurrent::spin;
-        spin::key_value::key_value::add_to_linker::<_, This>(linker, this)?;
-        spin::mqtt::mqtt::add_to_linker::<_, This>(linker, this)?;
-        spin::mysql::mysql::add_to_linker::<_, This>(linker, this)?;
-        spin::postgres4_2_0::postgres::add_to_linker::<_, This>(linker, this)?;
-        spin::redis::redis::add_to_linker::<_, This>(linker, this)?;
-        spin::sqlite::sqlite::add_to_linker::<_, This>(linker, this)?;
-        spin::variables::variables::add_to_linker::<_, This>(linker, this)?;
-    }
+    Ok(())
+}
+
+/// Links those that have.
+pub(crate) fn add_concurrent_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    use bindings::concurrent::spin;
+    spin::key_value::key_value::add_to_linker::<_, This>(linker, this)?;
+    spin::mqtt::mqtt::add_to_linker::<_, This>(linker, this)?;
+    spin::mysql::mysql::add_to_linker::<_, This>(linker, this)?;
+    spin::postgres4_2_0::postgres::add_to_linker::<_, This>(linker, this)?;
+    spin::redis::redis::add_to_linker::<_, This>(linker, this)?;
+    spin::sqlite::sqlite::add_to_linker::<_, This>(linker, this)?;
+    spin::variables::variables::add_to_linker::<_, This>(linker, this)?;
     Ok(())
 }

@@ -139,10 +139,12 @@ where
 }
 
 /// Puts our functions in the place of those of the WASI crates that open descriptors, or keep them.
-pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>, concurrent: bool) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     add_p2(linker)?;
-    add_p3(linker)?;
+    if concurrent {
+        add_p3(linker)?;
+    }
     linker.allow_shadowing(false);
     Ok(())
 }

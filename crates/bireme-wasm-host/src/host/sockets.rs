@@ -20,13 +20,15 @@ use crate::guest::Guest;
 const MAX_NAME: usize = 254;
 
 /// Puts our name lookup in the place of the WASI crates'.
-pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>, concurrent: bool) -> wasmtime::Result<()> {
     fn this(guest: &mut Guest) -> &mut Guest {
         guest
     }
     linker.allow_shadowing(true);
     p2::add_to_linker::<_, HasSelf<Guest>>(linker, this)?;
-    p3::add_to_linker::<_, Names>(linker, this)?;
+    if concurrent {
+        p3::add_to_linker::<_, Names>(linker, this)?;
+    }
     linker.allow_shadowing(false);
     Ok(())
 }

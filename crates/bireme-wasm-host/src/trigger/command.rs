@@ -109,7 +109,7 @@ async fn call(program: &Program, account: &Arc<Account>) -> wasmtime::Result<i32
             start(&mut store, pre).await?;
             Ok(0)
         }
-        Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) | Program::Spin1(_) => {
+        Program::HttpP2(_) | Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) | Program::Spin1(_) => {
             wasmtime::bail!("not a command")
         }
     }

@@ -28,7 +28,7 @@ pub(crate) enum Phase {
 /// A component with its program, where it is in its life, and what of it is under way.
 pub(crate) struct Workload {
     pub component: Arc<Component>,
-    pub program: Program,
+    pub program: Arc<Program>,
     phase: watch::Sender<Phase>,
     /// Cancelled when no new invocations are taken any more.
     stopped: CancellationToken,
@@ -58,7 +58,7 @@ pub(crate) enum Refused {
 }
 
 impl Workload {
-    pub(crate) fn new(component: Component, program: Program) -> Self {
+    pub(crate) fn new(component: Component, program: Arc<Program>) -> Self {
         Self {
             program,
             phase: watch::Sender::new(Phase::Loaded),

@@ -9,7 +9,7 @@ use super::*;
 use crate::budget::Budget;
 use crate::component::{NetworkIdentity, Shared};
 use crate::embedded::Embedded;
-use crate::engine::{self, Size};
+use crate::engine::{Engines, Size};
 use crate::host::tls::Trust;
 use crate::linker;
 use crate::log::LogHandle;
@@ -69,7 +69,7 @@ fn spec() -> WorkloadSpec {
 
 /// A workload that is loaded, of a program that does nothing. To be called within a runtime.
 fn workload() -> Arc<Workload> {
-    let engine = engine::new(Size::Compiling).unwrap();
+    let engine = Engines::new(Size::Compiling).unwrap().sequential;
     let module = wasmtime::Module::new(&engine, b"\0asm\x01\0\0\0").unwrap();
     let program = Program::CommandP1(linker::new_p1(&engine).unwrap().instantiate_pre(&module).unwrap());
     let (descriptors, threads) = (Stock::new(64), Stock::new(64));
@@ -85,7 +85,7 @@ fn workload() -> Arc<Workload> {
     let log = LogHandle::start(Log { file: None, max_size: None, max_files: 1 }, None).unwrap();
     let identity = NetworkIdentity { addresses: Vec::new(), names: View::default(), tls: Trust::Public.config() };
     let component = Component::new(spec(), Trigger::CommandP1, log, Vec::new(), identity, shared);
-    Arc::new(Workload::new(component, program))
+    Arc::new(Workload::new(component, Arc::new(program)))
 }
 
 /// What was counted: started, alive, and ended in any way.

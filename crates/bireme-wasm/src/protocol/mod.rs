@@ -284,6 +284,8 @@ impl Trigger {
 pub struct Facts {
     /// What starts its instances.
     pub trigger: Trigger,
+    /// Whether it has asynchronous functions, which another engine runs.
+    pub concurrent: bool,
     /// Names of interfaces with their versions, such as `wasi:http/types@0.2.3`; of a core module `module.name`.
     pub imports: Vec<String>,
     /// The same of interfaces that it implements; of a core module plain names.

@@ -8,8 +8,10 @@ use futures::future::{Either, select};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri};
+use parking_lot::Mutex;
 use wasmtime::{AsContextMut as _, Store};
 use wasmtime_wasi_http::handler::{Prepared, Proxy};
+use wasmtime_wasi_http::p2::bindings::{self, ProxyPre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use super::answer::{End, Ended, Instance, failed, failure};
@@ -136,8 +138,8 @@ async fn call(
     answer: Answer,
     depth: u32,
 ) -> Result<(), (wasmtime::Error, Option<Store<Guest>>)> {
-    match &workload.program {
-        Program::Http(_) => {}
+    match &*workload.program {
+        Program::HttpP2(_) | Program::Http(_) => {}
         Program::Spin1(pre) => {
             let mut store = Guest::store_p1(&account, depth, None).map_err(|error| (error, None))?;
             let answered = spin1::call(&mut store, &account, pre, request).await;
@@ -175,7 +177,11 @@ async fn call_in(
     request: Request<WasiBody>,
     answer: Answer,
 ) -> wasmtime::Result<()> {
-    let Program::Http(pre) = program else { wasmtime::bail!("not an HTTP component") };
+    let pre = match program {
+        Program::HttpP2(pre) => return call_in_turn(store, pre, request, answer).await,
+        Program::Http(pre) => pre,
+        _ => wasmtime::bail!("not an HTTP component"),
+    };
     let proxy: Proxy = pre.instantiate_async(&mut *store).await?;
     let proxy = &proxy;
     store
@@ -190,4 +196,31 @@ async fn call_in(
             wasmtime::error::Ok(())
         })
         .await?
+}
+
+/// The same of a component of the sequential engine. What the guest does after its answer is over when the call is.
+async fn call_in_turn(
+    store: &mut Store<Guest>,
+    pre: &ProxyPre<Guest>,
+    request: Request<WasiBody>,
+    answer: Answer,
+) -> wasmtime::Result<()> {
+    let proxy = pre.instantiate_async(&mut *store).await?;
+    // The guest may set it, or let go of it, once.
+    let answer = Arc::new(Mutex::new(Some(answer)));
+    let mut view = store.data_mut().http();
+    let request = view.new_incoming_request(bindings::http::types::Scheme::Http, request)?;
+    let out = view.new_response_outparam_from_callback({
+        let answer = Arc::clone(&answer);
+        move |response| {
+            if let Some(answer) = answer.lock().take() {
+                let _ = answer.send(response.map_err(wasmtime::Error::from));
+            }
+        }
+    })?;
+    proxy.wasi_http_incoming_handler().call_handle(&mut *store, request, out).await?;
+    if let Some(answer) = answer.lock().take() {
+        let _ = answer.send(Err(wasmtime::format_err!("guest never invoked `response-outparam::set` method")));
+    }
+    Ok(())
 }

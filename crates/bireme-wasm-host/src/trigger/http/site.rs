@@ -37,7 +37,7 @@ pub(crate) struct Site {
     /// The table is made anew by the first request after a change: a thousand components that start one after the other
     /// would otherwise each make it for all.
     stale: AtomicBool,
-    members: RwLock<Vec<Member>>,
+    members: RwLock<Members>,
     pub(super) closed: CancellationToken,
 }
 
@@ -45,6 +45,13 @@ pub(crate) struct Site {
 pub(crate) fn share_a_place(one: &Workload, other: &Workload) -> bool {
     let (one, other) = (&one.component.spec, &other.component.spec);
     one.id == other.id || replaces(&one.labels, &other.labels) || replaces(&other.labels, &one.labels)
+}
+
+#[derive(Default)]
+struct Members {
+    all: Vec<Member>,
+    /// Who has routes of these shapes: one, and those that share its place. Whoever joins is not compared with all.
+    by_shape: HashMap<String, Vec<Arc<Workload>>>,
 }
 
 struct Member {
@@ -70,14 +77,17 @@ impl Site {
     /// The two routes that clash, with the name of the workload that has the first.
     pub(crate) fn join(&self, workload: &Arc<Workload>) -> Result<(), (String, Route)> {
         let mut members = self.members.write();
-        for member in members.iter().filter(|member| !share_a_place(workload, &member.workload)) {
-            for route in &workload.component.spec.bireme.routes {
-                if member.workload.component.spec.bireme.routes.iter().any(|other| other.clashes_with(route)) {
-                    return Err((member.workload.component.name().to_string(), route.clone()));
-                }
+        let routes = &workload.component.spec.bireme.routes;
+        for route in routes {
+            let others = members.by_shape.get(&route.shape()).into_iter().flatten();
+            if let Some(other) = others.into_iter().find(|other| !share_a_place(workload, other)) {
+                return Err((other.component.name().to_string(), route.clone()));
             }
         }
-        members.push(Member { workload: Arc::clone(workload), active: None });
+        for route in routes {
+            members.by_shape.entry(route.shape()).or_default().push(Arc::clone(workload));
+        }
+        members.all.push(Member { workload: Arc::clone(workload), active: None });
         Ok(())
     }
 
@@ -85,22 +95,31 @@ impl Site {
     pub(crate) fn set_active(&self, workload: &Arc<Workload>, active: bool) {
         let mut members = self.members.write();
         let now = self.generation.load(Ordering::Acquire);
-        for member in members.iter_mut().filter(|member| Arc::ptr_eq(&member.workload, workload)) {
+        for member in members.all.iter_mut().filter(|member| Arc::ptr_eq(&member.workload, workload)) {
             member.active = active.then(|| member.active.unwrap_or(now));
         }
         self.changed();
     }
 
     fn has(&self, id: &WorkloadId) -> bool {
-        self.members.read().iter().any(|member| member.workload.component.spec.id == *id)
+        self.members.read().all.iter().any(|member| member.workload.component.spec.id == *id)
     }
 
     /// Removes a component; true when it was the last.
     pub(crate) fn leave(&self, workload: &Arc<Workload>) -> bool {
         let mut members = self.members.write();
-        members.retain(|member| !Arc::ptr_eq(&member.workload, workload));
+        members.all.retain(|member| !Arc::ptr_eq(&member.workload, workload));
+        for route in &workload.component.spec.bireme.routes {
+            let shape = route.shape();
+            if let Some(others) = members.by_shape.get_mut(&shape) {
+                others.retain(|other| !Arc::ptr_eq(other, workload));
+                if others.is_empty() {
+                    members.by_shape.remove(&shape);
+                }
+            }
+        }
         self.changed();
-        members.is_empty()
+        members.all.is_empty()
     }
 
     /// Stops listening; connections end after the request they are at.
@@ -123,7 +142,7 @@ impl Site {
         }
         // Of two of which one takes the other's place, the later answers. Where it ends, the earlier does, if it is still there.
         let mut of_service: HashMap<_, Vec<&Member>> = HashMap::new();
-        for member in members.iter().filter(|member| member.active.is_some()) {
+        for member in members.all.iter().filter(|member| member.active.is_some()) {
             of_service.entry(&member.workload.component.spec.service).or_default().push(member);
         }
         let is_followed = |member: &Member| {
@@ -131,7 +150,7 @@ impl Site {
             let mut later = others.filter(|other| other.active > member.active);
             later.any(|other| share_a_place(&other.workload, &member.workload))
         };
-        let answering = members.iter().filter(|member| member.active.is_some() && !is_followed(member));
+        let answering = members.all.iter().filter(|member| member.active.is_some() && !is_followed(member));
         let routes = answering.flat_map(|member| {
             let workload = &member.workload;
             workload.component.spec.bireme.routes.iter().map(|route| (route.clone(), ServedRoute::new(workload, route)))

@@ -5,12 +5,15 @@
 //! host before one without, then segment by segment from the left a literal before a parameter before a subtree. So any
 //! two routes that differ in more than the names of their parameters are ordered, and only those that do not clash.
 
+mod table;
+
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::table::RouteTable;
 
 /// One route of a component.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,9 +51,16 @@ impl Route {
         self.host == other.host && self.subtree == other.subtree && self.literals().eq(other.literals())
     }
 
-    /// What requests tell routes by: host, segments, and whether it is a subtree.
-    fn shape(&self) -> (Option<&str>, Vec<Option<&str>>, bool) {
-        (self.host.as_deref(), self.literals().collect(), self.subtree)
+    /// What requests tell it by, alike for two routes that clash and for no others.
+    pub fn shape(&self) -> String {
+        let mut text = self.host.clone().unwrap_or_default();
+        for literal in self.literals() {
+            // No literal is empty.
+            text.push('/');
+            text.push_str(literal.unwrap_or_default());
+        }
+        text.push_str(if self.subtree { "/..." } else { "" });
+        text
     }
 
     /// The segments, `None` for a parameter.
@@ -105,11 +115,7 @@ impl Route {
 
     fn matches<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Captures<'r, 'p>> {
         if let Some(want) = &self.host {
-            let name = host
-                .rsplit_once(':')
-                .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-                .map_or(host, |s| s.0);
-            if !want.eq_ignore_ascii_case(name) {
+            if !want.eq_ignore_ascii_case(name_of(host)) {
                 return None;
             }
         }
@@ -134,6 +140,11 @@ impl Route {
             (false, _) => None,
         }
     }
+}
+
+/// A `Host` header's value without its port.
+fn name_of(host: &str) -> &str {
+    host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |s| s.0)
 }
 
 impl FromStr for Route {
@@ -211,66 +222,6 @@ pub struct Captures<'r, 'p> {
     pub trailing: Option<&'p str>,
 }
 
-/// Routes with what they lead to, in the order in which they are tried.
-#[derive(Clone, Debug)]
-pub struct RouteTable<T> {
-    /// Exact paths without host, while no route has a host: answered without a walk.
-    plain: HashMap<String, usize>,
-    entries: Vec<(Route, T)>,
-    hosts: bool,
-}
-
-impl<T> Default for RouteTable<T> {
-    fn default() -> Self {
-        Self { plain: HashMap::new(), entries: Vec::new(), hosts: false }
-    }
-}
-
-impl<T> RouteTable<T> {
-    /// # Errors
-    /// The two routes that clash, the one that was there first.
-    pub fn new(routes: impl IntoIterator<Item = (Route, T)>) -> Result<Self, (Route, Route)> {
-        let mut entries: Vec<(Route, T)> = routes.into_iter().collect();
-        entries.sort_by(|a, b| a.0.order(&b.0));
-        // By their shapes, as one comparison for each pair takes seconds with a thousand routes.
-        let mut shapes = HashMap::with_capacity(entries.len());
-        for (route, _) in &entries {
-            if let Some(other) = shapes.insert(route.shape(), route) {
-                return Err((Route::clone(other), route.clone()));
-            }
-        }
-        drop(shapes);
-        let hosts = entries.iter().any(|(route, _)| route.host.is_some());
-        let plain =
-            entries.iter().enumerate().filter(|(_, (r, _))| r.is_plain()).map(|(at, (r, _))| (r.path(), at)).collect();
-        Ok(Self { plain, entries, hosts })
-    }
-
-    /// The most specific route for a request, what it leads to, and what it captured. `host` is the `Host` header's
-    /// value (a port is ignored), `path` the request's path as sent, without its query.
-    pub fn find<'t, 'p>(&'t self, host: &str, path: &'p str) -> Option<(&'t Route, &'t T, Captures<'t, 'p>)> {
-        if !self.hosts
-            && let Some(at) = self.plain.get(path)
-        {
-            let (route, value) = &self.entries[*at];
-            return Some((route, value, Captures::default()));
-        }
-        self.entries
-            .iter()
-            .find_map(|(route, value)| route.matches(host, path).map(|captures| (route, value, captures)))
-    }
-
-    /// All routes with what they lead to, the most specific first.
-    pub fn iter(&self) -> impl Iterator<Item = &(Route, T)> {
-        self.entries.iter()
-    }
-
-    /// Whether there is no route at all.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,9 +297,21 @@ mod tests {
             let forward = RouteTable::new(routes.iter().cloned().map(|r| (r.clone(), r)));
             let backward = RouteTable::new(routes.iter().rev().cloned().map(|r| (r.clone(), r)));
             prop_assert_eq!(forward.is_ok(), backward.is_ok());
+            let clash = |at: usize| routes[..at].iter().any(|other| other.clashes_with(&routes[at]));
+            prop_assert_eq!(forward.is_ok(), !(0..routes.len()).any(clash));
             if let (Ok(forward), Ok(backward)) = (forward, backward) {
-                prop_assert_eq!(forward.find(&host, &path).map(|f| f.1), backward.find(&host, &path).map(|f| f.1));
+                let found = forward.find(&host, &path).map(|found| found.1);
+                prop_assert_eq!(found, backward.find(&host, &path).map(|found| found.1));
+                // Which is the first of all that match, in the order in which they are to be tried.
+                let mut matching: Vec<&Route> = routes.iter().filter(|route| route.matches(&host, &path).is_some()).collect();
+                matching.sort_by(|a, b| a.order(b));
+                prop_assert_eq!(found, matching.first().copied());
             }
+        }
+
+        #[test]
+        fn routes_of_one_shape_clash_and_no_others(one in route(), other in route()) {
+            prop_assert_eq!(one.shape() == other.shape(), one.clashes_with(&other));
         }
     }
 }
