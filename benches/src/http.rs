@@ -179,14 +179,18 @@ pub(crate) fn processor_time(pid: u32) -> f64 {
 
 /// The process in which the components of an engine with one app run.
 pub(crate) fn host_of(engine: &Engine) -> u32 {
-    let run = engine.exec_root();
+    let daemon = format!("PPid:\t{}\n", engine.pid());
     let hosts = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let line = String::from_utf8_lossy(&line).into_owned();
-        (line.contains("bireme-wasm-host") && line.contains(run.to_str()?)).then_some(pid)
+        let ours = status.contains(&daemon) && String::from_utf8_lossy(&line).contains("bireme-wasm-host");
+        let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+        let resident: u64 = resident.split_whitespace().next()?.parse().ok()?;
+        ours.then_some((resident, pid))
     });
-    hosts.max().expect("the component runs in a host")
+    // The other is the one that is kept ready.
+    hosts.max().expect("the component runs in a host").1
 }
 
 fn serve(wasmtime: &Path, guest: &Path, flags: &[&str]) -> (u16, Child) {

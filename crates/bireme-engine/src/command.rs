@@ -1,5 +1,7 @@
 //! What the actor of a workload is asked for.
 
+use std::time::Duration;
+
 use tokio::sync::oneshot;
 
 use crate::EngineError;
@@ -11,7 +13,11 @@ type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 pub(crate) enum Command {
     Start(Reply<()>),
     /// Replaces the run that there is by a new one, without a gap. Answers whether that can be done.
-    Renew(Reply<bool>),
+    Renew {
+        /// How long the old run may take to end what it has begun; `None` is its stop timeout.
+        within: Option<Duration>,
+        reply: Reply<bool>,
+    },
     /// Somebody wants it to end: no restart follows, a back-off is cut short. Answers whether it runs.
     Ending(Reply<bool>),
     Pause(Reply<()>),
@@ -64,7 +70,7 @@ impl Command {
             | Self::Connect { reply, .. }
             | Self::Disconnect { reply, .. }
             | Self::Remove { reply, .. } => drop(reply.send(Err(error))),
-            Self::Renew(reply) | Self::Ending(reply) => drop(reply.send(Err(error))),
+            Self::Renew { reply, .. } | Self::Ending(reply) => drop(reply.send(Err(error))),
             Self::Rename { reply, .. } => drop(reply.send(Err(error))),
             Self::Update { reply, .. } => drop(reply.send(Err(error))),
             Self::Probed { .. } => {}

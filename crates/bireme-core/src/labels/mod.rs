@@ -37,7 +37,7 @@ pub const KEYS: &[(&str, &str, &str)] = &[
         "bireme.schedule",
         "when a command runs, again and again: five fields as crontab(5) has them and a time zone, such as `30 4 * * 1-5 \
          Europe/Berlin`; UTC where none is named. `@hourly`, `@daily`, `@weekly`, `@monthly`, `@yearly`. It does not run \
-         while it still does",
+         while it still does; a time that clocks pass over is left out, and one that they have twice comes twice",
         "none: it runs once",
     ),
     (
@@ -214,6 +214,8 @@ impl Default for Labels {
     }
 }
 
+/// Segments of a route: tables of routes are as deep.
+const MOST_SEGMENTS: usize = 64;
 /// Chooses among the platforms of an image.
 const CLASS: &str = "bireme.class";
 /// Grants the image's requests; only where whoever runs it says so.
@@ -336,6 +338,10 @@ impl Labels {
                     .collect::<Result<_, _>>()?;
                 if routes.is_empty() {
                     return Err(malformed("names no route; leave the label out to serve every path".to_owned()));
+                }
+                if let Some(deep) = routes.iter().find(|route| route.depth() > MOST_SEGMENTS) {
+                    let reason = format!("route {deep} has more than {MOST_SEGMENTS} segments");
+                    return Err(malformed(reason));
                 }
                 for (at, route) in routes.iter().enumerate() {
                     if let Some(other) = routes[..at].iter().find(|other| other.clashes_with(route)) {

@@ -48,7 +48,12 @@ impl FromStr for Schedule {
                  30 4 * * 1-5 Europe/Berlin"
             )
         })?;
-        Ok(Self { text: text.to_owned(), crontab })
+        let schedule = Self { text: text.to_owned(), crontab };
+        // Looked for from any time on, for some years.
+        match schedule.next_after(0) {
+            Some(_) => Ok(schedule),
+            None => Err(format!("{text:?} names a day that no year has")),
+        }
     }
 }
 
@@ -88,7 +93,7 @@ mod tests {
             ("@hourly", "2026-11-30T00:00:00.5Z", Some("2026-11-30T01:00:00Z")),
             // In summer it is another hour of UTC.
             ("0 12 * * * Europe/Berlin", "2026-07-01T00:00:00Z", Some("2026-07-01T10:00:00Z")),
-            ("0 0 30 2 *", "2026-11-30T00:00:00Z", None),
+            ("0 0 29 2 *", "2026-11-30T00:00:00Z", Some("2028-02-29T00:00:00Z")),
         ] {
             let schedule: Schedule = schedule.parse().unwrap();
             assert_eq!(schedule.next_after(at(now)), next.map(at), "{schedule:?} {now}");
@@ -99,6 +104,7 @@ mod tests {
         for text in ["", "@reboot", "* * * *", "* * * * * * UTC", "61 * * * *", "0 0 * * * Europe/Nowhere"] {
             assert!(text.parse::<Schedule>().unwrap_err().contains("five fields"), "{text}");
         }
+        assert!("0 0 30 2 *".parse::<Schedule>().unwrap_err().contains("a day that no year has"));
         let read: Schedule = serde_json::from_str(&serde_json::to_string(&hourly).unwrap()).unwrap();
         assert_eq!(read, hourly);
     }

@@ -51,6 +51,11 @@ impl Route {
         self.host == other.host && self.subtree == other.subtree && self.literals().eq(other.literals())
     }
 
+    /// How many segments its path has.
+    pub fn depth(&self) -> usize {
+        self.segments.len()
+    }
+
     /// What requests tell it by, alike for two routes that clash and for no others.
     pub fn shape(&self) -> String {
         let mut text = self.host.clone().unwrap_or_default();
@@ -114,10 +119,8 @@ impl Route {
     }
 
     fn matches<'r, 'p>(&'r self, host: &str, path: &'p str) -> Option<Captures<'r, 'p>> {
-        if let Some(want) = &self.host {
-            if !want.eq_ignore_ascii_case(name_of(host)) {
-                return None;
-            }
+        if self.host.as_ref().is_some_and(|want| !want.eq_ignore_ascii_case(name_of(host))) {
+            return None;
         }
         let mut rest = path;
         let mut parameters = Vec::new();

@@ -180,8 +180,8 @@ impl WorkloadActor {
                 let _ = reply.send(result);
                 return gone;
             }
-            Command::Renew(reply) => {
-                let _ = reply.send(self.renew().await);
+            Command::Renew { within, reply } => {
+                let _ = reply.send(self.renew(within).await);
             }
             Command::Ending(reply) => {
                 self.mutable.stopped = true;

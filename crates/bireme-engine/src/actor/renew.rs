@@ -13,19 +13,23 @@ use super::WorkloadActor;
 impl WorkloadActor {
     /// Has the executor replace the run that there is by a new one, see [`bireme_core::Renew`]. It keeps its place on
     /// networks, its ports and its volumes. False where that cannot be done: it runs on then as before.
-    pub(super) async fn renew(&mut self) -> Result<bool, EngineError> {
+    pub(super) async fn renew(&mut self, within: Option<Duration>) -> Result<bool, EngineError> {
         let executor = self.handle.executor.clone();
         let Some(renew) = executor.as_renew().filter(|_| self.mutable.state.status == Status::Running) else {
             return Ok(false);
         };
-        let Some(placed) = self.parts.networks.attachment(&self.handle, &self.name, &self.mutable).await? else {
+        let Ok(Some(placed)) = self.parts.networks.attachment(&self.handle, &self.name, &self.mutable).await else {
             return Ok(false);
         };
-        if let Err(error) = self.handle.unless_hurried(renew.renew(self.prepared(placed))).await? {
+        let mut prepared = self.prepared(placed);
+        // Of a workload that runs, nobody but its host goes by it, and only in this.
+        prepared.spec.stop_timeout = within.unwrap_or(prepared.spec.stop_timeout);
+        if let Err(error) = self.handle.unless_hurried(renew.renew(prepared)).await? {
             let error = &error as &dyn std::error::Error;
             tracing::info!(workload.id = self.handle.id(), error, "a run is not replaced: it is stopped and started");
             return Ok(false);
         }
+        self.mutable.stopped = false;
         self.run.cancel();
         let ran = self.started.replace(Instant::now()).map_or(Duration::ZERO, |at| at.elapsed());
         let now = now_nanos();

@@ -147,7 +147,10 @@ impl Engine {
         let handle = self.registry().find(name)?;
         let id = handle.id().to_owned();
         // Whoever names a signal, or leaves it no time, wants it to end first.
-        if how.signal.is_none() && how.timeout_secs != Some(0) && handle.command(Command::Renew).await? {
+        let patience = how.timeout_secs.map(|seconds| u64::try_from(seconds).ok().filter(|seconds| *seconds > 0));
+        let may = how.signal.is_none() && patience != Some(None);
+        let within = patience.flatten().map(Duration::from_secs);
+        if may && handle.command(|reply| Command::Renew { within, reply }).await? {
             handle.emit(&self.services().events, "restart", []);
             return Ok(());
         }

@@ -1,7 +1,8 @@
 //! Start, signals, the end and the deletion of a workload.
 
 use std::io::Write as _;
-use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bireme_core::clock::now_nanos;
@@ -58,6 +59,8 @@ impl Host {
             !Arc::ptr_eq(other, loaded)
                 && share_a_place(&other.workload, workload)
                 && label(&other.workload) == label(workload)
+                // With an address go the connections from it.
+                && other.workload.component.addresses == workload.component.addresses
         };
         let components = self.components.lock();
         let handed = components.values().filter(precedes).any(|other| hand_over(other, loaded));
@@ -107,7 +110,9 @@ impl Host {
                 }
                 return;
             }
+            let retiring = host.retiring(&workload.component.spec.id);
             if signal == KILL {
+                retiring.iter().for_each(|earlier| earlier.workload.cut(137));
                 workload.cut(137);
                 host.insist(&loaded).await;
                 return;
@@ -115,7 +120,13 @@ impl Host {
             // A kill may overtake a stop that still waits; the end is recorded once.
             let overtaken = workload.cancelled();
             tokio::select! {
-                () = workload.drain() => {}
+                () = async {
+                    workload.drain().await;
+                    // The process may end with this one.
+                    for earlier in &retiring {
+                        ended(&earlier.workload).await;
+                    }
+                } => {}
                 () = overtaken.cancelled() => return,
             }
             host.end(&loaded, Exit { code: 0, oom_killed: false, finished_at: now_nanos(), error: None }).await;
@@ -164,22 +175,42 @@ impl Host {
         components.insert(next.workload.component.spec.id.clone(), Arc::clone(next));
         next.workload.run();
         self.set_active(next, true);
-        hand_over(before, next);
+        if next.workload.component.trigger.name() == "redis" && !hand_over(before, next) {
+            *next.subscription.lock() = Subscription::begin(&next.workload);
+        }
         drop(components);
-        let (host, before) = (Arc::clone(self), Arc::clone(before));
-        tokio::spawn(async move { host.retire(&before).await });
+        {
+            let mut retiring = self.retiring.lock();
+            retiring.retain(|one| one.strong_count() > 0);
+            retiring.push(Arc::downgrade(before));
+        }
+        let (host, before, within) = (Arc::clone(self), Arc::clone(before), next.workload.component.spec.stop_timeout);
+        tokio::spawn(async move { host.retire(&before, within).await });
         true
     }
 
     /// Ends a run from which another has taken over: once it is done with what it has begun, or its time is over. Its log is
     /// the other's now.
-    async fn retire(&self, loaded: &Loaded) {
+    async fn retire(&self, loaded: &Loaded, within: Duration) {
         let workload = &loaded.workload;
-        // Requests that found it before the other took over are let in yet.
-        tokio::time::sleep(LAST_ENTRIES).await;
-        let code = match tokio::time::timeout(workload.component.spec.stop_timeout, workload.drain()).await {
-            Ok(()) => 0,
-            Err(_) => {
+        // Requests that found it before the other took over, or wait for a free instance, are let in yet.
+        let done = async {
+            tokio::time::sleep(LAST_ENTRIES).await;
+            while workload.component.metrics.queued.load(Relaxed) > 0 {
+                tokio::time::sleep(LAST_ENTRIES).await;
+            }
+            workload.drain().await;
+        };
+        let cut = workload.cancelled();
+        let done = async {
+            tokio::select! {
+                () = done => true,
+                () = cut.cancelled() => false,
+            }
+        };
+        let code = match tokio::time::timeout(within, done).await.ok().filter(|done| *done) {
+            Some(_) => 0,
+            None => {
                 workload.cut(137);
                 if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
                     crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
@@ -192,8 +223,24 @@ impl Host {
         workload.end(Exit { code, oom_killed: false, finished_at: now_nanos(), error: None });
     }
 
+    /// The runs of `id` from which another has taken over, and that have not ended yet.
+    fn retiring(&self, id: &WorkloadId) -> Vec<Arc<Loaded>> {
+        let retiring = self.retiring.lock();
+        retiring.iter().filter_map(Weak::upgrade).filter(|one| one.workload.component.spec.id == *id).collect()
+    }
+
     pub(super) async fn delete(&self, id: &WorkloadId) -> Result<(), Refusal> {
-        let loaded = self.find(id)?;
+        let loaded = {
+            // No other run takes over any more.
+            let components = self.components.lock();
+            let loaded = components.get(id).cloned().ok_or_else(|| unknown(id))?;
+            loaded.workload.begin_stop();
+            loaded
+        };
+        for earlier in self.retiring(id) {
+            earlier.workload.cut(137);
+            ended(&earlier.workload).await;
+        }
         self.set_active(&loaded, false);
         loaded.workload.cut(137);
         self.insist(&loaded).await;
@@ -206,12 +253,11 @@ impl Host {
 /// Has the messages of one come to another, where it has any.
 fn hand_over(from: &Loaded, to: &Loaded) -> bool {
     let weak = from.subscription.lock().clone();
-    let subscription = weak.upgrade();
-    if let Some(subscription) = &subscription {
-        subscription.hand_over(&to.workload);
+    let handed = weak.upgrade().is_some_and(|subscription| subscription.hand_over(&to.workload));
+    if handed {
         *to.subscription.lock() = weak;
     }
-    subscription.is_some()
+    handed
 }
 
 pub(super) fn unknown(id: &WorkloadId) -> Refusal {

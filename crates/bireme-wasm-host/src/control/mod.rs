@@ -34,7 +34,7 @@ use crate::names::Networks;
 use crate::program::Program;
 use crate::stock::{Own, Stock};
 use crate::trigger::http::{SiteAddress, Sites};
-use crate::trigger::messages::Subscription;
+use crate::trigger::messages::{Subscription, machine};
 use crate::workload::{Phase, Workload};
 use crate::{confine, watch};
 use life::wait;
@@ -114,6 +114,7 @@ fn run(config: HostConfig, engines: Option<Engines>) -> anyhow::Result<()> {
     let budget = Arc::new(Budget::of_machine());
     // Kept by the library that asks the kernel for it, which is not answered later.
     let _ = rustix::param::page_size();
+    let _ = machine();
     let socket_memory = SocketMemory::open(&config.cgroup);
     let rooms = confine::close_in(&config)?;
     engine::tick(&engines).context("cannot start the engines' clock")?;
@@ -134,6 +135,7 @@ fn run(config: HostConfig, engines: Option<Engines>) -> anyhow::Result<()> {
         engines,
         programs: Mutex::default(),
         components: Mutex::default(),
+        retiring: Mutex::default(),
         networks: Networks::default(),
         sites: Arc::clone(&sites),
         shared: Shared {
@@ -187,6 +189,8 @@ struct Host {
     /// By the device and the number of the file of their code.
     programs: Mutex<HashMap<(u64, u64), Weak<Program>>>,
     components: Mutex<HashMap<WorkloadId, Arc<Loaded>>>,
+    /// Runs from which another has taken over.
+    retiring: Mutex<Vec<Weak<Loaded>>>,
     networks: Networks,
     sites: Arc<Sites>,
     shared: Shared,
@@ -395,7 +399,8 @@ impl Host {
 
     /// Ends the instance that holds the most, if there is one.
     fn end_largest(&self) {
-        let components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
+        let mut components: Vec<Arc<Loaded>> = self.components.lock().values().cloned().collect();
+        components.extend(self.retiring.lock().iter().filter_map(Weak::upgrade));
         let largest = components.iter().filter_map(|loaded| loaded.workload.largest());
         if let Some(account) = largest.max_by_key(|account| account.used()) {
             account.doom();

@@ -101,14 +101,17 @@ impl Guest {
     /// # Errors
     /// When a folder of the workload cannot be opened any more.
     pub(crate) fn store(account: &Arc<Account>, depth: u32) -> wasmtime::Result<Store<Self>> {
+        Self::store_of(account, depth, false)
+    }
+
+    /// A core module (`module`) has a state of its own, with its own folders.
+    fn store_of(account: &Arc<Account>, depth: u32, module: bool) -> wasmtime::Result<Store<Self>> {
         let component = &account.component;
         let bounds = Bounds::of(component.memory_limit);
         let mut table = ResourceTable::new();
         table.set_max_capacity(bounds.handles);
         let mut http = WasiHttpCtx::new();
         http.set_field_size_limit(bounds.fields);
-        // A core module has a state of its own, with its own folders.
-        let module = component.trigger.is_module();
         let folders = if module { &[] } else { component.folders.as_slice() };
         let (mut builder, folders) = wasi(account, folders, None)?;
         if !module {
@@ -132,7 +135,7 @@ impl Guest {
 
     /// The same for a core module that speaks WASI preview 1, which may be given a request as CGI programs are.
     pub(crate) fn store_p1(account: &Arc<Account>, depth: u32, cgi: Option<Cgi>) -> wasmtime::Result<Store<Self>> {
-        let mut store = Self::store(account, depth)?;
+        let mut store = Self::store_of(account, depth, true)?;
         let component = &account.component;
         let (mut builder, folders) = wasi(account, &component.folders, cgi.as_ref())?;
         match cgi {

@@ -42,7 +42,8 @@ async fn each_entry_of_a_stream_is_handled_and_acknowledged() {
     }
     // Left by an earlier run of the same name, and by a consumer that is gone.
     redis.command(&["XGROUP", "CREATE", "orders", "billing", "0"]);
-    redis.command(&["XREADGROUP", "GROUP", "billing", "orders", "COUNT", "1", "STREAMS", "orders", ">"]);
+    let consumer = format!("orders@{}", rustix::system::uname().nodename().to_str().unwrap());
+    redis.command(&["XREADGROUP", "GROUP", "billing", &consumer, "COUNT", "1", "STREAMS", "orders", ">"]);
     redis.command(&["XREADGROUP", "GROUP", "billing", "gone", "COUNT", "1", "STREAMS", "orders", ">"]);
     let aged = "local gone = redis.call('XPENDING', 'orders', 'billing', '-', '+', 1, 'gone')[1][1] \
                 return redis.call('XCLAIM', 'orders', 'billing', 'gone', 0, gone, 'IDLE', 600000, 'RETRYCOUNT', 1)[1][1]";

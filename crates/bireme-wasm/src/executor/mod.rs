@@ -255,7 +255,8 @@ impl Executor for WasmExecutor {
     }
 
     fn takes_over(&self, spec: &WorkloadSpec, published: bool) -> bool {
-        published || spec.bireme.subscribe.is_some()
+        // On a network of its own the other has another address, and with an address go the connections from it.
+        published || spec.bireme.subscribe.is_some() && spec.namespaces.network == NetworkMode::Host
     }
 
     fn offers_exec(&self) -> bool {

@@ -2,15 +2,18 @@
 
 mod call;
 mod channel;
+mod entry;
 mod pending;
 mod stream;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::stream::Entries;
+pub(crate) use self::stream::machine;
 use crate::workload::{Invocation, Workload};
 
 /// How long to wait before another attempt to connect: doubled from the first to the last.
@@ -27,9 +30,17 @@ const SILENT: &str = "the server does not answer";
 /// or comes twice.
 pub(crate) struct Subscription {
     workload: watch::Sender<Arc<Workload>>,
-    /// Those from which it was taken and that go on, the last of them last.
-    earlier: parking_lot::Mutex<Vec<Weak<Workload>>>,
+    takers: Mutex<Takers>,
     entries: Arc<Entries>,
+}
+
+/// Who else may have its messages.
+#[derive(Default)]
+struct Takers {
+    /// Those from which it was taken and that go on, the last of them last.
+    earlier: Vec<Weak<Workload>>,
+    /// Nobody any more.
+    closed: bool,
 }
 
 /// What the log was told last.
@@ -64,7 +75,7 @@ impl Subscription {
     pub(crate) fn begin(workload: &Arc<Workload>) -> Weak<Self> {
         let subscription = Arc::new(Self {
             workload: watch::Sender::new(Arc::clone(workload)),
-            earlier: parking_lot::Mutex::default(),
+            takers: Mutex::default(),
             entries: Arc::default(),
         });
         let weak = Arc::downgrade(&subscription);
@@ -72,12 +83,16 @@ impl Subscription {
         weak
     }
 
-    /// Brings the messages to `next` from now on. They come back where `next` stops and the one before has not.
-    pub(crate) fn hand_over(&self, next: &Arc<Workload>) {
-        let before = self.workload.send_replace(Arc::clone(next));
-        let mut earlier = self.earlier.lock();
-        earlier.retain(|one| one.strong_count() > 0);
-        earlier.push(Arc::downgrade(&before));
+    /// Brings the messages to `next` from now on. They come back where `next` stops and the one before has not. False where it
+    /// has come to its end.
+    pub(crate) fn hand_over(&self, next: &Arc<Workload>) -> bool {
+        let mut takers = self.takers.lock();
+        if !takers.closed {
+            let before = self.workload.send_replace(Arc::clone(next));
+            takers.earlier.retain(|one| one.strong_count() > 0);
+            takers.earlier.push(Arc::downgrade(&before));
+        }
+        !takers.closed
     }
 
     fn current(&self) -> Arc<Workload> {
@@ -134,17 +149,19 @@ impl Subscription {
             let workload = Arc::clone(&current.borrow_and_update());
             tokio::select! {
                 () = workload.stopped().cancelled_owned() => {
-                    let mut earlier = std::iter::from_fn(|| self.earlier.lock().pop());
-                    let before = earlier.find_map(|one| one.upgrade().filter(|one| !one.is_stopping()));
-                    let Some(before) = before else { return };
-                    self.workload.send_if_modified(|now| {
-                        // It may have been handed over meanwhile.
-                        let back = Arc::ptr_eq(now, &workload);
-                        if back {
-                            *now = before;
+                    let mut takers = self.takers.lock();
+                    if !Arc::ptr_eq(&workload, &self.workload.borrow()) {
+                        // Handed over in this moment.
+                        continue;
+                    }
+                    let mut earlier = std::iter::from_fn(|| takers.earlier.pop());
+                    match earlier.find_map(|one| one.upgrade().filter(|one| !one.is_stopping())) {
+                        Some(before) => drop(self.workload.send_replace(before)),
+                        None => {
+                            takers.closed = true;
+                            return;
                         }
-                        back
-                    });
+                    }
                 }
                 changed = current.changed() => if changed.is_err() { return },
             }

@@ -36,14 +36,17 @@ pub(super) fn given_up(timeout: Duration) -> Duration {
     timeout.saturating_mul(2).saturating_add(Duration::from_secs(10))
 }
 
+/// How long nobody has it before it is handled again.
+pub(super) fn pause(entry: Pending, timeout: Duration) -> Duration {
+    if !entry.own {
+        return given_up(timeout);
+    }
+    let doublings = u32::try_from(entry.deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(LAST_PAUSE)
+}
+
 pub(super) fn fate(entry: Pending, group: &Group, timeout: Duration) -> Fate {
-    let pause = if entry.own {
-        let doublings = u32::try_from(entry.deliveries.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
-        FIRST_PAUSE.saturating_mul(1 << doublings).min(LAST_PAUSE)
-    } else {
-        given_up(timeout)
-    };
-    if entry.under_way || entry.idle < pause {
+    if entry.under_way || entry.idle < pause(entry, timeout) {
         Fate::Leave
     } else if entry.deliveries >= u64::from(group.attempts) {
         Fate::Bury

@@ -6,20 +6,21 @@
 //!
 //! Source: <https://redis.io/docs/latest/develop/data-types/streams/>, "Consumer groups".
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bireme_core::labels::{Group, Subscription as Label};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::streams::{StreamClaimReply, StreamId, StreamPendingCountReply, StreamReadReply};
-use redis::{AsyncConnectionConfig, RedisError, Value, cmd};
+use redis::streams::StreamPendingCountReply;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError, Script, Value, cmd};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::pending::{Fate, Pending, fate, given_up};
+use super::entry::{Entry, entries_of, read_reply};
+use super::pending::{Fate, Pending, fate, given_up, pause};
 use super::{BEGIN, Connection, SILENT, Subscription, call};
 use crate::component::Component;
 use crate::host::redis::dial::{For, dial};
@@ -44,6 +45,14 @@ pub(super) struct Entries {
     handled: Mutex<Vec<String>>,
     /// Whether one has failed, or may be left of an earlier run.
     failed: AtomicBool,
+    /// Whether the last read broke the connection: entries may be too large to come together.
+    careful: AtomicBool,
+}
+
+impl Entries {
+    fn look_soon(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
 }
 
 /// One connection to a stream, for as long as it lasts.
@@ -52,7 +61,8 @@ struct Stream<'a> {
     label: &'a Label,
     group: &'a Group,
     consumer: String,
-    timeout: Duration,
+    /// What drives both connections, for as long as an entry is to be acknowledged.
+    drivers: Arc<JoinSet<()>>,
     /// Waits for new entries.
     reading: MultiplexedConnection,
     /// Everything else.
@@ -72,8 +82,9 @@ pub(super) async fn serve(
     let connected = async {
         let reading = open(component, &label.server, &mut drivers).await?;
         let telling = open(component, &label.server, &mut drivers).await?;
-        let (consumer, timeout) = (component.name().to_string(), component.spec.bireme.timeout);
-        let stream = Stream { subscription, label, group, consumer, timeout, reading, telling };
+        let consumer = format!("{}@{}", component.name(), machine());
+        let drivers = Arc::new(std::mem::take(&mut drivers));
+        let stream = Stream { subscription, label, group, consumer, drivers, reading, telling };
         stream.make_group().await.map_err(|error| error.to_string())?;
         Ok::<_, String>(stream)
     };
@@ -115,7 +126,7 @@ impl Stream<'_> {
         match command.query_async::<Value>(&mut self.telling.clone()).await {
             Err(error) if error.code() != Some("BUSYGROUP") => Err(error),
             _ => {
-                self.subscription.entries.failed.store(true, Ordering::Relaxed);
+                self.subscription.entries.look_soon();
                 Ok(())
             }
         }
@@ -123,29 +134,32 @@ impl Stream<'_> {
 
     /// Has new entries handled, as many at a time as there are free instances.
     async fn read(&self) -> Result<Never, RedisError> {
-        let mut most = READ;
+        let entries = &self.subscription.entries;
+        let mut most = if entries.careful.swap(false, Ordering::Relaxed) { 1 } else { READ };
         loop {
             let room = self.subscription.current().free_slots().clamp(1, most);
             let mut command = cmd("XREADGROUP");
             command.arg("GROUP").arg(&self.group.name).arg(&self.consumer).arg("COUNT").arg(room);
             command.arg("BLOCK").arg(WAIT.as_millis() as u64).arg("STREAMS").arg(&self.label.channel).arg(">");
-            let reply: Option<StreamReadReply> = match command.query_async(&mut self.reading.clone()).await {
-                Ok(reply) => reply,
-                Err(error) => {
-                    // What was delivered and did not come whole is looked for as what failed.
-                    self.subscription.entries.failed.store(true, Ordering::Relaxed);
-                    return Err(error);
-                }
-            };
-            let ids: Vec<StreamId> = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids).collect();
+            let began = Instant::now();
+            let reply: Value = command.query_async(&mut self.reading.clone()).await.inspect_err(|_| {
+                // What was delivered and did not come whole is looked for as what failed.
+                entries.careful.store(true, Ordering::Relaxed);
+                entries.look_soon();
+            })?;
+            let found = read_reply(reply).ok_or_else(nonsense)?;
+            if found.is_empty() && began.elapsed() < WAIT / 2 {
+                // A server that does not wait is not asked without a pause.
+                tokio::time::sleep(OWN).await;
+            }
             // Large entries come one by one: together they may be more than an answer may have.
-            let longest = ids.iter().map(size).max().unwrap_or(0);
+            let longest = found.iter().map(Entry::size).max().unwrap_or(0);
             most = (LARGE / longest.max(1)).clamp(1, READ);
-            self.handle_all(ids).await;
+            self.handle_all(found).await;
         }
     }
 
-    async fn handle_all(&self, entries: Vec<StreamId>) {
+    async fn handle_all(&self, entries: Vec<Entry>) {
         for entry in &entries {
             self.subscription.entries.under_way.lock().insert(entry.id.clone());
         }
@@ -158,6 +172,7 @@ impl Stream<'_> {
             let handling = Handling {
                 entries: Arc::clone(&self.subscription.entries),
                 telling: self.telling.clone(),
+                _drivers: Arc::clone(&self.drivers),
                 stream: self.label.channel.clone(),
                 group: self.group.name.clone(),
             };
@@ -172,20 +187,16 @@ impl Stream<'_> {
         let mut rounds = 0u64;
         loop {
             ticks.tick().await;
-            let handled = std::mem::take(&mut *self.subscription.entries.handled.lock());
-            for id in handled {
-                if let Err(error) = acknowledge(&self.telling, &self.label.channel, &self.group.name, &id).await {
-                    self.subscription.entries.handled.lock().push(id);
-                    return Err(error);
-                }
+            let entries = &self.subscription.entries;
+            loop {
+                let Some(id) = entries.handled.lock().last().cloned() else { break };
+                acknowledge(&self.telling, &self.label.channel, &self.group.name, &id).await?;
+                entries.handled.lock().retain(|other| *other != id);
             }
-            if self.subscription.entries.failed.swap(false, Ordering::Relaxed) {
-                let left = self.look(true).await.inspect_err(|_| {
-                    self.subscription.entries.failed.store(true, Ordering::Relaxed);
-                })?;
-                if left {
-                    self.subscription.entries.failed.store(true, Ordering::Relaxed);
-                }
+            if entries.failed.swap(false, Ordering::Relaxed)
+                && self.look(true).await.inspect_err(|_| entries.look_soon())?
+            {
+                entries.look_soon();
             }
             if rounds.is_multiple_of(OTHERS.as_secs() / OWN.as_secs()) {
                 self.look(false).await?;
@@ -196,10 +207,11 @@ impl Stream<'_> {
 
     /// Looks through entries of this consumer, or of the others. Answers whether one is left that nobody has.
     async fn look(&self, own: bool) -> Result<bool, RedisError> {
+        let timeout = self.subscription.current().component.spec.bireme.timeout;
         let mut command = cmd("XPENDING");
         command.arg(&self.label.channel).arg(&self.group.name);
         if !own {
-            command.arg("IDLE").arg(given_up(self.timeout).as_millis() as u64);
+            command.arg("IDLE").arg(given_up(timeout).as_millis() as u64);
         }
         let mut left = false;
         let mut from = "-".to_owned();
@@ -220,16 +232,17 @@ impl Stream<'_> {
                     idle: Duration::from_millis(found.last_delivered_ms as u64),
                     deliveries: found.times_delivered as u64,
                 };
-                let fate = fate(entry, self.group, self.timeout);
+                let fate = fate(entry, self.group, timeout);
                 left |= entry.own && !under_way;
-                if fate == Fate::Leave {
-                    continue;
-                }
-                let idle = if entry.own { Duration::ZERO } else { given_up(self.timeout) };
-                let Some(claimed) = self.claim(&found.id, idle, entry.own).await? else { continue };
+                let idle = pause(entry, timeout);
                 match fate {
-                    Fate::Bury => self.bury(&claimed, entry.deliveries).await?,
-                    _ => self.handle_all(vec![claimed]).await,
+                    Fate::Leave => {}
+                    Fate::Retry => {
+                        if let Some(claimed) = self.claim(&found.id, idle).await? {
+                            self.handle_all(vec![claimed]).await;
+                        }
+                    }
+                    Fate::Bury => self.bury(&found.id, idle, entry.deliveries).await?,
                 }
             }
             if !whole {
@@ -238,44 +251,68 @@ impl Stream<'_> {
         }
     }
 
-    /// Has an entry delivered to this consumer again. `None` where another was faster, or the entry was removed from the stream.
-    async fn claim(&self, id: &str, idle: Duration, own: bool) -> Result<Option<StreamId>, RedisError> {
+    fn claim_command(&self, id: &str, idle: Duration) -> redis::Cmd {
         let mut command = cmd("XCLAIM");
         command.arg(&self.label.channel).arg(&self.group.name).arg(&self.consumer).arg(idle.as_millis() as u64).arg(id);
-        let reply: StreamClaimReply = command.query_async(&mut self.telling.clone()).await?;
-        let claimed = reply.ids.into_iter().next();
-        if claimed.is_none() && own {
-            acknowledge(&self.telling, &self.label.channel, &self.group.name, id).await?;
-        }
-        Ok(claimed)
+        command
     }
 
-    /// Puts an entry aside, with where it comes from, and acknowledges it, both or neither.
-    async fn bury(&self, entry: &StreamId, attempts: u64) -> Result<(), RedisError> {
-        let mut both = redis::pipe();
-        both.atomic().cmd("XADD").arg(&self.group.dead).arg("*");
-        for (field, value) in &entry.map {
-            if let Value::BulkString(value) = value {
-                both.arg(field).arg(value);
-            }
+    /// Has an entry delivered to this consumer again. `None` where another was faster, or the entry was removed from the stream
+    /// and is none's any more.
+    async fn claim(&self, id: &str, idle: Duration) -> Result<Option<Entry>, RedisError> {
+        let reply: Value = self.claim_command(id, idle).query_async(&mut self.telling.clone()).await?;
+        Ok(entries_of(reply).ok_or_else(nonsense)?.into_iter().next())
+    }
+
+    /// Puts an entry aside, with where it comes from, and acknowledges it. The server does so by itself: an entry may be what
+    /// cannot be read here. Where it cannot be put aside, it is left.
+    async fn bury(&self, id: &str, idle: Duration, attempts: u64) -> Result<(), RedisError> {
+        let mut claim = self.claim_command(id, idle);
+        let claimed: Vec<String> = claim.arg("JUSTID").query_async(&mut self.telling.clone()).await?;
+        if claimed.is_empty() {
+            return Ok(());
         }
-        both.arg("bireme.stream").arg(&self.label.channel).arg("bireme.id").arg(&entry.id);
-        both.cmd("XACK").arg(&self.label.channel).arg(&self.group.name).arg(&entry.id);
-        both.query_async::<Value>(&mut self.telling.clone()).await?;
-        let (id, stream, dead) = (&entry.id, &self.label.channel, &self.group.dead);
-        let text = format!("bireme: entry {id} of {stream} was put aside in {dead} after {attempts} attempts");
+        let (stream, dead) = (&self.label.channel, &self.group.dead);
+        let script = Script::new(BURY);
+        let mut call = script.key(stream);
+        call.key(dead).arg(&self.group.name).arg(id);
+        let buried: Result<Value, RedisError> = call.invoke_async(&mut self.telling.clone()).await;
+        let text = match buried {
+            Ok(_) => format!("bireme: entry {id} of {stream} was put aside in {dead} after {attempts} attempts"),
+            Err(error) if error.is_io_error() || error.is_connection_dropped() => return Err(error),
+            Err(error) => format!("bireme: entry {id} of {stream} cannot be put aside in {dead}: {error}"),
+        };
         self.subscription.current().component.log.note(&text);
         Ok(())
     }
 }
 
+/// Adds the entry to the other stream, and only then acknowledges it: an error ends the script.
+const BURY: &str = "
+local entry = redis.call('XRANGE', KEYS[1], ARGV[2], ARGV[2])[1]
+if entry then
+    local fields = entry[2]
+    table.insert(fields, 'bireme.stream')
+    table.insert(fields, KEYS[1])
+    table.insert(fields, 'bireme.id')
+    table.insert(fields, ARGV[2])
+    redis.call('XADD', KEYS[2], '*', unpack(fields))
+end
+return redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])";
+
+/// The server said what no stream has.
+fn nonsense() -> RedisError {
+    RedisError::from((ErrorKind::UnexpectedReturnType, "the server's answer is none about a stream"))
+}
+
+/// What this machine is called: consumers of two machines are two, though their workloads are called alike.
+pub(crate) fn machine() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+}
+
 /// Entries of which the longest is larger come one at a time, in bytes.
 const LARGE: usize = 1 << 20;
-
-fn size(entry: &StreamId) -> usize {
-    let length = |value: &Value| if let Value::BulkString(bytes) = value { bytes.len() } else { 0 };
-    entry.map.iter().map(|(field, value)| field.len() + length(value)).sum()
-}
 
 /// Entries that wait for an instance: where nobody waits with them any more, they are none's.
 struct Left<'a> {
@@ -285,11 +322,10 @@ struct Left<'a> {
 
 impl Drop for Left<'_> {
     fn drop(&mut self) {
+        self.entries.under_way.lock().retain(|id| !self.ids.contains(id));
         if !self.ids.is_empty() {
-            self.entries.failed.store(true, Ordering::Relaxed);
+            self.entries.look_soon();
         }
-        let mut under_way = self.entries.under_way.lock();
-        under_way.retain(|id| !self.ids.contains(id));
     }
 }
 
@@ -297,16 +333,17 @@ impl Drop for Left<'_> {
 struct Handling {
     entries: Arc<Entries>,
     telling: MultiplexedConnection,
+    _drivers: Arc<JoinSet<()>>,
     stream: String,
     group: String,
 }
 
 impl Handling {
     /// The invocation counts as alive until the entry is acknowledged: whoever stops the workload waits for that.
-    async fn handle(self, mut invocation: Invocation, entry: StreamId) {
-        let Self { entries, telling, stream, group } = self;
+    async fn handle(self, mut invocation: Invocation, entry: Entry) {
+        let Self { entries, telling, stream, group, _drivers } = self;
         let id = entry.id.clone();
-        match call::handle(&mut invocation, payload(entry)).await {
+        match call::handle(&mut invocation, entry.payload()).await {
             Ok(()) => {
                 if acknowledge(&telling, &stream, &group, &id).await.is_err() {
                     entries.handled.lock().push(id.clone());
@@ -315,53 +352,14 @@ impl Handling {
             Err(text) => {
                 let text = format!("bireme: entry {id} of {stream} failed: {text}");
                 invocation.workload.component.log.note(&text);
-                entries.failed.store(true, Ordering::Relaxed);
             }
         }
+        // In this order: whoever looks for what failed finds that nobody has it.
         entries.under_way.lock().remove(&id);
+        entries.look_soon();
     }
 }
 
 async fn acknowledge(telling: &MultiplexedConnection, stream: &str, group: &str, id: &str) -> Result<(), RedisError> {
     cmd("XACK").arg(stream).arg(group).arg(id).query_async::<Value>(&mut telling.clone()).await.map(drop)
-}
-
-/// What the handler is given of an entry: the value of its field `payload`, or of its only field; otherwise all fields as a
-/// JSON object, in which what is not UTF-8 has the replacement character.
-fn payload(entry: StreamId) -> Vec<u8> {
-    let mut fields: BTreeMap<String, Vec<u8>> = entry
-        .map
-        .into_iter()
-        .filter_map(|(field, value)| match value {
-            Value::BulkString(bytes) => Some((field, bytes)),
-            _ => None,
-        })
-        .collect();
-    if let Some(payload) = fields.remove("payload") {
-        return payload;
-    }
-    if fields.len() == 1 {
-        return fields.into_values().next().unwrap_or_default();
-    }
-    let text = |bytes: Vec<u8>| serde_json::Value::from(String::from_utf8_lossy(&bytes).into_owned());
-    let fields: serde_json::Map<_, _> = fields.into_iter().map(|(field, bytes)| (field, text(bytes))).collect();
-    serde_json::Value::from(fields).to_string().into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_entry_is_its_payload_its_only_field_or_all_of_them() {
-        let entry = |fields: &[(&str, &[u8])]| {
-            let value = |bytes: &[u8]| Value::BulkString(bytes.to_vec());
-            let map = fields.iter().map(|(field, bytes)| ((*field).to_owned(), value(bytes))).collect();
-            String::from_utf8_lossy(&payload(StreamId { map, ..StreamId::default() })).into_owned()
-        };
-        assert_eq!(entry(&[("id", b"1"), ("payload", b"p")]), "p");
-        assert_eq!(entry(&[("anything", b"a")]), "a");
-        assert_eq!(entry(&[("b", b"\"2\""), ("a", b"1")]), r#"{"a":"1","b":"\"2\""}"#);
-        assert_eq!(entry(&[]), "{}");
-    }
 }
