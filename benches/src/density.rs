@@ -37,14 +37,15 @@ pub(crate) fn run() {
         let path = path.to_str().expect("plain paths");
         // What is compiled stays.
         engine.bireme(["up", "-f", path, "-d"]).stdout();
-        engine.bireme(["stop", "-f", path]).stdout();
-        engine.bireme(["start", "-f", path, "s0"]).stdout();
-        let one = at_rest(&engine);
+        engine.bireme(["down", "-f", path]).stdout();
+        engine.bireme(["up", "-f", path, "-d", "s0"]).stdout();
+        eventually("the one", || ask(port, 0));
+        let one = at_rest();
         engine.bireme(["down", "-f", path]).stdout();
         let began = Instant::now();
         engine.bireme(["up", "-f", path, "-d"]).stdout();
         let took = began.elapsed().as_secs_f64();
-        let all = at_rest(&engine);
+        let all = at_rest();
         eventually("the first answer", || ask(port, 0));
         let mut first = Samples::default();
         for number in 1..=ASKED {
@@ -68,8 +69,8 @@ pub(crate) fn run() {
 }
 
 /// Anonymous memory and mapped files of the host process that are resident, in KiB.
-fn at_rest(engine: &Engine) -> [f64; 2] {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host_of(engine))).unwrap_or_default();
+fn at_rest() -> [f64; 2] {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host_of())).unwrap_or_default();
     ["RssAnon:", "RssFile:"].map(|key| {
         let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
         line.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::NAN)

@@ -60,7 +60,7 @@ pub(crate) fn run(peers: &Peers) {
         let port = free_port();
         let publish = format!("127.0.0.1:{port}:80");
         engine.bireme(["run", "-d", "--name", name, "-p", &publish, name]).stdout();
-        let mut contenders = vec![Contender::new("Bireme".to_owned(), port, host_of(&engine), None)];
+        let mut contenders = vec![Contender::new("Bireme".to_owned(), port, host_of(), None)];
         if let Some(wasmtime) = &peers.wasmtime {
             for (flags, with) in [(&[][..], ""), (&["-Wtimeout=30s"][..], ", with a time limit as ours has")] {
                 let (port, child) = serve(wasmtime, &guest(name), flags);
@@ -177,19 +177,18 @@ pub(crate) fn processor_time(pid: u32) -> f64 {
     (fields[11] + fields[12]) as f64 / 100.0
 }
 
-/// The process in which the components of an engine with one app run.
-pub(crate) fn host_of(engine: &Engine) -> u32 {
-    let daemon = format!("PPid:\t{}\n", engine.pid());
+/// The process in which the components of an engine with one app run. Nobody else has a host of these binaries meanwhile.
+pub(crate) fn host_of() -> u32 {
+    let program = bireme_testing::binaries().join("bireme-wasm-host").display().to_string();
     let hosts = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let ours = status.contains(&daemon) && String::from_utf8_lossy(&line).contains("bireme-wasm-host");
+        let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
         let resident = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
         let resident: u64 = resident.split_whitespace().next()?.parse().ok()?;
-        ours.then_some((resident, pid))
+        String::from_utf8_lossy(&line).starts_with(&program).then_some((resident, pid))
     });
-    // The other is the one that is kept ready.
+    // Others are kept ready, and have less.
     hosts.max().expect("the component runs in a host").1
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn run() {
     };
     let runners = average(&children(engine.pid(), "bireme-runner"));
     // No child of the daemon: it is the first process of a namespace of its own.
-    let host = resident(host_of(&engine));
+    let host = resident(host_of());
     let now = resident(engine.pid());
     let row = |name: &str, of: (f64, f64)| vec![name.to_owned(), figure(of.0), figure(of.1)];
     print_table(

@@ -65,7 +65,16 @@ async fn each_entry_of_a_stream_is_handled_and_acknowledged() {
     add(&redis, "five");
     until("an entry after the restart", || redis.command(&["LLEN", "got"]) == ":1");
     deployed.logged("subscribed to orders again");
+    // What an instance has when the component is stopped, it handles and acknowledges: its write waits for the server, which
+    // stands still as soon as it has told of the entry.
+    let address = redis.url().replace("redis://", "");
+    let mut both = std::net::TcpStream::connect(address).unwrap();
+    let text = b"XADD orders * payload six\r\nCLIENT PAUSE 1000 WRITE\r\n";
+    std::io::Write::write_all(&mut both, text).unwrap();
+    let under_way = "return #redis.call('XPENDING', 'orders', 'billing', '-', '+', 10)";
+    until("the entry under way", || redis.command(&["EVAL_RO", under_way, "0"]) == ":1");
     ended(&deployed).await;
+    assert_eq!((redis.command(&["LLEN", "got"]), pending(&redis)), (":2".to_owned(), ":0".to_owned()));
 }
 
 /// How many messages there are in the list `got`, and how many different ones.
