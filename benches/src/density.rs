@@ -1,12 +1,12 @@
 //! A thousand components in one app: how long they take to start from compiled code, what each costs at rest, and how soon
 //! one answers that was never asked.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
 use bireme_testing::{Engine, client, eventually, free_port, guest};
 
 use crate::components::marked;
+use crate::growth::app;
 use crate::http::host_of;
 use crate::sample::{Samples, figure, print_table};
 
@@ -20,18 +20,12 @@ pub(crate) fn run() {
         let engine = Engine::start();
         let port = free_port();
         let component = std::fs::read(guest("hello")).expect("the guests are built");
-        let mut file = "services:\n".to_owned();
-        for number in 0..COUNT {
-            let name = if different { number } else { 0 };
-            let path = engine.folder().join(format!("{name}.wasm"));
-            if !path.exists() {
-                std::fs::write(&path, marked(&component, number)).expect("a file can be written");
-            }
-            let _ = write!(
-                file,
-                "  s{number}:\n    image: ./{name}.wasm\n    ports: [\"{port}:80\"]\n    labels:\n      bireme.http.route: /s{number}\n"
-            );
+        let name = |number: usize| format!("{}.wasm", if different { number } else { 0 });
+        for number in 0..if different { COUNT } else { 1 } {
+            std::fs::write(engine.folder().join(name(number)), marked(&component, number))
+                .expect("a file can be written");
         }
+        let file = app(COUNT, port, |number| format!("./{}", name(number)));
         let path = engine.folder().join("compose.yaml");
         std::fs::write(&path, file).expect("a file can be written");
         let path = path.to_str().expect("plain paths");

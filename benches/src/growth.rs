@@ -44,19 +44,26 @@ pub(crate) fn run(sizes: &[usize]) {
     print_table("Growth", &columns, &rows);
 }
 
+/// A Compose file of `size` services, each with a route of its own on `port`. `image` is what stands behind that key.
+pub(crate) fn app(size: usize, port: u16, image: impl Fn(usize) -> String) -> String {
+    let mut file = "services:\n".to_owned();
+    for number in 0..size {
+        let image = image(number);
+        let _ = write!(
+            file,
+            "  s{number}:\n    image: {image}\n    ports: [\"{port}:80\"]\n    labels:\n      bireme.http.route: /s{number}\n"
+        );
+    }
+    file
+}
+
 /// One app of components, all of one image, compiled before.
 fn components(rows: &mut Rows, size: usize) {
     let mut engine = Engine::start();
     engine.build_guest("hello", "hello");
     engine.bireme(["run", "-d", "--name", "compiled", "hello"]).stdout();
     let port = free_port();
-    let mut file = "services:\n".to_owned();
-    for number in 0..size {
-        let _ = write!(
-            file,
-            "  s{number}:\n    image: hello\n    platform: wasi/wasm\n    ports: [\"{port}:80\"]\n    labels:\n      bireme.http.route: /s{number}\n"
-        );
-    }
+    let file = app(size, port, |_| "hello\n    platform: wasi/wasm".to_owned());
     let path = engine.folder().join("compose.yaml");
     std::fs::write(&path, file).expect("the file can be written");
     let path = path.to_str().expect("plain paths");

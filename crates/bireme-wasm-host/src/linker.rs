@@ -1,5 +1,7 @@
 //! Everything a component may import.
 
+use std::sync::OnceLock;
+
 use bireme_wasm::interface::traps;
 use wasmtime::Engine;
 use wasmtime::component::types::ComponentItem;
@@ -9,24 +11,27 @@ use crate::engine::Engines;
 use crate::guest::Guest;
 use crate::host;
 
-/// What components of each engine may import.
+/// What components of each engine may import. Each is made when the first component needs it.
+#[derive(Default)]
 pub(crate) struct Linkers {
-    sequential: Linker<Guest>,
-    concurrent: Linker<Guest>,
+    sequential: OnceLock<Linker<Guest>>,
+    concurrent: OnceLock<Linker<Guest>>,
 }
 
 impl Linkers {
-    /// Links every host interface. Once per process.
-    pub(crate) fn new(engines: &Engines) -> wasmtime::Result<Self> {
-        Ok(Self { sequential: new(&engines.sequential, false)?, concurrent: new(&engines.concurrent, true)? })
-    }
-
-    pub(crate) fn of(&self, concurrent: bool) -> &Linker<Guest> {
-        if concurrent { &self.concurrent } else { &self.sequential }
+    pub(crate) fn of(&self, engines: &Engines, concurrent: bool) -> wasmtime::Result<&Linker<Guest>> {
+        let linker = if concurrent { &self.concurrent } else { &self.sequential };
+        match linker.get() {
+            Some(linker) => Ok(linker),
+            None => {
+                let made = new(engines.of(concurrent), concurrent)?;
+                Ok(linker.get_or_init(|| made))
+            }
+        }
     }
 }
 
-/// Those with asynchronous functions are for the concurrent engine alone.
+/// Links every host interface. Those with asynchronous functions are for the concurrent engine alone.
 pub(crate) fn new(engine: &Engine, concurrent: bool) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

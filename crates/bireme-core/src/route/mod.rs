@@ -7,7 +7,6 @@
 
 mod table;
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -74,28 +73,6 @@ impl Route {
             Segment::Literal(text) => Some(text.as_str()),
             Segment::Parameter(_) => None,
         })
-    }
-
-    /// `Less` when `self` is to be tried before `other`.
-    fn order(&self, other: &Self) -> Ordering {
-        fn rank(route: &Route, at: usize) -> u8 {
-            match route.segments.get(at) {
-                Some(Segment::Literal(_)) => 0,
-                Some(Segment::Parameter(_)) => 1,
-                None if route.subtree => 3,
-                None => 2,
-            }
-        }
-        self.host.is_none().cmp(&other.host.is_none()).then_with(|| {
-            (0..=self.segments.len().max(other.segments.len()))
-                .map(|at| rank(self, at).cmp(&rank(other, at)))
-                .find(|order| order.is_ne())
-                .unwrap_or(Ordering::Equal)
-        })
-    }
-
-    fn is_plain(&self) -> bool {
-        self.host.is_none() && !self.subtree && self.segments.iter().all(|s| matches!(s, Segment::Literal(_)))
     }
 
     fn path(&self) -> String {
@@ -227,6 +204,8 @@ pub struct Captures<'r, 'p> {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -280,6 +259,24 @@ mod tests {
         }
     }
 
+    /// `Less` when `one` is to be tried before `other`.
+    fn order(one: &Route, other: &Route) -> Ordering {
+        fn rank(route: &Route, at: usize) -> u8 {
+            match route.segments.get(at) {
+                Some(Segment::Literal(_)) => 0,
+                Some(Segment::Parameter(_)) => 1,
+                None if route.subtree => 3,
+                None => 2,
+            }
+        }
+        one.host.is_none().cmp(&other.host.is_none()).then_with(|| {
+            (0..=one.segments.len().max(other.segments.len()))
+                .map(|at| rank(one, at).cmp(&rank(other, at)))
+                .find(|order| order.is_ne())
+                .unwrap_or(Ordering::Equal)
+        })
+    }
+
     fn route() -> impl Strategy<Value = Route> {
         (proptest::option::of("[a-c]{1,2}"), proptest::collection::vec("(:?[a-c])", 0..4), any::<bool>())
             .prop_filter_map("a valid route", |(host, segments, subtree)| {
@@ -307,7 +304,7 @@ mod tests {
                 prop_assert_eq!(found, backward.find(&host, &path).map(|found| found.1));
                 // Which is the first of all that match, in the order in which they are to be tried.
                 let mut matching: Vec<&Route> = routes.iter().filter(|route| route.matches(&host, &path).is_some()).collect();
-                matching.sort_by(|a, b| a.order(b));
+                matching.sort_by(|one, other| order(one, other));
                 prop_assert_eq!(found, matching.first().copied());
             }
         }

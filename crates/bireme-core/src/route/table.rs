@@ -4,11 +4,9 @@ use std::collections::HashMap;
 
 use super::{Captures, Route, Segment, name_of};
 
-/// Routes with what they lead to, the most specific first.
+/// Routes with what they lead to.
 #[derive(Clone, Debug)]
 pub struct RouteTable<T> {
-    /// Exact paths without host, while no route has a host: found by one look.
-    plain: HashMap<String, usize>,
     entries: Vec<(Route, T)>,
     /// By their hosts, in lower case.
     hosts: HashMap<String, Node>,
@@ -28,7 +26,8 @@ struct Node {
 }
 
 impl Node {
-    fn enter(&mut self, route: &Route, at: usize) {
+    /// Answers which entry had the place, where one had it: the two clash.
+    fn enter(&mut self, route: &Route, at: usize) -> Option<usize> {
         let mut node = self;
         for segment in &route.segments {
             node = match segment {
@@ -36,7 +35,7 @@ impl Node {
                 Segment::Parameter(_) => node.parameter.get_or_insert_default(),
             };
         }
-        *(if route.subtree { &mut node.subtree } else { &mut node.exact }) = Some(at);
+        if route.subtree { &mut node.subtree } else { &mut node.exact }.replace(at)
     }
 
     /// The first of those that match the rest of a path, in the order in which routes are tried: a literal, a parameter, the
@@ -62,7 +61,7 @@ impl Node {
 
 impl<T> Default for RouteTable<T> {
     fn default() -> Self {
-        Self { plain: HashMap::new(), entries: Vec::new(), hosts: HashMap::new(), any_host: Node::default() }
+        Self { entries: Vec::new(), hosts: HashMap::new(), any_host: Node::default() }
     }
 }
 
@@ -70,27 +69,15 @@ impl<T> RouteTable<T> {
     /// # Errors
     /// The two routes that clash, the one that was there first.
     pub fn new(routes: impl IntoIterator<Item = (Route, T)>) -> Result<Self, (Route, Route)> {
-        let mut entries: Vec<(Route, T)> = routes.into_iter().collect();
-        entries.sort_by(|a, b| a.0.order(&b.0));
-        // By their shapes, as one comparison for each pair takes seconds with a thousand routes.
-        let mut shapes = HashMap::with_capacity(entries.len());
-        for (route, _) in &entries {
-            if let Some(other) = shapes.insert(route.shape(), route) {
-                return Err((Route::clone(other), route.clone()));
-            }
-        }
-        drop(shapes);
-        let mut table = Self { entries, ..Self::default() };
+        let mut table = Self { entries: routes.into_iter().collect(), ..Self::default() };
         for (at, (route, _)) in table.entries.iter().enumerate() {
             let node = match &route.host {
                 Some(host) => table.hosts.entry(host.clone()).or_default(),
                 None => &mut table.any_host,
             };
-            node.enter(route, at);
-        }
-        if table.hosts.is_empty() {
-            let plain = table.entries.iter().enumerate().filter(|(_, (route, _))| route.is_plain());
-            table.plain = plain.map(|(at, (route, _))| (route.path(), at)).collect();
+            if let Some(other) = node.enter(route, at) {
+                return Err((table.entries[other].0.clone(), route.clone()));
+            }
         }
         Ok(table)
     }
@@ -98,10 +85,6 @@ impl<T> RouteTable<T> {
     /// The most specific route for a request, what it leads to, and what it captured. `host` is the `Host` header's
     /// value (a port is ignored), `path` the request's path as sent, without its query.
     pub fn find<'t, 'p>(&'t self, host: &str, path: &'p str) -> Option<(&'t Route, &'t T, Captures<'t, 'p>)> {
-        if let Some(at) = self.plain.get(path) {
-            let (route, value) = &self.entries[*at];
-            return Some((route, value, Captures::default()));
-        }
         let of_host = || {
             if self.hosts.is_empty() {
                 return None;
@@ -110,11 +93,6 @@ impl<T> RouteTable<T> {
         };
         let (route, value) = &self.entries[of_host().or_else(|| self.any_host.find_path(path))?];
         Some((route, value, route.matches(host, path)?))
-    }
-
-    /// All routes with what they lead to, the most specific first.
-    pub fn iter(&self) -> impl Iterator<Item = &(Route, T)> {
-        self.entries.iter()
     }
 
     /// Whether there is no route at all.

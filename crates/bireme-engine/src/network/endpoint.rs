@@ -131,9 +131,7 @@ impl Networks {
                 if finds_names(&mutable.endpoints) {
                     self.services.net().serve_inside(&id).await?;
                 }
-                let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
-                let dns = self.servers(&id, &mutable.endpoints);
-                Some(NetworkPlace { dns, sandbox: id, netns, addresses })
+                Some(self.place(id, netns, &mutable.endpoints))
             }
         };
         let listeners = self.open_ports(handle, mutable).await?;
@@ -167,9 +165,7 @@ impl Networks {
             NetworkMode::Attached => {
                 let sandbox = handle.executor.sandbox(spec);
                 let netns = self.services.net().running_sandbox(&sandbox, mutable.state.pid).await?;
-                let addresses = mutable.endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
-                let dns = self.servers(&sandbox, &mutable.endpoints);
-                Some(NetworkPlace { dns, sandbox, netns, addresses })
+                Some(self.place(sandbox, netns, &mutable.endpoints))
             }
             NetworkMode::None | NetworkMode::Workload(_) => return Ok(None),
         };
@@ -184,14 +180,16 @@ impl Networks {
         }))
     }
 
-    /// The DNS servers of one that has these endpoints.
-    fn servers(&self, sandbox: &SandboxId, endpoints: &[Endpoint]) -> Vec<IpAddr> {
+    /// The place in `sandbox` of a workload that has these endpoints.
+    fn place(&self, sandbox: SandboxId, netns: PathBuf, endpoints: &[Endpoint]) -> NetworkPlace {
         // At the gateway of an internal network nobody is led outside, though another network may lead there.
-        if finds_names(endpoints) {
+        let dns = if finds_names(endpoints) {
             vec![IpAddr::V4(bireme_net::DNS_INSIDE)]
         } else {
-            self.services.net().dns_servers(sandbox)
-        }
+            self.services.net().dns_servers(&sandbox)
+        };
+        let addresses = endpoints.iter().flat_map(addresses_of).map(|net| net.addr()).collect();
+        NetworkPlace { dns, sandbox, netns, addresses }
     }
 
     /// The workload that has the network of `other`: itself, or whichever it shares one with.

@@ -9,7 +9,7 @@ use bireme_core::clock::now_nanos;
 use bireme_core::{ErrorKind, Exit, WorkloadId};
 use bireme_wasm::protocol::{self, Refusal};
 
-use super::{Host, Loaded, refuse};
+use super::{Host, Loaded, find_in, refuse};
 use crate::component::Component;
 use crate::trigger::http::share_a_place;
 use crate::trigger::messages::Subscription;
@@ -63,10 +63,7 @@ impl Host {
                 && other.workload.component.addresses == workload.component.addresses
         };
         let components = self.components.lock();
-        let handed = components.values().filter(precedes).any(|other| hand_over(other, loaded));
-        if !handed {
-            *loaded.subscription.lock() = Subscription::begin(workload);
-        }
+        subscribe_after(components.values().filter(precedes), loaded);
     }
 
     /// SIGKILL cuts; the stop signals let an HTTP or message component finish what it is at.
@@ -78,7 +75,7 @@ impl Host {
         const TERM: i32 = 15;
         // Not while another run takes over.
         let components = self.components.lock();
-        let loaded = components.get(id).cloned().ok_or_else(|| unknown(id))?;
+        let loaded = find_in(&components, id)?;
         let workload = &loaded.workload;
         let phase = workload.phase().borrow().clone();
         match phase {
@@ -137,10 +134,7 @@ impl Host {
     /// Records the end of a workload that was cut: as soon as its instances are gone, and soon in any case. One that holds
     /// its thread, in a call of the host that does not return, must not keep the workload from ending.
     pub(super) async fn insist(&self, loaded: &Loaded) {
-        let workload = &loaded.workload;
-        if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
-            crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
-        }
+        emptied(&loaded.workload).await;
         self.end(loaded, Exit { code: 137, oom_killed: false, finished_at: now_nanos(), error: None }).await;
     }
 
@@ -171,12 +165,12 @@ impl Host {
             return false;
         }
         let _ = before.follower.set(Arc::clone(next));
-        std::mem::swap(&mut *next.exit.lock(), &mut *before.exit.lock());
+        *next.exit.lock() = before.exit.lock().take();
         components.insert(next.workload.component.spec.id.clone(), Arc::clone(next));
         next.workload.run();
         self.set_active(next, true);
-        if next.workload.component.trigger.name() == "redis" && !hand_over(before, next) {
-            *next.subscription.lock() = Subscription::begin(&next.workload);
+        if next.workload.component.trigger.name() == "redis" {
+            subscribe_after(std::iter::once(before), next);
         }
         drop(components);
         {
@@ -212,9 +206,7 @@ impl Host {
             Some(_) => 0,
             None => {
                 workload.cut(137);
-                if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
-                    crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
-                }
+                emptied(workload).await;
                 137
             }
         };
@@ -233,7 +225,7 @@ impl Host {
         let loaded = {
             // No other run takes over any more.
             let components = self.components.lock();
-            let loaded = components.get(id).cloned().ok_or_else(|| unknown(id))?;
+            let loaded = find_in(&components, id)?;
             loaded.workload.begin_stop();
             loaded
         };
@@ -250,6 +242,20 @@ impl Host {
     }
 }
 
+/// Waits until the instances of a workload that was cut are gone, for as long as that may take.
+async fn emptied(workload: &Workload) {
+    if tokio::time::timeout(INSIST, workload.drain()).await.is_err() {
+        crate::complain(&format!("instances of {} did not end in time", workload.component.spec.name));
+    }
+}
+
+/// Has messages come to `next`: those of the first of `before` that has any, or by a subscription of its own.
+fn subscribe_after<'a>(mut before: impl Iterator<Item = &'a Arc<Loaded>>, next: &Loaded) {
+    if !before.any(|one| hand_over(one, next)) {
+        *next.subscription.lock() = Subscription::begin(&next.workload);
+    }
+}
+
 /// Has the messages of one come to another, where it has any.
 fn hand_over(from: &Loaded, to: &Loaded) -> bool {
     let weak = from.subscription.lock().clone();
@@ -258,10 +264,6 @@ fn hand_over(from: &Loaded, to: &Loaded) -> bool {
         *to.subscription.lock() = weak;
     }
     handed
-}
-
-pub(super) fn unknown(id: &WorkloadId) -> Refusal {
-    refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short()))
 }
 
 pub(super) fn not_running() -> Refusal {

@@ -147,7 +147,8 @@ impl Host {
             return Ok(if trigger == Trigger::CommandP1 { Program::CommandP1(pre) } else { Program::Spin1(pre) });
         }
         let component = deserialize_component(engine, &path).map_err(damaged)?;
-        let pre = linker::link(self.linkers.of(facts.concurrent), &component).map_err(damaged)?;
+        let pre = self.linkers.of(&self.engines, facts.concurrent).and_then(|linker| linker::link(linker, &component));
+        let pre = pre.map_err(damaged)?;
         Program::new(trigger, facts.concurrent, pre).map_err(damaged)
     }
 }

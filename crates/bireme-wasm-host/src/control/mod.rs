@@ -128,7 +128,7 @@ fn run(config: HostConfig, engines: Option<Engines>) -> anyhow::Result<()> {
     let sequential = engines.sequential.clone();
     let host = Host {
         main: runtime.handle().clone(),
-        linkers: Linkers::new(&engines).map_err(anyhow::Error::from).context("cannot link the host interfaces")?,
+        linkers: Linkers::default(),
         linker_p1: linker::new_p1(&engines.sequential)
             .map_err(anyhow::Error::from)
             .context("cannot link WASI preview 1")?,
@@ -408,9 +408,14 @@ impl Host {
     }
 
     fn find(&self, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
-        let found = self.components.lock().get(id).cloned();
-        found.ok_or_else(|| life::unknown(id))
+        find_in(&self.components.lock(), id)
     }
+}
+
+/// One of `components`, for whoever has them locked.
+fn find_in(components: &HashMap<WorkloadId, Arc<Loaded>>, id: &WorkloadId) -> Result<Arc<Loaded>, Refusal> {
+    let found = components.get(id).cloned();
+    found.ok_or_else(|| refuse(ErrorKind::NotFound, format!("this host process runs no component {}", id.short())))
 }
 
 /// As many instances as an answer holds, and of their work what fits beside it.

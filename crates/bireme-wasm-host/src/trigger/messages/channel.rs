@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bireme_core::labels::Subscription as Label;
 use futures::StreamExt as _;
 
-use super::{BEGIN, Connection, SILENT, Subscription, call};
+use super::{Connection, SILENT, Subscription, begun, call};
 use crate::host::redis::dial::{For, dial};
 use crate::host::resp::Backlog;
 use crate::workload::{Invocation, Workload};
@@ -31,10 +31,9 @@ pub(super) async fn serve(
         pubsub.subscribe(&label.channel).await.map_err(|error| error.to_string())?;
         Ok::<_, String>(pubsub)
     };
-    let pubsub = match tokio::time::timeout(BEGIN, connected).await {
-        Ok(Ok(pubsub)) => pubsub,
-        Ok(Err(error)) => return error,
-        Err(_) => return SILENT.to_owned(),
+    let pubsub = match begun(connected).await {
+        Ok(pubsub) => pubsub,
+        Err(error) => return error,
     };
     connection.begin(&workload, &label.channel);
     backlog.begin();

@@ -70,6 +70,11 @@ impl Connection {
     }
 }
 
+/// What begins a connection, in time.
+async fn begun<T>(connect: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    tokio::time::timeout(BEGIN, connect).await.unwrap_or_else(|_| Err(SILENT.to_owned()))
+}
+
 impl Subscription {
     /// Brings messages to `workload` until it stops. Neither a bad message nor a server that goes away ends it.
     pub(crate) fn begin(workload: &Arc<Workload>) -> Weak<Self> {

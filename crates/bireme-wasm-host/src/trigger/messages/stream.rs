@@ -21,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::entry::{Entry, entries_of, read_reply};
 use super::pending::{Fate, Pending, fate, given_up, pause};
-use super::{BEGIN, Connection, SILENT, Subscription, call};
+use super::{Connection, Subscription, begun, call};
 use crate::component::Component;
 use crate::host::redis::dial::{For, dial};
 use crate::workload::{Invocation, Workload};
@@ -88,10 +88,9 @@ pub(super) async fn serve(
         stream.make_group().await.map_err(|error| error.to_string())?;
         Ok::<_, String>(stream)
     };
-    let stream = match tokio::time::timeout(BEGIN, connected).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return error,
-        Err(_) => return SILENT.to_owned(),
+    let stream = match begun(connected).await {
+        Ok(stream) => stream,
+        Err(error) => return error,
     };
     connection.begin(&workload, &label.channel);
     // Another may take over from it while this connection lasts.
