@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bireme_testing::{Engine, Output, binaries, client, eventually, free_port, guest};
+use bireme_testing::{Engine, Output, binaries, client, eventually, free_port, guest, workspace};
 
 /// A folder with a manifest and guests.
 fn app(engine: &Engine, name: &str, manifest: &str, guests: &[&str]) -> PathBuf {
@@ -289,5 +289,152 @@ source = "hello.wasm"
     engine.docker(["start", "chain-hidden-1"]).stdout();
     assert!(asked("http://hidden.spin.internal/echo").1.starts_with("(200, "));
     bireme(&engine, &folder, port, &["down", "-t", "0"]);
+    engine.finish();
+}
+
+#[test]
+fn a_component_sees_the_files_that_its_manifest_names_and_no_others() {
+    let engine = Engine::start();
+    let port = free_port();
+    let manifest = r#"
+spin_manifest_version = 2
+application = { name = "files" }
+[[trigger.http]]
+route = "/..."
+component = "reads"
+[component.reads]
+source = "../outside/spin1.wasm"
+files = ["assets/**/*.txt", "*.css", "one.json", { source = "data/of.json", destination = "conf/two.json" }, { source = "site", destination = "/" }]
+exclude_files = ["assets/*secret.txt", "site/private"]
+"#;
+    let folder = app(&engine, "files/app", manifest, &[]);
+    let outside = engine.folder().join("files/outside");
+    fs::create_dir(&outside).unwrap();
+    fs::copy(guest("spin1"), outside.join("spin1.wasm")).unwrap();
+    for path in [
+        "assets/a.txt",
+        "assets/deep/er/b.txt",
+        "assets/deep/c.secret.txt",
+        "assets/picture.png",
+        "a.css",
+        "a.js",
+        "one.json",
+        "data/of.json",
+        "data/other.json",
+        "site/index.html",
+        "site/private/key",
+    ] {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, path.file_name().unwrap().to_str().unwrap()).unwrap();
+        // As files are whose owner lets nobody else read them.
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    bireme(&engine, &folder, port, &["up", "-d"]).stdout();
+    eventually("an answer", || client::tcp(port, "GET", "/status?200", "", b"").ok());
+    let read = |path: &str| get(port, &format!("/file?{path}"));
+    for (path, content) in [
+        ("/assets/a.txt", "a.txt"),
+        ("/assets/deep/er/b.txt", "b.txt"),
+        ("/a.css", "a.css"),
+        ("/one.json", "one.json"),
+        ("/conf/two.json", "of.json"),
+        ("/index.html", "index.html"),
+    ] {
+        assert_eq!(read(path), (200, content.to_owned()), "{path}");
+    }
+    for path in [
+        "/assets/picture.png",
+        "/assets/deep/c.secret.txt",
+        "/a.js",
+        "/data/other.json",
+        "/conf/of.json",
+        "/private/key",
+        "/assets/../../../../../etc/passwd",
+    ] {
+        assert_ne!(read(path).0, 200, "{path}");
+    }
+    // What changed is seen by the next `up`.
+    fs::write(folder.join("one.json"), "another").unwrap();
+    bireme(&engine, &folder, port, &["up", "-d"]).stdout();
+    eventually("the new file", || (read("/one.json").1 == "another").then_some(()));
+    bireme(&engine, &folder, port, &["down", "-t", "0"]);
+    engine.finish();
+}
+
+#[test]
+fn an_app_is_a_service_of_a_compose_file_beside_containers() {
+    let engine = Engine::start();
+    engine.load("redis");
+    engine.load("busybox");
+    let port = free_port();
+    let manifest = r#"
+spin_manifest_version = 2
+application = { name = "shop" }
+variables = { server = { required = true } }
+[[trigger.http]]
+route = "/..."
+component = "front"
+[[trigger.http]]
+route = { private = true }
+component = "prices"
+[[trigger.redis]]
+address = "redis://{{ server }}:6379"
+channel = "orders"
+component = "orders"
+[component.front]
+source = "spin1.wasm"
+allowed_outbound_hosts = ["redis://{{ server }}:6379", "http://prices.spin.internal"]
+[component.prices]
+source = "hello.wasm"
+[component.orders]
+source = "inbound-redis2.wasm"
+allowed_outbound_hosts = ["redis://{{ server }}:6379"]
+environment = { REDIS = "redis://{{ server }}:6379" }
+"#;
+    let shop = app(&engine, "project/shop", manifest, &["spin1", "hello", "inbound-redis2"]);
+    let folder = shop.parent().unwrap();
+    let compose = format!(
+        r#"
+services:
+  shop:
+    image: ./shop/spin.toml
+    ports: ["127.0.0.1:{port}:80"]
+    environment: {{ SPIN_VARIABLE_SERVER: store }}
+    depends_on: [store]
+  store:
+    image: redis
+    command: [redis-server, --save, "", --protected-mode, "no"]
+  beside:
+    image: busybox
+    command: [sleep, infinity]
+    depends_on: [shop]
+"#
+    );
+    fs::write(folder.join("compose.yaml"), compose).unwrap();
+    // Docker's Compose reads the same file.
+    let plugin = workspace().join("target/setup/docker/cli-plugins/docker-compose");
+    let mut real = engine.command(plugin, ["config", "--images"]);
+    real.current_dir(folder);
+    assert!(engine.run(real).stdout().contains("./shop/spin.toml"));
+    bireme(&engine, folder, port, &["up", "-d"]).stdout();
+    eventually("an answer", || client::tcp(port, "GET", "/status?200", "", b"").ok());
+    let names = bireme(&engine, folder, port, &["ps", "--format", "{{.Names}}"]);
+    let mut names: Vec<&str> = names.stdout().lines().collect();
+    names.sort_unstable();
+    let services = ["beside", "front", "orders", "prices", "store"];
+    assert_eq!(names, services.map(|service| format!("project-{service}-1")));
+    // From the component to the container, to its neighbour, and from the container to the app by the service's name.
+    let (status, said) = get(port, "/redis?redis://store:6379");
+    assert!(status == 200 && said.starts_with("a value\n"), "{said}");
+    assert!(get(port, "/http?http://prices.spin.internal/").1.starts_with("(200, "));
+    let answer = engine.docker(["exec", "project-beside-1", "wget", "-qO-", "http://shop/echo"]);
+    assert!(answer.stdout().contains("/echo"), "{answer}");
+    let cli = |words: &[&str]| {
+        let all = [&["exec", "project-store-1", "redis-cli"], words].concat();
+        engine.docker(all).raw_stdout().to_owned()
+    };
+    eventually("a subscription", || (cli(&["publish", "orders", "hello"]) == "1\n").then_some(()));
+    bireme(&engine, folder, port, &["down", "-t", "0"]);
     engine.finish();
 }

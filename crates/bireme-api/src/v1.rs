@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET /bireme/v1/workloads` | a JSON array of [`Workload`] |
 //! | `GET /bireme/v1/workloads?stream=1&interval=MS` | one such array per line, every `interval` milliseconds (at least 100) |
+//! | `GET /bireme/v1/workloads/NAME/profile?seconds=N` | what a component computes meanwhile; [`Profile`] |
+//! | `GET /bireme/v1/workloads/NAME/core?seconds=N` | the core dump of the next of its instances that traps, with why in the header `Bireme-Reason`; 404 where none does |
 //! | `GET /bireme/v1/capabilities` | [`Capabilities`] |
 //! | `GET /bireme/v1/stores` | a JSON array of [`Store`] |
 //! | `POST /bireme/v1/stores/prune` | removes those that no component has; [`PrunedStores`] |
@@ -76,6 +78,18 @@ pub struct Invocations {
     pub latency: Vec<(u64, u64)>,
     /// Bytes of the largest linear memory any instance had.
     pub memory_peak: u64,
+}
+
+/// What a component spent processor time in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Profile {
+    /// Between two looks at an instance that computes, in microseconds.
+    pub interval: u64,
+    /// How often one was seen, with those whose stack is not among `stacks`.
+    pub samples: u64,
+    /// Names of functions, the outermost first, with `;` between them, and how often they were seen so.
+    pub stacks: Vec<(String, u64)>,
 }
 
 /// What the component in an image offers and asks for, read from it before anything of it is compiled or run.

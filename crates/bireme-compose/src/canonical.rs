@@ -112,7 +112,7 @@ fn service(node: &mut Node, path: &str, base: Base<'_>, published: &mut usize) -
     }
     each(map, "devices", devices);
     each(map, "image", |node| {
-        let image = node.as_str().filter(|image| local::is_component_file(image))?;
+        let image = node.as_str().filter(|image| local::is_component_file(image) || local::is_manifest_file(image))?;
         Some(Value::Text(base.resolve(image)))
     });
     each(map, "build", |node| {

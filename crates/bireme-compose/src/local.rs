@@ -9,6 +9,11 @@ pub fn is_component_file(image: &str) -> bool {
     image.ends_with(".wasm") && image.starts_with(['.', '/'])
 }
 
+/// Whether an `image` is meant as a manifest of Spin: it ends in `.toml` and has a path.
+pub(crate) fn is_manifest_file(image: &str) -> bool {
+    image.ends_with(".toml") && image.starts_with(['.', '/'])
+}
+
 /// The image that the file at `path` is loaded as: `local/<stem>:sha256-<content>`, so that the same file is the same image.
 pub fn component_image(path: &Path, content: &[u8]) -> String {
     format!("local/{}:sha256-{}", stem(path), hex::encode(Sha256::digest(content)))

@@ -38,9 +38,9 @@ pub mod spec;
 pub use allow::{Allow, AllowList};
 pub use error::{ErrorKind, ExecError};
 pub use executor::{
-    Attach, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, LayerFolders, Limits, Listener,
-    NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Power, Prepared, ProcessTable, Program, Renew, Resolver,
-    Stats, StoreFolder, Workload,
+    Attach, CoreDump, Diagnose, ExecInto, ExecSpec, ExecStarted, Executor, InvocationStats, Invocations, LayerFolders,
+    Limits, Listener, NamedNetwork, Names, NamesChange, NetworkPlace, Pause, Power, Prepared, ProcessTable, Profile,
+    Program, Renew, Resolver, Stats, StoreFolder, Workload,
 };
 pub use id::{SandboxId, WorkloadId};
 pub use labels::{LabelError, Labels};

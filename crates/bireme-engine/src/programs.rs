@@ -27,7 +27,7 @@ async fn program_of(services: &Services, image: &Image) -> Result<Option<(Arc<dy
     }
     let entrypoint = entrypoint.map_or("", String::as_str);
     let (path, digest) = services.images().component(&image.id, entrypoint).await?;
-    Ok(Some((executor, Program::Component { path, digest })))
+    Ok(Some((executor, Program::Component { path, digest, files: Vec::new() })))
 }
 
 /// As [`Engine::interface`](crate::Engine::interface).

@@ -8,7 +8,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::xattr;
 
@@ -42,26 +41,12 @@ pub(crate) fn open_merged(layers: &[PathBuf]) -> io::Result<OwnedFd> {
     if let [only] = bireme_sys::mounts::topmost(layers)[..] {
         return Ok(fs::open(only, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
     }
-    overlay(layers, None)
+    bireme_sys::mounts::overlay(layers, None)
 }
 
 /// A container's tree as one folder that can be written to, on the same terms: what is written lands in `upper`.
 pub(crate) fn open_writable(layers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
-    overlay(layers, Some((upper, work)))
-}
-
-fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
-    let context = mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in bireme_sys::mounts::topmost(layers) {
-        mount::fsconfig_set_string(context.as_fd(), "lowerdir+", layer)?;
-    }
-    if let Some((upper, work)) = writable {
-        mount::fsconfig_set_string(context.as_fd(), "upperdir", upper)?;
-        mount::fsconfig_set_string(context.as_fd(), "workdir", work)?;
-    }
-    mount::fsconfig_create(context.as_fd())?;
-    let attributes = if writable.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
-    Ok(mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    bireme_sys::mounts::overlay(layers, Some((upper, work)))
 }
 
 /// Deeper than any real tree; keeps a hostile one from exhausting descriptors.

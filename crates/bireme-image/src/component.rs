@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::blob::Ingest;
 use crate::digest::ImageId;
-use crate::error::ImageError;
+use crate::error::{ImageError, StoreContext as _};
 use crate::store::ImageStore;
 use crate::view::View;
 use crate::wanted::while_wanted;
@@ -71,6 +71,56 @@ impl ImageStore {
         })
         .await
     }
+
+    /// The folders of an image's layers, lowest first, where they hold more than one file, which is the component; empty
+    /// where they do not, and for artifacts.
+    ///
+    /// # Errors
+    /// As [`Self::layers`]; `Store`.
+    /// # Cancel safety
+    /// As [`Self::layers`].
+    pub async fn files_beside_component(&self, image: &ImageId) -> Result<Vec<PathBuf>, ImageError> {
+        if self.inner.record(image)?.artifact_type.is_some() {
+            return Ok(Vec::new());
+        }
+        let folders = self.layers(image).await?;
+        while_wanted("look for files beside a component", move |_| {
+            Ok(if holds_several(&folders)? { folders } else { Vec::new() })
+        })
+        .await
+    }
+}
+
+/// Whether the folders hold files, or folders with nothing in them, of more than one path together. Looks no further than to
+/// the second.
+fn holds_several(folders: &[PathBuf]) -> Result<bool, ImageError> {
+    let mut found: Option<PathBuf> = None;
+    for root in folders {
+        let mut open = vec![root.clone()];
+        while let Some(folder) = open.pop() {
+            let mut is_empty = true;
+            for entry in std::fs::read_dir(&folder).during("look into the layer", &folder)? {
+                let entry = entry.during("look into the layer", &folder)?;
+                is_empty = false;
+                let path = entry.path();
+                if entry.file_type().during("look at", &path)?.is_dir() {
+                    open.push(path);
+                } else if is_second(&mut found, root, &path) {
+                    return Ok(true);
+                }
+            }
+            if is_empty && folder != *root && is_second(&mut found, root, &folder) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether another path than this one, seen from `root`, was found before.
+fn is_second(found: &mut Option<PathBuf>, root: &Path, path: &Path) -> bool {
+    let inside = path.strip_prefix(root).unwrap_or(path);
+    found.get_or_insert_with(|| inside.to_owned()) != inside
 }
 
 /// Whether what would be started in these layers, lowest first, is WebAssembly, a module or a component, by its first
@@ -86,4 +136,43 @@ pub fn is_wasm(layers: &[PathBuf], working_dir: &str, program: &str) -> bool {
         .iter()
         .find_map(|place| view.open_file(place).ok())
         .is_some_and(|mut file| file.read_exact(&mut start).is_ok() && start == *b"\0asm")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_alone_has_no_files_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layers = |name: &str, layers: &[&[&str]]| -> Vec<PathBuf> {
+            let folder = |(number, paths): (usize, &&[&str])| {
+                let root = dir.path().join(format!("{name}-{number}"));
+                std::fs::create_dir(&root).unwrap();
+                for path in *paths {
+                    let path = root.join(path);
+                    if path.to_string_lossy().ends_with('/') {
+                        std::fs::create_dir_all(path).unwrap();
+                        continue;
+                    }
+                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    std::fs::write(path, "").unwrap();
+                }
+                root
+            };
+            layers.iter().enumerate().map(folder).collect()
+        };
+        for (name, paths, several) in [
+            ("none", &[][..], false),
+            ("empty", &[&[][..]][..], false),
+            ("one", &[&["app.wasm"][..]][..], false),
+            ("deep", &[&["a/b/c/app.wasm"][..]][..], false),
+            ("twice", &[&["a/app.wasm"][..], &["a/app.wasm"][..]][..], false),
+            ("two", &[&["app.wasm", "data"][..]][..], true),
+            ("folder", &[&["app.wasm", "data/"][..]][..], true),
+            ("layers", &[&["app.wasm"][..], &["data/x"][..]][..], true),
+        ] {
+            assert_eq!(holds_several(&layers(name, paths)).unwrap(), several, "{name}");
+        }
+    }
 }

@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen, mount_change,
+};
 use rustix::thread::UnshareFlags;
 
 use crate::netns;
@@ -79,14 +82,33 @@ pub fn topmost(layers: &[PathBuf]) -> Vec<&Path> {
     layers.iter().rev().map(PathBuf::as_path).filter(|layer| seen.insert(*layer)).collect()
 }
 
+/// The tree that `layers`, from the lowest to the topmost, make up: an overlay mount that is attached nowhere and is gone when
+/// the descriptor closes. What is written lands in the first folder of `writable`, whose second is overlayfs's work folder on
+/// the same file system; without them the mount is only read.
+///
+/// # Errors
+/// `EINVAL` for one layer alone that is only read, which is no overlay; `EPERM` without `CAP_SYS_ADMIN`; those of
+/// fsconfig(2) and fsmount(2).
+pub fn overlay(layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for layer in topmost(layers) {
+        fsconfig_set_string(context.as_fd(), "lowerdir+", layer)?;
+    }
+    if let Some((upper, work)) = writable {
+        fsconfig_set_string(context.as_fd(), "upperdir", upper)?;
+        fsconfig_set_string(context.as_fd(), "workdir", work)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = if writable.is_some() { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_copy_of_a_mount_becomes_read_only_and_nothing_else_does() {
-        use std::os::fd::AsFd as _;
-
         use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs, statvfs};
         use rustix::mount::OpenTreeFlags;
         if !rustix::process::geteuid().is_root() {

@@ -8,10 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use std::task::Wake;
+
 use futures::task::AtomicWaker;
 
 use crate::component::Component;
 use crate::stock::Place;
+use crate::turns::Turns;
 
 /// The account of one instance.
 pub(crate) struct Account {
@@ -24,6 +27,19 @@ pub(crate) struct Account {
     /// It shall end, so that the process goes on.
     doomed: AtomicBool,
     waker: AtomicWaker,
+    /// Who is woken by what the instance waits for.
+    pub turns: Turns,
+}
+
+/// Wakes the instance.
+impl Wake for Account {
+    fn wake(self: Arc<Self>) {
+        self.turns.wake();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.turns.wake();
+    }
 }
 
 impl Account {
@@ -35,6 +51,7 @@ impl Account {
             refused: AtomicBool::new(false),
             doomed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
+            turns: Turns::default(),
         }
     }
 

@@ -6,6 +6,7 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
+use crate::diagnosis;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// How often running instances are interrupted to see whether they may go on.
@@ -76,6 +77,8 @@ fn new(size: Size, concurrent: bool) -> wasmtime::Result<Engine> {
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .epoch_interruption(true)
         .memory_init_cow(true)
+        // Noted where an instance traps, and written where somebody asked for it.
+        .coredump_on_trap(true)
         .concurrency_support(concurrent)
         .wasm_component_model_async(concurrent)
         .wasm_component_model_async_stackful(concurrent)
@@ -104,7 +107,7 @@ pub(crate) fn tick(engines: &Engines) -> std::io::Result<()> {
             sequential.increment_epoch();
             concurrent.increment_epoch();
             drop((sequential, concurrent));
-            std::thread::sleep(TICK);
+            std::thread::sleep(diagnosis::tick());
         }
     })?;
     Ok(())

@@ -27,6 +27,7 @@ pub mod compile;
 mod component;
 mod confine;
 mod control;
+mod diagnosis;
 mod embedded;
 mod engine;
 mod fence;
@@ -41,6 +42,7 @@ mod neighbours;
 mod program;
 mod stock;
 mod trigger;
+mod turns;
 mod watch;
 mod workload;
 

@@ -84,6 +84,19 @@ impl LogHandle {
         let _ = self.sender.send(sentence(text)).await;
     }
 
+    /// Whole lines of an instance, to the workload's standard error: waits for room.
+    ///
+    /// # Cancel safety
+    /// A part of them may have been handed over.
+    pub(crate) async fn line(&self, text: String) {
+        let mut rest = Bytes::from(text);
+        while !rest.is_empty() {
+            let bytes = rest.split_to(rest.len().min(CHUNK));
+            let (stream, time, goes_on) = (Stream::Stderr, now_nanos(), !rest.is_empty());
+            let _ = self.sender.send(Message::Output { stream, bytes, time, goes_on, _under_way: None }).await;
+        }
+    }
+
     /// Everything that is handed over from now on, in the frames of Docker's attach protocol, for [`feed`].
     pub(crate) async fn attach(&self) -> mpsc::Receiver<Bytes> {
         let (sender, frames) = mpsc::channel(CLIENT_WAITING);

@@ -21,6 +21,7 @@ pub(crate) fn refusal(name: &str, power: Power) -> ExecError {
         Power::ProbeCommand => {
             component("cannot run a health check command: name a path to probe with the label bireme.health")
         }
+        Power::Diagnose => format!("{name} is not looked into: ask again when it runs"),
         Power::Publish(port) => component(&format!(
             "answers HTTP over TCP: port {}/{} cannot be published",
             port.number,

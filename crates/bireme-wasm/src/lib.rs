@@ -30,8 +30,10 @@
 pub mod cgroup;
 mod compile;
 mod complaints;
+mod diagnose;
 mod executor;
 mod host;
+mod image_files;
 pub mod interface;
 mod lacks;
 pub mod memory;

@@ -142,7 +142,7 @@ const LEAST_FILES: u64 = 1024;
 
 /// What holds for all that a host is given: containers that share a volume may make device nodes and setuid programs in it,
 /// whose own fences do not hold for the host.
-const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+pub(crate) const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
 
 fn a_file(path: &Path, target: &str) -> ExecError {
     let text = format!(

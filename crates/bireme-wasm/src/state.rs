@@ -38,6 +38,15 @@ impl StateFolder {
         self.create(EXIT_FILE)
     }
 
+    /// A file without a name, gone when nobody has it open any more.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn nameless(&self) -> io::Result<File> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(openat(&self.0, ".", flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
     /// How the workload ended; `None` while it has not, or when there is no sound record.
     pub(crate) fn read_exit(&self) -> Option<Exit> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

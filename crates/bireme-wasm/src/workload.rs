@@ -9,8 +9,8 @@ use bireme_core::error::one_line;
 use bireme_core::executor::InterfaceStats;
 use bireme_core::spec::Signal;
 use bireme_core::{
-    Attach, BoxFuture, ErrorKind, ExecError, Exit, InvocationStats, Invocations, NamedNetwork, ProcessTable, Stats,
-    Workload, WorkloadId,
+    Attach, BoxFuture, Diagnose, ErrorKind, ExecError, Exit, InvocationStats, Invocations, NamedNetwork, ProcessTable,
+    Stats, Workload, WorkloadId,
 };
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
@@ -34,8 +34,8 @@ pub(crate) struct Home {
 }
 
 pub(crate) struct ComponentWorkload {
-    id: WorkloadId,
-    host: Host,
+    pub(crate) id: WorkloadId,
+    pub(crate) host: Host,
     pid: u32,
     /// Serialises what starts and ends the host process of this sandbox.
     turn: Arc<Mutex<Roster>>,
@@ -43,7 +43,7 @@ pub(crate) struct ComponentWorkload {
     started: watch::Sender<bool>,
     exit: watch::Receiver<Option<Exit>>,
     monitor: Option<AbortHandle>,
-    state_dir: PathBuf,
+    pub(crate) state_dir: PathBuf,
     /// Folder of the stores of its sandbox.
     kv_dir: PathBuf,
 }
@@ -250,6 +250,10 @@ impl Workload for ComponentWorkload {
     }
 
     fn as_invocations(&self) -> Option<&dyn Invocations> {
+        Some(self)
+    }
+
+    fn as_diagnose(&self) -> Option<&dyn Diagnose> {
         Some(self)
     }
 }

@@ -14,6 +14,7 @@ pub mod context;
 pub mod copy;
 pub mod daemon;
 pub mod error;
+mod flame;
 pub mod listing;
 pub mod printer;
 pub mod progress;

@@ -6,6 +6,7 @@ mod extends;
 mod include;
 mod name;
 mod resolve;
+mod spin_app;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,6 +91,7 @@ pub fn load(options: &LoadOptions, files: &dyn Files) -> Result<Project, Compose
         return Err(ComposeError::NotFound("no Compose file was named; pass one with -f".to_owned()));
     };
     unique(&mut root, &[]);
+    loader.spin_apps(&mut root, &env)?;
     // As with Compose, `--profile` takes the place of COMPOSE_PROFILES.
     let from_env = env.get("COMPOSE_PROFILES").filter(|_| options.profiles.is_empty());
     let profiles: BTreeSet<String> = options
@@ -185,30 +187,32 @@ impl Loader<'_> {
 
     /// The documents of a file, interpolated and in long form; keys of the top level are checked.
     fn prepared(&self, path: &Path, folder: &Path, env: &Env) -> Result<Vec<Node>, ComposeError> {
-        let home = env.get("HOME").map(String::as_str);
         let mut documents = self.read(path)?;
         documents.retain(|document| document.value != Value::Null);
-        for document in &mut documents {
-            let Some(top) = document.as_map() else {
-                return Err(
-                    document.invalid("", format!("must be a mapping with `services`, but is {}", document.kind()))
-                );
-            };
-            check_keys(top, &schema::TOP, "")?;
-            let lookup = |name: &str| env.get(name).cloned();
-            let mut unset = |name: &str| self.is_unset(name);
-            interpolate_node(document, "", &lookup, &mut unset, &mut self.budget.borrow_mut())?;
-            canonical::document(document, Base { folder, home })?;
-            for section in SECTIONS {
-                if let Some(node) = document.get(section)
-                    && node.value != Value::Null
-                    && node.as_map().is_none()
-                    && node.mark != Mark::Reset
-                {
-                    return Err(node.invalid(section, format!("must be a mapping, but is {}", node.kind())));
-                }
+        documents.iter_mut().try_for_each(|document| self.complete(document, folder, env))?;
+        Ok(documents)
+    }
+
+    /// Fills in variables and brings a document to its long form.
+    fn complete(&self, document: &mut Node, folder: &Path, env: &Env) -> Result<(), ComposeError> {
+        let home = env.get("HOME").map(String::as_str);
+        let Some(top) = document.as_map() else {
+            return Err(document.invalid("", format!("must be a mapping with `services`, but is {}", document.kind())));
+        };
+        check_keys(top, &schema::TOP, "")?;
+        let lookup = |name: &str| env.get(name).cloned();
+        let mut unset = |name: &str| self.is_unset(name);
+        interpolate_node(document, "", &lookup, &mut unset, &mut self.budget.borrow_mut())?;
+        canonical::document(document, Base { folder, home })?;
+        for section in SECTIONS {
+            if let Some(node) = document.get(section)
+                && node.value != Value::Null
+                && node.as_map().is_none()
+                && node.mark != Mark::Reset
+            {
+                return Err(node.invalid(section, format!("must be a mapping, but is {}", node.kind())));
             }
         }
-        Ok(documents)
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! manifest   nodes of either version → one app
 //! variables  what {{ templates }} stand for: the environment, .env, defaults
 //! allow      allowed_outbound_hosts → bireme.allow
+//! files      files, exclude_files → mounts, or a Dockerfile
 //! project    the app → the nodes of a Compose file
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! Source: Spin's documentation, "Spin Application Manifest Reference", versions 1 and 2.
 
 mod allow;
+mod files;
 mod manifest;
 mod project;
 mod toml;

@@ -6,6 +6,7 @@ use std::path::Path;
 use bireme_core::nearest::nearest;
 
 use super::allow;
+use super::files::{self, Files, Program};
 use super::manifest::{App, Component, Trigger, list, table, text};
 use super::variables::Variables;
 use crate::error::ComposeError;
@@ -19,21 +20,18 @@ const LISTENS: &str = "127.0.0.1:3000";
 const LISTEN_ADDRESS: &str = "SPIN_HTTP_LISTEN_ADDR";
 
 /// What a component may ask for and is not given.
-const NOT_OFFERED: [(&str, &str); 3] = [
-    (
-        "exclude_files",
-        "files are not left out of folders here: put what the component may see into a folder of its own",
-    ),
+const NOT_OFFERED: [(&str, &str); 2] = [
     ("ai_models", "language models are not offered"),
     ("dependencies", "dependencies are not composed here: compose the component before (wac plug), and name that"),
 ];
 
 /// What else a component's table may have. Building, watching and tools are Spin's.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 19] = [
     "id",
     "description",
     "source",
     "files",
+    "exclude_files",
     "allowed_outbound_hosts",
     "allowed_http_hosts",
     "key_value_stores",
@@ -76,7 +74,7 @@ pub(super) fn compose(
 }
 
 /// Text that nothing is filled into any more.
-fn plain(at: &Node, text: &str) -> Node {
+pub(super) fn plain(at: &Node, text: &str) -> Node {
     at.text(text.replace('$', "$$"))
 }
 
@@ -94,9 +92,7 @@ fn service(
     let (node, id) = (component.node, &component.id);
     let place = |key: &str| format!("component.{id}.{key}");
     for (key, why) in NOT_OFFERED {
-        // Templates name what is left out of no files.
-        let is_idle = key == "exclude_files" && node.get("files").is_none_or(|files| files.count() <= 1);
-        if let Some(asked) = node.get(key).filter(|asked| asked.count() > 1 && !is_idle) {
+        if let Some(asked) = node.get(key).filter(|asked| asked.count() > 1) {
             return Err(asked.unsupported(place(key), why));
         }
     }
@@ -107,7 +103,21 @@ fn service(
         }
     }
     let mut keys: BTreeMap<&str, Node> = BTreeMap::new();
-    keys.extend(source(node, folder, &place("source"))?);
+    let (files, excluded) = files::read(node, id, folder)?;
+    let source = Source::read(node, &place("source"))?;
+    match files {
+        Files::Copies(copies) => {
+            let program = source.program(folder, &place("source"))?;
+            let dockerfile = files::dockerfile(&program, &copies, &excluded, id)?;
+            keys.extend(build(source.node, &program.context, &dockerfile));
+        }
+        Files::Mounts(mounts) => {
+            keys.extend(source.keys(folder, &place("source"))?);
+            if !mounts.is_empty() {
+                keys.insert("volumes", node.part(Value::List(mounts)));
+            }
+        }
+    }
     keys.insert("platform", node.text("wasi/wasm"));
     // `localhost` is this machine, as the app has it with Spin. See decision 21.
     keys.insert("network_mode", node.text("host"));
@@ -142,21 +152,6 @@ fn service(
         }
     }
     keys.insert("environment", texts(node, &environment));
-    let files = list(node.get("files"), &place("files"))?.iter().map(|files| mount(files, folder, &place("files")));
-    let files: Vec<Node> = files.collect::<Result<_>>()?;
-    let target = |files: &Node| files.get("target").and_then(Node::as_str).map(str::to_owned);
-    for (at, one) in files.iter().enumerate() {
-        if files[..at].iter().any(|other| target(other) == target(one)) {
-            let text = format!(
-                "two folders are to be seen at {}: put what the component may see into one folder",
-                target(one).unwrap_or_default()
-            );
-            return Err(node.unsupported(place("files"), text));
-        }
-    }
-    if !files.is_empty() {
-        keys.insert("volumes", node.part(Value::List(files)));
-    }
     Ok(node.part(Value::Map(keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())))
 }
 
@@ -216,70 +211,63 @@ fn started(component: &Component<'_>, variables: &Variables<'_>) -> Result<BTree
 }
 
 /// Where the component is.
-fn source(node: &Node, folder: &Path, place: &str) -> Result<Vec<(&'static str, Node)>> {
-    let source = node.get("source").ok_or_else(|| node.invalid(place, "is missing: it names the .wasm file"))?;
-    if let Some(path) = source.as_str() {
-        return Ok(vec![("image", plain(source, &folder.join(path).to_string_lossy()))]);
-    }
-    let (url, digest) = (source.get("url"), source.get("digest"));
-    let (Some(url), Some(digest)) = (url.and_then(Node::as_str), digest.and_then(Node::as_str)) else {
-        return Err(source.unsupported(
-            place,
-            "is neither a file nor {url, digest}: fetch the component first, and name its file here",
-        ));
-    };
-    if [url, digest].iter().any(|text| text.bytes().any(|byte| byte <= b' ' || byte == b'"')) {
-        return Err(source.invalid(place, "has a character that addresses and digests do not have"));
-    }
-    // The digest says what is fetched: the builder keeps it, and fetches nothing twice.
-    let dockerfile =
-        format!("FROM scratch\nADD --checksum={digest} {url} /component.wasm\nENTRYPOINT [\"/component.wasm\"]\n");
-    let build =
-        [("context", plain(source, &folder.to_string_lossy())), ("dockerfile_inline", plain(source, &dockerfile))];
-    let build = build.map(|(key, value)| (key.to_owned(), value)).into();
-    Ok(vec![("build", source.part(Value::Map(build))), ("pull_policy", source.text("build"))])
+struct Source<'a> {
+    node: &'a Node,
+    from: From<'a>,
 }
 
-/// A folder that the component sees.
-fn mount(files: &Node, folder: &Path, place: &str) -> Result<Node> {
-    let (source, target) = match files.as_str() {
-        Some(pattern) => {
-            let whole = ["/**/*", "/**", "/*"].iter().find_map(|ending| pattern.strip_suffix(ending));
-            let source = whole.filter(|source| !source.contains(['*', '?', '['])).ok_or_else(|| {
-                files.unsupported(
-                    place,
-                    format!(
-                        "{pattern:?} is not a whole folder, such as \"assets/**/*\" or {{ source = \"assets\", destination = \
-                         \"/assets\" }}: put what it needs into a folder"
-                    ),
-                )
-            })?;
-            (source.to_owned(), format!("/{}", source.trim_start_matches("./").trim_start_matches('/')))
+enum From<'a> {
+    File(&'a str),
+    Fetched { url: &'a str, digest: &'a str },
+}
+
+impl<'a> Source<'a> {
+    fn read(node: &'a Node, place: &str) -> Result<Self> {
+        let source = node.get("source").ok_or_else(|| node.invalid(place, "is missing: it names the .wasm file"))?;
+        if let Some(path) = source.as_str() {
+            return Ok(Self { node: source, from: From::File(path) });
         }
-        None => {
-            let part = |key: &str| {
-                let node = files.get(key).ok_or_else(|| files.invalid(place, format!("has no {key}")))?;
-                text(node, &format!("{place}.{key}"))
-            };
-            let target = part("destination")?;
-            let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-            (part("source")?.to_owned(), target)
+        let (url, digest) = (source.get("url"), source.get("digest"));
+        let (Some(url), Some(digest)) = (url.and_then(Node::as_str), digest.and_then(Node::as_str)) else {
+            return Err(source.unsupported(
+                place,
+                "is neither a file nor {url, digest}: fetch the component first, and name its file here",
+            ));
+        };
+        if [url, digest].iter().any(|text| text.bytes().any(|byte| byte <= b' ' || byte == b'"')) {
+            return Err(source.invalid(place, "has a character that addresses and digests do not have"));
         }
-    };
-    let source = folder.join(source);
-    if source.is_file() {
-        let text = format!("{} is a file: a component is given folders, so put it into one", source.display());
-        return Err(files.unsupported(place, text));
+        Ok(Self { node: source, from: From::Fetched { url, digest } })
     }
-    let source = source.to_string_lossy();
-    // A folder that is missing is not made in the user's.
-    let bind = Value::Map([("create_host_path".to_owned(), files.part(Value::Bool(false)))].into());
-    let keys = [
-        ("bind", files.part(bind)),
-        ("type", files.text("bind")),
-        ("source", plain(files, &source)),
-        ("target", plain(files, &target)),
-        ("read_only", files.part(Value::Bool(true))),
-    ];
-    Ok(files.part(Value::Map(keys.map(|(key, value)| (key.to_owned(), value)).into())))
+
+    /// How an image gets it.
+    fn program(&self, folder: &Path, place: &str) -> Result<Program> {
+        match self.from {
+            // The digest says what is fetched: the builder keeps it, and fetches nothing twice.
+            From::Fetched { url, digest } => Ok(Program::fetched(format!("ADD --checksum={digest} {url}"), folder)),
+            From::File(path) if path.contains(|c: char| c.is_whitespace() || files::SPECIAL.contains(&c)) => {
+                let text = format!("{path:?} has a character that a component with single files beside it cannot have");
+                Err(self.node.unsupported(place, text))
+            }
+            From::File(path) => Ok(Program::file(path, folder)),
+        }
+    }
+
+    /// Keys of the service, for a component without files of its image.
+    fn keys(&self, folder: &Path, place: &str) -> Result<Vec<(&'static str, Node)>> {
+        if let From::File(path) = self.from {
+            return Ok(vec![("image", plain(self.node, &folder.join(path).to_string_lossy()))]);
+        }
+        let program = self.program(folder, place)?.instruction;
+        let dockerfile = format!("FROM scratch\n{program} /component.wasm\nENTRYPOINT [\"/component.wasm\"]\n");
+        Ok(build(self.node, folder, &dockerfile))
+    }
+}
+
+/// Keys of a service whose image is built from a Dockerfile.
+fn build(node: &Node, context: &Path, dockerfile: &str) -> Vec<(&'static str, Node)> {
+    let context = plain(node, &context.to_string_lossy());
+    let keys = [("context", context), ("dockerfile_inline", plain(node, dockerfile))];
+    let keys = keys.map(|(key, value)| (key.to_owned(), value)).into();
+    vec![("build", node.part(Value::Map(keys))), ("pull_policy", node.text("build"))]
 }

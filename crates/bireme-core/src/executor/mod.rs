@@ -30,8 +30,8 @@ pub use self::prepared::{
     Known, LayerFolders, Listener, LogTarget, NamedNetwork, Names, NetworkPlace, Prepared, Program,
 };
 pub use self::programs::{Interface, Programs};
-pub use self::stats::{InterfaceStats, InvocationStats, ProcessTable, Stats};
-pub use self::workload::{Attach, ExecInto, ExecSpec, ExecStarted, Invocations, Limits, Pause, Workload};
+pub use self::stats::{CoreDump, InterfaceStats, InvocationStats, ProcessTable, Profile, Stats};
+pub use self::workload::{Attach, Diagnose, ExecInto, ExecSpec, ExecStarted, Invocations, Limits, Pause, Workload};
 use crate::{BoxFuture, ErrorKind, ExecError, LabelError, Labels, SandboxId, WorkloadKind, WorkloadSpec};
 
 /// Runs workloads of one kind. Must be able to find them again after the daemon restarts.

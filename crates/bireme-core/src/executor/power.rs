@@ -23,6 +23,8 @@ pub enum Power {
     Changes,
     /// Health checks that run a command inside.
     ProbeCommand,
+    /// Being looked into while it runs: [`Workload::as_diagnose`](super::Workload::as_diagnose).
+    Diagnose,
     /// Answering on this port of its own, where it is published.
     Publish(Port),
 }
@@ -38,6 +40,7 @@ impl fmt::Display for Power {
             Self::Copy => f.write_str("be copied from or to"),
             Self::Changes => f.write_str("show or keep changes of its files"),
             Self::ProbeCommand => f.write_str("run a health check command"),
+            Self::Diagnose => f.write_str("be profiled, nor leave a core dump of an instance"),
             Self::Publish(port) => write!(f, "publish port {}/{}", port.number, port.protocol.as_str()),
         }
     }

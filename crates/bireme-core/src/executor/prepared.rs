@@ -65,6 +65,10 @@ pub enum Program {
         path: PathBuf,
         /// `sha256:…` of the file's content: the key of the compilation cache.
         digest: String,
+        /// Unpacked layers of the image, lowest first, where they hold more than the component: its instances read that at
+        /// `/`. Shared and never written to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<PathBuf>,
     },
 }
 

@@ -91,3 +91,23 @@ pub struct InvocationStats {
     /// Bytes of the largest linear memory any instance had.
     pub memory_peak: u64,
 }
+
+/// What a component's instances spent processor time in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Between two looks at an instance that computes, in microseconds.
+    pub interval: u64,
+    /// How often one was seen, with those whose stack is not among `stacks`.
+    pub samples: u64,
+    /// Names of functions, the outermost first, with `;` between them, and how often they were seen so.
+    pub stacks: Vec<(String, u64)>,
+}
+
+/// The state in which an instance trapped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreDump {
+    /// Why it trapped.
+    pub reason: String,
+    /// Bytes that were written; 0 where it has no place in memory, which `reason` says.
+    pub size: u64,
+}

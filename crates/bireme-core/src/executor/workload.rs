@@ -1,10 +1,12 @@
 //! One workload that an executor runs, and what some kinds of it offer beyond that.
 
+use std::fs::File;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InvocationStats, NamedNetwork, ProcessTable, Stats};
+use super::{CoreDump, InvocationStats, NamedNetwork, ProcessTable, Profile, Stats};
 use crate::spec::{Exit, Resources, Signal};
 use crate::{BoxFuture, ExecError};
 
@@ -76,6 +78,10 @@ pub trait Workload: Send + Sync {
     }
     /// Instances started per request: only components.
     fn as_invocations(&self) -> Option<&dyn Invocations> {
+        None
+    }
+    /// What it computes, and the state in which it trapped: only components.
+    fn as_diagnose(&self) -> Option<&dyn Diagnose> {
         None
     }
 }
@@ -171,4 +177,24 @@ pub trait Limits: Send + Sync {
 pub trait Invocations: Send + Sync {
     /// What became of its instances so far.
     fn invocations(&self) -> BoxFuture<'_, Result<InvocationStats, ExecError>>;
+}
+
+/// Workloads that can be looked into while they run.
+pub trait Diagnose: Send + Sync {
+    /// What its instances spend processor time in during `time`.
+    ///
+    /// # Errors
+    /// `Conflict` while another does the same.
+    /// # Cancel safety
+    /// It goes on for some minutes at most, and may be begun anew after that.
+    fn profile(&self, time: Duration) -> BoxFuture<'_, Result<Profile, ExecError>>;
+
+    /// The state of the next instance that traps within `time`, in the core dump format of WebAssembly's tool conventions;
+    /// `None` where none does.
+    ///
+    /// # Errors
+    /// `Conflict` while another waits for the same.
+    /// # Cancel safety
+    /// As [`Self::profile`].
+    fn core_dump(&self, time: Duration) -> BoxFuture<'_, Result<Option<(CoreDump, File)>, ExecError>>;
 }

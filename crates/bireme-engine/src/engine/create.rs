@@ -288,7 +288,8 @@ impl Engine {
             WorkloadKind::Component => {
                 let (path, digest) =
                     self.images().component(&image.id, args.first().map_or("", String::as_str)).await?;
-                Ok(Program::Component { path, digest })
+                let files = self.images().files_beside_component(&image.id).await?;
+                Ok(Program::Component { path, digest, files })
             }
         }
     }

@@ -1,11 +1,13 @@
 //! What there is and how it is, for clients that look. No workload is changed here, so any future may be dropped.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bireme_core::spec::Port;
-use bireme_core::{InvocationStats, ProcessTable, Stats, StoreFolder, Workload};
+use bireme_core::{CoreDump, InvocationStats, Power, ProcessTable, Profile, Stats, StoreFolder, Workload};
 use futures::stream::Stream;
 
 use super::Engine;
@@ -122,6 +124,33 @@ impl Engine {
             Some(invocations) => Ok(Some(invocations.invocations().await?)),
             None => Ok(None),
         }
+    }
+
+    /// What the instances of a component spend processor time in during `time`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it does not run, or another does the same; `Unsupported` for kinds that cannot be looked
+    /// into.
+    /// # Cancel safety
+    /// As [`Diagnose::profile`](bireme_core::Diagnose::profile).
+    pub async fn profile(&self, name: &str, time: Duration) -> Result<Profile, EngineError> {
+        let handle = self.registry().find(name)?;
+        let workload = self.running(&handle)?;
+        let diagnose = workload.as_diagnose().ok_or_else(|| handle.lacks(Power::Diagnose))?;
+        Ok(diagnose.profile(time).await?)
+    }
+
+    /// The state of the next instance of a component that traps within `time`; `None` where none does.
+    ///
+    /// # Errors
+    /// As [`Self::profile`].
+    /// # Cancel safety
+    /// As [`Diagnose::core_dump`](bireme_core::Diagnose::core_dump).
+    pub async fn core_dump(&self, name: &str, time: Duration) -> Result<Option<(CoreDump, File)>, EngineError> {
+        let handle = self.registry().find(name)?;
+        let workload = self.running(&handle)?;
+        let diagnose = workload.as_diagnose().ok_or_else(|| handle.lacks(Power::Diagnose))?;
+        Ok(diagnose.core_dump(time).await?)
     }
 
     pub(super) fn running(&self, handle: &Arc<Handle>) -> Result<Arc<dyn Workload>, EngineError> {

@@ -21,6 +21,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::budget::Budget;
+use crate::diagnosis::Diagnosis;
 use crate::embedded::Embedded;
 use crate::engine::{DEFAULT_MEMORY, MAX_MEMORY};
 use crate::log::LogHandle;
@@ -114,6 +115,8 @@ pub(crate) struct Component {
     /// When it was last told that its instances may open no more.
     told_descriptors: Mutex<Option<Instant>>,
     names: RwLock<Arc<View>>,
+    /// What is looked into of its instances.
+    pub diagnosis: Diagnosis,
     /// Cuts every invocation at once.
     pub cut: CancellationToken,
 }
@@ -166,6 +169,7 @@ impl Component {
             busy: Mutex::default(),
             told_descriptors: Mutex::default(),
             names: RwLock::new(Arc::new(standing.names)),
+            diagnosis: Diagnosis::default(),
             cut: CancellationToken::new(),
             spec,
         }

@@ -321,6 +321,15 @@ impl Host {
                 let component = Arc::clone(&self.find(&id)?.workload.component);
                 value(&component.metrics.snapshot(component.trigger.name()))
             }
+            Request::BeginProfile { id } => value(&self.find(&id)?.workload.component.diagnosis.begin_profile()?),
+            Request::EndProfile { id } => value(&self.find(&id)?.workload.component.diagnosis.end_profile()),
+            Request::AwaitTrap { id } => {
+                let Some(file) = fds.into_iter().next() else {
+                    return Err(refuse(ErrorKind::Internal, "no file came for the core dump"));
+                };
+                value(&self.find(&id)?.workload.component.diagnosis.await_trap(file.into())?)
+            }
+            Request::Trapped { id, is_last } => value(&self.find(&id)?.workload.component.diagnosis.trapped(is_last)),
             Request::Names { changes } => {
                 for (network, change) in changes {
                     self.networks.change(&network, change);

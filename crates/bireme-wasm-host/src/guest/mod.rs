@@ -16,6 +16,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::account::{Account, Bounds};
 use crate::component::{Component, Folder, Input};
+use crate::diagnosis;
 use crate::host::http::Outgoing;
 use crate::host::permit::permit;
 use crate::stock::Place;
@@ -165,7 +166,7 @@ impl Guest {
             table.set_max_capacity(bounds.handles * HANDLES_OF_CALLS);
         }
         store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
+        store.epoch_deadline_callback(diagnosis::interrupted);
         store
     }
 }

@@ -8,6 +8,7 @@ mod config;
 pub(crate) mod http;
 mod keyvalue;
 mod kv;
+mod logging;
 mod lookup;
 pub(crate) mod mqtt;
 pub(crate) mod mysql;
@@ -51,6 +52,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
         spin::sqlite::add_to_linker::<_, This>(linker, this)?;
         spin::variables::add_to_linker::<_, This>(linker, this)?;
         wasi::config0_2_0_draft_2024_09_27::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::logging::logging::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft2::store::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft2::atomics::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft2::batch::add_to_linker::<_, This>(linker, this)?;
@@ -58,6 +60,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     {
         use bindings::draft::wasi;
         wasi::config0_2_0_rc_1::store::add_to_linker::<_, This>(linker, this)?;
+        wasi::logging0_1_0_draft::logging::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft::store::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft::atomics::add_to_linker::<_, This>(linker, this)?;
         wasi::keyvalue0_2_0_draft::batch::add_to_linker::<_, This>(linker, this)?;

@@ -10,6 +10,7 @@ use wasmtime::{InstancePre, Store};
 use wasmtime_wasi::I32Exit;
 
 use crate::account::Account;
+use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::program::Program;
@@ -90,23 +91,29 @@ fn time_limit(spec: &WorkloadSpec) -> Option<Duration> {
 }
 
 async fn call(program: &Program, account: &Arc<Account>) -> wasmtime::Result<i32> {
+    let mut store = match program {
+        Program::CommandP1(_) => Guest::store_p1(account, 0, None)?,
+        _ => Guest::store(account, 0)?,
+    };
+    let called = call_in(&mut store, program).await;
+    called.inspect_err(|error| note_trap(&mut store, error))
+}
+
+async fn call_in(store: &mut Store<Guest>, program: &Program) -> wasmtime::Result<i32> {
     let code = |result: Result<(), ()>| i32::from(result.is_err());
     match program {
         Program::CommandP2(pre) => {
-            let mut store = Guest::store(account, 0)?;
-            let command = pre.instantiate_async(&mut store).await?;
-            Ok(code(command.wasi_cli_run().call_run(&mut store).await?))
+            let command = pre.instantiate_async(&mut *store).await?;
+            Ok(code(command.wasi_cli_run().call_run(store).await?))
         }
         Program::CommandP3(pre) => {
-            let mut store = Guest::store(account, 0)?;
-            let command = pre.instantiate_async(&mut store).await?;
+            let command = pre.instantiate_async(&mut *store).await?;
             let result =
                 store.run_concurrent(async |accessor| command.wasi_cli_run().call_run(accessor).await).await??;
             Ok(code(result))
         }
         Program::CommandP1(pre) => {
-            let mut store = Guest::store_p1(account, 0, None)?;
-            start(&mut store, pre).await?;
+            start(store, pre).await?;
             Ok(0)
         }
         Program::HttpP2(_) | Program::Http(_) | Program::RedisP2(_) | Program::RedisP3(_) | Program::Spin1(_) => {

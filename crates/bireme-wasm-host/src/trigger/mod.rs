@@ -51,6 +51,14 @@ impl std::fmt::Write for Beginning {
     }
 }
 
+/// The function of a frame, by the name that its module gives it.
+pub(crate) fn function(frame: &wasmtime::FrameInfo) -> String {
+    match frame.func_name() {
+        Some(name) => one_line(&Beginning::of(&rustc_demangle::demangle(name)), NAME),
+        None => format!("function {}", frame.func_index()),
+    }
+}
+
 /// The functions in which the guest was, by the names that its module gives them.
 ///
 /// Source: WebAssembly specification, "Name Section".
@@ -59,12 +67,8 @@ fn place(error: &wasmtime::Error) -> String {
     let frames = trace.frames();
     let mut text = String::new();
     for frame in frames.iter().take(FRAMES) {
-        let name = match frame.func_name() {
-            Some(name) => one_line(&Beginning::of(&rustc_demangle::demangle(name)), NAME),
-            None => format!("function {}", frame.func_index()),
-        };
         text.push_str("\n    at ");
-        text.push_str(&name);
+        text.push_str(&function(frame));
         if let Some(offset) = frame.module_offset() {
             let _ = write!(text, " ({offset:#x})");
         }

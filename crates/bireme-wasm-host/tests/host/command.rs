@@ -239,7 +239,7 @@ async fn a_module_with_foreign_imports_is_refused_by_name() {
     let path = rig.dir.path().join("m.wasm");
     std::fs::write(&path, &bytes).unwrap();
     let digest = format!("sha256:{:x}", <sha2::Sha256 as sha2::Digest>::digest(&bytes));
-    let program = bireme_core::Program::Component { path, digest };
+    let program = bireme_core::Program::Component { path, digest, files: Vec::new() };
     let error = rig.executor.check(&rig.spec("m", &[]), &program).await.err().unwrap();
     assert!(error.message().contains("env.launch"), "{error}");
 }

@@ -242,7 +242,7 @@ pub(crate) fn program(name: &str) -> Program {
     let bytes = std::fs::read(&path).unwrap_or_else(|error| {
         panic!("the guest {} is not there ({error}); build the guests with `cargo xtask guests`", path.display())
     });
-    Program::Component { digest: format!("sha256:{:x}", Sha256::digest(&bytes)), path }
+    Program::Component { digest: format!("sha256:{:x}", Sha256::digest(&bytes)), path, files: Vec::new() }
 }
 
 /// A component written as text.
@@ -255,7 +255,7 @@ pub(crate) fn bytes(rig: &Rig, bytes: &[u8]) -> Program {
     let digest = format!("{:x}", Sha256::digest(bytes));
     let path = rig.dir.path().join(format!("{digest}.wasm"));
     std::fs::write(&path, bytes).unwrap();
-    Program::Component { path, digest: format!("sha256:{digest}") }
+    Program::Component { path, digest: format!("sha256:{digest}"), files: Vec::new() }
 }
 
 #[derive(Debug)]

@@ -122,3 +122,37 @@ async fn what_is_imported_and_not_offered_traps_when_it_is_called() {
     let error = rig.executor.check(&rig.spec("asks", &[]), &program).await.unwrap_err();
     assert!(error.to_string().contains("imports what this engine does not offer: acme:thing/api@1.0.0"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_logged_by_the_interface_is_in_the_log() {
+    let rig = Rig::new();
+    for interface in ["wasi:logging/logging", "wasi:logging/logging@0.1.0-draft"] {
+        let program = format!(
+            r#"(component
+              (import "{interface}" (instance $logging
+                (type $levels (enum "trace" "debug" "info" "warn" "error" "critical"))
+                (export "level" (type $level (eq $levels)))
+                (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+              (core module $texts (memory (export "memory") 1) (data (i32.const 0) "shoptwo items"))
+              (core instance $texts (instantiate $texts))
+              (alias core export $texts "memory" (core memory $memory))
+              (core func $log (canon lower (func $logging "log") (memory $memory)))
+              (core module $m
+                (import "" "log" (func $log (param i32 i32 i32 i32 i32)))
+                (func (export "run") (result i32)
+                  (call $log (i32.const 3) (i32.const 0) (i32.const 4) (i32.const 4) (i32.const 9))
+                  (call $log (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4))
+                  (i32.const 0)))
+              (core instance $i (instantiate $m (with "" (instance (export "log" (func $log))))))
+              (func $run (result (result)) (canon lift (core func $i "run")))
+              (component $c (import "run" (func $f (result (result)))) (export "run" (func $f)))
+              (instance $out (instantiate $c (with "run" (func $run))))
+              (export "wasi:cli/run@0.2.0" (instance $out)))"#
+        );
+        let program = text(&rig, &program);
+        let deployed = rig.run_on(rig.spec("logs", &[]), &program, "127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        assert_eq!(deployed.workload.wait().await.unwrap().code, 0);
+        assert_eq!(deployed.log(), "warn shop: two items\ntrace: shop\n", "{interface}");
+        deployed.workload.delete().await.unwrap();
+    }
+}

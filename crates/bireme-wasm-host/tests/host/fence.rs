@@ -329,7 +329,7 @@ async fn code_is_kept_under_the_digest_of_what_was_compiled() {
     else {
         unreachable!()
     };
-    let claimed = Program::Component { path: other, digest: digest.clone() };
+    let claimed = Program::Component { path: other, digest: digest.clone(), files: Vec::new() };
     use bireme_core::Executor as _;
     let refused = rig.executor.check(&rig.spec("liar", &[]), &claimed).await.expect_err("it lies");
     assert_eq!(refused.kind(), ErrorKind::Invalid);

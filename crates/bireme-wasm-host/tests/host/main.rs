@@ -10,6 +10,7 @@ mod common;
 mod compile;
 mod databases;
 mod descriptors;
+mod diagnose;
 mod fence;
 mod hostile;
 mod http;

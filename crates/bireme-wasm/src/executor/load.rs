@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bireme_core::spec::{NetworkMode, Protocol};
-use bireme_core::{ErrorKind, ExecError, Prepared, WorkloadSpec};
+use bireme_core::{ErrorKind, ExecError, Prepared, Program, WorkloadSpec};
 use serde::de::IgnoredAny;
 
 use super::{MEMORY, WasmExecutor};
@@ -16,7 +16,7 @@ use crate::protocol::{FdUse, Load, Log, MAX_FDS, Request};
 use crate::roster::Roster;
 use crate::state::StateFolder;
 use crate::workload::release;
-use crate::{memory, mounts, user};
+use crate::{image_files, memory, mounts, user};
 
 /// Most user namespaces that are kept for the next workload with the same owners.
 const NAMESPACES: usize = 64;
@@ -69,7 +69,7 @@ impl WasmExecutor {
     /// The namespace that makes the files of the workload's user the host's; `None` where there is nothing to map, or
     /// the machine cannot.
     async fn namespace_of(&self, spec: &WorkloadSpec, host: u32) -> Option<Arc<OwnedFd>> {
-        if spec.mounts.is_empty() || !rustix::process::geteuid().is_root() {
+        if !rustix::process::geteuid().is_root() {
             return None;
         }
         let owner = mounts::owner(&spec.user);
@@ -128,7 +128,18 @@ impl WasmExecutor {
             add(folder, FdUse::LogFolder);
             log.file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         }
-        let namespace = self.namespace_of(&work.spec, uid).await;
+        let files = files_of(&work.program);
+        let namespace = match work.spec.mounts.is_empty() && files.is_empty() {
+            true => None,
+            false => self.namespace_of(&work.spec, uid).await,
+        };
+        // What is mounted over all of it leaves nothing to see.
+        if !files.is_empty() && !work.spec.mounts.iter().any(|mount| mount.target == "/") {
+            let opened = image_files::open(files, namespace.as_ref().map(|fd| fd.as_fd()), &work.spec.cwd)?;
+            for (folder, target) in opened {
+                add(folder, FdUse::Folder { target, read_only: true });
+            }
+        }
         for mount in &work.spec.mounts {
             let what = FdUse::Folder { target: mount.target.clone(), read_only: mount.read_only };
             let namespace = namespace.as_ref().map(|fd| fd.as_fd());
@@ -176,6 +187,14 @@ impl WasmExecutor {
             Run::Further => Request::Renew(Box::new(load)),
         };
         host.ask::<IgnoredAny>(&request, &fds).await.map(|_| ())
+    }
+}
+
+/// What the image holds beside the component.
+fn files_of(program: &Program) -> &[PathBuf] {
+    match program {
+        Program::Component { files, .. } => files,
+        Program::Layers { .. } => &[],
     }
 }
 

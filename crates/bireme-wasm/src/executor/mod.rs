@@ -423,7 +423,7 @@ impl Renew for WasmExecutor {
 
 /// The file of a component, and the digest of its content.
 fn component(program: &Program) -> Result<(&Path, &str), ExecError> {
-    let Program::Component { path, digest } = program else {
+    let Program::Component { path, digest, .. } = program else {
         let text = "a component was expected, and the image holds a root filesystem";
         return Err(ExecError::new(ErrorKind::Internal, text));
     };

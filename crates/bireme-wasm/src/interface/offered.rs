@@ -33,6 +33,7 @@ const OFFERED: &[(&str, &[&str])] = &[
     ("wasi:keyvalue/atomics", &["0.2.0-draft2", "0.2.0-draft"]),
     ("wasi:keyvalue/batch", &["0.2.0-draft2", "0.2.0-draft"]),
     ("wasi:keyvalue/store", &["0.2.0-draft2", "0.2.0-draft"]),
+    ("wasi:logging/logging", &["", "0.1.0-draft"]),
     ("wasi:random/", &["0.2.", "0.3."]),
     ("wasi:sockets/", &["0.2.", "0.3."]),
 ];

@@ -107,6 +107,29 @@ pub enum Request {
         /// Which workload.
         id: WorkloadId,
     },
+    /// Notes from now on what instances compute. Answered with nothing; `Conflict` while a profile is made.
+    BeginProfile {
+        /// Which workload.
+        id: WorkloadId,
+    },
+    /// Answered with [`bireme_core::Profile`] of what was noted.
+    EndProfile {
+        /// Which workload.
+        id: WorkloadId,
+    },
+    /// The state of the next instance that traps is written to the file that comes with it. Answered with nothing; `Conflict`
+    /// while somebody waits for one.
+    AwaitTrap {
+        /// Which workload.
+        id: WorkloadId,
+    },
+    /// Answered with [`bireme_core::CoreDump`] where an instance trapped since, and with nothing otherwise.
+    Trapped {
+        /// Which workload.
+        id: WorkloadId,
+        /// Nobody waits any longer.
+        is_last: bool,
+    },
     /// The names on networks changed, each by the ID of its network.
     Names {
         /// By the IDs of networks.
@@ -147,7 +170,7 @@ impl Request {
     /// The most bytes that its answer may have. Whoever has taken a host over answers what he likes.
     fn most(&self) -> usize {
         match self {
-            Self::Ping | Self::Instances { .. } => MAX_LIST,
+            Self::Ping | Self::Instances { .. } | Self::EndProfile { .. } => MAX_LIST,
             _ => MAX_ANSWER,
         }
     }

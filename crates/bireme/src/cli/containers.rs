@@ -1,5 +1,7 @@
 //! Commands on workloads.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{ContainerOptions, FilterArgs, FormatArgs, ProjectArgs};
@@ -280,6 +282,32 @@ pub struct TopArgs {
     /// Container, then arguments of ps
     #[arg(num_args = 0.., trailing_var_arg = true, value_name = "CONTAINER [PS ARGS]")]
     pub name_and_args: Vec<String>,
+}
+
+/// Draw what a component spends processor time in, as a flame graph
+#[derive(Clone, Debug, Args)]
+pub struct ProfileArgs {
+    /// How long is looked, while requests come in
+    #[arg(short = 's', long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// A picture (.svg), or lines of "function;function samples" (any other name, or - for the terminal) [default: NAME.svg]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[arg(value_name = "COMPONENT")]
+    pub name: String,
+}
+
+/// Save the state of the next instance of a component that traps
+#[derive(Clone, Debug, Args)]
+pub struct CoreArgs {
+    /// How long is waited for one
+    #[arg(short = 's', long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// [default: NAME.core]
+    #[arg(short = 'o', long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[arg(value_name = "COMPONENT")]
+    pub name: String,
 }
 
 /// Wait until workloads end and print their exit codes

@@ -76,6 +76,8 @@ pub enum Command {
     Inspect(InspectWorldArgs),
     Stats(StatsArgs),
     Top(TopArgs),
+    Profile(ProfileArgs),
+    Core(CoreArgs),
     Wait(WaitArgs),
     Port(PortArgs),
     Rename(RenameArgs),
@@ -188,7 +190,8 @@ pub const GROUPS: &[(&str, &[&str])] = &[
         "Workloads",
         &[
             "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach", "inspect",
-            "stats", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export", "update",
+            "stats", "profile", "core", "wait", "port", "rename", "pause", "unpause", "cp", "diff", "commit", "export",
+            "update",
         ],
     ),
     (

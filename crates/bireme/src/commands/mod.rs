@@ -5,6 +5,7 @@ pub(crate) mod build;
 mod commit;
 mod config;
 mod cp;
+mod diagnose;
 mod down;
 mod each;
 mod exec;
@@ -72,6 +73,8 @@ pub async fn run(context: &Context, command: Command) -> Outcome {
         Command::Inspect(args) => inspect::inspect(context, &args).await,
         Command::Stats(args) => stats::stats(context, &args).await,
         Command::Top(args) => top::top(context, &args).await,
+        Command::Profile(args) => diagnose::profile(context, &args).await,
+        Command::Core(args) => diagnose::core(context, &args).await,
         Command::Wait(args) => stop::wait(context, &args).await,
         Command::Port(args) => port::port(context, &args).await,
         Command::Rename(args) => stop::rename(context, &args).await,

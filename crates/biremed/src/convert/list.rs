@@ -134,7 +134,11 @@ pub(crate) mod tests {
         let config = Config {
             links: Vec::new(),
             spec,
-            program: bireme_core::Program::Component { path: "/x.wasm".into(), digest: String::new() },
+            program: bireme_core::Program::Component {
+                path: "/x.wasm".into(),
+                digest: String::new(),
+                files: Vec::new(),
+            },
             image_id: format!("sha256:{}", "a".repeat(64)),
             platform: "linux/amd64".to_owned(),
             created: CREATED,

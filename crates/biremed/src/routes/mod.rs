@@ -8,6 +8,7 @@ mod build;
 mod buildkit;
 mod commit;
 mod containers;
+mod diagnose;
 mod events;
 mod exec;
 mod image_parts;
@@ -50,6 +51,7 @@ pub fn router(app: App) -> Router {
         .merge(volumes::router())
         .merge(events::router())
         .merge(bireme::router())
+        .merge(diagnose::router())
         .merge(refused::router())
         // dockerd does not tell a wrong method from a wrong path.
         .method_not_allowed_fallback(async || ApiError::no_such_page())

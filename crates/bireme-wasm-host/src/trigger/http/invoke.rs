@@ -1,10 +1,11 @@
 //! One instance, from the request that it is made for to its end.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bireme_wasm::protocol::Trigger;
 use futures::channel::oneshot;
-use futures::future::{Either, select};
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Response, Uri};
@@ -18,6 +19,7 @@ use super::answer::{End, Ended, Instance, failed, failure};
 use super::response_body::{Progress, begin_body};
 use super::{spin1, wagi};
 use crate::account::Account;
+use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::program::Program;
@@ -35,31 +37,39 @@ pub(super) async fn serve(
 ) -> Response<WasiBody> {
     let component = &Arc::clone(&invocation.workload.component);
     let head = request.method() == Method::HEAD;
-    let (sender, response) = oneshot::channel();
-    let instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
-    // The instance is polled here until it has answered, without a task of its own.
-    match select(response, instance).await {
-        Either::Left((Ok(Ok(response)), instance)) => {
-            begin_body(component, &what, head, response, Progress { instance: Some(instance), ended: None }).await
+    let (sender, mut response) = oneshot::channel();
+    let mut instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
+    // The instance is polled here until it has answered, without a task of its own. Its answer is looked for after each poll:
+    // whoever waited for it would have it wake this very task.
+    let (answered, ended) = poll_fn(|cx| {
+        let ended = match instance.as_mut().poll(cx) {
+            Poll::Ready(ended) => Some(ended),
+            Poll::Pending => None,
+        };
+        match response.try_recv() {
+            Ok(None) if ended.is_none() => Poll::Pending,
+            answered => Poll::Ready((answered, ended)),
         }
-        Either::Left((Ok(Err(error)), instance)) => {
+    })
+    .await;
+    match (answered, ended) {
+        (Ok(Some(Ok(response))), ended) => {
+            let instance = ended.is_none().then_some(instance);
+            begin_body(component, &what, head, response, Progress { instance, ended }).await
+        }
+        (Ok(Some(Err(error))), None) => {
             tokio::spawn(async move { note_failure(&mut instance.await.invocation, &what, &error) });
             failed(component)
         }
+        // An instance that was cut off has logged why; the error is only that it did not answer.
+        (Ok(Some(Err(error))), Some(mut ended)) if matches!(ended.end, End::Done | End::Failed) => {
+            let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
+            note_failure(&mut ended.invocation, &what, &error);
+            failure(component, if busy { End::Busy } else { End::Failed })
+        }
+        (_, Some(ended)) => failure(component, ended.end),
         // The sender was dropped without a word: the instance is ending, and tells why.
-        Either::Left((Err(_), instance)) => failure(component, instance.await.end),
-        Either::Right((mut ended, mut response)) => match response.try_recv() {
-            Ok(Some(Ok(response))) => {
-                begin_body(component, &what, head, response, Progress { instance: None, ended: Some(ended) }).await
-            }
-            // An instance that was cut off has logged why; the error is only that it did not answer.
-            Ok(Some(Err(error))) if matches!(ended.end, End::Done | End::Failed) => {
-                let busy = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some();
-                note_failure(&mut ended.invocation, &what, &error);
-                failure(component, if busy { End::Busy } else { End::Failed })
-            }
-            _ => failure(component, ended.end),
-        },
+        (_, None) => failure(component, instance.await.end),
     }
 }
 
@@ -143,7 +153,10 @@ async fn call(
         Program::Spin1(pre) => {
             let mut store = Guest::store_p1(&account, depth, None).map_err(|error| (error, None))?;
             let answered = spin1::call(&mut store, &account, pre, request).await;
-            return answered.map(|response| drop(answer.send(Ok(response)))).map_err(|error| (error, Some(store)));
+            return answered.map(|response| drop(answer.send(Ok(response)))).map_err(|error| {
+                note_trap(&mut store, &error);
+                (error, Some(store))
+            });
         }
         program => {
             let answered = wagi::call(&account, program, depth, request).await;
@@ -155,7 +168,10 @@ async fn call(
     let is_newest = workload.component.trigger == Trigger::HttpP3;
     let request = if is_newest { with_server(request) } else { request };
     let result = call_in(&mut store, &workload.program, request, answer).await;
-    result.map_err(|error| (error, Some(store)))
+    result.map_err(|error| {
+        note_trap(&mut store, &error);
+        (error, Some(store))
+    })
 }
 
 /// A request that says in its address, too, whom it is for, as components are told it: not all look at its headers.

@@ -16,6 +16,7 @@ use wasmtime_wasi_http::WasiBody;
 use super::spin_headers;
 use crate::account::{Account, Charge};
 use crate::body;
+use crate::diagnosis::note_trap;
 use crate::guest::{Cgi, Guest};
 use crate::host::spin1::is_of_connection;
 use crate::program::Program;
@@ -43,6 +44,7 @@ pub(super) async fn call(
     let mut store = Guest::store_p1(account, depth, Some(cgi)).map_err(before)?;
     let ran = run(&mut store, program).await;
     if let Err(error) = ran {
+        note_trap(&mut store, &error);
         return Err((error, Some(store)));
     }
     let (printed, charges) = output.take();

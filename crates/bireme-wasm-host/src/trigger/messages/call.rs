@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use wasmtime::InstancePre;
+use wasmtime::{InstancePre, Store};
 
 use crate::account::Account;
+use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::host::spin1::abi::Abi;
@@ -43,18 +44,28 @@ pub(super) async fn handle(invocation: &mut Invocation, payload: Vec<u8>) -> Res
 
 /// Calls the handler; the inner error is the guest's own.
 async fn call(program: &Program, account: &Arc<Account>, payload: Vec<u8>) -> wasmtime::Result<Result<(), String>> {
-    if let Program::Spin1(pre) = program {
-        return call_spin1(account, pre, &payload).await;
-    }
-    let mut store = Guest::store(account, 0)?;
+    let mut store = match program {
+        Program::Spin1(_) => Guest::store_p1(account, 0, None)?,
+        _ => Guest::store(account, 0)?,
+    };
+    let called = call_in(&mut store, program, payload).await;
+    called.inspect_err(|error| note_trap(&mut store, error))
+}
+
+async fn call_in(
+    store: &mut Store<Guest>,
+    program: &Program,
+    payload: Vec<u8>,
+) -> wasmtime::Result<Result<(), String>> {
     match program {
+        Program::Spin1(pre) => call_spin1(store, pre, &payload).await,
         Program::RedisP2(pre) => {
-            let instance = pre.instantiate_async(&mut store).await?;
-            let result = instance.fermyon_spin_inbound_redis().call_handle_message(&mut store, &payload).await?;
+            let instance = pre.instantiate_async(&mut *store).await?;
+            let result = instance.fermyon_spin_inbound_redis().call_handle_message(store, &payload).await?;
             Ok(result.map_err(|_| "the handler answered with an error".to_owned()))
         }
         Program::RedisP3(pre) => {
-            let instance = pre.instantiate_async(&mut store).await?;
+            let instance = pre.instantiate_async(&mut *store).await?;
             let result = store
                 .run_concurrent(async |accessor| {
                     let result = instance.spin_redis_inbound_redis().call_handle_message(accessor, payload).await;
@@ -70,16 +81,15 @@ async fn call(program: &Program, account: &Arc<Account>, payload: Vec<u8>) -> wa
 
 /// The same of a module of Spin before components. Source: its interface `inbound-redis`, in `wit/deps/spin@unversioned`.
 async fn call_spin1(
-    account: &Arc<Account>,
+    store: &mut Store<Guest>,
     pre: &InstancePre<Guest>,
     payload: &[u8],
 ) -> wasmtime::Result<Result<(), String>> {
-    let mut store = Guest::store_p1(account, 0, None)?;
-    let (instance, abi) = Abi::begin(&mut store, pre).await?;
-    let message = abi.give_text(&mut store, payload).await?;
-    let handle = instance.get_typed_func::<(i32, i32), i32>(&mut store, "handle-redis-message")?;
-    let at = handle.call_async(&mut store, message).await?;
-    Ok(match abi.bytes(&store, at, 1)?[0] {
+    let (instance, abi) = Abi::begin(store, pre).await?;
+    let message = abi.give_text(store, payload).await?;
+    let handle = instance.get_typed_func::<(i32, i32), i32>(&mut *store, "handle-redis-message")?;
+    let at = handle.call_async(&mut *store, message).await?;
+    Ok(match abi.bytes(store, at, 1)?[0] {
         0 => Ok(()),
         _ => Err("the handler answered with an error".to_owned()),
     })

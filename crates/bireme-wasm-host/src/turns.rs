@@ -1,0 +1,103 @@
+//! Wakes of an instance while it is polled.
+//!
+//! What an instance is made of wakes itself again and again: the parts of a call pass each other the word. For the runtime
+//! each of these would be a task to be scheduled, and another thread to be woken to look for it, which costs more than the
+//! call. So an instance that is woken while it is polled is polled again right there, for a while.
+
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::task::Waker;
+
+use futures::task::AtomicWaker;
+
+/// Nobody polls: whoever wakes wakes the task.
+const IDLE: u8 = 0;
+/// Somebody polls, or it is over.
+const POLLED: u8 = 1;
+/// It was woken since the poll began.
+const WOKEN: u8 = 2;
+
+#[derive(Default)]
+pub(crate) struct Turns {
+    state: AtomicU8,
+    task: AtomicWaker,
+}
+
+impl Turns {
+    /// A poll begins, in the task that `task` wakes.
+    pub(crate) fn begin(&self, task: &Waker) {
+        self.task.register(task);
+        self.state.store(POLLED, SeqCst);
+    }
+
+    /// A poll has ended without an end of the instance. Whether it was woken meanwhile: then it is to be polled again, and
+    /// otherwise the task is woken when there is reason to.
+    pub(crate) fn end(&self) -> bool {
+        self.state.compare_exchange(POLLED, IDLE, SeqCst, SeqCst).is_err()
+    }
+
+    pub(crate) fn wake(&self) {
+        // Before the poll looks, or after it has let go: no wake is lost.
+        let state = self.state.fetch_update(SeqCst, SeqCst, |state| (state == POLLED).then_some(WOKEN));
+        if state == Err(IDLE) {
+            self.task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, Barrier};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Counted(AtomicUsize);
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_wake_within_a_poll_is_another_poll_and_no_wake_of_the_task() {
+        let (turns, task) = (Turns::default(), Arc::new(Counted::default()));
+        let waker = Waker::from(Arc::clone(&task));
+        let woken = || task.0.load(SeqCst);
+        turns.begin(&waker);
+        assert!(!turns.end() && woken() == 0);
+        turns.wake();
+        assert_eq!(woken(), 1, "nobody polls");
+        turns.begin(&waker);
+        turns.wake();
+        turns.wake();
+        assert!(turns.end() && woken() == 1);
+        turns.begin(&waker);
+        assert!(!turns.end(), "that was of the poll before");
+        turns.begin(&waker);
+        // It has ended: nobody calls `end`.
+        turns.wake();
+        assert_eq!(woken(), 1);
+    }
+
+    /// Whenever another thread wakes within a poll: the poll sees it, or the task does, and not both.
+    #[test]
+    fn no_wake_is_lost() {
+        for _ in 0..2000 {
+            let (turns, task) = (Turns::default(), Arc::new(Counted::default()));
+            let both = Barrier::new(2);
+            turns.begin(&Waker::from(Arc::clone(&task)));
+            let again = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    both.wait();
+                    turns.wake();
+                });
+                both.wait();
+                turns.end()
+            });
+            assert_eq!(usize::from(again) + task.0.load(SeqCst), 1);
+        }
+    }
+}
