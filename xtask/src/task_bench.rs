@@ -62,18 +62,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         // Of what it fetches, JavaScript's packages are files of an image.
         Subject::Images => task_setup::run()?,
     }
-    task_setup::install(&[("wrk", "wrk"), ("podman", "podman"), ("umoci", "umoci"), ("nsenter", "util-linux")])?;
-    task_images::run()?;
+    task_setup::install(&[("wrk", "wrk")])?;
+    // Components have other peers than containers.
+    let containers = args.subject != Subject::Wasm;
+    if containers {
+        task_setup::install(&[("podman", "podman"), ("umoci", "umoci"), ("nsenter", "util-linux")])?;
+        task_images::run()?;
+    }
     task_guests::run()?;
     workspace::run(&mut workspace::cargo(&["build", "--locked", "--release", "--workspace", "--bins"]))?;
     let wasmtime = if args.subject == Subject::Wasm { Some(wasmtime()?) } else { None };
-    task_oracle::start()?;
-    let podman = Podman::set_up()?;
     let bench = workspace::root().join("target/release/bireme-benches");
     let mut command = workspace::program(bench);
-    command.arg("--dockerd").arg(task_oracle::socket());
-    let pid = workspace::read(&task_oracle::socket().with_file_name("pid"))?;
-    command.args(["--dockerd-pid", pid.trim()]);
+    let mut podman = None;
+    if containers {
+        task_oracle::start()?;
+        command.arg("--dockerd").arg(task_oracle::socket());
+        let pid = workspace::read(&task_oracle::socket().with_file_name("pid"))?;
+        command.args(["--dockerd-pid", pid.trim()]);
+        let peer = podman.insert(Podman::set_up()?);
+        command.args(["--podman", &peer.line.join(" ")]);
+    }
     if let Some(wasmtime) = wasmtime {
         command.arg("--wasmtime").arg(wasmtime);
     }
@@ -81,12 +90,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if buildx.join("cli-plugins/docker-buildx").is_file() {
         command.arg("--buildx").arg(buildx);
     }
-    command.args(["--podman", &podman.line.join(" "), "--rounds", &args.rounds.to_string()]);
+    command.args(["--rounds", &args.rounds.to_string()]);
     let only = if args.only.is_empty() { args.subject.tables().to_owned() } else { args.only.join(",") };
     command.args(["--only", &only]);
     let tables = workspace::output(command.stderr(Stdio::inherit()));
     drop(podman);
-    task_oracle::stop()?;
+    if containers {
+        task_oracle::stop()?;
+    }
     let tables = tables?;
     println!("{tables}");
     if args.write { write(args.subject.marks(), &tables) } else { Ok(()) }

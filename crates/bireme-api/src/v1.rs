@@ -88,7 +88,8 @@ pub struct Profile {
     pub interval: u64,
     /// How often one was seen, with those whose stack is not among `stacks`.
     pub samples: u64,
-    /// Names of functions, the outermost first, with `;` between them, and how often they were seen so.
+    /// Names of functions, the outermost first, with `;` between them, and how often they were seen so. `(host)` is the
+    /// engine's own work for the component.
     pub stacks: Vec<(String, u64)>,
 }
 

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -21,9 +21,6 @@ pub(crate) enum Cut {
     /// The host failed while it ran the instance; told already.
     Broken,
 }
-
-/// How long an instance that wakes itself is polled without a turn of others.
-const AT_ONCE: Duration = Duration::from_micros(200);
 
 /// Runs a guest's future under the limits of its workload: wall time, processor time, and the end of the workload.
 ///
@@ -61,23 +58,9 @@ impl<F: Future> Future for Guarded<F> {
         let this = &mut *self;
         let component = &this.account.component;
         let before = Instant::now();
-        let (inner, turns) = (&mut this.inner, &this.account.turns);
-        let waker = Waker::from(Arc::clone(&this.account));
-        let polled = loop {
-            turns.begin(cx.waker());
-            // What it leaves half done is its own state, which is thrown away: see the type.
-            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                inner.as_mut().poll(&mut Context::from_waker(&waker))
-            }));
-            if !matches!(polled, Ok(Poll::Pending)) || !turns.end() {
-                break polled;
-            }
-            if before.elapsed() > AT_ONCE {
-                // It computes: others have their turn.
-                cx.waker().wake_by_ref();
-                break polled;
-            }
-        };
+        let inner = &mut this.inner;
+        // What it leaves half done is its own state, which is thrown away: see the type.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| inner.as_mut().poll(cx)));
         let spent = before.elapsed();
         this.spent += spent;
         component.metrics.cpu.fetch_add(u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX), Relaxed);
@@ -99,6 +82,10 @@ impl<F: Future> Future for Guarded<F> {
         }
         if this.account.is_doomed(cx.waker()) {
             return Poll::Ready(Err(Cut::Memory));
+        }
+        if this.account.turns.is_woken() {
+            // It does not wait yet.
+            return Poll::Pending;
         }
         let waits = this.waits.get_or_insert_with(|| Waits {
             timer: this.deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline))),

@@ -2,12 +2,45 @@
 //!
 //! What an instance is made of wakes itself again and again: the parts of a call pass each other the word. For the runtime
 //! each of these would be a task to be scheduled, and another thread to be woken to look for it, which costs more than the
-//! call. So an instance that is woken while it is polled is polled again right there, for a while.
+//! call. So whoever polls an instance polls it again right there where it was woken meanwhile, for a while.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
-use std::task::Waker;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
+
+use crate::account::Account;
+
+/// How long an instance that wakes itself is polled without a turn of others.
+pub(crate) const AT_ONCE: Duration = Duration::from_micros(200);
+
+/// Polls what belongs to one instance until it neither is ready nor was woken by what it did: `poll` is handed a context whose
+/// wakes are seen here, and wake the task of `cx` as soon as this has returned.
+pub(crate) fn at_once<T>(
+    account: &Arc<Account>,
+    cx: &mut Context<'_>,
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let turns = &account.turns;
+    let waker = Waker::from(Arc::clone(account));
+    let mut inner = Context::from_waker(&waker);
+    let since = Instant::now();
+    loop {
+        turns.begin(cx.waker());
+        let polled = poll(&mut inner);
+        turns.is_inside.store(false, Relaxed);
+        if polled.is_ready() || !turns.end() {
+            return polled;
+        }
+        if since.elapsed() > AT_ONCE {
+            // It computes: others have their turn.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+    }
+}
 
 /// Nobody polls: whoever wakes wakes the task.
 const IDLE: u8 = 0;
@@ -20,18 +53,26 @@ const WOKEN: u8 = 2;
 pub(crate) struct Turns {
     state: AtomicU8,
     task: AtomicWaker,
+    /// [`at_once`] polls in this moment.
+    is_inside: AtomicBool,
 }
 
 impl Turns {
     /// A poll begins, in the task that `task` wakes.
-    pub(crate) fn begin(&self, task: &Waker) {
+    fn begin(&self, task: &Waker) {
         self.task.register(task);
         self.state.store(POLLED, SeqCst);
+        self.is_inside.store(true, Relaxed);
+    }
+
+    /// Whether it will be polled again at once, for whoever is polled.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.is_inside.load(Relaxed) && self.state.load(SeqCst) == WOKEN
     }
 
     /// A poll has ended without an end of the instance. Whether it was woken meanwhile: then it is to be polled again, and
     /// otherwise the task is woken when there is reason to.
-    pub(crate) fn end(&self) -> bool {
+    fn end(&self) -> bool {
         self.state.compare_exchange(POLLED, IDLE, SeqCst, SeqCst).is_err()
     }
 
@@ -46,8 +87,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
-    use std::sync::{Arc, Barrier};
     use std::task::Wake;
 
     use super::*;

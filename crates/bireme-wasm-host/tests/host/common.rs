@@ -234,6 +234,11 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for a future from a thread of a multi-threaded runtime.
+pub(crate) fn futures_now<T>(future: impl Future<Output = Result<T, bireme_core::ExecError>>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future)).unwrap()
+}
+
 /// The guest called `name`, built by `cargo xtask guests`.
 pub(crate) fn program(name: &str) -> Program {
     let folder = std::env::var("BIREME_GUESTS")

@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use bireme_api::v1::Profile;
 use futures::TryStreamExt as _;
 
-use super::only_here;
 use crate::cli::{CoreArgs, ProfileArgs};
 use crate::context::Context;
 use crate::error::{Failure, Outcome};
@@ -19,7 +18,7 @@ const REASON: &str = "Bireme-Reason";
 pub(super) async fn profile(context: &Context, args: &ProfileArgs) -> Outcome {
     let name = crate::app::resolve(context, &args.name).await?;
     let call = context.client.get(format!("/bireme/v1/workloads/{name}/profile")).query("seconds", args.seconds);
-    let found: Profile = call.read().await.map_err(only_here)?;
+    let found: Profile = call.read().await?;
     if found.samples == 0 {
         return Err(Failure::new(format!("nothing of {name} was seen to compute in {} s", args.seconds))
             .hint("send it requests meanwhile, or look longer with --seconds")
@@ -59,7 +58,8 @@ pub(super) async fn core(context: &Context, args: &CoreArgs) -> Outcome {
         size += piece.len();
         file.write_all(&piece).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let reason = reason.unwrap_or_default();
+    // A header is one line.
+    let reason = reason.unwrap_or_default().replace("     at ", "\n    at ");
     context.printer.line(format!("{size} bytes are in {}: {reason}", path.display()))?;
     Ok(0)
 }

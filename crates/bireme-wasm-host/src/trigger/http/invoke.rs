@@ -24,6 +24,7 @@ use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::program::Program;
 use crate::trigger::{ENDED_FOR_MEMORY, reason};
+use crate::turns::at_once;
 use crate::workload::{Invocation, Outcome, Workload};
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
@@ -36,26 +37,29 @@ pub(super) async fn serve(
     depth: u32,
 ) -> Response<WasiBody> {
     let component = &Arc::clone(&invocation.workload.component);
+    let account = Arc::clone(&invocation.account);
     let head = request.method() == Method::HEAD;
     let (sender, mut response) = oneshot::channel();
     let mut instance: Instance = Box::pin(run(invocation, request, Arc::clone(&what), sender, depth));
     // The instance is polled here until it has answered, without a task of its own. Its answer is looked for after each poll:
     // whoever waited for it would have it wake this very task.
     let (answered, ended) = poll_fn(|cx| {
-        let ended = match instance.as_mut().poll(cx) {
-            Poll::Ready(ended) => Some(ended),
-            Poll::Pending => None,
-        };
-        match response.try_recv() {
-            Ok(None) if ended.is_none() => Poll::Pending,
-            answered => Poll::Ready((answered, ended)),
-        }
+        at_once(&account, cx, |cx| {
+            let ended = match instance.as_mut().poll(cx) {
+                Poll::Ready(ended) => Some(ended),
+                Poll::Pending => None,
+            };
+            match response.try_recv() {
+                Ok(None) if ended.is_none() => Poll::Pending,
+                answered => Poll::Ready((answered, ended)),
+            }
+        })
     })
     .await;
     match (answered, ended) {
         (Ok(Some(Ok(response))), ended) => {
             let instance = ended.is_none().then_some(instance);
-            begin_body(component, &what, head, response, Progress { instance, ended }).await
+            begin_body(&account, &what, head, response, Progress { instance, ended }).await
         }
         (Ok(Some(Err(error))), None) => {
             tokio::spawn(async move { note_failure(&mut instance.await.invocation, &what, &error) });

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
@@ -16,7 +17,8 @@ use parking_lot::Mutex;
 use wasmtime_wasi_http::WasiBody;
 
 use super::answer::{End, Ended, Instance, failed, failure};
-use crate::component::Component;
+use crate::account::Account;
+use crate::turns::{AT_ONCE, at_once};
 use crate::workload::Outcome;
 
 /// Most bytes of a body that are gathered before the answer goes out.
@@ -55,12 +57,13 @@ impl Progress {
 /// and their answer goes out in one piece, with its length. The others finish in a task of their own while the client
 /// reads.
 pub(super) async fn begin_body(
-    component: &Component,
+    account: &Arc<Account>,
     what: &str,
     head: bool,
     response: Response<WasiBody>,
     mut progress: Progress,
 ) -> Response<WasiBody> {
+    let component = &account.component;
     let (mut parts, mut body) = response.into_parts();
     let refuse = |why: &str| component.log.note(&format!("bireme: {what} failed: {why}"));
     if parts.status.is_informational() {
@@ -70,7 +73,8 @@ pub(super) async fn begin_body(
         return failed(component);
     }
     let (mut frames, mut size, mut held) = (VecDeque::new(), 0, 0);
-    let gathered = poll_fn(|cx| {
+    let since = Instant::now();
+    let mut gather = |cx: &mut Context<'_>| {
         loop {
             if let Some(instance) = &mut progress.instance
                 && let Poll::Ready(ended) = instance.as_mut().poll(cx)
@@ -90,11 +94,13 @@ pub(super) async fn begin_body(
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Gathered::Broken(Some(error))),
                 Poll::Ready(None) => return Poll::Ready(Gathered::Whole),
                 Poll::Pending if progress.broke_off() => return Poll::Ready(Gathered::Broken(None)),
+                // It neither waits nor computes for long.
+                Poll::Pending if account.turns.is_woken() && since.elapsed() < AT_ONCE => return Poll::Pending,
                 Poll::Pending => return Poll::Ready(Gathered::Part),
             }
         }
-    })
-    .await;
+    };
+    let gathered = poll_fn(|cx| at_once(account, cx, &mut gather)).await;
     let plain = frames.iter().all(Frame::is_data);
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let empty = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];

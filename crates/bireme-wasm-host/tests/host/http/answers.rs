@@ -5,8 +5,7 @@ use std::net::{TcpListener, TcpStream};
 
 use bireme_core::ErrorKind;
 
-use super::futures_now;
-use crate::common::{Rig, get, program, send, try_get, until};
+use crate::common::{Rig, futures_now, get, program, send, try_get, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components_of_both_generations_answer() {

@@ -3,8 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
-use super::futures_now;
-use crate::common::{LIMIT, Rig, raw, read_answer, until};
+use crate::common::{LIMIT, Rig, futures_now, raw, read_answer, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_stream_both_ways() {

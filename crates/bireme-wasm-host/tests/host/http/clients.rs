@@ -4,8 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::futures_now;
-use crate::common::{LIMIT, Rig, raw, try_get, until};
+use crate::common::{LIMIT, Rig, futures_now, raw, try_get, until};
 
 /// How many descriptors a process has open.
 fn descriptors(pid: u32) -> usize {

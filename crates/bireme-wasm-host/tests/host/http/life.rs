@@ -8,8 +8,7 @@ use bireme_core::ErrorKind;
 use bireme_core::Executor as _;
 use bireme_core::spec::{Mount, MountSource, Propagation, Signal};
 
-use super::futures_now;
-use crate::common::{Rig, get, program, text, until};
+use crate::common::{Rig, futures_now, get, program, text, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_goes_on_while_daemons_come_and_go() {
