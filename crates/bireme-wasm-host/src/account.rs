@@ -8,13 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use std::task::Wake;
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures::task::AtomicWaker;
 
 use crate::component::Component;
 use crate::stock::Place;
-use crate::turns::Turns;
+use crate::turns::{Turns, at_once};
 
 /// The account of one instance.
 pub(crate) struct Account {
@@ -53,6 +53,15 @@ impl Account {
             waker: AtomicWaker::new(),
             turns: Turns::default(),
         }
+    }
+
+    /// As [`at_once`], for what belongs to the instance.
+    pub(crate) fn at_once<T>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        at_once(&self.turns, &Waker::from(Arc::clone(self)), cx, poll)
     }
 
     /// Bytes that the instance has now.

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -11,19 +9,11 @@ use bireme_core::ErrorKind;
 use bireme_core::executor::{CoreDump, Profile};
 use bireme_wasm::protocol::Refusal;
 use parking_lot::Mutex;
-use wasmtime::{FrameInfo, Store, StoreContextMut, UpdateDeadline, WasmBacktrace, WasmCoreDump};
-
-use crate::account::Account;
-use crate::engine::TICK;
-use crate::guest::Guest;
-use crate::trigger::{function, reason};
 
 /// How often instances are looked at while one of the process is profiled.
 pub(crate) const FAST_TICK: Duration = Duration::from_millis(1);
 /// A profile or a wait for a trap that nobody came back for ends after this.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
-/// Functions of a stack that are told, the innermost.
-const DEEPEST: usize = 96;
 /// Different stacks of a profile, and bytes of their text. More are counted only.
 const MOST_STACKS: usize = 10_000;
 const MOST_TEXT: usize = 2 << 20;
@@ -31,9 +21,9 @@ const MOST_TEXT: usize = 2 << 20;
 /// Profiles under way in this process.
 static PROFILES: AtomicUsize = AtomicUsize::new(0);
 
-/// Until the engines' clocks go on.
-pub(crate) fn tick() -> Duration {
-    if PROFILES.load(Relaxed) > 0 { FAST_TICK } else { TICK }
+/// Until the engines' clocks go on, which is `usual` where nothing is profiled.
+pub(crate) fn tick(usual: Duration) -> Duration {
+    if PROFILES.load(Relaxed) > 0 { FAST_TICK } else { usual }
 }
 
 /// Of one component.
@@ -92,9 +82,12 @@ impl Diagnosis {
         Profile { interval: FAST_TICK.as_micros() as u64, samples: samples.count, stacks }
     }
 
-    /// Notes where the instance of `store` is.
-    fn sample(&self, trace: &WasmBacktrace) {
-        let text = stack(trace.frames());
+    pub(crate) fn is_profiled(&self) -> bool {
+        self.is_profiled.load(Relaxed)
+    }
+
+    /// Notes that an instance was seen in the functions of `text`.
+    pub(crate) fn sample(&self, text: String) {
         let mut held = self.samples.lock();
         let Some(samples) = &mut *held else { return };
         if samples.since.elapsed() > LONGEST {
@@ -135,73 +128,19 @@ impl Diagnosis {
         }
         dump
     }
-}
 
-/// What is done where the clock interrupts an instance: others have their turn.
-pub(crate) fn interrupted(store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
-    let diagnosis = &store.data().component.diagnosis;
-    if diagnosis.is_profiled.load(Relaxed) {
-        diagnosis.sample(&WasmBacktrace::force_capture(&store));
-    }
-    Ok(UpdateDeadline::Yield(1))
-}
-
-/// The functions of a stack, the outermost first.
-fn stack(frames: &[FrameInfo]) -> String {
-    // The clock went on while the host worked for the instance, which is seen when the guest is entered again.
-    if frames.is_empty() {
-        return "(host)".to_owned();
-    }
-    let mut text = String::new();
-    if frames.len() > DEEPEST {
-        text.push_str("(more)");
-    }
-    for frame in frames.iter().take(DEEPEST).rev() {
-        if !text.is_empty() {
-            text.push(';');
+    /// Where the state of an instance that trapped is to be written; `None` where nobody waits for one.
+    pub(crate) fn take_file(&self) -> Option<File> {
+        if !self.awaits_trap.load(Relaxed) {
+            return None;
         }
-        text.push_str(&function(frame).replace(';', ","));
+        self.trap.lock().as_mut().and_then(|trap| trap.file.take())
     }
-    text
-}
 
-/// Writes the state of an instance that failed with `error`, where it trapped and somebody waits for that.
-pub(crate) fn note_trap(store: &mut Store<Guest>, error: &wasmtime::Error) {
-    let (component, account) = (Arc::clone(&store.data().component), Arc::clone(&store.data().account));
-    if !component.diagnosis.awaits_trap.load(Relaxed) {
-        return;
-    }
-    let Some(core) = error.downcast_ref::<WasmCoreDump>() else { return };
-    let file = component.diagnosis.trap.lock().as_mut().and_then(|trap| trap.file.take());
-    let Some(mut file) = file else { return };
-    let dump = write(store, core, &account, &mut file, &reason(&account, error));
-    if let Some(trap) = &mut *component.diagnosis.trap.lock() {
-        trap.dump = Some(dump);
-    }
-}
-
-/// The dump is as large as the memories of the instance, and counts like them for as long as it is made.
-fn write(
-    store: &mut Store<Guest>,
-    core: &WasmCoreDump,
-    account: &Arc<Account>,
-    file: &mut File,
-    why: &str,
-) -> CoreDump {
-    let size: usize = core.memories().iter().map(|memory| memory.data_size(&*store)).sum();
-    let refused = |text: String| CoreDump { reason: format!("{why}\n{text}"), size: 0 };
-    // Asked first: whoever is refused memory counts as one that reached its limit.
-    if account.used().saturating_add(size as u64) > account.component.memory_limit {
-        let text = format!("it has {} KiB, for which there is no room beside it", size >> 10);
-        return refused(format!("its state was not written: {text}; {}", account.limit_text()));
-    }
-    let _held = match account.charge(size) {
-        Ok(held) => held,
-        Err(text) => return refused(format!("its state was not written: {text}")),
-    };
-    let bytes = core.serialize(&mut *store, &account.component.name());
-    match file.write_all(&bytes) {
-        Ok(()) => CoreDump { reason: why.to_owned(), size: bytes.len() as u64 },
-        Err(error) => refused(format!("its state was not written: {error}")),
+    /// What became of the file that was taken.
+    pub(crate) fn set_dump(&self, dump: CoreDump) {
+        if let Some(trap) = &mut *self.trap.lock() {
+            trap.dump = Some(dump);
+        }
     }
 }

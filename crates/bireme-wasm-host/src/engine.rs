@@ -107,7 +107,7 @@ pub(crate) fn tick(engines: &Engines) -> std::io::Result<()> {
             sequential.increment_epoch();
             concurrent.increment_epoch();
             drop((sequential, concurrent));
-            std::thread::sleep(diagnosis::tick());
+            std::thread::sleep(diagnosis::tick(TICK));
         }
     })?;
     Ok(())

@@ -31,6 +31,7 @@ mod diagnosis;
 mod embedded;
 mod engine;
 mod fence;
+mod frames;
 mod guarded;
 mod guest;
 mod host;

@@ -4,28 +4,26 @@
 //! each of these would be a task to be scheduled, and another thread to be woken to look for it, which costs more than the
 //! call. So whoever polls an instance polls it again right there where it was woken meanwhile, for a while.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
 
-use crate::account::Account;
-
 /// How long an instance that wakes itself is polled without a turn of others.
 pub(crate) const AT_ONCE: Duration = Duration::from_micros(200);
 
 /// Polls what belongs to one instance until it neither is ready nor was woken by what it did: `poll` is handed a context whose
 /// wakes are seen here, and wake the task of `cx` as soon as this has returned.
+///
+/// `waker` calls [`Turns::wake`] of `turns`.
 pub(crate) fn at_once<T>(
-    account: &Arc<Account>,
+    turns: &Turns,
+    waker: &Waker,
     cx: &mut Context<'_>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let turns = &account.turns;
-    let waker = Waker::from(Arc::clone(account));
-    let mut inner = Context::from_waker(&waker);
+    let mut inner = Context::from_waker(waker);
     let since = Instant::now();
     loop {
         turns.begin(cx.waker());
@@ -87,8 +85,8 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::sync::{Arc, Barrier};
     use std::task::Wake;
 
     use super::*;

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::manifest::{list, text};
-use super::project::plain;
+use super::manifest::{list, plain, text};
 use crate::canonical::absolute;
 use crate::error::ComposeError;
 use crate::yaml::{Node, Value};

@@ -73,6 +73,11 @@ pub(super) fn text<'a>(node: &'a Node, place: &str) -> Result<&'a str> {
     node.as_str().ok_or_else(|| node.invalid(place, format!("must be a string, but is {}", node.kind())))
 }
 
+/// Text that nothing is filled into any more.
+pub(super) fn plain(at: &Node, text: &str) -> Node {
+    at.text(text.replace('$', "$$"))
+}
+
 pub(super) fn list<'a>(node: Option<&'a Node>, place: &str) -> Result<&'a [Node]> {
     match node.map(|node| (&node.value, node)) {
         None => Ok(&[]),

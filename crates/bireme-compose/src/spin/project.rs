@@ -7,7 +7,7 @@ use bireme_core::nearest::nearest;
 
 use super::allow;
 use super::files::{self, Files, Program};
-use super::manifest::{App, Component, Trigger, list, table, text};
+use super::manifest::{App, Component, Trigger, list, plain, table, text};
 use super::variables::Variables;
 use crate::error::ComposeError;
 use crate::yaml::{Map, Node, Value};
@@ -71,11 +71,6 @@ pub(super) fn compose(
     }
     let entries = [("name", plain(tree, &app.name)), ("services", tree.part(Value::Map(services)))];
     Ok(tree.part(Value::Map(entries.map(|(key, node)| (key.to_owned(), node)).into())))
-}
-
-/// Text that nothing is filled into any more.
-pub(super) fn plain(at: &Node, text: &str) -> Node {
-    at.text(text.replace('$', "$$"))
 }
 
 fn texts(at: &Node, pairs: &BTreeMap<String, String>) -> Node {

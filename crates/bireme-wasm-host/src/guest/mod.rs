@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bireme_core::log_line::Stream;
 use wasmtime::component::Resource;
 use wasmtime::error::Context as _;
-use wasmtime::{ResourceLimiter, Store};
+use wasmtime::{ResourceLimiter, Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::account::{Account, Bounds};
 use crate::component::{Component, Folder, Input};
-use crate::diagnosis;
+use crate::frames::stack;
 use crate::host::http::Outgoing;
 use crate::host::permit::permit;
 use crate::stock::Place;
@@ -166,9 +166,18 @@ impl Guest {
             table.set_max_capacity(bounds.handles * HANDLES_OF_CALLS);
         }
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(diagnosis::interrupted);
+        store.epoch_deadline_callback(interrupted);
         store
     }
+}
+
+/// What is done where the clock interrupts an instance: others have their turn.
+fn interrupted(store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    let diagnosis = &store.data().component.diagnosis;
+    if diagnosis.is_profiled() {
+        diagnosis.sample(stack(WasmBacktrace::force_capture(&store).frames()));
+    }
+    Ok(UpdateDeadline::Yield(1))
 }
 
 fn give_input(builder: &mut WasiCtxBuilder, component: &Component) {

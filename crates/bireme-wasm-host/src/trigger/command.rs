@@ -10,10 +10,10 @@ use wasmtime::{InstancePre, Store};
 use wasmtime_wasi::I32Exit;
 
 use crate::account::Account;
-use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::program::Program;
+use crate::trigger::trap::note_trap;
 use crate::workload::{Outcome, Workload};
 
 /// Runs the command to its end and answers how it ended.

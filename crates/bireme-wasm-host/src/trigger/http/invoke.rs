@@ -19,12 +19,11 @@ use super::answer::{End, Ended, Instance, failed, failure};
 use super::response_body::{Progress, begin_body};
 use super::{spin1, wagi};
 use crate::account::Account;
-use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::program::Program;
+use crate::trigger::trap::note_trap;
 use crate::trigger::{ENDED_FOR_MEMORY, reason};
-use crate::turns::at_once;
 use crate::workload::{Invocation, Outcome, Workload};
 
 type Answer = oneshot::Sender<Result<Response<WasiBody>, wasmtime::Error>>;
@@ -44,7 +43,7 @@ pub(super) async fn serve(
     // The instance is polled here until it has answered, without a task of its own. Its answer is looked for after each poll:
     // whoever waited for it would have it wake this very task.
     let (answered, ended) = poll_fn(|cx| {
-        at_once(&account, cx, |cx| {
+        account.at_once(cx, |cx| {
             let ended = match instance.as_mut().poll(cx) {
                 Poll::Ready(ended) => Some(ended),
                 Poll::Pending => None,

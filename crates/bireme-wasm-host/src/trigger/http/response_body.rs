@@ -18,7 +18,7 @@ use wasmtime_wasi_http::WasiBody;
 
 use super::answer::{End, Ended, Instance, failed, failure};
 use crate::account::Account;
-use crate::turns::{AT_ONCE, at_once};
+use crate::turns::AT_ONCE;
 use crate::workload::Outcome;
 
 /// Most bytes of a body that are gathered before the answer goes out.
@@ -100,7 +100,7 @@ pub(super) async fn begin_body(
             }
         }
     };
-    let gathered = poll_fn(|cx| at_once(account, cx, &mut gather)).await;
+    let gathered = poll_fn(|cx| account.at_once(cx, &mut gather)).await;
     let plain = frames.iter().all(Frame::is_data);
     let length = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let empty = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];

@@ -16,11 +16,11 @@ use wasmtime_wasi_http::WasiBody;
 use super::spin_headers;
 use crate::account::{Account, Charge};
 use crate::body;
-use crate::diagnosis::note_trap;
 use crate::guest::{Cgi, Guest};
 use crate::host::spin1::is_of_connection;
 use crate::program::Program;
 use crate::trigger::command;
+use crate::trigger::trap::note_trap;
 
 /// As `HTTP_PROXY` it would say where programs send what they ask. Source: CVE-2016-5385.
 const PROXY: HeaderName = HeaderName::from_static("proxy");

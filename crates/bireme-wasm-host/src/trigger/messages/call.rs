@@ -5,11 +5,11 @@ use std::sync::Arc;
 use wasmtime::{InstancePre, Store};
 
 use crate::account::Account;
-use crate::diagnosis::note_trap;
 use crate::guarded::{Cut, Guarded};
 use crate::guest::Guest;
 use crate::host::spin1::abi::Abi;
 use crate::program::Program;
+use crate::trigger::trap::note_trap;
 use crate::trigger::{ENDED_FOR_MEMORY, reason};
 use crate::workload::{Invocation, Outcome};
 
