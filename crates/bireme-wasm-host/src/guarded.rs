@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::account::Account;
+use crate::turns::AT_ONCE;
 
 /// Why an invocation was ended from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,8 +84,8 @@ impl<F: Future> Future for Guarded<F> {
         if this.account.is_doomed(cx.waker()) {
             return Poll::Ready(Err(Cut::Memory));
         }
-        if this.account.turns.is_woken() {
-            // It does not wait yet.
+        // It does not wait yet. One that goes on waking itself has its limits all the same.
+        if this.spent < AT_ONCE && this.account.turns.is_woken() {
             return Poll::Pending;
         }
         let waits = this.waits.get_or_insert_with(|| Waits {
