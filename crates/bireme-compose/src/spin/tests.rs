@@ -244,8 +244,8 @@ source = "prices.wasm"
 "#;
 
 fn with_shop(compose: &str) -> Result<crate::Project, String> {
-    let files = [("/work/compose.yaml", compose), ("/work/shop/spin.toml", SHOP)];
-    let options = LoadOptions { working_dir: PathBuf::from("/work"), ..LoadOptions::default() };
+    let files = [("/project/compose.yaml", compose), ("/project/shop/spin.toml", SHOP)];
+    let options = LoadOptions { working_dir: PathBuf::from("/project"), ..LoadOptions::default() };
     load(&options, &Several(&files)).map_err(|error| error.to_string())
 }
 
@@ -279,7 +279,7 @@ fn services_that_cannot_be_apps_are_refused() {
         (service(&format!("{variable}  front:\n    image: other")), "has a component front, as which the service at"),
         (
             "services:\n  shop:\n    image: ./none/spin.toml".to_owned(),
-            "names /work/none/spin.toml, which cannot be read",
+            "names /project/none/spin.toml, which cannot be read",
         ),
     ] {
         let error = with_shop(&compose).unwrap_err();
